@@ -1,0 +1,228 @@
+"""Configurations of the dual attention ECG networks (ECG-DAN, arXiv 2403.10581).
+
+A configuration carries two things: the switches of the network, and the physical contract of its input (leads,
+sampling rate, unit, filter, scaling), so that a checkpoint says by itself what it must be fed. It validates itself.
+
+Travels with the weights: imports nothing but transformers and huggingface_hub.
+"""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+ECGDAN_VERSION = "0.1.0"
+
+STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+SIGNAL_FIELDS = (
+    "lead_names",
+    "sampling_rate",
+    "num_samples",
+    "pad_samples",
+    "input_kind",
+    "unit",
+    "filter",
+    "normalization",
+    "global_mean_mv",
+    "global_std_mv",
+)
+
+INPUT_DEFAULTS: dict[str, dict[str, int]] = {
+    "median_beat": {"sampling_rate": 500, "num_samples": 608, "pad_samples": 4},
+    "rhythm": {"sampling_rate": 100, "num_samples": 1024, "pad_samples": 12},
+}
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "input_kind": ("median_beat", "rhythm"),
+    "unit": ("mV",),
+    "normalization": ("per_lead_zscore", "global"),
+    "trunk": ("paper",),
+    "lead_layout": ("lead_true", "reference"),
+    "attention_order": ("parallel", "sequential"),
+    "dropout_scope": ("element", "batch"),
+    "alignment_objective": ("clip", "siglip", "cosine"),
+    "ties": ("efron", "breslow"),
+}
+
+
+@strict
+class EcgDanConfig(PreTrainedConfig):
+    r"""Configuration of [`EcgDanModel`] and of its pretraining and classification heads.
+
+    Args:
+        lead_names: leads in input order; by default the twelve of `STANDARD_LEADS`.
+        input_kind: `"median_beat"` (one representative beat, 600 samples at 500 Hz) or `"rhythm"` (10 s at 100 Hz).
+            It sets the defaults of the next three.
+        sampling_rate: Hz of `input_values`.
+        num_samples: length of `input_values`, zero padding included; a multiple of 32.
+        pad_samples: zeros added at each end after scaling (4 for 600 -> 608, 12 for 1000 -> 1024).
+        unit: unit of the signal before scaling; always `"mV"`.
+        filter: zero-phase filter applied before scaling: `highpass_hz`, `lowpass_hz`, `powerline_hz`; None leaves
+            that stage out.
+        normalization: `"per_lead_zscore"` (the paper) or `"global"` (one scale for all leads, keeps voltage).
+        global_mean_mv, global_std_mv: the scale of `normalization="global"`, millivolt.
+        trunk: `"paper"`, the residual network of REFERENCE A3.
+        lead_layout: `"lead_true"` keeps leads apart until cross-lead attention; `"reference"` is bit-faithful to the
+            authors' code, which mixes them in the stem.
+        use_lead_attention, use_time_attention: ablation switches.
+        attention_order: `"parallel"` (both read the trunk, outputs added) or `"sequential"` (lead attention reads the
+            time branch and its output alone goes on).
+        dropout_scope: `"element"`, or `"batch"`: one mask for all records of the batch, so that the subjects of one
+            risk set are compared under one sub-network.
+        stem_features: features per lead after the stem.
+        trunk_channels: channels after each residual block; every block halves time.
+        num_attention_heads: heads of both attentions.
+        mlp_ratio: width of the attention blocks' MLPs over their token width.
+        mlp_dropout: dropout inside those MLPs.
+        hidden_size: width of `pooler_output`; half average-, half max-pooled.
+        projection_hidden_size, projection_size: widths of the alignment heads.
+        text_embed_dim: width of given text embeddings; None builds no alignment head.
+        num_superclasses: width of the superclass head of [`EcgDanForPreTraining`]; 0 builds none.
+        alignment_objective: `"clip"`, `"siglip"` or `"cosine"` (the paper's positives-only loss).
+        reconstruction_weight, alignment_weight, superclass_weight: weights of the pretraining losses.
+        head_dropout: dropout of the task heads.
+        thresholds: decision threshold of each label, by label name.
+        ecgdan_version: version of the package that wrote the configuration.
+
+    Raises:
+        ValueError: a value outside its choices, or lengths that do not fit the network.
+    """
+
+    model_type = "ecgdan"
+
+    lead_names: list[str] | tuple[str, ...] = STANDARD_LEADS
+    input_kind: str = "median_beat"
+    sampling_rate: int | None = None
+    num_samples: int | None = None
+    pad_samples: int | None = None
+    unit: str = "mV"
+    filter: dict[str, float | int | None] | None = None
+    normalization: str = "per_lead_zscore"
+    global_mean_mv: float = 0.0
+    global_std_mv: float = 0.25
+
+    trunk: str = "paper"
+    lead_layout: str = "lead_true"
+    use_lead_attention: bool = True
+    use_time_attention: bool = True
+    attention_order: str = "parallel"
+    dropout_scope: str = "element"
+    stem_features: int = 4
+    trunk_channels: list[int] | tuple[int, ...] = (8, 16, 16, 16, 16)
+    num_attention_heads: int = 8
+    mlp_ratio: int = 4
+    mlp_dropout: float = 0.2
+    hidden_size: int = 512
+
+    projection_hidden_size: int = 256
+    projection_size: int = 128
+    text_embed_dim: int | None = None
+    num_superclasses: int = 0
+    alignment_objective: str = "clip"
+    reconstruction_weight: float = 1.0
+    alignment_weight: float = 1.0
+    superclass_weight: float = 0.0
+
+    head_dropout: float = 0.25
+    thresholds: dict[str, float] | None = None
+    ecgdan_version: str = ECGDAN_VERSION
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.lead_names = list(self.lead_names)
+        self.trunk_channels = list(self.trunk_channels)
+        for name, value in INPUT_DEFAULTS.get(self.input_kind, {}).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        if self.filter is None:
+            self.filter = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
+        super().__post_init__(**kwargs)
+        self.check()
+
+    def check(self) -> None:
+        """Refuses values the network cannot be built from."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name, choices[0])
+            if value not in choices:
+                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        stride = 2 ** len(self.trunk_channels)
+        if self.num_samples <= 0 or self.num_samples % stride:
+            raise ValueError(f"num_samples: expected a positive multiple of {stride}, got {self.num_samples}")
+        if not 0 <= 2 * self.pad_samples < self.num_samples:
+            raise ValueError(f"pad_samples: expected less than half of num_samples, got {self.pad_samples}")
+        if self.sampling_rate <= 0:
+            raise ValueError(f"sampling_rate: expected a positive rate in Hz, got {self.sampling_rate}")
+        if not self.lead_names or len(set(self.lead_names)) != len(self.lead_names):
+            raise ValueError(f"lead_names: expected different names, got {self.lead_names}")
+        if self.lead_layout == "reference" and self.num_leads != len(STANDARD_LEADS):
+            raise ValueError(f"lead_layout='reference' needs the twelve standard leads, got {self.num_leads}")
+        if self.hidden_size % 2:
+            raise ValueError(f"hidden_size: expected an even number, got {self.hidden_size}")
+        if self.trunk_channels[-1] % self.num_attention_heads:
+            raise ValueError(f"num_attention_heads: {self.num_attention_heads} does not divide the trunk's "
+                             f"{self.trunk_channels[-1]} channels")
+        if self.global_std_mv <= 0:
+            raise ValueError(f"global_std_mv: expected a positive scale in mV, got {self.global_std_mv}")
+        for name in ("mlp_dropout", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a probability below 1, got {getattr(self, name)}")
+
+    @property
+    def num_leads(self) -> int:
+        """Number of leads of `input_values`."""
+        return len(self.lead_names)
+
+    @property
+    def num_tokens(self) -> int:
+        """Time tokens per lead: `num_samples` / 32 for the five blocks of the paper."""
+        return self.num_samples // 2 ** len(self.trunk_channels)
+
+    @property
+    def signal_contract(self) -> dict[str, Any]:
+        """What the input must be, as keyword arguments of [`EcgDanFeatureExtractor`]."""
+        return {name: getattr(self, name) for name in SIGNAL_FIELDS}
+
+
+@strict
+class EcgDanSurvivalConfig(EcgDanConfig):
+    r"""Configuration of [`EcgDanForSurvival`]: an `EcgDanConfig` plus the survival head.
+
+    Args:
+        survival_hidden_size: width of the risk head's hidden layer.
+        survival_weight: weight of the Cox loss; `reconstruction_weight` is the other part (0 builds no decoder).
+        ties: `"efron"` or `"breslow"`.
+        covariate_names: table columns that enter the log hazard linearly beside the ECG.
+        covariate_means, covariate_stds: their standardisation, learned on the training set.
+        num_baseline_times: knots of the fitted baseline hazard; 0 until it is fitted.
+        endpoint: what the event is, in words, for cards and reports.
+        simulated_outcome: True where the follow-up was simulated; every report then says so.
+    """
+
+    model_type = "ecgdan-survival"
+
+    survival_hidden_size: int = 3
+    survival_weight: float = 0.5
+    reconstruction_weight: float = 0.5
+    ties: str = "efron"
+    covariate_names: list[str] | tuple[str, ...] = ()
+    covariate_means: list[float] | tuple[float, ...] = ()
+    covariate_stds: list[float] | tuple[float, ...] = ()
+    num_baseline_times: int = 0
+    endpoint: str = "heart failure"
+    simulated_outcome: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.covariate_names = list(self.covariate_names)
+        count = len(self.covariate_names)
+        self.covariate_means = list(self.covariate_means) or [0.0] * count
+        self.covariate_stds = list(self.covariate_stds) or [1.0] * count
+        super().__post_init__(**kwargs)
+
+    def check(self) -> None:
+        super().check()
+        count = len(self.covariate_names)
+        if len(self.covariate_means) != count or len(self.covariate_stds) != count:
+            raise ValueError(f"covariate_means and covariate_stds: expected {count} values, one for each of "
+                             f"{self.covariate_names}")
+        if any(std <= 0 for std in self.covariate_stds):
+            raise ValueError(f"covariate_stds: expected positive values, got {self.covariate_stds}")
