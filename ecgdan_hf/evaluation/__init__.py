@@ -1,0 +1,1 @@
+"""Evaluation: metrics with intervals over patients, baselines to compare with, predictions for files."""

@@ -1,0 +1,157 @@
+"""Bootstrap intervals over patients (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+
+Patients are resampled with replacement, each with all their records: two ECGs of one person are not two pieces of
+evidence. Imports numpy and pandas alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+FloatArray = npt.NDArray[np.float64]
+Metric = Callable[..., float]
+
+MAX_UNDEFINED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its percentile interval.
+
+    Attributes:
+        estimate: the metric on all records.
+        low, high: percentile limits.
+        level: coverage aimed at, 0.95 by default.
+        num_records, num_patients: what was resampled.
+        num_resamples: resamples asked for.
+        num_undefined: resamples on which the metric does not exist (for example none with an event); left out.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    num_records: int
+    num_patients: int
+    num_resamples: int
+    num_undefined: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} ({self.level:.0%} interval {self.low:.3f} to {self.high:.3f})"
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The fields as plain numbers, for `metrics.json`."""
+        return asdict(self)
+
+
+def bootstrap_interval(
+    metric: Metric,
+    *arrays: npt.ArrayLike,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of `metric(*arrays)`, resampling patients.
+
+    Args:
+        metric: function of the arrays; a `ValueError` on a resample marks that resample as undefined.
+        arrays: one row per record.
+        patient_ids: patient of each record; None takes every record for a patient of its own.
+        n: number of resamples.
+        seed: of the resampling; the same seed draws the same patients for every metric.
+        level: coverage.
+
+    Raises:
+        ValueError: arrays of different length, missing patient ids, or a metric undefined on most resamples.
+    """
+    columns = [np.asarray(array) for array in arrays]
+    num_records = _common_length(columns, patient_ids)
+    patients = _Patients(np.arange(num_records) if patient_ids is None else patient_ids)
+    estimate = float(metric(*columns))
+    rng = np.random.default_rng(seed)
+    values: list[float] = []
+    for _ in range(n):
+        rows = patients.resample(rng)
+        try:
+            values.append(float(metric(*(column[rows] for column in columns))))
+        except ValueError:
+            continue
+    undefined = n - len(values)
+    if not values or undefined > MAX_UNDEFINED_SHARE * n:
+        raise ValueError(
+            f"bootstrap: the metric does not exist on {undefined} of {n} resamples; too few events or labels"
+        )
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), level, num_records, len(patients), n, undefined)
+
+
+def bootstrap_difference(
+    metric: Metric,
+    *outcome: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    baseline_scores: npt.ArrayLike,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Paired interval of `metric(*outcome, scores) - metric(*outcome, baseline_scores)` on the same patients.
+
+    Pairing matters: the two scores share the luck of who had an event, which cancels in the difference.
+
+    Args:
+        metric: function of the outcome arrays and one score array, in this order.
+        outcome: arrays of the outcome, for example `event, time` or `labels`.
+        scores, baseline_scores: what two models say of the same records, in the same order.
+        patient_ids, n, seed, level: as in [`bootstrap_interval`].
+
+    Raises:
+        ValueError: as [`bootstrap_interval`].
+    """
+
+    def difference(*columns: FloatArray) -> float:
+        *truth, ours, theirs = columns
+        return float(metric(*truth, ours)) - float(metric(*truth, theirs))
+
+    columns = (*outcome, scores, baseline_scores)
+    return bootstrap_interval(difference, *columns, patient_ids=patient_ids, n=n, seed=seed, level=level)
+
+
+class _Patients:
+    """Rows of each patient, laid out so that a resample is three numpy calls."""
+
+    def __init__(self, patient_ids: Sequence[Any] | npt.ArrayLike) -> None:
+        codes, names = pd.factorize(np.asarray(patient_ids))
+        if (codes < 0).any():
+            raise ValueError(f"patient_ids: expected an id for every record, {int((codes < 0).sum())} are missing")
+        self.order = np.argsort(codes, kind="stable")
+        self.counts = np.bincount(codes, minlength=len(names))
+        self.starts = np.cumsum(self.counts) - self.counts
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def resample(self, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+        """Rows of as many patients as there are, drawn with replacement."""
+        drawn = rng.integers(0, len(self), len(self))
+        counts = self.counts[drawn]
+        ends = np.cumsum(counts)
+        within = np.arange(ends[-1]) - np.repeat(ends - counts, counts)
+        rows: npt.NDArray[np.intp] = self.order[np.repeat(self.starts[drawn], counts) + within]
+        return rows
+
+
+def _common_length(columns: list[npt.NDArray[Any]], patient_ids: Sequence[Any] | npt.ArrayLike | None) -> int:
+    lengths = [len(column) for column in columns]
+    if patient_ids is not None:
+        lengths.append(len(np.asarray(patient_ids)))
+    if len(set(lengths)) != 1:
+        raise ValueError(f"bootstrap: expected one row per record in every array, got lengths {lengths}")
+    if lengths[0] == 0:
+        raise ValueError("bootstrap: expected at least one record, got none")
+    return lengths[0]

@@ -1,0 +1,22 @@
+"""Local modules of the `evaluate` library around the plain functions beside them.
+
+They need no network: `evaluate.load(metric_path("concordance_index"))`.
+"""
+
+from pathlib import Path
+
+
+def metric_path(name: str) -> str:
+    """Path for `evaluate.load` of a metric of this folder.
+
+    Args:
+        name: `"concordance_index"` or `"macro_auroc"`.
+
+    Raises:
+        ValueError: no such metric.
+    """
+    path = Path(__file__).with_name(f"{name}.py")
+    if not path.is_file() or name.startswith("_"):
+        known = sorted(file.stem for file in path.parent.glob("*.py") if not file.stem.startswith("_"))
+        raise ValueError(f"metric: expected one of {', '.join(known)}, got {name!r}")
+    return str(path)

@@ -1,0 +1,802 @@
+"""ECG-DAN: the dual attention network for 12-lead ECG (arXiv 2403.10581, IEEE Trans. Big Data 11(3):948-960, 2025).
+
+A residual trunk shared by all leads, twelve lead-specific temporal attentions, cross-lead attention, and heads for
+pretraining, classification and survival. Written from the description of the method; `lead_layout="reference"`
+computes what the authors' released network computes.
+
+Shapes: N records, L leads, C channels, T samples, T' = T / 32 tokens. Inside the trunk tensors are (N, C, L, T), so
+that (1, k) kernels run along time and are shared by the leads.
+
+Travels with the weights: imports only torch, transformers and its neighbours in this folder.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .alignment_ecgdan import alignment_loss, equal_rows
+from .configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from .survival_ecgdan import breslow_baseline, cox_loss, survival_curve
+
+MAX_BASELINE_TIMES = 2048
+
+
+@dataclass
+class EcgDanModelOutput(ModelOutput):
+    """Output of [`EcgDanModel`].
+
+    Args:
+        last_hidden_state: (N, L, T', C), what both attentions together make of each lead's tokens.
+        pooler_output: (N, hidden_size), the ECG's embedding.
+        lead_attention: (N, L, L), how much each lead (row) reads from each lead, mean over heads, rows sum to 1.
+        time_attention: (N, L, T', T'), the same over the tokens of each lead.
+        hidden_states: the trunk's blocks in order, then the time branch's output (the last state in which, with
+            `lead_layout="lead_true"`, no lead has seen another), then `last_hidden_state`; each (N, L, tokens, C).
+    """
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    lead_attention: Tensor | None = None
+    time_attention: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class EcgDanPreTrainingOutput(ModelOutput):
+    """Output of [`EcgDanForPreTraining`].
+
+    Args:
+        loss: weighted sum of the losses that could be computed.
+        reconstruction: (N, L, T), in the scaling of `input_values`.
+        reconstruction_loss, alignment_loss, superclass_loss: the parts, unweighted.
+        superclass_logits: (N, num_superclasses).
+        ecg_embeds, text_embeds: (N, projection_size), of unit length.
+        pooler_output, lead_attention, time_attention, hidden_states: as in [`EcgDanModelOutput`].
+    """
+
+    loss: Tensor | None = None
+    reconstruction: Tensor | None = None
+    reconstruction_loss: Tensor | None = None
+    alignment_loss: Tensor | None = None
+    superclass_loss: Tensor | None = None
+    superclass_logits: Tensor | None = None
+    ecg_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    pooler_output: Tensor | None = None
+    lead_attention: Tensor | None = None
+    time_attention: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class EcgDanClassifierOutput(ModelOutput):
+    """Output of [`EcgDanForSequenceClassification`]: loss, logits (N, num_labels), and the encoder's fields."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    pooler_output: Tensor | None = None
+    lead_attention: Tensor | None = None
+    time_attention: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class EcgDanSurvivalOutput(ModelOutput):
+    """Output of [`EcgDanForSurvival`]: losses, log_hazard (N,), reconstruction (N, L, T), the encoder's fields."""
+
+    loss: Tensor | None = None
+    log_hazard: Tensor | None = None
+    cox_loss: Tensor | None = None
+    reconstruction_loss: Tensor | None = None
+    reconstruction: Tensor | None = None
+    pooler_output: Tensor | None = None
+    lead_attention: Tensor | None = None
+    time_attention: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+def sinusoidal_positions(length: int, width: int) -> Tensor:
+    """Sine and cosine position encoding of Vaswani et al. (2017), interleaved: (length, width)."""
+    angle = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
+
+
+def attention_weights(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
+    """Softmax attention (N, heads, queries, keys) in float32; `mask` is true where a key may be read."""
+    scores = (query @ key.transpose(-1, -2)).float() * scaling
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: object,
+) -> tuple[Tensor, Tensor]:
+    """Plain attention, (N, heads, tokens, width) -> (N, tokens, heads, width) and the weights."""
+    weights = attention_weights(query, key, scaling, attention_mask)
+    return (weights.to(value.dtype) @ value).transpose(1, 2), weights
+
+
+class EcgDanDropout(nn.Module):
+    """Dropout by element, or (`scope="batch"`) with one mask for every record of the batch."""
+
+    def __init__(self, p: float, scope: str):
+        super().__init__()
+        self.p, self.scope = p, scope
+
+    def forward(self, hidden: Tensor, batch_dim: int = 0) -> Tensor:
+        """Same shape in and out; `batch_dim` is where the records are."""
+        if not self.training or self.p == 0:
+            return hidden
+        if self.scope == "element":
+            return F.dropout(hidden, self.p)
+        return hidden * F.dropout(torch.ones_like(hidden.narrow(batch_dim, 0, 1)), self.p)
+
+
+class EcgDanStem(nn.Module):
+    """(N, L, T) -> (N, features, L, T): a few features per lead and sample.
+
+    Both convolutions are grouped by lead, and so is each GroupNorm, so that leads stay apart. The reference layout
+    leaves the second convolution ungrouped and reads the lead-major channels as (feature, lead), which mixes leads.
+    """
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        self.leads, self.features = config.num_leads, config.stem_features
+        self.lead_true = config.lead_layout == "lead_true"
+        channels = self.leads * self.features
+        groups = self.leads if self.lead_true else 1
+        self.conv1 = nn.Conv1d(self.leads, channels, 5, padding=2, groups=self.leads)
+        self.norm1 = nn.GroupNorm(self.leads, channels)
+        self.conv2 = nn.Conv1d(channels, channels, 5, padding=2, groups=groups)
+        self.norm2 = nn.GroupNorm(self.leads, channels)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """(N, L, T) -> (N, features, L, T)."""
+        hidden = F.gelu(self.norm1(self.conv1(signal)))
+        hidden = F.gelu(self.norm2(self.conv2(hidden)))
+        if self.lead_true:
+            return hidden.unflatten(1, (self.leads, self.features)).transpose(1, 2)
+        return hidden.unflatten(1, (self.features, self.leads))
+
+
+class EcgDanResidualBlock(GradientCheckpointingLayer):
+    """Two (1, 5) convolutions and a shortcut. `direction` is "down" (time halves), "up" (doubles) or "same"."""
+
+    def __init__(self, in_channels: int, out_channels: int, direction: str):
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(in_channels, in_channels, (1, 4), (1, 2), (0, 1)) if direction == "up" else None
+        self.pool = nn.MaxPool2d((1, 2)) if direction == "down" else nn.Identity()
+        stride = (1, 2) if direction == "down" else 1
+        self.conv1 = nn.Conv2d(in_channels, out_channels, (1, 5), stride, (0, 2), bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, (1, 5), 1, (0, 2), bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=direction != "up")
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, C, L, T) -> (N, C', L, T / 2), (N, C', L, 2 T) or (N, C', L, T)."""
+        if self.upsample is not None:
+            hidden = self.upsample(hidden)
+        main = F.leaky_relu(self.norm1(self.conv1(hidden)))
+        main = F.leaky_relu(self.norm2(self.conv2(main)))
+        return F.gelu(main + self.shortcut(self.pool(hidden)))
+
+
+class EcgDanTimeAttention(GradientCheckpointingLayer):
+    """One pre-norm attention block per lead over that lead's tokens, all leads in one batched computation.
+
+    The leads' weights are stacked in front; lead l is block l of the paper.
+    """
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        leads, width, inner = config.num_leads, config.trunk_channels[-1], config.trunk_channels[-1] * config.mlp_ratio
+        self.config, self.heads, self.is_causal = config, config.num_attention_heads, False
+        self.scaling = (width // self.heads) ** -0.5
+        self.register_buffer("positions", sinusoidal_positions(config.num_tokens, width), persistent=False)
+        self.norm1_weight, self.norm1_bias = self._parameter(leads, 1, width), self._parameter(leads, 1, width)
+        self.norm2_weight, self.norm2_bias = self._parameter(leads, 1, width), self._parameter(leads, 1, width)
+        self.qkv_weight, self.qkv_bias = self._parameter(leads, 3 * width, width), self._parameter(leads, 1, 3 * width)
+        self.out_weight, self.out_bias = self._parameter(leads, width, width), self._parameter(leads, 1, width)
+        self.fc1_weight, self.fc1_bias = self._parameter(leads, inner, width), self._parameter(leads, 1, inner)
+        self.fc2_weight, self.fc2_bias = self._parameter(leads, width, inner), self._parameter(leads, 1, width)
+        self.dropout = EcgDanDropout(config.mlp_dropout, config.dropout_scope)
+
+    @staticmethod
+    def _parameter(*shape: int) -> nn.Parameter:
+        return nn.Parameter(torch.empty(shape))
+
+    def forward(self, tokens: Tensor, output_attentions: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(N, C, L, T') -> the same shape, and the map (N, L, T', T') if asked for."""
+        records, _, leads, length = tokens.shape
+        hidden = tokens.permute(2, 0, 3, 1) + self.positions
+        hidden = hidden.reshape(leads, records * length, -1)
+        attended, weights = self._attend(self._norm(hidden, self.norm1_weight, self.norm1_bias), records, output_attentions)
+        hidden = hidden + attended
+        hidden = hidden + self._mlp(self._norm(hidden, self.norm2_weight, self.norm2_bias), records)
+        return hidden.view(leads, records, length, -1).permute(1, 3, 0, 2), weights
+
+    def _norm(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.addcmul(bias, F.layer_norm(hidden, hidden.shape[-1:]), weight)
+
+    def _attend(self, hidden: Tensor, records: int, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
+        """(L, N T', C) -> the same shape, and the map."""
+        leads, flat, width = hidden.shape
+        qkv = torch.baddbmm(self.qkv_bias, hidden, self.qkv_weight.mT)
+        qkv = qkv.view(leads * records, flat // records, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attended, _ = attend(self, query, key, value, None, scaling=self.scaling, dropout=0.0)
+        attended = torch.baddbmm(self.out_bias, attended.reshape(leads, flat, width), self.out_weight.mT)
+        if not output_attentions:
+            return attended, None
+        weights = attention_weights(query, key, self.scaling, None).mean(1)
+        return attended, weights.unflatten(0, (leads, records)).transpose(0, 1)
+
+    def _mlp(self, hidden: Tensor, records: int) -> Tensor:
+        inner = self._drop(F.gelu(torch.baddbmm(self.fc1_bias, hidden, self.fc1_weight.mT)), records)
+        return self._drop(torch.baddbmm(self.fc2_bias, inner, self.fc2_weight.mT), records)
+
+    def _drop(self, hidden: Tensor, records: int) -> Tensor:
+        return self.dropout(hidden.unflatten(1, (records, -1)), batch_dim=1).flatten(1, 2)
+
+
+class EcgDanLeadAttention(GradientCheckpointingLayer):
+    """One pre-norm attention block across leads; a token is all a lead's channels and times, C x T' wide."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        width = config.trunk_channels[-1] * config.num_tokens
+        self.config, self.heads, self.is_causal = config, config.num_attention_heads, False
+        self.scaling = (width // self.heads) ** -0.5
+        self.register_buffer("positions", sinusoidal_positions(config.num_leads, width), persistent=False)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, width * config.mlp_ratio), nn.Linear(width * config.mlp_ratio, width)
+        self.dropout = EcgDanDropout(config.mlp_dropout, config.dropout_scope)
+
+    def forward(
+        self, tokens: Tensor, lead_mask: Tensor | None, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """(N, C, L, T') -> the same shape, and the map (N, L, L) if asked for."""
+        channels = tokens.shape[1]
+        hidden = tokens.transpose(1, 2).flatten(2) + self.positions
+        attended, weights = self._attend(self.norm1(hidden), lead_mask, output_attentions)
+        hidden = hidden + attended
+        hidden = hidden + self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(self.norm2(hidden))))))
+        return hidden.unflatten(2, (channels, -1)).transpose(1, 2), weights
+
+    def _attend(
+        self, hidden: Tensor, lead_mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mask = None if lead_mask is None else lead_mask[:, None, None, :].expand(-1, 1, hidden.shape[1], -1)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attended, _ = attend(self, query, key, value, mask, scaling=self.scaling, dropout=0.0)
+        weights = attention_weights(query, key, self.scaling, mask).mean(1) if output_attentions else None
+        return self.out(attended.flatten(2)), weights
+
+
+class EcgDanDecoder(nn.Module):
+    """(N, hidden_size) -> (N, L, T): the signal the embedding stands for."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        self.shape = (4, config.num_leads, config.num_tokens)
+        self.reduce = nn.Linear(config.hidden_size, 4 * config.num_tokens)
+        self.expand = nn.Linear(4 * config.num_tokens, math.prod(self.shape))
+        up = [EcgDanResidualBlock(4, 4, "up") for _ in config.trunk_channels]
+        self.blocks = nn.ModuleList([*up, EcgDanResidualBlock(4, 1, "same")])
+        self.output = nn.Conv1d(config.num_leads, config.num_leads, 1, groups=config.num_leads)
+        # A z-scored target has unit variance in every lead; a voltage-keeping one must be free to be small.
+        self.norm = nn.InstanceNorm1d(config.num_leads) if config.normalization == "per_lead_zscore" else nn.Identity()
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(N, hidden_size) -> (N, L, T)."""
+        hidden = self.expand(self.reduce(pooled)).unflatten(1, self.shape)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.norm(self.output(hidden.squeeze(1)))
+
+
+class EcgDanAlignmentHead(nn.Module):
+    """Projects ECG and text embeddings into one space and measures their distance."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        self.objective = config.alignment_objective
+        self.ecg_projection = self._projection(config.hidden_size, config)
+        self.text_projection = self._projection(config.text_embed_dim, config)
+        if self.objective != "cosine":
+            self.log_logit_scale = nn.Parameter(torch.empty(()))
+        if self.objective == "siglip":
+            self.logit_bias = nn.Parameter(torch.empty(()))
+
+    @staticmethod
+    def _projection(width: int, config: EcgDanConfig) -> nn.Sequential:
+        hidden = config.projection_hidden_size
+        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, config.projection_size))
+
+    def project_ecg(self, pooled: Tensor) -> Tensor:
+        """(N, hidden_size) -> (N, projection_size), of unit length."""
+        return F.normalize(self.ecg_projection(pooled), dim=-1)
+
+    def project_text(self, text: Tensor) -> Tensor:
+        """(N, text_embed_dim) -> (N, projection_size), of unit length."""
+        return F.normalize(self.text_projection(text), dim=-1)
+
+    def loss(self, ecg_embeds: Tensor, text_embeds: Tensor, same_text: Tensor) -> Tensor:
+        """Scalar distance of the paired, projected embeddings."""
+        if self.objective == "cosine":
+            return alignment_loss(ecg_embeds, text_embeds, "cosine")
+        scale = self.log_logit_scale.clamp(max=math.log(100.0)).exp()
+        bias = self.logit_bias if self.objective == "siglip" else 0.0
+        return alignment_loss(ecg_embeds, text_embeds, self.objective, scale, bias, same_text)
+
+
+class EcgDanBaselineHazard(nn.Module):
+    """The fitted baseline: persistent buffers that stay float32 whatever the network's precision."""
+
+    def __init__(self, num_times: int):
+        super().__init__()
+        self.register_buffer("times", torch.zeros(num_times, dtype=torch.float32))
+        self.register_buffer("log_cumulative_hazard", torch.zeros(num_times, dtype=torch.float32))
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "EcgDanBaselineHazard":
+        # .to(bfloat16) must not round event times: follow the device, keep the precision
+        return super()._apply(lambda buffer: buffer.to(fn(buffer.new_empty(0)).device), recurse)
+
+
+class EcgDanPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation shared by all heads."""
+
+    config: EcgDanConfig
+    config_class = EcgDanConfig
+    base_model_prefix = "ecgdan"
+    main_input_name = "input_values"
+    input_modalities = "time"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # Trainer itself divides the loss by the accumulation steps
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _no_split_modules = ("EcgDanResidualBlock", "EcgDanTimeAttention", "EcgDanLeadAttention")
+    _keep_in_fp32_modules_strict = ("baseline",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Kaiming for convolutions, Xavier for linear layers, zero biases; refills what no checkpoint carries."""
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
+            init.kaiming_normal_(module.weight, nonlinearity="leaky_relu")
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, EcgDanTimeAttention):
+            self._init_time_attention(module)
+        elif isinstance(module, EcgDanLeadAttention):
+            init.copy_(module.positions, sinusoidal_positions(*module.positions.shape))
+        elif isinstance(module, EcgDanAlignmentHead):
+            self._init_alignment_head(module)
+        elif isinstance(module, EcgDanBaselineHazard):
+            init.zeros_(module.times)
+            init.zeros_(module.log_cumulative_hazard)
+        elif isinstance(module, (nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
+            super()._init_weights(module)
+
+    def _init_time_attention(self, module: EcgDanTimeAttention) -> None:
+        init.copy_(module.positions, sinusoidal_positions(*module.positions.shape))
+        for name, parameter in module.named_parameters(recurse=False):
+            if name.startswith("norm") and name.endswith("weight"):
+                init.ones_(parameter)
+            elif name.endswith("bias"):
+                init.zeros_(parameter)
+            else:  # Xavier for each lead's own matrix, not for the stack
+                bound = math.sqrt(6 / (parameter.shape[1] + parameter.shape[2]))
+                init.uniform_(parameter, -bound, bound)
+
+    def _init_alignment_head(self, module: EcgDanAlignmentHead) -> None:
+        if module.objective != "cosine":
+            init.constant_(module.log_logit_scale, math.log(10.0 if module.objective == "siglip" else 1 / 0.07))
+        if module.objective == "siglip":
+            init.constant_(module.logit_bias, -10.0)
+
+
+class EcgDanModel(EcgDanPreTrainedModel):
+    """The dual attention encoder without a head."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__(config)
+        channels = [config.stem_features, *config.trunk_channels]
+        self.stem = EcgDanStem(config)
+        self.trunk = nn.ModuleList(
+            EcgDanResidualBlock(before, after, "down") for before, after in zip(channels, channels[1:], strict=False)
+        )
+        self.time_attention = EcgDanTimeAttention(config) if config.use_time_attention else None
+        self.lead_attention = EcgDanLeadAttention(config) if config.use_lead_attention else None
+        width = config.num_leads * channels[-1]
+        self.average_projection = nn.Conv1d(width, config.hidden_size // 2, 1)
+        self.max_projection = nn.Conv1d(width, config.hidden_size // 2, 1)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: object,
+    ) -> EcgDanModelOutput:
+        """Encodes ECGs.
+
+        Args:
+            input_values: (N, L, T), float, scaled by [`EcgDanFeatureExtractor`].
+            lead_mask: (N, L) boolean, true where the lead was recorded; None means all were. A masked lead is zeroed
+                at the door; with `lead_layout="lead_true"` it is neither attended to nor pooled.
+            output_attentions: return `lead_attention` and `time_attention`.
+            output_hidden_states: return `hidden_states`.
+
+        Raises:
+            ValueError: `input_values` or `lead_mask` of another shape than the configuration says.
+        """
+        check_input(input_values, lead_mask, self.config)
+        maps = bool(output_attentions)
+        if lead_mask is not None:
+            lead_mask = lead_mask.bool()
+            input_values = input_values.masked_fill(~lead_mask[:, :, None], 0)
+        # In the reference layout slots are no physical leads: masking the input is all that can be done.
+        slot_mask = lead_mask if self.config.lead_layout == "lead_true" else None
+        hidden, states = self.stem(input_values.to(self.dtype)), []
+        for block in self.trunk:
+            hidden = block(hidden)
+            states.append(hidden)
+        timed, time_map = self.time_attention(hidden, maps) if self.time_attention else (None, None)
+        states.append(hidden if timed is None else timed)
+        fused, lead_map = self._fuse(hidden, timed, slot_mask, maps)
+        if slot_mask is not None:
+            fused = fused.masked_fill(~slot_mask[:, None, :, None], 0)
+        states.append(fused)
+        return EcgDanModelOutput(
+            last_hidden_state=fused.permute(0, 2, 3, 1),
+            pooler_output=self._pool(fused),
+            lead_attention=lead_map,
+            time_attention=time_map,
+            hidden_states=tuple(state.permute(0, 2, 3, 1) for state in states) if output_hidden_states else None,
+        )
+
+    def _fuse(
+        self, trunk: Tensor, timed: Tensor | None, mask: Tensor | None, maps: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Adds the branches, or chains them: (N, C, L, T') and the lead map."""
+        sequential = self.config.attention_order == "sequential"
+        if self.lead_attention is None:
+            return (trunk if timed is None else timed), None
+        source = timed if sequential and timed is not None else trunk
+        across, lead_map = self.lead_attention(source, mask, maps)
+        return (across if sequential or timed is None else across + timed), lead_map
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        """(N, C, L, T') -> (N, hidden_size)."""
+        flat = tokens.flatten(1, 2)
+        return torch.cat([self.average_projection(flat).mean(-1), self.max_projection(flat).amax(-1)], dim=-1)
+
+
+def check_input(input_values: Tensor, lead_mask: Tensor | None, config: EcgDanConfig) -> None:
+    """Refuses shapes the network was not built for, in one line."""
+    expected = (config.num_leads, config.num_samples)
+    if input_values.ndim != 3 or tuple(input_values.shape[1:]) != expected:
+        raise ValueError(
+            f"input_values: expected (batch, {expected[0]} leads, {expected[1]} samples), got "
+            f"{tuple(input_values.shape)}; prepare signals with EcgDanFeatureExtractor"
+        )
+    if lead_mask is not None and tuple(lead_mask.shape) != tuple(input_values.shape[:2]):
+        raise ValueError(f"lead_mask: expected {tuple(input_values.shape[:2])}, got {tuple(lead_mask.shape)}")
+
+
+def reconstruction_loss(reconstruction: Tensor, target: Tensor, target_mask: Tensor | None) -> Tensor:
+    """Mean squared error over the samples of the leads that have a target: scalar."""
+    error = F.mse_loss(reconstruction.float(), target.float(), reduction="none").mean(-1)
+    if target_mask is None:
+        return error.mean()
+    return (error * target_mask).sum() / target_mask.sum().clamp(min=1)
+
+
+class EcgDanForPreTraining(EcgDanPreTrainedModel):
+    """Encoder and decoder, with an optional alignment head (`text_embed_dim`) and superclass head."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__(config)
+        self.ecgdan = EcgDanModel(config)
+        self.decoder = EcgDanDecoder(config)
+        self.alignment_head = EcgDanAlignmentHead(config) if config.text_embed_dim else None
+        count = config.num_superclasses
+        self.superclass_head = nn.Linear(config.hidden_size, count) if count else None
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        target_values: Tensor | None = None,
+        target_mask: Tensor | None = None,
+        text_embeds: Tensor | None = None,
+        superclass_targets: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_loss: bool = True,
+        **kwargs: object,
+    ) -> EcgDanPreTrainingOutput:
+        """Reconstructs the signal and aligns the embedding with text.
+
+        Args:
+            input_values: (N, L, T), possibly with leads masked for the exercise.
+            lead_mask: (N, L), true where the network may look.
+            target_values: (N, L, T), the unmasked signal; default `input_values`.
+            target_mask: (N, L), true where a target was recorded; default all leads, or `lead_mask` when
+                `target_values` is not given.
+            text_embeds: (N, text_embed_dim), the frozen language model's embedding of each record's text.
+            superclass_targets: (N, num_superclasses), 0 or 1.
+            output_attentions: return the attention maps.
+            output_hidden_states: return the hidden states.
+            return_loss: compute the losses.
+        """
+        encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
+        output = EcgDanPreTrainingOutput(
+            reconstruction=self.decoder(encoded.pooler_output),
+            pooler_output=encoded.pooler_output,
+            lead_attention=encoded.lead_attention,
+            time_attention=encoded.time_attention,
+            hidden_states=encoded.hidden_states,
+        )
+        if self.superclass_head is not None:
+            output.superclass_logits = self.superclass_head(encoded.pooler_output)
+        if self.alignment_head is not None:
+            output.ecg_embeds = self.alignment_head.project_ecg(encoded.pooler_output)
+            if text_embeds is not None:
+                output.text_embeds = self.alignment_head.project_text(text_embeds.to(self.dtype))
+        if return_loss:
+            if target_values is None:
+                target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
+            self._set_losses(output, target_values, target_mask, text_embeds, superclass_targets)
+        return output
+
+    def _set_losses(
+        self,
+        output: EcgDanPreTrainingOutput,
+        target: Tensor,
+        target_mask: Tensor | None,
+        text: Tensor | None,
+        superclass: Tensor | None,
+    ) -> None:
+        output.reconstruction_loss = reconstruction_loss(output.reconstruction, target, target_mask)
+        output.loss = self.config.reconstruction_weight * output.reconstruction_loss
+        if output.text_embeds is not None:
+            output.alignment_loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, equal_rows(text))
+            output.loss = output.loss + self.config.alignment_weight * output.alignment_loss
+        if superclass is not None and output.superclass_logits is not None:
+            logits = output.superclass_logits.float()
+            output.superclass_loss = F.binary_cross_entropy_with_logits(logits, superclass.float())
+            output.loss = output.loss + self.config.superclass_weight * output.superclass_loss
+
+
+class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
+    """Encoder and a linear classifier; multi-label unless `config.problem_type` says otherwise."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.ecgdan = EcgDanModel(config)
+        self.norm = nn.BatchNorm1d(config.hidden_size)
+        self.dropout = EcgDanDropout(config.head_dropout, config.dropout_scope)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: object,
+    ) -> EcgDanClassifierOutput:
+        """Classifies ECGs.
+
+        Args:
+            input_values: (N, L, T).
+            lead_mask: (N, L).
+            labels: (N, num_labels) of 0, 1 or NaN (unknown, ignored) for multi-label; (N,) class indices for
+                `problem_type="single_label_classification"`.
+            output_attentions: return the attention maps.
+            output_hidden_states: return the hidden states.
+        """
+        encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
+        logits = self.classifier(self.dropout(self.norm(encoded.pooler_output)))
+        return EcgDanClassifierOutput(
+            loss=None if labels is None else self._loss(logits.float(), labels),
+            logits=logits,
+            pooler_output=encoded.pooler_output,
+            lead_attention=encoded.lead_attention,
+            time_attention=encoded.time_attention,
+            hidden_states=encoded.hidden_states,
+        )
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.config.problem_type == "single_label_classification":
+            return F.cross_entropy(logits, labels)
+        known = ~labels.float().isnan()
+        loss = F.binary_cross_entropy_with_logits(logits, labels.float().nan_to_num(), reduction="none")
+        return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+class EcgDanRiskHead(nn.Module):
+    """(N, hidden_size) -> (N,): log hazard. No bias: the partial likelihood cannot see one... but the paper has it."""
+
+    def __init__(self, config: EcgDanSurvivalConfig):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(config.hidden_size)
+        self.dropout = EcgDanDropout(config.head_dropout, config.dropout_scope)
+        self.hidden = nn.Linear(config.hidden_size, config.survival_hidden_size)
+        self.hidden_norm = nn.BatchNorm1d(config.survival_hidden_size)
+        self.output = nn.Linear(config.survival_hidden_size, 1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(N, hidden_size) -> (N,)."""
+        hidden = self.hidden(self.dropout(self.norm(pooled)))
+        return self.output(self.hidden_norm(F.relu(hidden))).squeeze(-1)
+
+
+class EcgDanForSurvival(EcgDanPreTrainedModel):
+    """Encoder and a Cox head; with the decoder too while `reconstruction_weight` is positive, as in the paper."""
+
+    config: EcgDanSurvivalConfig
+    config_class = EcgDanSurvivalConfig
+
+    def __init__(self, config: EcgDanSurvivalConfig):
+        super().__init__(config)
+        self.ecgdan = EcgDanModel(config)
+        self.decoder = EcgDanDecoder(config) if config.reconstruction_weight > 0 else None
+        self.risk_head = EcgDanRiskHead(config)
+        covariates = len(config.covariate_names)
+        self.covariate_head = nn.Linear(covariates, 1, bias=False) if covariates else None
+        self.baseline = EcgDanBaselineHazard(config.num_baseline_times)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        covariates: Tensor | None = None,
+        event: Tensor | None = None,
+        time: Tensor | None = None,
+        target_values: Tensor | None = None,
+        target_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_loss: bool = True,
+        **kwargs: object,
+    ) -> EcgDanSurvivalOutput:
+        """Predicts the log hazard.
+
+        Args:
+            input_values: (N, L, T).
+            lead_mask: (N, L).
+            covariates: (N, len(covariate_names)), in their own units; NaN counts as the training mean.
+            event: (N,), 1 = happened, 0 = censored.
+            time: (N,), years since the ECG, positive.
+            target_values, target_mask: as in [`EcgDanForPreTraining`].
+            output_attentions: return the attention maps.
+            output_hidden_states: return the hidden states.
+            return_loss: compute the losses (the Cox loss needs `event` and `time`).
+
+        Raises:
+            ValueError: covariates missing though the configuration names them, or of another width.
+        """
+        encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
+        output = EcgDanSurvivalOutput(
+            log_hazard=self.risk_head(encoded.pooler_output) + self._covariate_term(covariates, len(input_values)),
+            pooler_output=encoded.pooler_output,
+            lead_attention=encoded.lead_attention,
+            time_attention=encoded.time_attention,
+            hidden_states=encoded.hidden_states,
+        )
+        if return_loss and event is not None and time is not None:
+            if target_values is None:
+                target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
+            self._set_losses(output, event, time, target_values, target_mask)
+        return output
+
+    def _covariate_term(self, covariates: Tensor | None, records: int) -> Tensor | float:
+        names = self.config.covariate_names
+        if self.covariate_head is None:
+            return 0.0
+        if covariates is None or tuple(covariates.shape) != (records, len(names)):
+            found = None if covariates is None else tuple(covariates.shape)
+            raise ValueError(f"covariates: expected {(records, len(names))} with {', '.join(names)}, got {found}")
+        mean, std = covariates.new_tensor(self.config.covariate_means), covariates.new_tensor(self.config.covariate_stds)
+        standardised = ((covariates - mean) / std).nan_to_num(nan=0.0)
+        return self.covariate_head(standardised.to(self.dtype)).squeeze(-1)
+
+    def _set_losses(
+        self, output: EcgDanSurvivalOutput, event: Tensor, time: Tensor, target: Tensor, target_mask: Tensor | None
+    ) -> None:
+        output.cox_loss = cox_loss(output.log_hazard, event, time, self.config.ties)
+        output.loss = self.config.survival_weight * output.cox_loss
+        if self.decoder is not None:
+            output.reconstruction = self.decoder(output.pooler_output)
+            output.reconstruction_loss = reconstruction_loss(output.reconstruction, target, target_mask)
+            output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
+
+    @torch.no_grad()
+    def fit_baseline(self, log_hazard: Tensor, event: Tensor, time: Tensor) -> None:
+        """Stores Breslow's baseline hazard, so that `predict_risk` gives absolute risk.
+
+        Args:
+            log_hazard: (n,), this model's predictions for its training subjects, in evaluation mode.
+            event: (n,), 1 = happened, 0 = censored.
+            time: (n,), years.
+
+        Raises:
+            ValueError: no event at all.
+        """
+        times, log_cumulative_hazard = breslow_baseline(log_hazard, event, time)
+        if len(times) > MAX_BASELINE_TIMES:
+            keep = torch.linspace(0, len(times) - 1, MAX_BASELINE_TIMES, device=times.device).round().long()
+            times, log_cumulative_hazard = times[keep], log_cumulative_hazard[keep]
+        device = self.baseline.times.device
+        self.baseline.times = times.float().to(device)
+        self.baseline.log_cumulative_hazard = log_cumulative_hazard.float().to(device)
+        self.config.num_baseline_times = len(times)
+
+    @torch.no_grad()
+    def predict_survival(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        covariates: Tensor | None = None,
+        years: Sequence[float] | Tensor = (1.0, 5.0, 10.0),
+    ) -> Tensor:
+        """Probability of being free of the event at each of `years`: (N, len(years)), NaN beyond the follow-up.
+
+        Raises:
+            ValueError: the baseline hazard has not been fitted, or negative years.
+        """
+        if self.config.num_baseline_times == 0:
+            raise ValueError("baseline: expected a fitted baseline hazard, found none; call fit_baseline first")
+        log_hazard = self(input_values, lead_mask, covariates, return_loss=False).log_hazard
+        years = torch.as_tensor(years, dtype=torch.float32, device=log_hazard.device)
+        return survival_curve(log_hazard, self.baseline.times, self.baseline.log_cumulative_hazard, years)
+
+    @torch.no_grad()
+    def predict_risk(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        covariates: Tensor | None = None,
+        horizon_years: float = 10.0,
+    ) -> Tensor:
+        """Probability of the event within `horizon_years`: (N,), NaN beyond the follow-up."""
+        return 1 - self.predict_survival(input_values, lead_mask, covariates, [horizon_years])[:, 0]

@@ -1,0 +1,208 @@
+"""Arguments of the training verbs: one dataclass each, filled from a YAML recipe and overridden by flags.
+
+The field names are the keys of a recipe and the flags of the command line, so there is one list to read. Light on
+purpose: the command line imports this module for its `--help`, so neither torch nor transformers may be imported here.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+
+RECIPES_DIR = Path(__file__).parent / "recipes"
+
+NOT_PART_OF_THE_RUN = ("resume", "overwrite", "push_to_hub", "num_workers", "log_with", "progress")
+"""Arguments that may differ between a run and its resumption, because no number depends on them."""
+
+T = TypeVar("T", bound="RunArguments")
+
+
+def option(default: Any, text: str) -> Any:
+    """A dataclass field with the help text that the command line shows."""
+    factory = {"default_factory": lambda: dict(default)} if isinstance(default, dict) else {"default": default}
+    return field(metadata={"help": text}, **factory)
+
+
+@dataclass(kw_only=True)
+class RunArguments:
+    """What every run needs to know: where the data are and where the result goes."""
+
+    data: str = option("ptb-xl", "source: ptb-xl, wfdb, csv or synthetic")
+    data_dir: str | None = option(None, "folder with the recordings (for csv: the table, or a folder with one)")
+    output_dir: str | None = option(None, "folder for the checkpoint, metrics.json and recipe.yaml")
+    cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")
+    train_folds: str | None = option(None, "folds to train on, as 1-8 or 1,2,5; default: split by patient")
+    valid_folds: str | None = option(None, "folds that choose the epoch; default: valid_fraction of the patients")
+    test_folds: str | None = option(None, "folds that are only evaluated, once, at the end")
+    valid_fraction: float = option(0.2, "share of the training patients that choose the epoch, without valid_folds")
+    test_fraction: float = option(0.2, "share of all patients kept for the test, without train_folds")
+    limit: int | None = option(None, "use only the first records, for a trial run")
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
+    seed: int = option(0, "seed of every random choice")
+    overwrite: bool = option(False, "replace a run that is already in output_dir")
+    push_to_hub: str | None = option(None, "upload the bundled result to this repository, as USER/NAME")
+
+
+@dataclass(kw_only=True)
+class TrainingArguments(RunArguments):
+    """What the loop needs: how long, how fast, how often."""
+
+    model: dict[str, Any] = option({}, "configuration fields of the network, as key=value; repeatable")
+    epochs: int = option(60, "passes over the training records")
+    batch_size: int = option(128, "records per step and process")
+    gradient_accumulation: int = option(1, "batches per optimizer step; a Cox risk set stays one batch")
+    learning_rate: float = option(1e-3, "peak learning rate of AdamW")
+    min_learning_rate: float = option(0.0, "learning rate at the end of the cosine")
+    adam_beta1: float = option(0.9, "decay of the gradient mean")
+    adam_beta2: float = option(0.95, "decay of the squared-gradient mean")
+    weight_decay: float = option(1e-2, "decay of matrices and kernels; biases and norms are left alone")
+    layer_decay: float = option(1.0, "learning rate ratio between one layer and the next; 1 trains all alike")
+    warmup_fraction: float = option(0.2, "share of the steps with rising learning rate")
+    clip_norm: float = option(1.0, "largest gradient norm; 0 does not clip")
+    ema_decay: float = option(0.0, "decay of the averaged weights that are evaluated and saved; 0 uses the raw ones")
+    lead_masking: str = option("record", "draw of leads to hide: record, batch or none")
+    lead_masking_probability: float = option(0.5, "how often leads are hidden at all")
+    augment_scale: float = option(0.0, "random amplitude factor within 1 +- this (normalization: global)")
+    augment_noise: float = option(0.0, "SD of white noise added to the scaled input (normalization: global)")
+    precision: str = option("auto", "no, bf16, fp16, or auto: bf16 on a GPU that supports it")
+    evaluate_every: int = option(1, "epochs between validations")
+    patience: int | None = option(None, "validations without improvement before stopping early")
+    checkpoint_every: int = option(1, "epochs between resumable states")
+    checkpoint_every_steps: int | None = option(None, "additional states within an epoch, every so many batches")
+    keep_checkpoints: int = option(2, "resumable states kept")
+    num_workers: int = option(0, "processes that assemble batches")
+    log_with: str = option("tensorboard", "tensorboard, trackio or none")
+    progress: bool = option(True, "show a progress bar")
+    resume: bool = option(False, "continue the unfinished run in output_dir, to the same end as if never interrupted")
+
+
+@dataclass(kw_only=True)
+class PretrainArguments(TrainingArguments):
+    """Arguments of `ecgdan pretrain`."""
+
+    text_model: str = option("minilm", "frozen language model: a name or folder, or minilm; none for no alignment")
+    text_source: str = option("statements", "what is embedded: SCP statements, or the raw report")
+    text_style: str = option("default", "default, or authors: their prompts, padding and dropped statements")
+    checkpoint: str | None = option(None, "checkpoint folder or Hub name to continue from; default: random weights")
+    select_by: str = option("loss", "validation metric that chooses the epoch: loss, reconstruction_loss or recall")
+
+
+@dataclass(kw_only=True)
+class FinetuneArguments(TrainingArguments):
+    """Arguments of `ecgdan finetune`."""
+
+    task: str = option("survival", "survival or classification")
+    checkpoint: str | None = option(None, "checkpoint folder or Hub name to start from")
+    from_scratch: bool = option(False, "start from random weights instead")
+    freeze_encoder: bool = option(False, "train the head alone")
+    labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
+    label_level: str = option("superclass", "labels of ptb-xl: superclass, subclass or statement")
+    covariates: str | None = option(None, "columns beside the ECG, such as age,sex")
+    stratify: bool = option(True, "give every batch the event fraction of the training set (survival)")
+    endpoint: str | None = option(None, "the event in words, for reports")
+    simulated_outcome: bool | None = option(None, "the follow-up is simulated; default: told from its log_hazard column")
+
+
+@dataclass(kw_only=True)
+class ProbeArguments(RunArguments):
+    """Arguments of `ecgdan probe`."""
+
+    task: str = option("classification", "survival (ridge Cox) or classification (logistic)")
+    checkpoint: str | None = option(None, "checkpoint folder or Hub name whose frozen encoder is probed")
+    labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
+    label_level: str = option("superclass", "labels of ptb-xl: superclass, subclass or statement")
+    batch_size: int = option(256, "records per forward pass")
+    bootstrap: int = option(1000, "patient resamples behind each interval")
+
+
+def check_keys(keys: Any, known: Any, where: str) -> None:
+    """Refuses a key nobody reads, and says which one was probably meant.
+
+    Raises:
+        ValueError: a key that is not in `known`.
+    """
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), list(known), n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(known))}"
+            raise ValueError(f"{where}: unknown key {key!r}{hint}")
+
+
+def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
+    """Reads a recipe: a YAML file, or the name of one that ships with the package (`pretrain-ptb-xl`).
+
+    Raises:
+        FileNotFoundError: neither a file nor a shipped recipe.
+        ValueError: the file is no mapping.
+    """
+    path = Path(name_or_path)
+    shipped = RECIPES_DIR / f"{path.name.removesuffix('.yaml')}.yaml"
+    if not path.is_file() and not shipped.is_file():
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES_DIR.glob("*.yaml")))
+        raise FileNotFoundError(f"--config: no file {name_or_path} and no shipped recipe of that name; shipped: {known}")
+    path = path if path.is_file() else shipped
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: expected a mapping of argument names to values, found {type(recipe).__name__}")
+    recipe.pop("versions", None)  # written by a finished run, so that its recipe.yaml is a recipe again
+    return recipe
+
+
+def resolve(kind: type[T], config: str | Path | None = None, flags: dict[str, Any] | None = None) -> T:
+    """Defaults, overridden by the recipe, overridden by the flags that were given (those that are not None).
+
+    Raises:
+        ValueError: an unknown key, or a value of the wrong type.
+    """
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    recipe = read_recipe(config) if config else {}
+    check_keys(recipe, fields, str(config))
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    check_keys(given, fields, "flags")
+    if "model" in fields:
+        given["model"] = {**(recipe.get("model") or {}), **given.get("model", {})}
+    merged = {**recipe, **given}
+    return kind(**{key: _checked(value, fields[key]) for key, value in merged.items()})
+
+
+def _checked(value: Any, item: dataclasses.Field[Any]) -> Any:
+    """The value in its field's type: YAML reads `1e-3` as text and `1` as an integer."""
+    kinds = (dict,) if get_origin(item.type) is dict else get_args(item.type) or (item.type,)
+    if float in kinds and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError):
+            return float(value)
+    if str in kinds and isinstance(value, int | Path) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
+        return value
+    expected = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+    raise ValueError(f"{item.name}: expected {expected}, got {value!r}")
+
+
+def parse_folds(text: str | None) -> list[int] | None:
+    """Reads `1-8`, `9` or `1,3,5-7`.
+
+    >>> parse_folds("1,3,5-7")
+    [1, 3, 5, 6, 7]
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text is None:
+        return None
+    folds: list[int] = []
+    for part in str(text).strip("[] ").split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise ValueError(f"folds: expected something like 1-8 or 1,2,5, got {text!r}")
+        folds += range(int(first), int(last or first) + 1)
+    if not folds or len(set(folds)) != len(folds):
+        raise ValueError(f"folds: expected different numbers, got {text!r}")
+    return folds
