@@ -1,0 +1,208 @@
+"""One recording checked and made fit to use: refusals, missing samples, flat and clipped leads, zero-phase filters, resampling, scaling.
+
+Pure functions on (leads, samples) arrays in millivolt. Filters follow Kligfield et al., Circulation 115:1306 (2007):
+zero phase, because a causal 0.5 Hz high-pass bends the ST segment.
+
+Travels with the weights: numpy, and scipy where it is needed.
+"""
+
+from fractions import Fraction
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .leads_ecgdan import canonical_leads
+
+MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
+MAX_MEDIAN_RANGE_MV = 20.0  # no heart writes more; counts and microvolt do
+MIN_SECONDS = 2.4  # a column of a printed 12-lead ECG has 2.5 s
+
+MAX_MISSING_FRACTION = 0.05  # of one lead; up to here NaN gaps are interpolated linearly, above the lead is masked
+FLAT_RANGE_MV = 0.02  # a lead whose whole range is below this carries no ECG
+FLAT_FRACTION = 0.95  # nor does one of which this share of samples repeats the sample before
+CLIP_SECONDS = 0.02  # this long at exactly the largest or smallest value: the amplifier's rail, not an R peak
+HIGHPASS_ORDER = 2  # run forwards and backwards: fourth order, -6 dB at the corner, zero phase
+NOTCH_QUALITY = 30.0  # centre frequency over bandwidth of the powerline notch
+EDGE_SECONDS = 2.0  # reflected signal in front of and behind the record for the filters to settle on
+GLOBAL_CLIP = 20.0  # standard deviations kept by the "global" scale
+
+
+def scipy_signal() -> ModuleType:
+    """`scipy.signal`, imported when first needed: a model can be loaded and run without it."""
+    try:
+        from scipy import signal
+    except ImportError as error:
+        raise ImportError("EcgDanFeatureExtractor filters and resamples with scipy: pip install scipy") from error
+    return signal
+
+
+def check_recording(
+    signal: Any, sampling_rate: float | None, unit: str | None, lead_names: list[str] | None
+) -> tuple[np.ndarray, list[str]]:
+    """The recording in mV, float64 (leads, samples), and its standard lead names; refuses what makes no sense."""
+    if sampling_rate is None or isinstance(sampling_rate, str | bool) or not 0 < float(sampling_rate) < np.inf:
+        raise ValueError(f"sampling_rate: expected the recording's rate in Hz, got {sampling_rate!r}")
+    if unit not in MV_PER_UNIT:
+        raise ValueError(f"unit: expected one of {', '.join(MV_PER_UNIT)}, got {unit!r}")
+    if lead_names is None or isinstance(lead_names, str):
+        raise ValueError(f"lead_names: expected one name for each row of signal, got {lead_names!r}")
+    try:
+        array = np.asarray(signal, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "signal: expected a numeric (leads, samples) array, got rows of unequal length or not numbers"
+        ) from None
+    names = [str(name) for name in lead_names]
+    _check_shape(array, names, sampling_rate)
+    leads = canonical_leads(names)
+    array = array * MV_PER_UNIT[unit]
+    _check_amplitude(array, unit)
+    return array, leads
+
+
+def _check_shape(array: np.ndarray, names: list[str], sampling_rate: float) -> None:
+    if array.ndim != 2:
+        raise ValueError(f"signal: expected (leads, samples), got an array of shape {array.shape}")
+    rows, samples = array.shape
+    if rows != len(names) and samples == len(names):
+        raise ValueError(
+            f"signal: expected (leads, samples), got ({rows}, {samples}) for {len(names)} lead names; "
+            "it is (samples, leads), transpose it"
+        )
+    if rows != len(names):
+        raise ValueError(f"lead_names: expected one for each of the {rows} rows of signal, got {len(names)}")
+    if samples < MIN_SECONDS * sampling_rate:
+        raise ValueError(
+            f"signal: {samples} samples at {sampling_rate:g} Hz are {samples / sampling_rate:.2f} s, expected "
+            f"at least {MIN_SECONDS} s; is the sampling rate right?"
+        )
+
+
+def _check_amplitude(signal_mv: np.ndarray, unit: str) -> None:
+    known = np.isfinite(signal_mv)
+    ranges = np.where(known, signal_mv, -np.inf).max(axis=1) - np.where(known, signal_mv, np.inf).min(axis=1)
+    ranges = ranges[np.isfinite(ranges)]
+    if not len(ranges):
+        raise ValueError("signal: every sample is missing (NaN)")
+    if np.median(ranges) > MAX_MEDIAN_RANGE_MV:
+        likely = "microvolt or ADC counts" if unit == "mV" else f"not {unit}"
+        raise ValueError(
+            f"signal: median lead range is {np.median(ranges):.3g} mV, expected at most "
+            f"{MAX_MEDIAN_RANGE_MV:g}; the values are likely {likely}"
+        )
+    values = signal_mv[known] / MV_PER_UNIT[unit]
+    if unit != "uV" and ranges.max() > 0 and np.array_equal(values, np.rint(values)):
+        raise ValueError(
+            f"signal: every sample is a whole number, which {unit} are not; the values are likely ADC "
+            "counts (divide by the header's gain) or microvolt (unit='uV')"
+        )
+    if 0 < ranges.max() < 0.02:
+        raise ValueError(
+            f"signal: largest lead range is {ranges.max():.2g} mV, too small for an ECG; the values are "
+            f"likely {'volt' if unit == 'mV' else 'not ' + unit}"
+        )
+
+
+def fill_gaps(signal_mv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolates missing samples linearly; ends take the nearest sample, a lead without any sample becomes 0.
+
+    Args:
+        signal_mv: (leads, samples); NaN and infinities are missing.
+
+    Returns:
+        The filled (leads, samples) array and the fraction of missing samples per lead (leads,).
+    """
+    missing = ~np.isfinite(signal_mv)
+    filled = np.where(missing, 0.0, signal_mv)
+    position = np.arange(signal_mv.shape[1])
+    for lead in np.flatnonzero(missing.any(axis=1) & ~missing.all(axis=1)):
+        gap = missing[lead]
+        filled[lead, gap] = np.interp(position[gap], position[~gap], signal_mv[lead, ~gap])
+    return filled, missing.mean(axis=1)
+
+
+def flat_leads(signal_mv: np.ndarray) -> np.ndarray:
+    """True (leads,) where a lead carries no ECG: range below 0.02 mV, or nearly every sample repeats the last."""
+    repeated = np.mean(np.diff(signal_mv, axis=1) == 0, axis=1)
+    return (np.ptp(signal_mv, axis=1) < FLAT_RANGE_MV) | (repeated > FLAT_FRACTION)
+
+
+def clipped_leads(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """True (leads,) where the signal stays at exactly its largest or smallest value for 20 ms (at least 4 samples)."""
+    run = max(4, round(CLIP_SECONDS * sampling_rate))
+    return np.array(
+        [_longest_run(lead == lead.max()) >= run or _longest_run(lead == lead.min()) >= run for lead in signal_mv]
+    )
+
+
+def _longest_run(flags: np.ndarray) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+def apply_filter(
+    signal_mv: np.ndarray,
+    sampling_rate: float,
+    highpass_hz: float | None = None,
+    lowpass_hz: float | None = None,
+    powerline_hz: float | None = None,
+) -> np.ndarray:
+    """Zero-phase Butterworth high-pass and low-pass and a powerline notch, each left out when None.
+
+    A low-pass or notch at or above the Nyquist frequency has nothing to remove and is left out as well.
+
+    Args:
+        signal_mv: (leads, samples), without NaN.
+        sampling_rate: Hz.
+        highpass_hz, lowpass_hz, powerline_hz: corner and centre frequencies, Hz.
+    """
+    signal = scipy_signal()
+    stages = []
+    if highpass_hz:
+        stages.append(signal.butter(HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate, output="sos"))
+    if lowpass_hz and lowpass_hz < sampling_rate / 2:
+        stages.append(signal.butter(HIGHPASS_ORDER, lowpass_hz, "lowpass", fs=sampling_rate, output="sos"))
+    if powerline_hz and powerline_hz < 0.95 * sampling_rate / 2:
+        stages.append(signal.tf2sos(*signal.iirnotch(powerline_hz, NOTCH_QUALITY, fs=sampling_rate)))
+    if not stages:
+        return signal_mv
+    edge = min(signal_mv.shape[1] - 1, round(EDGE_SECONDS * sampling_rate))
+    # An even reflection: the odd one adds an offset of twice the last sample, which may be the top of an R wave.
+    return signal.sosfiltfilt(np.concatenate(stages), signal_mv, axis=1, padtype="even", padlen=edge)
+
+
+def resample(signal_mv: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
+    """Polyphase resampling with its anti-aliasing filter, along the samples of (leads, samples)."""
+    if from_rate == to_rate:
+        return signal_mv
+    ratio = Fraction(to_rate / from_rate).limit_denominator(1000)
+    return scipy_signal().resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+
+
+def fit_length(signal_mv: np.ndarray, num_samples: int) -> np.ndarray:
+    """Crops to, or pads with NaN to, `num_samples` around the middle of the record; NaN scales to 0 later."""
+    surplus = signal_mv.shape[1] - num_samples
+    if surplus >= 0:
+        return signal_mv[:, surplus // 2 : surplus // 2 + num_samples]
+    before = -surplus // 2
+    return np.pad(signal_mv, ((0, 0), (before, -surplus - before)), constant_values=np.nan)
+
+
+def zscore_per_lead(signal_mv: np.ndarray) -> np.ndarray:
+    """(x - mean over time) / (standard deviation over time) for each lead; NaN and flat leads become 0.
+
+    Args:
+        signal_mv: (leads, samples); NaN is left out of mean and deviation.
+    """
+    known = np.isfinite(signal_mv)
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    mean = np.where(known, signal_mv, 0.0).sum(axis=1, keepdims=True) / count
+    centred = np.where(known, signal_mv - mean, 0.0)
+    std = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
+    return np.divide(centred, std, out=np.zeros_like(centred), where=std > 1e-6)
+
+
+def scale_globally(signal_mv: np.ndarray, mean_mv: float, std_mv: float) -> np.ndarray:
+    """(x - mean) / std with one mean and std (mV) for all leads, clipped at +-20; keeps voltage. NaN becomes 0."""
+    return np.nan_to_num(np.clip((signal_mv - mean_mv) / std_mv, -GLOBAL_CLIP, GLOBAL_CLIP))

@@ -1,0 +1,319 @@
+"""Feature extractor of the ECG networks: signal + sampling rate + unit + lead names -> `input_values`, `lead_mask`.
+
+It refuses what it cannot trust (no unit, no rate, counts instead of millivolt) and flags what it can work with but
+somebody should know (`FLAGS`).
+
+Travels with the weights: transformers and numpy; scipy and neurokit2 are imported when first needed.
+"""
+
+from typing import Any
+
+import numpy as np
+from transformers import BatchFeature, FeatureExtractionMixin
+from transformers.utils import TensorType, logging
+
+from .conditioning_ecgdan import (
+    MAX_MISSING_FRACTION,
+    apply_filter,
+    check_recording,
+    clipped_leads,
+    fill_gaps,
+    fit_length,
+    flat_leads,
+    resample,
+    scale_globally,
+    zscore_per_lead,
+)
+from .configuration_ecgdan import STANDARD_LEADS
+from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual
+from .median_beat_ecgdan import MIN_BEATS, find_r_peaks, heart_rate, median_beat
+
+logger = logging.get_logger(__name__)
+
+MAX_SECONDS = 60.0  # a median beat is taken over at most this much, from the middle of the record
+HEART_RATES = (20.0, 300.0)  # per minute; outside, the sampling rate is more likely wrong than the heart
+MAX_EINTHOVEN_RESIDUAL = 0.2
+
+FLAGS: dict[str, str] = {
+    "lead_absent": "leads of the model that were neither given nor derivable; masked",
+    "lead_derived": "limb leads computed from two others",
+    "lead_ignored": "recognised leads that are not among the twelve (Frank, right-sided, posterior)",
+    "lead_missing_samples": f"leads with more than {MAX_MISSING_FRACTION:.0%} missing samples; masked",
+    "nan_interpolated": f"leads with up to {MAX_MISSING_FRACTION:.0%} missing samples, interpolated linearly",
+    "lead_flat": "leads without signal; masked",
+    "lead_clipped": "leads that stay at their largest or smallest value for 20 ms or more",
+    "einthoven_residual": f"II - I - III is above {MAX_EINTHOVEN_RESIDUAL:.0%} of the limb leads: unequal gains, "
+    "swapped or mislabelled leads, or leads that were not recorded at the same time",
+    "resampled": "the recording's sampling rate is not the model's",
+    "cropped": "the recording is longer than the model's input; its middle was taken",
+    "padded": "the recording is shorter than the model's input; zeros around it",
+    "no_r_peaks": "no heart beat found (rhythm input only; a median beat is refused)",
+    "too_few_beats": f"number of beats the median beat rests on, fewer than {MIN_BEATS}",
+    "outlier_beats_dropped": "number of beats of another shape, left out of the median beat",
+}
+
+
+class EcgDanFeatureExtractor(FeatureExtractionMixin):
+    r"""Turns recordings into the input of the ECG networks.
+
+    Made from a configuration: `EcgDanFeatureExtractor(**config.signal_contract)`; saved beside the weights.
+
+    Args:
+        lead_names: leads in input order.
+        sampling_rate: Hz of `input_values`.
+        num_samples: length of `input_values`, zero padding included.
+        pad_samples: zeros added at each end after scaling.
+        input_kind: `"median_beat"`, the median beat with its R peak at 40 % of the window, or `"rhythm"`, the middle
+            of the recording.
+        unit: unit of the signal before scaling; always `"mV"`.
+        filter: `highpass_hz`, `lowpass_hz`, `powerline_hz` of the zero-phase filter; None leaves a stage out.
+        normalization: `"per_lead_zscore"` or `"global"`.
+        global_mean_mv, global_std_mv: the scale of `"global"`, mV.
+
+    Raises:
+        ValueError: an unknown lead, input kind, unit or normalization, or lengths that do not fit.
+    """
+
+    model_input_names = ["input_values", "lead_mask"]  # noqa: RUF012 (transformers reads a list)
+
+    def __init__(
+        self,
+        lead_names: list[str] | tuple[str, ...] = STANDARD_LEADS,
+        sampling_rate: float = 500,
+        num_samples: int = 608,
+        pad_samples: int = 4,
+        input_kind: str = "median_beat",
+        unit: str = "mV",
+        filter: dict[str, float | None] | None = None,
+        normalization: str = "per_lead_zscore",
+        global_mean_mv: float = 0.0,
+        global_std_mv: float = 0.25,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.lead_names = canonical_leads(lead_names)
+        self.sampling_rate = sampling_rate
+        self.num_samples = num_samples
+        self.pad_samples = pad_samples
+        self.input_kind = input_kind
+        self.unit = unit
+        self.filter = dict(filter or {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0})
+        self.normalization = normalization
+        self.global_mean_mv = global_mean_mv
+        self.global_std_mv = global_std_mv
+        self._check_contract()
+
+    def _check_contract(self) -> None:
+        choices = {
+            "input_kind": ("median_beat", "rhythm"),
+            "unit": ("mV",),
+            "normalization": ("per_lead_zscore", "global"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected {' or '.join(allowed)}, got {getattr(self, name)!r}")
+        unknown = set(self.filter) - {"highpass_hz", "lowpass_hz", "powerline_hz"}
+        if unknown:
+            raise ValueError(
+                f"filter: expected highpass_hz, lowpass_hz, powerline_hz, got {', '.join(sorted(unknown))}"
+            )
+        if not self.sampling_rate > 0 or not self.global_std_mv > 0:
+            raise ValueError(
+                "sampling_rate and global_std_mv: expected positive numbers, "
+                f"got {self.sampling_rate} and {self.global_std_mv}"
+            )
+        if self.signal_samples <= 0 or self.pad_samples < 0:
+            raise ValueError(
+                f"num_samples: {self.num_samples} leaves no room for {self.pad_samples} zeros at each end"
+            )
+
+    @property
+    def signal_samples(self) -> int:
+        """Samples of signal in `input_values`, without the zero padding."""
+        return self.num_samples - 2 * self.pad_samples
+
+    def __call__(
+        self,
+        signal: np.ndarray | list[Any],
+        sampling_rate: float | list[float] | None = None,
+        unit: str | list[str] | None = None,
+        lead_names: list[str] | tuple[str, ...] | list[list[str]] | None = None,
+        return_tensors: str | TensorType | None = None,
+        return_flags: bool = False,
+    ) -> BatchFeature:
+        """Prepares one recording or several.
+
+        Args:
+            signal: (leads, samples), a list of such, or (batch, leads, samples); NaN marks missing samples.
+            sampling_rate: Hz, one for all recordings or one each.
+            unit: `"mV"`, `"uV"` or `"V"`, one for all recordings or one each.
+            lead_names: names of the rows of `signal`, in any order; one list for all recordings or one each.
+            return_tensors: `"pt"` or `"np"`.
+            return_flags: adds `flags`, a list of quality flags for each recording: names from `FLAGS`, some with
+                details behind a colon (`"lead_flat:V3+V4"`).
+
+        Returns:
+            `input_values` (batch, leads, num_samples) float32, scaled and zero-padded, masked leads 0; `lead_mask`
+            (batch, leads) bool, True where a lead was recorded or derived.
+
+        Raises:
+            ValueError: a recording that cannot be trusted; one line with argument, expectation and finding.
+        """
+        signals, batched = _as_batch(signal)
+        rates = _one_each(sampling_rate, len(signals), "sampling_rate", list | tuple | np.ndarray)
+        units = _one_each(unit, len(signals), "unit", list | tuple)
+        nested = lead_names is not None and len(lead_names) > 0 and not isinstance(lead_names[0], str)
+        names = list(lead_names) if nested else [lead_names] * len(signals)
+        if len(names) != len(signals):
+            raise ValueError(f"lead_names: expected one list for each of {len(signals)} recordings, got {len(names)}")
+        conditioned = []
+        for index, recording in enumerate(zip(signals, rates, units, names, strict=True)):
+            try:
+                conditioned.append(self._condition(*recording))
+            except ValueError as error:
+                raise ValueError(f"recording {index}: {error}" if batched else str(error)) from error
+        data: dict[str, Any] = {
+            "input_values": np.stack([self._scale(beat, mask) for beat, mask, _ in conditioned]),
+            "lead_mask": np.stack([mask for _, mask, _ in conditioned]),
+        }
+        if return_flags:
+            data["flags"] = [flags for _, _, flags in conditioned]
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["flags"])
+
+    def condition(
+        self, signal: np.ndarray, sampling_rate: float, unit: str, lead_names: list[str] | tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """One recording as the model sees it, before scaling and zero padding; for drawing.
+
+        Returns:
+            signal_mv (leads, num_samples - 2 * pad_samples) float32, mV, masked leads 0; lead_mask (leads,) bool; the
+            quality flags.
+
+        Raises:
+            ValueError: as `__call__`.
+        """
+        signal_mv, lead_mask, flags = self._condition(signal, sampling_rate, unit, lead_names)
+        return np.nan_to_num(signal_mv).astype(np.float32), lead_mask, flags
+
+    def _condition(
+        self, signal: np.ndarray, sampling_rate: float | None, unit: str | None, lead_names: list[str] | None
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """As `condition`, float64, NaN where the record has no sample."""
+        signal_mv, leads = check_recording(signal, sampling_rate, unit, lead_names)
+        recorded, flags = _usable_leads(signal_mv, leads, sampling_rate)
+        recorded |= self._derived(recorded, leads, flags)
+        mask = np.array([lead in recorded for lead in self.lead_names])
+        if not mask.any():
+            raise ValueError(
+                f"signal: none of the leads {', '.join(leads)} is usable for a model of "
+                f"{', '.join(self.lead_names)} ({'; '.join(flags)})"
+            )
+        usable = np.stack([recorded[lead] for lead in self.lead_names if lead in recorded])
+        usable = apply_filter(usable, sampling_rate, **self.filter)
+        limb = dict(zip(np.array(self.lead_names)[mask], usable, strict=True))
+        if not any(flag.startswith("lead_derived") for flag in flags):
+            residual = einthoven_residual(limb)
+            if residual > MAX_EINTHOVEN_RESIDUAL:
+                flags.append(f"einthoven_residual:{residual:.2f}")
+        window = self._window(self._resampled(usable, sampling_rate, flags), flags)
+        signal_mv = np.zeros((len(self.lead_names), self.signal_samples))
+        signal_mv[mask] = window
+        return signal_mv, mask, flags
+
+    def _derived(self, recorded: dict[str, np.ndarray], leads: list[str], flags: list[str]) -> dict[str, np.ndarray]:
+        """Limb leads that were not given; one that was given and is unusable stays masked."""
+        absent = [lead for lead in self.lead_names if lead not in leads]
+        found = {lead: derive_limb_lead(lead, recorded) for lead in absent}
+        derived = {lead: values for lead, values in found.items() if values is not None}
+        _add_flag(flags, "lead_derived", derived)
+        _add_flag(flags, "lead_absent", [lead for lead in absent if lead not in derived])
+        return derived
+
+    def _resampled(self, signal_mv: np.ndarray, sampling_rate: float, flags: list[str]) -> np.ndarray:
+        if sampling_rate == self.sampling_rate:
+            return signal_mv
+        logger.warning_once(
+            f"Resampling recordings from {sampling_rate:g} Hz to the model's {self.sampling_rate:g} Hz."
+        )
+        flags.append(f"resampled:{sampling_rate:g}Hz")
+        return resample(signal_mv, sampling_rate, self.sampling_rate)
+
+    def _window(self, signal_mv: np.ndarray, flags: list[str]) -> np.ndarray:
+        """Median beat or crop, (leads, signal_samples), with the checks that need R peaks."""
+        limit = round(MAX_SECONDS * self.sampling_rate) if self.input_kind == "median_beat" else self.signal_samples
+        if signal_mv.shape[1] > limit:
+            flags.append("cropped")
+            signal_mv = fit_length(signal_mv, limit)
+        r_peaks = find_r_peaks(signal_mv, self.sampling_rate)
+        rate = heart_rate(r_peaks, signal_mv.shape[1], self.sampling_rate)
+        if len(r_peaks) and not HEART_RATES[0] <= rate <= HEART_RATES[1]:
+            raise ValueError(
+                f"signal: heart rate {rate:.0f}/min from {len(r_peaks)} R peaks, expected {HEART_RATES[0]:.0f} "
+                f"to {HEART_RATES[1]:.0f}; is the sampling rate right?"
+            )
+        if self.input_kind == "rhythm":
+            if not len(r_peaks):
+                flags.append("no_r_peaks")
+            if signal_mv.shape[1] < self.signal_samples:
+                flags.append("padded")
+            return fit_length(signal_mv, self.signal_samples)
+        if not len(r_peaks):
+            raise ValueError(
+                "signal: no R peak found, so no median beat; is this an ECG, and is the sampling rate right?"
+            )
+        beat = median_beat(signal_mv, r_peaks, self.sampling_rate, self.signal_samples)
+        if beat.num_kept < MIN_BEATS:
+            flags.append(f"too_few_beats:{beat.num_kept}")
+        if beat.num_dropped:
+            flags.append(f"outlier_beats_dropped:{beat.num_dropped}")
+        return beat.signal_mv
+
+    def _scale(self, signal_mv: np.ndarray, lead_mask: np.ndarray) -> np.ndarray:
+        if self.normalization == "per_lead_zscore":
+            scaled = zscore_per_lead(signal_mv)
+        else:
+            scaled = scale_globally(signal_mv, self.global_mean_mv, self.global_std_mv)
+        scaled[~lead_mask] = 0.0
+        return np.pad(scaled, ((0, 0), (self.pad_samples, self.pad_samples))).astype(np.float32)
+
+
+def _as_batch(signal: np.ndarray | list[Any]) -> tuple[list[Any], bool]:
+    """A list of recordings, and whether it was given as several."""
+    dimensions = np.ndim(signal[0]) + 1 if isinstance(signal, list | tuple) and len(signal) else np.ndim(signal)
+    if dimensions == 3 and len(signal):
+        return list(signal), True
+    return [signal], False
+
+
+def _one_each(value: Any, count: int, name: str, many: Any) -> list[Any]:
+    if not isinstance(value, many):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{name}: expected one for each of {count} recordings, got {len(value)}")
+    return list(value)
+
+
+def _usable_leads(
+    signal_mv: np.ndarray, leads: list[str], sampling_rate: float
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Leads that carry an ECG, gaps filled, by name; and the flags of the others."""
+    filled, missing = fill_gaps(signal_mv)
+    lost = missing > MAX_MISSING_FRACTION
+    flat = flat_leads(filled) & ~lost
+    usable = ~lost & ~flat
+    flags: list[str] = []
+    standard = np.array([lead in STANDARD_LEADS for lead in leads])
+    for name, found in {
+        "lead_ignored": ~standard,
+        "lead_missing_samples": standard & lost,
+        "nan_interpolated": standard & usable & (missing > 0),
+        "lead_flat": standard & flat,
+        "lead_clipped": standard & usable & clipped_leads(filled, sampling_rate),
+    }.items():
+        _add_flag(flags, name, [lead for lead, true in zip(leads, found, strict=True) if true])
+    return {lead: row for lead, row, good in zip(leads, filled, usable, strict=True) if good}, flags
+
+
+def _add_flag(flags: list[str], name: str, leads: Any) -> None:
+    if leads:
+        flags.append(f"{name}:{'+'.join(leads)}")

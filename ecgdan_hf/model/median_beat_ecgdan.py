@@ -1,0 +1,202 @@
+"""R peaks and the median beat of a multi-lead recording.
+
+R peaks are found by neurokit2 in every usable lead and accepted where at least half of the leads agree, so that one
+noisy lead or one tall T wave decides nothing. Beats are aligned by cross-correlation over all leads, beats of another
+shape (extrasystoles, artefacts) are left out, and the rest is reduced to its median sample by sample.
+
+Neighbouring beats that reach into the window stay in it, as they do in the median beats of ECG carts.
+
+Travels with the weights: numpy, and neurokit2 where it is needed.
+"""
+
+import warnings
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+
+R_POSITION = 0.4  # the R peak's place in the window: sample 240 of 600, 480 ms before and 720 ms after it
+VOTE_SECONDS = 0.08  # detections of different leads this close are one beat
+REFRACTORY_SECONDS = 0.2  # between two beats of one lead; 300 per minute
+QRS_SECONDS = 0.1  # to each side of the R peak: the part that is aligned and compared
+SHIFT_SECONDS = 0.06  # largest correction of an R peak
+SAME_SHAPE = 0.9  # correlation of two QRS complexes of one kind
+MIN_BEATS = 3  # below this a median is no better than a beat
+
+
+@dataclass(frozen=True)
+class MedianBeat:
+    """A median beat.
+
+    Attributes:
+        signal_mv: (leads, samples), mV, R peak at sample `round(0.4 * samples)`; NaN where no beat reaches.
+        num_kept: beats the median was taken over.
+        num_dropped: beats left out because of their shape.
+    """
+
+    signal_mv: np.ndarray
+    num_kept: int
+    num_dropped: int
+
+
+def _neurokit2() -> ModuleType:
+    try:
+        import neurokit2
+    except ImportError as error:
+        raise ImportError("EcgDanFeatureExtractor finds R peaks with neurokit2: pip install neurokit2") from error
+    return neurokit2
+
+
+def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """R peaks on which at least half of the leads agree; the most regular lead decides where there are one or two.
+
+    Args:
+        signal_mv: (leads, samples), mV, high-pass filtered, usable leads only.
+        sampling_rate: Hz.
+
+    Returns:
+        Sample indices (beats,), ascending. A QRS without positive R wave counts by its largest deflection.
+    """
+    nk = _neurokit2()
+    with warnings.catch_warnings():  # a lead without any QRS warns of empty means
+        warnings.simplefilter("ignore")
+        per_lead = [_lead_peaks(nk, lead, sampling_rate) for lead in signal_mv]
+    if len(per_lead) < 3:
+        regularity = [_regularity(lead, peaks, sampling_rate) for lead, peaks in zip(signal_mv, per_lead, strict=True)]
+        peaks = per_lead[int(np.argmax(regularity))]
+    else:
+        peaks = _vote(per_lead, signal_mv.shape[1], sampling_rate)
+    return _centre(peaks, _envelope(signal_mv), round(SHIFT_SECONDS * sampling_rate))
+
+
+def _lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
+    found = nk.ecg_findpeaks(lead_mv, sampling_rate, method="neurokit", mindelay=REFRACTORY_SECONDS)
+    return np.asarray(found["ECG_R_Peaks"], dtype=int)
+
+
+def _vote(per_lead: list[np.ndarray], num_samples: int, sampling_rate: float) -> np.ndarray:
+    reach = round(VOTE_SECONDS * sampling_rate)
+    votes = np.zeros(num_samples + 1, dtype=int)
+    for peaks in per_lead:
+        near = np.zeros(num_samples + 1, dtype=int)
+        np.add.at(near, np.maximum(peaks - reach, 0), 1)
+        np.add.at(near, np.minimum(peaks + reach + 1, num_samples), -1)
+        votes += np.cumsum(near) > 0
+    agreed = np.concatenate(([0], (2 * votes[:-1] >= len(per_lead)).astype(np.int8), [0]))
+    starts, ends = np.flatnonzero(np.diff(agreed) == 1), np.flatnonzero(np.diff(agreed) == -1)
+    every = np.sort(np.concatenate(per_lead))
+    first, last = np.searchsorted(every, starts - reach), np.searchsorted(every, ends + reach)
+    return np.array([int(np.median(every[a:b])) for a, b in zip(first, last, strict=True) if b > a], dtype=int)
+
+
+def _regularity(lead_mv: np.ndarray, peaks: np.ndarray, sampling_rate: float) -> float:
+    """Mean correlation of a lead's QRS complexes with their median; -1 with fewer than two."""
+    reach = round(QRS_SECONDS * sampling_rate)
+    peaks = peaks[(peaks >= reach) & (peaks < len(lead_mv) - reach)]
+    if len(peaks) < 2:
+        return -1.0
+    complexes = _unit(lead_mv[peaks[:, None] + np.arange(-reach, reach)])
+    return float(np.mean(complexes @ _unit(np.median(complexes, axis=0))))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    rows = rows - rows.mean(axis=-1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def _normalised(signal_mv: np.ndarray) -> np.ndarray:
+    """Leads over their median absolute value, so that a lead full of noise weighs little."""
+    level = np.median(np.abs(signal_mv), axis=1, keepdims=True)
+    return signal_mv / np.maximum(level + 0.1 * np.median(level), 1e-6)
+
+
+def _envelope(signal_mv: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.mean(_normalised(signal_mv) ** 2, axis=0))
+
+
+def _centre(peaks: np.ndarray, envelope: np.ndarray, reach: int) -> np.ndarray:
+    """Moves each peak to the largest root mean square over leads within `reach`."""
+    if not len(peaks):
+        return peaks
+    padded = np.pad(envelope, reach, constant_values=-1.0)
+    return np.unique(peaks - reach + padded[peaks[:, None] + np.arange(2 * reach + 1)].argmax(axis=1))
+
+
+def heart_rate(r_peaks: np.ndarray, num_samples: int, sampling_rate: float) -> float:
+    """Beats per minute: from the median RR interval, or from count over duration with fewer than two R peaks."""
+    if len(r_peaks) < 2:
+        return 60.0 * len(r_peaks) * sampling_rate / num_samples
+    return 60.0 * sampling_rate / float(np.median(np.diff(r_peaks)))
+
+
+def median_beat(
+    signal_mv: np.ndarray, r_peaks: np.ndarray, sampling_rate: float, num_samples: int = 600
+) -> MedianBeat:
+    """The median of the aligned beats of the most frequent shape.
+
+    Args:
+        signal_mv: (leads, samples), mV, high-pass filtered.
+        r_peaks: sample indices from `find_r_peaks`.
+        sampling_rate: Hz.
+        num_samples: window length; the R peak comes to lie at `round(0.4 * num_samples)`.
+
+    Raises:
+        ValueError: no R peak has its QRS complex inside the recording.
+    """
+    shift, reach = round(SHIFT_SECONDS * sampling_rate), round(QRS_SECONDS * sampling_rate)
+    weighted = _normalised(signal_mv)
+    margin = shift + reach
+    inside = (r_peaks >= 2 * margin) & (r_peaks < signal_mv.shape[1] - 2 * margin)
+    if not inside.any():
+        raise ValueError("signal: no complete heart beat in the recording; expected at least one, better ten seconds")
+    peaks = _align(weighted, r_peaks[inside], reach, shift)
+    kept = peaks[_same_shape(weighted, peaks, reach)]
+    kept = _align(weighted, kept, reach, shift)
+    kept = kept + _offset_of_r(weighted, kept, shift)
+    before = round(R_POSITION * num_samples)
+    beats = _windows(signal_mv, kept, before, num_samples - before)
+    with warnings.catch_warnings():  # samples that no beat reaches stay NaN
+        warnings.simplefilter("ignore", RuntimeWarning)
+        signal = np.nanmedian(beats, axis=0) if np.isnan(beats).any() else np.median(beats, axis=0)
+    return MedianBeat(signal, len(beats), len(peaks) - len(kept))
+
+
+def _cut(signal: np.ndarray, centres: np.ndarray, before: int, after: int) -> np.ndarray:
+    """Windows (beats, leads, before + after) around sample indices, all inside the signal."""
+    return signal[:, centres[:, None] + np.arange(-before, after)].transpose(1, 0, 2)
+
+
+def _align(signal: np.ndarray, peaks: np.ndarray, reach: int, shift: int) -> np.ndarray:
+    """Shifts each peak by at most `shift` to the least squared distance from the median QRS; two rounds."""
+    centres = peaks
+    for _ in range(2):
+        template = np.median(_cut(signal, centres, reach, reach), axis=0)
+        wide = _cut(signal, peaks, reach + shift, reach + shift)
+        windows = np.lib.stride_tricks.sliding_window_view(wide, 2 * reach, axis=2)  # (beats, leads, shifts, samples)
+        product = np.einsum("nlsw,lw->ns", windows, template)
+        energy = np.cumsum(np.pad((wide**2).sum(axis=1), ((0, 0), (1, 0))), axis=1)
+        energy = energy[:, 2 * reach :] - energy[:, : -2 * reach]
+        centres = peaks + (2 * product - energy).argmax(axis=1) - shift
+    return centres
+
+
+def _same_shape(signal: np.ndarray, centres: np.ndarray, reach: int) -> np.ndarray:
+    """True (beats,) for the beats that look like the beat with the most look-alikes."""
+    complexes = _unit(_cut(signal, centres, reach, reach).reshape(len(centres), -1))
+    likeness = complexes @ complexes.T
+    alike = likeness > SAME_SHAPE
+    return alike[np.argmax(alike.sum(axis=1) + 0.5 * likeness.mean(axis=1))]
+
+
+def _offset_of_r(signal: np.ndarray, centres: np.ndarray, shift: int) -> int:
+    template = np.median(_cut(signal, centres, shift, shift + 1), axis=0)
+    return int(np.argmax((template**2).sum(axis=0))) - shift
+
+
+def _windows(signal_mv: np.ndarray, centres: np.ndarray, before: int, after: int) -> np.ndarray:
+    """The complete windows; all windows, NaN beyond the record's ends, where fewer than 3 are complete."""
+    complete = (centres >= before) & (centres + after <= signal_mv.shape[1])
+    if complete.sum() >= MIN_BEATS or complete.all():
+        return _cut(signal_mv, centres[complete], before, after)
+    padded = np.pad(signal_mv, ((0, 0), (before, after)), constant_values=np.nan)
+    return _cut(padded, centres + before, before, after)
