@@ -1,0 +1,130 @@
+"""A checkpoint of the package, from a folder or the Hub, as the right model class and its feature extractor.
+
+Where the Auto classes need to be told the task, this asks the checkpoint, and it refuses what would otherwise go
+unnoticed: weights that are missing, or a feature extractor that prepares another signal than the network expects.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecgdan import (
+    EcgDanForPreTraining,
+    EcgDanForSequenceClassification,
+    EcgDanForSurvival,
+    EcgDanModel,
+    EcgDanPreTrainedModel,
+)
+
+REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+CONFIG_CLASSES: dict[str, type[EcgDanConfig]] = {
+    config.model_type: config for config in (EcgDanConfig, EcgDanSurvivalConfig)
+}
+MODEL_CLASSES: dict[str, type[EcgDanPreTrainedModel]] = {
+    model.__name__: model
+    for model in (EcgDanModel, EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival)
+}
+
+
+def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, EcgDanFeatureExtractor]:
+    """Loads a model in evaluation mode and the feature extractor saved beside it.
+
+    Args:
+        path_or_repo: checkpoint folder, or `USER/NAME` on the Hub.
+
+    Returns:
+        The model, of the class its configuration names, and its feature extractor; one made from the configuration's
+        signal contract where none was saved.
+
+    Raises:
+        FileNotFoundError: no such folder, and no such repository.
+        ValueError: no configuration, another project's model, weights missing or left over, or a feature extractor
+            that contradicts the configuration.
+    """
+    source = str(path_or_repo)
+    config = load_config(source)
+    model_class = MODEL_CLASSES[_architecture(config, source)]
+    try:
+        # its annotated return type knows nothing of output_loading_info
+        loaded: Any = model_class.from_pretrained(source, config=config, output_loading_info=True)
+    except OSError as error:
+        raise ValueError(f"{source}: the weights cannot be read: {_one_line(error)}") from error
+    model, info = loaded
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info.get(kind):
+            found = sorted(str(key) for key in info[kind])
+            raise ValueError(
+                f"{source}: {len(found)} weights are {kind.removesuffix('_keys')}, for example {found[0]}"
+            )
+    model.train(False)
+    return model, _load_feature_extractor(source, config)
+
+
+def load_config(path_or_repo: str | Path) -> EcgDanConfig:
+    """Loads the configuration of a checkpoint of this package.
+
+    Raises:
+        FileNotFoundError: no such folder, and no such repository.
+        ValueError: no configuration there, or another project's.
+    """
+    source = str(path_or_repo)
+    folder = Path(source)
+    if folder.is_file():
+        raise ValueError(f"{source}: expected a checkpoint folder, found a file")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"{source}: expected a checkpoint folder with config.json, found none")
+    if not folder.is_dir() and not REPOSITORY_NAME.fullmatch(source):
+        raise FileNotFoundError(f"{source}: no such checkpoint folder")
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{source}: no such checkpoint folder or Hub repository ({_one_line(error)})"
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{source}: not a checkpoint of this package: {_one_line(error)}") from error
+    return _checked(config, source)
+
+
+def _checked(config: PreTrainedConfig, source: str) -> EcgDanConfig:
+    if not isinstance(config, EcgDanConfig):
+        expected = ", ".join(CONFIG_CLASSES)
+        raise ValueError(f"{source}: model_type: expected one of {expected}, got {config.model_type!r}")
+    return config
+
+
+def _architecture(config: EcgDanConfig, source: str) -> str:
+    named = config.architectures[0] if config.architectures else None
+    if named is None:
+        named = "EcgDanForSurvival" if isinstance(config, EcgDanSurvivalConfig) else "EcgDanModel"
+    if named not in MODEL_CLASSES:
+        raise ValueError(f"{source}: architectures: expected one of {', '.join(MODEL_CLASSES)}, got {named!r}")
+    return str(named)
+
+
+def _load_feature_extractor(source: str, config: EcgDanConfig) -> EcgDanFeatureExtractor:
+    try:
+        extractor = EcgDanFeatureExtractor.from_pretrained(source)
+    except OSError:
+        return EcgDanFeatureExtractor(**config.signal_contract)
+    for name, expected in config.signal_contract.items():
+        found = getattr(extractor, name)
+        if _plain(found) != _plain(expected):
+            raise ValueError(
+                f"{source}: preprocessor_config.json: {name}: expected the model's {expected}, got {found}"
+            )
+    return extractor
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _one_line(error: BaseException) -> str:
+    """First sentence of an error of the libraries below, which tend to explain themselves over several lines."""
+    message = str(error.args[0] if error.args else error)
+    return " ".join(message.split("\n")[0].split()) or type(error).__name__
