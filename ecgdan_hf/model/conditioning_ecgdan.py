@@ -1,4 +1,4 @@
-"""One recording checked and made fit to use: refusals, missing samples, flat and clipped leads, zero-phase filters, resampling, scaling.
+"""One recording checked and made fit to use: refusals, gaps, flat and clipped leads, filters, resampling, scaling.
 
 Pure functions on (leads, samples) arrays in millivolt. Filters follow Kligfield et al., Circulation 115:1306 (2007):
 zero phase, because a causal 0.5 Hz high-pass bends the ST segment.

@@ -26,13 +26,19 @@ from .conditioning_ecgdan import (
 )
 from .configuration_ecgdan import STANDARD_LEADS
 from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual
-from .median_beat_ecgdan import MIN_BEATS, find_r_peaks, heart_rate, median_beat
+from .median_beat_ecgdan import MIN_BEATS, MedianBeat, find_r_peaks, heart_rate, median_beat, time_scale
 
 logger = logging.get_logger(__name__)
 
 MAX_SECONDS = 60.0  # a median beat is taken over at most this much, from the middle of the record
 HEART_RATES = (20.0, 300.0)  # per minute; outside, the sampling rate is more likely wrong than the heart
 MAX_EINTHOVEN_RESIDUAL = 0.2
+BEAT_SECONDS = 1.2  # window of the beat that rhythm input is checked by
+TIME_SCALES = (
+    -1.2,
+    1.5,
+)  # see `time_scale`; outside, rate and QRS width fit a wrong sampling rate better than a heart
+MIN_ALIKE = 0.33  # share of beats of one shape; below, waves that are no beats were taken for beats
 
 FLAGS: dict[str, str] = {
     "lead_absent": "leads of the model that were neither given nor derivable; masked",
@@ -44,6 +50,7 @@ FLAGS: dict[str, str] = {
     "lead_clipped": "leads that stay at their largest or smallest value for 20 ms or more",
     "einthoven_residual": f"II - I - III is above {MAX_EINTHOVEN_RESIDUAL:.0%} of the limb leads: unequal gains, "
     "swapped or mislabelled leads, or leads that were not recorded at the same time",
+    "sampling_rate_doubtful": "heart rate and QRS width, or few beats being alike, suggest a wrong sampling rate",
     "resampled": "the recording's sampling rate is not the model's",
     "cropped": "the recording is longer than the model's input; its middle was taken",
     "padded": "the recording is shorter than the model's input; zeros around it",
@@ -240,33 +247,48 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
 
     def _window(self, signal_mv: np.ndarray, flags: list[str]) -> np.ndarray:
         """Median beat or crop, (leads, signal_samples), with the checks that need R peaks."""
-        limit = round(MAX_SECONDS * self.sampling_rate) if self.input_kind == "median_beat" else self.signal_samples
+        rhythm = self.input_kind == "rhythm"
+        limit = self.signal_samples if rhythm else round(MAX_SECONDS * self.sampling_rate)
         if signal_mv.shape[1] > limit:
             flags.append("cropped")
             signal_mv = fit_length(signal_mv, limit)
         r_peaks = find_r_peaks(signal_mv, self.sampling_rate)
-        rate = heart_rate(r_peaks, signal_mv.shape[1], self.sampling_rate)
-        if len(r_peaks) and not HEART_RATES[0] <= rate <= HEART_RATES[1]:
-            raise ValueError(
-                f"signal: heart rate {rate:.0f}/min from {len(r_peaks)} R peaks, expected {HEART_RATES[0]:.0f} "
-                f"to {HEART_RATES[1]:.0f}; is the sampling rate right?"
-            )
-        if self.input_kind == "rhythm":
-            if not len(r_peaks):
-                flags.append("no_r_peaks")
-            if signal_mv.shape[1] < self.signal_samples:
-                flags.append("padded")
-            return fit_length(signal_mv, self.signal_samples)
+        if not rhythm:
+            return self._median_beat(signal_mv, r_peaks, flags).signal_mv
+        if len(r_peaks):
+            self._checked_beat(signal_mv, r_peaks, round(BEAT_SECONDS * self.sampling_rate), flags)
+        else:
+            flags.append("no_r_peaks")
+        if signal_mv.shape[1] < limit:
+            flags.append("padded")
+        return fit_length(signal_mv, limit)
+
+    def _median_beat(self, signal_mv: np.ndarray, r_peaks: np.ndarray, flags: list[str]) -> MedianBeat:
         if not len(r_peaks):
-            raise ValueError(
-                "signal: no R peak found, so no median beat; is this an ECG, and is the sampling rate right?"
-            )
-        beat = median_beat(signal_mv, r_peaks, self.sampling_rate, self.signal_samples)
+            raise ValueError("signal: no R peak found, so no median beat; is this an ECG at this sampling rate?")
+        beat = self._checked_beat(signal_mv, r_peaks, self.signal_samples, flags)
         if beat.num_kept < MIN_BEATS:
             flags.append(f"too_few_beats:{beat.num_kept}")
         if beat.num_dropped:
             flags.append(f"outlier_beats_dropped:{beat.num_dropped}")
-        return beat.signal_mv
+        return beat
+
+    def _checked_beat(
+        self, signal_mv: np.ndarray, r_peaks: np.ndarray, num_samples: int, flags: list[str]
+    ) -> MedianBeat:
+        """The median beat of a recording whose sampling rate its heart rate and QRS width do not contradict."""
+        rate = heart_rate(r_peaks, signal_mv.shape[1], self.sampling_rate)
+        if not HEART_RATES[0] <= rate <= HEART_RATES[1]:
+            raise ValueError(
+                f"signal: heart rate {rate:.0f}/min from {len(r_peaks)} R peaks, expected {HEART_RATES[0]:.0f} "
+                f"to {HEART_RATES[1]:.0f}; is the sampling rate right?"
+            )
+        beat = median_beat(signal_mv, r_peaks, self.sampling_rate, num_samples)
+        scale = time_scale(beat.signal_mv, self.sampling_rate, rate)
+        alike = beat.num_kept / (beat.num_kept + beat.num_dropped)
+        if not TIME_SCALES[0] <= scale <= TIME_SCALES[1] or alike < MIN_ALIKE:
+            flags.append("sampling_rate_doubtful")
+        return beat
 
     def _scale(self, signal_mv: np.ndarray, lead_mask: np.ndarray) -> np.ndarray:
         if self.normalization == "per_lead_zscore":

@@ -106,7 +106,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 def _normalised(signal_mv: np.ndarray) -> np.ndarray:
     """Leads over their median absolute value, so that a lead full of noise weighs little."""
-    level = np.median(np.abs(signal_mv), axis=1, keepdims=True)
+    level = np.median(np.abs(signal_mv[:, ::5]), axis=1, keepdims=True)  # every fifth sample is plenty and fast
     return signal_mv / np.maximum(level + 0.1 * np.median(level), 1e-6)
 
 
@@ -145,11 +145,7 @@ def median_beat(
     """
     shift, reach = round(SHIFT_SECONDS * sampling_rate), round(QRS_SECONDS * sampling_rate)
     weighted = _normalised(signal_mv)
-    margin = shift + reach
-    inside = (r_peaks >= 2 * margin) & (r_peaks < signal_mv.shape[1] - 2 * margin)
-    if not inside.any():
-        raise ValueError("signal: no complete heart beat in the recording; expected at least one, better ten seconds")
-    peaks = _align(weighted, r_peaks[inside], reach, shift)
+    peaks = _align(weighted, _inside(r_peaks, signal_mv.shape[1], reach + 2 * shift), reach, shift)
     kept = peaks[_same_shape(weighted, peaks, reach)]
     kept = _align(weighted, kept, reach, shift)
     kept = kept + _offset_of_r(weighted, kept, shift)
@@ -159,6 +155,32 @@ def median_beat(
         warnings.simplefilter("ignore", RuntimeWarning)
         signal = np.nanmedian(beats, axis=0) if np.isnan(beats).any() else np.median(beats, axis=0)
     return MedianBeat(signal, len(beats), len(peaks) - len(kept))
+
+
+def time_scale(beat_mv: np.ndarray, sampling_rate: float, beats_per_minute: float) -> float:
+    """How fast this heart seems to run: heart rate over QRS width, against 72/min over 50 ms, as a logarithm.
+
+    A recording at half (twice) its true rate moves by -1.4 (+1.4); hearts themselves spread by about 0.3, because a
+    slow rate and a wide QRS rarely come together. On PTB-XL and LUDB 99.5 % lie between -1.2 and 1.5.
+
+    Args:
+        beat_mv: (leads, samples), mV, R peak at 40 % of the window.
+        sampling_rate: Hz.
+        beats_per_minute: heart rate.
+    """
+    centre, reach = round(R_POSITION * beat_mv.shape[1]), round(0.2 * sampling_rate)
+    window = np.nan_to_num(beat_mv[:, centre - reach : centre + reach])
+    speed = np.sqrt((np.diff(window, axis=1) ** 2).sum(axis=0))
+    speed = np.maximum(speed - np.median(speed), 0.0)
+    width_seconds = speed.sum() ** 2 / max((speed**2).sum(), 1e-12) / sampling_rate
+    return float(np.log(beats_per_minute / 72.0) - np.log(max(width_seconds, 1e-3) / 0.05))
+
+
+def _inside(r_peaks: np.ndarray, num_samples: int, margin: int) -> np.ndarray:
+    inside = r_peaks[(r_peaks >= margin) & (r_peaks < num_samples - margin)]
+    if not len(inside):
+        raise ValueError("signal: no complete heart beat in the recording; expected at least one, better ten seconds")
+    return inside
 
 
 def _cut(signal: np.ndarray, centres: np.ndarray, before: int, after: int) -> np.ndarray:
