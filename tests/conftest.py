@@ -14,5 +14,7 @@ def shared() -> Path:
     """Folder with real recordings and golden outputs; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("ECGDAN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     if not (folder / "golden").is_dir():
-        pytest.skip(f"needs the recordings and golden outputs of {folder.name}/ beside the checkout, or $ECGDAN_SHARED")
+        pytest.skip(
+            f"needs the recordings and golden outputs of {folder.name}/ beside the checkout, or $ECGDAN_SHARED"
+        )
     return folder

@@ -159,8 +159,10 @@ class EcgDanConfig(PreTrainedConfig):
         if self.hidden_size % 2:
             raise ValueError(f"hidden_size: expected an even number, got {self.hidden_size}")
         if self.trunk_channels[-1] % self.num_attention_heads:
-            raise ValueError(f"num_attention_heads: {self.num_attention_heads} does not divide the trunk's "
-                             f"{self.trunk_channels[-1]} channels")
+            raise ValueError(
+                f"num_attention_heads: {self.num_attention_heads} does not divide the trunk's "
+                f"{self.trunk_channels[-1]} channels"
+            )
         if self.global_std_mv <= 0:
             raise ValueError(f"global_std_mv: expected a positive scale in mV, got {self.global_std_mv}")
         for name in ("mlp_dropout", "head_dropout"):
@@ -222,7 +224,8 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         super().check()
         count = len(self.covariate_names)
         if len(self.covariate_means) != count or len(self.covariate_stds) != count:
-            raise ValueError(f"covariate_means and covariate_stds: expected {count} values, one for each of "
-                             f"{self.covariate_names}")
+            raise ValueError(
+                f"covariate_means and covariate_stds: expected {count} values, one for each of {self.covariate_names}"
+            )
         if any(std <= 0 for std in self.covariate_stds):
             raise ValueError(f"covariate_stds: expected positive values, got {self.covariate_stds}")

@@ -181,7 +181,9 @@ class EcgDanResidualBlock(GradientCheckpointingLayer):
 
     def __init__(self, in_channels: int, out_channels: int, direction: str):
         super().__init__()
-        self.upsample = nn.ConvTranspose2d(in_channels, in_channels, (1, 4), (1, 2), (0, 1)) if direction == "up" else None
+        self.upsample = (
+            nn.ConvTranspose2d(in_channels, in_channels, (1, 4), (1, 2), (0, 1)) if direction == "up" else None
+        )
         self.pool = nn.MaxPool2d((1, 2)) if direction == "down" else nn.Identity()
         stride = (1, 2) if direction == "down" else 1
         self.conv1 = nn.Conv2d(in_channels, out_channels, (1, 5), stride, (0, 2), bias=False)
@@ -192,11 +194,13 @@ class EcgDanResidualBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, C, L, T) -> (N, C', L, T / 2), (N, C', L, 2 T) or (N, C', L, T)."""
-        if self.upsample is not None:
-            hidden = self.upsample(hidden)
+        if self.upsample is None:
+            identity = self.shortcut(self.pool(hidden))
+        else:
+            identity = hidden = self.shortcut(self.upsample(hidden))
         main = F.leaky_relu(self.norm1(self.conv1(hidden)))
         main = F.leaky_relu(self.norm2(self.conv2(main)))
-        return F.gelu(main + self.shortcut(self.pool(hidden)))
+        return F.gelu(main + identity)
 
 
 class EcgDanTimeAttention(GradientCheckpointingLayer):
@@ -228,7 +232,9 @@ class EcgDanTimeAttention(GradientCheckpointingLayer):
         records, _, leads, length = tokens.shape
         hidden = tokens.permute(2, 0, 3, 1) + self.positions
         hidden = hidden.reshape(leads, records * length, -1)
-        attended, weights = self._attend(self._norm(hidden, self.norm1_weight, self.norm1_bias), records, output_attentions)
+        attended, weights = self._attend(
+            self._norm(hidden, self.norm1_weight, self.norm1_bias), records, output_attentions
+        )
         hidden = hidden + attended
         hidden = hidden + self._mlp(self._norm(hidden, self.norm2_weight, self.norm2_bias), records)
         return hidden.view(leads, records, length, -1).permute(1, 3, 0, 2), weights
@@ -242,7 +248,9 @@ class EcgDanTimeAttention(GradientCheckpointingLayer):
         qkv = torch.baddbmm(self.qkv_bias, hidden, self.qkv_weight.mT)
         qkv = qkv.view(leads * records, flat // records, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
         attended, _ = attend(self, query, key, value, None, scaling=self.scaling, dropout=0.0)
         attended = torch.baddbmm(self.out_bias, attended.reshape(leads, flat, width), self.out_weight.mT)
         if not output_attentions:
@@ -289,7 +297,9 @@ class EcgDanLeadAttention(GradientCheckpointingLayer):
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mask = None if lead_mask is None else lead_mask[:, None, None, :].expand(-1, 1, hidden.shape[1], -1)
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
         attended, _ = attend(self, query, key, value, mask, scaling=self.scaling, dropout=0.0)
         weights = attention_weights(query, key, self.scaling, mask).mean(1) if output_attentions else None
         return self.out(attended.flatten(2)), weights
@@ -433,6 +443,9 @@ class EcgDanModel(EcgDanPreTrainedModel):
         )
         self.time_attention = EcgDanTimeAttention(config) if config.use_time_attention else None
         self.lead_attention = EcgDanLeadAttention(config) if config.use_lead_attention else None
+        if config.lead_layout == "reference" and not config.use_lead_attention:
+            # idle, but in the authors' ablation and so in its parameter count and checkpoints
+            self.unused_norm = nn.LayerNorm(channels[-1] * config.num_tokens)
         width = config.num_leads * channels[-1]
         self.average_projection = nn.Conv1d(width, config.hidden_size // 2, 1)
         self.max_projection = nn.Conv1d(width, config.hidden_size // 2, 1)
@@ -470,12 +483,11 @@ class EcgDanModel(EcgDanPreTrainedModel):
         for block in self.trunk:
             hidden = block(hidden)
             states.append(hidden)
-        timed, time_map = self.time_attention(hidden, maps) if self.time_attention else (None, None)
-        states.append(hidden if timed is None else timed)
+        timed, time_map = self.time_attention(hidden, maps) if self.config.use_time_attention else (hidden, None)
         fused, lead_map = self._fuse(hidden, timed, slot_mask, maps)
         if slot_mask is not None:
             fused = fused.masked_fill(~slot_mask[:, None, :, None], 0)
-        states.append(fused)
+        states += [timed, fused]
         return EcgDanModelOutput(
             last_hidden_state=fused.permute(0, 2, 3, 1),
             pooler_output=self._pool(fused),
@@ -484,16 +496,17 @@ class EcgDanModel(EcgDanPreTrainedModel):
             hidden_states=tuple(state.permute(0, 2, 3, 1) for state in states) if output_hidden_states else None,
         )
 
-    def _fuse(
-        self, trunk: Tensor, timed: Tensor | None, mask: Tensor | None, maps: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Adds the branches, or chains them: (N, C, L, T') and the lead map."""
+    def _fuse(self, trunk: Tensor, timed: Tensor, mask: Tensor | None, maps: bool) -> tuple[Tensor, Tensor | None]:
+        """Adds the two branches, or chains them: (N, C, L, T') and the lead map.
+
+        A branch that is switched off hands on what it was given, as in the authors' ablations: without time attention
+        the time branch is the trunk, without lead attention the lead branch is the time branch.
+        """
         sequential = self.config.attention_order == "sequential"
         if self.lead_attention is None:
-            return (trunk if timed is None else timed), None
-        source = timed if sequential and timed is not None else trunk
-        across, lead_map = self.lead_attention(source, mask, maps)
-        return (across if sequential or timed is None else across + timed), lead_map
+            return (timed if sequential else timed + timed), None
+        across, lead_map = self.lead_attention(timed if sequential else trunk, mask, maps)
+        return (across if sequential else timed + across), lead_map
 
     def _pool(self, tokens: Tensor) -> Tensor:
         """(N, C, L, T') -> (N, hidden_size)."""
@@ -652,7 +665,7 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
 
 
 class EcgDanRiskHead(nn.Module):
-    """(N, hidden_size) -> (N,): log hazard. No bias: the partial likelihood cannot see one... but the paper has it."""
+    """(N, hidden_size) -> (N,): log hazard. The partial likelihood cannot see the last bias; the paper has it."""
 
     def __init__(self, config: EcgDanSurvivalConfig):
         super().__init__()
@@ -736,7 +749,10 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         if covariates is None or tuple(covariates.shape) != (records, len(names)):
             found = None if covariates is None else tuple(covariates.shape)
             raise ValueError(f"covariates: expected {(records, len(names))} with {', '.join(names)}, got {found}")
-        mean, std = covariates.new_tensor(self.config.covariate_means), covariates.new_tensor(self.config.covariate_stds)
+        mean, std = (
+            covariates.new_tensor(self.config.covariate_means),
+            covariates.new_tensor(self.config.covariate_stds),
+        )
         standardised = ((covariates - mean) / std).nan_to_num(nan=0.0)
         return self.covariate_head(standardised.to(self.dtype)).squeeze(-1)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
-EcgDanFeatureExtractor=None
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSurvival
 
 State = dict[str, Tensor]
@@ -29,8 +29,8 @@ RENAMES = (
     (r"^encoder\.attention\.lead_mha\.in_proj_", "ecgdan.lead_attention.qkv."),
     (r"^encoder\.attention\.lead_mha\.out_proj\.", "ecgdan.lead_attention.out."),
     (r"^encoder\.attention\.lead_mlp\.", "ecgdan.lead_attention."),
-    (r"^encoder\.attention\.lead_norm_1\.", "ecgdan.lead_attention.norm1."),
-    (r"^encoder\.attention\.norm2\.", "ecgdan.lead_attention.norm2."),
+    (r"^encoder\.attention\.lead_norm_1\.", "ecgdan.lead_attention.norm2."),
+    (r"^encoder\.attention\.norm2\.", "ecgdan.lead_attention.norm1."),
     (r"^encoder\.attention\.attention_pool_1\.1\.", "ecgdan.average_projection."),
     (r"^encoder\.attention\.attention_pool_2\.1\.", "ecgdan.max_projection."),
     (r"^decoder\.linear\.0\.", "decoder.reduce."),
@@ -75,8 +75,10 @@ def read_checkpoint(path: str | Path) -> State:
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     tensors = {_strip(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if "encoder.input_conv.0.weight" not in tensors:
-        raise ValueError(f"{path}: expected an ECG-DAN checkpoint with encoder.input_conv.0.weight, found "
-                         f"{', '.join(sorted(tensors)[:3]) or 'no tensors'}")
+        raise ValueError(
+            f"{path}: expected an ECG-DAN checkpoint with encoder.input_conv.0.weight, found "
+            f"{', '.join(sorted(tensors)[:3]) or 'no tensors'}"
+        )
     return tensors
 
 
@@ -103,6 +105,9 @@ def convert_state(state: State) -> State:
         for pattern, replacement in RENAMES:
             name = re.sub(pattern, replacement, name)
         converted[name] = value
+    if "ecgdan.lead_attention.qkv.weight" not in converted:
+        for kind in ("weight", "bias"):  # the ablation without lead attention still carries one of its norms
+            converted[f"ecgdan.unused_norm.{kind}"] = converted.pop(f"ecgdan.lead_attention.norm1.{kind}")
     return converted
 
 
