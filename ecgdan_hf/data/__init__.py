@@ -1,0 +1,1 @@
+"""Someone's files, of whatever origin, as one kind of row: records, sources, splits, outcomes, Arrow datasets."""

@@ -1,0 +1,179 @@
+"""Tables people bring: a CSV of ECG files, and a CSV of outcomes to join to any source.
+
+Every refusal names the file, the row's record and what was expected; a table that passes needs no second look.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+TABLE_NAME = "table.csv"
+
+
+def read_table(data_dir: str | Path) -> pd.DataFrame:
+    """Reads a CSV of files.
+
+    Args:
+        data_dir: the CSV, or the folder that holds it as `table.csv`. Columns: `file` (relative to the CSV) and
+            `patient_id`; optional `record_id` (else the file without suffix), `age` (years), `sex` (male, female),
+            `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time` (years), and
+            `sampling_rate`, `unit`, `lead_names` (separated by `;`) for files that do not say them. Further columns
+            are kept.
+
+    Returns:
+        The table, with absolute `file` and lists in `labels`; `table.attrs["label_names"]` holds all names, sorted.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a column is missing, an id comes twice, or a value cannot be what its column says.
+    """
+    path = Path(data_dir)
+    path = path / TABLE_NAME if path.is_dir() else path
+    raw = _read_csv(path, {"record_id": str, "patient_id": str, "file": str})
+    _require(raw, ["file", "patient_id"], path)
+    table = raw.copy()
+    table["file"] = [str(path.parent / name) for name in raw["file"]]
+    if "record_id" not in raw:
+        table["record_id"] = [Path(name).with_suffix("").as_posix() for name in raw["file"]]
+    _check_ids(table, path)
+    _check_subject(table, path)
+    if "labels" in raw:
+        table["labels"] = [_split(value) for value in raw["labels"]]
+        table.attrs["label_names"] = sorted({name for names in table["labels"] for name in names})
+    if "event" in raw or "time" in raw:
+        check_outcomes(table, str(path))
+        table = table.astype({"event": int, "time": float})
+    first = ["record_id", "patient_id", "file"]
+    return table[[*first, *(column for column in table.columns if column not in first)]]
+
+
+def read_outcomes(path: str | Path) -> pd.DataFrame:
+    """Reads an outcomes table.
+
+    Args:
+        path: CSV with `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); further columns (`patient_id`, `log_hazard`...) are kept.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a column is missing, an id comes twice, a time is not a number above zero, an event is not 0 or
+            1, or there is no event at all.
+    """
+    path = Path(path)
+    outcomes = _read_csv(path, {"record_id": str, "patient_id": str})
+    _require(outcomes, ["record_id", "event", "time"], path)
+    _check_ids(outcomes, path)
+    check_outcomes(outcomes, str(path))
+    return outcomes.astype({"event": int, "time": float})
+
+
+def check_outcomes(table: pd.DataFrame, source: str) -> None:
+    """Refuses `event` and `time` that no survival model can use.
+
+    Args:
+        table: with `record_id`, `event`, `time`.
+        source: file to name in the error.
+
+    Raises:
+        ValueError: see `read_outcomes`.
+    """
+    _require(table, ["event", "time"], source)
+    time = pd.to_numeric(table["time"], errors="coerce")
+    _refuse(table, ~(np.isfinite(time) & (time > 0)), "time", "years since the ECG, a number above zero", source)
+    event = pd.to_numeric(table["event"].map(lambda value: int(value) if isinstance(value, bool) else value), "coerce")
+    _refuse(table, ~event.isin([0, 1]), "event", "1 (happened) or 0 (censored)", source)
+    if not event.any():
+        raise ValueError(f"{source}: event: expected at least one event, got none in {len(table)} rows")
+
+
+def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "outcomes") -> pd.DataFrame:
+    """Adds `event` and `time` to a table, by `record_id`.
+
+    Args:
+        table: one row per record.
+        outcomes: as `read_outcomes` gives it. It may cover a part of the records, such as a cohort; the others are
+            left out, and `attrs["without_outcome"]` of the result counts them. A `patient_id` replaces that of the
+            table; further columns are added.
+        source: file to name in the error.
+
+    Returns:
+        The records with an outcome, in table order.
+
+    Raises:
+        ValueError: an outcome without its record, or ids that come twice.
+    """
+    for frame, name in ((table, "table"), (outcomes, source)):
+        _check_ids(frame, name)
+    keys = outcomes["record_id"].astype(str)
+    unmatched = keys[~keys.isin(table["record_id"].astype(str))]
+    if len(unmatched):
+        raise ValueError(
+            f"{source}: record_id: {len(unmatched)} of {len(keys)} ids are not in the data: {_some(unmatched)}"
+        )
+    kept = [column for column in table.columns if column == "record_id" or column not in outcomes.columns]
+    joined = table[kept].merge(outcomes.assign(record_id=keys), on="record_id", how="inner", validate="one_to_one")
+    joined.attrs = {**table.attrs, "without_outcome": len(table) - len(joined)}
+    return joined
+
+
+def _read_csv(path: Path, dtype: dict[str, type]) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        table = pd.read_csv(path, dtype=dtype, keep_default_na=True, skipinitialspace=True, encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path}: not a readable CSV: {' '.join(str(error).split())}") from error
+    if table.empty:
+        raise ValueError(f"{path}: expected rows below the column names, got none")
+    return table
+
+
+def _require(table: pd.DataFrame, columns: Sequence[str], source: str | Path) -> None:
+    absent = [column for column in columns if column not in table.columns]
+    if absent:
+        raise ValueError(f"{source}: expected a column {absent[0]}, got {', '.join(map(str, table.columns))}")
+
+
+def _check_ids(table: pd.DataFrame, source: str | Path) -> None:
+    for column in ("record_id", "patient_id", "file"):
+        if column in table and table[column].isna().any():
+            row = int(np.flatnonzero(table[column].isna())[0]) + 2  # the first line holds the names
+            raise ValueError(f"{source}: {column}: expected a value in each row, got none in line {row}")
+    twice = table["record_id"][table["record_id"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{source}: record_id: expected each record once, got more than one of {_some(twice)}")
+
+
+def _check_subject(table: pd.DataFrame, path: Path) -> None:
+    if "age" in table:
+        age = pd.to_numeric(table["age"], errors="coerce")
+        bad = (age.isna() & table["age"].notna()) | (age < 0) | (age > 130)
+        _refuse(table, bad, "age", "years from 0 to 130, or nothing", path)
+        table["age"] = age.astype(float)
+    if "sex" in table:
+        _refuse(table, ~table["sex"].isin(["male", "female"]) & table["sex"].notna(), "sex", "male or female", path)
+        table["sex"] = table["sex"].astype(object).where(table["sex"].notna(), None)
+    if "fold" in table:
+        fold = pd.to_numeric(table["fold"], errors="coerce")
+        _refuse(table, fold.isna() | (fold % 1 != 0), "fold", "a whole number", path)
+        table["fold"] = fold.astype(int)
+
+
+def _refuse(table: pd.DataFrame, bad: pd.Series, column: str, expected: str, source: str | Path) -> None:
+    if bad.any():
+        row = table[bad.to_numpy()].iloc[0]
+        more = f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
+        raise ValueError(
+            f"{source}: {column} of record {row['record_id']}: expected {expected}, got {row[column]}{more}"
+        )
+
+
+def _split(value: object) -> list[str]:
+    if not isinstance(value, str):
+        return []
+    return list(dict.fromkeys(name.strip() for name in value.split(";") if name.strip()))
+
+
+def _some(ids: pd.Series) -> str:
+    return ", ".join(map(str, ids[:3])) + (", ..." if len(ids) > 3 else "")

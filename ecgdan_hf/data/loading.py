@@ -1,0 +1,249 @@
+"""From the name of a source and a folder to a `datasets.Dataset`, and a check of what a folder holds.
+
+What is kept in Arrow is the prepared signals only; labels, outcomes and covariates are joined in memory, so that
+another label level, another outcome or another choice of folds prepares nothing anew.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value, concatenate_datasets
+from tqdm.auto import tqdm
+
+from ecgdan_hf.data import csv_files, ptbxl, synthetic, wfdb_folder
+from ecgdan_hf.data.preparation import (
+    CHUNK_RECORDS,
+    READ_HINTS,
+    Preparation,
+    RecordFile,
+    first_lead_names,
+    num_processes,
+    prepare_all,
+    record_files,
+    stream,
+)
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+
+logger = logging.getLogger(__name__)
+
+SOURCES = ("ptb-xl", "wfdb", "csv", "synthetic")
+FLOAT32_COLUMNS = ("age", "event", "time")
+
+
+def load(
+    name: str,
+    data_dir: str | Path,
+    *,
+    outcomes: str | Path | pd.DataFrame | None = None,
+    feature_extractor: Any | None = None,
+    label_level: str = "superclass",
+    sampling_rate: int = 500,
+    folds: Sequence[int] | None = None,
+    limit: int | None = None,
+    num_proc: int | None = None,
+    cache_dir: str | Path | None = None,
+    streaming: bool = False,
+    skip_bad: bool = False,
+) -> Dataset | IterableDataset:
+    """Loads a source.
+
+    Args:
+        name: `"ptb-xl"`, `"wfdb"`, `"csv"` or `"synthetic"`.
+        data_dir: its folder; an absent or empty one of `"synthetic"` is filled first.
+        outcomes: CSV or table with `record_id`, `event`, `time` (years); records without an outcome are left out.
+        feature_extractor: prepares the signals; None keeps them as recorded.
+        label_level: of PTB-XL: `"superclass"`, `"subclass"` or `"statement"`.
+        sampling_rate: of PTB-XL: which of its two versions to read, 500 or 100 Hz.
+        folds: keeps these folds only.
+        limit: keeps the first so many records.
+        num_proc: processes that prepare signals; default one for each core.
+        cache_dir: where the Arrow files go; default that of `datasets`.
+        streaming: prepares each record when it is asked for, and writes nothing.
+        skip_bad: leaves records out that cannot be used, and says at the end which; otherwise the first is an error.
+
+    Returns:
+        The columns of the source's table; `labels` are class numbers that carry their names. With a feature
+        extractor: `input_values` (leads, samples) float32, `lead_mask` (leads,), `flags`. Without: `signal` (samples,
+        leads) float32 in millivolt, `sampling_rate` (Hz), `lead_names`, `flags`.
+
+    Raises:
+        FileNotFoundError: the folder or a part of it is missing.
+        ValueError: an unknown source, a table or a record that cannot be used.
+    """
+    table = read_table(name, data_dir, sampling_rate=sampling_rate, label_level=label_level)
+    if outcomes is not None:
+        table = _with_outcomes(table, outcomes)
+    wanted = _in_folds(table, folds)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected at least one record, got {limit}")
+    if limit is not None or streaming:  # else all is prepared, so that every choice of folds finds it done
+        table = table.iloc[wanted[:limit]]
+        wanted = np.arange(len(table))
+    sources = record_files(table)
+    leads = first_lead_names(sources, skip_bad) if feature_extractor is None else ()
+    preparation = Preparation(feature_extractor, leads, skip_bad)
+    if streaming:
+        return stream(sources, _metadata(table), preparation)
+    prepared = prepare_all(sources, preparation, num_proc, cache_dir)
+    good = np.array([error == "" for error in prepared["error"]])
+    joined = concatenate_datasets([_metadata(table), prepared.remove_columns("error")], axis=1)
+    kept = wanted[good[wanted]]
+    return joined if len(kept) == len(joined) else joined.select(kept)
+
+
+def read_table(
+    name: str, data_dir: str | Path, *, sampling_rate: int = 500, label_level: str = "superclass"
+) -> pd.DataFrame:
+    """The table of a source, one row per record; see `load` for the arguments.
+
+    Raises:
+        FileNotFoundError: the folder or a part of it is missing.
+        ValueError: an unknown source, or a table that cannot be used.
+    """
+    data_dir = Path(data_dir)
+    if name == "ptb-xl":
+        return ptbxl.read_table(data_dir, sampling_rate, label_level)
+    if name == "wfdb":
+        return wfdb_folder.read_table(data_dir)
+    if name == "csv":
+        return csv_files.read_table(data_dir)
+    if name == "synthetic":
+        if not data_dir.exists() or not any(data_dir.iterdir()):
+            synthetic.write_cohort(data_dir)
+        return csv_files.read_table(data_dir)
+    raise ValueError(f"name: expected a source, one of {', '.join(SOURCES)}, got {name!r}")
+
+
+def detect_source(data_dir: str | Path) -> str:
+    """Which source a folder holds, by the files in it.
+
+    Raises:
+        FileNotFoundError: no such folder, or none of the known layouts.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.exists():
+        raise FileNotFoundError(f"{data_dir}: no such folder")
+    if (data_dir / ptbxl.DATABASE_NAME).is_file():
+        return "ptb-xl"
+    if data_dir.is_file() or (data_dir / csv_files.TABLE_NAME).is_file():
+        return "csv"
+    if any(data_dir.rglob("*.hea")):
+        return "wfdb"
+    expected = f"{ptbxl.DATABASE_NAME}, {csv_files.TABLE_NAME} or WFDB headers"
+    raise FileNotFoundError(f"{data_dir}: expected {expected}, found none of them")
+
+
+def check(
+    name: str | None, data_dir: str | Path, limit: int | None = None, num_proc: int | None = None
+) -> dict[str, Any]:
+    """Reads every record of a folder and counts what is there and what is wrong, before hours of training do.
+
+    Args:
+        name: a source of `load`; None finds out by the files.
+        data_dir: its folder.
+        limit: reads the first so many records only.
+        num_proc: processes; default one for each core.
+
+    Returns:
+        `source`; the numbers `records`, `patients`, `events`, `age_missing` and `sex_missing`; counts by value of
+        `folds`, `labels`, `sampling_rates` (Hz), `leads`, `durations_seconds` and `flags` (of the median beat's
+        feature extractor, without details); and `unreadable`: one line for each record that cannot be used.
+
+    Raises:
+        FileNotFoundError: as `read_table`.
+        ValueError: as `read_table`.
+    """
+    source = name or detect_source(data_dir)
+    table = read_table(source, data_dir).iloc[:limit]
+    sources = record_files(table)
+    with ProcessPoolExecutor(num_processes(len(sources), num_proc)) as pool:
+        found = list(tqdm(pool.map(_inspect, sources, chunksize=CHUNK_RECORDS), "Checking records", len(sources)))
+    good = [facts for facts in found if "error" not in facts]
+    labels = table["labels"].explode().dropna() if "labels" in table else ()
+    return {
+        "source": source,
+        "records": len(table),
+        "patients": int(table["patient_id"].nunique()),
+        "events": int(table["event"].sum()) if "event" in table else None,
+        "age_missing": int(table["age"].isna().sum()) if "age" in table else len(table),
+        "sex_missing": int(table["sex"].isna().sum()) if "sex" in table else len(table),
+        "folds": _counts(sorted(table["fold"]) if "fold" in table else (), by_size=False),
+        "labels": _counts(labels),
+        "sampling_rates": _counts(facts["sampling_rate"] for facts in good),
+        "leads": _counts(facts["leads"] for facts in good),
+        "durations_seconds": _counts(facts["duration_seconds"] for facts in good),
+        "flags": _counts(flag for facts in good for flag in facts["flags"]),
+        "unreadable": [facts["error"] for facts in found if "error" in facts],
+    }
+
+
+def _inspect(source: RecordFile) -> dict[str, Any]:
+    preparation = Preparation(EcgDanFeatureExtractor(**EcgDanConfig().signal_contract))
+    try:
+        record = source.read()
+        flags = preparation.prepare(record)["flags"]
+    except (OSError, ValueError) as error:
+        return {"error": source.line(error)}
+    return {
+        "sampling_rate": f"{record.sampling_rate:g}",
+        "leads": ", ".join(record.lead_names),
+        "duration_seconds": f"{record.duration_seconds:g}",
+        "flags": [flag.split(":")[0] for flag in flags],
+    }
+
+
+def _counts(values: Iterable[Any], by_size: bool = True) -> dict[str, int]:
+    counter = Counter(str(value) for value in values)
+    return dict(counter.most_common() if by_size else counter.items())
+
+
+def _with_outcomes(table: pd.DataFrame, outcomes: str | Path | pd.DataFrame) -> pd.DataFrame:
+    source = "outcomes" if isinstance(outcomes, pd.DataFrame) else str(outcomes)
+    if isinstance(outcomes, pd.DataFrame):
+        csv_files.check_outcomes(outcomes, source)
+    else:
+        outcomes = csv_files.read_outcomes(outcomes)
+    joined = csv_files.join_outcomes(table, outcomes, source)
+    left_out = joined.attrs["without_outcome"]
+    if left_out:
+        logger.warning("%s: %d of %d records have no outcome and are left out", source, left_out, len(table))
+    return joined
+
+
+def _in_folds(table: pd.DataFrame, folds: Sequence[int] | None) -> np.ndarray:
+    """Row numbers of the wanted folds."""
+    if folds is None:
+        return np.arange(len(table))
+    if "fold" not in table:
+        raise ValueError(f"folds: expected a source with folds, got columns {', '.join(table.columns)}")
+    wanted = np.flatnonzero(table["fold"].isin(list(folds)))
+    if not len(wanted):
+        here = ", ".join(str(fold) for fold in sorted(table["fold"].unique()))
+        raise ValueError(f"folds: no record in folds {list(folds)}; folds here: {here}")
+    return wanted
+
+
+def _metadata(table: pd.DataFrame) -> Dataset:
+    """The columns of the table, typed; labels with the names of all."""
+    features, columns = {}, {}
+    for name, values in table.items():
+        if name in READ_HINTS:
+            continue
+        if name == "labels":
+            names = table.attrs.get("label_names") or sorted({label for labels in values for label in labels})
+            features[name] = List(ClassLabel(names=names)) if names else List(Value("string"))
+        elif pd.api.types.is_numeric_dtype(values):
+            whole = "int64" if pd.api.types.is_integer_dtype(values) else "float64"
+            features[name] = Value("float32" if name in FLOAT32_COLUMNS else whole)
+        else:
+            features[name] = Value("string")
+            values = values.astype(object).where(values.notna(), None).map(lambda v: v if v is None else str(v))
+        columns[name] = values.tolist()
+    return Dataset.from_dict(columns, features=Features(features))

@@ -1,0 +1,181 @@
+"""Plasmode: follow-up simulated on real ECGs from a known hazard, so that the attainable concordance is known.
+
+Real recordings, invented outcomes (Franklin et al., Comput Stat Data Anal 72:219, 2014): what a model reaches can be
+set against the best any model could reach. Nothing computed on these outcomes says anything about patients; every
+number must be called simulated.
+
+The hazard is proportional, Weibull in time: S(t | x) = exp(-exp(log_hazard(x)) (t / scale) ** shape).
+"""
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lifelines.utils import concordance_index
+
+# Codes of diagnostic_class MI and STTC in PTB-XL's scp_statements.csv, so that outcomes need no second file.
+MI_CODES = (
+    "IMI", "ASMI", "ILMI", "AMI", "ALMI", "INJAS", "LMI", "INJAL", "IPLMI", "IPMI", "INJIN", "INJLA", "PMI", "INJIL",
+)  # fmt: skip
+STTC_CODES = (
+    "NDT", "NST_", "DIG", "LNGQT", "ISC_", "ISCAL", "ISCIN", "ISCIL", "ISCAS", "ISCLA", "ANEUR", "EL", "ISCAN",
+)  # fmt: skip
+
+# log hazard ratio of each group: present when any of its codes is stated, at any likelihood
+STATEMENT_LOG_HAZARDS: tuple[tuple[tuple[str, ...], float], ...] = (
+    (("AFIB",), 1.2),
+    (("CLBBB",), 1.2),
+    (("CRBBB",), 0.8),
+    (("LVH",), 1.0),
+    (MI_CODES, 1.0),
+    (STTC_CODES, 0.8),
+)
+AGE_LOG_HAZARD_PER_DECADE = 0.2
+MALE_LOG_HAZARD = 0.2
+MAX_AGE_YEARS = 95.0  # PTB-XL codes "over 89" as 300
+MISSING_AGE_YEARS = 60.0
+
+
+def simulate(
+    table: pd.DataFrame,
+    seed: int,
+    *,
+    event_rate: float = 0.2,
+    shape: float = 1.2,
+    follow_up_years: float = 10.0,
+    entry_censored: float = 0.25,
+) -> pd.DataFrame:
+    """Simulates one follow-up for each record.
+
+    Args:
+        table: a table of this package, or PTB-XL's `ptbxl_database.csv` (`ecg_id`, `sex` 0 = male, `scp_codes` as a
+            Python literal).
+        seed: of the random draws; the same seed gives the same outcomes on every platform.
+        event_rate: share of records with an observed event; the time scale is set to meet it.
+        shape: Weibull shape.
+        follow_up_years: administrative censoring.
+        entry_censored: share of subjects who entered late and are censored uniformly within the follow-up.
+
+    Returns:
+        Columns `record_id, patient_id, event (0 or 1), time (years, > 0), log_hazard` (the true one).
+
+    Raises:
+        ValueError: a column is missing, or an argument is out of range.
+    """
+    log_hazard = true_log_hazard(table)
+    event, time = follow_up(
+        log_hazard,
+        seed,
+        event_rate=event_rate,
+        shape=shape,
+        follow_up_years=follow_up_years,
+        entry_censored=entry_censored,
+    )
+    ids = table["record_id"] if "record_id" in table else table["ecg_id"].astype(int)
+    patients = table["patient_id"]
+    if pd.api.types.is_float_dtype(patients):
+        patients = patients.astype(int)
+    columns = {"record_id": ids.astype(str), "patient_id": patients.astype(str)}
+    outcomes = pd.DataFrame({**columns, "event": event, "time": time, "log_hazard": log_hazard})
+    return outcomes.reset_index(drop=True)
+
+
+def true_log_hazard(table: pd.DataFrame) -> np.ndarray:
+    """The hazard the outcomes are drawn from, (n,), relative to a woman of 60 without any of the statements.
+
+    log hazard = 0.2 (age - 60) / 10 + 0.2 male
+               + 1.2 AFIB + 1.2 CLBBB + 0.8 CRBBB + 1.0 LVH + 1.0 any MI + 0.8 any STTC
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    absent = [column for column in ("age", "sex", "scp_codes") if column not in table.columns]
+    if absent:
+        raise ValueError(
+            f"table: simulated follow-up needs the columns age, sex and scp_codes, missing {', '.join(absent)}"
+        )
+    codes = [set(_codes(value)) for value in table["scp_codes"]]
+    log_hazard = age_sex_log_hazard(table)
+    for group, coefficient in STATEMENT_LOG_HAZARDS:
+        log_hazard += coefficient * np.array([not present.isdisjoint(group) for present in codes], dtype=np.float64)
+    return log_hazard
+
+
+def age_sex_log_hazard(table: pd.DataFrame) -> np.ndarray:
+    """The part of the true log hazard that needs no ECG, (n,): what any model must beat."""
+    age = table["age"].astype(float).fillna(MISSING_AGE_YEARS).clip(upper=MAX_AGE_YEARS).to_numpy()
+    male = table["sex"].isin(["male", 0]).to_numpy(dtype=np.float64)
+    return AGE_LOG_HAZARD_PER_DECADE * (age - 60.0) / 10.0 + MALE_LOG_HAZARD * male
+
+
+def follow_up(
+    log_hazard: np.ndarray,
+    seed: int,
+    *,
+    event_rate: float = 0.2,
+    shape: float = 1.2,
+    follow_up_years: float = 10.0,
+    entry_censored: float = 0.25,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws event and time for given log hazards.
+
+    The Weibull scale is the one at which exactly `event_rate` of the subjects (rounded down) have their event before
+    they are censored, so that every seed has the same number of events.
+
+    Args:
+        log_hazard: (n,).
+        seed: of the random draws.
+        event_rate, shape, follow_up_years, entry_censored: see `simulate`.
+
+    Returns:
+        event (n,) int64 of 0 and 1, and time (n,) years > 0.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if not 0 < event_rate < 1 or not 0 <= entry_censored <= 1:
+        raise ValueError(f"event_rate, entry_censored: expected shares below 1, got {event_rate}, {entry_censored}")
+    if shape <= 0 or follow_up_years <= 0:
+        raise ValueError(f"shape, follow_up_years: expected values above zero, got {shape}, {follow_up_years}")
+    count = len(log_hazard)
+    events = int(event_rate * count)
+    if events == 0:
+        raise ValueError(f"event_rate: {event_rate} of {count} records is not one event; give more records")
+    rng = np.random.Generator(np.random.PCG64(seed))  # named, so that a later default of numpy changes nothing
+    unit_time = (-np.log1p(-rng.random(count)) / np.exp(log_hazard)) ** (1.0 / shape)
+    late = rng.random(count) < entry_censored
+    censoring = np.where(late, follow_up_years * (1.0 - rng.random(count)), follow_up_years)  # in (0, follow-up]
+    # a subject has its event when scale <= censoring / unit_time: the scale lies between two subjects' limits
+    limits = np.sort(censoring / unit_time)[::-1]
+    scale = float(np.sqrt(limits[events - 1] * limits[events]))
+    time = np.minimum(scale * unit_time, censoring)
+    event = (scale * unit_time <= censoring).astype(np.int64)
+    return event, np.maximum(np.round(time, 6), 1e-6)  # about half a minute: written text reads back the same
+
+
+def attainable_c_index(outcomes: pd.DataFrame) -> float:
+    """Harrell's concordance of the true log hazard: the best any model can reach on these outcomes.
+
+    Args:
+        outcomes: columns `event`, `time` (years) and the true `log_hazard`.
+    """
+    return float(concordance_index(outcomes["time"], -outcomes["log_hazard"], outcomes["event"]))
+
+
+def _codes(value: Any) -> Mapping[str, float]:
+    """SCP codes of one record: a mapping, JSON, or PTB-XL's Python literal."""
+    if isinstance(value, Mapping):
+        return value
+    try:
+        codes = json.loads(value)
+    except (TypeError, ValueError):
+        try:
+            codes = ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(f"scp_codes: expected {{code: likelihood}}, got {value!r}") from error
+    if not isinstance(codes, Mapping):
+        raise ValueError(f"scp_codes: expected {{code: likelihood}}, got {value!r}")
+    return codes

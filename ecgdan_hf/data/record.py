@@ -1,0 +1,169 @@
+"""`EcgRecord`: one ECG as every source delivers it, in millivolt and with its leads named.
+
+The record refuses what cannot be an ECG in millivolt (ADC counts, microvolt, a rate that is no rate) and keeps what is
+merely poor (gaps, flat leads), which `quality_flags` names. Imports nothing of the package but the lead names.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+
+FloatArray = NDArray[np.float32]
+
+MAX_MEDIAN_RANGE_MV = 20.0
+MAX_AGE_YEARS = 130.0
+
+_SPELLING = {lead.upper(): lead for lead in STANDARD_LEADS}
+
+
+def canonical_lead(name: str) -> str:
+    """Standard spelling of a lead name: `"AVR"` and `"lead i"` give `"aVR"` and `"I"`; other names stay."""
+    bare = str(name).strip()
+    words = bare.split()
+    if len(words) == 2 and words[0].lower() == "lead":
+        bare = words[1]
+    return _SPELLING.get(bare.upper(), bare)
+
+
+def check_sampling_rate(sampling_rate: Any, source: str = "sampling_rate") -> float:
+    """Returns the rate in Hz, or refuses it.
+
+    Raises:
+        ValueError: the rate is absent, not a number, not finite, zero or negative.
+    """
+    try:
+        rate = float(sampling_rate)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError(f"{source}: expected a sampling rate in Hz above zero, got {sampling_rate!r}")
+    return rate
+
+
+def check_millivolt(signal_mv: FloatArray, source: str = "signal_mv") -> None:
+    """Refuses amplitudes that cannot be millivolt.
+
+    Args:
+        signal_mv: (leads, samples); NaN where nothing was recorded.
+        source: file or argument to name in the error.
+
+    Raises:
+        ValueError: the median range over leads exceeds 20 mV, or all values are integers, as ADC counts are.
+    """
+    lows, highs = np.nanmin(signal_mv, axis=1), np.nanmax(signal_mv, axis=1)
+    median_range = float(np.median(highs - lows))
+    if median_range > MAX_MEDIAN_RANGE_MV:
+        raise ValueError(
+            f"{source}: expected millivolt, got a median range over leads of {median_range:.0f}: probably ADC counts "
+            "or microvolt; give the gain in the header, or unit='uV'"
+        )
+    if median_range > 0 and np.all(np.isnan(signal_mv) | (signal_mv == np.round(signal_mv))):
+        raise ValueError(
+            f"{source}: expected millivolt, got whole numbers only: probably ADC counts; divide by the gain"
+        )
+
+
+def quality_flags(signal_mv: FloatArray, lead_names: Sequence[str]) -> tuple[str, ...]:
+    """Flags of a poor signal, each with its leads: `lead_missing_samples:V1+V2` (NaN) and `lead_flat:V3` (one value).
+
+    Args:
+        signal_mv: (leads, samples), millivolt.
+        lead_names: one name for each lead.
+    """
+    present = [values[~np.isnan(values)] for values in signal_mv]
+    found = {
+        "lead_missing_samples": [values.size < signal_mv.shape[1] for values in present],
+        "lead_flat": [values.size == 0 or np.ptp(values) == 0 for values in present],
+    }
+    leads = {
+        name: [lead for lead, true in zip(lead_names, which, strict=True) if true] for name, which in found.items()
+    }
+    return tuple(f"{name}:{'+'.join(which)}" for name, which in leads.items() if which)
+
+
+@dataclass(frozen=True, eq=False)
+class EcgRecord:
+    """One ECG and what is known of its subject.
+
+    Args:
+        signal_mv: (leads, samples), millivolt, float32; NaN where nothing was recorded.
+        sampling_rate: Hz.
+        lead_names: one name for each lead; the standard leads are brought to their standard spelling.
+        record_id: name of the record within its source.
+        patient_id: name of the patient; records of one patient must stay in one split.
+        age: years.
+        sex: `"male"`, `"female"` or None.
+        median_beat_mv: (leads, samples), millivolt, where the source carries one.
+        report: text written by the reader of the ECG.
+        source: file the record came from, for error messages.
+        flags: short words about what the source left out or repaired.
+
+    Raises:
+        ValueError: shapes, names, rate or amplitudes that do not fit together.
+    """
+
+    signal_mv: FloatArray
+    sampling_rate: float
+    lead_names: tuple[str, ...]
+    record_id: str = ""
+    patient_id: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    median_beat_mv: FloatArray | None = None
+    report: str | None = None
+    source: str = ""
+    flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        where = self.source or self.record_id or "EcgRecord"
+        set_field = object.__setattr__  # the dataclass is frozen for its users, not for its own set-up
+        set_field(self, "sampling_rate", check_sampling_rate(self.sampling_rate, f"{where}: sampling_rate"))
+        set_field(self, "lead_names", tuple(canonical_lead(name) for name in self.lead_names))
+        set_field(self, "signal_mv", self._checked_signal(self.signal_mv, f"{where}: signal_mv"))
+        if self.median_beat_mv is not None:
+            set_field(self, "median_beat_mv", self._checked_signal(self.median_beat_mv, f"{where}: median_beat_mv"))
+        self._check_subject(where)
+
+    def _checked_signal(self, signal: Any, where: str) -> FloatArray:
+        array = np.ascontiguousarray(signal, dtype=np.float32)
+        if array.ndim != 2 or array.size == 0:
+            raise ValueError(f"{where}: expected an array (leads, samples) with values, got shape {array.shape}")
+        if len(self.lead_names) != array.shape[0]:
+            raise ValueError(
+                f"{where}: expected one row for each of {len(self.lead_names)} lead names, got {array.shape}"
+            )
+        if len({name.upper() for name in self.lead_names}) < len(self.lead_names):
+            raise ValueError(f"{where}: expected different lead names, got {', '.join(self.lead_names)}")
+        if np.isinf(array).any():
+            raise ValueError(f"{where}: expected finite values, got infinity")
+        empty = np.isnan(array).all(axis=1)
+        if empty.all():
+            raise ValueError(f"{where}: expected values, got NaN only")
+        check_millivolt(array[~empty], where)
+        return array
+
+    def _check_subject(self, where: str) -> None:
+        if self.sex not in ("male", "female", None):
+            raise ValueError(f"{where}: sex: expected 'male', 'female' or None, got {self.sex!r}")
+        if self.age is not None and not 0 <= self.age <= MAX_AGE_YEARS:
+            raise ValueError(f"{where}: age: expected years from 0 to {MAX_AGE_YEARS:.0f} or None, got {self.age!r}")
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length of the recording, seconds."""
+        return float(self.signal_mv.shape[1] / self.sampling_rate)
+
+    def as_inputs(self) -> dict[str, Any]:
+        """Keyword arguments of the feature extractor: signal (leads, samples), sampling rate, unit and lead names."""
+        return {
+            "signal": self.signal_mv,
+            "sampling_rate": self.sampling_rate,
+            "unit": "mV",
+            "lead_names": list(self.lead_names),
+        }

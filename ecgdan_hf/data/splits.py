@@ -1,0 +1,90 @@
+"""Splits by patient: no patient is ever in two parts, and a split that has one there is refused."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+
+def split_by_patient(
+    table: pd.DataFrame, fractions: Mapping[str, float], seed: int, stratify_by: str | None = None
+) -> dict[str, pd.DataFrame]:
+    """Draws parts that share no patient.
+
+    Args:
+        table: one row per record, with `patient_id`.
+        fractions: share of patients of each named part; together 1.
+        seed: of the draw; the same patients and seed give the same parts, in whatever order the rows come.
+        stratify_by: column whose values every part should hold in equal shares, such as `event`; a patient counts by
+            the largest value of its records.
+
+    Returns:
+        The rows of each part, in table order.
+
+    Raises:
+        ValueError: fractions that do not add up to 1, no `patient_id`, or a part without patients.
+    """
+    if not fractions or any(share <= 0 for share in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise ValueError(f"fractions: expected positive shares that add up to 1, got {dict(fractions)}")
+    wanted = ["patient_id"] if stratify_by is None else ["patient_id", stratify_by]
+    _require(table, wanted, "table")
+    patients = table["patient_id"].astype(str)
+    strata = pd.Series(0, index=table.index) if stratify_by is None else table[stratify_by]
+    largest = strata.groupby(patients).max()
+    rng = np.random.Generator(np.random.PCG64(seed))
+    part_of: dict[str, str] = {}
+    for _, members in sorted(largest.groupby(largest), key=lambda item: item[0]):
+        shuffled = rng.permutation(np.array(sorted(members.index), dtype=object))
+        edges = np.round(np.cumsum([0.0, *fractions.values()]) * len(shuffled)).astype(int)
+        for name, start, stop in zip(fractions, edges[:-1], edges[1:], strict=True):
+            part_of.update(dict.fromkeys(shuffled[start:stop], name))
+    parts = {name: table[(patients.map(part_of) == name).to_numpy()] for name in fractions}
+    for name, part in parts.items():
+        if part.empty:
+            raise ValueError(
+                f"fractions: {largest.size} patients leave none for part '{name}'; give more or fewer parts"
+            )
+    check_patients_disjoint(parts)
+    return parts
+
+
+def split_by_fold(table: pd.DataFrame, folds: Mapping[str, list[int]]) -> dict[str, pd.DataFrame]:
+    """Parts by published folds, such as `{"train": [1, ..., 8], "validation": [9]}`.
+
+    Raises:
+        ValueError: no `fold` column, a part without records, or a patient in two parts.
+    """
+    _require(table, ["fold", "patient_id"], "table")
+    parts = {name: table[table["fold"].isin(numbers).to_numpy()] for name, numbers in folds.items()}
+    for name, part in parts.items():
+        if part.empty:
+            present = ", ".join(str(fold) for fold in sorted(table["fold"].dropna().unique()))
+            raise ValueError(f"folds: no record of part '{name}' in folds {list(folds[name])}; folds here: {present}")
+    check_patients_disjoint(parts)
+    return parts
+
+
+def check_patients_disjoint(parts: Mapping[str, pd.DataFrame]) -> None:
+    """Refuses parts that share a patient, or a record.
+
+    Args:
+        parts: named tables with `patient_id`.
+
+    Raises:
+        ValueError: a patient is in two parts.
+    """
+    seen: dict[str, str] = {}
+    for name, part in parts.items():
+        _require(part, ["patient_id"], f"part '{name}'")
+        for patient in part["patient_id"].astype(str).unique():
+            if patient in seen:
+                raise ValueError(
+                    f"patient {patient} is in two parts, '{seen[patient]}' and '{name}'; split by patient"
+                )
+            seen[patient] = name
+
+
+def _require(table: pd.DataFrame, columns: list[str], what: str) -> None:
+    absent = [column for column in columns if column not in table.columns]
+    if absent:
+        raise ValueError(f"{what}: expected a column {absent[0]}, got {', '.join(map(str, table.columns))}")
