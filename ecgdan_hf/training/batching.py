@@ -1,0 +1,219 @@
+"""From rows to batches: which records meet in a batch, which leads are hidden, and how the signal is varied.
+
+Every random draw is a function of the seed, the epoch and the records, never of a global generator: a resumed run,
+or one with more worker processes, sees the same batches with the same masks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
+    (0.1, ("I", "II")),
+    (0.1, ("I", "II", "V2")),
+    (0.1, ("I", "II", "III", "V2")),
+    (0.1, ("I", "II", "III", "aVR", "aVL", "aVF")),
+    (0.1, ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")),
+    (0.5, None),
+)
+"""Lead sets of devices in use, with their probabilities (REFERENCE A2); None keeps every lead."""
+
+
+class EpochBatchSampler(Sampler[list[int]]):
+    """Batches of row numbers in which every row occurs once an epoch.
+
+    Batches differ in size by at most one, so that no batch is too small for batch normalisation. With `event`, each
+    batch holds the set's fraction of events, rounded up or down: the Cox likelihood learns nothing from a batch
+    without one. `set_epoch` draws the order anew from the seed; `start_batch` skips what a resumed run has seen.
+
+    Args:
+        num_rows: number of rows.
+        batch_size: largest batch; exceeded by one only where a batch of one would be left over.
+        event: (num_rows,), 1 where the event happened; None does not stratify.
+        seed: of the order.
+
+    Raises:
+        ValueError: no rows, a batch size below one, or `event` of another length.
+    """
+
+    def __init__(self, num_rows: int, batch_size: int, event: Sequence[float] | None = None, seed: int = 0):
+        if num_rows < 1:
+            raise ValueError("training set: expected at least one record, found none")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected one or more, got {batch_size}")
+        self.event = np.zeros(num_rows, bool) if event is None else np.asarray(event).astype(bool)
+        if len(self.event) != num_rows:
+            raise ValueError(f"event: expected {num_rows} values, one per record, got {len(self.event)}")
+        self.num_rows, self.batch_size, self.seed = num_rows, batch_size, seed
+        self.epoch, self.start_batch, self.drop_last = 0, 0, False
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a whole epoch."""
+        return max(1, min(-(-self.num_rows // self.batch_size), self.num_rows // 2))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_batches - self.start_batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        count = self.num_batches
+        sizes = np.full(count, self.num_rows // count) + (np.arange(count) < self.num_rows % count)
+        events, others = np.flatnonzero(self.event), np.flatnonzero(~self.event)
+        with_event = np.full(count, len(events) // count)
+        with_event[rng.permutation(count)[: len(events) % count]] += 1
+        event_parts = np.split(rng.permutation(events), np.cumsum(with_event)[:-1])
+        other_parts = np.split(rng.permutation(others), np.cumsum(sizes - with_event)[:-1])
+        for batch in range(self.start_batch, count):
+            yield np.concatenate([event_parts[batch], other_parts[batch]]).tolist()
+
+
+class NumberedRows(Dataset):
+    """A dataset whose rows carry their number, so that the collator can look things up by it."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
+        columns = self.dataset[rows]
+        return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
+
+
+def draw_lead_mask(lead_mask: np.ndarray, lead_names: Sequence[str], rng: np.random.Generator, shared: bool,
+                   probability: float) -> np.ndarray:
+    """Hides leads as if a device with fewer had been used (REFERENCE A2).
+
+    Args:
+        lead_mask: (batch, leads), true where the lead was recorded.
+        lead_names: names of the leads.
+        rng: source of the draw.
+        shared: one draw for the whole batch instead of one for each record.
+        probability: how often anything is drawn at all.
+
+    Returns:
+        (batch, leads), a subset of `lead_mask`; a record whose recorded leads would all be hidden keeps them.
+    """
+    draws = 1 if shared else len(lead_mask)
+    choice = rng.choice(len(LEAD_SUBSETS), size=draws, p=[share for share, _ in LEAD_SUBSETS])
+    keeps = np.array([[subset is None or name in subset for name in lead_names] for _, subset in LEAD_SUBSETS])
+    keep = keeps[choice] | (rng.random(draws) >= probability)[:, None]
+    hidden = lead_mask & keep
+    return np.where(hidden.any(axis=1, keepdims=True), hidden, lead_mask)
+
+
+@dataclass
+class EcgCollator:
+    """Turns rows into the keyword arguments of a model.
+
+    Args:
+        lead_names: names of the leads, in the order of `input_values`.
+        num_pad: zeros at each end of the signal, which augmentation leaves zero.
+        lead_masking: "record" (one draw each), "batch" (one draw for all) or "none".
+        lead_masking_probability: how often leads are hidden.
+        augment_scale: amplitude factor drawn from 1 +- this, per record, all leads alike; applied to the target too.
+        augment_noise: SD of white noise added to the input, not to the target.
+        lookups: model argument -> array with one row per dataset row, such as text embeddings or covariates.
+        with_target: also give the unmasked signal as `target_values`, and which leads it has as `target_mask`.
+        columns: further numeric columns handed on as float32, such as event and time.
+        num_labels: width of the multi-hot labels; 0 leaves labels out.
+        labels_name: model argument the labels go to.
+        seed, epoch: of the draws.
+    """
+
+    lead_names: Sequence[str]
+    num_pad: int = 0
+    lead_masking: str = "none"
+    lead_masking_probability: float = 0.5
+    augment_scale: float = 0.0
+    augment_noise: float = 0.0
+    lookups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    with_target: bool = False
+    columns: Sequence[str] = ()
+    num_labels: int = 0
+    labels_name: str = "labels"
+    seed: int = 0
+    epoch: int = 0
+
+    def still(self) -> "EcgCollator":
+        """The same without masking and augmentation, for evaluation."""
+        return replace(self, lead_masking="none", augment_scale=0.0, augment_noise=0.0)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Rows -> tensors, with the batch in front."""
+        numbers = np.array([row["row"] for row in rows])
+        rng = np.random.default_rng([self.seed, self.epoch, *numbers])
+        signal = np.stack([np.asarray(row["input_values"], dtype=np.float32) for row in rows])
+        recorded = np.stack([np.asarray(row["lead_mask"], dtype=bool) for row in rows])
+        batch = {name: torch.from_numpy(values[numbers]) for name, values in self.lookups.items()}
+        for name in self.columns:
+            batch[name] = torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
+        if self.num_labels:
+            batch[self.labels_name] = multi_hot([row["labels"] for row in rows], self.num_labels)
+        signal = self._scaled(signal, rng)
+        if self.with_target:
+            batch |= {"target_values": torch.from_numpy(signal), "target_mask": torch.from_numpy(recorded)}
+        shown = self._masked(recorded, rng)
+        signal = np.where(shown[:, :, None], self._noisy(signal, rng), np.float32(0))
+        return batch | {"input_values": torch.from_numpy(signal), "lead_mask": torch.from_numpy(shown)}
+
+    def _masked(self, recorded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.lead_masking == "none":
+            return recorded
+        shared = self.lead_masking == "batch"
+        return draw_lead_mask(recorded, self.lead_names, rng, shared, self.lead_masking_probability)
+
+    def _scaled(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if not self.augment_scale:
+            return signal
+        factor = rng.uniform(1 - self.augment_scale, 1 + self.augment_scale, (len(signal), 1, 1))
+        return signal * factor.astype(np.float32)
+
+    def _noisy(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if not self.augment_noise:
+            return signal
+        noise = self.augment_noise * rng.standard_normal(signal.shape, dtype=np.float32)
+        if self.num_pad:
+            noise[..., : self.num_pad] = noise[..., -self.num_pad :] = 0
+        return signal + noise
+
+
+def multi_hot(labels: Sequence[Sequence[int]], num_labels: int) -> Tensor:
+    """Lists of label numbers -> (batch, num_labels) of 0 and 1."""
+    hot = torch.zeros(len(labels), num_labels)
+    for row, present in enumerate(labels):
+        hot[row, [int(label) for label in present]] = 1.0
+    return hot
+
+
+def check_augmentation(lead_masking: str, scale: float, noise: float, normalization: str) -> None:
+    """Refuses settings that would have no effect or the wrong one.
+
+    Raises:
+        ValueError: an unknown kind of masking, a scale outside [0, 1), negative noise, or either of them with
+            per-lead z-scores, whose unit variance they would break.
+    """
+    if lead_masking not in ("record", "batch", "none"):
+        raise ValueError(f"lead_masking: expected record, batch or none, got {lead_masking!r}")
+    if not 0 <= scale < 1 or noise < 0:
+        raise ValueError(f"augment_scale, augment_noise: expected 0 <= scale < 1 and noise >= 0, got {scale}, {noise}")
+    if (scale or noise) and normalization != "global":
+        raise ValueError(
+            f"augment_scale, augment_noise: need normalization: global, got {normalization}; a z-scored lead has no "
+            "amplitude to vary"
+        )
+

@@ -1,0 +1,86 @@
+"""Configurations and weights: from a recipe's `model:` keys, or from a checkpoint that must not be contradicted."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers import logging as transformers_logging
+
+from ecgdan_hf.evaluation.checkpoints import load_config
+from ecgdan_hf.model.configuration_ecgdan import SIGNAL_FIELDS, EcgDanConfig
+from ecgdan_hf.training.arguments import check_keys
+
+FIXED_BY_WEIGHTS = (
+    *SIGNAL_FIELDS,
+    "trunk",
+    "lead_layout",
+    "use_lead_attention",
+    "use_time_attention",
+    "attention_order",
+    "stem_features",
+    "trunk_channels",
+    "num_attention_heads",
+    "mlp_ratio",
+    "hidden_size",
+)
+"""What a checkpoint decides: its architecture and what it must be fed."""
+
+CARRIED_OVER = (*FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "head_dropout")
+
+NOT_OURS_TO_SET = ("num_baseline_times", "thresholds", "ecgdan_version")
+
+
+def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint: str | None) -> EcgDanConfig:
+    """A configuration of `kind`: its defaults, then the checkpoint's network, then the overrides.
+
+    Raises:
+        ValueError: an unknown key, or one that contradicts the checkpoint.
+    """
+    known = {item.name for base in (EcgDanConfig, kind) for item in dataclasses.fields(base)}
+    own = known - {item.name for item in dataclasses.fields(EcgDanConfig.__mro__[1])} - set(NOT_OURS_TO_SET)
+    check_keys(overrides, own, "model")
+    if checkpoint is None:
+        return kind(**overrides)
+    source = load_config(checkpoint)
+    given = kind(**{**{name: getattr(source, name) for name in CARRIED_OVER}, **overrides})
+    for name in FIXED_BY_WEIGHTS:
+        if getattr(given, name) != getattr(source, name):
+            raise ValueError(
+                f"model: {name} is {getattr(source, name)!r} in {checkpoint}, got {getattr(given, name)!r}; the weights "
+                "fix it, leave it out or train from scratch"
+            )
+    return given
+
+
+def build_model(
+    kind: type[PreTrainedModel], config: EcgDanConfig, checkpoint: str | None
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model with random weights, or with every weight of the checkpoint that it has a place for.
+
+    Returns:
+        The model in float32, and the names of the parameters that start from random values.
+
+    Raises:
+        ValueError: a checkpoint that does not fill the encoder.
+    """
+    if checkpoint is None:
+        model = kind(config)
+        return model, [name for name, _ in model.named_parameters()]
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # heads that start anew are expected; they are reported by name
+    try:
+        model, info = kind.from_pretrained(checkpoint, config=config, dtype=torch.float32, output_loading_info=True)
+    finally:
+        transformers_logging.set_verbosity(level)
+    missing = sorted(info["missing_keys"])
+    encoder = [name for name in missing if name.startswith(f"{model.base_model_prefix}.")]
+    if encoder or info["mismatched_keys"]:
+        first = (encoder or sorted(str(key) for key in info["mismatched_keys"]))[0]
+        raise ValueError(f"{checkpoint}: expected the weights of the whole encoder, missing or misshapen: {first}")
+    return model, missing
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Number of weights that are learned."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

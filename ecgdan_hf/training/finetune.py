@@ -1,0 +1,211 @@
+"""Fine-tuning for survival (Cox) or multi-label classification, from a checkpoint or from scratch.
+
+    ecgdan finetune --config finetune-survival --data-dir ptb-xl --labels outcomes.csv --checkpoint runs/pretrained \
+        --output-dir runs/survival
+    accelerate launch -m ecgdan_hf.training.finetune --config finetune-survival ...
+
+Survival: loss = survival_weight * Cox + reconstruction_weight * MSE. The epoch is chosen on validation patients, never
+on the test folds; the baseline hazard is fitted at the end. Classification: binary cross-entropy for each label,
+thresholds by the best F1 on the validation patients.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ecgdan_hf.evaluation.prediction import covariate_matrix
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
+from ecgdan_hf.training import rows
+from ecgdan_hf.training.arguments import FinetuneArguments
+from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, check_augmentation
+from ecgdan_hf.training.checkpoints import build_config, build_model, count_parameters
+from ecgdan_hf.training.command import run_as_program
+from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator, evaluation_loader
+from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
+from ecgdan_hf.training.tasks import ClassificationTask, FinetuningTask, SurvivalTask, write_predictions
+
+MODELS = {"survival": EcgDanForSurvival, "classification": EcgDanForSequenceClassification}
+TASKS = {"survival": SurvivalTask, "classification": ClassificationTask}
+SURVIVAL_ONLY = ("labels", "covariates", "stratify", "endpoint", "simulated_outcome")
+
+
+def run(args: FinetuneArguments) -> dict[str, Any]:
+    """Fine-tunes, and leaves a checkpoint folder with `metrics.json` and `predictions.csv`.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        ValueError: arguments or data that cannot be used, before anything is trained.
+    """
+    started, folder = time.monotonic(), check_run(args)
+    check_arguments(args)
+    if args.resume and is_finished(folder):
+        return read_metrics(folder)
+    kind = EcgDanSurvivalConfig if args.task == "survival" else EcgDanConfig
+    config = build_config(kind, args.model, args.checkpoint)
+    check_augmentation(args.lead_masking, args.augment_scale, args.augment_noise, config.normalization)
+    feature_extractor = EcgDanFeatureExtractor(**config.signal_contract)
+    dataset = rows.load_dataset(args, feature_extractor, outcomes=args.labels, label_level=args.label_level)
+    parts = prepare(dataset, config, args)
+    accelerator = build_accelerator(args, folder)
+    model, new_weights = build_model(MODELS[args.task], config, args.checkpoint)
+    config = model.config
+    collators = {name: build_collator(part, config, args) for name, part in parts.items()}
+    loaders = {
+        name: evaluation_loader(part, collators[name].still(), args.batch_size, accelerator)
+        for name, part in parts.items()
+    }
+    task: FinetuningTask = TASKS[args.task](config, loaders["valid"])
+    event = parts["train"]["event"] if args.task == "survival" and args.stratify is not False else None
+    sampler = EpochBatchSampler(len(parts["train"]), args.batch_size, event, seed=args.seed)
+    trainer = Trainer(
+        model, task, TrainingSet(parts["train"], sampler, collators["train"]), args, folder, accelerator
+    )
+    if accelerator.is_main_process:
+        begin_run(folder, args)
+    accelerator.wait_for_everyone()
+    progress = trainer.run()
+    task.finish(model, loaders["train"], accelerator)
+    predictions = {
+        name: task.predictions(model, loaders[name], parts[name], accelerator) for name in parts if name != "train"
+    }
+    metrics: dict[str, Any] = {
+        "task": args.task,
+        "simulated_outcome": getattr(config, "simulated_outcome", False),
+        "checkpoint": args.checkpoint or "random weights",
+        "new_weights": new_weights if args.checkpoint else "all",
+        "best_epoch": progress.best_epoch,
+        "num_records": {name: len(part) for name, part in parts.items()},
+        "num_parameters": count_parameters(model),
+        **{name: summary_or_reason(task, table, args.seed) for name, table in predictions.items()},
+        "history": progress.history,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if accelerator.is_main_process:
+        finish_run(folder, lambda staging: write_result(staging, model, feature_extractor, predictions), metrics)
+    accelerator.wait_for_everyone()
+    return metrics
+
+
+def check_arguments(args: FinetuneArguments) -> None:
+    """Refuses arguments that contradict each other or that the task would ignore.
+
+    Raises:
+        ValueError: see above.
+    """
+    if args.task not in MODELS:
+        raise ValueError(f"task: expected survival or classification, got {args.task!r}")
+    if bool(args.checkpoint) == args.from_scratch:
+        found = "both" if args.from_scratch else "neither"
+        raise ValueError(f"checkpoint, from_scratch: expected exactly one of the two, got {found}")
+    if args.task == "classification":
+        ignored = [name for name in SURVIVAL_ONLY if getattr(args, name) is not None]
+        if ignored:
+            raise ValueError(f"{ignored[0]}: only task survival uses it, got task classification; leave it out")
+    elif args.label_level is not None:
+        raise ValueError("label_level: only task classification uses it, got task survival; leave it out")
+    if args.label_level is not None and args.data != "ptb-xl":
+        raise ValueError(f"label_level: only ptb-xl has levels, got data {args.data}; leave it out")
+    if args.task == "survival" and args.data in ("ptb-xl", "wfdb") and not args.labels:
+        raise ValueError(f"labels: {args.data} has no follow-up of its own; give an outcomes table with --labels")
+
+
+def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict[str, Any]:
+    """Splits the rows and completes the configuration with what only the data know.
+
+    Raises:
+        ValueError: no outcome or labels in the data, or a part without events.
+    """
+    if args.task == "survival":
+        if "event" not in dataset.column_names or "time" not in dataset.column_names:
+            raise ValueError("labels: survival needs event and time, the data have none; give a table with --labels")
+        split = rows.split(dataset, args, stratify_by="event")
+        parts = {name: part for name, part in vars(split).items() if part is not None}
+        for name, part in parts.items():
+            if not np.any(part["event"]):
+                raise ValueError(f"event: expected at least one event in the {name} part, got none in {len(part)} records")
+        describe_outcome(dataset, config, args)
+        add_covariates(parts["train"], config, args)
+        return parts
+    if "labels" not in dataset.column_names:
+        raise ValueError("labels: classification needs a labels column, the data have none")
+    names = dataset.features["labels"].feature.names
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: label for label, name in enumerate(names)}
+    config.problem_type = "multi_label_classification"
+    return {name: part for name, part in vars(rows.split(dataset, args)).items() if part is not None}
+
+
+def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
+    """Says in the configuration what the event is, and whether it was simulated."""
+    told = args.simulated_outcome
+    config.simulated_outcome = "log_hazard" in dataset.column_names or args.data == "synthetic" if told is None else told
+    if args.endpoint:
+        config.endpoint = args.endpoint
+    elif config.simulated_outcome:
+        config.endpoint = "simulated event"
+
+
+def add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
+    """Stores the covariates' names and their mean and SD in the training part.
+
+    Raises:
+        ValueError: a column that is missing, or that does not vary.
+    """
+    names = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
+    if not names:
+        return
+    values = covariate_matrix(rows.read_table(train, names), names)
+    config.covariate_names = names
+    config.covariate_means = np.nanmean(values, axis=0).tolist()
+    config.covariate_stds = np.nanstd(values, axis=0).tolist()
+    for name, std in zip(names, config.covariate_stds, strict=True):
+        if not std > 0:
+            raise ValueError(f"covariates: expected {name!r} to vary among the training records, it does not")
+
+
+def build_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
+    """Rows of this part -> what the task's model takes."""
+    survival = isinstance(config, EcgDanSurvivalConfig)
+    names = config.covariate_names if survival else []
+    lookups = {"covariates": covariate_matrix(rows.read_table(part, names), names)} if names else {}
+    return EcgCollator(
+        lead_names=config.lead_names,
+        num_pad=config.pad_samples,
+        lead_masking=args.lead_masking,
+        lead_masking_probability=args.lead_masking_probability,
+        augment_scale=args.augment_scale,
+        augment_noise=args.augment_noise,
+        lookups=lookups,
+        with_target=survival and config.reconstruction_weight > 0,
+        columns=("event", "time") if survival else (),
+        num_labels=0 if survival else config.num_labels,
+        seed=args.seed,
+    )
+
+
+def summary_or_reason(task: FinetuningTask, predictions: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """The summary, or why a part is too small for one: hours of training are not thrown away for it."""
+    try:
+        return task.summary(predictions, seed)
+    except ValueError as error:
+        return {"not_estimable": str(error)}
+
+
+def write_result(
+    staging: Path, model: Any, feature_extractor: EcgDanFeatureExtractor, predictions: dict[str, pd.DataFrame]
+) -> None:
+    """Fills the folder that becomes the result."""
+    model.save_pretrained(staging)
+    feature_extractor.save_pretrained(staging)
+    write_predictions(staging, predictions)
+
+
+if __name__ == "__main__":
+    run_as_program(FinetuneArguments, run)

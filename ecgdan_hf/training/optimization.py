@@ -1,0 +1,84 @@
+"""AdamW with layer-wise learning rates, and warm-up followed by a cosine: timm's, fitted to our parameter names."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import timm.optim
+import timm.scheduler
+import torch
+from torch import nn
+
+from ecgdan_hf.training.arguments import TrainingArguments
+
+LAYERS = {
+    "stem": r"^ecgdan\.stem",
+    "trunk": r"^ecgdan\.trunk\.(\d+)",
+    "attention": [(r"^ecgdan\.(?:time_attention|lead_attention)", None)],
+    "projection": r"^ecgdan\.(?:average_projection|max_projection)",
+}
+"""Groups from the input to the output, as timm's `group_matcher` writes them; heads match none and come last."""
+
+
+class _LayeredModel:
+    """A model as timm's parameter grouping wants to see it, without touching the model itself."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.model.named_parameters()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return LAYERS
+
+
+def build_optimizer(model: nn.Module, args: TrainingArguments) -> torch.optim.AdamW:
+    """AdamW; biases and norms without weight decay; each layer below the heads `layer_decay` times slower.
+
+    Raises:
+        ValueError: nothing to train, or a rate that is not positive.
+    """
+    if args.learning_rate <= 0:
+        raise ValueError(f"learning_rate: expected a positive number, got {args.learning_rate}")
+    if not 0 < args.layer_decay <= 1:
+        raise ValueError(f"layer_decay: expected a number in (0, 1], got {args.layer_decay}")
+    groups = timm.optim.param_groups_layer_decay(
+        _LayeredModel(model),
+        weight_decay=args.weight_decay,
+        layer_decay=args.layer_decay,
+        no_weight_decay_list=stacked_vectors(model),
+    )
+    if not groups:
+        raise ValueError("model: expected at least one trainable parameter, found none")
+    return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(args.adam_beta1, args.adam_beta2))
+
+
+def stacked_vectors(model: nn.Module) -> list[str]:
+    """Biases and norm weights of the lead-specific blocks: stacked over leads, they look like matrices to timm."""
+    last = {name: name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()}
+    return [name for name, leaf in last.items() if leaf.endswith("_bias") or leaf in ("norm1_weight", "norm2_weight")]
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, args: TrainingArguments, total_steps: int
+) -> timm.scheduler.CosineLRScheduler:
+    """Linear warm-up over `warmup_fraction` of the steps, then a cosine down to `min_learning_rate`.
+
+    Call `step_update(step)` after each optimizer step; it scales each group by its layer's factor.
+    """
+    warmup = round(args.warmup_fraction * total_steps)
+    return timm.scheduler.CosineLRScheduler(
+        optimizer,
+        t_initial=max(total_steps - warmup, 1),
+        lr_min=args.min_learning_rate,
+        warmup_t=warmup,
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+
+
+def freeze(model: nn.Module, matches: Callable[[str], bool]) -> None:
+    """Stops the gradient of every parameter whose name matches."""
+    for name, parameter in model.named_parameters():
+        if matches(name):
+            parameter.requires_grad_(False)
