@@ -19,7 +19,9 @@ R_POSITION = 0.4  # the R peak's place in the window: sample 240 of 600, 480 ms 
 VOTE_SECONDS = 0.08  # detections of different leads this close are one beat
 REFRACTORY_SECONDS = 0.2  # between two beats of one lead; 300 per minute
 QRS_SECONDS = 0.1  # to each side of the R peak: the part that is aligned and compared
-SHIFT_SECONDS = 0.06  # largest correction of an R peak
+SMOOTH_SECONDS = 0.02  # moving average before detection, as in neurokit2's own cleaning: a zero at 50 Hz
+CENTRE_SECONDS = 0.04  # an R peak is moved this far at most to the leads' common maximum
+SHIFT_SECONDS = 0.06  # largest shift of a beat in alignment
 SAME_SHAPE = 0.9  # correlation of two QRS complexes of one kind
 MIN_BEATS = 3  # below this a median is no better than a beat
 
@@ -58,6 +60,7 @@ def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
         Sample indices (beats,), ascending. A QRS without positive R wave counts by its largest deflection.
     """
     nk = _neurokit2()
+    signal_mv = _smooth(signal_mv, round(SMOOTH_SECONDS * sampling_rate))
     with warnings.catch_warnings():  # a lead without any QRS warns of empty means
         warnings.simplefilter("ignore")
         per_lead = [_lead_peaks(nk, lead, sampling_rate) for lead in signal_mv]
@@ -66,7 +69,16 @@ def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
         peaks = per_lead[int(np.argmax(regularity))]
     else:
         peaks = _vote(per_lead, signal_mv.shape[1], sampling_rate)
-    return _centre(peaks, _envelope(signal_mv), round(SHIFT_SECONDS * sampling_rate))
+    return _centre(peaks, _envelope(signal_mv), round(CENTRE_SECONDS * sampling_rate))
+
+
+def _smooth(signal_mv: np.ndarray, width: int) -> np.ndarray:
+    """Centred moving average over `width` samples, the ends repeated."""
+    if width < 2:
+        return signal_mv
+    padded = np.pad(signal_mv, ((0, 0), (width // 2 + 1, (width - 1) // 2)), mode="edge")
+    total = np.cumsum(padded, axis=1)
+    return (total[:, width:] - total[:, :-width]) / width
 
 
 def _lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
@@ -111,7 +123,9 @@ def _normalised(signal_mv: np.ndarray) -> np.ndarray:
 
 
 def _envelope(signal_mv: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(_normalised(signal_mv) ** 2, axis=0))
+    """Root mean square over leads (samples,), each cut off at the leads' usual maximum: a spike is no R wave."""
+    size = np.abs(_normalised(signal_mv))
+    return np.sqrt(np.mean(np.minimum(size, np.median(size.max(axis=1))) ** 2, axis=0))
 
 
 def _centre(peaks: np.ndarray, envelope: np.ndarray, reach: int) -> np.ndarray:
