@@ -99,8 +99,8 @@ class EcgDanConfig(PreTrainedConfig):
     unit: str = "mV"
     filter: dict[str, float | int | None] | None = None
     normalization: str = "per_lead_zscore"
-    global_mean_mv: float = 0.0
-    global_std_mv: float = 0.25
+    global_mean_mv: float | int = 0.0
+    global_std_mv: float | int = 0.25
 
     trunk: str = "paper"
     lead_layout: str = "lead_true"
@@ -112,7 +112,7 @@ class EcgDanConfig(PreTrainedConfig):
     trunk_channels: list[int] | tuple[int, ...] = (8, 16, 16, 16, 16)
     num_attention_heads: int = 8
     mlp_ratio: int = 4
-    mlp_dropout: float = 0.2
+    mlp_dropout: float | int = 0.2
     hidden_size: int = 512
 
     projection_hidden_size: int = 256
@@ -120,12 +120,12 @@ class EcgDanConfig(PreTrainedConfig):
     text_embed_dim: int | None = None
     num_superclasses: int = 0
     alignment_objective: str = "clip"
-    reconstruction_weight: float = 1.0
-    alignment_weight: float = 1.0
-    superclass_weight: float = 0.0
+    reconstruction_weight: float | int = 1.0
+    alignment_weight: float | int = 1.0
+    superclass_weight: float | int = 0.0
 
-    head_dropout: float = 0.25
-    thresholds: dict[str, float] | None = None
+    head_dropout: float | int = 0.25
+    thresholds: dict[str, float | int] | None = None
     ecgdan_version: str = ECGDAN_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -203,12 +203,12 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     model_type = "ecgdan-survival"
 
     survival_hidden_size: int = 3
-    survival_weight: float = 0.5
-    reconstruction_weight: float = 0.5
+    survival_weight: float | int = 0.5
+    reconstruction_weight: float | int = 0.5
     ties: str = "efron"
     covariate_names: list[str] | tuple[str, ...] = ()
-    covariate_means: list[float] | tuple[float, ...] = ()
-    covariate_stds: list[float] | tuple[float, ...] = ()
+    covariate_means: list[float | int] | tuple[float | int, ...] = ()
+    covariate_stds: list[float | int] | tuple[float | int, ...] = ()
     num_baseline_times: int = 0
     endpoint: str = "heart failure"
     simulated_outcome: bool = False
@@ -221,6 +221,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
+        """Refuses values the network or its survival head cannot be built from."""
         super().check()
         count = len(self.covariate_names)
         if len(self.covariate_means) != count or len(self.covariate_stds) != count:

@@ -10,6 +10,7 @@ that (1, k) kernels run along time and are shared by the leads.
 Travels with the weights: imports only torch, transformers and its neighbours in this folder.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -439,7 +440,7 @@ class EcgDanModel(EcgDanPreTrainedModel):
         channels = [config.stem_features, *config.trunk_channels]
         self.stem = EcgDanStem(config)
         self.trunk = nn.ModuleList(
-            EcgDanResidualBlock(before, after, "down") for before, after in zip(channels, channels[1:], strict=False)
+            EcgDanResidualBlock(before, after, "down") for before, after in itertools.pairwise(channels)
         )
         self.time_attention = EcgDanTimeAttention(config) if config.use_time_attention else None
         self.lead_attention = EcgDanLeadAttention(config) if config.use_lead_attention else None

@@ -100,7 +100,7 @@ def survival_curve(
         years: (m,), years since the ECG, zero or more.
 
     Returns:
-        (n, m) in float32 or better; 1 before the first event, NaN beyond the end of follow-up, where no estimate exists.
+        (n, m) in float32 or better; 1 before the first event, NaN beyond the end of follow-up: no estimate exists.
 
     Raises:
         ValueError: negative years.
@@ -112,7 +112,8 @@ def survival_curve(
     knot = torch.searchsorted(baseline_times, years.contiguous(), right=True) - 1
     log_cumulative = baseline_log_cumulative_hazard[knot.clamp(min=0)].to(dtype)
     log_cumulative = log_cumulative.masked_fill(knot < 0, -torch.inf)
-    log_cumulative = log_cumulative.masked_fill(years > baseline_times[-1], torch.nan)
+    beyond = years > baseline_times[-1] * (1 + 1e-6)  # the end itself must survive a rounding to float32
+    log_cumulative = log_cumulative.masked_fill(beyond, torch.nan)
     return torch.exp(-torch.exp(log_hazard.to(dtype)[:, None] + log_cumulative[None, :]))
 
 
@@ -148,5 +149,5 @@ def _efron_correction(log_hazard: Tensor, event: Tensor, group: Tensor, log_at_r
     rank = cumulative - deaths - (cumulative - deaths)[first]
     share = torch.where(event, torch.exp(log_hazard - log_at_risk), torch.zeros_like(log_hazard))
     share = torch.zeros_like(share).index_add(0, group, share)[group]
-    fraction = torch.where(event, rank / count.clamp(min=1), torch.zeros_like(share))
+    fraction = torch.where(event, rank.to(share.dtype) / count.clamp(min=1), torch.zeros_like(share))
     return torch.log1p(-fraction * share.clamp(max=1.0))
