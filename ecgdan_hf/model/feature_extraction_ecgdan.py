@@ -104,7 +104,9 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         self.pad_samples = pad_samples
         self.input_kind = input_kind
         self.unit = unit
-        self.filter = dict(filter or {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0})
+        self.filter = dict(
+            {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0} if filter is None else filter
+        )
         self.normalization = normalization
         self.global_mean_mv = global_mean_mv
         self.global_std_mv = global_std_mv
