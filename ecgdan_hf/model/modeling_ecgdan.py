@@ -173,8 +173,10 @@ class EcgDanStem(nn.Module):
         hidden = F.gelu(self.norm1(self.conv1(signal)))
         hidden = F.gelu(self.norm2(self.conv2(hidden)))
         if self.lead_true:
-            return hidden.unflatten(1, (self.leads, self.features)).transpose(1, 2)
-        return hidden.unflatten(1, (self.features, self.leads))
+            hidden = hidden.unflatten(1, (self.leads, self.features)).transpose(1, 2)
+        else:
+            hidden = hidden.unflatten(1, (self.features, self.leads))
+        return hidden.contiguous(memory_format=torch.channels_last)  # half the backward time with so few channels
 
 
 class EcgDanResidualBlock(GradientCheckpointingLayer):
@@ -323,6 +325,7 @@ class EcgDanDecoder(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """(N, hidden_size) -> (N, L, T)."""
         hidden = self.expand(self.reduce(pooled)).unflatten(1, self.shape)
+        hidden = hidden.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             hidden = block(hidden)
         return self.norm(self.output(hidden.squeeze(1)))

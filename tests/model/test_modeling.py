@@ -381,7 +381,7 @@ def test_gradient_checkpointing_changes_no_gradient():
     for checkpointing in (False, True):
         model, batch = build("pretraining", mlp_dropout=0.0).train(), inputs("pretraining")
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model(**batch).loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.allclose(*gradients, atol=1e-6)
