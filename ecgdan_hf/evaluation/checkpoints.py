@@ -21,6 +21,7 @@ from ecgdan_hf.model.modeling_ecgdan import (
 )
 
 REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+BUNDLE_ONLY = ("auto_map", "ecgdan_code_revision")
 CONFIG_CLASSES: dict[str, type[EcgDanConfig]] = {
     config.model_type: config for config in (EcgDanConfig, EcgDanSurvivalConfig)
 }
@@ -87,7 +88,14 @@ def load_config(path_or_repo: str | Path) -> EcgDanConfig:
         ) from error
     except (ValueError, KeyError) as error:
         raise ValueError(f"{source}: not a checkpoint of this package: {_one_line(error)}") from error
+    _forget_bundle(config)
     return _checked(config, source)
+
+
+def _forget_bundle(saved: Any) -> None:
+    """Drops what only holds inside a bundle: a copy saved from here carries no code to refer to."""
+    for name in BUNDLE_ONLY:
+        vars(saved).pop(name, None)
 
 
 def _checked(config: PreTrainedConfig, source: str) -> EcgDanConfig:
@@ -111,6 +119,7 @@ def _load_feature_extractor(source: str, config: EcgDanConfig) -> EcgDanFeatureE
         extractor = EcgDanFeatureExtractor.from_pretrained(source)
     except OSError:
         return EcgDanFeatureExtractor(**config.signal_contract)
+    _forget_bundle(extractor)
     for name, expected in config.signal_contract.items():
         found = getattr(extractor, name)
         if _plain(found) != _plain(expected):

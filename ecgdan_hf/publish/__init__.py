@@ -1,0 +1,1 @@
+"""Publishing: convert the authors' checkpoints, bundle our own for the Hub, write their cards, push them."""

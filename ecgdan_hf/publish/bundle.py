@@ -1,0 +1,179 @@
+"""A checkpoint -> a folder for the Hub that needs nothing but transformers.
+
+The folder carries the code of `ecgdan_hf/model`, and its configuration says which class is where (`auto_map`), so that
+`AutoModel.from_pretrained(FOLDER, trust_remote_code=True)` works where the package is not installed. It is built in a
+hidden folder beside its destination, proved there in a clean process, and only then given its name.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint
+from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+from ecgdan_hf.publish.card import build_card, eval_results
+from ecgdan_hf.publish.hub_code import code_revision
+from ecgdan_hf.publish.verify import AUTO_CLASSES, REVISION_KEY, is_bundle, verify_bundle
+
+LOCAL_PATHS = ("data_dir", "output_dir", "cache_dir", "checkpoint", "labels")
+"""Entries of recipes and metrics that may hold paths of one machine: only their last part is published."""
+
+
+def bundle(
+    checkpoint_dir: str | Path, out_dir: str | Path, name: str | None = None, dataset_id: str | None = None
+) -> Path:
+    """Writes the Hub-ready folder of a checkpoint.
+
+    Args:
+        checkpoint_dir: folder with model and feature extractor, and, where training wrote them, `metrics.json` and
+            `recipe.yaml`.
+        out_dir: new or empty folder, or a previous bundle, which is replaced.
+        name: title of the model card; default the name of `out_dir`.
+        dataset_id: `OWNER/NAME` of the evaluation data on the Hub, if they are there: the results are then also
+            written in the Hub's own format, `.eval_results/`.
+
+    Returns:
+        `out_dir`.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: not a checkpoint, an `out_dir` with other content, or a bundle that fails its proof. Nothing is
+            left behind.
+    """
+    source, out = Path(checkpoint_dir), Path(out_dir)
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: no such checkpoint folder")
+    _check_destination(source, out)
+    model, extractor = load_checkpoint(source)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _write_code_and_weights(model, extractor, staging)
+        _write_documents(model, source, staging, name or out.name, dataset_id)
+        verify_bundle(staging)
+        staging.chmod(0o755)
+        for path in staging.glob("*.*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        _put_in_place(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return out
+
+
+def _check_destination(source: Path, out: Path) -> None:
+    if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
+        raise ValueError(f"{out}: expected a folder outside the checkpoint {source}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: expected a folder, found a file")
+    if out.is_dir() and any(out.iterdir()) and not is_bundle(out):
+        raise ValueError(f"{out}: expected an empty folder or a previous bundle, found other files")
+
+
+def _write_code_and_weights(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor, folder: Path) -> None:
+    model.config.ecgdan_version = ECGDAN_VERSION
+    with _registered(model, extractor):
+        model.save_pretrained(folder)
+        extractor.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # saving lists the saved class alone; whoever wants another head of this configuration needs it listed too
+    for head in MODEL_CLASSES.values():
+        if head.config_class is type(model.config):
+            config["auto_map"].setdefault(AUTO_CLASSES[head], f"{head.__module__.split('.')[-1]}.{head.__name__}")
+    config[REVISION_KEY] = code_revision(folder.glob("*.py"))
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _registered(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -> Iterator[None]:
+    """Lets saving copy code, and only here: an ordinary `save_pretrained` must not."""
+    classes: list[Any] = [type(model), type(model.config), type(extractor)]
+    before = [vars(kind).get("_auto_class", ...) for kind in classes]
+    try:
+        type(model).register_for_auto_class(AUTO_CLASSES[type(model)])
+        type(model.config).register_for_auto_class("AutoConfig")
+        type(extractor).register_for_auto_class("AutoFeatureExtractor")
+        yield
+    finally:
+        for kind, value in zip(classes, before, strict=True):
+            if value is ...:
+                del kind._auto_class  # it was inherited
+            else:
+                kind._auto_class = value
+        for holder in (model.config, extractor):
+            vars(holder).pop("auto_map", None)
+
+
+def _write_documents(
+    model: EcgDanPreTrainedModel, source: Path, folder: Path, name: str, dataset_id: str | None
+) -> None:
+    metrics = _without_local_paths(_read(source / "metrics.json", json.loads))
+    recipe = _without_local_paths(_read(source / "recipe.yaml", yaml.safe_load))
+    build_card(model, metrics, recipe, name).save(folder / "README.md")
+    (folder / "LICENSE").write_text(license_text(), encoding="utf-8")
+    if metrics is not None:
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    if recipe is not None:
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    if dataset_id and metrics is not None:
+        (folder / ".eval_results").mkdir()
+        content = yaml.safe_dump(eval_results(model, metrics, dataset_id), sort_keys=False)
+        (folder / ".eval_results" / "ecgdan.yaml").write_text(content, encoding="utf-8")
+
+
+def license_text() -> str:
+    """The licence of code and weights, in full where the installation carries it."""
+    installed = metadata.distribution("ecgdan-hf")
+    beside = Path(__file__).resolve().parents[2] / "LICENSE"
+    text = installed.read_text("licenses/LICENSE") or (
+        beside.read_text(encoding="utf-8") if beside.is_file() else None
+    )
+    return text or (
+        "Licensed under the Apache License, Version 2.0; you may obtain a copy of the License at\n"
+        'http://www.apache.org/licenses/LICENSE-2.0. Distributed on an "AS IS" BASIS, WITHOUT WARRANTIES OR\n'
+        "CONDITIONS OF ANY KIND, either express or implied.\n"
+    )
+
+
+def _read(path: Path, parse: Any) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}")
+    return content
+
+
+def _without_local_paths(content: dict[str, Any] | None) -> dict[str, Any] | None:
+    if content is None:
+        return None
+    local = {key: Path(value).name for key, value in content.items() if key in LOCAL_PATHS and isinstance(value, str)}
+    return content | local
+
+
+def _put_in_place(staging: Path, out: Path) -> None:
+    """Renames, so that `out` is the old bundle or the new one and never a mixture."""
+    if not out.exists():
+        staging.rename(out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+    out.rename(aside / out.name)
+    try:
+        staging.rename(out)
+    except OSError:
+        (aside / out.name).rename(out)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

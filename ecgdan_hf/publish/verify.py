@@ -1,0 +1,178 @@
+"""Proof that a bundle works: a process without the package loads it and must compute the same numbers."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanSurvivalConfig
+from ecgdan_hf.model.modeling_ecgdan import (
+    EcgDanForPreTraining,
+    EcgDanForSequenceClassification,
+    EcgDanForSurvival,
+    EcgDanModel,
+    EcgDanPreTrainedModel,
+)
+from ecgdan_hf.publish.hub_code import check_hub_code, code_revision
+
+Arrays = dict[str, np.ndarray]
+
+TOLERANCE = 1e-6
+TIMEOUT_SECONDS = 600
+REVISION_KEY = "ecgdan_code_revision"
+
+AUTO_CLASSES: dict[type[EcgDanPreTrainedModel], str] = {
+    EcgDanModel: "AutoModel",
+    EcgDanForPreTraining: "AutoModelForPreTraining",
+    EcgDanForSequenceClassification: "AutoModelForSequenceClassification",
+    EcgDanForSurvival: "AutoModel",
+}
+"""The Auto class that loads each model of the package."""
+
+
+def is_bundle(folder: str | Path) -> bool:
+    """Whether the folder was written by `ecgdan bundle`."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and REVISION_KEY in config and "auto_map" in config
+
+
+def verify_bundle(folder: str | Path) -> float:
+    """Loads a bundle in a process without the package and compares every output with the package's own.
+
+    Args:
+        folder: written by [`bundle`].
+
+    Returns:
+        The largest difference over all outputs, relative to the largest value of an output where that is above 1.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no bundle, code that would not survive on the Hub or was changed after bundling, a clean process
+            that fails, or outputs that differ by more than 1e-6.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    if not is_bundle(folder):
+        raise ValueError(f"{folder}: expected a bundle, found none; make one with: ecgdan bundle CHECKPOINT {folder}")
+    config, preprocessor = _read_json(folder / "config.json"), _read_json(folder / "preprocessor_config.json")
+    code = sorted(folder.glob("*.py"))
+    classes = {**config["auto_map"], **preprocessor.get("auto_map", {})}.values()
+    check_hub_code(code, {name.split(".")[0] for name in classes})
+    if code_revision(code) != config[REVISION_KEY]:
+        raise ValueError(
+            f"{folder}: the code is not the bundled one ({REVISION_KEY} {config[REVISION_KEY]}, found "
+            f"{code_revision(code)}); bundle the checkpoint again"
+        )
+    model, extractor = load_checkpoint(folder)
+    inputs = probe_inputs(model)
+    expected = _package_outputs(model, extractor, inputs)
+    found = clean_process_outputs(str(folder.resolve()), AUTO_CLASSES[type(model)], inputs)
+    return _largest_difference(expected, found, folder)
+
+
+def probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
+    """A fixed recording, 10 s of twelve leads at 500 Hz in millivolt, and covariates where the model takes them."""
+    time = np.arange(5000) / 500
+    gains = np.linspace(-0.6, 1.4, len(STANDARD_LEADS))[:, None]
+    inputs = {"sampling_rate": np.array(500.0), "lead_names": np.array(STANDARD_LEADS)}
+    waves = [(-0.16, 0.025, 0.12), (-0.03, 0.008, -0.15), (0.0, 0.012, 1.0), (0.03, 0.01, -0.25), (0.25, 0.05, 0.3)]
+    beat = sum(
+        height * np.exp(-0.5 * ((time - start - delay) / width) ** 2)
+        for start in np.arange(0.5, 10, 0.85)
+        for delay, width, height in waves
+    )
+    wander = 0.05 * np.sin(2 * np.pi * 0.3 * time + np.arange(len(STANDARD_LEADS))[:, None])
+    inputs["signal"] = (gains * beat + wander).astype(np.float32)
+    if isinstance(model.config, EcgDanSurvivalConfig) and model.config.covariate_names:
+        means, stds = np.array(model.config.covariate_means), np.array(model.config.covariate_stds)
+        inputs["covariates"] = (means + 0.5 * stds)[None].astype(np.float32)
+    return inputs
+
+
+def clean_process_outputs(
+    source: str, auto_class: str, inputs: Arrays, environment: Mapping[str, str] | None = None
+) -> Arrays:
+    """Outputs of a checkpoint loaded by `trust_remote_code` where `import ecgdan_hf` fails.
+
+    Args:
+        source: folder, or `USER/NAME` on the Hub that `environment` points to.
+        auto_class: name of the Auto class that loads it.
+        inputs: of [`probe_inputs`].
+        environment: variables beside the current ones; a folder needs no network, so the default is offline.
+
+    Raises:
+        ValueError: the process failed; the reason is its last line.
+    """
+    script = Path(__file__).with_name("clean_process.py")
+    with tempfile.TemporaryDirectory() as work:
+        np.savez(Path(work, "inputs.npz"), **inputs)
+        variables = {
+            **os.environ,
+            "HF_MODULES_CACHE": str(Path(work, "modules")),  # nothing that an earlier load left behind
+            "TRANSFORMERS_VERBOSITY": "error",
+            **(environment if environment is not None else {"HF_HUB_OFFLINE": "1"}),
+        }
+        command = [sys.executable, "-I", str(script), source, auto_class, f"{work}/inputs.npz", f"{work}/outputs.npz"]
+        done = subprocess.run(
+            command, env=variables, cwd=work, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+        if done.returncode:
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            raise ValueError(f"{source}: does not load without the package: {lines[-1].strip()}")
+        with np.load(Path(work, "outputs.npz"), allow_pickle=False) as outputs:
+            return dict(outputs)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: the bundle lacks this file; bundle the checkpoint again") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON: {error}") from error
+    return dict(content)
+
+
+@torch.inference_mode()
+def _package_outputs(model: EcgDanPreTrainedModel, extractor: Any, inputs: Arrays) -> Arrays:
+    features = extractor(
+        inputs["signal"],
+        sampling_rate=float(inputs["sampling_rate"]),
+        unit="mV",
+        lead_names=inputs["lead_names"].tolist(),
+        return_tensors="pt",
+    )
+    given = {name: features[name] for name in ("input_values", "lead_mask")}
+    if "covariates" in inputs:
+        given["covariates"] = torch.from_numpy(inputs["covariates"])
+    found = {name: value for name, value in model(**given).items() if isinstance(value, torch.Tensor)}
+    if isinstance(model, EcgDanForSurvival) and model.config.num_baseline_times:
+        found["survival"] = model.predict_survival(**given)
+    return {name: value.numpy() for name, value in {**given, **found}.items()}
+
+
+def _largest_difference(expected: Arrays, found: Arrays, folder: Path) -> float:
+    largest = 0.0
+    for name, value in expected.items():
+        if name not in found or found[name].shape != value.shape:
+            raise ValueError(f"{folder}: without the package {name} is missing or has another shape")
+        if not np.array_equal(np.isnan(found[name]), np.isnan(value)):
+            raise ValueError(f"{folder}: without the package {name} has other gaps")
+        scale = max(1.0, float(np.nanmax(np.abs(value), initial=0.0)))
+        difference = float(np.nanmax(np.abs(found[name].astype(np.float64) - value), initial=0.0))
+        largest = max(largest, difference / scale)
+        if difference > TOLERANCE * scale:
+            raise ValueError(f"{folder}: without the package {name} differs by {difference:.2g}, expected the same")
+    return largest

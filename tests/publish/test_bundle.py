@@ -1,0 +1,150 @@
+"""Bundles: what is in them, that they load without the package, and what is refused."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import AutoFeatureExtractor, AutoModel
+
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
+from ecgdan_hf.publish.bundle import bundle
+from ecgdan_hf.publish.hub_code import code_revision
+from ecgdan_hf.publish.verify import is_bundle, probe_inputs, verify_bundle
+
+
+def config_of(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_code_that_computes_something_else_fails_the_proof(survival_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(survival_bundle, folder)
+    code = folder / "modeling_ecgdan.py"
+    text = code.read_text()
+    changed = text.replace(
+        "self.hidden_norm(F.relu(hidden))).squeeze(-1)", "self.hidden_norm(F.relu(hidden))).squeeze(-1) + 1e-3"
+    )
+    assert changed != text
+    code.write_text(changed)
+    with pytest.raises(ValueError, match="the code is not the bundled one"):
+        verify_bundle(folder)
+    config = config_of(folder) | {"ecgdan_code_revision": code_revision(folder.glob("*.py"))}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"without the package log_hazard differs by 0\.001"):
+        verify_bundle(folder)
+
+
+def test_a_classifier_bundle_lists_every_head_of_its_configuration(classification_bundle: Path) -> None:
+    # the clean process of bundle() has loaded each of them
+    assert config_of(classification_bundle)["auto_map"] == {
+        "AutoConfig": "configuration_ecgdan.EcgDanConfig",
+        "AutoModel": "modeling_ecgdan.EcgDanModel",
+        "AutoModelForPreTraining": "modeling_ecgdan.EcgDanForPreTraining",
+        "AutoModelForSequenceClassification": "modeling_ecgdan.EcgDanForSequenceClassification",
+    }
+
+
+def test_a_survival_bundle_maps_auto_model_to_the_survival_head(survival_bundle: Path) -> None:
+    assert config_of(survival_bundle)["auto_map"] == {
+        "AutoConfig": "configuration_ecgdan.EcgDanSurvivalConfig",
+        "AutoModel": "modeling_ecgdan.EcgDanForSurvival",
+    }
+    preprocessor = json.loads((survival_bundle / "preprocessor_config.json").read_text())
+    assert preprocessor["auto_map"] == {"AutoFeatureExtractor": "feature_extraction_ecgdan.EcgDanFeatureExtractor"}
+
+
+def test_a_bundle_says_which_version_and_code_it_carries(survival_bundle: Path) -> None:
+    config = config_of(survival_bundle)
+    assert config["ecgdan_version"] == "0.1.0"
+    assert config["ecgdan_code_revision"] == code_revision(survival_bundle.glob("*.py"))
+    assert {"README.md", "LICENSE", "model.safetensors", "metrics.json", "recipe.yaml"} <= {
+        path.name for path in survival_bundle.iterdir()
+    }
+    assert "Apache License" in (survival_bundle / "LICENSE").read_text()
+    assert "simulated" in (survival_bundle / ".eval_results" / "ecgdan.yaml").read_text()
+    assert "simulated outcome" in ModelCard.load(survival_bundle / "README.md").text
+
+
+def test_no_path_of_the_training_machine_is_published(survival_bundle: Path) -> None:
+    for path in filter(Path.is_file, survival_bundle.rglob("*")):
+        assert b"/home/someone" not in path.read_bytes(), path.name
+    assert "data_dir: ptb-xl" in (survival_bundle / "recipe.yaml").read_text()
+
+
+def test_the_files_of_a_bundle_can_be_read_by_others(survival_bundle: Path) -> None:
+    assert survival_bundle.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in survival_bundle.iterdir() if path.is_file()} == {0o644}
+
+
+def test_with_the_package_a_bundle_loads_as_the_local_class(survival_bundle: Path) -> None:
+    model = AutoModel.from_pretrained(survival_bundle)
+    assert type(model) is EcgDanForSurvival
+
+
+def test_ordinary_saving_copies_no_code_after_a_bundle_was_made_and_loaded(
+    survival_bundle: Path, survival_checkpoint: Path, tmp_path: Path
+) -> None:
+    for number, source in enumerate((survival_bundle, survival_checkpoint)):
+        model, extractor = load_checkpoint(source)
+        folder = tmp_path / str(number)
+        model.save_pretrained(folder)
+        extractor.save_pretrained(folder)
+        assert not list(folder.glob("*.py"))
+        assert not {"auto_map", "ecgdan_code_revision"} & set(config_of(folder))
+        assert "auto_map" not in json.loads((folder / "preprocessor_config.json").read_text())
+
+
+def test_the_snippet_of_the_card_runs(survival_bundle: Path) -> None:
+    text = (survival_bundle / "README.md").read_text()
+    snippet = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace("USER/NAME", str(survival_bundle))
+    signal = probe_inputs(load_checkpoint(survival_bundle)[0])["signal"][[0, 1, 6, 7]]
+    names = {"signal": signal}
+    exec(snippet, names)
+    assert names["log_hazard"].shape == (1,)
+    assert AutoFeatureExtractor.__name__ in snippet
+
+
+def test_an_older_bundle_is_replaced_as_a_whole(survival_bundle: Path) -> None:
+    assert not (survival_bundle / "leftover.txt").exists()
+    assert [path.name for path in survival_bundle.parent.iterdir()] == [survival_bundle.name]
+
+
+def test_a_bundle_that_fails_leaves_the_older_one_and_nothing_half_written(
+    survival_checkpoint: Path, tmp_path: Path
+) -> None:
+    out, broken = tmp_path / "out", tmp_path / "broken"
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps({"auto_map": {}, "ecgdan_code_revision": "0"}))
+    assert is_bundle(out)
+    shutil.copytree(survival_checkpoint, broken)
+    (broken / "metrics.json").write_text("{not json")
+    with pytest.raises(ValueError, match=r"metrics\.json: not readable"):
+        bundle(broken, out)
+    assert [path.name for path in out.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "out"]
+
+
+def test_what_is_no_checkpoint_or_no_place_for_a_bundle_is_refused(survival_checkpoint: Path, tmp_path: Path) -> None:
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "thesis.tex").write_text("do not lose this")
+    for out, message in (
+        (occupied, "expected an empty folder or a previous bundle"),
+        (survival_checkpoint, "expected a folder outside the checkpoint"),
+        (survival_checkpoint / "bundle", "expected a folder outside the checkpoint"),
+        (occupied / "thesis.tex", "expected a folder, found a file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bundle(survival_checkpoint, out)
+    with pytest.raises(FileNotFoundError, match="no such checkpoint folder"):
+        bundle(tmp_path / "absent", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"expected a checkpoint folder with config\.json"):
+        bundle(occupied, tmp_path / "out")
+    with pytest.raises(ValueError, match="expected a bundle, found none"):
+        verify_bundle(survival_checkpoint)
+    assert (occupied / "thesis.tex").read_text() == "do not lose this"
+    assert [path.name for path in tmp_path.iterdir()] == ["occupied"]

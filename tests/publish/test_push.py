@@ -1,0 +1,88 @@
+"""Push to and pull from a local server that speaks the Hub's protocol, with the unmodified client."""
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hub_server import TOKEN, HubServer, Repository
+
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.publish.push import check_push, push
+from ecgdan_hf.publish.verify import clean_process_outputs, probe_inputs
+
+PUSH = "import sys; from ecgdan_hf.publish.push import push; print(push(sys.argv[1], sys.argv[2], private=True))"
+
+
+def run_push(folder: Path, repository: str, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """The client reads its environment when it is imported, hence a process of its own."""
+    command = [sys.executable, "-c", PUSH, str(folder), repository]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+def test_a_pushed_bundle_loads_by_name_without_the_package_and_computes_the_same(
+    survival_bundle: Path, survival_checkpoint: Path, tmp_path: Path
+) -> None:
+    model, extractor = load_checkpoint(survival_checkpoint)
+    inputs = probe_inputs(model)
+    with HubServer() as hub:
+        environment = {**hub.environment, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+        hub.repositories["user/risk"] = Repository(private=True)
+        hub.repositories["user/risk"].commit({".gitattributes": b"", "old_ecgdan.py": b"x = 1", "notes.txt": b"kept"})
+        done = run_push(survival_bundle, "user/risk", environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == f"{hub.address}/user/risk"
+        files = hub.repositories["user/risk"].commits[-1][1]
+        found = clean_process_outputs("user/risk", "AutoModel", inputs, environment)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{hub.address}/user/risk/resolve/main/config.json")
+    bundled = {path.relative_to(survival_bundle).as_posix() for path in survival_bundle.rglob("*") if path.is_file()}
+    assert set(files) == bundled | {".gitattributes", "notes.txt"}
+    assert files["model.safetensors"] == (survival_bundle / "model.safetensors").read_bytes()
+    assert b'from_pretrained("user/risk", trust_remote_code=True)' in files["README.md"]
+    assert "USER/NAME" in (survival_bundle / "README.md").read_text()
+
+    assert str(found["model_module"]).startswith("transformers_modules.user.risk.")
+    assert str(found["model_class"]) == "EcgDanForSurvival"
+    recording = {"sampling_rate": 500, "unit": "mV", "lead_names": inputs["lead_names"].tolist()}
+    features = extractor(inputs["signal"], **recording, return_tensors="pt")
+    assert np.array_equal(found["input_values"], features["input_values"].numpy())
+    with torch.inference_mode():
+        given = {**features, "covariates": torch.from_numpy(inputs["covariates"])}
+        log_hazard, survival = model(**given).log_hazard, model.predict_survival(**given)
+    assert found["log_hazard"] == pytest.approx(log_hazard.numpy(), abs=1e-6)
+    assert found["survival"] == pytest.approx(survival.numpy(), abs=1e-6)
+    assert np.isfinite(found["survival"]).all()
+
+
+def test_without_a_token_nothing_is_tried(
+    survival_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "absent"))
+    with pytest.raises(ValueError, match="token: expected a Hub token, found none; run 'hf auth login'") as caught:
+        push(survival_checkpoint, "user/risk")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("repository", ["beats", "user/beats/again", "user/be ats", "/beats", ""])
+def test_a_name_that_cannot_be_one_is_refused(repository: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(ValueError, match="repository: expected USER/NAME, got"):
+        check_push(repository)
+
+
+def test_only_a_bundle_is_pushed(
+    classification_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(ValueError, match="expected a bundle, found none; make one with: ecgdan bundle"):
+        push(classification_checkpoint, "user/beats")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        push(tmp_path / "absent", "user/beats")
