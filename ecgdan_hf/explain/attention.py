@@ -1,0 +1,171 @@
+"""Attention maps of the dual attention network, as arrays that can be drawn on an ECG.
+
+A time token is no instant: it sees every sample of its receptive field, 381 samples in the paper's trunk. Its
+attention is therefore spread over that field in proportion to the number of paths through the convolutions that join
+sample and token, and no map here is sharper than that. The normalisation over the whole record is left out of this.
+
+Source: arXiv 2403.10581. Pure functions on numpy arrays; nothing here needs the model but its configuration.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+KERNEL = 5  # of every convolution in stem and trunk
+STEM_CONVOLUTIONS = 2
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What one time token sees.
+
+    Attributes:
+        paths: (width,), share of the paths through the convolutions that start at each sample; sums to 1, symmetric.
+        stride: samples from one token's centre to the next; the first is centred on sample 0 of `input_values`.
+        sampling_rate: Hz.
+    """
+
+    paths: FloatArray
+    stride: int
+    sampling_rate: float
+
+    @property
+    def width(self) -> int:
+        """Samples from the first to the last that can change a token."""
+        return len(self.paths)
+
+    @property
+    def milliseconds(self) -> float:
+        """`width` in milliseconds."""
+        return 1000.0 * self.width / self.sampling_rate
+
+    @property
+    def half_milliseconds(self) -> float:
+        """Width of the middle that holds half of the paths, milliseconds."""
+        outside = np.minimum(np.cumsum(self.paths), np.cumsum(self.paths[::-1])[::-1])
+        return 1000.0 * float(np.sum(outside > 0.25)) / self.sampling_rate
+
+
+def receptive_field(config: EcgDanConfig) -> ReceptiveField:
+    """The receptive field of a time token before attention, from the network's kernels and strides.
+
+    >>> receptive_field(EcgDanConfig()).width
+    381
+    """
+    paths, step = np.ones(1), 1
+    for _ in range(STEM_CONVOLUTIONS):
+        paths = np.convolve(paths, _dilated(step))
+    for _ in config.trunk_channels:
+        paths = np.convolve(paths, _dilated(step))  # the strided convolution of the block
+        step *= 2
+        paths = np.convolve(paths, _dilated(step))
+    return ReceptiveField(paths / paths.sum(), step, float(config.sampling_rate or 0))
+
+
+def _dilated(step: int) -> FloatArray:
+    kernel = np.zeros((KERNEL - 1) * step + 1)
+    kernel[::step] = 1.0
+    return kernel
+
+
+def token_attention(time_attention: npt.ArrayLike) -> FloatArray:
+    """How much each token is read on average: (..., tokens, tokens) -> (..., tokens), mean over queries, sums to 1.
+
+    Args:
+        time_attention: rows are queries and sum to 1, as in `EcgDanModelOutput.time_attention`.
+    """
+    return np.asarray(time_attention, dtype=np.float64).mean(axis=-2)
+
+
+def sample_attention(tokens: npt.ArrayLike, config: EcgDanConfig) -> FloatArray:
+    """Attention of each signal sample, as a multiple of even attention: (..., tokens) -> (..., signal samples).
+
+    w(t) = sum_k a_k p_k(t) / sum_k p_k(t) / T' with a_k the attention of token k and p_k(t) its share of paths to t: 1
+    where a sample is attended to as much as if all tokens were read alike, 2 where twice as much.
+
+    Args:
+        tokens: attention of each token, sums to 1; see `token_attention`.
+        config: of the model that made it; the zero padding of `input_values` is left out of the result.
+    """
+    weights = np.asarray(tokens, dtype=np.float64)
+    share = _paths_to_samples(config)
+    spread = weights @ share / share.sum(axis=0) * config.num_tokens
+    pad = config.pad_samples or 0
+    return spread[..., pad : spread.shape[-1] - pad]
+
+
+def _paths_to_samples(config: EcgDanConfig) -> FloatArray:
+    """(tokens, num_samples): each token's share of paths to each sample of `input_values`."""
+    field = receptive_field(config)
+    reach, samples = field.width // 2, config.num_samples or 0
+    shares = np.zeros((config.num_tokens, samples + 2 * reach + field.stride))
+    for token in range(config.num_tokens):
+        shares[token, token * field.stride : token * field.stride + field.width] = field.paths
+    return shares[:, reach : reach + samples]
+
+
+def present_lead_map(lead_attention: npt.ArrayLike, lead_mask: npt.ArrayLike) -> FloatArray:
+    """Lead maps with NaN in the rows and columns of absent leads.
+
+    Args:
+        lead_attention: (..., leads, leads), rows sum to 1.
+        lead_mask: (..., leads), True where the lead was there.
+    """
+    mask = np.asarray(lead_mask, dtype=bool)
+    both = mask[..., :, None] & mask[..., None, :]
+    return np.where(both, np.asarray(lead_attention, dtype=np.float64), np.nan)
+
+
+def lead_map_statistics(
+    lead_attention: npt.ArrayLike, lead_mask: npt.ArrayLike | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of lead maps over records, each cell over the records that have both leads.
+
+    Args:
+        lead_attention: (records, leads, leads).
+        lead_mask: (records, leads); None means all leads were there.
+
+    Returns:
+        Mean and SD (n - 1 in the denominator), (leads, leads); NaN where no record, or only one, has both leads.
+
+    Raises:
+        ValueError: not one map per record.
+    """
+    maps = np.asarray(lead_attention, dtype=np.float64)
+    if maps.ndim != 3 or maps.shape[1] != maps.shape[2]:
+        raise ValueError(f"lead_attention: expected (records, leads, leads), got shape {maps.shape}")
+    if lead_mask is not None:
+        maps = present_lead_map(maps, lead_mask)
+    count = np.isfinite(maps).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(maps, axis=0) / count
+        deviation = np.sqrt(np.nansum((maps - mean) ** 2, axis=0) / (count - 1))
+    return np.where(count > 0, mean, np.nan), np.where(count > 1, deviation, np.nan)
+
+
+def lead_map_difference(
+    lead_attention: npt.ArrayLike, group: npt.ArrayLike, lead_mask: npt.ArrayLike | None = None
+) -> FloatArray:
+    """Mean lead map of one group minus that of the others, (leads, leads): high risk against low risk, say.
+
+    Args:
+        lead_attention: (records, leads, leads).
+        group: (records,), True for the first group.
+        lead_mask: (records, leads).
+
+    Raises:
+        ValueError: an empty group.
+    """
+    maps, chosen = np.asarray(lead_attention, dtype=np.float64), np.asarray(group, dtype=bool)
+    if chosen.shape != maps.shape[:1]:
+        raise ValueError(f"group: expected one value for each of {len(maps)} records, got shape {chosen.shape}")
+    if chosen.all() or not chosen.any():
+        raise ValueError(f"group: expected two groups, got {chosen.sum()} of {len(chosen)} records in the first")
+    mask = np.ones(maps.shape[:2], dtype=bool) if lead_mask is None else np.asarray(lead_mask, dtype=bool)
+    return lead_map_statistics(maps[chosen], mask[chosen])[0] - lead_map_statistics(maps[~chosen], mask[~chosen])[0]

@@ -1,0 +1,244 @@
+"""One page that explains one prediction: the ECG with temporal attention, the map of leads, the risk or the labels.
+
+Figures are matplotlib objects without global state: no `pyplot`, nothing to close, safe in threads and servers.
+"""
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.evaluation.prediction import covariate_matrix
+from ecgdan_hf.explain.attention import present_lead_map, receptive_field, sample_attention, token_attention
+from ecgdan_hf.explain.panels import ORANGE, draw_labels, draw_lead_map, draw_risk
+from ecgdan_hf.explain.paper import SPEED_MM_S, draw_ecg
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
+
+FloatArray = npt.NDArray[np.float64]
+
+A4_LANDSCAPE_MM = (297.0, 210.0)
+MM_PER_INCH = 25.4
+# left, bottom, width, height in millimetres of the page
+BEAT_PLACES = {
+    "ecg": (10, 46, 182, 140),
+    "bar": (10, 37, 75, 2.5),
+    "leads": (209, 116, 66, 66),
+    "result": (211, 42, 74, 50),
+    "labels": (220, 42, 65, 50),
+    "notes": (10, 8, 277, 17),
+}
+RHYTHM_PLACES = {
+    "ecg": (10, 54, 277, 133),
+    "bar": (196, 46, 70, 2.5),
+    "leads": (18, 10, 36, 36),
+    "result": (98, 13, 76, 32),
+    "labels": (98, 11, 76, 34),
+    "notes": (190, 4, 97, 34),
+}
+GREY = "#666666"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one forward pass says about one ECG.
+
+    Attributes:
+        signal_mv: (leads, samples), mV, filtered, as the network saw it before scaling.
+        lead_mask: (leads,).
+        flags: quality flags of the record and of the feature extractor.
+        lead_map: (leads, leads), NaN where a lead is absent; None without lead attention.
+        attention: (leads, samples), multiple of even attention; None without time attention.
+        output: output of the model, batch of one.
+    """
+
+    signal_mv: FloatArray
+    lead_mask: npt.NDArray[np.bool_]
+    flags: tuple[str, ...]
+    lead_map: FloatArray | None
+    attention: FloatArray | None
+    output: Any
+
+
+@torch.inference_mode()
+def explain(
+    record: EcgRecord,
+    model: EcgDanPreTrainedModel,
+    feature_extractor: EcgDanFeatureExtractor,
+    covariates: npt.ArrayLike | None = None,
+) -> Explanation:
+    """Runs the model on one record and keeps what it attended to.
+
+    Args:
+        record: any leads, any rate.
+        model: any model of this package; it is run in evaluation mode and left as it was.
+        feature_extractor: the one saved beside the model.
+        covariates: (len(covariate_names),) for a survival model that takes them, in their own units; by default age
+            and sex of the record, and the training mean for what is unknown.
+
+    Raises:
+        ValueError: a record that the feature extractor refuses, or covariates of another length.
+    """
+    inputs: dict[str, Any] = dict(feature_extractor(**record.as_inputs(), return_tensors="pt"))
+    signal_mv, lead_mask, flags = feature_extractor.condition(**record.as_inputs())
+    names = list(getattr(model.config, "covariate_names", []))
+    if names:
+        inputs["covariates"] = _covariates(record, names, covariates)
+    training = model.training
+    model.train(False)
+    try:
+        inputs = {name: value.to(model.device) for name, value in inputs.items()}
+        output = model(**inputs, output_attentions=True)
+    finally:
+        model.train(training)
+    lead_map = time_map = None
+    if output.lead_attention is not None:
+        lead_map = present_lead_map(output.lead_attention[0].float().cpu().numpy(), lead_mask)
+    if output.time_attention is not None:
+        tokens = token_attention(output.time_attention[0].float().cpu().numpy())
+        time_map = sample_attention(tokens, model.config)
+    flags = tuple(dict.fromkeys((*record.flags, *flags)))
+    return Explanation(signal_mv.astype(np.float64), lead_mask, flags, lead_map, time_map, output)
+
+
+def _covariates(record: EcgRecord, names: list[str], given: npt.ArrayLike | None) -> torch.Tensor:
+    if given is not None:
+        values = np.asarray(given, dtype=np.float32).reshape(1, -1)
+        if values.shape[1] != len(names):
+            raise ValueError(f"covariates: expected {len(names)} values for {', '.join(names)}, got {values.shape[1]}")
+        return torch.from_numpy(values)
+    known = pd.DataFrame([{name: getattr(record, name, None) for name in names}])
+    return torch.from_numpy(covariate_matrix(known.where(known.notna(), np.nan), names))
+
+
+def explain_page(
+    record: EcgRecord,
+    model: EcgDanPreTrainedModel,
+    feature_extractor: EcgDanFeatureExtractor,
+    covariates: npt.ArrayLike | None = None,
+    checkpoint: str | None = None,
+) -> Figure:
+    """The page, A4 landscape: ECG on ECG paper, map of leads, and the risk curve or the labels' probabilities.
+
+    Args:
+        record, model, feature_extractor, covariates: see [`explain`].
+        checkpoint: name to print; by default where the model was loaded from.
+
+    Returns:
+        A matplotlib figure; `figure.savefig("figure.png", dpi=150)`.
+
+    Raises:
+        ValueError: as [`explain`].
+    """
+    found = explain(record, model, feature_extractor, covariates)
+    figure = Figure(figsize=(A4_LANDSCAPE_MM[0] / MM_PER_INCH, A4_LANDSCAPE_MM[1] / MM_PER_INCH), facecolor="white")
+    FigureCanvasAgg(figure)
+    places = BEAT_PLACES if feature_extractor.input_kind == "median_beat" else RHYTHM_PLACES
+    gain = _draw_paper(figure, places, model.config, found)
+    slots = model.config.lead_layout == "reference"
+    names = [f"slot {index + 1}" if slots else lead for index, lead in enumerate(model.config.lead_names)]
+    draw_lead_map(_axes(figure, places["leads"]), found.lead_map, names, found.lead_mask)
+    if isinstance(model, EcgDanForSurvival):
+        draw_risk(_axes(figure, places["result"]), model, found.output.log_hazard)
+    elif isinstance(model, EcgDanForSequenceClassification):
+        draw_labels(_axes(figure, places["labels"]), model.config, found.output.logits)
+    _draw_header(figure, record, model, found, checkpoint)
+    _draw_notes(figure, places["notes"], feature_extractor, found, gain, slots)
+    return figure
+
+
+def _axes(figure: Figure, place: tuple[float, float, float, float]) -> Axes:
+    width, height = A4_LANDSCAPE_MM
+    left, bottom, wide, high = place
+    return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+
+
+def _draw_paper(figure: Figure, places: dict[str, Any], config: EcgDanConfig, found: Explanation) -> float:
+    paper = _axes(figure, places["ecg"])
+    paper.set_anchor("NW")
+    names, rate = list(config.lead_names), float(config.sampling_rate or 0)
+    field = receptive_field(config)
+    label = (
+        f"receptive field of one time token: {field.width} samples = {field.milliseconds:.0f} ms "
+        f"(half of its paths in the middle {field.half_milliseconds:.0f} ms)"
+    )
+    scale_bar = (field.milliseconds, label) if found.attention is not None else None
+    gain, traces = draw_ecg(paper, found.signal_mv, names, found.lead_mask, rate, found.attention, scale_bar)
+    if traces is None:
+        return gain
+    bar = figure.colorbar(traces, cax=_axes(figure, places["bar"]), orientation="horizontal")
+    bar.set_label("temporal attention (1 = even; one scale for all leads)", fontsize=7, labelpad=1)
+    bar.ax.tick_params(labelsize=6.5, length=2, pad=1)
+    bar.outline.set_linewidth(0.4)
+    return gain
+
+
+def _draw_header(
+    figure: Figure, record: EcgRecord, model: EcgDanPreTrainedModel, found: Explanation, checkpoint: str | None
+) -> None:
+    name = record.record_id or PurePath(record.source).name or "unnamed"
+    where = checkpoint or str(model.config._name_or_path) or "not saved"
+    person = [f"{record.age:.0f} years" if record.age is not None else "", record.sex or ""]
+    leads = f"{int(found.lead_mask.sum())} of {len(found.lead_mask)} leads"
+    figure.text(10 / 297, 0.957, f"ECG {name}", fontsize=13, weight="bold")
+    subject = ", ".join(word for word in (*person, leads) if word)
+    model_line = f"{subject}   |   {type(model).__name__}: {textwrap.shorten(where, 70, placeholder='…')}"
+    log_hazard = getattr(found.output, "log_hazard", None)
+    if log_hazard is not None:
+        model_line += f"   |   log hazard {float(log_hazard[0]):+.2f}"
+    figure.text(10 / 297, 0.932, model_line, fontsize=8)
+    flags = "quality flags: " + ("; ".join(found.flags) if found.flags else "none")
+    figure.text(10 / 297, 0.910, textwrap.shorten(flags, 200, placeholder=" …"), fontsize=7, color=GREY)
+    warnings = ["Research use only"]
+    if getattr(model.config, "simulated_outcome", False):
+        warnings.append("simulated outcomes")
+    box = {"boxstyle": "round,pad=0.35", "facecolor": "#fff3e6", "edgecolor": ORANGE, "linewidth": 0.8}
+    figure.text(
+        287 / 297, 0.962, "  ·  ".join(warnings), fontsize=9, weight="bold", color="#8c3a00", ha="right", bbox=box
+    )
+
+
+def _draw_notes(
+    figure: Figure,
+    place: tuple[float, ...],
+    fe: EcgDanFeatureExtractor,
+    found: Explanation,
+    gain: float,
+    slots: bool,
+) -> None:
+    """What the page shows and how far to trust it, small but readable."""
+    wide = fe.input_kind == "median_beat"
+    kind = f"Median beat, {1000 * found.signal_mv.shape[1] / fe.sampling_rate:.0f} ms" if wide else "Rhythm strip"
+    stages = {"highpass_hz": "high-pass", "lowpass_hz": "low-pass", "powerline_hz": "notch"}
+    filters = [f"{fe.filter[key]:g} Hz {name}" for key, name in stages.items() if fe.filter.get(key)]
+    colour = (
+        "Colour and width: mean attention that each time token receives, spread over its receptive field; nothing is "
+        "located more sharply than that."
+    )
+    notes = [
+        f"{kind}, filtered ({', '.join(filters) or 'no filter'}), {SPEED_MM_S:g} mm/s and {gain:g} mm/mV: "
+        f"a small square is 40 ms by {1 / gain:g} mV; enlarged or reduced with the page.",
+        colour if found.attention is not None else "This network has no time attention: traces are black.",
+        "Lead map: each row sums to 1; white line on its scale: even attention. Attention shows where the network "
+        "looked, not why, and proves no cause.",
+    ]
+    if slots:
+        notes.append(
+            "Reference layout: the network mixes leads before attention, so maps and colours tell no leads apart."
+        )
+    if not wide:
+        notes = [textwrap.fill(note, 72) for note in notes]
+    left, bottom, _, height = place
+    figure.text(
+        left / 297, (bottom + height) / 210, "\n".join(notes), fontsize=6.8, va="top", color=GREY, linespacing=1.35
+    )

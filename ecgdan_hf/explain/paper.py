@@ -1,0 +1,159 @@
+"""Twelve leads on ECG paper: 25 mm/s, 10 mm/mV, every trace coloured by a weight per sample.
+
+The axes count millimetres of paper, so that a small square is 40 ms by 0.1 mV at the standard gain whatever the size
+of the figure. Convention: Kligfield et al., Circulation 115:1306 (2007).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+FloatArray = npt.NDArray[np.float64]
+
+SPEED_MM_S = 25.0
+GAINS_MM_MV = (10.0, 5.0, 2.5)  # full, half, quarter: the first at which the leads fit their rows
+SCALE_BAR_MM = 5.0  # strip under the leads for the bar that shows the receptive field
+PULSE_MM = 7.0  # room in front of a row for the 1 mV calibration pulse
+NAME_MM = 8.0  # room in front of that for the lead's name, where rows are too low to write it above the trace
+GAP_MM = 5.0  # between beats side by side
+PAPER = "#fffafa"
+MINOR, MAJOR = "#f9dede", "#f0b4b4"
+INK = "#1a1a1a"
+# Light to dark in one hue, so that it reads in grey and for every kind of colour vision, and against the red grid.
+ATTENTION_COLOURS = LinearSegmentedColormap.from_list("attention", ["#9cc5ea", "#3d82c4", "#0b3a7a", "#020a1c"])
+EVEN = 0.25  # the scale always covers 1 +- this much: nearly even attention must look nearly even
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where leads go: `columns` columns of `rows` rows, filled column by column, in millimetres of paper."""
+
+    columns: int
+    rows: int
+    panel_mm: float
+    row_mm: float
+    margin_mm: float
+
+    @property
+    def width_mm(self) -> float:
+        """Width of the paper, whole large squares."""
+        panels = self.columns * (self.panel_mm + GAP_MM) - GAP_MM
+        return 5.0 * float(np.ceil((self.margin_mm + panels + 1.0) / 5.0))
+
+    @property
+    def height_mm(self) -> float:
+        """Height of the paper, the strip under the leads included."""
+        return self.rows * self.row_mm + SCALE_BAR_MM
+
+    def origin(self, index: int) -> tuple[float, float]:
+        """Left end and zero line of a lead, mm from the lower left corner."""
+        column, row = divmod(index, self.rows)
+        return self.margin_mm + column * (self.panel_mm + GAP_MM), self.height_mm - (row + 0.5) * self.row_mm
+
+
+def layout_for(num_leads: int, seconds: float) -> Layout:
+    """A median beat gets columns of three leads, a rhythm strip one row for each lead."""
+    if seconds <= 2.0:
+        rows = min(3, num_leads)
+        return Layout(int(np.ceil(num_leads / rows)), rows, seconds * SPEED_MM_S, 35.0, PULSE_MM)
+    return Layout(1, num_leads, seconds * SPEED_MM_S, 120.0 / max(num_leads, 6), NAME_MM + PULSE_MM)
+
+
+def attention_scale(weights: FloatArray | None) -> Normalize:
+    """One colour scale for all leads, from the smallest to the largest weight and at least 0.75 to 1.25."""
+    if weights is None or not np.isfinite(weights).any():
+        return Normalize(1 - EVEN, 1 + EVEN)
+    return Normalize(min(float(np.nanmin(weights)), 1 - EVEN), max(float(np.nanmax(weights)), 1 + EVEN))
+
+
+def draw_ecg(
+    axes: Axes,
+    signal_mv: FloatArray,
+    lead_names: list[str],
+    lead_mask: npt.NDArray[np.bool_],
+    sampling_rate: float,
+    weights: FloatArray | None = None,
+    scale_bar: tuple[float, str] | None = None,
+) -> tuple[float, LineCollection | None]:
+    """Draws all leads and returns the gain in mm/mV and the coloured traces, for a colour bar.
+
+    Args:
+        axes: axes to draw into; their aspect is set equal.
+        signal_mv: (leads, samples), mV.
+        lead_names: names of the rows.
+        lead_mask: (leads,), True where the lead was there; other leads are named as absent.
+        sampling_rate: Hz.
+        weights: (leads, samples), attention as a multiple of even attention; None draws black traces.
+        scale_bar: duration in milliseconds and label of a bar at the foot of the paper.
+    """
+    signal_mv = signal_mv - np.median(
+        signal_mv, axis=1, keepdims=True
+    )  # the isoelectric line on the middle of the row
+    layout = layout_for(len(lead_names), signal_mv.shape[1] / sampling_rate)
+    gain = _gain(signal_mv[lead_mask], layout.row_mm)
+    _draw_grid(axes, layout)
+    scale = attention_scale(weights[lead_mask] if weights is not None else None)
+    traces = None
+    for index, name in enumerate(lead_names):
+        left, zero = layout.origin(index)
+        if layout.margin_mm > PULSE_MM:
+            axes.text(1.0, zero, name, fontsize=8, weight="bold", va="center", color=INK)
+        else:
+            axes.text(left, zero + 0.5 * layout.row_mm - 1.5, name, fontsize=8, weight="bold", va="top", color=INK)
+        if index < layout.rows:
+            _draw_pulse(axes, layout.margin_mm - PULSE_MM, zero, gain)
+        if not lead_mask[index]:
+            axes.text(left + layout.panel_mm / 2, zero, "not recorded", fontsize=6.5, color="#777777", ha="center")
+            continue
+        x = left + np.arange(signal_mv.shape[1]) / sampling_rate * SPEED_MM_S
+        y = zero + gain * signal_mv[index]
+        if weights is None:
+            axes.plot(x, y, color=INK, linewidth=0.8)
+        else:
+            traces = _draw_coloured(axes, x, y, weights[index], scale)
+    if scale_bar is not None:
+        _draw_scale_bar(axes, layout.margin_mm, *scale_bar)
+    return gain, traces
+
+
+def _gain(signal_mv: FloatArray, row_mm: float) -> float:
+    """The largest standard gain at which each lead keeps to its row and a third of the rows beside it."""
+    reach = float(np.abs(signal_mv).max(initial=0.1))
+    return next((gain for gain in GAINS_MM_MV if gain * reach <= 0.85 * row_mm), GAINS_MM_MV[-1])
+
+
+def _draw_coloured(axes: Axes, x: FloatArray, y: FloatArray, weights: FloatArray, scale: Normalize) -> LineCollection:
+    points = np.stack([x, y], axis=1)
+    segments = np.stack([points[:-1], points[1:]], axis=1)
+    traces = LineCollection(list(segments), cmap=ATTENTION_COLOURS, norm=scale, capstyle="round", zorder=3)
+    traces.set_array((weights[:-1] + weights[1:]) / 2)
+    traces.set_linewidth(0.7 + 1.4 * np.clip(scale(traces.get_array()), 0, 1))  # width says it too, for print in grey
+    axes.add_collection(traces, autolim=False)
+    return traces
+
+
+def _draw_pulse(axes: Axes, left: float, zero: float, gain: float) -> None:
+    """1 mV for 200 ms."""
+    x = left + np.array([0.6, 1.1, 1.1, 6.1, 6.1, 6.6])
+    axes.plot(x, zero + gain * np.array([0, 0, 1, 1, 0, 0]), color=INK, linewidth=0.8, zorder=3)
+
+
+def _draw_scale_bar(axes: Axes, left: float, milliseconds: float, label: str) -> None:
+    right = left + milliseconds / 1000.0 * SPEED_MM_S
+    axes.plot([left, right], [2.5, 2.5], color=INK, linewidth=1.0, marker="|", markersize=6, zorder=4)
+    axes.text(right + 1.5, 2.5, label, fontsize=6.5, va="center", color=INK, zorder=4)
+
+
+def _draw_grid(axes: Axes, layout: Layout) -> None:
+    width, height = layout.width_mm, layout.height_mm
+    for step, colour, line in ((1.0, MINOR, 0.3), (5.0, MAJOR, 0.5)):
+        vertical = [((x, 0), (x, height)) for x in np.arange(0, width + 1e-6, step)]
+        horizontal = [((0, y), (width, y)) for y in np.arange(0, height + 1e-6, step)]
+        axes.add_collection(LineCollection(vertical + horizontal, colors=colour, linewidths=line, zorder=1))
+    axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[], aspect="equal", facecolor=PAPER)
+    for spine in axes.spines.values():
+        spine.set(color=MAJOR, linewidth=0.6)
