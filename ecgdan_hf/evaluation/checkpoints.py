@@ -5,10 +5,13 @@ unnoticed: weights that are missing, or a feature extractor that prepares anothe
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import logging
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -50,8 +53,9 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
     config = load_config(source)
     model_class = MODEL_CLASSES[_architecture(config, source)]
     try:
-        # its annotated return type knows nothing of output_loading_info
-        loaded: Any = model_class.from_pretrained(source, config=config, output_loading_info=True)
+        with quietly():  # what transformers would report in a table is refused below in one line
+            # the annotated return type knows nothing of output_loading_info
+            loaded: Any = model_class.from_pretrained(source, config=config, output_loading_info=True)
     except OSError as error:
         raise ValueError(f"{source}: the weights cannot be read: {_one_line(error)}") from error
     model, info = loaded
@@ -90,6 +94,21 @@ def load_config(path_or_repo: str | Path) -> EcgDanConfig:
         raise ValueError(f"{source}: not a checkpoint of this package: {_one_line(error)}") from error
     _forget_bundle(config)
     return _checked(config, source)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Silences the progress bars and tables of transformers, too much for files that are read in a moment."""
+    messages: Any = logging  # its functions are untyped
+    level, bar = messages.get_verbosity(), messages.is_progress_bar_enabled()
+    messages.set_verbosity_error()
+    messages.disable_progress_bar()
+    try:
+        yield
+    finally:
+        messages.set_verbosity(level)
+        if bar:
+            messages.enable_progress_bar()
 
 
 def _forget_bundle(saved: Any) -> None:

@@ -17,12 +17,12 @@ from tqdm.auto import tqdm
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.record import EcgRecord, canonical_lead
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint, load_config
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
-__all__ = ["covariate_matrix", "expand_files", "load_checkpoint", "load_config", "predict"]
+__all__ = ["covariate_matrix", "endpoint_text", "expand_files", "load_checkpoint", "load_config", "predict"]
 
 RISK_YEARS = (1, 5, 10)
 DEFAULT_THRESHOLD = 0.5
@@ -58,9 +58,10 @@ def predict(
 
     Returns:
         One row per file, in order: `file`; `log_hazard`, `risk_1y`, `risk_5y`, `risk_10y` (probability of the event;
-        NaN beyond the follow-up of the training data, or where no baseline hazard was fitted), or one probability
-        column per label and `positive` (labels at or above their threshold, joined by `;`); `num_leads` (leads that
-        were used, derived ones included); `flags` (quality flags joined by `;`); `error` (empty where all went well).
+        NaN beyond the follow-up of the training data, or where no baseline hazard was fitted) and `endpoint` (the
+        event in words, "simulated" where it was), or one probability column per label and `positive` (labels at or
+        above their threshold, joined by `;`); `num_leads` (leads that were used, derived ones included); `flags`
+        (quality flags joined by `;`); `error` (empty where all went well).
 
     Raises:
         ValueError: a model without a prediction head, a wrong argument, or, with `on_error="raise"`, a bad file.
@@ -137,6 +138,14 @@ def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[n
             raise ValueError(f"covariates: {name}: expected numbers, got {unusable.iloc[0]!r}")
         columns.append(numbers.to_numpy(dtype=np.float32, na_value=np.nan))
     return np.stack(columns, axis=1) if columns else np.empty((len(table), 0), dtype=np.float32)
+
+
+def endpoint_text(config: EcgDanConfig) -> str:
+    """The event of a survival model in words, with "simulated" in front where the follow-up was simulated."""
+    if not isinstance(config, EcgDanSurvivalConfig):
+        return ""
+    simulated = config.simulated_outcome and "simulated" not in config.endpoint
+    return f"simulated {config.endpoint}" if simulated else config.endpoint
 
 
 class _CovariateTable:
@@ -217,7 +226,7 @@ def _survival_columns(model: EcgDanForSurvival, inputs: dict[str, torch.Tensor])
         years = torch.tensor(RISK_YEARS, dtype=torch.float32, device=log_hazard.device)
         baseline: Any = model.baseline
         risk = 1 - survival_curve(log_hazard, baseline.times, baseline.log_cumulative_hazard, years)
-    columns = {"log_hazard": log_hazard.tolist()}
+    columns = {"log_hazard": log_hazard.tolist(), "endpoint": [endpoint_text(model.config)] * len(log_hazard)}
     return columns | {f"risk_{year}y": risk[:, index].tolist() for index, year in enumerate(RISK_YEARS)}
 
 
@@ -234,7 +243,7 @@ def _label_columns(model: EcgDanForSequenceClassification, inputs: dict[str, tor
 
 def _prediction_columns(model: PredictingModel) -> list[str]:
     if isinstance(model, EcgDanForSurvival):
-        return ["log_hazard", *(f"risk_{year}y" for year in RISK_YEARS)]
+        return ["log_hazard", *(f"risk_{year}y" for year in RISK_YEARS), "endpoint"]
     return [*_label_names(model), "positive"]
 
 

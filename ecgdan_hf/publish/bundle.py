@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint
+from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, quietly
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
@@ -80,7 +80,7 @@ def _check_destination(source: Path, out: Path) -> None:
 
 def _write_code_and_weights(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor, folder: Path) -> None:
     model.config.ecgdan_version = ECGDAN_VERSION
-    with _registered(model, extractor):
+    with _registered(model, extractor), quietly():
         model.save_pretrained(folder)
         extractor.save_pretrained(folder)
     path = folder / "config.json"

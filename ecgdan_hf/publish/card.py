@@ -11,7 +11,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
-from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.evaluation.prediction import endpoint_text
+from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForPreTraining,
     EcgDanForSequenceClassification,
@@ -152,7 +153,7 @@ def build_card(
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         version=ECGDAN_VERSION,
         simulated=simulated,
-        endpoint=endpoint_text(config, simulated),
+        endpoint=endpoint_text(config),
         training_data=data_text,
         training_sizes=_sizes(metrics),
         recipe=recipe,
@@ -194,12 +195,6 @@ def eval_results(model: EcgDanPreTrainedModel, metrics: Mapping[str, Any], datas
 def is_simulated(config: EcgDanConfig, metrics: Mapping[str, Any] | None) -> bool:
     """Whether the outcome was simulated: said by either the configuration or the metrics."""
     return bool(getattr(config, "simulated_outcome", False) or (metrics or {}).get("simulated_outcome"))
-
-
-def endpoint_text(config: EcgDanConfig, simulated: bool) -> str:
-    """The event in words, "simulated" in front where it is."""
-    endpoint = config.endpoint if isinstance(config, EcgDanSurvivalConfig) else ""
-    return f"simulated {endpoint}" if simulated and "simulated" not in endpoint else endpoint
 
 
 def _walk(node: Any, part: str, path: tuple[str, ...]) -> Iterator[Result]:
