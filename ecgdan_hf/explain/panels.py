@@ -32,7 +32,7 @@ def draw_lead_map(
         lead_names: names of rows and columns.
         lead_mask: (leads,), True where the lead was there.
     """
-    axes.set_title("Lead attention: row reads from column", fontsize=8, pad=4)
+    axes.set_title("Lead attention: row reads from column", fontsize=8, pad=7)
     count = len(lead_names)
     if lead_map is None:
         axes.text(0.5, 0.5, "this network has no lead attention", fontsize=7, ha="center", transform=axes.transAxes)
@@ -93,6 +93,7 @@ def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) ->
     if last < end / 1.06:
         axes.axvspan(last, end, color="#eeeeee", zorder=0)
     axes.set(xlim=(0, end), ylim=(0, top))
+    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= end])
     axes.set_yticks([tick for tick in axes.get_yticks() if tick <= min(top, 1.0)])
     axes.set_xlabel("years after the ECG", fontsize=7, labelpad=1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 1))
