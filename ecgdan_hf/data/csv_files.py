@@ -33,6 +33,7 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     path = path / TABLE_NAME if path.is_dir() else path
     raw = _read_csv(path, {"record_id": str, "patient_id": str, "file": str})
     _require(raw, ["file", "patient_id"], path)
+    _check_present(raw, path)
     table = raw.copy()
     table["file"] = [str(path.parent / name) for name in raw["file"]]
     if "record_id" not in raw:
@@ -53,7 +54,8 @@ def read_outcomes(path: str | Path) -> pd.DataFrame:
     """Reads an outcomes table.
 
     Args:
-        path: CSV with `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); further columns (`patient_id`, `log_hazard`...) are kept.
+        path: CSV with `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); further columns
+            (`patient_id`, `log_hazard`...) are kept.
 
     Raises:
         FileNotFoundError: no such file.
@@ -135,11 +137,15 @@ def _require(table: pd.DataFrame, columns: Sequence[str], source: str | Path) ->
         raise ValueError(f"{source}: expected a column {absent[0]}, got {', '.join(map(str, table.columns))}")
 
 
-def _check_ids(table: pd.DataFrame, source: str | Path) -> None:
+def _check_present(table: pd.DataFrame, source: str | Path) -> None:
     for column in ("record_id", "patient_id", "file"):
         if column in table and table[column].isna().any():
             row = int(np.flatnonzero(table[column].isna())[0]) + 2  # the first line holds the names
             raise ValueError(f"{source}: {column}: expected a value in each row, got none in line {row}")
+
+
+def _check_ids(table: pd.DataFrame, source: str | Path) -> None:
+    _check_present(table, source)
     twice = table["record_id"][table["record_id"].duplicated()]
     if len(twice):
         raise ValueError(f"{source}: record_id: expected each record once, got more than one of {_some(twice)}")

@@ -92,7 +92,7 @@ def load(
     if streaming:
         return stream(sources, _metadata(table), preparation)
     prepared = prepare_all(sources, preparation, num_proc, cache_dir)
-    good = np.array([error == "" for error in prepared["error"]])
+    good = np.array([error == "" for error in prepared.data["error"].to_pylist()])
     joined = concatenate_datasets([_metadata(table), prepared.remove_columns("error")], axis=1)
     kept = wanted[good[wanted]]
     return joined if len(kept) == len(joined) else joined.select(kept)

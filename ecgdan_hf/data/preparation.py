@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,8 +34,10 @@ MAX_LISTED_ERRORS = 20
 
 # Code whose change makes prepared signals stale.
 _CODE = (
+    "data/declared.py",
     "data/formats.py",
     "data/record.py",
+    "data/wfdb_files.py",
     "model/conditioning_ecgdan.py",
     "model/feature_extraction_ecgdan.py",
     "model/leads_ecgdan.py",
@@ -42,11 +45,8 @@ _CODE = (
 )
 
 
-class UnreadableRecordError(DatasetGenerationError, ValueError):
-    """A record that cannot be used; one line, which names the file.
-
-    As an error of `datasets` it leaves a build unwrapped, also from another process.
-    """
+class UnreadableRecordError(ValueError):
+    """A record that cannot be used; one line, which names the file."""
 
 
 @dataclass(frozen=True)
@@ -184,17 +184,33 @@ def prepare_all(
     """
     chunks = [sources[start : start + CHUNK_RECORDS] for start in range(0, len(sources), CHUNK_RECORDS)]
     processes = min(num_processes(len(sources), num_proc), len(chunks))
-    prepared = Dataset.from_generator(
-        preparation.examples,
-        features=Features(preparation.features),
-        cache_dir=None if cache_dir is None else str(cache_dir),
-        gen_kwargs={"chunks": chunks},
-        num_proc=processes if processes > 1 else None,
-        fingerprint=fingerprint(sources, preparation),
-        writer_batch_size=WRITER_BATCH_RECORDS,
-    )
-    _report_bad([error for error in prepared["error"] if error], len(sources), preparation.skip_bad)
+    try:
+        prepared = Dataset.from_generator(
+            preparation.examples,
+            features=Features(preparation.features),
+            cache_dir=None if cache_dir is None else str(cache_dir),
+            gen_kwargs={"chunks": chunks},
+            num_proc=processes if processes > 1 else None,
+            fingerprint=fingerprint(sources, preparation),
+            writer_batch_size=WRITER_BATCH_RECORDS,
+        )
+    except DatasetGenerationError as error:
+        raise _unwrapped(error) from None
+    errors = [error for error in prepared.data["error"].to_pylist() if error]
+    _report_bad(errors, len(sources), preparation.skip_bad)
     return prepared
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What stopped a build; from another process only the text of its traceback arrives."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UnreadableRecordError):
+            return cause
+        if remote := re.search(rf"{UnreadableRecordError.__name__}: (.+)", str(cause)):
+            return UnreadableRecordError(remote.group(1))
+        cause = cause.__cause__
+    return error
 
 
 def stream(sources: list[RecordFile], metadata: Dataset, preparation: Preparation) -> IterableDataset:

@@ -22,7 +22,7 @@ def split_by_patient(
         The rows of each part, in table order.
 
     Raises:
-        ValueError: fractions that do not add up to 1, no `patient_id`, or a part without patients.
+        ValueError: fractions that do not add up to 1, a missing column or value, or a part without patients.
     """
     if not fractions or any(share <= 0 for share in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ValueError(f"fractions: expected positive shares that add up to 1, got {dict(fractions)}")
@@ -30,6 +30,10 @@ def split_by_patient(
     _require(table, wanted, "table")
     patients = table["patient_id"].astype(str)
     strata = pd.Series(0, index=table.index) if stratify_by is None else table[stratify_by]
+    if strata.isna().any():
+        raise ValueError(
+            f"stratify_by: expected a value of {stratify_by} in each row, got none in {strata.isna().sum()}"
+        )
     largest = strata.groupby(patients).max()
     rng = np.random.Generator(np.random.PCG64(seed))
     part_of: dict[str, str] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ecgdan_hf.data import formats
+from ecgdan_hf.data.wfdb_files import read_subject
 
 
 def read_table(data_dir: str | Path) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     if not headers:
         raise FileNotFoundError(f"{data_dir}: expected WFDB records, found no .hea file")
     record_ids = [header.relative_to(data_dir).with_suffix("").as_posix() for header in headers]
-    subjects = [formats.read_subject(header) for header in headers]
+    subjects = [read_subject(header) for header in headers]
     return pd.DataFrame(
         {
             "record_id": record_ids,
