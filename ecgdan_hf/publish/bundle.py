@@ -109,8 +109,6 @@ def _registered(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor)
                 del kind._auto_class  # it was inherited
             else:
                 kind._auto_class = value
-        for holder in (model.config, extractor):
-            vars(holder).pop("auto_map", None)
 
 
 def _write_documents(
