@@ -32,7 +32,7 @@ def draw_lead_map(
         lead_names: names of rows and columns.
         lead_mask: (leads,), True where the lead was there.
     """
-    axes.set_title("Lead attention: row reads from column", fontsize=8, pad=7)
+    axes.set_title("Lead attention: row reads from column", fontsize=8, pad=9)
     count = len(lead_names)
     if lead_map is None:
         axes.text(0.5, 0.5, "this network has no lead attention", fontsize=7, ha="center", transform=axes.transAxes)

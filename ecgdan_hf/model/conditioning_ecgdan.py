@@ -129,11 +129,19 @@ def flat_leads(signal_mv: np.ndarray) -> np.ndarray:
 
 
 def clipped_leads(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """True (leads,) where the signal stays at exactly its largest or smallest value for 20 ms (at least 4 samples)."""
+    """True (leads,) where peaks are cut off: 20 ms (at least 4 samples) at exactly the largest or smallest value.
+
+    That value must be a peak, at least 30 % of the range away from the median, and the run must not touch the ends of
+    the record, where some carts repeat their last sample.
+    """
     run = max(4, round(CLIP_SECONDS * sampling_rate))
-    return np.array(
-        [_longest_run(lead == lead.max()) >= run or _longest_run(lead == lead.min()) >= run for lead in signal_mv]
-    )
+    return np.array([_is_clipped(lead, run) for lead in signal_mv])
+
+
+def _is_clipped(lead_mv: np.ndarray, run: int) -> bool:
+    centre, extent = np.median(lead_mv), np.ptp(lead_mv)
+    peaks = [peak for peak in (lead_mv.max(), lead_mv.min()) if abs(peak - centre) >= 0.3 * extent]
+    return any(_longest_run(lead_mv[1:-1] == peak) >= run and peak not in lead_mv[[0, -1]] for peak in peaks)
 
 
 def _longest_run(flags: np.ndarray) -> int:

@@ -47,7 +47,7 @@ FLAGS: dict[str, str] = {
     "lead_missing_samples": f"leads with more than {MAX_MISSING_FRACTION:.0%} missing samples; masked",
     "nan_interpolated": f"leads with up to {MAX_MISSING_FRACTION:.0%} missing samples, interpolated linearly",
     "lead_flat": "leads without signal; masked",
-    "lead_clipped": "leads that stay at their largest or smallest value for 20 ms or more",
+    "lead_clipped": "leads with peaks cut off: 20 ms or more at exactly their largest or smallest value",
     "einthoven_residual": f"II - I - III is above {MAX_EINTHOVEN_RESIDUAL:.0%} of the limb leads: unequal gains, "
     "swapped or mislabelled leads, or leads that were not recorded at the same time",
     "sampling_rate_doubtful": "heart rate and QRS width, or few beats being alike, suggest a wrong sampling rate",

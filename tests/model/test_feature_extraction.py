@@ -212,6 +212,13 @@ def test_a_spoilt_lead_is_flagged_and_masked_where_it_carries_nothing(ecg, spoil
         assert bool(batch["input_values"][0, lead].any()) == (not masked)
 
 
+def test_a_repeated_last_sample_and_a_flat_baseline_are_no_clipping(beat_extractor):
+    signal = np.round(record()[0], 2)  # coarse steps: long runs at the baseline, and at the end of the record
+    signal[:, -30:] = signal[:, -30:-29]
+    signal[3, -30:] = signal[3].max()
+    assert beat_extractor(**given(signal), return_flags=True)["flags"] == [[]]
+
+
 def test_short_gaps_hardly_change_the_median_beat(ecg, beat_extractor):
     gaps = ecg.copy()
     for start in range(40, 4900, 97):
