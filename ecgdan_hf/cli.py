@@ -16,8 +16,9 @@ from ecgdan_hf.training.arguments import (
     PretrainArguments,
     ProbeArguments,
     RunArguments,
+    parse_folds,
 )
-from ecgdan_hf.training.command import parse_assignments, run_safely, with_flags
+from ecgdan_hf.training.command import run_safely, with_flags
 
 app = typer.Typer(
     name="ecgdan",
@@ -38,6 +39,7 @@ def pretrain(args: PretrainArguments) -> None:
     Example:
       ecgdan pretrain --config pretrain-ptb-xl --data-dir ptb-xl --output-dir runs/pretrained
     """
+    _check_push(args)
     from ecgdan_hf.training.pretrain import run
 
     metrics = run(args)
@@ -53,6 +55,7 @@ def finetune(args: FinetuneArguments) -> None:
       ecgdan finetune --config finetune-survival --data ptb-xl --data-dir ptb-xl --labels outcomes.csv \\
         --train-folds 1-8 --test-folds 9 --checkpoint runs/pretrained --output-dir runs/survival
     """
+    _check_push(args)
     from ecgdan_hf.training.finetune import run
 
     metrics = run(args)
@@ -85,10 +88,38 @@ def evaluate(args: EvaluateArguments) -> None:
       ecgdan evaluate --checkpoint runs/survival --control "no pretraining=runs/scratch" --data ptb-xl \\
         --data-dir ptb-xl --labels outcomes.csv --train-folds 1-8 --test-folds 9 --output-dir runs/evaluation
     """
-    from ecgdan_hf.training.held_out import run
+    from ecgdan_hf.data.loading import load
+    from ecgdan_hf.evaluation.protocol import held_out, to_json, write_report
+    from ecgdan_hf.training.run_folder import check_folder, fill_folder
 
-    run(args)
-    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
+    folder = check_folder(args.output_dir, args.overwrite, "metrics.json")
+    if not args.checkpoint or not args.data_dir:
+        missing = "checkpoint" if not args.checkpoint else "data_dir"
+        raise ValueError(f"{missing}: expected one, got none; give --{missing.replace('_', '-')}")
+    levels = {"label_level": args.label_level} if args.label_level else {}
+
+    def load_rows(feature_extractor: Any) -> Any:
+        options = {"limit": args.limit, "num_proc": args.num_proc, "cache_dir": args.cache_dir, "skip_bad": args.skip_bad}
+        return load(
+            args.data, str(args.data_dir), outcomes=args.labels, feature_extractor=feature_extractor, **options, **levels
+        )
+
+    checkpoints = {Path(args.checkpoint).name: args.checkpoint, **{name: str(path) for name, path in args.control.items()}}
+    if len(checkpoints) != 1 + len(args.control):
+        raise ValueError(f"control: expected names other than the checkpoint's, got {list(args.control)}")
+    result = held_out(
+        checkpoints,
+        load_rows,
+        parse_folds(args.test_folds),
+        parse_folds(args.train_folds),
+        with_random_encoder=args.random_encoder,
+        data_dir=args.data_dir,
+        batch_size=args.batch_size,
+        n=args.bootstrap,
+        seed=args.seed,
+    )
+    fill_folder(folder, lambda staging: write_report(staging, result), to_json(result.metrics))
+    _say((folder / "report.md").read_text(encoding="utf-8"))
 
 
 for verb, kind in (
@@ -162,7 +193,7 @@ def explain(
     _check_writable(out, (".png", ".pdf", ".svg"))
     record = read(file, **_read_options(sampling_rate, unit, lead_names))
     model, feature_extractor = load_checkpoint(checkpoint)
-    figure = explain_page(record, model, feature_extractor)
+    figure = explain_page(record, model, feature_extractor, checkpoint=Path(checkpoint).name)
     partial = out.with_name(f".{out.stem}.partial{out.suffix}")
     figure.savefig(partial, dpi=150)
     partial.replace(out)
@@ -262,9 +293,59 @@ def demo(
     run(output_dir, n=n, seed=seed, overwrite=overwrite, say=_say)
 
 
-def _push_if_asked(args: RunArguments) -> None:
+@app.command()
+def bundle(
+    checkpoint_dir: Annotated[Path, typer.Argument(help="checkpoint folder")],
+    out_dir: Annotated[Path, typer.Argument(help="new folder, or an earlier bundle")],
+    name: Annotated[str | None, typer.Option(help="title of the model card; default: the folder's name")] = None,
+) -> None:
+    """Make the folder for the Hub: weights, code and card; it loads without this package.
+
+    \b
+    Example:
+      ecgdan bundle runs/survival bundles/ecg-dan-survival
+    """
+    from ecgdan_hf.publish.bundle import bundle as make_bundle
+
+    _say(f"{make_bundle(checkpoint_dir, out_dir, name)}: loads in a clean process with the same outputs")
+
+
+@app.command()
+def push(
+    bundle_dir: Annotated[Path, typer.Argument(help="folder made by `ecgdan bundle`")],
+    repository: Annotated[str, typer.Argument(help="USER/NAME")],
+    private: Annotated[bool, typer.Option(help="make a new repository private")] = False,
+) -> None:
+    """Upload a bundle to the Hub, after it has proved that it loads.
+
+    \b
+    Example:
+      ecgdan push bundles/ecg-dan-survival USER/ecg-dan-survival --private
+    """
+    from ecgdan_hf.publish.push import push as upload
+
+    _say(upload(bundle_dir, repository, private=private))
+
+
+def _check_push(args: RunArguments) -> None:
+    """Refuses before hours of training what would fail after them."""
     if args.push_to_hub:
-        _bundle_and_push(Path(str(args.output_dir)), args.push_to_hub)
+        from ecgdan_hf.publish.push import check_push
+
+        check_push(args.push_to_hub)
+
+
+def _push_if_asked(args: RunArguments) -> None:
+    if not args.push_to_hub:
+        return
+    import tempfile
+
+    from ecgdan_hf.publish.bundle import bundle as make_bundle
+    from ecgdan_hf.publish.push import push as upload
+
+    with tempfile.TemporaryDirectory() as work:
+        folder = make_bundle(str(args.output_dir), Path(work, "bundle"), args.push_to_hub.split("/")[-1])
+        _say(upload(folder, args.push_to_hub))
 
 
 def _read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:

@@ -78,10 +78,15 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 class NumberedRows(Dataset):
-    """A dataset whose rows carry their number, so that the collator can look things up by it."""
+    """A `datasets.Dataset` whose rows carry their number, so that the collator can look things up by it.
 
-    def __init__(self, dataset: Any):
-        self.dataset = dataset
+    Args:
+        dataset: rows.
+        columns: what is read, as numpy arrays; text columns would only cost time.
+    """
+
+    def __init__(self, dataset: Any, columns: Sequence[str]):
+        self.dataset = dataset.with_format("numpy", columns=list(columns))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -90,6 +95,7 @@ class NumberedRows(Dataset):
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
+        """Many rows at once, which is how the loader asks for a batch."""
         columns = self.dataset[rows]
         return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
 
@@ -148,6 +154,11 @@ class EcgCollator:
     labels_name: str = "labels"
     seed: int = 0
     epoch: int = 0
+
+    @property
+    def reads(self) -> list[str]:
+        """Dataset columns a row must have."""
+        return ["input_values", "lead_mask", *self.columns, *(["labels"] if self.num_labels else [])]
 
     def still(self) -> "EcgCollator":
         """The same without masking and augmentation, for evaluation."""

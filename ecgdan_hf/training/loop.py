@@ -68,7 +68,7 @@ class TrainingSet:
     def loader(self, num_workers: int) -> DataLoader:
         """The loader of training batches. Its own generator keeps it from advancing torch's."""
         return DataLoader(
-            NumberedRows(self.dataset),
+            NumberedRows(self.dataset, self.collator.reads),
             batch_sampler=self.sampler,
             collate_fn=self.collator,
             num_workers=num_workers,
@@ -126,13 +126,16 @@ class Trainer:
         _check_counts(args)
         self.task, self.args, self.folder, self.accelerator = task, args, folder, accelerator
         self.sampler, self.collator = training_set.sampler, training_set.collator
-        self.plain_model = model.to(accelerator.device)
+        # (1, k) kernels over few channels run up to three times faster channels-last
+        self.plain_model = model.to(accelerator.device, memory_format=torch.channels_last)
         # before `prepare`, which may wrap forward: a copy of a wrapped forward would still call the original
         self.ema = ModelEmaV3(model, decay=args.ema_decay) if args.ema_decay else None
         optimizer = build_optimizer(model, args)
         self.model, self.optimizer, self.loader = accelerator.prepare(
             model, optimizer, training_set.loader(args.num_workers)
         )
+        accelerator.register_save_state_pre_hook(_save_state_hook)
+        accelerator.register_load_state_pre_hook(_load_state_hook)
         batches = -(-self.sampler.num_batches // accelerator.num_processes)
         self.total_steps = args.epochs * -(-batches // args.gradient_accumulation)
         self.scheduler = build_scheduler(optimizer, args, self.total_steps)
@@ -269,7 +272,7 @@ class Trainer:
     def _load_best(self) -> None:
         self.plain_model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.plain_model.load_state_dict(load_file(self.folder / "checkpoints" / "best.safetensors"))
-        self.plain_model.eval()
+        self.plain_model.to(memory_format=torch.contiguous_format).eval()
 
 
 def saved_states(folder: Path) -> list[Path]:
@@ -288,6 +291,17 @@ def _check_counts(args: TrainingArguments) -> None:
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}
+
+
+def _save_state_hook(models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
+    """Writes the weights in accelerate's place, which takes two empty buffers (no baseline yet) for shared ones."""
+    if weights:
+        save_file(_state(models[0]), Path(folder) / "weights.safetensors")
+        weights.clear()
+
+
+def _load_state_hook(models: list[nn.Module], folder: str) -> None:
+    models.pop().load_state_dict(load_file(Path(folder) / "weights.safetensors"))
 
 
 def _save_weights(model: nn.Module, path: Path, accelerator: Accelerator) -> None:
@@ -312,7 +326,8 @@ def evaluation_loader(dataset: Any, collator: EcgCollator, batch_size: int, acce
         batch_size: rows per pass and process.
         accelerator: places the batches.
     """
-    loader = DataLoader(NumberedRows(dataset), batch_size=batch_size, collate_fn=collator, generator=torch.Generator())
+    rows = NumberedRows(dataset, collator.reads)
+    loader = DataLoader(rows, batch_size=batch_size, collate_fn=collator, generator=torch.Generator())
     return accelerator.prepare_data_loader(loader)
 
 

@@ -35,6 +35,33 @@ def versions() -> dict[str, str]:
     return found
 
 
+def check_folder(output_dir: str | None, overwrite: bool, mark: str) -> Path:
+    """Refuses a folder for results that is a file, or is not empty and not an earlier result to be replaced.
+
+    Args:
+        output_dir: the folder.
+        overwrite: an earlier result may be replaced.
+        mark: the file by which an earlier result is known.
+
+    Returns:
+        The folder; nothing is written yet.
+
+    Raises:
+        ValueError: see above, or no folder named.
+    """
+    if not output_dir:
+        raise ValueError("output_dir: expected a folder for the result, got none; give --output-dir")
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder, found a file")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / mark).is_file():
+            raise ValueError(f"{folder}: expected an empty folder or an earlier result, found other files")
+        if not overwrite:
+            raise ValueError(f"{folder}: holds a result; give --overwrite to replace it, or choose another folder")
+    return folder
+
+
 def check_run(args: RunArguments) -> Path:
     """Refuses, before any work, a run that could not be written where it was asked to be.
 
@@ -45,23 +72,17 @@ def check_run(args: RunArguments) -> Path:
         ValueError: no `output_dir`; a run is there already and neither `resume` nor `overwrite` was given, or both
             were; `resume` without a run, or with another recipe than the run began with; other files in the folder.
     """
-    if not args.output_dir:
-        raise ValueError("output_dir: expected a folder for the result, got none; give --output-dir")
-    folder, resume = Path(args.output_dir), getattr(args, "resume", False)
+    resume, folder = getattr(args, "resume", False), Path(str(args.output_dir))
     if resume and args.overwrite:
         raise ValueError("resume, overwrite: expected one of the two, got both")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder, found a file")
-    if resume:
+    if args.output_dir and resume:
         _check_same_recipe(folder, args)
         return folder
-    if (folder / "recipe.yaml").is_file():
-        if not args.overwrite:
-            state = "a finished" if is_finished(folder) else "an unfinished"
-            raise ValueError(f"{folder}: holds {state} run; give --resume to continue it or --overwrite to replace it")
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: expected an empty folder or a run, found other files; choose another folder")
-    return folder
+    if args.output_dir and (folder / "recipe.yaml").is_file() and not args.overwrite:
+        state = "a finished" if is_finished(folder) else "an unfinished"
+        way = "--resume to continue it or " if hasattr(args, "resume") else ""
+        raise ValueError(f"{folder}: holds {state} run; give {way}--overwrite to replace it")
+    return check_folder(args.output_dir, args.overwrite, "recipe.yaml")
 
 
 def begin_run(folder: Path, args: RunArguments) -> None:
@@ -137,13 +158,19 @@ def as_json(value: Any) -> Any:
 
 
 def finish_run(folder: Path, write: Callable[[Path], None], metrics: dict[str, Any]) -> None:
-    """Moves the result into the folder file by file, `metrics.json` last.
+    """Moves the result into the run's folder file by file, `metrics.json` last.
 
     Args:
         folder: the run's folder.
         write: writes model, feature extractor, tables and figures into the folder it is given.
         metrics: content of `metrics.json`.
     """
+    fill_folder(folder, write, json.dumps(as_json(metrics), indent=2) + "\n")
+
+
+def fill_folder(folder: Path, write: Callable[[Path], None], metrics: str) -> None:
+    """As [`finish_run`], for metrics that are text already; makes the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder, prefix=".result-"))
     try:
         write(staging)
@@ -153,4 +180,4 @@ def finish_run(folder: Path, write: Callable[[Path], None], metrics: dict[str, A
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    write_text(folder / "metrics.json", json.dumps(as_json(metrics), indent=2) + "\n")
+    write_text(folder / "metrics.json", metrics)
