@@ -50,7 +50,8 @@ FLAGS: dict[str, str] = {
     "lead_clipped": "leads with peaks cut off: 20 ms or more at exactly their largest or smallest value",
     "einthoven_residual": f"II - I - III is above {MAX_EINTHOVEN_RESIDUAL:.0%} of the limb leads: unequal gains, "
     "swapped or mislabelled leads, or leads that were not recorded at the same time",
-    "sampling_rate_doubtful": "heart rate and QRS width, or few beats being alike, suggest a wrong rate (or a very wide QRS)",
+    "sampling_rate_doubtful": "heart rate and QRS width, or few beats being alike, suggest a wrong rate; a slow "
+    "heart with a very wide QRS complex does too",
     "resampled": "the recording's sampling rate is not the model's",
     "cropped": "the recording is longer than the model's input; its middle was taken",
     "padded": "the recording is shorter than the model's input; zeros around it",
