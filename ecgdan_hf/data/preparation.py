@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import multiprocess  # the copy of multiprocessing that `datasets` builds with
 import numpy as np
 import pandas as pd
 from datasets import Array2D, Dataset, Features, IterableDataset, List, Value
@@ -99,6 +100,7 @@ class Preparation:
             UnreadableRecordError: a record cannot be used, and `skip_bad` is not set.
         """
         for source in (source for chunk in chunks for source in chunk):
+            _stop_if_orphaned()
             try:
                 yield {**self.prepare(source.read()), "error": ""}
             except (OSError, ValueError) as error:
@@ -196,9 +198,25 @@ def prepare_all(
         )
     except DatasetGenerationError as error:
         raise _unwrapped(error) from None
+    _remove_strays(prepared)
     errors = [error for error in prepared.data["error"].to_pylist() if error]
     _report_bad(errors, len(sources), preparation.skip_bad)
     return prepared
+
+
+def _stop_if_orphaned() -> None:
+    """Ends a worker whose build was killed, so that it cannot write into the files of the next build."""
+    builder = multiprocess.parent_process()
+    if builder is not None and os.getppid() != builder.pid:  # its sentinel stays open in the other workers
+        os._exit(1)
+
+
+def _remove_strays(dataset: Dataset) -> None:
+    """Removes what a killed build left in the folder that a later one completed."""
+    files = {Path(file["filename"]) for file in dataset.cache_files}
+    for folder in {file.parent for file in files}:
+        for stray in set(folder.glob("*.arrow")) - files:
+            stray.unlink(missing_ok=True)
 
 
 def _unwrapped(error: BaseException) -> BaseException:

@@ -2,10 +2,13 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from datasets import Array2D, IterableDataset
 
@@ -194,6 +197,36 @@ def test_an_interrupted_build_leaves_nothing_that_a_later_one_would_take_for_who
         load("csv", cohort, feature_extractor=Interrupting(extractor, 10), cache_dir=cache)
     assert arrow_files(cache) == []
     assert len(load("csv", cohort, feature_extractor=extractor, cache_dir=cache)) == 40
+
+
+KILLED = """
+import sys
+from ecgdan_hf.data.loading import load
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+
+extractor = EcgDanFeatureExtractor(**EcgDanConfig(input_kind="rhythm").signal_contract)
+load("csv", sys.argv[1], feature_extractor=extractor, cache_dir=sys.argv[2], num_proc=2)
+"""
+
+
+def test_a_killed_build_ends_its_workers_and_a_later_build_is_whole(tmp_path, extractor, cache):
+    folder = tmp_path / "cohort"
+    synthetic.write_cohort(folder, n=100, seed=0)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, folder, cache], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(cache.rglob("*-00001-*.arrow")):
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    assert not list(cache.rglob("dataset_info.json"))
+    ended, left = psutil.wait_procs(children, timeout=15)
+    assert len(ended) == 2  # both workers; what is left is the idle queue of `multiprocess`
+    for child in left:
+        child.kill()
+    dataset = load("csv", folder, feature_extractor=extractor, cache_dir=cache, num_proc=1)
+    assert dataset["record_id"][:] == [f"{i:05d}" for i in range(1, 101)]
+    assert len(arrow_files(cache)) == 1
 
 
 def test_streaming_gives_the_same_rows_and_writes_nothing(folder, extractor, cache, caplog):
