@@ -364,12 +364,21 @@ class EcgDanAlignmentHead(nn.Module):
 
 
 class EcgDanBaselineHazard(nn.Module):
-    """The fitted baseline: persistent buffers that stay float32 whatever the network's precision."""
+    """The fitted baseline, in one persistent buffer that stays float32 whatever the network's precision."""
 
     def __init__(self, num_times: int):
         super().__init__()
-        self.register_buffer("times", torch.zeros(num_times, dtype=torch.float32))
-        self.register_buffer("log_cumulative_hazard", torch.zeros(num_times, dtype=torch.float32))
+        self.register_buffer("knots", torch.zeros(2, num_times, dtype=torch.float32))
+
+    @property
+    def times(self) -> Tensor:
+        """(knots,), years, ascending; the last is the end of follow-up."""
+        return self.knots[0]
+
+    @property
+    def log_cumulative_hazard(self) -> Tensor:
+        """(knots,), natural logarithm of the cumulative baseline hazard."""
+        return self.knots[1]
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "EcgDanBaselineHazard":
         # .to(bfloat16) must not round event times: follow the device, keep the precision
@@ -409,8 +418,7 @@ class EcgDanPreTrainedModel(PreTrainedModel):
         elif isinstance(module, EcgDanAlignmentHead):
             self._init_alignment_head(module)
         elif isinstance(module, EcgDanBaselineHazard):
-            init.zeros_(module.times)
-            init.zeros_(module.log_cumulative_hazard)
+            init.zeros_(module.knots)
         elif isinstance(module, (nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
             super()._init_weights(module)
 
@@ -783,9 +791,8 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         if len(times) > MAX_BASELINE_TIMES:
             keep = torch.linspace(0, len(times) - 1, MAX_BASELINE_TIMES, device=times.device).round().long()
             times, log_cumulative_hazard = times[keep], log_cumulative_hazard[keep]
-        device = self.baseline.times.device
-        self.baseline.times = times.float().to(device)
-        self.baseline.log_cumulative_hazard = log_cumulative_hazard.float().to(device)
+        knots = torch.stack([times, log_cumulative_hazard]).float()
+        self.baseline.knots = knots.to(self.baseline.knots.device)
         self.config.num_baseline_times = len(times)
 
     @torch.no_grad()

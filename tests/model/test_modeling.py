@@ -409,8 +409,8 @@ def test_risk_is_one_minus_survival_rises_with_time_and_survives_saving(tmp_path
 
 def test_the_baseline_keeps_its_precision_in_a_half_precision_network(tmp_path):
     model, _ = fitted()
-    times = model.baseline.times.clone() + 1 / 3
-    model.baseline.times = times
+    model.baseline.knots += 1 / 3
+    times = model.baseline.times.clone()
     model.to(torch.bfloat16).save_pretrained(tmp_path)
     assert torch.equal(model.baseline.times, times) and model.ecgdan.dtype == torch.bfloat16
     loaded = EcgDanForSurvival.from_pretrained(tmp_path, dtype=torch.bfloat16)
