@@ -2,10 +2,10 @@ import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import time
 
+import multiprocess
 import numpy as np
 import pandas as pd
 import psutil
@@ -14,6 +14,7 @@ from datasets import Array2D, IterableDataset
 
 from ecgdan_hf.data import loading, plasmode, synthetic
 from ecgdan_hf.data.loading import check, load
+from ecgdan_hf.data.preparation import Preparation, record_files
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
@@ -45,7 +46,7 @@ def test_rows_hold_what_the_extractor_makes_of_the_files_beside_the_table(cohort
     assert dataset["record_id"][:] == table["record_id"].tolist()
     assert dataset.features["input_values"] == Array2D((12, 1024), "float32")
     row = dataset.with_format("numpy")[7]
-    record = loading.record_files(table)[7].read()
+    record = record_files(table)[7].read()
     expected = extractor(**record.as_inputs(), return_flags=True)
     np.testing.assert_array_equal(row["input_values"], expected["input_values"][0])
     np.testing.assert_array_equal(row["lead_mask"], expected["lead_mask"][0])
@@ -199,34 +200,33 @@ def test_an_interrupted_build_leaves_nothing_that_a_later_one_would_take_for_who
     assert len(load("csv", cohort, feature_extractor=extractor, cache_dir=cache)) == 40
 
 
-KILLED = """
-import sys
-from ecgdan_hf.data.loading import load
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+def test_what_a_killed_build_left_is_not_taken_for_whole_and_is_removed(cohort, extractor, cache):
+    load("csv", cohort, feature_extractor=extractor, cache_dir=cache)
+    (whole,) = arrow_files(cache)
+    whole.rename(whole.with_name("generator-train-00001-00000-of-NNNNN.arrow"))
+    (whole.parent / "dataset_info.json").unlink()
+    whole.parent.rename(whole.parent.with_name(f"{whole.parent.name}.incomplete"))
+    dataset = load("csv", cohort, feature_extractor=extractor, cache_dir=cache)
+    assert dataset["record_id"][:] == [f"{i:05d}" for i in range(1, 41)]
+    assert arrow_files(cache) == [whole]
 
-extractor = EcgDanFeatureExtractor(**EcgDanConfig(input_kind="rhythm").signal_contract)
-load("csv", sys.argv[1], feature_extractor=extractor, cache_dir=sys.argv[2], num_proc=2)
-"""
 
-
-def test_a_killed_build_ends_its_workers_and_a_later_build_is_whole(tmp_path, extractor, cache):
-    folder = tmp_path / "cohort"
-    synthetic.write_cohort(folder, n=100, seed=0)
-    process = subprocess.Popen([sys.executable, "-c", KILLED, folder, cache], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(cache.rglob("*-00001-*.arrow")):
-        time.sleep(0.05)
-    children = psutil.Process(process.pid).children()
-    process.kill()
-    process.wait()
-    assert not list(cache.rglob("dataset_info.json"))
-    ended, left = psutil.wait_procs(children, timeout=15)
-    assert len(ended) == 2  # both workers; what is left is the idle queue of `multiprocess`
-    for child in left:
-        child.kill()
-    dataset = load("csv", folder, feature_extractor=extractor, cache_dir=cache, num_proc=1)
-    assert dataset["record_id"][:] == [f"{i:05d}" for i in range(1, 101)]
-    assert len(arrow_files(cache)) == 1
+def test_a_worker_ends_when_its_build_was_killed(cohort):
+    """A worker that went on would write into the files of the next build."""
+    source = record_files(loading.read_table("csv", cohort))[0]
+    preparation = Preparation(None, STANDARD_LEADS)
+    reading, writing = os.pipe()
+    builder = os.fork()
+    if builder == 0:
+        worker = multiprocess.Process(target=lambda: list(preparation.examples([[source] * 100_000])))
+        worker.start()
+        os.write(writing, str(worker.pid).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(builder, 0)
+    _, alive = psutil.wait_procs([psutil.Process(int(os.read(reading, 20)))], timeout=20)
+    for worker in alive:
+        worker.kill()
+    assert not alive
 
 
 def test_streaming_gives_the_same_rows_and_writes_nothing(folder, extractor, cache, caplog):
