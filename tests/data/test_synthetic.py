@@ -1,6 +1,6 @@
 import hashlib
 import json
-import signal as signals
+import resource
 
 import numpy as np
 import pytest
@@ -96,15 +96,14 @@ def test_nothing_is_overwritten(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["mine.txt"]
 
 
-def test_an_interrupted_cohort_leaves_nothing(tmp_path):
-    previous = signals.signal(signals.SIGALRM, signals.default_int_handler)
-    signals.setitimer(signals.ITIMER_REAL, 0.2)
+def test_a_cohort_that_cannot_be_written_whole_leaves_nothing(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))  # as a full disk would stop it
     try:
-        with pytest.raises(KeyboardInterrupt):
-            synthetic.write_cohort(tmp_path / "cohort", n=5000)
+        with pytest.raises(OSError):
+            synthetic.write_cohort(tmp_path / "cohort", n=20)
     finally:
-        signals.setitimer(signals.ITIMER_REAL, 0)
-        signals.signal(signals.SIGALRM, previous)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert list(tmp_path.iterdir()) == []
 
 
