@@ -7,6 +7,7 @@ purpose: the command line imports this module for its `--help`, so neither torch
 import contextlib
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -106,6 +107,7 @@ class FinetuneArguments(TrainingArguments):
     covariates: str | None = option(None, "columns beside the ECG, such as age,sex")
     stratify: bool | None = option(None, "give every batch the event fraction of the training set [default: true]")
     endpoint: str | None = option(None, "the event in words, for reports")
+    bootstrap: int = option(1000, "patient resamples behind each interval")
     simulated_outcome: bool | None = option(None, "the follow-up is simulated; default: told from its log_hazard column")
 
 
@@ -194,7 +196,8 @@ def resolve(kind: type[T], config: str | Path | None = None, flags: dict[str, An
     check_keys(given, fields, "flags")
     for name in fields:
         if get_origin(fields[name].type) is dict:  # a flag adds to the recipe's mapping
-            given[name] = {**(recipe.get(name) or {}), **given.get(name, {})}
+            parts = [_checked(values, fields[name]) for values in (recipe.get(name) or {}, given.get(name, {}))]
+            given[name] = {**parts[0], **parts[1]}
     merged = {**recipe, **given}
     return kind(**{key: _checked(value, fields[key]) for key, value in merged.items()})
 
@@ -226,9 +229,10 @@ def parse_folds(text: str | None) -> list[int] | None:
         return None
     folds: list[int] = []
     for part in str(text).strip("[] ").split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not found:
             raise ValueError(f"folds: expected something like 1-8 or 1,2,5, got {text!r}")
+        first, last = found.groups()
         folds += range(int(first), int(last or first) + 1)
     if not folds or len(set(folds)) != len(folds):
         raise ValueError(f"folds: expected different numbers, got {text!r}")

@@ -83,7 +83,7 @@ def run(args: FinetuneArguments) -> dict[str, Any]:
         "best_epoch": progress.best_epoch,
         "num_records": {name: len(part) for name, part in parts.items()},
         "num_parameters": count_parameters(model),
-        **{name: summary_or_reason(task, table, args.seed) for name, table in predictions.items()},
+        **{name: summary_or_reason(task, table, args) for name, table in predictions.items()},
         "history": progress.history,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -190,10 +190,10 @@ def build_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> 
     )
 
 
-def summary_or_reason(task: FinetuningTask, predictions: pd.DataFrame, seed: int) -> dict[str, Any]:
+def summary_or_reason(task: FinetuningTask, predictions: pd.DataFrame, args: FinetuneArguments) -> dict[str, Any]:
     """The summary, or why a part is too small for one: hours of training are not thrown away for it."""
     try:
-        return task.summary(predictions, seed)
+        return task.summary(predictions, args.bootstrap, args.seed)
     except ValueError as error:
         return {"not_estimable": str(error)}
 

@@ -134,8 +134,6 @@ class Trainer:
         self.model, self.optimizer, self.loader = accelerator.prepare(
             model, optimizer, training_set.loader(args.num_workers)
         )
-        accelerator.register_save_state_pre_hook(_save_state_hook)
-        accelerator.register_load_state_pre_hook(_load_state_hook)
         batches = -(-self.sampler.num_batches // accelerator.num_processes)
         self.total_steps = args.epochs * -(-batches // args.gradient_accumulation)
         self.scheduler = build_scheduler(optimizer, args, self.total_steps)
@@ -291,17 +289,6 @@ def _check_counts(args: TrainingArguments) -> None:
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}
-
-
-def _save_state_hook(models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
-    """Writes the weights in accelerate's place, which takes two empty buffers (no baseline yet) for shared ones."""
-    if weights:
-        save_file(_state(models[0]), Path(folder) / "weights.safetensors")
-        weights.clear()
-
-
-def _load_state_hook(models: list[nn.Module], folder: str) -> None:
-    models.pop().load_state_dict(load_file(Path(folder) / "weights.safetensors"))
 
 
 def _save_weights(model: nn.Module, path: Path, accelerator: Accelerator) -> None:

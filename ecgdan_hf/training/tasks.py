@@ -41,7 +41,7 @@ class FinetuningTask(Protocol):
     def predictions(self, model: Any, loader: DataLoader, dataset: Any, accelerator: Accelerator) -> pd.DataFrame:
         """One row per record with truth and prediction."""
 
-    def summary(self, predictions: pd.DataFrame, seed: int) -> dict[str, Any]:
+    def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """Metrics of predictions, with intervals over patients."""
 
 
@@ -97,10 +97,10 @@ class SurvivalTask:
         table["log_hazard"] = found["log_hazard"]
         return table.assign(**{f"risk_{year}y": risk[:, column] for column, year in enumerate(RISK_YEARS)})
 
-    def summary(self, predictions: pd.DataFrame, seed: int) -> dict[str, Any]:
+    def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """Concordance with its interval; that of the true hazard, the best attainable, where it is known."""
         truth, patients = (predictions["event"], predictions["time"]), predictions["patient_id"]
-        found = survival_metrics(*truth, predictions["log_hazard"], patient_ids=patients, seed=seed)
+        found = survival_metrics(*truth, predictions["log_hazard"], patient_ids=patients, n=n, seed=seed)
         if "true_log_hazard" in predictions:
             found["attainable_concordance_index"] = concordance_index(*truth, predictions["true_log_hazard"])
         return found
@@ -146,7 +146,7 @@ class ClassificationTask:
             columns |= {name: _sigmoid(found["logits"][:, label]), f"true_{name}": found["labels"][:, label].astype(int)}
         return pd.concat([read_table(dataset, SUBJECT_COLUMNS), pd.DataFrame(columns)], axis=1)
 
-    def summary(self, predictions: pd.DataFrame, seed: int) -> dict[str, Any]:
+    def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """AUROC with intervals, overall and for each label, and F1 at the stored thresholds."""
         labels = predictions[[f"true_{name}" for name in self.names]].to_numpy()
         return classification_metrics(
@@ -155,6 +155,7 @@ class ClassificationTask:
             self.names,
             patient_ids=predictions["patient_id"],
             thresholds=self.config.thresholds,
+            n=n,
             seed=seed,
         )
 

@@ -1,0 +1,64 @@
+"""A tiny cohort on disk and a tiny network, so that whole runs take a second or two."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecgdan_hf.data import synthetic
+from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, resolve
+
+TINY_MODEL = {
+    "sampling_rate": 50,
+    "num_samples": 64,
+    "pad_samples": 2,
+    "trunk_channels": [4, 8],
+    "num_attention_heads": 2,
+    "hidden_size": 16,
+    "projection_hidden_size": 16,
+    "projection_size": 8,
+}
+COMMON = {"num_proc": 1, "epochs": 2, "batch_size": 16, "log_with": "none", "progress": False}
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-eight synthetic ECGs on disk with folds, labels and simulated follow-up; read it, do not write in it."""
+    folder = tmp_path_factory.mktemp("training") / "cohort"
+    synthetic.write_cohort(folder, n=48, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def _merged(cohort: Path, cache: Path, output_dir: Path, flags: dict[str, Any]) -> dict[str, Any]:
+    model = {**TINY_MODEL, **flags.pop("model", {})} if not flags.get("checkpoint") else flags.pop("model", {})
+    paths = {"data": "csv", "data_dir": str(cohort), "cache_dir": str(cache), "output_dir": str(output_dir)}
+    return {**COMMON, **paths, "model": model, **flags}
+
+
+@pytest.fixture
+def finetune_args(cohort: Path, cache: Path, tmp_path: Path) -> Callable[..., FinetuneArguments]:
+    """Arguments of a tiny survival run from scratch; keywords override."""
+
+    def build(output: str = "run", **flags: Any) -> FinetuneArguments:
+        flags = {"bootstrap": 20, **flags}
+        start = {} if "checkpoint" in flags else {"from_scratch": True}
+        return resolve(FinetuneArguments, None, _merged(cohort, cache, tmp_path / output, {**start, **flags}))
+
+    return build
+
+
+@pytest.fixture
+def pretrain_args(cohort: Path, cache: Path, tmp_path: Path) -> Callable[..., PretrainArguments]:
+    """Arguments of a tiny pretraining run without text; keywords override."""
+
+    def build(output: str = "run", **flags: Any) -> PretrainArguments:
+        flags = {"text_model": "none", **flags}
+        return resolve(PretrainArguments, None, _merged(cohort, cache, tmp_path / output, flags))
+
+    return build
