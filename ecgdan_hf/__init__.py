@@ -13,6 +13,7 @@ from transformers import (
 
 from .model.configuration_ecgdan import ECGDAN_VERSION as __version__
 from .model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
+from .model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from .model.modeling_ecgdan import (
     EcgDanForPreTraining,
     EcgDanForSequenceClassification,
@@ -22,6 +23,8 @@ from .model.modeling_ecgdan import (
 
 AutoConfig.register("ecgdan", EcgDanConfig)
 AutoConfig.register("ecgdan-survival", EcgDanSurvivalConfig)
+AutoFeatureExtractor.register(EcgDanConfig, EcgDanFeatureExtractor)
+AutoFeatureExtractor.register(EcgDanSurvivalConfig, EcgDanFeatureExtractor)
 AutoModel.register(EcgDanConfig, EcgDanModel)
 AutoModel.register(EcgDanSurvivalConfig, EcgDanForSurvival)
 AutoModelForPreTraining.register(EcgDanConfig, EcgDanForPreTraining)
@@ -30,6 +33,7 @@ AutoModelForSequenceClassification.register(EcgDanConfig, EcgDanForSequenceClass
 __all__ = [
     "STANDARD_LEADS",
     "EcgDanConfig",
+    "EcgDanFeatureExtractor",
     "EcgDanForPreTraining",
     "EcgDanForSequenceClassification",
     "EcgDanForSurvival",

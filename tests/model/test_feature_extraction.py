@@ -367,7 +367,6 @@ def test_save_and_load_keep_every_setting(tmp_path, ecg):
     fe.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert saved["feature_extractor_type"] == "EcgDanFeatureExtractor"
-    AutoFeatureExtractor.register(EcgDanConfig, EcgDanFeatureExtractor, exist_ok=True)
     for loaded in (EcgDanFeatureExtractor.from_pretrained(tmp_path), AutoFeatureExtractor.from_pretrained(tmp_path)):
         assert type(loaded) is EcgDanFeatureExtractor and loaded.to_dict() == fe.to_dict()
         np.testing.assert_array_equal(loaded(**given(ecg))["input_values"], fe(**given(ecg))["input_values"])
