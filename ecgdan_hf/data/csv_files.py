@@ -3,6 +3,7 @@
 Every refusal names the file, the row's record and what was expected; a table that passes needs no second look.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +69,28 @@ def read_outcomes(path: str | Path) -> pd.DataFrame:
     _check_ids(outcomes, path)
     check_outcomes(outcomes, str(path))
     return outcomes.astype({"event": int, "time": float})
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Writes a table or outcomes as CSV, whole or not at all; `labels` are joined by `;`.
+
+    Args:
+        table: columns in the order to write.
+        path: the CSV; its folder is made, an older file of that name is replaced.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(path)
+    if "labels" in table:
+        table = table.assign(labels=table["labels"].map(";".join))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        table.to_csv(partial, index=False)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_outcomes(table: pd.DataFrame, source: str) -> None:

@@ -131,3 +131,14 @@ def test_unmatched_and_duplicated_ids_are_refused(write):
         csv_files.join_outcomes(make_table("a", "a", "b"), outcomes)
     with pytest.raises(ValueError, match="outcomes: record_id: expected each record once"):
         csv_files.join_outcomes(make_table("a", "b"), pd.concat([outcomes, outcomes]))
+
+
+def test_a_written_table_reads_back_the_same_and_leaves_nothing_else(write, tmp_path):
+    table = csv_files.read_table(write(TABLE))
+    csv_files.write_table(table.assign(file=["ecg/001", "ecg/002"]), tmp_path / "out/table.csv")
+    again = csv_files.read_table(tmp_path / "out")
+    pd.testing.assert_frame_equal(again.drop(columns="file"), table.drop(columns="file"))
+    (tmp_path / "out/folder").mkdir()
+    with pytest.raises(OSError):
+        csv_files.write_table(table, tmp_path / "out/folder")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["folder", "table.csv"]
