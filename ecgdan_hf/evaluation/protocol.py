@@ -181,8 +181,9 @@ def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
 
 
 def read_table(dataset: Any, columns: Sequence[str]) -> pd.DataFrame:
-    """Those of the columns that the dataset has."""
-    table: pd.DataFrame = dataset.select_columns([name for name in columns if name in dataset.column_names]).to_pandas()
+    """Those of the columns that the dataset has, as a table."""
+    present = [name for name in columns if name in dataset.column_names]
+    table: pd.DataFrame = dataset.select_columns(present).to_pandas() if present else pd.DataFrame()
     return table
 
 

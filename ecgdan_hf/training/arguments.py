@@ -86,7 +86,9 @@ class TrainingArguments(RunArguments):
 class PretrainArguments(TrainingArguments):
     """Arguments of `ecgdan pretrain`."""
 
-    text_model: str = option("minilm", "frozen language model: a name or folder, or minilm; none for no alignment")
+    text_model: str = option(
+        "emilyalsentzer/Bio_ClinicalBERT", "frozen language model: a name or folder; minilm; none for no alignment"
+    )
     text_source: str = option("statements", "what is embedded: SCP statements, or the raw report")
     text_style: str = option("default", "default, or authors: their prompts, padding and dropped statements")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to continue from; default: random weights")

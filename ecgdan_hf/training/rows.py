@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf.data.splits import split_by_fold, split_by_patient
+from ecgdan_hf.evaluation.protocol import read_table as read_table
 from ecgdan_hf.training.arguments import RunArguments, parse_folds
 
 
@@ -99,8 +100,3 @@ def _by_fraction(table: pd.DataFrame, args: RunArguments, stratify_by: str | Non
 def _check_fraction(name: str, value: float) -> None:
     if not 0 < value < 1:
         raise ValueError(f"{name}: expected a share between 0 and 1, got {value}")
-
-
-def read_table(dataset: Any, columns: list[str]) -> pd.DataFrame:
-    """The named columns of a dataset, those that it has, as a table."""
-    return dataset.select_columns([name for name in columns if name in dataset.column_names]).to_pandas()

@@ -44,11 +44,22 @@ def _merged(cohort: Path, cache: Path, output_dir: Path, flags: dict[str, Any]) 
 @pytest.fixture
 def finetune_args(cohort: Path, cache: Path, tmp_path: Path) -> Callable[..., FinetuneArguments]:
     """Arguments of a tiny survival run from scratch; keywords override."""
+    return _finetune_builder(cohort, cache, tmp_path)
 
+
+@pytest.fixture(scope="module")
+def module_finetune_args(
+    cohort: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., FinetuneArguments]:
+    """The same, for a run that several tests look at."""
+    return _finetune_builder(cohort, cache, tmp_path_factory.mktemp("runs"))
+
+
+def _finetune_builder(cohort: Path, cache: Path, folder: Path) -> Callable[..., FinetuneArguments]:
     def build(output: str = "run", **flags: Any) -> FinetuneArguments:
         flags = {"bootstrap": 20, **flags}
         start = {} if "checkpoint" in flags else {"from_scratch": True}
-        return resolve(FinetuneArguments, None, _merged(cohort, cache, tmp_path / output, {**start, **flags}))
+        return resolve(FinetuneArguments, None, _merged(cohort, cache, folder / output, {**start, **flags}))
 
     return build
 

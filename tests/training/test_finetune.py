@@ -1,0 +1,189 @@
+"""Fine-tuning end to end on a tiny cohort, and every refusal before anything is trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.survival import concordance_index
+from ecgdan_hf.training import finetune, pretrain
+from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, read_recipe
+from ecgdan_hf.training.checkpoints import build_config
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+
+Build = Callable[..., FinetuneArguments]
+TINY = {"hidden_size": 16, "num_samples": 64, "pad_samples": 2, "trunk_channels": [4, 8], "num_attention_heads": 2}
+BuildPretraining = Callable[..., PretrainArguments]
+
+
+@pytest.fixture(scope="module")
+def survival_run(module_finetune_args: Build) -> tuple[Path, dict]:
+    args = module_finetune_args(
+        "survival", train_folds="1-6", test_folds="7-10", covariates="age,sex", learning_rate=0.01, epochs=3
+    )
+    return Path(str(args.output_dir)), finetune.run(args)
+
+
+def test_a_survival_run_leaves_a_checkpoint_that_predicts_what_the_run_reported(survival_run: tuple[Path, dict]):
+    folder, metrics = survival_run
+    rows = pd.read_csv(folder / "predictions.csv", dtype={"record_id": str})
+    test = rows[rows["part"] == "test"]
+    assert set(test["fold"]) == {7, 8, 9, 10}
+    assert metrics["test"]["concordance_index"]["estimate"] == pytest.approx(
+        concordance_index(test["event"], test["time"], test["log_hazard"])
+    )
+    assert metrics["test"]["attainable_concordance_index"] > 0.5
+    assert (rows["risk_1y"] <= rows["risk_5y"]).all()
+    model, extractor = load_checkpoint(folder)
+    assert model.config.num_baseline_times > 1
+    assert model.config.covariate_names == ["age", "sex"]
+    assert model.config.simulated_outcome
+    assert extractor.sampling_rate == 50
+    assert metrics["simulated_outcome"] is True
+
+
+def test_the_recipe_in_the_folder_says_what_was_run_and_with_what(survival_run: tuple[Path, dict]):
+    folder, _ = survival_run
+    assert "versions" in (folder / "recipe.yaml").read_text()
+    recipe = read_recipe(folder / "recipe.yaml")
+    assert recipe["train_folds"] == "1-6"
+    assert recipe["model"]["hidden_size"] == 16
+
+
+def test_validation_patients_come_from_the_training_folds_and_test_folds_choose_nothing(
+    survival_run: tuple[Path, dict],
+):
+    folder, metrics = survival_run
+    rows = pd.read_csv(folder / "predictions.csv")
+    assert set(rows.loc[rows["part"] == "valid", "fold"]) <= set(range(1, 7))
+    assert set(rows["part"]) == {"valid", "test"}
+    best = max(metrics["history"], key=lambda entry: entry["concordance_index"])
+    assert metrics["best_epoch"] == best["epoch"]
+    assert metrics["valid"]["concordance_index"]["estimate"] == pytest.approx(best["concordance_index"])
+
+
+def test_a_finished_run_is_not_overwritten_and_resuming_it_gives_its_result(
+    survival_run: tuple[Path, dict], module_finetune_args: Build
+):
+    _, metrics = survival_run
+    same = {"train_folds": "1-6", "test_folds": "7-10", "covariates": "age,sex", "learning_rate": 0.01, "epochs": 3}
+    with pytest.raises(ValueError, match="holds a finished run; give --resume to continue it or --overwrite"):
+        finetune.run(module_finetune_args("survival", **same))
+    assert finetune.run(module_finetune_args("survival", resume=True, **same))["best_epoch"] == metrics["best_epoch"]
+
+
+def test_overwriting_replaces_the_run_whole(finetune_args: Build):
+    args = finetune_args(epochs=2)
+    finetune.run(args)
+    folder = Path(str(args.output_dir))
+    before = load_file(folder / "model.safetensors")
+    (folder / "stale.txt").write_text("of the first run")
+    finetune.run(finetune_args(epochs=1, seed=1, overwrite=True))
+    assert not (folder / "stale.txt").exists()
+    assert len(list((folder / "checkpoints").glob("state-*"))) == 1
+    assert not torch.equal(before["risk_head.hidden.weight"], load_file(folder / "model.safetensors")["risk_head.hidden.weight"])
+
+
+def test_fine_tuning_starts_from_the_weights_of_the_checkpoint(
+    finetune_args: Build, pretrain_args: BuildPretraining, monkeypatch: pytest.MonkeyPatch
+):
+    args = pretrain_args("pretrained", epochs=1)
+    pretrain.run(args)
+    tuned = finetune_args(checkpoint=args.output_dir, epochs=1, learning_rate=1e-12)
+    metrics = finetune.run(tuned)
+    before, after = (load_file(Path(str(a.output_dir)) / "model.safetensors") for a in (args, tuned))
+    for name in ("ecgdan.stem.conv1.weight", "ecgdan.time_attention.qkv_weight", "decoder.reduce.weight"):
+        assert torch.allclose(before[name], after[name], atol=1e-6), name
+    assert all(name.startswith(("risk_head", "baseline")) for name in metrics["new_weights"])
+    assert load_checkpoint(str(tuned.output_dir))[0].config.hidden_size == 16
+
+
+def test_classification_learns_labels_whose_names_and_thresholds_travel(finetune_args: Build):
+    args = finetune_args(task="classification", lead_masking="none", learning_rate=0.02, epochs=4)
+    metrics = finetune.run(args)
+    names = ["normal", "strain", "wide_qrs"]
+    model, _ = load_checkpoint(str(args.output_dir))
+    assert [model.config.id2label[label] for label in range(3)] == names
+    assert set(model.config.thresholds) == set(names)
+    rows = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv")
+    assert rows[names].to_numpy().min() >= 0
+    assert set(rows["true_strain"]) <= {0, 1}
+    assert set(metrics["test"]["labels"]) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"task": "regression"}, "task: expected survival or classification, got 'regression'"),
+        ({"checkpoint": "x", "from_scratch": True}, "expected exactly one of the two, got both"),
+        ({"from_scratch": False}, "expected exactly one of the two, got neither"),
+        ({"task": "classification", "covariates": "age"}, "covariates: only task survival uses it"),
+        ({"task": "classification", "labels": "x.csv"}, "labels: only task survival uses it"),
+        ({"label_level": "superclass"}, "label_level: only task classification uses it"),
+        ({"data": "ptb-xl"}, "labels: ptb-xl has no follow-up of its own"),
+        ({"checkpoint": "/nowhere/at/all"}, "/nowhere/at/all: no such checkpoint"),
+        ({"model": {"hiden_size": 3}}, r"model: unknown key 'hiden_size'; did you mean hidden_size\?"),
+        ({"model": {"trunk": "enormous"}}, "trunk: expected one of"),
+        ({"lead_masking": "often"}, "lead_masking: expected record, batch or none"),
+        ({"train_folds": "1-8", "test_folds": "8"}, "expected each fold in one part only"),
+        ({"test_folds": "8"}, "need train_folds beside them"),
+        ({"train_folds": "1-8", "test_folds": "12"}, "no record of part 'test'"),
+        ({"covariates": "height"}, "covariates: expected a column height"),
+        ({"data_dir": "/nowhere"}, "/nowhere"),
+        ({"valid_fraction": 1.5}, "valid_fraction: expected a share"),
+        ({"resume": True, "overwrite": True}, "resume, overwrite: expected one of the two"),
+        ({"resume": True}, "expected a run to resume, found no recipe.yaml"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_written(finetune_args: Build, flags: dict, message: str):
+    args = finetune_args(**flags)
+    with pytest.raises((ValueError, OSError), match=message):
+        finetune.run(args)
+    assert not Path(str(args.output_dir)).exists()
+
+
+def test_a_folder_with_other_files_is_left_alone(finetune_args: Build):
+    args = finetune_args(overwrite=True)
+    folder = Path(str(args.output_dir))
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="expected an empty folder or an earlier result, found other files"):
+        finetune.run(args)
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+
+
+def test_a_part_without_events_is_refused(finetune_args: Build, cohort: Path, tmp_path: Path):
+    table = pd.read_csv(cohort / "table.csv", dtype={"record_id": str})
+    outcomes = table[["record_id", "event", "time"]].assign(event=(table["fold"] == 1) & (table.index % 2 == 0)).astype({"event": int})
+    outcomes.to_csv(tmp_path / "outcomes.csv", index=False)
+    assert outcomes["event"].any()
+    with pytest.raises(ValueError, match="event: expected at least one event in the test part, got none"):
+        finetune.run(finetune_args(labels=str(tmp_path / "outcomes.csv"), train_folds="1-6", test_folds="9"))
+
+
+def test_outcomes_of_the_user_replace_those_of_the_table_and_are_not_called_simulated(
+    finetune_args: Build, cohort: Path, tmp_path: Path
+):
+    table = pd.read_csv(cohort / "table.csv", dtype={"record_id": str}).drop(columns=["log_hazard"])
+    rng = np.random.default_rng(0)
+    outcomes = table[["record_id"]].assign(event=(np.arange(len(table)) % 2), time=rng.uniform(1, 5, len(table)))
+    outcomes.to_csv(tmp_path / "outcomes.csv", index=False)
+    args = finetune_args(labels=str(tmp_path / "outcomes.csv"), epochs=1, simulated_outcome=False, endpoint="stroke")
+    metrics = finetune.run(args)
+    assert metrics["simulated_outcome"] is False
+    assert load_checkpoint(str(args.output_dir))[0].config.endpoint == "stroke"
+    rows = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv", dtype={"record_id": str})
+    assert rows["time"].max() <= 5
+
+
+def test_overrides_that_the_weights_fix_are_refused(tmp_path: Path):
+    EcgDanConfig(**TINY).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"model: hidden_size is 16 in .*, got 32; the weights fix it"):
+        build_config(EcgDanSurvivalConfig, {"hidden_size": 32}, str(tmp_path))
+    found = build_config(EcgDanSurvivalConfig, {"hidden_size": 16, "dropout_scope": "batch"}, str(tmp_path))
+    assert (found.num_samples, found.dropout_scope, found.reconstruction_weight) == (64, "batch", 0.5)
