@@ -163,7 +163,7 @@ def fit_logistic(
         (m, labels); a label without positives or negatives in training gets zeros.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, GroupKFold
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -174,10 +174,12 @@ def fit_logistic(
         truth = labels[:, column].astype(int)
         if truth.min() == truth.max():
             continue
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=regularisation[0], max_iter=500))
-        if len(regularisation) > 1:
+        middle = regularisation[len(regularisation) // 2]
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=middle, max_iter=500))
+        folds = min(num_folds, int(truth.sum()), int((1 - truth).sum()))
+        if len(regularisation) > 1 and folds > 1:  # too few positives to choose with keep the middle penalty
             grid = {"logisticregression__C": list(regularisation)}
-            search = GridSearchCV(model, grid, scoring="roc_auc", cv=GroupKFold(num_folds), error_score=0.5)
+            search = GridSearchCV(model, grid, scoring="roc_auc", cv=StratifiedGroupKFold(folds))
             model = search.fit(values, truth, groups=groups).best_estimator_
         else:
             model.fit(values, truth)

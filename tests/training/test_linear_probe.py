@@ -1,0 +1,57 @@
+"""The probe reads a frozen encoder, beside an untrained one and age and sex."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ecgdan_hf.training import linear_probe, pretrain
+from ecgdan_hf.training.arguments import PretrainArguments, ProbeArguments, resolve
+
+BuildProbe = Callable[..., ProbeArguments]
+
+
+@pytest.fixture
+def probe_args(pretrain_args: Callable[..., PretrainArguments], cohort: Path, cache: Path, tmp_path: Path) -> BuildProbe:
+    start = pretrain_args("pretrained", epochs=1)
+
+    def build(**flags: object) -> ProbeArguments:
+        if "checkpoint" not in flags:
+            pretrain.run(start)
+            flags["checkpoint"] = start.output_dir
+        paths = {"data": "csv", "data_dir": str(cohort), "cache_dir": str(cache), "output_dir": str(tmp_path / "probe")}
+        return resolve(ProbeArguments, None, {"num_proc": 1, "bootstrap": 20, **paths, **flags})
+
+    return build
+
+
+@pytest.mark.parametrize("task", ["survival", "classification"])
+def test_the_probe_compares_the_encoder_with_an_untrained_one_on_unseen_patients(probe_args: BuildProbe, task: str):
+    args = probe_args(task=task, train_folds="1-6", test_folds="7-10")
+    metrics = linear_probe.run(args)
+    names = ["this encoder, linear", "random encoder, linear", "age and sex"]
+    assert list(metrics["models"])[:3] == names
+    assert "ahead" in metrics["models"]["random encoder, linear"]
+    assert metrics["num_records"] + metrics["num_records_fitted"] == 48
+    report = (Path(str(args.output_dir)) / "report.md").read_text()
+    assert all(name in report for name in names)
+    assert ("Simulated" in report) == (task == "survival")
+    assert (Path(str(args.output_dir)) / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"checkpoint": None}, "checkpoint: expected the encoder to probe"),
+        ({"checkpoint": "x", "task": "guessing"}, "task: expected survival or classification"),
+        ({"checkpoint": "x", "push_to_hub": "a/b"}, "a probe leaves no model"),
+        ({"checkpoint": "x", "labels": "y.csv"}, "labels: only task survival"),
+        ({"checkpoint": "x", "label_level": "statement"}, "label_level: only classification on ptb-xl"),
+        ({"checkpoint": "x", "train_folds": "1-6"}, "test_folds: expected folds to judge on"),
+    ],
+)
+def test_a_probe_refuses_what_is_missing_or_would_be_ignored(probe_args: BuildProbe, flags: dict, message: str):
+    args = probe_args(**flags)
+    with pytest.raises(ValueError, match=message):
+        linear_probe.run(args)
+    assert not Path(str(args.output_dir)).exists()
