@@ -62,7 +62,7 @@ class EcgDanConfig(PreTrainedConfig):
             that stage out.
         normalization: `"per_lead_zscore"` (the paper) or `"global"` (one scale for all leads, keeps voltage).
         global_mean_mv, global_std_mv: the scale of `normalization="global"`, millivolt.
-        trunk: `"paper"`, the residual network of REFERENCE A3.
+        trunk: `"paper"`, the residual network of arXiv 2403.10581.
         lead_layout: `"lead_true"` keeps leads apart until cross-lead attention; `"reference"` is bit-faithful to the
             authors' code, which mixes them in the stem.
         use_lead_attention, use_time_attention: ablation switches.

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from ecgdan_hf.data.mapped_memory import release_mapped_pages
+
 LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
     (0.1, ("I", "II")),
     (0.1, ("I", "II", "V2")),
@@ -21,7 +23,7 @@ LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
     (0.1, ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")),
     (0.5, None),
 )
-"""Lead sets of devices in use, with their probabilities (REFERENCE A2); None keeps every lead."""
+"""Lead sets of devices in use, with their probabilities (arXiv 2403.10581); None keeps every lead."""
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -97,12 +99,13 @@ class NumberedRows(Dataset):
     def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
         """Many rows at once, which is how the loader asks for a batch."""
         columns = self.dataset[rows]
+        release_mapped_pages()  # what was read is only a copy of the disk; without this a pass looks like all of it
         return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
 
 
 def draw_lead_mask(lead_mask: np.ndarray, lead_names: Sequence[str], rng: np.random.Generator, shared: bool,
                    probability: float) -> np.ndarray:
-    """Hides leads as if a device with fewer had been used (REFERENCE A2).
+    """Hides leads as if a device with fewer had been used (arXiv 2403.10581).
 
     Args:
         lead_mask: (batch, leads), true where the lead was recorded.
