@@ -22,7 +22,7 @@ from ecgdan_hf.training.command import run_safely, with_flags
 
 app = typer.Typer(
     name="ecgdan",
-    help="Dual attention networks for 12-lead ECG: pretrain, fine-tune, evaluate, predict, explain. Research use only.",
+    help="Dual attention networks for 12-lead ECG: pretrain, fine-tune, judge, predict, explain. Research use only.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -99,12 +99,25 @@ def evaluate(args: EvaluateArguments) -> None:
     levels = {"label_level": args.label_level} if args.label_level else {}
 
     def load_rows(feature_extractor: Any) -> Any:
-        options = {"limit": args.limit, "num_proc": args.num_proc, "cache_dir": args.cache_dir, "skip_bad": args.skip_bad}
+        options = {
+            "limit": args.limit,
+            "num_proc": args.num_proc,
+            "cache_dir": args.cache_dir,
+            "skip_bad": args.skip_bad,
+        }
         return load(
-            args.data, str(args.data_dir), outcomes=args.labels, feature_extractor=feature_extractor, **options, **levels
+            args.data,
+            str(args.data_dir),
+            outcomes=args.labels,
+            feature_extractor=feature_extractor,
+            **options,
+            **levels,
         )
 
-    checkpoints = {Path(args.checkpoint).name: args.checkpoint, **{name: str(path) for name, path in args.control.items()}}
+    checkpoints = {
+        Path(args.checkpoint).name: args.checkpoint,
+        **{name: str(path) for name, path in args.control.items()},
+    }
     if len(checkpoints) != 1 + len(args.control):
         raise ValueError(f"control: expected names other than the checkpoint's, got {list(args.control)}")
     result = held_out(
@@ -220,8 +233,10 @@ def plasmode(
     outcomes = simulate(read_table(data_dir), seed, event_rate=event_rate)
     _write_whole(out, outcomes.to_csv(index=False))
     events = int(outcomes["event"].sum())
-    _say(f"{out}: simulated follow-up of {len(outcomes)} records, {events} events, attainable C-index "
-         f"{attainable_c_index(outcomes):.3f}")
+    _say(
+        f"{out}: simulated follow-up of {len(outcomes)} records, {events} events, attainable C-index "
+        f"{attainable_c_index(outcomes):.3f}"
+    )
 
 
 @data_app.command()
@@ -240,8 +255,10 @@ def synthetic(
     from ecgdan_hf.data.synthetic import write_cohort
 
     table = write_cohort(out_dir, n=n, seed=seed)
-    _say(f"{out_dir}: {len(table)} synthetic ECGs, {int(table['event'].sum())} simulated events, attainable C-index "
-         f"{attainable_c_index(table):.3f}")
+    _say(
+        f"{out_dir}: {len(table)} synthetic ECGs, {int(table['event'].sum())} simulated events, attainable C-index "
+        f"{attainable_c_index(table):.3f}"
+    )
 
 
 @data_app.command()

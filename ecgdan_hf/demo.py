@@ -29,7 +29,8 @@ Trained on {train} ECGs, the epoch chosen on {valid}, judged once on {test} othe
 
 {table}
 
-"Ahead" is the paired difference, the same patients resampled for both. No model can be expected to beat the true hazard.
+"Ahead" is the paired difference, the same patients resampled for both. The true hazard is the best that any model can
+be expected to reach.
 
 ## Whom does it call high risk?
 
@@ -85,8 +86,10 @@ def run(output_dir: Path, n: int, seed: int, overwrite: bool, say: Callable[[str
     page = _page(folder, trained, result, time.monotonic() - started)
     _write(folder, page, result)
     for name, entry in result.metrics["models"].items():
-        say(f"simulated outcome, {name}: C-index {entry['estimate']:.3f} "
-            f"(95 % interval {entry['low']:.3f} to {entry['high']:.3f})")
+        say(
+            f"simulated outcome, {name}: C-index {entry['estimate']:.3f} "
+            f"(95 % interval {entry['low']:.3f} to {entry['high']:.3f})"
+        )
     say(f"{folder / MARK}: the page; {time.monotonic() - started:.0f} s in all")
     return result.metrics
 
@@ -113,7 +116,9 @@ def _judge(folder: Path, seed: int) -> Any:
 
     checkpoints = {"this network": str(folder / MODEL)}
     data_dir = str(folder / COHORT)
-    return held_out(checkpoints, load_rows, parse_folds(TEST_FOLDS), parse_folds(TRAIN_FOLDS), data_dir=data_dir, seed=seed)
+    return held_out(
+        checkpoints, load_rows, parse_folds(TEST_FOLDS), parse_folds(TRAIN_FOLDS), data_dir=data_dir, seed=seed
+    )
 
 
 def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) -> str:
@@ -149,4 +154,3 @@ def _write(folder: Path, page: str, result: Any) -> None:
     write_report(folder, result)
     (folder / "metrics.json").write_text(to_json(result.metrics), encoding="utf-8")
     (folder / MARK).write_text(page, encoding="utf-8")
-

@@ -50,7 +50,9 @@ def kaplan_meier_figure(
             at_risk = int((times[chosen] >= year).sum())
             table.text(year, 2 - third, str(at_risk), ha="center", va="center", color=COLOURS[third], fontsize=9)
     p = logrank_p_value(events, times, group) if len(np.unique(group)) > 1 else float("nan")
-    title = "Simulated outcome: event-free by thirds of predicted risk" if simulated else "Event-free by predicted risk"
+    title = (
+        "Simulated outcome: event-free by thirds of predicted risk" if simulated else "Event-free by predicted risk"
+    )
     axes.set(ylabel="event-free", ylim=(min(0.5, axes.get_ylim()[0]), 1.01))
     axes.set_title(f"{title} (log-rank p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})", fontsize=11)
     axes.legend(frameon=False, loc="lower left")

@@ -66,8 +66,8 @@ def held_out(
 
     Args:
         checkpoints: name -> folder or Hub name; the first is judged.
-        load_rows: feature extractor -> dataset with `input_values`, `lead_mask`, `patient_id`, and `event` and `time` or
-            `labels`.
+        load_rows: feature extractor -> dataset with `input_values`, `lead_mask`, `patient_id`, and `event` and
+            `time`, or `labels`.
         test_folds: folds that are judged; None judges every record.
         train_folds: folds the baselines are fitted on; None leaves the fitted baselines out.
         with_random_encoder: fit a linear model on an untrained encoder of the judged architecture.
@@ -90,7 +90,9 @@ def held_out(
         if judged is None:
             judged = _Judged(model, dataset, test)
         elif type(model) is not type(judged.model):
-            raise ValueError(f"{path}: expected a {type(judged.model).__name__} as the first one, got {type(model).__name__}")
+            raise ValueError(
+                f"{path}: expected a {type(judged.model).__name__} as the first one, got {type(model).__name__}"
+            )
         scores[name] = score_rows(model, test, batch_size)
     if judged is None:
         raise ValueError("checkpoint: expected one to judge, got none")
@@ -137,7 +139,11 @@ def check_unseen(checkpoint: str, test_folds: Sequence[int] | None, data_dir: st
     if not path.is_file():
         return
     recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    same = data_dir is not None and recipe.get("data_dir") and Path(recipe["data_dir"]).resolve() == Path(data_dir).resolve()
+    same = (
+        data_dir is not None
+        and recipe.get("data_dir")
+        and Path(recipe["data_dir"]).resolve() == Path(data_dir).resolve()
+    )
     if not same:
         return
     seen = [fold for name in ("train_folds", "valid_folds") for fold in _folds(recipe.get(name))]
@@ -211,7 +217,7 @@ def linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed
     if "event" in table:
         fitted = cross_validated_ridge_cox(features, table["event"], table["time"], table["patient_id"], seed=seed)
         return fitted.log_hazard(tested)
-    return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"])
+    return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"].to_numpy())
 
 
 def _batches(dataset: Any, batch_size: int) -> Any:
@@ -235,7 +241,7 @@ class _Judged:
                 raise ValueError("labels: survival needs event and time, the data have none; give an outcomes table")
             return Outcome.survival(table, simulated)
         names = self.test.features["labels"].feature.names if "labels" in self.test.column_names else []
-        expected = [config.id2label[label] for label in range(config.num_labels)] if config.id2label else []
+        expected = [str(name) for _, name in sorted((config.id2label or {}).items())]
         if names != expected:
             raise ValueError(f"labels: the model knows {expected}, the data have {names}; choose the same label_level")
         return Outcome.classification(label_matrix(self.test), np.asarray(self.test["patient_id"]))

@@ -16,8 +16,8 @@ def retrieval_recall(
 ) -> dict[str, float]:
     """Share of queries that find a match among their k nearest, by cosine, in both directions.
 
-    Texts repeat: half of all ECGs may say "normal ECG". So the candidates of an ECG are the distinct texts, and a text,
-    asked once, is found where any ECG that carries it is among the k nearest.
+    Texts repeat: half of all ECGs may say "normal ECG". So the candidates of an ECG are the distinct texts, and a
+    text, asked once, is found where any ECG that carries it is among the k nearest.
 
     Args:
         ecg_embeds: (n, width).
@@ -80,4 +80,5 @@ def alignment_and_uniformity(ecg_embeds: npt.ArrayLike, text_embeds: npt.ArrayLi
 
 def _unit_rows(embeds: npt.ArrayLike) -> FloatArray:
     rows = np.asarray(embeds, dtype=np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    unit: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return unit

@@ -53,7 +53,7 @@ class RunArguments:
 class TrainingArguments(RunArguments):
     """What the loop needs: how long, how fast, how often."""
 
-    model: dict[str, Any] = option({}, "configuration fields of the network, as key=value; repeatable")
+    model: dict[str, Any] = option({}, "configuration fields of the network, as key=value; repeatable")  # noqa: RUF009
     epochs: int = option(60, "passes over the training records")
     batch_size: int = option(128, "records per step and process")
     gradient_accumulation: int = option(1, "batches per optimizer step; a Cox risk set stays one batch")
@@ -110,7 +110,9 @@ class FinetuneArguments(TrainingArguments):
     stratify: bool | None = option(None, "give every batch the event fraction of the training set [default: true]")
     endpoint: str | None = option(None, "the event in words, for reports")
     bootstrap: int = option(1000, "patient resamples behind each interval")
-    simulated_outcome: bool | None = option(None, "the follow-up is simulated; default: told from its log_hazard column")
+    simulated_outcome: bool | None = option(
+        None, "the follow-up is simulated; default: told from its log_hazard column"
+    )
 
 
 @dataclass(kw_only=True)
@@ -130,7 +132,7 @@ class EvaluateArguments:
     """Arguments of `ecgdan evaluate`."""
 
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to judge")
-    control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")
+    control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")  # noqa: RUF009
     data: str = option("ptb-xl", "source: ptb-xl, wfdb, csv or synthetic")
     data_dir: str | None = option(None, "folder with the recordings")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
@@ -173,7 +175,9 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
     shipped = RECIPES_DIR / f"{path.name.removesuffix('.yaml')}.yaml"
     if not path.is_file() and not shipped.is_file():
         known = ", ".join(sorted(recipe.stem for recipe in RECIPES_DIR.glob("*.yaml")))
-        raise FileNotFoundError(f"--config: no file {name_or_path} and no shipped recipe of that name; shipped: {known}")
+        raise FileNotFoundError(
+            f"--config: no file {name_or_path} and no shipped recipe of that name; shipped: {known}"
+        )
     path = path if path.is_file() else shipped
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))

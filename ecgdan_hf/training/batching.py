@@ -103,8 +103,9 @@ class NumberedRows(Dataset):
         return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
 
 
-def draw_lead_mask(lead_mask: np.ndarray, lead_names: Sequence[str], rng: np.random.Generator, shared: bool,
-                   probability: float) -> np.ndarray:
+def draw_lead_mask(
+    lead_mask: np.ndarray, lead_names: Sequence[str], rng: np.random.Generator, shared: bool, probability: float
+) -> np.ndarray:
     """Hides leads as if a device with fewer had been used (arXiv 2403.10581).
 
     Args:
@@ -230,4 +231,3 @@ def check_augmentation(lead_masking: str, scale: float, noise: float, normalizat
             f"augment_scale, augment_noise: need normalization: global, got {normalization}; a z-scored lead has no "
             "amplitude to vary"
         )
-

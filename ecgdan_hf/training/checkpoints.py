@@ -47,8 +47,8 @@ def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint
     for name in FIXED_BY_WEIGHTS:
         if getattr(given, name) != getattr(source, name):
             raise ValueError(
-                f"model: {name} is {getattr(source, name)!r} in {checkpoint}, got {getattr(given, name)!r}; the weights "
-                "fix it, leave it out or train from scratch"
+                f"model: {name} is {getattr(source, name)!r} in {checkpoint}, got {getattr(given, name)!r}; the "
+                "weights fix it, leave it out or train from scratch"
             )
     return given
 

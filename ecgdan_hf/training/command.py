@@ -92,6 +92,14 @@ def run_safely(function: Callable[[], Any]) -> int:
 
 def run_as_program(kind: type[RunArguments], function: Callable[[Any], dict[str, Any]]) -> None:
     """`python -m ecgdan_hf.training.VERB`: the flags of `ecgdan VERB`, started by `accelerate launch` or by hand."""
+
+    def run(args: Any) -> None:
+        if args.push_to_hub:
+            raise ValueError(
+                "push_to_hub: only the command ecgdan uploads; use it, or `ecgdan bundle` and `ecgdan push`"
+            )
+        function(args)
+
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(with_flags(kind, function, f"The same as `ecgdan {Path(sys.argv[0]).stem}`."))
+    app.command()(with_flags(kind, run, f"The same as `ecgdan {Path(sys.argv[0]).stem}`."))
     sys.exit(run_safely(lambda: app(standalone_mode=True)))

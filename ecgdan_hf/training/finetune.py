@@ -24,8 +24,9 @@ from ecgdan_hf.training import rows
 from ecgdan_hf.training.arguments import FinetuneArguments
 from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, check_augmentation
 from ecgdan_hf.training.checkpoints import build_config, build_model, count_parameters
+from ecgdan_hf.training.collect import evaluation_loader
 from ecgdan_hf.training.command import run_as_program
-from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator, evaluation_loader
+from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator
 from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
 from ecgdan_hf.training.tasks import ClassificationTask, FinetuningTask, SurvivalTask, write_predictions
 
@@ -64,9 +65,7 @@ def run(args: FinetuneArguments) -> dict[str, Any]:
     task: FinetuningTask = TASKS[args.task](config, loaders["valid"])
     event = parts["train"]["event"] if args.task == "survival" and args.stratify is not False else None
     sampler = EpochBatchSampler(len(parts["train"]), args.batch_size, event, seed=args.seed)
-    trainer = Trainer(
-        model, task, TrainingSet(parts["train"], sampler, collators["train"]), args, folder, accelerator
-    )
+    trainer = Trainer(model, task, TrainingSet(parts["train"], sampler, collators["train"]), args, folder, accelerator)
     if accelerator.is_main_process:
         begin_run(folder, args)
     accelerator.wait_for_everyone()
@@ -129,7 +128,9 @@ def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict
         parts = {name: part for name, part in vars(split).items() if part is not None}
         for name, part in parts.items():
             if not np.any(part["event"]):
-                raise ValueError(f"event: expected at least one event in the {name} part, got none in {len(part)} records")
+                raise ValueError(
+                    f"event: expected at least one event in the {name} part, got none in {len(part)} records"
+                )
         describe_outcome(dataset, config, args)
         add_covariates(parts["train"], config, args)
         return parts
@@ -145,7 +146,9 @@ def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict
 def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
     """Says in the configuration what the event is, and whether it was simulated."""
     told = args.simulated_outcome
-    config.simulated_outcome = "log_hazard" in dataset.column_names or args.data == "synthetic" if told is None else told
+    config.simulated_outcome = (
+        "log_hazard" in dataset.column_names or args.data == "synthetic" if told is None else told
+    )
     if args.endpoint:
         config.endpoint = args.endpoint
     elif config.simulated_outcome:

@@ -44,9 +44,13 @@ def run(args: ProbeArguments) -> dict[str, Any]:
         raise ValueError(f"labels: {args.task} needs a column {wanted}, the data have none")
     fit, test = fit_and_test(dataset, args, "event" if survival else None)
     if not survival:
-        fit, test = (part.remove_columns([c for c in ("event", "time") if c in part.column_names]) for part in (fit, test))
+        fit, test = (
+            part.remove_columns([c for c in ("event", "time") if c in part.column_names]) for part in (fit, test)
+        )
     encoders = {MAIN: model, RANDOM: random_encoder(model.config, args.seed)}
-    scores = {name: linear_scores(encoder, fit, test, args.batch_size, args.seed) for name, encoder in encoders.items()}
+    scores = {
+        name: linear_scores(encoder, fit, test, args.batch_size, args.seed) for name, encoder in encoders.items()
+    }
     columns = ["patient_id", "age", "sex", "event", "time", "log_hazard"]
     table = rows.read_table(test, columns)
     simulated = survival and "log_hazard" in table

@@ -8,12 +8,10 @@ if it had never stopped (same machine, same number of processes).
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
@@ -25,9 +23,8 @@ from tqdm.auto import tqdm
 
 from ecgdan_hf.training.arguments import TrainingArguments
 from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, NumberedRows
+from ecgdan_hf.training.collect import Batch
 from ecgdan_hf.training.optimization import build_optimizer, build_scheduler
-
-Batch = dict[str, Tensor]
 
 
 class Task(Protocol):
@@ -157,8 +154,14 @@ class Trainer:
             self._load_state()
         if self.accelerator.log_with:
             self.accelerator.init_trackers("ecgdan", config=_loggable(asdict(self.args)))
-        bar = tqdm(total=self.total_steps, initial=self.progress.step, unit="step", desc="training",
-                   disable=not (self.args.progress and self.accelerator.is_main_process), dynamic_ncols=True)
+        bar = tqdm(
+            total=self.total_steps,
+            initial=self.progress.step,
+            unit="step",
+            desc="training",
+            disable=not (self.args.progress and self.accelerator.is_main_process),
+            dynamic_ncols=True,
+        )
         try:
             while self.progress.epoch < self.args.epochs and not self._out_of_patience():
                 losses = self._train_epoch(bar)
@@ -301,56 +304,6 @@ def _save_weights(model: nn.Module, path: Path, accelerator: Accelerator) -> Non
 
 def _loggable(values: dict[str, Any]) -> dict[str, Any]:
     """Tracker configurations take only scalars and text."""
-    return {name: value if isinstance(value, int | float | bool | str) else str(value) for name, value in values.items()}
-
-
-def evaluation_loader(dataset: Any, collator: EcgCollator, batch_size: int, accelerator: Accelerator) -> DataLoader:
-    """Rows in their order, spread over the processes; make it once, not at every validation.
-
-    Args:
-        dataset: rows.
-        collator: without masking or augmentation.
-        batch_size: rows per pass and process.
-        accelerator: places the batches.
-    """
-    rows = NumberedRows(dataset, collator.reads)
-    loader = DataLoader(rows, batch_size=batch_size, collate_fn=collator, generator=torch.Generator())
-    return accelerator.prepare_data_loader(loader)
-
-
-@torch.no_grad()
-def collect(
-    model: nn.Module, loader: DataLoader, forward: Callable[[nn.Module, Batch], Batch], accelerator: Accelerator
-) -> dict[str, np.ndarray]:
-    """What `forward` says of every row, in the order of the rows.
-
-    Args:
-        model: put into evaluation mode.
-        loader: from [`evaluation_loader`].
-        forward: (model, batch) -> named tensors with the batch in front.
-        accelerator: gathers over processes.
-
-    Returns:
-        name -> (rows, ...) float arrays.
-    """
-    model.eval()
-    parts: dict[str, list[np.ndarray]] = {}
-    for batch in loader:
-        with accelerator.autocast():
-            outputs = forward(model, batch)
-        for name, value in accelerator.gather_for_metrics(outputs).items():
-            parts.setdefault(name, []).append(value.float().cpu().numpy())
-    return {name: np.concatenate(values) for name, values in parts.items()}
-
-
-def gather_with_grad(value: Tensor, accelerator: Accelerator) -> Tensor:
-    """Rows of all processes, (n, ...) -> (processes * n, ...), with the gradient; the tensor itself for one process.
-
-    Risk sets and negatives then reach across processes. Every process computes the same loss, the backward pass adds
-    up what all of them ask of a row, and DDP's mean over processes gives the gradient of that one loss.
-    """
-    if accelerator.num_processes == 1:
-        return value
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(list(all_gather(value.contiguous())))
+    return {
+        name: value if isinstance(value, int | float | bool | str) else str(value) for name, value in values.items()
+    }

@@ -1,7 +1,8 @@
 """Pretraining: reconstruct hidden leads, and align the ECG with what its report says (arXiv 2403.10581).
 
     ecgdan pretrain --config pretrain-ptb-xl --data-dir ptb-xl --output-dir runs/pretrained
-    accelerate launch -m ecgdan_hf.training.pretrain --config pretrain-ptb-xl --data-dir ptb-xl --output-dir runs/pretrained
+    accelerate launch -m ecgdan_hf.training.pretrain --config pretrain-ptb-xl --data-dir ptb-xl \
+        --output-dir runs/pretrained
 
 Loss = reconstruction_weight * MSE(reconstruction, unmasked signal) + alignment_weight * alignment(ECG, text)
 [+ superclass_weight * BCE]. The text side comes from a frozen language model, computed once.
@@ -25,17 +26,10 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 from ecgdan_hf.training import rows
 from ecgdan_hf.training.arguments import PretrainArguments
 from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, check_augmentation
-from ecgdan_hf.training.command import run_as_program
 from ecgdan_hf.training.checkpoints import build_config, build_model, count_parameters
-from ecgdan_hf.training.loop import (
-    Batch,
-    Trainer,
-    TrainingSet,
-    build_accelerator,
-    collect,
-    evaluation_loader,
-    gather_with_grad,
-)
+from ecgdan_hf.training.collect import Batch, collect, evaluation_loader, gather_with_grad
+from ecgdan_hf.training.command import run_as_program
+from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator
 from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
 
 MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss")
@@ -123,7 +117,9 @@ def text_embeddings(dataset: Any, args: PretrainArguments) -> np.ndarray | None:
         raise ValueError(f"text_source: expected statements or report, got {args.text_source!r}")
     column = columns[args.text_source]
     if column not in dataset.column_names:
-        raise ValueError(f"text_source: {args.text_source} needs a column {column!r} in the data; or --text-model none")
+        raise ValueError(
+            f"text_source: {args.text_source} needs a column {column!r} in the data; or --text-model none"
+        )
     texts = list(dataset[column])
     if args.text_source == "report":
         return reports.embed_texts([text or "" for text in texts], args.text_model, args.cache_dir, args.text_style)
@@ -162,9 +158,7 @@ def run(args: PretrainArguments) -> dict[str, Any]:
     }
     task = PretrainingTask(config, args.select_by, loaders["valid"], args.batch_size)
     sampler = EpochBatchSampler(len(parts["train"]), args.batch_size, seed=args.seed)
-    trainer = Trainer(
-        model, task, TrainingSet(parts["train"], sampler, collators["train"]), args, folder, accelerator
-    )
+    trainer = Trainer(model, task, TrainingSet(parts["train"], sampler, collators["train"]), args, folder, accelerator)
     if accelerator.is_main_process:
         begin_run(folder, args)
     accelerator.wait_for_everyone()

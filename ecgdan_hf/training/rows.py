@@ -24,7 +24,9 @@ class Parts:
         return {"valid": self.valid} | ({"test": self.test} if self.test is not None else {})
 
 
-def load_dataset(args: RunArguments, feature_extractor: Any, outcomes: str | None = None, label_level: str | None = None):
+def load_dataset(
+    args: RunArguments, feature_extractor: Any, outcomes: str | None = None, label_level: str | None = None
+):
     """The preprocessed rows of the source that `args` names.
 
     Raises:
@@ -51,8 +53,8 @@ def load_dataset(args: RunArguments, feature_extractor: Any, outcomes: str | Non
 def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> Parts:
     """Divides rows by fold where folds are given, else by patient.
 
-    Without `valid_folds` the patients of the training folds are divided again, so that the epoch is never chosen on the
-    test folds.
+    Without `valid_folds` the patients of the training folds are divided again, so that the epoch is never chosen on
+    the test folds.
 
     Args:
         dataset: with `record_id`, `patient_id`, and `fold` where folds are given.

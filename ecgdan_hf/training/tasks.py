@@ -16,7 +16,7 @@ from ecgdan_hf.evaluation.survival import concordance_index, survival_metrics
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.survival_ecgdan import cox_loss, survival_curve
-from ecgdan_hf.training.loop import Batch, collect, gather_with_grad
+from ecgdan_hf.training.collect import Batch, collect, gather_with_grad
 from ecgdan_hf.training.rows import read_table
 
 SUBJECT_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex"]
@@ -122,7 +122,9 @@ class ClassificationTask:
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         """Mean AUROC over the labels that can be judged, and the loss."""
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        loss = nn.functional.binary_cross_entropy_with_logits(*map(torch.from_numpy, (found["logits"], found["labels"])))
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            *map(torch.from_numpy, (found["logits"], found["labels"]))
+        )
         return {"macro_auroc": macro_auroc(found["labels"], found["logits"]), "loss": float(loss)}
 
     @staticmethod
@@ -143,7 +145,10 @@ class ClassificationTask:
         found = collect(model, loader, self._forward, accelerator)
         columns = {}
         for label, name in enumerate(self.names):
-            columns |= {name: _sigmoid(found["logits"][:, label]), f"true_{name}": found["labels"][:, label].astype(int)}
+            columns |= {
+                name: _sigmoid(found["logits"][:, label]),
+                f"true_{name}": found["labels"][:, label].astype(int),
+            }
         return pd.concat([read_table(dataset, SUBJECT_COLUMNS), pd.DataFrame(columns)], axis=1)
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def test_a_prompt_is_category_and_description(statements: pd.DataFrame):
 
 
 def test_an_unknown_code_and_a_missing_file_are_refused(statements: pd.DataFrame, tmp_path: Path):
-    with pytest.raises(ValueError, match="scp_codes: expected codes of scp_statements.csv, got 'XYZ'"):
+    with pytest.raises(ValueError, match=r"scp_codes: expected codes of scp_statements.csv, got 'XYZ'"):
         reports.scp_prompt("XYZ", statements)
     with pytest.raises(FileNotFoundError, match=r"nowhere/scp_statements.csv: no such file"):
         reports.read_statements(tmp_path / "nowhere")

@@ -163,7 +163,11 @@ def test_evaluation_sees_signals_as_they_are(rows: NumberedRows):
 def test_lookups_labels_and_columns_follow_their_records(rows: NumberedRows):
     text = RNG.standard_normal((7, 3)).astype(np.float32)
     collate = EcgCollator(
-        STANDARD_LEADS, lookups={"text_embeds": text}, columns=["event"], num_labels=3, labels_name="superclass_targets"
+        STANDARD_LEADS,
+        lookups={"text_embeds": text},
+        columns=["event"],
+        num_labels=3,
+        labels_name="superclass_targets",
     )
     batch = collate(rows.__getitems__([6, 3]))
     assert torch.equal(batch["text_embeds"], torch.from_numpy(text[[6, 3]]))

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.survival import concordance_index
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, read_recipe
 from ecgdan_hf.training.checkpoints import build_config
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 
 Build = Callable[..., FinetuneArguments]
 TINY = {"hidden_size": 16, "num_samples": 64, "pad_samples": 2, "trunk_channels": [4, 8], "num_attention_heads": 2}
@@ -86,7 +86,9 @@ def test_overwriting_replaces_the_run_whole(finetune_args: Build):
     finetune.run(finetune_args(epochs=1, seed=1, overwrite=True))
     assert not (folder / "stale.txt").exists()
     assert len(list((folder / "checkpoints").glob("state-*"))) == 1
-    assert not torch.equal(before["risk_head.hidden.weight"], load_file(folder / "model.safetensors")["risk_head.hidden.weight"])
+    assert not torch.equal(
+        before["risk_head.hidden.weight"], load_file(folder / "model.safetensors")["risk_head.hidden.weight"]
+    )
 
 
 def test_fine_tuning_starts_from_the_weights_of_the_checkpoint(
@@ -159,7 +161,11 @@ def test_a_folder_with_other_files_is_left_alone(finetune_args: Build):
 
 def test_a_part_without_events_is_refused(finetune_args: Build, cohort: Path, tmp_path: Path):
     table = pd.read_csv(cohort / "table.csv", dtype={"record_id": str})
-    outcomes = table[["record_id", "event", "time"]].assign(event=(table["fold"] == 1) & (table.index % 2 == 0)).astype({"event": int})
+    outcomes = (
+        table[["record_id", "event", "time"]]
+        .assign(event=(table["fold"] == 1) & (table.index % 2 == 0))
+        .astype({"event": int})
+    )
     outcomes.to_csv(tmp_path / "outcomes.csv", index=False)
     assert outcomes["event"].any()
     with pytest.raises(ValueError, match="event: expected at least one event in the test part, got none"):

@@ -72,7 +72,10 @@ def test_records_a_checkpoint_was_trained_on_are_refused(judge: Callable[..., He
 
 
 def test_models_of_different_tasks_are_not_compared(
-    judge: Callable[..., HeldOut], checkpoint: str, finetune_args: Build, pretrain_args: Callable[..., PretrainArguments]
+    judge: Callable[..., HeldOut],
+    checkpoint: str,
+    finetune_args: Build,
+    pretrain_args: Callable[..., PretrainArguments],
 ):
     labels = finetune_args("labels", task="classification", train_folds="1-6", epochs=1)
     finetune.run(labels)

@@ -12,14 +12,21 @@ BuildProbe = Callable[..., ProbeArguments]
 
 
 @pytest.fixture
-def probe_args(pretrain_args: Callable[..., PretrainArguments], cohort: Path, cache: Path, tmp_path: Path) -> BuildProbe:
+def probe_args(
+    pretrain_args: Callable[..., PretrainArguments], cohort: Path, cache: Path, tmp_path: Path
+) -> BuildProbe:
     start = pretrain_args("pretrained", epochs=1)
 
     def build(**flags: object) -> ProbeArguments:
         if "checkpoint" not in flags:
             pretrain.run(start)
             flags["checkpoint"] = start.output_dir
-        paths = {"data": "csv", "data_dir": str(cohort), "cache_dir": str(cache), "output_dir": str(tmp_path / "probe")}
+        paths = {
+            "data": "csv",
+            "data_dir": str(cohort),
+            "cache_dir": str(cache),
+            "output_dir": str(tmp_path / "probe"),
+        }
         return resolve(ProbeArguments, None, {"num_proc": 1, "bootstrap": 20, **paths, **flags})
 
     return build

@@ -175,9 +175,7 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine_down():
         ({"log_with": "paper"}, "log_with: expected tensorboard, trackio or none"),
     ],
 )
-def test_arguments_of_the_loop_are_checked_before_anything_is_written(
-    finetune_args: Build, flags: dict, message: str
-):
+def test_arguments_of_the_loop_are_checked_before_anything_is_written(finetune_args: Build, flags: dict, message: str):
     args = finetune_args(**flags)
     with pytest.raises(ValueError, match=message):
         finetune.run(args)

@@ -31,7 +31,9 @@ def with_reports(pretrain_args: Build, tmp_path: Path, cohort: Path) -> Build:
     return build
 
 
-def test_pretraining_lowers_both_losses_and_moves_every_parameter(with_reports: Build, monkeypatch: pytest.MonkeyPatch):
+def test_pretraining_lowers_both_losses_and_moves_every_parameter(
+    with_reports: Build, monkeypatch: pytest.MonkeyPatch
+):
     before: dict[str, torch.Tensor] = {}
     train = loop.Trainer.run
 
@@ -64,7 +66,9 @@ def test_without_text_there_is_no_alignment_head(pretrain_args: Build):
     args = pretrain_args(epochs=1)
     metrics = pretrain.run(args)
     assert "alignment_loss" not in metrics["valid"]
-    assert not any(name.startswith("alignment") for name in load_file(Path(str(args.output_dir)) / "model.safetensors"))
+    assert not any(
+        name.startswith("alignment") for name in load_file(Path(str(args.output_dir)) / "model.safetensors")
+    )
 
 
 def test_superclasses_can_be_learned_beside(pretrain_args: Build):

@@ -1,0 +1,212 @@
+"""The command line: quick help, one-line errors, exit codes, and a story from data to explanation."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import ecgdan_hf.cli
+from ecgdan_hf.data import synthetic
+
+VERBS = ["pretrain", "finetune", "probe", "evaluate", "predict", "explain", "bundle", "push", "demo",
+         "data plasmode", "data synthetic", "data check"]  # fmt: skip
+SEEDED = ["pretrain", "finetune", "probe", "evaluate", "demo", "data plasmode", "data synthetic"]
+TINY = ["sampling_rate=50", "num_samples=64", "pad_samples=2", "trunk_channels=[4, 8]", "num_attention_heads=2",
+        "hidden_size=16"]  # fmt: skip
+
+
+def ecgdan(*arguments: object) -> int:
+    """Runs a command in this process, as the entry point would; its exit code."""
+    old, sys.argv = sys.argv, ["ecgdan", *map(str, arguments)]
+    try:
+        ecgdan_hf.cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = old
+    return 0
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "cohort"
+    synthetic.write_cohort(folder, n=48, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(cohort: Path) -> Path:
+    """A survival checkpoint made by the command line."""
+    folder = cohort.parent / "survival"
+    model = [part for value in TINY for part in ("--model", value)]
+    code = ecgdan("finetune", "--data", "csv", "--data-dir", cohort, "--output-dir", folder, "--from-scratch",
+                  "--train-folds", "1-6", "--test-folds", "7-10", "--epochs", "1", "--batch-size", "16",
+                  "--num-proc", "1",
+                  "--cache-dir", cohort.parent / "cache", "--log-with", "none", "--no-progress", "--bootstrap", "20",
+                  *model)  # fmt: skip
+    assert code == 0
+    return folder
+
+
+def test_help_needs_no_torch_of_the_command_line_itself():
+    """The package's own `__init__` may import what it likes; the commands and their arguments must not."""
+    script = """
+import importlib.util, sys, types
+package = types.ModuleType("ecgdan_hf")
+package.__path__ = [sys.argv[1]]
+sys.modules["ecgdan_hf"] = package
+from typer.testing import CliRunner
+from ecgdan_hf.cli import app
+found = CliRunner().invoke(app, ["finetune", "--help"])
+assert found.exit_code == 0 and "--learning-rate" in found.output, found.output
+heavy = {"torch", "transformers", "datasets", "timm", "accelerate", "pandas", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    folder = Path(ecgdan_hf.cli.__file__).parent
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_shows_an_example_whose_options_exist(verb: str):
+    shown = CliRunner().invoke(ecgdan_hf.cli.app, [*verb.split(), "--help"], terminal_width=200).output
+    example = shown.split("Example:")[1].split("Options:")[0].split("Arguments:")[0]
+    assert f"ecgdan {verb}" in example
+    options = shown.split("Options:")[1]
+    for option in re.findall(r"--[a-z-]+", example):
+        assert option in options, option
+    assert ("--seed" in options) == (verb in SEEDED)
+
+
+def test_every_field_of_the_arguments_is_a_flag_with_help():
+    shown = CliRunner().invoke(ecgdan_hf.cli.app, ["pretrain", "--help"], terminal_width=200).output
+    for flag in (
+        "--config",
+        "--text-model",
+        "--lead-masking-probability",
+        "--adam-beta2",
+        "--resume",
+        "--push-to-hub",
+    ):
+        assert flag in shown
+    assert re.search(r"--learning-rate .* \[default: 0.001\]", shown)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["finetune", "--from-scratch"], "error: output_dir: expected a folder"),
+        (["pretrain", "--config", "nothing"], "error: --config: no file nothing and no shipped recipe"),
+        (["finetune", "--model", "x"], "error: --model: expected key=value, got 'x'"),
+        (["evaluate", "--output-dir", "{tmp}/e"], "error: checkpoint: expected one, got none"),
+        (["predict", "{tmp}", "--checkpoint", "/none", "--out", "{tmp}/a/b.csv"], "error: --out: expected a file"),
+        (["explain", "{tmp}/x.hea", "--checkpoint", "c", "--out", "{tmp}/x.gif"], "error: --out: expected a name"),
+        (["data", "check", "{tmp}/none"], "error: {tmp}/none"),
+        (["data", "plasmode", "{tmp}", "--out", "{tmp}/o.csv"], "no such file"),
+        (["pretrain", "--output-dir", "{tmp}/r", "--push-to-hub", "nobody"], "expected USER/NAME, got 'nobody'"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert ecgdan(*(argument.format(tmp=tmp_path) for argument in arguments)) == 2
+    shown = capfd.readouterr().err.strip().splitlines()
+    assert message.format(tmp=tmp_path) in shown[-1]
+    assert "Traceback" not in "".join(shown)
+
+
+def test_an_unknown_option_is_a_usage_error(capfd: pytest.CaptureFixture[str]):
+    assert ecgdan("finetune", "--learning-speed", "1") == 2
+    assert "No such option" in capfd.readouterr().err
+
+
+def test_the_traceback_is_there_for_those_who_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ECGDAN_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="output_dir: expected"):
+        ecgdan("finetune", "--from-scratch")
+
+
+def test_a_loss_that_is_not_finite_ends_with_exit_code_1(
+    cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    code = ecgdan("pretrain", "--data", "csv", "--data-dir", cohort, "--output-dir", tmp_path / "run",
+                  "--text-model", "none",
+                  "--learning-rate", "1e30", "--clip-norm", "0", "--no-progress", "--log-with", "none",
+                  "--num-proc", "1",
+                  "--cache-dir", cohort.parent / "cache", "--batch-size", "8",
+                  *(part for value in TINY for part in ("--model", value)))  # fmt: skip
+    assert code == 1
+    assert "error: loss: not finite" in capfd.readouterr().err
+
+
+def test_finetune_reports_simulated_outcomes_as_simulated(checkpoint: Path):
+    metrics = json.loads((checkpoint / "metrics.json").read_text())
+    assert metrics["simulated_outcome"] is True
+    assert {"model.safetensors", "config.json", "preprocessor_config.json", "recipe.yaml", "predictions.csv"} <= {
+        path.name for path in checkpoint.iterdir()
+    }
+
+
+def test_evaluate_writes_report_metrics_and_figure(
+    checkpoint: Path, cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "evaluation"
+    arguments = ["evaluate", "--checkpoint", checkpoint, "--control", f"twin={checkpoint}", "--data", "csv",
+                 "--data-dir", cohort, "--train-folds", "1-6", "--test-folds", "7-10", "--output-dir", out,
+                 "--bootstrap", "20", "--cache-dir", cohort.parent / "cache", "--num-proc", "1"]  # fmt: skip
+    assert ecgdan(*arguments) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "report.md",
+        "metrics.json",
+        "predictions.csv",
+        "kaplan_meier.png",
+    }
+    models = json.loads((out / "metrics.json").read_text())["models"]
+    assert models["twin"]["ahead"]["estimate"] == 0
+    assert ecgdan(*arguments) == 2
+    assert "give --overwrite to replace it" in capfd.readouterr().err
+    assert ecgdan(*arguments, "--overwrite") == 0
+
+
+def test_predict_writes_a_row_for_every_file_even_a_broken_one(
+    checkpoint: Path, cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "broken.hea").write_text("broken 12 500 5000\n")
+    files = sorted((cohort / "records").rglob("*.hea"))[:2]
+    out = tmp_path / "predictions.csv"
+    assert ecgdan("predict", *files, tmp_path / "broken.hea", "--checkpoint", checkpoint, "--out", out) == 0
+    rows = pd.read_csv(out)
+    assert rows["log_hazard"].notna().tolist() == [True, True, False]
+    assert {"risk_1y", "risk_5y", "risk_10y", "flags", "error"} <= set(rows.columns)
+    assert ecgdan("predict", tmp_path / "broken.hea", "--checkpoint", checkpoint, "--out", out) == 2
+    assert "none of 1 files could be used" in capfd.readouterr().err
+
+
+def test_explain_draws_a_page(checkpoint: Path, cohort: Path, tmp_path: Path):
+    file = sorted((cohort / "records").rglob("*.hea"))[0]
+    assert ecgdan("explain", file, "--checkpoint", checkpoint, "--out", tmp_path / "page.png") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["page.png"]
+    assert (tmp_path / "page.png").stat().st_size > 20_000
+
+
+def test_data_verbs_make_and_check_a_cohort(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    assert ecgdan("data", "synthetic", tmp_path / "c", "--n", "20", "--seed", "1") == 0
+    assert "simulated events" in capfd.readouterr().out
+    assert ecgdan("data", "check", tmp_path / "c", "--out", tmp_path / "check.json") == 0
+    assert json.loads((tmp_path / "check.json").read_text())["records"] == 20
+    next((tmp_path / "c" / "records").rglob("*.dat")).write_bytes(b"cut")
+    assert ecgdan("data", "check", tmp_path / "c") == 2
+    assert "1 of 20 records cannot be used" in capfd.readouterr().err
+
+
+def test_training_modules_are_programs_of_their_own_for_accelerate_launch():
+    done = subprocess.run(
+        [sys.executable, "-m", "ecgdan_hf.training.finetune", "--push-to-hub", "a/b"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: push_to_hub: only the command ecgdan uploads")
