@@ -29,8 +29,8 @@ Trained on {train} ECGs, the epoch chosen on {valid}, judged once on {test} othe
 
 {table}
 
-"Ahead" is the paired difference, the same patients resampled for both. The true hazard is the best that any model can
-be expected to reach.
+"Random encoder" is a linear Cox model on an untrained network of the same shape. "Ahead" is the paired difference, the
+same patients resampled for both. The true hazard is the best that any model can be expected to reach.
 
 ## Whom does it call high risk?
 

@@ -80,6 +80,7 @@ def run(args: FinetuneArguments) -> dict[str, Any]:
         "checkpoint": args.checkpoint or "random weights",
         "new_weights": new_weights if args.checkpoint else "all",
         "best_epoch": progress.best_epoch,
+        **({"calibration_slope": task.calibration_slope} if isinstance(task, SurvivalTask) else {}),
         "num_records": {name: len(part) for name, part in parts.items()},
         "num_parameters": count_parameters(model),
         **{name: summary_or_reason(task, table, args) for name, table in predictions.items()},

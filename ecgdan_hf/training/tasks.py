@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ecgdan_hf.evaluation.baselines import fit_ridge_cox
 from ecgdan_hf.evaluation.classification import best_f1_thresholds, classification_metrics, macro_auroc
 from ecgdan_hf.evaluation.prediction import RISK_YEARS
 from ecgdan_hf.evaluation.survival import concordance_index, survival_metrics
@@ -19,6 +20,8 @@ from ecgdan_hf.model.survival_ecgdan import cox_loss, survival_curve
 from ecgdan_hf.training.collect import Batch, collect, gather_with_grad
 from ecgdan_hf.training.rows import read_table
 
+SLOPE_LIMITS = (0.1, 2.0)
+SLOPE_PENALIZER = 1e-4
 SUBJECT_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex"]
 
 
@@ -52,6 +55,7 @@ class SurvivalTask:
 
     def __init__(self, config: EcgDanSurvivalConfig, valid_loader: DataLoader):
         self.config, self.valid_loader = config, valid_loader
+        self.calibration_slope = 1.0
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """Losses of a batch; with several processes, all their subjects form the risk sets."""
@@ -80,7 +84,15 @@ class SurvivalTask:
         return {"log_hazard": output.log_hazard, "event": batch["event"], "time": batch["time"]}
 
     def finish(self, model: EcgDanForSurvival, train_loader: DataLoader, accelerator: Accelerator) -> None:
-        """Fits the baseline hazard to the training patients, the network in evaluation mode."""
+        """Shrinks the log hazard to what the validation patients bear out, then fits the baseline hazard.
+
+        Trained to the end, a network spreads the log hazards of its training patients wider than those of others, and
+        its absolute risks become extreme. Cox regression of the validation outcome on the log hazard gives the slope
+        to shrink by (van Houwelingen, Statistics in Medicine 19:3401, 2000); the order of risks stays as it is.
+        """
+        found = collect(model, self.valid_loader, self._forward, accelerator)
+        self.calibration_slope = calibration_slope(found["event"], found["time"], found["log_hazard"])
+        scale_log_hazard(model, self.calibration_slope)
         found = collect(model, train_loader, self._forward, accelerator)
         model.fit_baseline(*(torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time")))
 
@@ -163,6 +175,29 @@ class ClassificationTask:
             n=n,
             seed=seed,
         )
+
+
+def calibration_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:
+    """Coefficient of the log hazard in a Cox model of its own outcome; 1 is calibrated, below 1 is too extreme.
+
+    Kept within `SLOPE_LIMITS`: a few events cannot turn the order of risks round, nor make them extreme.
+
+    Args:
+        event: (n,), 1 = happened, 0 = censored.
+        time: (n,), years.
+        log_hazard: (n,), predicted for patients the model was not fitted to.
+    """
+    fitted = fit_ridge_cox(log_hazard[:, None], event, time, penalizer=SLOPE_PENALIZER)
+    return float(np.clip(fitted.weights[0] / fitted.scale[0], *SLOPE_LIMITS))
+
+
+@torch.no_grad()
+def scale_log_hazard(model: EcgDanForSurvival, slope: float) -> None:
+    """Multiplies every log hazard the model will predict."""
+    model.risk_head.output.weight.mul_(slope)
+    model.risk_head.output.bias.mul_(slope)
+    if model.covariate_head is not None:
+        model.covariate_head.weight.mul_(slope)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
