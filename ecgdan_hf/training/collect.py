@@ -54,7 +54,7 @@ def collect(
 
 
 def gather_with_grad(value: Tensor, accelerator: Accelerator) -> Tensor:
-    """Rows of all processes, (n, ...) -> (processes * n, ...), with the gradient; the tensor itself for one process.
+    """Rows of all processes, with the gradient; the tensor itself for one process.
 
     Risk sets and negatives then reach across processes. Every process computes the same loss, the backward pass adds
     up what all of them ask of a row, and DDP's mean over processes gives the gradient of that one loss.
@@ -63,4 +63,7 @@ def gather_with_grad(value: Tensor, accelerator: Accelerator) -> Tensor:
         return value
     from torch.distributed.nn.functional import all_gather
 
-    return torch.cat(list(all_gather(value.contiguous())))
+    sizes = accelerator.gather(torch.tensor([len(value)], device=value.device)).tolist()
+    missing = value.new_zeros(max(sizes) - len(value), *value.shape[1:])  # batches differ by a record
+    gathered = all_gather(torch.cat([value, missing]))
+    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])

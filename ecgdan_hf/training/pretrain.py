@@ -53,7 +53,7 @@ class PretrainingTask:
         if accelerator.num_processes > 1 and output.alignment_loss is not None:
             head = accelerator.unwrap_model(model).alignment_head
             ecg, text = (gather_with_grad(part, accelerator) for part in (output.ecg_embeds, output.text_embeds))
-            everywhere = head.loss(ecg, text, equal_rows(accelerator.gather(batch["text_embeds"])))
+            everywhere = head.loss(ecg, text, equal_rows(gather_with_grad(batch["text_embeds"], accelerator)))
             output.loss = output.loss + self.config.alignment_weight * (everywhere - output.alignment_loss)
             output.alignment_loss = everywhere
         return {name: output[name] for name in MIN_PARTS if output.get(name) is not None}

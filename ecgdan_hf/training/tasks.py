@@ -62,7 +62,7 @@ class SurvivalTask:
         output = model(**batch)
         if accelerator.num_processes > 1:
             log_hazard = gather_with_grad(output.log_hazard, accelerator)
-            event, time = accelerator.gather(batch["event"]), accelerator.gather(batch["time"])
+            event, time = (gather_with_grad(batch[name], accelerator) for name in ("event", "time"))
             everywhere = cox_loss(log_hazard, event, time, self.config.ties)
             output.loss = output.loss + self.config.survival_weight * (everywhere - output.cox_loss)
             output.cox_loss = everywhere
