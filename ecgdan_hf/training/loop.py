@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, set_seed
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
@@ -91,6 +92,7 @@ def build_accelerator(args: TrainingArguments, folder: Path) -> Accelerator:
         if not is_trackio_available():
             raise ValueError("log_with: trackio is not installed; pip install trackio, or use tensorboard")
     set_seed(args.seed)
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     return Accelerator(
         mixed_precision=precision,
         gradient_accumulation_steps=args.gradient_accumulation,

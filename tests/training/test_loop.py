@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import is_trackio_available
 from safetensors.torch import load_file
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
@@ -189,3 +190,18 @@ def test_metrics_are_plain_json(finetune_args: Build):
     assert "NaN" not in text
     assert json.loads(text) == read_metrics(Path(str(args.output_dir)))
     assert json.loads(text)["best_epoch"] == found["best_epoch"]
+
+
+def test_half_precision_training_evaluates_and_saves_in_full_precision(finetune_args: Build):
+    args = finetune_args(precision="bf16", ema_decay=0.9, learning_rate=0.01)
+    metrics = finetune.run(args)
+    assert {value.dtype for value in weights(args.output_dir).values() if value.is_floating_point()} == {torch.float32}
+    best = max(entry["concordance_index"] for entry in metrics["history"])
+    assert metrics["valid"]["concordance_index"]["estimate"] == pytest.approx(best, abs=0.05)
+
+
+def test_a_tracker_that_is_not_installed_is_named(finetune_args: Build):
+    if is_trackio_available():
+        pytest.skip("trackio is installed")
+    with pytest.raises(ValueError, match="log_with: trackio is not installed; pip install trackio"):
+        finetune.run(finetune_args(log_with="trackio"))
