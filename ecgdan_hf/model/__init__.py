@@ -1,1 +1,1 @@
-"""What travels with the weights: networks, losses, and the signal contract. Flat, for the Hub copies files one by one."""
+"""What travels with the weights: networks, losses, signal contract. Flat, for Hub code is copied file by file."""

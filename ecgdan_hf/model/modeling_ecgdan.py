@@ -535,6 +535,12 @@ def check_input(input_values: Tensor, lead_mask: Tensor | None, config: EcgDanCo
         raise ValueError(f"lead_mask: expected {tuple(input_values.shape[:2])}, got {tuple(lead_mask.shape)}")
 
 
+def encoder_fields(encoded: EcgDanModelOutput) -> dict[str, Tensor | tuple[Tensor, ...]]:
+    """What every head hands on of the encoder's output."""
+    names = ("pooler_output", "lead_attention", "time_attention", "hidden_states")
+    return {name: encoded[name] for name in names if name in encoded}
+
+
 def reconstruction_loss(reconstruction: Tensor, target: Tensor, target_mask: Tensor | None) -> Tensor:
     """Mean squared error over the samples of the leads that have a target: scalar."""
     error = F.mse_loss(reconstruction.float(), target.float(), reduction="none").mean(-1)
@@ -586,10 +592,7 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
         output = EcgDanPreTrainingOutput(
             reconstruction=self.decoder(encoded.pooler_output),
-            pooler_output=encoded.pooler_output,
-            lead_attention=encoded.lead_attention,
-            time_attention=encoded.time_attention,
-            hidden_states=encoded.hidden_states,
+            **encoder_fields(encoded),
         )
         if self.superclass_head is not None:
             output.superclass_logits = self.superclass_head(encoded.pooler_output)
@@ -659,10 +662,7 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
         return EcgDanClassifierOutput(
             loss=None if labels is None else self._loss(logits.float(), labels),
             logits=logits,
-            pooler_output=encoded.pooler_output,
-            lead_attention=encoded.lead_attention,
-            time_attention=encoded.time_attention,
-            hidden_states=encoded.hidden_states,
+            **encoder_fields(encoded),
         )
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -740,10 +740,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
         output = EcgDanSurvivalOutput(
             log_hazard=self.risk_head(encoded.pooler_output) + self._covariate_term(covariates, len(input_values)),
-            pooler_output=encoded.pooler_output,
-            lead_attention=encoded.lead_attention,
-            time_attention=encoded.time_attention,
-            hidden_states=encoded.hidden_states,
+            **encoder_fields(encoded),
         )
         if return_loss and event is not None and time is not None:
             if target_values is None:
