@@ -110,6 +110,20 @@ def test_the_saved_weights_are_those_of_the_best_validation(finetune_args: Build
     assert found["valid"]["concordance_index"]["estimate"] == pytest.approx(max(by_epoch.values()), abs=1e-12)
 
 
+def test_every_epoch_hides_other_leads(finetune_args: Build, monkeypatch: pytest.MonkeyPatch):
+    masks: list[torch.Tensor] = []
+    step = loop.Trainer._step
+
+    def remember(trainer: loop.Trainer, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        masks.append(batch["lead_mask"].sum(0))
+        return step(trainer, batch)
+
+    monkeypatch.setattr(loop.Trainer, "_step", remember)
+    finetune.run(finetune_args(lead_masking="record", lead_masking_probability=1.0, batch_size=64, epochs=3))
+    assert not torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[1], masks[2])
+
+
 def test_only_a_few_states_are_kept(finetune_args: Build):
     args = finetune_args(epochs=4, keep_checkpoints=1)
     finetune.run(args)
