@@ -1,6 +1,7 @@
 """The demo, with a cohort too small to learn from but large enough to walk the whole way."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from ecgdan_hf import demo
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    folder, said = tmp_path_factory.mktemp("demo") / "out", []
+    folder, said = tmp_path_factory.mktemp("clone") / "runs" / "demo", []
     demo.run(folder, n=70, seed=0, overwrite=False, say=said.append)
     return folder, said
 
@@ -41,3 +42,16 @@ def test_an_earlier_demo_is_replaced_only_when_asked(page: tuple[Path, list[str]
     (tmp_path / "mine.txt").write_text("not a demo")
     with pytest.raises(ValueError, match="found other files"):
         demo.run(tmp_path, n=70, seed=0, overwrite=True, say=print)
+
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_python_of_the_readme_runs_after_the_demo(
+    page: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(page[0].parents[1])
+    snippets = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    for snippet in snippets:
+        exec(snippet, {})
+    assert len(snippets) >= 2 and re.search(r"tensor\(\[0\.\d+\]\)", capsys.readouterr().out)

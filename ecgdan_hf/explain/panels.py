@@ -20,6 +20,8 @@ RISK_YEARS = (1.0, 5.0, 10.0)
 MAX_LABELS = 12
 BLUE, PALE, ORANGE = "#08519c", "#b8cbe0", "#d95f02"
 
+LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
+
 
 def draw_lead_map(
     axes: Axes, lead_map: FloatArray | None, lead_names: list[str], lead_mask: npt.NDArray[np.bool_]
@@ -89,7 +91,7 @@ def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) ->
         text = f"{year:g} y: {100 * value:.1f} %" if np.isfinite(value) else f"{year:g} y: beyond\nfollow-up"
         above = (value if np.isfinite(value) else 0.0) + 0.05 * top
         side = "right" if year > 0.7 * end else "center"
-        axes.text(max(year, 0.09 * end), above, text, fontsize=6.5, ha=side, va="bottom", zorder=4)
+        axes.text(max(year, 0.09 * end), above, text, fontsize=6.5, ha=side, va="bottom", zorder=4, bbox=LABEL_BOX)
     if last < end / 1.06:
         axes.axvspan(last, end, color="#eeeeee", zorder=0)
     axes.set(xlim=(0, end), ylim=(0, top))

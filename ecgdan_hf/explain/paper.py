@@ -94,7 +94,7 @@ def draw_ecg(
         signal_mv, axis=1, keepdims=True
     )  # the isoelectric line on the middle of the row
     layout = layout_for(len(lead_names), signal_mv.shape[1] / sampling_rate)
-    gain = _gain(signal_mv[lead_mask], layout.row_mm)
+    gain = _gain(signal_mv, lead_mask, layout)
     _draw_grid(axes, layout)
     scale = attention_scale(weights[lead_mask] if weights is not None else None)
     traces = None
@@ -120,10 +120,13 @@ def draw_ecg(
     return gain, traces
 
 
-def _gain(signal_mv: FloatArray, row_mm: float) -> float:
-    """The largest standard gain at which each lead keeps to its row and a third of the rows beside it."""
-    reach = float(np.abs(signal_mv).max(initial=0.1))
-    return next((gain for gain in GAINS_MM_MV if gain * reach <= 0.85 * row_mm), GAINS_MM_MV[-1])
+def _gain(signal_mv: FloatArray, lead_mask: npt.NDArray[np.bool_], layout: Layout) -> float:
+    """The largest standard gain at which leads keep to the paper, and to a third of the rows beside their own."""
+    row = np.arange(len(signal_mv)) % layout.rows
+    up = np.where(row == 0, 0.5, 0.85) * layout.row_mm
+    down = np.where(row == layout.rows - 1, 0.5, 0.85) * layout.row_mm
+    reach = np.maximum(signal_mv.max(axis=1) / up, -signal_mv.min(axis=1) / down)[lead_mask].max(initial=0.0)
+    return next((gain for gain in GAINS_MM_MV if gain * reach <= 1), GAINS_MM_MV[-1])
 
 
 def _draw_coloured(axes: Axes, x: FloatArray, y: FloatArray, weights: FloatArray, scale: Normalize) -> LineCollection:
