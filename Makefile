@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test lint clean
 
+# One thread: with networks this small, two threads on a busy machine wait for each other longer than they work.
 demo: $(STAMP)
-	$(BIN)/ecgdan demo --output-dir runs/demo --overwrite
+	OMP_NUM_THREADS=1 $(BIN)/ecgdan demo --output-dir runs/demo --overwrite
 
 # Two workers of one thread each: the tests are many small networks.
 test: $(STAMP)
