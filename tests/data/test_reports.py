@@ -118,3 +118,8 @@ def test_an_unknown_style_is_refused_and_other_names_are_left_alone():
     with pytest.raises(ValueError, match="text_style: expected one of default, authors"):
         reports.embed_texts(["a"], text_style="poetic")
     assert reports.resolve_text_model("emilyalsentzer/Bio_ClinicalBERT") == "emilyalsentzer/Bio_ClinicalBERT"
+
+
+def test_a_text_model_that_cannot_be_had_is_named_with_the_ways_out(tmp_path: Path):
+    with pytest.raises(OSError, match=r"text_model: .*nobody/nothing.* use minilm, or none"):
+        reports.embed_texts(["sinus rhythm"], "nobody/nothing", tmp_path)
