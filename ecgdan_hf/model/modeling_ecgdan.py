@@ -407,6 +407,8 @@ class EcgDanPreTrainedModel(PreTrainedModel):
             init.kaiming_normal_(module.weight, nonlinearity="leaky_relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, EcgDanCovariateHead):
+            init.zeros_(module.weight)
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -690,6 +692,10 @@ class EcgDanRiskHead(nn.Module):
         return self.output(self.hidden_norm(F.relu(hidden))).squeeze(-1)
 
 
+class EcgDanCovariateHead(nn.Linear):
+    """Linear term of the covariates; starts at zero, for a random one would outweigh the ECG."""
+
+
 class EcgDanForSurvival(EcgDanPreTrainedModel):
     """Encoder and a Cox head; with the decoder too while `reconstruction_weight` is positive, as in the paper."""
 
@@ -702,7 +708,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         self.decoder = EcgDanDecoder(config) if config.reconstruction_weight > 0 else None
         self.risk_head = EcgDanRiskHead(config)
         covariates = len(config.covariate_names)
-        self.covariate_head = nn.Linear(covariates, 1, bias=False) if covariates else None
+        self.covariate_head = EcgDanCovariateHead(covariates, 1, bias=False) if covariates else None
         self.baseline = EcgDanBaselineHazard(config.num_baseline_times)
         self.post_init()
 

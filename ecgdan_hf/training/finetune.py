@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from ecgdan_hf.evaluation.baselines import fit_ridge_cox
 from ecgdan_hf.evaluation.prediction import covariate_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -33,6 +35,7 @@ from ecgdan_hf.training.tasks import ClassificationTask, FinetuningTask, Surviva
 MODELS = {"survival": EcgDanForSurvival, "classification": EcgDanForSequenceClassification}
 TASKS = {"survival": SurvivalTask, "classification": ClassificationTask}
 SURVIVAL_ONLY = ("labels", "covariates", "stratify", "endpoint", "simulated_outcome")
+COVARIATE_PENALIZER = 1e-4  # next to none; keeps covariates that say the same from running apart
 
 
 def run(args: FinetuneArguments) -> dict[str, Any]:
@@ -57,6 +60,8 @@ def run(args: FinetuneArguments) -> dict[str, Any]:
     accelerator = build_accelerator(args, folder)
     model, new_weights = build_model(MODELS[args.task], config, args.checkpoint)
     config = model.config
+    if isinstance(model, EcgDanForSurvival) and (not args.checkpoint or "covariate_head.weight" in new_weights):
+        start_covariates(model, parts["train"])
     collators = {name: build_collator(part, config, args) for name, part in parts.items()}
     loaders = {
         name: evaluation_loader(part, collators[name].still(), args.batch_size, accelerator)
@@ -172,6 +177,18 @@ def add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArgum
     for name, std in zip(names, config.covariate_stds, strict=True):
         if not std > 0:
             raise ValueError(f"covariates: expected {name!r} to vary among the training records, it does not")
+
+
+@torch.no_grad()
+def start_covariates(model: EcgDanForSurvival, train: Any) -> None:
+    """Starts the covariates at their own Cox model: a few hundred small steps would not take them there."""
+    config = model.config
+    if model.covariate_head is None:
+        return
+    values = covariate_matrix(rows.read_table(train, config.covariate_names), config.covariate_names)
+    values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
+    fitted = fit_ridge_cox(values, train["event"], train["time"], penalizer=COVARIATE_PENALIZER)
+    model.covariate_head.weight.copy_(torch.from_numpy(fitted.weights / fitted.scale)[None])
 
 
 def build_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:

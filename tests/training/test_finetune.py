@@ -203,3 +203,16 @@ def test_overrides_that_the_weights_fix_are_refused(tmp_path: Path):
         build_config(EcgDanSurvivalConfig, {"hidden_size": 32}, str(tmp_path))
     found = build_config(EcgDanSurvivalConfig, {"hidden_size": 16, "dropout_scope": "batch"}, str(tmp_path))
     assert (found.num_samples, found.dropout_scope, found.reconstruction_weight) == (64, "batch", 0.5)
+
+
+def test_covariates_start_at_their_own_cox_model(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    age = rng.normal(60, 10, 400)
+    time = rng.exponential(np.exp(-0.07 * (age - 60))) + 1e-3
+    train = {"event": np.ones(400), "time": time}
+    config = EcgDanSurvivalConfig(**TINY, covariate_names=["age"], covariate_means=[60.0], covariate_stds=[10.0])
+    model = finetune.EcgDanForSurvival(config)
+    assert model.covariate_head.weight.item() == 0
+    monkeypatch.setattr(finetune.rows, "read_table", lambda *_: pd.DataFrame({"age": age}))
+    finetune.start_covariates(model, train)
+    assert model.covariate_head.weight.item() == pytest.approx(0.7, abs=0.15)
