@@ -113,7 +113,7 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
 
 def attention_weights(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
     """Softmax attention (N, heads, queries, keys) in float32; `mask` is true where a key may be read."""
-    scores = ((query * scaling) @ key.transpose(-1, -2)).float()
+    scores = (query @ key.transpose(-1, -2)).float() * scaling
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(-1)
