@@ -48,8 +48,8 @@ def trainer(name: str, folder, **options) -> Trainer:
     return Trainer(build(name), arguments, train_dataset=rows(name), eval_dataset=rows(name))
 
 
-@pytest.mark.parametrize("name", ["pretraining", "classification", "survival"])
-def test_accumulating_gradients_does_not_inflate_the_reported_loss(tmp_path, name):
+def test_accumulating_gradients_does_not_inflate_the_reported_loss(tmp_path):
+    name = "classification"  # Trainer counts items only where it finds `labels`, so only here could it go wrong
     train = trainer(
         name, tmp_path, max_steps=1, per_device_train_batch_size=4, gradient_accumulation_steps=4, learning_rate=0.0
     )
