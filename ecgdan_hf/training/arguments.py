@@ -41,6 +41,7 @@ class RunArguments:
     test_folds: str | None = option(None, "folds that are only evaluated, once, at the end")
     valid_fraction: float = option(0.2, "share of the training patients that choose the epoch, without valid_folds")
     test_fraction: float = option(0.2, "share of all patients kept for the test, without train_folds")
+    label_fraction: float = option(1.0, "share of the training and of the validation patients that is used")
     limit: int | None = option(None, "use only the first records, for a trial run")
     skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
     num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")

@@ -1,5 +1,10 @@
-"""From a run's arguments to its data: load once, then divide into training, validation and test by patient."""
+"""From a run's arguments to its data: load once, then divide into training, validation and test by patient.
 
+`label_fraction` keeps a share of the patients whose labels a run may see. Whoever chooses an epoch reads labels too, so
+the validation part is reduced to the same share; the test part is never touched.
+"""
+
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf.data.splits import split_by_fold, split_by_patient
+from ecgdan_hf.evaluation.protocol import label_matrix
 from ecgdan_hf.evaluation.protocol import read_table as read_table
 from ecgdan_hf.training.arguments import RunArguments, parse_folds
 
@@ -54,7 +60,8 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
     """Divides rows by fold where folds are given, else by patient.
 
     Without `valid_folds` the patients of the training folds are divided again, so that the epoch is never chosen on
-    the test folds.
+    the test folds. With `label_fraction` below one, training and validation each keep that share of their patients,
+    as [`labelled_subset`] draws it.
 
     Args:
         dataset: with `record_id`, `patient_id`, and `fold` where folds are given.
@@ -62,15 +69,76 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
         stratify_by: column whose values each part should hold in equal shares, such as `event`.
 
     Raises:
-        ValueError: folds that do not fit together, or a part without records.
+        ValueError: folds or fractions that do not fit together, or a part without records.
     """
     wanted = ["record_id", "patient_id", "fold", *([stratify_by] if stratify_by else [])]
     table = read_table(dataset, wanted)
     table["row"] = np.arange(len(table))
     stratify_by = stratify_by if stratify_by in table else None
     tables = _by_fold(table, args, stratify_by) if args.train_folds else _by_fraction(table, args, stratify_by)
+    if args.label_fraction != 1:
+        labels = known_labels(dataset, stratify_by)
+        for name in ("train", "valid"):
+            rows = tables[name]["row"].to_numpy()
+            patients = tables[name]["patient_id"].to_numpy()
+            kept = labelled_subset(patients, labels[rows], args.label_fraction, args.seed)
+            tables[name] = tables[name].iloc[kept]
     parts = {name: dataset.select(part["row"].to_numpy()) for name, part in tables.items()}
     return Parts(parts["train"], parts["valid"], parts.get("test"))
+
+
+def known_labels(dataset: Any, column: str | None = None) -> np.ndarray:
+    """(n, labels) of 0 and 1 that a subset is balanced by: a column such as `event`, else the labels, else nothing."""
+    if column is not None:
+        return np.asarray(dataset[column], dtype=float)[:, None]
+    named = "labels" in dataset.column_names and hasattr(dataset.features["labels"].feature, "names")
+    return label_matrix(dataset) if named else np.zeros((len(dataset), 1))
+
+
+def labelled_subset(patient_ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Rows of a share of the patients, all records of each, with every label in its share.
+
+    Patients are put in one order, drawn from the seed, and the first of them are taken: the 1 % of a seed lies inside
+    its 10 %. A patient belongs to its rarest label, and the members of each label are spread evenly over the order, so
+    that a label of m patients has about `fraction` m in the subset: one at least where `fraction` m is one or more.
+    A subset that has no label in which its patients differ, so that nothing can be learned or judged, takes further
+    patients until there is one.
+
+    Args:
+        patient_ids: (n,), of each record.
+        labels: (n, labels) of 0 and 1.
+        fraction: share of the patients, above 0, at most 1.
+        seed: of the order.
+
+    Returns:
+        Row numbers, ascending.
+
+    Raises:
+        ValueError: a fraction outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"label_fraction: expected a share above 0 and at most 1, got {fraction}")
+    names, patient_of = np.unique(np.asarray(patient_ids).astype(str), return_inverse=True)
+    present = np.zeros((len(names), labels.shape[1]), dtype=bool)
+    np.logical_or.at(present, patient_of, np.nan_to_num(labels) > 0)
+    order = _spread_order(present, seed)
+    count = max(1, math.floor(fraction * len(names) + 0.5))
+    while count < len(names) and not (present[order[:count]].any(0) & ~present[order[:count]].all(0)).any():
+        count += 1
+    return np.flatnonzero(np.isin(patient_of, order[:count]))
+
+
+def _spread_order(present: np.ndarray, seed: int) -> np.ndarray:
+    """Patients in random order, those of each rarest label evenly spaced from a random start."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    counts = present.sum(axis=0)
+    rarest = np.where(present, counts, len(present) + 1).argmin(axis=1)
+    stratum = np.where(present.any(axis=1), rarest, -1)
+    position = np.empty(len(present))
+    for label in np.unique(stratum):
+        members = rng.permutation(np.flatnonzero(stratum == label))
+        position[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(position, kind="stable")
 
 
 def _by_fold(table: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> dict[str, pd.DataFrame]:
