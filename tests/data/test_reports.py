@@ -123,3 +123,48 @@ def test_an_unknown_style_is_refused_and_other_names_are_left_alone():
 def test_a_text_model_that_cannot_be_had_is_named_with_the_ways_out(tmp_path: Path):
     with pytest.raises(OSError, match=r"text_model: .*nobody/nothing.* use minilm, or none"):
         reports.embed_texts(["sinus rhythm"], "nobody/nothing", tmp_path)
+
+
+def test_prompts_come_in_every_wording_and_are_computed_once(
+    statements: pd.DataFrame, minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    codes, prompts = reports.statement_prompts(statements, ["{category}:{description}", "ECG showing {description}"])
+    assert codes == ["NORM", "IMI", "SR"]
+    assert prompts[1] == [
+        "Myocardial Infarction:inferior myocardial infarction",
+        "ECG showing inferior myocardial infarction",
+    ]
+    codes, found = reports.prompt_embeddings(statements, minilm, tmp_path)
+    assert found.shape == (3, len(reports.PROMPT_TEMPLATES), 384)
+    alone = reports.embed_texts([reports.scp_prompt("SR", statements)], minilm, tmp_path)
+    np.testing.assert_array_equal(found[2, 0], alone[0])
+    monkeypatch.setattr(reports, "_compute", lambda *_: pytest.fail("computed again"))
+    np.testing.assert_array_equal(found, reports.prompt_embeddings(statements, minilm, tmp_path)[1])
+
+
+@pytest.mark.parametrize(("templates", "message"), [([], "at least one text"), (["{disease}"], r"got '\{disease\}'")])
+def test_templates_that_name_something_else_are_refused(statements: pd.DataFrame, templates: list, message: str):
+    with pytest.raises(ValueError, match=message):
+        reports.statement_prompts(statements, templates)
+
+
+def test_statements_held_out_leave_no_trace_in_the_text(statements: pd.DataFrame, minilm: str, cache: Path):
+    codes = [{"NORM": 100.0, "IMI": 35.0}, {"IMI": 100.0}]
+    found = reports.record_embeddings(codes, statements, minilm, cache, hold_out=["IMI"])
+    np.testing.assert_array_equal(found[0], reports.record_embeddings([{"NORM": 100.0}], statements, minilm, cache)[0])
+    assert (found[1] == 0).all()
+    with pytest.raises(ValueError, match="got 'XYZ'"):
+        reports.record_embeddings(codes, statements, minilm, cache, hold_out=["XYZ"])
+
+
+def test_an_empty_text_is_a_row_of_zeros(minilm: str, cache: Path):
+    found = reports.embed_texts(["", "sinus rhythm"], minilm, cache)
+    assert (found[0] == 0).all()
+    assert found[1].any()
+
+
+def test_a_checkpoint_carries_a_name_that_others_can_use_never_a_folder(tmp_path: Path):
+    assert reports.text_model_hub_name("minilm") == "sentence-transformers/all-MiniLM-L6-v2"
+    assert reports.text_model_hub_name("owner/encoder") == "owner/encoder"
+    assert reports.text_model_hub_name(str(tmp_path)) is None
+    assert reports.resolve_text_model(reports.MINILM) == reports.resolve_text_model("minilm")
