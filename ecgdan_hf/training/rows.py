@@ -1,7 +1,7 @@
 """From a run's arguments to its data: load once, then divide into training, validation and test by patient.
 
-`label_fraction` keeps a share of the patients whose labels a run may see. Whoever chooses an epoch reads labels too, so
-the validation part is reduced to the same share; the test part is never touched.
+`label_fraction` keeps a share of the patients whose labels a run may see. Whoever chooses an epoch reads labels too,
+so the validation part is reduced to the same share; the test part is never touched.
 """
 
 import math

@@ -1,5 +1,6 @@
 """Few labels: subsets of patients that lie inside each other, hold every label, and leave the test part alone."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def arguments(**changes: Any) -> FinetuneArguments:
 def test_a_smaller_subset_lies_inside_a_larger_one_and_keeps_patients_whole(seed: int):
     patient_ids, labels = records()
     subsets = [set(labelled_subset(patient_ids, labels, share, seed)) for share in (0.01, 0.1, 0.5, 1.0)]
-    assert all(small < large for small, large in zip(subsets, subsets[1:], strict=False))
+    assert all(small < large for small, large in itertools.pairwise(subsets))
     assert len(subsets[-1]) == len(patient_ids)
     inside = set(patient_ids[sorted(subsets[1])])
     assert len(inside) == 40
