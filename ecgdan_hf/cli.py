@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ecgdan_hf.training.arguments import (
+    AblateArguments,
     EvaluateArguments,
     FinetuneArguments,
     PretrainArguments,
@@ -80,6 +81,19 @@ def probe(args: ProbeArguments) -> None:
     _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
 
 
+def ablate(args: AblateArguments) -> None:
+    """Pretrain variants of a recipe, one thing changed at a time, and judge their encoders in one table.
+
+    \b
+    Example:
+      ecgdan ablate --config ablation --data-dir ptb-xl --output-dir runs/ablation
+    """
+    from ecgdan_hf.training.ablation import run
+
+    run(args, say=_say)
+    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
+
+
 def evaluate(args: EvaluateArguments) -> None:
     """Judge a checkpoint on held-out records, with intervals over patients, beside controls.
 
@@ -139,6 +153,7 @@ for verb, kind in (
     (pretrain, PretrainArguments),
     (finetune, FinetuneArguments),
     (probe, ProbeArguments),
+    (ablate, AblateArguments),
     (evaluate, EvaluateArguments),
 ):
     app.command(verb.__name__)(with_flags(kind, verb, str(verb.__doc__)))

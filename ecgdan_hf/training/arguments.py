@@ -152,6 +152,29 @@ class EvaluateArguments:
     overwrite: bool = option(False, "replace a report that is already in output_dir")
 
 
+@dataclass(kw_only=True)
+class AblateArguments:
+    """Arguments of `ecgdan ablate`."""
+
+    base: str = option("pretrain-ptb-xl", "recipe of ecgdan pretrain that every variant starts from")
+    variants: dict[str, Any] = option({}, "what a variant changes, as name={key: value}; the first is compared with")  # noqa: RUF009
+    common: dict[str, Any] = option({}, "arguments of ecgdan pretrain for all variants, as key=value; repeatable")  # noqa: RUF009
+    only: str | None = option(None, "names of the variants to run, separated by commas; default: all")
+    data: str | None = option(None, "source: ptb-xl, wfdb, csv or synthetic [default: the base recipe's]")
+    data_dir: str | None = option(None, "folder with the recordings")
+    output_dir: str | None = option(None, "folder for a run of each variant, report.md and metrics.json")
+    cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")
+    train_folds: str | None = option(None, "folds that pretrain the encoders and fit the probes")
+    test_folds: str | None = option(None, "folds the variants are judged on")
+    seeds: str = option("0", "seeds of each variant, as 0 or 0-2")
+    epochs: int | None = option(None, "passes over the training records [default: the base recipe's]")
+    label_fraction: float | None = option(None, "further probes on this share of the labelled patients, five draws")
+    random_encoder: bool = option(True, "add a line for an encoder with random weights")
+    limit: int | None = option(None, "use only the first records, for a trial run")
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
+    bootstrap: int = option(1000, "patient resamples behind each interval")
+
+
 def check_keys(keys: Any, known: Any, where: str) -> None:
     """Refuses a key nobody reads, and says which one was probably meant.
 
