@@ -9,26 +9,34 @@ from transformers import (
     AutoModel,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
+    AutoProcessor,
 )
 
+from .model.configuration_ecg_text import EcgTextConfig
 from .model.configuration_ecgdan import ECGDAN_VERSION as __version__
 from .model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from .model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from .model.modeling_ecg_text import EcgTextModel
 from .model.modeling_ecgdan import (
     EcgDanForPreTraining,
     EcgDanForSequenceClassification,
     EcgDanForSurvival,
     EcgDanModel,
 )
+from .model.processing_ecgdan import EcgTextProcessor
 
+AutoConfig.register("ecg-text", EcgTextConfig)
 AutoConfig.register("ecgdan", EcgDanConfig)
 AutoConfig.register("ecgdan-survival", EcgDanSurvivalConfig)
 AutoFeatureExtractor.register(EcgDanConfig, EcgDanFeatureExtractor)
 AutoFeatureExtractor.register(EcgDanSurvivalConfig, EcgDanFeatureExtractor)
+AutoFeatureExtractor.register(EcgTextConfig, EcgDanFeatureExtractor)
 AutoModel.register(EcgDanConfig, EcgDanModel)
 AutoModel.register(EcgDanSurvivalConfig, EcgDanForSurvival)
+AutoModel.register(EcgTextConfig, EcgTextModel)
 AutoModelForPreTraining.register(EcgDanConfig, EcgDanForPreTraining)
 AutoModelForSequenceClassification.register(EcgDanConfig, EcgDanForSequenceClassification)
+AutoProcessor.register(EcgTextConfig, EcgTextProcessor)
 
 __all__ = [
     "STANDARD_LEADS",
@@ -39,5 +47,8 @@ __all__ = [
     "EcgDanForSurvival",
     "EcgDanModel",
     "EcgDanSurvivalConfig",
+    "EcgTextConfig",
+    "EcgTextModel",
+    "EcgTextProcessor",
     "__version__",
 ]

@@ -13,8 +13,10 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
+from ecgdan_hf.model.configuration_ecg_text import EcgTextConfig
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForPreTraining,
     EcgDanForSequenceClassification,
@@ -25,12 +27,13 @@ from ecgdan_hf.model.modeling_ecgdan import (
 
 REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 BUNDLE_ONLY = ("auto_map", "ecgdan_code_revision")
-CONFIG_CLASSES: dict[str, type[EcgDanConfig]] = {
-    config.model_type: config for config in (EcgDanConfig, EcgDanSurvivalConfig)
+Config = EcgDanConfig | EcgTextConfig
+CONFIG_CLASSES: dict[str, type[Config]] = {
+    config.model_type: config for config in (EcgDanConfig, EcgDanSurvivalConfig, EcgTextConfig)
 }
 MODEL_CLASSES: dict[str, type[EcgDanPreTrainedModel]] = {
     model.__name__: model
-    for model in (EcgDanModel, EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival)
+    for model in (EcgDanModel, EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival, EcgTextModel)
 }
 
 
@@ -69,7 +72,7 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
     return model, _load_feature_extractor(source, config)
 
 
-def load_config(path_or_repo: str | Path) -> EcgDanConfig:
+def load_config(path_or_repo: str | Path) -> Config:
     """Loads the configuration of a checkpoint of this package.
 
     Raises:
@@ -117,23 +120,24 @@ def _forget_bundle(saved: Any) -> None:
         vars(saved).pop(name, None)
 
 
-def _checked(config: PreTrainedConfig, source: str) -> EcgDanConfig:
-    if not isinstance(config, EcgDanConfig):
+def _checked(config: PreTrainedConfig, source: str) -> Config:
+    if not isinstance(config, EcgDanConfig | EcgTextConfig):
         expected = ", ".join(CONFIG_CLASSES)
         raise ValueError(f"{source}: model_type: expected one of {expected}, got {config.model_type!r}")
     return config
 
 
-def _architecture(config: EcgDanConfig, source: str) -> str:
+def _architecture(config: Config, source: str) -> str:
     named = config.architectures[0] if config.architectures else None
     if named is None:
-        named = "EcgDanForSurvival" if isinstance(config, EcgDanSurvivalConfig) else "EcgDanModel"
+        heads = {EcgDanSurvivalConfig: "EcgDanForSurvival", EcgTextConfig: "EcgTextModel"}
+        named = heads.get(type(config), "EcgDanModel")
     if named not in MODEL_CLASSES:
         raise ValueError(f"{source}: architectures: expected one of {', '.join(MODEL_CLASSES)}, got {named!r}")
     return str(named)
 
 
-def _load_feature_extractor(source: str, config: EcgDanConfig) -> EcgDanFeatureExtractor:
+def _load_feature_extractor(source: str, config: Config) -> EcgDanFeatureExtractor:
     try:
         extractor = EcgDanFeatureExtractor.from_pretrained(source)
     except OSError:

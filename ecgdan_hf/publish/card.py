@@ -122,7 +122,7 @@ def build_card(
     Returns:
         A card whose metadata huggingface_hub accepts, with `model-index` where there are test results.
     """
-    config = model.config
+    config: Any = getattr(model.config, "ecg_config", model.config)  # of a dual encoder, its ECG side
     simulated = is_simulated(config, metrics)
     found = list(results(metrics))
     data_name, data_text = DATA.get(

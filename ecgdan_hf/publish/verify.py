@@ -14,6 +14,7 @@ import torch
 
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanSurvivalConfig
+from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForPreTraining,
     EcgDanForSequenceClassification,
@@ -34,6 +35,7 @@ AUTO_CLASSES: dict[type[EcgDanPreTrainedModel], str] = {
     EcgDanForPreTraining: "AutoModelForPreTraining",
     EcgDanForSequenceClassification: "AutoModelForSequenceClassification",
     EcgDanForSurvival: "AutoModel",
+    EcgTextModel: "AutoModel",
 }
 """The Auto class that loads each model of the package."""
 

@@ -1,0 +1,329 @@
+"""ECG-text dual encoder: an ECG network and a language model that meet in one space, after CLIP (Radford et al. 2021).
+
+The ECG side is [`EcgDanForPreTraining`]'s encoder and alignment head under the same names, so its checkpoints become
+this model without training (`EcgTextModel.from_ecgdan`). The text side is any encoder of transformers, pooled by the
+mean over a text's own tokens; frozen, adapted by LoRA, or trained.
+
+Travels with the weights: imports only torch, transformers and its neighbours; peft, for LoRA, when it is there.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .alignment_ecgdan import alignment_loss, equal_rows
+from .configuration_ecg_text import EcgTextConfig
+from .configuration_ecgdan import EcgDanConfig
+from .layers_ecgdan import EcgDanDropout
+from .light_ecgdan import EcgDanLightStem
+from .modeling_ecgdan import (
+    EcgDanAlignmentHead,
+    EcgDanForPreTraining,
+    EcgDanModel,
+    EcgDanModelOutput,
+    EcgDanPreTrainedModel,
+    encoder_fields,
+)
+from .survival_ecgdan import cox_loss
+
+TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, EcgDanLightStem, cox_loss)
+"""Not used here: a file that `auto_map` names has to name every file it needs, also through a neighbour."""
+
+TEXT_TOWERS = ("frozen", "lora", "full")
+
+
+@dataclass
+class EcgTextOutput(ModelOutput):
+    """Output of [`EcgTextModel`].
+
+    Args:
+        loss: alignment of the pairs, where texts were given.
+        logits_per_ecg: (N, M), scaled similarity of each ECG (row) to each text.
+        logits_per_text: (M, N), its transpose.
+        prompt_logits: (N, len(prompt_labels)), the same to each cached prompt.
+        ecg_embeds: (N, projection_size), of unit length.
+        text_embeds: (M, projection_size), of unit length.
+        pooler_output, lead_attention, time_attention, hidden_states: as in [`EcgDanModelOutput`].
+    """
+
+    loss: Tensor | None = None
+    logits_per_ecg: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    prompt_logits: Tensor | None = None
+    ecg_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    pooler_output: Tensor | None = None
+    lead_attention: Tensor | None = None
+    time_attention: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class EcgTextModel(EcgDanPreTrainedModel):
+    """ECG encoder and language model with a projection each.
+
+    `text_model` is None until a text is asked for, unless the checkpoint stores it (`config.store_text_model`).
+    """
+
+    config: EcgTextConfig
+    config_class = EcgTextConfig
+
+    def __init__(self, config: EcgTextConfig):
+        super().__init__(config)
+        if not config.ecg_config.text_embed_dim:
+            raise ValueError("ecg_config: text_embed_dim: expected the language model's width, got None")
+        self.ecgdan = EcgDanModel(config.ecg_config)
+        self.alignment_head = EcgDanAlignmentHead(config.ecg_config)
+        self.text_model = AutoModel.from_config(config.text_config) if config.store_text_model else None
+        self.post_init()
+
+    @classmethod
+    def from_ecgdan(
+        cls, checkpoint_or_model: str | os.PathLike | EcgDanForPreTraining, text_model: str | nn.Module | None = None
+    ) -> "EcgTextModel":
+        """The dual encoder of a pretraining checkpoint, in evaluation mode.
+
+        Args:
+            checkpoint_or_model: pretrained with text: a folder, a name on the Hub, or the model.
+            text_model: the language model it was pretrained with, or its name or folder; default: the one the
+                checkpoint names, once a text is asked for.
+
+        Raises:
+            ValueError: a checkpoint without alignment head.
+        """
+        source = checkpoint_or_model
+        if not isinstance(source, PreTrainedModel):
+            source = EcgDanForPreTraining.from_pretrained(source)
+        if source.alignment_head is None:
+            raise ValueError("checkpoint: expected one pretrained with a text_model, this one has no alignment head")
+        model = cls(EcgTextConfig(ecg_config={**source.config.to_dict(), "architectures": None}))
+        own = ("ecgdan.", "alignment_head.")
+        weights = {name: value for name, value in source.state_dict().items() if name.startswith(own)}
+        model.load_state_dict(weights)
+        if text_model is not None:
+            model.load_text_model(text_model)
+        return model.eval()
+
+    def load_text_model(self, source: str | nn.Module | None = None, revision: str | None = None) -> nn.Module:
+        """Attaches the language model, frozen.
+
+        Args:
+            source: a model, a name on the Hub or a folder; default `config.text_model_name`.
+            revision: its branch, tag or commit; default `config.text_model_revision` for the configured name.
+
+        Raises:
+            ValueError: no language model named, or one of another width than the alignment head's.
+            OSError: it cannot be loaded.
+        """
+        text_model = source if isinstance(source, nn.Module) else self._fetched(source, revision)
+        width, expected = text_model.config.hidden_size, self.config.ecg_config.text_embed_dim
+        if width != expected:
+            raise ValueError(f"text_model: expected the one of pretraining, {expected} wide, got one {width} wide")
+        self.text_model = text_model.to(self.device).requires_grad_(False).eval()
+        return self.text_model
+
+    def _fetched(self, source: str | None, revision: str | None) -> nn.Module:
+        name = source or self.config.text_model_name
+        if not name:
+            raise ValueError(
+                "text_model: expected the name or folder of a language model, this checkpoint names none; give one to "
+                "load_text_model"
+            )
+        revision = revision if source else revision or self.config.text_model_revision
+        try:
+            return AutoModel.from_pretrained(str(name), revision=revision, dtype=self.dtype)
+        except OSError as error:
+            raise OSError(
+                f"text_model: {name} is neither a folder nor cached, and the Hub does not give it; give a folder to "
+                "load_text_model, or use the prompts the checkpoint carries"
+            ) from error
+
+    def set_text_tower(self, text_tower: str, lora_rank: int = 8) -> None:
+        """Chooses what is learned of the language model; anything learned is stored with the checkpoint.
+
+        Args:
+            text_tower: "frozen", "lora" (low-rank updates of every linear layer, Hu et al. 2021) or "full".
+            lora_rank: rank of the updates.
+
+        Raises:
+            ValueError: an unknown choice, or "lora" without peft.
+        """
+        if text_tower not in TEXT_TOWERS:
+            raise ValueError(f"text_tower: expected one of {', '.join(TEXT_TOWERS)}, got {text_tower!r}")
+        text_model = self._text_tower()
+        if text_tower != "frozen":
+            self.config.text_config, self.config.store_text_model = text_model.config, True
+        text_model.requires_grad_(text_tower == "full")
+        if text_tower == "lora":
+            self.text_model = with_lora(text_model, lora_rank)
+        for name, parameter in self.text_model.named_parameters():
+            if "pooler" in name:  # its output is not used: a gradient never comes
+                parameter.requires_grad_(False)
+
+    def merge_text_lora(self) -> None:
+        """Adds the low-rank updates to the language model's weights, which are then an ordinary model's."""
+        if _has_lora(self.text_model):
+            self.text_model = self.text_model.merge_and_unload()
+
+    def set_prompts(self, labels: list[str], text_embeds: Tensor) -> None:
+        """Caches the prompts of `labels`, as `EcgDanForPreTraining.set_prompts` does.
+
+        Args:
+            labels: names, in the order of `text_embeds`.
+            text_embeds: (labels, text_embed_dim) or (labels, templates, text_embed_dim), not projected.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        config = self.config.ecg_config
+        if len(labels) != len(text_embeds) or text_embeds.shape[-1] != config.text_embed_dim:
+            expected = f"({len(labels)}, [templates,] {config.text_embed_dim})"
+            raise ValueError(f"text_embeds: expected {expected}, got {tuple(text_embeds.shape)}")
+        self.alignment_head.set_prompts(text_embeds)
+        config.prompt_labels = list(labels)
+
+    def train(self, mode: bool = True) -> "EcgTextModel":
+        """A frozen language model stays in evaluation mode: its dropout would only blur its embeddings."""
+        super().train(mode)
+        if self.text_model is not None and not _is_trained(self.text_model):
+            self.text_model.train(False)
+        return self
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Saves; without the language model's weights unless `config.store_text_model`.
+
+        Raises:
+            ValueError: low-rank updates that are not merged.
+        """
+        if _has_lora(self.text_model):
+            raise ValueError("text_model: expected merged LoRA weights, got separate ones; call merge_text_lora first")
+        text_model = self.text_model
+        if self.config.store_text_model:
+            self._text_tower()  # a checkpoint that says it stores it must
+        else:
+            self.text_model = None
+            if kwargs.get("state_dict"):
+                weights = kwargs["state_dict"].items()
+                kwargs["state_dict"] = {name: value for name, value in weights if not name.startswith("text_model.")}
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.text_model = text_model if text_model is not None else self.text_model
+
+    def get_ecg_features(
+        self, input_values: Tensor, lead_mask: Tensor | None = None, **kwargs: Any
+    ) -> EcgDanModelOutput:
+        """The encoder's output, with the projected ECG of unit length, (N, projection_size), as `pooler_output`."""
+        encoded = self.ecgdan(input_values, lead_mask, **kwargs)
+        encoded.pooler_output = self.alignment_head.project_ecg(encoded.pooler_output)
+        return encoded
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """The projected texts of unit length, (M, projection_size), as `pooler_output`.
+
+        Args:
+            input_ids: (M, tokens), from the language model's tokenizer.
+            attention_mask: (M, tokens), 1 for a text's own tokens; default all.
+            kwargs: what else the language model takes, such as `token_type_ids`.
+        """
+        hidden = self._hidden(input_ids, attention_mask, **kwargs)
+        pooled = mean_over_tokens(hidden, attention_mask)
+        projected = self.alignment_head.project_text(pooled.to(self.dtype))
+        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=projected)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        text_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_loss: bool = True,
+        **kwargs: object,
+    ) -> EcgTextOutput:
+        """Compares ECGs with texts.
+
+        Args:
+            input_values: (N, L, T).
+            lead_mask: (N, L).
+            input_ids, attention_mask, token_type_ids: (M, tokens), from the language model's tokenizer.
+            text_embeds: (M, text_embed_dim) instead, embeddings of the same language model computed before.
+            output_attentions: return the ECG's attention maps.
+            output_hidden_states: return the ECG encoder's hidden states.
+            return_loss: compute the loss, if there are as many texts as ECGs: text i is ECG i's.
+        """
+        encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
+        output = EcgTextOutput(
+            ecg_embeds=self.alignment_head.project_ecg(encoded.pooler_output), **encoder_fields(encoded)
+        )
+        if self.config.ecg_config.prompt_labels:
+            output.prompt_logits = self.alignment_head.prompt_logits(output.ecg_embeds)
+        if input_ids is not None:
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            output.text_embeds = self.get_text_features(input_ids, attention_mask, **types).pooler_output
+        elif text_embeds is not None:
+            output.text_embeds = self.alignment_head.project_text(text_embeds.to(self.dtype))
+        if output.text_embeds is not None:
+            output.logits_per_ecg = self._logits(output.ecg_embeds, output.text_embeds)
+            output.logits_per_text = output.logits_per_ecg.T
+            if return_loss and len(output.text_embeds) == len(output.ecg_embeds):
+                same = equal_rows(text_embeds if input_ids is None else own_tokens(input_ids, attention_mask))
+                output.loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, same)
+        return output
+
+    def _logits(self, ecg_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+        logits = self.alignment_head.logit_scale() * ecg_embeds @ text_embeds.T
+        return logits + self.alignment_head.logit_bias if self.alignment_head.objective == "siglip" else logits
+
+    def _hidden(self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Tensor:
+        text_model = self._text_tower()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trained(text_model)):
+            return text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+
+    def _text_tower(self) -> nn.Module:
+        return self.load_text_model() if self.text_model is None else self.text_model
+
+
+def mean_over_tokens(hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """(M, tokens, width) -> (M, width), the mean over each text's own tokens."""
+    if attention_mask is None:
+        return hidden.mean(1)
+    mask = attention_mask[..., None].to(hidden.dtype)
+    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def own_tokens(input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """(M, tokens) with -1 for padding: rows are equal where texts are."""
+    return input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -1)
+
+
+def with_lora(text_model: nn.Module, rank: int = 8) -> nn.Module:
+    """The language model with low-rank updates of its linear layers, everything else frozen.
+
+    Raises:
+        ValueError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ValueError("text_tower: lora needs peft; pip install peft, or use frozen or full") from error
+    return get_peft_model(text_model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+
+
+def _has_lora(text_model: nn.Module | None) -> bool:
+    return hasattr(text_model, "merge_and_unload")
+
+
+def _is_trained(text_model: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in text_model.parameters())
