@@ -176,11 +176,12 @@ def fit_logistic(
             continue
         middle = regularisation[len(regularisation) // 2]
         model = make_pipeline(StandardScaler(), LogisticRegression(C=middle, max_iter=500))
-        folds = min(num_folds, int(truth.sum()), int((1 - truth).sum()))
-        if len(regularisation) > 1 and folds > 1:  # too few positives to choose with keep the middle penalty
+        folds = min(num_folds, *(len(np.unique(groups[truth == kind])) for kind in (0, 1)))
+        splits = list(StratifiedGroupKFold(folds).split(values, truth, groups)) if folds > 1 else []
+        judged = all(len(np.unique(truth[part])) == 2 for split in splits for part in split)
+        if len(regularisation) > 1 and splits and judged:  # too few patients to choose with keep the middle penalty
             grid = {"logisticregression__C": list(regularisation)}
-            search = GridSearchCV(model, grid, scoring="roc_auc", cv=StratifiedGroupKFold(folds))
-            model = search.fit(values, truth, groups=groups).best_estimator_
+            model = GridSearchCV(model, grid, scoring="roc_auc", cv=splits).fit(values, truth).best_estimator_
         else:
             model.fit(values, truth)
         logits[:, column] = model.decision_function(tested)

@@ -69,6 +69,8 @@ class TrainingArguments(RunArguments):
     ema_decay: float = option(0.0, "decay of the averaged weights that are evaluated and saved; 0 uses the raw ones")
     lead_masking: str = option("record", "draw of leads to hide: record, batch or none")
     lead_masking_probability: float = option(0.5, "how often leads are hidden at all")
+    span_masking_probability: float = option(0.0, "how often stretches of time are hidden in all leads")
+    crop_samples: int = option(0, "train on random pieces of so many samples (trunk: light); 0 uses whole records")
     augment_scale: float = option(0.0, "random amplitude factor within 1 +- this (normalization: global)")
     augment_noise: float = option(0.0, "SD of white noise added to the scaled input (normalization: global)")
     precision: str = option("auto", "no, bf16, fp16, or auto: bf16 on a GPU that supports it")
@@ -88,12 +90,22 @@ class PretrainArguments(TrainingArguments):
     """Arguments of `ecgdan pretrain`."""
 
     text_model: str = option(
-        "emilyalsentzer/Bio_ClinicalBERT", "frozen language model: a name or folder; minilm; none for no alignment"
+        "emilyalsentzer/Bio_ClinicalBERT", "language model: a name or folder; minilm; none for no alignment"
     )
-    text_source: str = option("statements", "what is embedded: SCP statements, or the raw report")
+    text_model_revision: str | None = option(None, "branch, tag or commit of a text_model on the Hub")
+    text_source: str = option(
+        "statements", "what is embedded: SCP statements, the raw report, or report_english: put into English by terms"
+    )
     text_style: str = option("default", "default, or authors: their prompts, padding and dropped statements")
+    text_tower: str = option("frozen", "what is learned of text_model: frozen (nothing), lora (needs peft) or full")
+    text_learning_rate: float | None = option(None, "peak learning rate of text_model [default: lora 2e-4, full 2e-5]")
+    lora_rank: int = option(8, "rank of the updates, with text_tower lora")
+    shuffle_text: bool = option(False, "control: deal the training texts out anew among the records")
+    hold_out_statements: str | None = option(None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to continue from; default: random weights")
-    select_by: str = option("loss", "validation metric that chooses the epoch: loss, reconstruction_loss or recall")
+    select_by: str = option(
+        "loss", "validation metric that chooses the epoch: loss, reconstruction_loss, recall or zero_shot"
+    )
 
 
 @dataclass(kw_only=True)
@@ -107,6 +119,9 @@ class FinetuneArguments(TrainingArguments):
     lead_masking_probability: float = option(1.0, "how often leads are drawn at all; half of the draws keep all")
     labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
     label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
+    auxiliary_level: str | None = option(None, "level of further labels of ptb-xl, learned beside label_level's")
+    teachers: str | None = option(None, "classifiers, separated by commas, whose mean prediction softens the labels")
+    teacher_weight: float = option(0.5, "share of the teachers in the softened labels")
     covariates: str | None = option(None, "columns beside the ECG, such as age,sex")
     stratify: bool | None = option(None, "give every batch the event fraction of the training set [default: true]")
     endpoint: str | None = option(None, "the event in words, for reports")
@@ -124,6 +139,18 @@ class ProbeArguments(RunArguments):
     checkpoint: str | None = option(None, "checkpoint folder or Hub name whose frozen encoder is probed")
     labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
     label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
+    control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")  # noqa: RUF009
+    leads: str | None = option(None, "show the network these leads of the test records only, such as I,II")
+    label_fractions: str | None = option(None, "probe at these shares of the training patients, such as 0.01,0.1,1")
+    seeds: int = option(5, "draws of patients and of random encoders behind each of the label_fractions")
+    zero_shot: bool = option(False, "classify by the prompts a checkpoint carries, without any training")
+    prompts: str | None = option(None, "YAML file, label: [texts], to use in place of the checkpoint's (zero_shot)")
+    text_model: str | None = option(None, "language model for prompts; default: the one of pretraining (zero_shot)")
+    aggregation: str = option("logsumexp", "class from its statements: logsumexp, max or mean (zero_shot)")
+    temperature: float = option(1.0, "prompt logits are divided by it (zero_shot)")
+    prompt_softmax: bool = option(True, "let all prompts compete for a record (zero_shot)")
+    min_positives: int = option(10, "positives a class needs to be judged (zero_shot)")
+    permutations: int = option(20, "times the prompts are handed out anew as a control (zero_shot)")
     batch_size: int = option(256, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
 
@@ -149,6 +176,29 @@ class EvaluateArguments:
     batch_size: int = option(256, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
     seed: int = option(0, "seed of the resampling and of the random encoder")
+    overwrite: bool = option(False, "replace a report that is already in output_dir")
+
+
+@dataclass(kw_only=True)
+class SanityArguments:
+    """Arguments of `ecgdan sanity`."""
+
+    checkpoint: str | None = option(None, "checkpoint folder or Hub name whose attention is tested")
+    data: str = option("ptb-xl", "source: ptb-xl, wfdb, csv or synthetic")
+    data_dir: str | None = option(None, "folder with the recordings")
+    labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
+    label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
+    test_folds: str | None = option(None, "folds to test on; default: every record, for data never trained on")
+    draws: int = option(3, "random orders per record")
+    time_steps: int = option(10, "steps in which time is deleted")
+    output_dir: str | None = option(None, "folder for report.md, metrics.json and deletion.png")
+    cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
+    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
+    limit: int | None = option(None, "use only the first records, for a trial run")
+    batch_size: int = option(128, "records per forward pass")
+    bootstrap: int = option(1000, "patient resamples behind each interval")
+    seed: int = option(0, "seed of the random orders and of the resampling")
     overwrite: bool = option(False, "replace a report that is already in output_dir")
 
 

@@ -4,25 +4,42 @@
         --output-dir runs/probe
 
 Classification: logistic regression for each label (scikit-learn). Survival: Cox with a ridge penalty. The penalty is
-chosen by cross-validation over patients of the training part; nothing is learned from the test part.
+chosen by cross-validation over patients of the training part; nothing is learned from the test part. With
+`--label-fractions` the same at several shares of the labels (`label_efficiency`), with `--zero-shot` without any
+(`zero_shot_probe`).
 """
 
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ecgdan_hf.evaluation.baselines import random_encoder
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, report_table
-from ecgdan_hf.evaluation.protocol import ATTAINABLE, label_matrix, linear_scores
-from ecgdan_hf.training import rows
+from ecgdan_hf.evaluation.protocol import ATTAINABLE
+from ecgdan_hf.training import label_efficiency, rows, zero_shot_probe
 from ecgdan_hf.training.arguments import ProbeArguments
 from ecgdan_hf.training.command import run_as_program
+from ecgdan_hf.training.frozen_encoders import (
+    MAIN,
+    RANDOM,
+    Probed,
+    controls,
+    linear_model_scores,
+    probe_checkpoint,
+    random_features,
+)
 from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run
 
-MAIN, RANDOM, AGE_SEX = "this encoder, linear", "random encoder, linear", "age and sex"
+AGE_SEX = "age and sex"
+ZERO_SHOT_ONLY = (
+    "prompts",
+    "text_model",
+    "aggregation",
+    "temperature",
+    "prompt_softmax",
+    "min_positives",
+    "permutations",
+)
+SUPERVISED_ONLY = ("train_folds", "valid_folds", "label_fractions", "label_fraction", "label_level", "labels")
 
 
 def run(args: ProbeArguments) -> dict[str, Any]:
@@ -36,42 +53,51 @@ def run(args: ProbeArguments) -> dict[str, Any]:
     """
     started, folder = time.monotonic(), check_run(args)
     check_arguments(args)
-    model, feature_extractor = load_checkpoint(str(args.checkpoint))
-    dataset = rows.load_dataset(args, feature_extractor, outcomes=args.labels, label_level=args.label_level)
-    survival = args.task == "survival"
-    wanted = "event" if survival else "labels"
-    if wanted not in dataset.column_names:
-        raise ValueError(f"labels: {args.task} needs a column {wanted}, the data have none")
-    fit, test = fit_and_test(dataset, args, "event" if survival else None)
-    if not survival:
-        fit, test = (
-            part.remove_columns([c for c in ("event", "time") if c in part.column_names]) for part in (fit, test)
-        )
-    encoders = {MAIN: model, RANDOM: random_encoder(model.config, args.seed)}
-    scores = {
-        name: linear_scores(encoder, fit, test, args.batch_size, args.seed) for name, encoder in encoders.items()
-    }
-    columns = ["patient_id", "age", "sex", "event", "time", "log_hazard"]
-    table = rows.read_table(test, columns)
-    simulated = survival and "log_hazard" in table
-    if {"age", "sex"} <= set(table):
-        labels = None if survival else label_matrix(fit)
-        scores[AGE_SEX] = age_sex_scores(rows.read_table(fit, columns), table, labels)
-    if simulated:
-        scores[ATTAINABLE] = table["log_hazard"].to_numpy()
-    patients = table["patient_id"].to_numpy()
-    outcome = Outcome.survival(table, simulated) if survival else Outcome.classification(label_matrix(test), patients)
-    found = compare(outcome, scores, n=args.bootstrap, seed=args.seed)
-    metrics = {"task": args.task, "metric": outcome.name, **outcome.counts(), "models": found}
-    metrics |= {"num_records_fitted": len(fit), "seconds": round(time.monotonic() - started, 1)}
-    report = "# Linear probe\n\n" + ("Simulated outcome.\n\n" if simulated else "") + report_table(outcome, found)
+    if args.zero_shot:
+        metrics, report = zero_shot_probe.judge(args)
+    elif args.label_fractions:
+        metrics, report = label_efficiency.judge(args)
+    else:
+        metrics, report = judge(args)
+    metrics |= {"leads": args.leads, "seconds": round(time.monotonic() - started, 1)}
+    if args.leads:
+        report += f"\n\nOf the records judged, the networks were shown the leads {args.leads} alone."
     begin_run(folder, args)
     finish_run(folder, lambda staging: _write(staging, report), metrics)
     return metrics
 
 
-def _write(staging: Path, report: str) -> None:
-    (staging / "report.md").write_text(report + "\n", encoding="utf-8")
+def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
+    """The probe at one share of the labels: metrics, and the report."""
+    main = probe_checkpoint(str(args.checkpoint), args)
+    embedded = {MAIN: main.features, RANDOM: random_features(main, args, args.seed)}
+    for name, path in controls(args, (MAIN, RANDOM, AGE_SEX)):
+        embedded[name] = probe_checkpoint(path, args, like=main).features
+    scores = {
+        name: linear_model_scores(args, fitted, main.fit, tested, args.seed)
+        for name, (fitted, tested) in embedded.items()
+    }
+    outcome = probed_outcome(main, args)
+    columns = ["age", "sex", "event", "time", "log_hazard"]
+    table = rows.read_table(main.test, columns)
+    if {"age", "sex"} <= set(table):
+        labels = None if args.task == "survival" else rows.label_matrix(main.fit)
+        scores[AGE_SEX] = age_sex_scores(rows.read_table(main.fit, columns), table, labels)
+    if outcome.simulated:
+        scores[ATTAINABLE] = table["log_hazard"].to_numpy()
+    found = compare(outcome, scores, n=args.bootstrap, seed=args.seed)
+    metrics = {"task": args.task, "metric": outcome.name, **outcome.counts(), "models": found}
+    metrics["num_records_fitted"] = len(main.fit)
+    title = "# Linear probe\n\n" + ("Simulated outcome.\n\n" if outcome.simulated else "")
+    return metrics, title + report_table(outcome, found)
+
+
+def probed_outcome(main: Probed, args: ProbeArguments) -> Outcome:
+    """What happened to the test records."""
+    table = rows.read_table(main.test, ["patient_id", "event", "time", "log_hazard"])
+    if args.task == "survival":
+        return Outcome.survival(table, simulated="log_hazard" in table)
+    return Outcome.classification(rows.label_matrix(main.test), table["patient_id"].to_numpy())
 
 
 def check_arguments(args: ProbeArguments) -> None:
@@ -86,6 +112,14 @@ def check_arguments(args: ProbeArguments) -> None:
         raise ValueError("checkpoint: expected the encoder to probe, got none; give --checkpoint")
     if args.push_to_hub:
         raise ValueError("push_to_hub: a probe leaves no model to upload; leave it out")
+    if args.task == "survival" and (args.zero_shot or args.label_fractions):
+        name = "zero_shot" if args.zero_shot else "label_fractions"
+        raise ValueError(f"{name}: only task classification uses it, got task survival; leave it out")
+    _check_unused(args, SUPERVISED_ONLY if args.zero_shot else ZERO_SHOT_ONLY)
+    if args.label_fractions and args.label_fraction != 1:
+        raise ValueError("label_fraction, label_fractions: expected one of the two, got both")
+    if args.text_model and not args.prompts:
+        raise ValueError("text_model: only prompts of your own need one; leave it out, or give --prompts")
     if args.task == "classification" and args.labels:
         raise ValueError("labels: only task survival uses it, got task classification; leave it out")
     if args.label_level is not None and (args.task == "survival" or args.data != "ptb-xl"):
@@ -94,12 +128,16 @@ def check_arguments(args: ProbeArguments) -> None:
         raise ValueError("test_folds: expected folds to judge on beside train_folds, got none")
 
 
-def fit_and_test(dataset: Any, args: ProbeArguments, stratify_by: str | None) -> tuple[Any, Any]:
-    """Training rows, those that would choose an epoch included, and test rows."""
-    parts = rows.split(dataset, args, stratify_by)
-    fitted = set(parts.train["record_id"]) | set(parts.valid["record_id"])
-    keep = np.flatnonzero([record in fitted for record in dataset["record_id"]])
-    return dataset.select(keep), parts.test
+def _check_unused(args: ProbeArguments, names: tuple[str, ...]) -> None:
+    defaults = ProbeArguments()
+    given = [name for name in names if getattr(args, name) != getattr(defaults, name)]
+    if given:
+        when = "with zero_shot" if args.zero_shot else "without zero_shot"
+        raise ValueError(f"{given[0]}: nothing reads it {when}; leave it out")
+
+
+def _write(staging: Path, report: str) -> None:
+    (staging / "report.md").write_text(report + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

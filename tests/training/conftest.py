@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ecgdan_hf.data import synthetic
-from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, resolve
+from ecgdan_hf.training import pretrain
+from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, ProbeArguments, resolve
 
 TINY_MODEL = {
     "sampling_rate": 50,
@@ -79,5 +80,27 @@ def pretrain_args(cohort: Path, cache: Path, tmp_path: Path) -> Callable[..., Pr
     def build(output: str = "run", **flags: Any) -> PretrainArguments:
         flags = {"text_model": "none", **flags}
         return resolve(PretrainArguments, None, _merged(cohort, cache, tmp_path / output, flags))
+
+    return build
+
+
+@pytest.fixture
+def probe_args(
+    pretrain_args: Callable[..., PretrainArguments], cohort: Path, cache: Path, tmp_path: Path
+) -> Callable[..., ProbeArguments]:
+    """Arguments of a probe of a tiny checkpoint that is pretrained for it; keywords override."""
+    start = pretrain_args("pretrained", epochs=1)
+
+    def build(**flags: Any) -> ProbeArguments:
+        if "checkpoint" not in flags:
+            pretrain.run(start)
+            flags["checkpoint"] = start.output_dir
+        paths = {
+            "data": "csv",
+            "data_dir": str(cohort),
+            "cache_dir": str(cache),
+            "output_dir": str(tmp_path / "probe"),
+        }
+        return resolve(ProbeArguments, None, {"num_proc": 1, "bootstrap": 20, **paths, **flags})
 
     return build

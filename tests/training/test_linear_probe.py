@@ -5,31 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ecgdan_hf.training import linear_probe, pretrain
-from ecgdan_hf.training.arguments import PretrainArguments, ProbeArguments, resolve
+from ecgdan_hf.training import linear_probe
+from ecgdan_hf.training.arguments import ProbeArguments
 
 BuildProbe = Callable[..., ProbeArguments]
-
-
-@pytest.fixture
-def probe_args(
-    pretrain_args: Callable[..., PretrainArguments], cohort: Path, cache: Path, tmp_path: Path
-) -> BuildProbe:
-    start = pretrain_args("pretrained", epochs=1)
-
-    def build(**flags: object) -> ProbeArguments:
-        if "checkpoint" not in flags:
-            pretrain.run(start)
-            flags["checkpoint"] = start.output_dir
-        paths = {
-            "data": "csv",
-            "data_dir": str(cohort),
-            "cache_dir": str(cache),
-            "output_dir": str(tmp_path / "probe"),
-        }
-        return resolve(ProbeArguments, None, {"num_proc": 1, "bootstrap": 20, **paths, **flags})
-
-    return build
 
 
 @pytest.mark.parametrize("task", ["survival", "classification"])

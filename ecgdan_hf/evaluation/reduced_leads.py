@@ -1,0 +1,62 @@
+"""The same recordings as a device with fewer leads would have seen them: the others masked, their samples zero.
+
+Only what the network is shown changes. Leads that follow from those kept (III and the augmented leads from I and II)
+are masked too unless they are named, and a median beat was still found on all leads.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ecgdan_hf.model.leads_ecgdan import canonical_leads
+
+
+def kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(leads,) boolean, true for each of `lead_names` that stays; all of them for None.
+
+    >>> kept_leads("I, avf", ["I", "II", "aVF"]).tolist()
+    [True, False, True]
+
+    Args:
+        leads: names in any spelling, as a sequence or separated by commas.
+        lead_names: of the network's input, in order.
+
+    Raises:
+        ValueError: no lead, an unknown one, or one the network does not have.
+    """
+    if leads is None:
+        return np.ones(len(lead_names), dtype=bool)
+    given = leads.split(",") if isinstance(leads, str) else list(leads)
+    names = canonical_leads([name for name in given if name.strip()])
+    absent = [name for name in names if name not in lead_names]
+    if absent or not names:
+        found = ", ".join(absent) or "none"
+        raise ValueError(f"leads: expected some of the model's {', '.join(lead_names)}, got {found}")
+    return np.isin(list(lead_names), names)
+
+
+def mask_leads(batch: Mapping[str, Any], kept: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """A batch with `input_values` (n, leads, samples) and `lead_mask` (n, leads) in which only these leads are left.
+
+    Args:
+        batch: numpy arrays.
+        kept: (leads,), from [`kept_leads`].
+    """
+    values, mask = np.asarray(batch["input_values"]), np.asarray(batch["lead_mask"], dtype=bool) & kept
+    return {**batch, "input_values": np.where(mask[:, :, None], values, 0).astype(values.dtype), "lead_mask": mask}
+
+
+def row_batches(
+    dataset: Any, batch_size: int, kept: npt.NDArray[np.bool_] | None = None
+) -> Iterator[Mapping[str, Any]]:
+    """The network's inputs, batch by batch, with only the leads in `kept` (None: all).
+
+    Args:
+        dataset: a `datasets.Dataset` with `input_values` and `lead_mask`.
+        batch_size: records each.
+        kept: (leads,), from [`kept_leads`].
+    """
+    for batch in dataset.with_format("numpy", columns=["input_values", "lead_mask"]).iter(batch_size=batch_size):
+        yield batch if kept is None or kept.all() else mask_leads(batch, kept)

@@ -1,0 +1,226 @@
+"""Zero-shot: how well a pretrained checkpoint classifies by the texts of the classes, without any fitting.
+
+    ecgdan probe --zero-shot --checkpoint runs/pretrained --control "shuffled text=runs/shuffled" \
+        --data ptb-xl --data-dir ptb-xl --test-folds 9 --output-dir runs/zero-shot
+
+The prompts are those in the checkpoint, so no language model is needed; `--prompts FILE` gives others. PTB-XL is
+judged by superclass, subclass, rhythm statement and statement, and by the statements held out of pretraining, where
+the checkpoint's recipe names some; other sources by their own labels. Test folds the network was trained on are
+refused; folds that chose its epoch are allowed, and said.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+
+from ecgdan_hf.data.reports import embed_texts, read_statements
+from ecgdan_hf.evaluation.baselines import embed
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.protocol import check_unseen, select_folds
+from ecgdan_hf.evaluation.reduced_leads import kept_leads, row_batches
+from ecgdan_hf.evaluation.zero_shot import (
+    LEVELS,
+    Level,
+    class_table,
+    group_scores,
+    judged_level,
+    level_metrics,
+    statement_groups,
+    zero_shot_table,
+)
+from ecgdan_hf.training import rows
+from ecgdan_hf.training.arguments import ProbeArguments, parse_folds
+from ecgdan_hf.training.frozen_encoders import check_same_records, controls, encoder_config
+
+HELD_OUT = "held out of pretraining"
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """One checkpoint's opinion of the test records: logits (n, K) of prompts, their labels, and the records."""
+
+    logits: np.ndarray
+    labels: list[str]
+    test: Any
+
+
+def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
+    """Judges every level: metrics, and the report.
+
+    Raises:
+        ValueError: test folds that a checkpoint was trained on, no prompts, no class to judge, or records that differ
+            between checkpoints.
+    """
+    main = prompted(str(args.checkpoint), args)
+    others = {}
+    for name, path in controls(args):
+        other = prompted(path, args)
+        check_same_records(path, other.test["record_id"], main.test["record_id"])
+        others[name] = other.logits, other.labels
+    options = {"aggregation": args.aggregation, "temperature": args.temperature, "softmax": args.prompt_softmax}
+    score, patients = partial(group_scores, **options), np.asarray(main.test["patient_id"])
+    found, missing = {}, {}
+    for level in levels(main, args):
+        if not level.groups:
+            missing[level.name] = level.not_judged
+            continue
+        settings = {"score": score, "permutations": args.permutations, "n": args.bootstrap, "seed": args.seed}
+        found[level.name] = level_metrics(level, main.logits, main.labels, patients, others, **settings)
+    if not found:
+        raise ValueError(f"zero_shot: no class with a prompt and {args.min_positives} positives among {len(patients)}")
+    notes = optimism(args)
+    metrics = {"task": "zero-shot", "metric": "macro_auroc", "num_records": len(patients), "options": options}
+    metrics |= {"num_patients": len(np.unique(patients)), "notes": notes, "levels": found, "not_judged": missing}
+    return metrics, report(metrics, args)
+
+
+def prompted(path: str, args: ProbeArguments) -> Prompted:
+    """Loads a checkpoint and its rows, and compares each record with each prompt.
+
+    Raises:
+        ValueError: a checkpoint without prompts, or folds it was trained on.
+    """
+    folds = parse_folds(args.test_folds)
+    check_unseen(path, folds, args.data_dir, seen_in=("train_folds",))
+    model, extractor = load_checkpoint(path)
+    head, labels = getattr(model, "alignment_head", None), list(encoder_config(model).prompt_labels)
+    if head is None:
+        raise ValueError(f"{path}: expected a checkpoint pretrained with texts, this one has no alignment head")
+    if args.prompts:
+        labels, prompts = custom_prompts(model, args)
+    elif labels:
+        prompts = head.prompt_embeds
+    else:
+        raise ValueError(f"{path}: expected a checkpoint that carries prompts, this one has none; give --prompts")
+    level = "statement" if args.data == "ptb-xl" else None
+    test = select_folds(rows.load_dataset(args, extractor, label_level=level), folds)
+    if "labels" not in test.column_names:
+        raise ValueError("labels: zero_shot judges by a column labels, the data have none")
+    kept = kept_leads(args.leads, encoder_config(model).lead_names)
+    return Prompted(similarity(model, row_batches(test, args.batch_size, kept), prompts), labels, test)
+
+
+@torch.inference_mode()
+def similarity(model: Any, batches: Any, prompts: torch.Tensor) -> np.ndarray:
+    """(n, K): scaled cosine of each ECG and each prompt.
+
+    Args:
+        model: with an encoder and an `alignment_head`.
+        batches: as [`embed`] takes them.
+        prompts: (K, projection_size), of unit length.
+    """
+    pooled, head = torch.from_numpy(embed(model, batches)), model.alignment_head
+    ecg_embeds = head.project_ecg(pooled.to(head.ecg_projection[0].weight)).float()
+    return (head.logit_scale() * ecg_embeds @ prompts.to(ecg_embeds).T).double().cpu().numpy()
+
+
+@torch.inference_mode()
+def custom_prompts(model: Any, args: ProbeArguments) -> tuple[list[str], torch.Tensor]:
+    """Labels of `args.prompts` and (K, projection_size): the mean direction of each label's projected texts.
+
+    Raises:
+        ValueError: a file that is no mapping of labels to texts, no language model, or one of another width.
+    """
+    texts, config = read_prompts(str(args.prompts)), encoder_config(model)
+    name = args.text_model or config.text_model_name
+    if not name:
+        raise ValueError("text_model: expected the language model of pretraining, the checkpoint names none; give it")
+    revision = None if args.text_model else config.text_model_revision
+    flat = [text for several in texts.values() for text in several]
+    vectors = torch.from_numpy(embed_texts(flat, name, args.cache_dir, revision=revision))
+    if vectors.shape[1] != config.text_embed_dim:
+        raise ValueError(f"text_model: expected one of width {config.text_embed_dim}, {name} has {vectors.shape[1]}")
+    projected = model.alignment_head.project_text(vectors.to(model.device, model.dtype)).float()
+    means = [part.mean(0) for part in projected.split([len(several) for several in texts.values()])]
+    return list(texts), F.normalize(torch.stack(means), dim=-1)
+
+
+def read_prompts(path: str) -> dict[str, list[str]]:
+    """Reads `label: text` or `label: [text, text]` from YAML.
+
+    Raises:
+        ValueError: anything else.
+    """
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path}: expected a mapping of labels to texts, found {type(content).__name__}")
+    texts = {str(label): [value] if isinstance(value, str) else value for label, value in content.items()}
+    for label, several in texts.items():
+        if not isinstance(several, list) or not several or not all(isinstance(text, str) and text for text in several):
+            raise ValueError(f"{path}: {label}: expected a text or a list of texts, got {several!r}")
+    return texts
+
+
+def levels(main: Prompted, args: ProbeArguments) -> list[Level]:
+    """What is judged: PTB-XL by its hierarchy of labels, other sources by the labels they have."""
+    names, truth = main.test.features["labels"].feature.names, rows.label_matrix(main.test)
+    groups: dict[str, Mapping[str, list[str]]] = {"label": {name: [name] for name in names}}
+    if args.data == "ptb-xl":
+        statements = read_statements(str(args.data_dir))
+        groups = {level: statement_groups(statements, level) for level in LEVELS}
+    unseen = held_out_statements(str(args.checkpoint))
+    if unseen:
+        groups[f"statement, {HELD_OUT}"] = {name: [name] for name in unseen}
+    return [
+        judged_level(level, members, truth, names, main.labels, args.min_positives)
+        for level, members in groups.items()
+    ]
+
+
+def held_out_statements(checkpoint: str) -> list[str]:
+    """Statements the recipe beside the checkpoint kept out of its texts."""
+    given = _recipe(checkpoint).get("hold_out_statements") or []
+    return [name.strip() for name in (given.split(",") if isinstance(given, str) else map(str, given)) if name.strip()]
+
+
+def optimism(args: ProbeArguments) -> list[str]:
+    """Who of the checkpoints saw the test folds when its epoch was chosen."""
+    judged = set(parse_folds(args.test_folds) or ())
+    named = {"this checkpoint": str(args.checkpoint)} | dict(controls(args))
+    return [
+        f"The epoch of {name} was chosen on folds that are judged here, so its values are a little too high."
+        for name, path in named.items()
+        if judged & set(_chosen_on(path, args.data_dir))
+    ]
+
+
+def report(metrics: Mapping[str, Any], args: ProbeArguments) -> str:
+    """The result as Markdown."""
+    normalised = "log probabilities over all prompts" if args.prompt_softmax else "logits"
+    lines = [
+        "# Zero-shot",
+        "",
+        f"{metrics['num_records']} records of {metrics['num_patients']} patients; classes with {args.min_positives} "
+        f"positives or more. Score of a class: {args.aggregation} of its statements' {normalised}, temperature "
+        f"{args.temperature:g}. Intervals: patients resampled. Permuted: the prompts handed out anew among the labels "
+        "at random; a class of many statements keeps some of its own and is above one half by that alone.",
+        "",
+        *(f"{note}\n" for note in metrics["notes"]),
+        zero_shot_table(metrics["levels"]),
+        "",
+        class_table(metrics["levels"]),
+    ]
+    absent = {level: entry["not_judged"] for level, entry in metrics["levels"].items()} | metrics["not_judged"]
+    for level, reasons in absent.items():
+        if reasons:
+            lines += ["", f"Not judged, {level}: {', '.join(f'{name} ({why})' for name, why in reasons.items())}."]
+    return "\n".join(lines)
+
+
+def _chosen_on(checkpoint: str, data_dir: str | None) -> list[int]:
+    """Folds of these data that chose the checkpoint's epoch."""
+    recipe = _recipe(checkpoint)
+    same = recipe.get("data_dir") and data_dir and Path(recipe["data_dir"]).resolve() == Path(data_dir).resolve()
+    return parse_folds(recipe.get("valid_folds")) or [] if same else []
+
+
+def _recipe(checkpoint: str) -> dict[str, Any]:
+    path = Path(checkpoint) / "recipe.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
