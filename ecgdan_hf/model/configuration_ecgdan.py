@@ -28,16 +28,41 @@ SIGNAL_FIELDS = (
     "global_std_mv",
 )
 
-INPUT_DEFAULTS: dict[str, dict[str, int]] = {
-    "median_beat": {"sampling_rate": 500, "num_samples": 608, "pad_samples": 4},
-    "rhythm": {"sampling_rate": 100, "num_samples": 1024, "pad_samples": 12},
+INPUT_DEFAULTS: dict[tuple[str, str], dict[str, int]] = {
+    ("paper", "median_beat"): {"sampling_rate": 500, "num_samples": 608, "pad_samples": 4},
+    ("paper", "rhythm"): {"sampling_rate": 100, "num_samples": 1024, "pad_samples": 12},
+    ("light", "median_beat"): {"sampling_rate": 500, "num_samples": 608, "pad_samples": 4},
+    ("light", "rhythm"): {"sampling_rate": 100, "num_samples": 1008, "pad_samples": 4},
+}
+
+TRUNK_DEFAULTS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "stem_features": 4,
+        "trunk_channels": (8, 16, 16, 16, 16),
+        "num_attention_heads": 8,
+        "mlp_ratio": 4,
+        "mlp_dropout": 0.2,
+        "hidden_size": 512,
+        "attention_order": "parallel",
+        "classifier_hidden_size": 0,
+    },
+    "light": {
+        "stem_features": 16,
+        "trunk_channels": (16, 32, 48),
+        "num_attention_heads": 4,
+        "mlp_ratio": 2,
+        "mlp_dropout": 0.0,
+        "hidden_size": 256,
+        "attention_order": "sequential",
+        "classifier_hidden_size": 128,
+    },
 }
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "input_kind": ("median_beat", "rhythm"),
     "unit": ("mV",),
     "normalization": ("per_lead_zscore", "global"),
-    "trunk": ("paper",),
+    "trunk": ("paper", "light"),
     "lead_layout": ("lead_true", "reference"),
     "attention_order": ("parallel", "sequential"),
     "dropout_scope": ("element", "batch"),
@@ -53,16 +78,19 @@ class EcgDanConfig(PreTrainedConfig):
     Args:
         lead_names: leads in input order; by default the twelve of `STANDARD_LEADS`.
         input_kind: `"median_beat"` (one representative beat, 600 samples at 500 Hz) or `"rhythm"` (10 s at 100 Hz).
-            It sets the defaults of the next three.
+            Together with `trunk` it sets the defaults of the next three.
         sampling_rate: Hz of `input_values`.
-        num_samples: length of `input_values`, zero padding included; a multiple of 32.
-        pad_samples: zeros added at each end after scaling (4 for 600 -> 608, 12 for 1000 -> 1024).
+        num_samples: length of `input_values`, zero padding included; a multiple of `token_stride`. The light trunk
+            also takes shorter pieces of such lengths.
+        pad_samples: zeros added at each end after scaling (4 for 600 -> 608; for 1000 samples 12, light trunk 4).
         unit: unit of the signal before scaling; always `"mV"`.
         filter: zero-phase filter applied before scaling: `highpass_hz`, `lowpass_hz`, `powerline_hz`; None leaves
             that stage out.
         normalization: `"per_lead_zscore"` (the paper) or `"global"` (one scale for all leads, keeps voltage).
         global_mean_mv, global_std_mv: the scale of `normalization="global"`, millivolt.
-        trunk: `"paper"`, the residual network of arXiv 2403.10581.
+        trunk: `"paper"`, the network of arXiv 2403.10581, or `"light"`: fewer and shorter steps of time, attention
+            whose weights the leads share, maps of one number for each pair of leads; see `light_ecgdan`. It sets the
+            defaults of `attention_order` and of the widths below.
         lead_layout: `"lead_true"` keeps leads apart until cross-lead attention; `"reference"` is bit-faithful to the
             authors' code, which mixes them in the stem.
         use_lead_attention, use_time_attention: ablation switches.
@@ -71,17 +99,24 @@ class EcgDanConfig(PreTrainedConfig):
         dropout_scope: `"element"`, or `"batch"`: one mask for all records of the batch, so that the subjects of one
             risk set are compared under one sub-network.
         stem_features: features per lead after the stem.
-        trunk_channels: channels after each residual block; every block halves time.
+        trunk_channels: channels after each residual block; every block halves time, as does the light stem.
         num_attention_heads: heads of both attentions.
         mlp_ratio: width of the attention blocks' MLPs over their token width.
         mlp_dropout: dropout inside those MLPs.
+        drop_path_rate: light trunk: how often a residual branch is skipped in training.
         hidden_size: width of `pooler_output`; half average-, half max-pooled.
         projection_hidden_size, projection_size: widths of the alignment heads.
         text_embed_dim: width of given text embeddings; None builds no alignment head.
+        text_model_name, text_model_revision: language model whose embeddings the alignment head was trained with.
+        prompt_labels: labels whose projected text embeddings the checkpoint carries, for zero-shot without text model.
         num_superclasses: width of the superclass head of [`EcgDanForPreTraining`]; 0 builds none.
         alignment_objective: `"clip"`, `"siglip"` or `"cosine"` (the paper's positives-only loss).
         reconstruction_weight, alignment_weight, superclass_weight: weights of the pretraining losses.
         head_dropout: dropout of the task heads.
+        classifier_hidden_size: width of the classifier's hidden layer; 0 is a linear classifier.
+        num_auxiliary_labels: further labels that are learned beside the classifier's, such as all SCP statements; 0
+            builds no head for them.
+        auxiliary_weight: weight of their loss.
         thresholds: decision threshold of each label, by label name.
         ecgdan_version: version of the package that wrote the configuration.
 
@@ -106,18 +141,22 @@ class EcgDanConfig(PreTrainedConfig):
     lead_layout: str = "lead_true"
     use_lead_attention: bool = True
     use_time_attention: bool = True
-    attention_order: str = "parallel"
+    attention_order: str | None = None
     dropout_scope: str = "element"
-    stem_features: int = 4
-    trunk_channels: list[int] | tuple[int, ...] = (8, 16, 16, 16, 16)
-    num_attention_heads: int = 8
-    mlp_ratio: int = 4
-    mlp_dropout: float | int = 0.2
-    hidden_size: int = 512
+    stem_features: int | None = None
+    trunk_channels: list[int] | tuple[int, ...] | None = None
+    num_attention_heads: int | None = None
+    mlp_ratio: int | None = None
+    mlp_dropout: float | int | None = None
+    drop_path_rate: float | int = 0.05
+    hidden_size: int | None = None
 
     projection_hidden_size: int = 256
     projection_size: int = 128
     text_embed_dim: int | None = None
+    text_model_name: str | None = None
+    text_model_revision: str | None = None
+    prompt_labels: list[str] | tuple[str, ...] = ()
     num_superclasses: int = 0
     alignment_objective: str = "clip"
     reconstruction_weight: float | int = 1.0
@@ -125,15 +164,20 @@ class EcgDanConfig(PreTrainedConfig):
     superclass_weight: float | int = 0.0
 
     head_dropout: float | int = 0.25
+    classifier_hidden_size: int | None = None
+    num_auxiliary_labels: int = 0
+    auxiliary_weight: float | int = 1.0
     thresholds: dict[str, float | int] | None = None
     ecgdan_version: str = ECGDAN_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.lead_names = list(self.lead_names)
-        self.trunk_channels = list(self.trunk_channels)
-        for name, value in INPUT_DEFAULTS.get(self.input_kind, {}).items():
+        self.prompt_labels = list(self.prompt_labels)
+        defaults = INPUT_DEFAULTS.get((self.trunk, self.input_kind), {}) | TRUNK_DEFAULTS.get(self.trunk, {})
+        for name, value in defaults.items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
+        self.trunk_channels = list(self.trunk_channels or ())
         if self.filter is None:
             self.filter = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
         super().__post_init__(**kwargs)
@@ -145,7 +189,7 @@ class EcgDanConfig(PreTrainedConfig):
             value = getattr(self, name, choices[0])
             if value not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-        stride = 2 ** len(self.trunk_channels)
+        stride = self.token_stride
         if self.num_samples <= 0 or self.num_samples % stride:
             raise ValueError(f"num_samples: expected a positive multiple of {stride}, got {self.num_samples}")
         if not 0 <= 2 * self.pad_samples < self.num_samples:
@@ -165,7 +209,11 @@ class EcgDanConfig(PreTrainedConfig):
             )
         if self.global_std_mv <= 0:
             raise ValueError(f"global_std_mv: expected a positive scale in mV, got {self.global_std_mv}")
-        for name in ("mlp_dropout", "head_dropout"):
+        if self.trunk == "light" and self.lead_layout == "reference":
+            raise ValueError(
+                "lead_layout='reference' is the paper's network, got trunk='light'; leave one of them out"
+            )
+        for name in ("mlp_dropout", "head_dropout", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a probability below 1, got {getattr(self, name)}")
 
@@ -175,9 +223,14 @@ class EcgDanConfig(PreTrainedConfig):
         return len(self.lead_names)
 
     @property
+    def token_stride(self) -> int:
+        """Samples per time token: 32 for the five blocks of the paper, 16 for the light stem and its three."""
+        return 2 ** (len(self.trunk_channels) + (self.trunk == "light"))
+
+    @property
     def num_tokens(self) -> int:
-        """Time tokens per lead: `num_samples` / 32 for the five blocks of the paper."""
-        return self.num_samples // 2 ** len(self.trunk_channels)
+        """Time tokens per lead."""
+        return self.num_samples // self.token_stride
 
     @property
     def signal_contract(self) -> dict[str, Any]:

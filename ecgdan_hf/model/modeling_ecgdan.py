@@ -26,6 +26,16 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .alignment_ecgdan import alignment_loss, equal_rows
 from .configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from .layers_ecgdan import EcgDanDropout, attention_weights, eager_attention_forward, sinusoidal_positions
+from .light_ecgdan import (
+    EcgDanLeadScale,
+    EcgDanLightBlock,
+    EcgDanLightDecoder,
+    EcgDanLightLeadAttention,
+    EcgDanLightReadout,
+    EcgDanLightStem,
+    EcgDanLightTimeAttention,
+)
 from .survival_ecgdan import breslow_baseline, cox_loss, survival_curve
 
 MAX_BASELINE_TIMES = 2048
@@ -42,6 +52,7 @@ class EcgDanModelOutput(ModelOutput):
         time_attention: (N, L, T', T'), the same over the tokens of each lead.
         hidden_states: the trunk's blocks in order, then the time branch's output (the last state in which, with
             `lead_layout="lead_true"`, no lead has seen another), then `last_hidden_state`; each (N, L, tokens, C).
+        readout_features: light trunk: (N, hidden_size / 2, T'), what `pooler_output` is the mean and maximum of.
     """
 
     last_hidden_state: Tensor | None = None
@@ -49,6 +60,7 @@ class EcgDanModelOutput(ModelOutput):
     lead_attention: Tensor | None = None
     time_attention: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    readout_features: Tensor | None = None
 
 
 @dataclass
@@ -61,6 +73,7 @@ class EcgDanPreTrainingOutput(ModelOutput):
         reconstruction_loss, alignment_loss, superclass_loss: the parts, unweighted.
         superclass_logits: (N, num_superclasses).
         ecg_embeds, text_embeds: (N, projection_size), of unit length.
+        prompt_logits: (N, len(config.prompt_labels)), similarity to each cached prompt times the logit scale.
         pooler_output, lead_attention, time_attention, hidden_states: as in [`EcgDanModelOutput`].
     """
 
@@ -72,6 +85,7 @@ class EcgDanPreTrainingOutput(ModelOutput):
     superclass_logits: Tensor | None = None
     ecg_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
+    prompt_logits: Tensor | None = None
     pooler_output: Tensor | None = None
     lead_attention: Tensor | None = None
     time_attention: Tensor | None = None
@@ -80,10 +94,18 @@ class EcgDanPreTrainingOutput(ModelOutput):
 
 @dataclass
 class EcgDanClassifierOutput(ModelOutput):
-    """Output of [`EcgDanForSequenceClassification`]: loss, logits (N, num_labels), and the encoder's fields."""
+    """Output of [`EcgDanForSequenceClassification`].
+
+    Args:
+        loss: of the labels, plus `auxiliary_weight` times that of the auxiliary labels.
+        logits: (N, num_labels).
+        auxiliary_logits: (N, num_auxiliary_labels).
+        pooler_output, lead_attention, time_attention, hidden_states: as in [`EcgDanModelOutput`].
+    """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    auxiliary_logits: Tensor | None = None
     pooler_output: Tensor | None = None
     lead_attention: Tensor | None = None
     time_attention: Tensor | None = None
@@ -103,51 +125,6 @@ class EcgDanSurvivalOutput(ModelOutput):
     lead_attention: Tensor | None = None
     time_attention: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
-
-
-def sinusoidal_positions(length: int, width: int) -> Tensor:
-    """Sine and cosine position encoding of Vaswani et al. (2017), interleaved: (length, width)."""
-    angle = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
-
-
-def attention_weights(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
-    """Softmax attention (N, heads, queries, keys) in float32; `mask` is true where a key may be read."""
-    scores = (query @ key.transpose(-1, -2)).float() * scaling
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(-1)
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: object,
-) -> tuple[Tensor, Tensor]:
-    """Plain attention, (N, heads, tokens, width) -> (N, tokens, heads, width) and the weights."""
-    weights = attention_weights(query, key, scaling, attention_mask)
-    return (weights.to(value.dtype) @ value).transpose(1, 2), weights
-
-
-class EcgDanDropout(nn.Module):
-    """Dropout by element, or (`scope="batch"`) with one mask for every record of the batch."""
-
-    def __init__(self, p: float, scope: str):
-        super().__init__()
-        self.p, self.scope = p, scope
-
-    def forward(self, hidden: Tensor, batch_dim: int = 0) -> Tensor:
-        """Same shape in and out; `batch_dim` is where the records are."""
-        if not self.training or self.p == 0:
-            return hidden
-        if self.scope == "element":
-            return F.dropout(hidden, self.p)
-        return hidden * F.dropout(torch.ones_like(hidden.narrow(batch_dim, 0, 1)), self.p)
 
 
 class EcgDanStem(nn.Module):
@@ -340,6 +317,8 @@ class EcgDanAlignmentHead(nn.Module):
             self.log_logit_scale = nn.Parameter(torch.empty(()))
         if self.objective == "siglip":
             self.logit_bias = nn.Parameter(torch.empty(()))
+        if config.prompt_labels:
+            self.register_buffer("prompt_embeds", torch.zeros(len(config.prompt_labels), config.projection_size))
 
     @staticmethod
     def _projection(width: int, config: EcgDanConfig) -> nn.Sequential:
@@ -354,11 +333,29 @@ class EcgDanAlignmentHead(nn.Module):
         """(N, text_embed_dim) -> (N, projection_size), of unit length."""
         return F.normalize(self.text_projection(text), dim=-1)
 
+    def logit_scale(self) -> Tensor | float:
+        """What cosine similarities are multiplied by."""
+        return 1.0 if self.objective == "cosine" else self.log_logit_scale.clamp(max=math.log(100.0)).exp()
+
+    def prompt_logits(self, ecg_embeds: Tensor) -> Tensor:
+        """(N, projection_size) -> (N, prompts): scaled cosine similarity to each cached prompt."""
+        return self.logit_scale() * ecg_embeds @ self.prompt_embeds.to(ecg_embeds.dtype).T
+
+    @torch.no_grad()
+    def set_prompts(self, text_embeds: Tensor) -> None:
+        """Caches prompts: (K, text_embed_dim), or (K, templates, text_embed_dim), averaged once projected."""
+        if text_embeds.ndim not in (2, 3):
+            raise ValueError(f"text_embeds: expected (prompts, [templates,] width), got {tuple(text_embeds.shape)}")
+        weight = self.text_projection[0].weight
+        projected = self.project_text(text_embeds.to(weight))
+        projected = projected if projected.ndim == 2 else F.normalize(projected.mean(1), dim=-1)
+        self.register_buffer("prompt_embeds", projected.float())
+
     def loss(self, ecg_embeds: Tensor, text_embeds: Tensor, same_text: Tensor) -> Tensor:
         """Scalar distance of the paired, projected embeddings."""
         if self.objective == "cosine":
             return alignment_loss(ecg_embeds, text_embeds, "cosine")
-        scale = self.log_logit_scale.clamp(max=math.log(100.0)).exp()
+        scale = self.logit_scale()
         bias = self.logit_bias if self.objective == "siglip" else 0.0
         return alignment_loss(ecg_embeds, text_embeds, self.objective, scale, bias, same_text)
 
@@ -397,7 +394,14 @@ class EcgDanPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False  # Trainer itself divides the loss by the accumulation steps
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules = ("EcgDanResidualBlock", "EcgDanTimeAttention", "EcgDanLeadAttention")
+    _no_split_modules = (
+        "EcgDanResidualBlock",
+        "EcgDanTimeAttention",
+        "EcgDanLeadAttention",
+        "EcgDanLightBlock",
+        "EcgDanLightTimeAttention",
+        "EcgDanLightLeadAttention",
+    )
     _keep_in_fp32_modules_strict = ("baseline",)
 
     @torch.no_grad()
@@ -417,6 +421,13 @@ class EcgDanPreTrainedModel(PreTrainedModel):
             self._init_time_attention(module)
         elif isinstance(module, EcgDanLeadAttention):
             init.copy_(module.positions, sinusoidal_positions(*module.positions.shape))
+        elif isinstance(module, EcgDanLeadScale):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, EcgDanLightTimeAttention):
+            init.normal_(module.lead_embedding, std=0.02)
+        elif isinstance(module, EcgDanLightLeadAttention):
+            init.zeros_(module.pair_bias)
         elif isinstance(module, EcgDanAlignmentHead):
             self._init_alignment_head(module)
         elif isinstance(module, EcgDanBaselineHazard):
@@ -440,6 +451,8 @@ class EcgDanPreTrainedModel(PreTrainedModel):
             init.constant_(module.log_logit_scale, math.log(10.0 if module.objective == "siglip" else 1 / 0.07))
         if module.objective == "siglip":
             init.constant_(module.logit_bias, -10.0)
+        if "prompt_embeds" in module._buffers:
+            init.zeros_(module.prompt_embeds)
 
 
 class EcgDanModel(EcgDanPreTrainedModel):
@@ -447,6 +460,13 @@ class EcgDanModel(EcgDanPreTrainedModel):
 
     def __init__(self, config: EcgDanConfig):
         super().__init__(config)
+        if config.trunk == "light":
+            self._build_light(config)
+        else:
+            self._build_paper(config)
+        self.post_init()
+
+    def _build_paper(self, config: EcgDanConfig) -> None:
         channels = [config.stem_features, *config.trunk_channels]
         self.stem = EcgDanStem(config)
         self.trunk = nn.ModuleList(
@@ -460,7 +480,16 @@ class EcgDanModel(EcgDanPreTrainedModel):
         width = config.num_leads * channels[-1]
         self.average_projection = nn.Conv1d(width, config.hidden_size // 2, 1)
         self.max_projection = nn.Conv1d(width, config.hidden_size // 2, 1)
-        self.post_init()
+
+    def _build_light(self, config: EcgDanConfig) -> None:
+        channels = [config.stem_features, *config.trunk_channels]
+        self.stem = EcgDanLightStem(config)
+        self.trunk = nn.ModuleList(
+            EcgDanLightBlock(config, before, after) for before, after in itertools.pairwise(channels)
+        )
+        self.time_attention = EcgDanLightTimeAttention(config) if config.use_time_attention else None
+        self.lead_attention = EcgDanLightLeadAttention(config) if config.use_lead_attention else None
+        self.readout = EcgDanLightReadout(config)
 
     @can_return_tuple
     def forward(
@@ -499,9 +528,11 @@ class EcgDanModel(EcgDanPreTrainedModel):
         if slot_mask is not None:
             fused = fused.masked_fill(~slot_mask[:, None, :, None], 0)
         states += [timed, fused]
+        pooled, features = self._pool(fused, slot_mask)
         return EcgDanModelOutput(
             last_hidden_state=fused.permute(0, 2, 3, 1),
-            pooler_output=self._pool(fused),
+            pooler_output=pooled,
+            readout_features=features,
             lead_attention=lead_map,
             time_attention=time_map,
             hidden_states=tuple(state.permute(0, 2, 3, 1) for state in states) if output_hidden_states else None,
@@ -519,18 +550,24 @@ class EcgDanModel(EcgDanPreTrainedModel):
         across, lead_map = self.lead_attention(timed if sequential else trunk, mask, maps)
         return (across if sequential else timed + across), lead_map
 
-    def _pool(self, tokens: Tensor) -> Tensor:
-        """(N, C, L, T') -> (N, hidden_size)."""
+    def _pool(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(N, C, L, T') -> (N, hidden_size), and the light trunk's features over time."""
+        if self.config.trunk == "light":
+            return self.readout(tokens, mask)
         flat = tokens.flatten(1, 2)
-        return torch.cat([self.average_projection(flat).mean(-1), self.max_projection(flat).amax(-1)], dim=-1)
+        return torch.cat([self.average_projection(flat).mean(-1), self.max_projection(flat).amax(-1)], dim=-1), None
 
 
 def check_input(input_values: Tensor, lead_mask: Tensor | None, config: EcgDanConfig) -> None:
     """Refuses shapes the network was not built for, in one line."""
-    expected = (config.num_leads, config.num_samples)
-    if input_values.ndim != 3 or tuple(input_values.shape[1:]) != expected:
+    leads, samples = config.num_leads, config.num_samples
+    shape = tuple(input_values.shape)
+    piece = (
+        config.trunk == "light" and len(shape) == 3 and 0 < shape[2] < samples and not shape[2] % config.token_stride
+    )
+    if len(shape) != 3 or shape[1] != leads or (shape[2] != samples and not piece):
         raise ValueError(
-            f"input_values: expected (batch, {expected[0]} leads, {expected[1]} samples), got "
+            f"input_values: expected (batch, {leads} leads, {samples} samples), got "
             f"{tuple(input_values.shape)}; prepare signals with EcgDanFeatureExtractor"
         )
     if lead_mask is not None and tuple(lead_mask.shape) != tuple(input_values.shape[:2]):
@@ -551,13 +588,28 @@ def reconstruction_loss(reconstruction: Tensor, target: Tensor, target_mask: Ten
     return (error * target_mask).sum() / target_mask.sum().clamp(min=1)
 
 
+def build_decoder(config: EcgDanConfig) -> nn.Module:
+    """The decoder that belongs to the trunk; [`reconstruct`] feeds it."""
+    return EcgDanLightDecoder(config) if config.trunk == "light" else EcgDanDecoder(config)
+
+
+def reconstruct(decoder: nn.Module, encoded: EcgDanModelOutput) -> Tensor:
+    """(N, L, T) from the embedding, or in the light trunk from what it is pooled from."""
+    features = encoded.readout_features
+    return decoder(encoded.pooler_output if features is None else features)
+
+
 class EcgDanForPreTraining(EcgDanPreTrainedModel):
-    """Encoder and decoder, with an optional alignment head (`text_embed_dim`) and superclass head."""
+    """Encoder and decoder, with an optional alignment head (`text_embed_dim`) and superclass head.
+
+    A checkpoint with `config.prompt_labels` carries the projected embedding of each of these labels' prompts, and so
+    classifies without any text model: `prompt_logits` in the output.
+    """
 
     def __init__(self, config: EcgDanConfig):
         super().__init__(config)
         self.ecgdan = EcgDanModel(config)
-        self.decoder = EcgDanDecoder(config)
+        self.decoder = build_decoder(config)
         self.alignment_head = EcgDanAlignmentHead(config) if config.text_embed_dim else None
         count = config.num_superclasses
         self.superclass_head = nn.Linear(config.hidden_size, count) if count else None
@@ -593,13 +645,15 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
         output = EcgDanPreTrainingOutput(
-            reconstruction=self.decoder(encoded.pooler_output),
+            reconstruction=reconstruct(self.decoder, encoded),
             **encoder_fields(encoded),
         )
         if self.superclass_head is not None:
             output.superclass_logits = self.superclass_head(encoded.pooler_output)
         if self.alignment_head is not None:
             output.ecg_embeds = self.alignment_head.project_ecg(encoded.pooler_output)
+            if self.config.prompt_labels:
+                output.prompt_logits = self.alignment_head.prompt_logits(output.ecg_embeds)
             if text_embeds is not None:
                 output.text_embeds = self.alignment_head.project_text(text_embeds.to(self.dtype))
         if return_loss:
@@ -607,6 +661,24 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
                 target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
             self._set_losses(output, target_values, target_mask, text_embeds, superclass_targets)
         return output
+
+    def set_prompts(self, labels: Sequence[str], text_embeds: Tensor) -> None:
+        """Caches the prompts of `labels`, so that the checkpoint needs no text model to tell them apart.
+
+        Args:
+            labels: names, in the order of `text_embeds`.
+            text_embeds: (labels, text_embed_dim), or (labels, templates, text_embed_dim) for an ensemble of prompts.
+
+        Raises:
+            ValueError: no alignment head, or shapes that do not fit.
+        """
+        if self.alignment_head is None:
+            raise ValueError("text_embeds: expected a model with an alignment head, this one has text_embed_dim=None")
+        if len(labels) != len(text_embeds) or text_embeds.shape[-1] != self.config.text_embed_dim:
+            expected = f"({len(labels)}, [templates,] {self.config.text_embed_dim})"
+            raise ValueError(f"text_embeds: expected {expected}, got {tuple(text_embeds.shape)}")
+        self.alignment_head.set_prompts(text_embeds)
+        self.config.prompt_labels = list(labels)
 
     def _set_losses(
         self,
@@ -627,16 +699,62 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
             output.loss = output.loss + self.config.superclass_weight * output.superclass_loss
 
 
+class EcgDanClassifier(nn.Module):
+    """(N, hidden_size) -> label logits and auxiliary logits, over a hidden layer if the configuration has one."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        width, inner = config.hidden_size, config.classifier_hidden_size
+        self.norm = nn.BatchNorm1d(width)
+        self.dropout = EcgDanDropout(config.head_dropout, config.dropout_scope)
+        if inner:
+            self.hidden, self.hidden_norm = nn.Linear(width, inner), nn.BatchNorm1d(inner)
+            self.hidden_dropout = EcgDanDropout(min(2 * config.head_dropout, 0.9), config.dropout_scope)
+        self.has_hidden = bool(inner)
+        self.output = nn.Linear(inner or width, config.num_labels)
+        auxiliary = config.num_auxiliary_labels
+        self.auxiliary_output = nn.Linear(inner or width, auxiliary) if auxiliary else None
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(N, hidden_size) -> (N, num_labels), and (N, num_auxiliary_labels) or None."""
+        hidden = self.dropout(self.norm(pooled))
+        if self.has_hidden:
+            hidden = self.hidden_dropout(self.hidden_norm(F.relu(self.hidden(hidden))))
+        return self.output(hidden), None if self.auxiliary_output is None else self.auxiliary_output(hidden)
+
+
+def multi_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the known entries of (N, labels); NaN is unknown, fractions are soft targets."""
+    known = ~labels.float().isnan()
+    loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float().nan_to_num(), reduction="none")
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def classification_loss(
+    config: EcgDanConfig,
+    logits: Tensor,
+    labels: Tensor,
+    auxiliary_logits: Tensor | None = None,
+    auxiliary_labels: Tensor | None = None,
+) -> Tensor:
+    """Loss of the labels, plus `config.auxiliary_weight` times that of the auxiliary labels where there are any."""
+    if config.problem_type == "single_label_classification":
+        loss = F.cross_entropy(logits.float(), labels)
+    else:
+        loss = multi_label_loss(logits, labels)
+    if auxiliary_logits is None or auxiliary_labels is None:
+        return loss
+    return loss + config.auxiliary_weight * multi_label_loss(auxiliary_logits, auxiliary_labels)
+
+
 class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
-    """Encoder and a linear classifier; multi-label unless `config.problem_type` says otherwise."""
+    """Encoder and classifier; multi-label unless `config.problem_type` says otherwise."""
 
     def __init__(self, config: EcgDanConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.ecgdan = EcgDanModel(config)
-        self.norm = nn.BatchNorm1d(config.hidden_size)
-        self.dropout = EcgDanDropout(config.head_dropout, config.dropout_scope)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = EcgDanClassifier(config)
         self.post_init()
 
     @can_return_tuple
@@ -645,6 +763,7 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
         input_values: Tensor,
         lead_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        auxiliary_labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         **kwargs: object,
@@ -654,25 +773,18 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
         Args:
             input_values: (N, L, T).
             lead_mask: (N, L).
-            labels: (N, num_labels) of 0, 1 or NaN (unknown, ignored) for multi-label; (N,) class indices for
-                `problem_type="single_label_classification"`.
+            labels: (N, num_labels) of 0, 1, a probability (soft target) or NaN (unknown, ignored) for multi-label;
+                (N,) class indices for `problem_type="single_label_classification"`.
+            auxiliary_labels: (N, num_auxiliary_labels), as the multi-label ones.
             output_attentions: return the attention maps.
             output_hidden_states: return the hidden states.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
-        logits = self.classifier(self.dropout(self.norm(encoded.pooler_output)))
-        return EcgDanClassifierOutput(
-            loss=None if labels is None else self._loss(logits.float(), labels),
-            logits=logits,
-            **encoder_fields(encoded),
-        )
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.config.problem_type == "single_label_classification":
-            return F.cross_entropy(logits, labels)
-        known = ~labels.float().isnan()
-        loss = F.binary_cross_entropy_with_logits(logits, labels.float().nan_to_num(), reduction="none")
-        return (loss * known).sum() / known.sum().clamp(min=1)
+        logits, auxiliary = self.classifier(encoded.pooler_output)
+        loss = None
+        if labels is not None:
+            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_labels)
+        return EcgDanClassifierOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary, **encoder_fields(encoded))
 
 
 class EcgDanRiskHead(nn.Module):
@@ -705,7 +817,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
     def __init__(self, config: EcgDanSurvivalConfig):
         super().__init__(config)
         self.ecgdan = EcgDanModel(config)
-        self.decoder = EcgDanDecoder(config) if config.reconstruction_weight > 0 else None
+        self.decoder = build_decoder(config) if config.reconstruction_weight > 0 else None
         self.risk_head = EcgDanRiskHead(config)
         covariates = len(config.covariate_names)
         self.covariate_head = EcgDanCovariateHead(covariates, 1, bias=False) if covariates else None
@@ -751,7 +863,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         if return_loss and event is not None and time is not None:
             if target_values is None:
                 target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
-            self._set_losses(output, event, time, target_values, target_mask)
+            self._set_losses(output, encoded, event, time, target_values, target_mask)
         return output
 
     def _covariate_term(self, covariates: Tensor | None, records: int) -> Tensor | float:
@@ -769,12 +881,18 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         return self.covariate_head(standardised.to(self.dtype)).squeeze(-1)
 
     def _set_losses(
-        self, output: EcgDanSurvivalOutput, event: Tensor, time: Tensor, target: Tensor, target_mask: Tensor | None
+        self,
+        output: EcgDanSurvivalOutput,
+        encoded: EcgDanModelOutput,
+        event: Tensor,
+        time: Tensor,
+        target: Tensor,
+        target_mask: Tensor | None,
     ) -> None:
         output.cox_loss = cox_loss(output.log_hazard, event, time, self.config.ties)
         output.loss = self.config.survival_weight * output.cox_loss
         if self.decoder is not None:
-            output.reconstruction = self.decoder(output.pooler_output)
+            output.reconstruction = reconstruct(self.decoder, encoded)
             output.reconstruction_loss = reconstruction_loss(output.reconstruction, target, target_mask)
             output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
 

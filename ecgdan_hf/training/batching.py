@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ecgdan_hf.data.mapped_memory import release_mapped_pages
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.training.arguments import TrainingArguments
 
 LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
     (0.1, ("I", "II")),
@@ -24,6 +26,11 @@ LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
     (0.5, None),
 )
 """Lead sets of devices in use, with their probabilities (arXiv 2403.10581); None keeps every lead."""
+
+
+SPANS = 3
+SPAN_SHARE = 0.1
+"""Hidden stretches of time in a record that gets any, and the share of the signal each of them covers."""
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -126,6 +133,25 @@ def draw_lead_mask(
     return np.where(hidden.any(axis=1, keepdims=True), hidden, lead_mask)
 
 
+def draw_span_mask(records: int, samples: int, rng: np.random.Generator, probability: float) -> np.ndarray:
+    """Stretches of time to hide in all leads alike, where no lead can tell what another lost.
+
+    Args:
+        records: number of records.
+        samples: length of the signal.
+        rng: source of the draw.
+        probability: how often a record gets any; it then gets `SPANS` of them, which may overlap.
+
+    Returns:
+        (records, samples), true where the signal is hidden.
+    """
+    length = max(1, round(SPAN_SHARE * samples))
+    starts = rng.integers(0, samples - length + 1, (records, SPANS, 1))
+    positions = np.arange(samples)
+    inside = (positions >= starts) & (positions < starts + length)
+    return inside.any(axis=1) & (rng.random((records, 1)) < probability)
+
+
 @dataclass
 class EcgCollator:
     """Turns rows into the keyword arguments of a model.
@@ -135,6 +161,8 @@ class EcgCollator:
         num_pad: zeros at each end of the signal, which augmentation leaves zero.
         lead_masking: "record" (one draw each), "batch" (one draw for all) or "none".
         lead_masking_probability: how often leads are hidden.
+        span_masking_probability: how often stretches of time are hidden, see [`draw_span_mask`].
+        crop_samples: length of the random piece of each record that is shown; 0 shows the whole.
         augment_scale: amplitude factor drawn from 1 +- this, per record, all leads alike; applied to the target too.
         augment_noise: SD of white noise added to the input, not to the target.
         lookups: model argument -> array with one row per dataset row, such as text embeddings or covariates.
@@ -149,6 +177,8 @@ class EcgCollator:
     num_pad: int = 0
     lead_masking: str = "none"
     lead_masking_probability: float = 0.5
+    span_masking_probability: float = 0.0
+    crop_samples: int = 0
     augment_scale: float = 0.0
     augment_noise: float = 0.0
     lookups: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -165,8 +195,9 @@ class EcgCollator:
         return ["input_values", "lead_mask", *self.columns, *(["labels"] if self.num_labels else [])]
 
     def still(self) -> "EcgCollator":
-        """The same without masking and augmentation, for evaluation."""
-        return replace(self, lead_masking="none", augment_scale=0.0, augment_noise=0.0)
+        """The same without masking, cropping and augmentation, for evaluation."""
+        plain = {"augment_scale": 0.0, "augment_noise": 0.0, "span_masking_probability": 0.0, "crop_samples": 0}
+        return replace(self, lead_masking="none", **plain)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Rows -> tensors, with the batch in front."""
@@ -179,11 +210,11 @@ class EcgCollator:
             batch[name] = torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
         if self.num_labels:
             batch[self.labels_name] = multi_hot([row["labels"] for row in rows], self.num_labels)
-        signal = self._scaled(signal, rng)
+        signal = self._scaled(self._cropped(signal, rng), rng)
         if self.with_target:
             batch |= {"target_values": torch.from_numpy(signal), "target_mask": torch.from_numpy(recorded)}
         shown = self._masked(recorded, rng)
-        signal = np.where(shown[:, :, None], self._noisy(signal, rng), np.float32(0))
+        signal = np.where(shown[:, :, None] & self._seen(signal, rng), self._noisy(signal, rng), np.float32(0))
         return batch | {"input_values": torch.from_numpy(signal), "lead_mask": torch.from_numpy(shown)}
 
     def _masked(self, recorded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -191,6 +222,20 @@ class EcgCollator:
             return recorded
         shared = self.lead_masking == "batch"
         return draw_lead_mask(recorded, self.lead_names, rng, shared, self.lead_masking_probability)
+
+    def _cropped(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if not self.crop_samples:
+            return signal
+        starts = rng.integers(0, signal.shape[2] - self.crop_samples + 1, len(signal))
+        return np.stack(
+            [lead[:, start : start + self.crop_samples] for lead, start in zip(signal, starts, strict=True)]
+        )
+
+    def _seen(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray | bool:
+        """(records, 1, samples), false where the signal is hidden."""
+        if not self.span_masking_probability:
+            return np.True_
+        return ~draw_span_mask(len(signal), signal.shape[2], rng, self.span_masking_probability)[:, None, :]
 
     def _scaled(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if not self.augment_scale:
@@ -202,7 +247,7 @@ class EcgCollator:
         if not self.augment_noise:
             return signal
         noise = self.augment_noise * rng.standard_normal(signal.shape, dtype=np.float32)
-        if self.num_pad:
+        if self.num_pad and not self.crop_samples:
             noise[..., : self.num_pad] = noise[..., -self.num_pad :] = 0
         return signal + noise
 
@@ -215,13 +260,16 @@ def multi_hot(labels: Sequence[Sequence[int]], num_labels: int) -> Tensor:
     return hot
 
 
-def check_augmentation(lead_masking: str, scale: float, noise: float, normalization: str) -> None:
+def check_augmentation(args: TrainingArguments, config: EcgDanConfig) -> None:
     """Refuses settings that would have no effect or the wrong one.
 
     Raises:
-        ValueError: an unknown kind of masking, a scale outside [0, 1), negative noise, or either of them with
-            per-lead z-scores, whose unit variance they would break.
+        ValueError: an unknown kind of masking, a probability outside [0, 1], a scale outside [0, 1), negative noise,
+            either of them with per-lead z-scores, whose unit variance they would break, or a crop that the network
+            cannot take.
     """
+    lead_masking, scale, noise = args.lead_masking, args.augment_scale, args.augment_noise
+    normalization = config.normalization
     if lead_masking not in ("record", "batch", "none"):
         raise ValueError(f"lead_masking: expected record, batch or none, got {lead_masking!r}")
     if not 0 <= scale < 1 or noise < 0:
@@ -230,4 +278,13 @@ def check_augmentation(lead_masking: str, scale: float, noise: float, normalizat
         raise ValueError(
             f"augment_scale, augment_noise: need normalization: global, got {normalization}; a z-scored lead has no "
             "amplitude to vary"
+        )
+    if not 0 <= args.span_masking_probability <= 1:
+        raise ValueError(f"span_masking_probability: expected a probability, got {args.span_masking_probability}")
+    if args.crop_samples and config.trunk != "light":
+        raise ValueError(f"crop_samples: only trunk light takes pieces of a record, got trunk {config.trunk}")
+    if args.crop_samples % config.token_stride or not 0 <= args.crop_samples <= config.num_samples:
+        raise ValueError(
+            f"crop_samples: expected a multiple of {config.token_stride} up to {config.num_samples}, got "
+            f"{args.crop_samples}"
         )

@@ -26,9 +26,9 @@ FIXED_BY_WEIGHTS = (
 )
 """What a checkpoint decides: its architecture and what it must be fed."""
 
-CARRIED_OVER = (*FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "head_dropout")
+CARRIED_OVER = (*FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "drop_path_rate", "head_dropout")
 
-NOT_OURS_TO_SET = ("num_baseline_times", "thresholds", "ecgdan_version")
+NOT_OURS_TO_SET = ("num_baseline_times", "num_auxiliary_labels", "prompt_labels", "thresholds", "ecgdan_version")
 
 
 def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint: str | None) -> EcgDanConfig:
@@ -42,7 +42,8 @@ def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint
     check_keys(overrides, own, "model")
     if checkpoint is None:
         return kind(**overrides)
-    source = load_config(checkpoint)
+    source: Any = load_config(checkpoint)
+    source = getattr(source, "ecg_config", source)  # of a dual encoder, its ECG side
     given = kind(**{**{name: getattr(source, name) for name in CARRIED_OVER}, **overrides})
     for name in FIXED_BY_WEIGHTS:
         if getattr(given, name) != getattr(source, name):

@@ -9,7 +9,10 @@ on the test folds; the baseline hazard is fitted at the end. Classification: bin
 thresholds by the best F1 on the validation patients.
 """
 
+import json
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ecgdan_hf.data import ptbxl
+from ecgdan_hf.data.reports import read_statements
 from ecgdan_hf.evaluation.baselines import fit_ridge_cox
 from ecgdan_hf.evaluation.prediction import covariate_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
@@ -24,10 +29,11 @@ from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.training import rows
 from ecgdan_hf.training.arguments import FinetuneArguments
-from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, check_augmentation
+from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, check_augmentation, multi_hot
 from ecgdan_hf.training.checkpoints import build_config, build_model, count_parameters
 from ecgdan_hf.training.collect import evaluation_loader
 from ecgdan_hf.training.command import run_as_program
+from ecgdan_hf.training.distillation import mean_probabilities
 from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator
 from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
 from ecgdan_hf.training.tasks import ClassificationTask, FinetuningTask, SurvivalTask, write_predictions
@@ -35,11 +41,16 @@ from ecgdan_hf.training.tasks import ClassificationTask, FinetuningTask, Surviva
 MODELS = {"survival": EcgDanForSurvival, "classification": EcgDanForSequenceClassification}
 TASKS = {"survival": SurvivalTask, "classification": ClassificationTask}
 SURVIVAL_ONLY = ("labels", "covariates", "stratify", "endpoint", "simulated_outcome")
+CLASSIFICATION_ONLY = ("label_level", "auxiliary_level", "teachers")
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps covariates that say the same from running apart
 
 
-def run(args: FinetuneArguments) -> dict[str, Any]:
+def run(args: FinetuneArguments, network: Callable[[EcgDanConfig], Any] | None = None) -> dict[str, Any]:
     """Fine-tunes, and leaves a checkpoint folder with `metrics.json` and `predictions.csv`.
+
+    Args:
+        args: what, on what, how long.
+        network: builds another network of the same interface from the configuration, to compare with ours.
 
     Returns:
         The content of `metrics.json`.
@@ -53,18 +64,20 @@ def run(args: FinetuneArguments) -> dict[str, Any]:
         return read_metrics(folder)
     kind = EcgDanSurvivalConfig if args.task == "survival" else EcgDanConfig
     config = build_config(kind, args.model, args.checkpoint)
-    check_augmentation(args.lead_masking, args.augment_scale, args.augment_noise, config.normalization)
+    check_augmentation(args, config)
     feature_extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(args, feature_extractor, outcomes=args.labels, label_level=args.label_level)
     parts = prepare(dataset, config, args)
     accelerator = build_accelerator(args, folder)
-    model, new_weights = build_model(MODELS[args.task], config, args.checkpoint)
+    model, new_weights = build_model(network or MODELS[args.task], config, args.checkpoint)
     config = model.config
     if isinstance(model, EcgDanForSurvival) and (not args.checkpoint or "covariate_head.weight" in new_weights):
         start_covariates(model, parts["train"])
     collators = {name: build_collator(part, config, args) for name, part in parts.items()}
+    if args.teachers:
+        collators["train"] = soften(collators["train"], parts["train"], config, args)
     loaders = {
-        name: evaluation_loader(part, collators[name].still(), args.batch_size, accelerator)
+        name: evaluation_loader(part, build_collator(part, config, args).still(), args.batch_size, accelerator)
         for name, part in parts.items()
     }
     task: FinetuningTask = TASKS[args.task](config, loaders["valid"])
@@ -113,10 +126,15 @@ def check_arguments(args: FinetuneArguments) -> None:
         ignored = [name for name in SURVIVAL_ONLY if getattr(args, name) is not None]
         if ignored:
             raise ValueError(f"{ignored[0]}: only task survival uses it, got task classification; leave it out")
-    elif args.label_level is not None:
-        raise ValueError("label_level: only task classification uses it, got task survival; leave it out")
-    if args.label_level is not None and args.data != "ptb-xl":
-        raise ValueError(f"label_level: only ptb-xl has levels, got data {args.data}; leave it out")
+    else:
+        for name in CLASSIFICATION_ONLY:
+            if getattr(args, name) is not None:
+                raise ValueError(f"{name}: only task classification uses it, got task survival; leave it out")
+    if not 0 <= args.teacher_weight <= 1:
+        raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {args.teacher_weight}")
+    for name in ("label_level", "auxiliary_level"):
+        if getattr(args, name) is not None and args.data != "ptb-xl":
+            raise ValueError(f"{name}: only ptb-xl has levels, got data {args.data}; leave it out")
     if args.task == "survival" and args.data in ("ptb-xl", "wfdb") and not args.labels:
         raise ValueError(f"labels: {args.data} has no follow-up of its own; give an outcomes table with --labels")
 
@@ -146,6 +164,7 @@ def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict
     config.id2label = dict(enumerate(names))
     config.label2id = {name: label for label, name in enumerate(names)}
     config.problem_type = "multi_label_classification"
+    config.num_auxiliary_labels = len(auxiliary_names(args))
     return {name: part for name, part in vars(rows.split(dataset, args)).items() if part is not None}
 
 
@@ -191,16 +210,50 @@ def start_covariates(model: EcgDanForSurvival, train: Any) -> None:
     model.covariate_head.weight.copy_(torch.from_numpy(fitted.weights / fitted.scale)[None])
 
 
+def auxiliary_names(args: FinetuneArguments) -> list[str]:
+    """Names of the labels of `auxiliary_level`; none without it."""
+    if args.auxiliary_level is None:
+        return []
+    names = ptbxl.names_by_code(read_statements(str(args.data_dir)), args.auxiliary_level)
+    return ptbxl.label_names(names, args.auxiliary_level)
+
+
+def auxiliary_labels(part: Any, args: FinetuneArguments) -> np.ndarray:
+    """(records, labels of `auxiliary_level`) of 0 and 1."""
+    name_of_code = ptbxl.names_by_code(read_statements(str(args.data_dir)), str(args.auxiliary_level))
+    position = {name: column for column, name in enumerate(auxiliary_names(args))}
+    records = [{name_of_code.get(code) for code in json.loads(codes)} for codes in part["scp_codes"]]
+    numbers = [[position[name] for name in names if name in position] for names in records]
+    return multi_hot(numbers, len(position)).numpy()
+
+
+def soften(collator: EcgCollator, train: Any, config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
+    """The collator with labels drawn towards the teachers' mean probability (Hinton et al., 2015).
+
+    Raises:
+        ValueError: a teacher that is no classifier of the same labels.
+    """
+    names = [config.id2label[label] for label in range(config.num_labels)]
+    hard = multi_hot(train["labels"], len(names)).numpy()
+    soft = mean_probabilities(str(args.teachers).split(","), train["record_id"], names, args)
+    mixed = ((1 - args.teacher_weight) * hard + args.teacher_weight * soft).astype(np.float32)
+    return replace(collator, num_labels=0, lookups={**collator.lookups, "labels": mixed})
+
+
 def build_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
     """Rows of this part -> what the task's model takes."""
     survival = isinstance(config, EcgDanSurvivalConfig)
     names = config.covariate_names if survival else []
     lookups = {"covariates": covariate_matrix(rows.read_table(part, names), names)} if names else {}
+    if args.auxiliary_level:
+        lookups["auxiliary_labels"] = auxiliary_labels(part, args)
     return EcgCollator(
         lead_names=config.lead_names,
         num_pad=config.pad_samples,
         lead_masking=args.lead_masking,
         lead_masking_probability=args.lead_masking_probability,
+        span_masking_probability=args.span_masking_probability,
+        crop_samples=args.crop_samples,
         augment_scale=args.augment_scale,
         augment_noise=args.augment_noise,
         lookups=lookups,

@@ -43,7 +43,9 @@ def build(name: str, **options) -> nn.Module:
         options = {"text_embed_dim": 6, "num_superclasses": 5, "superclass_weight": 1.0} | options
         return EcgDanForPreTraining(EcgDanConfig(**TINY, **options)).eval()
     if name == "classification":
-        return EcgDanForSequenceClassification(EcgDanConfig(**TINY, num_labels=3, **options)).eval()
+        return EcgDanForSequenceClassification(
+            EcgDanConfig(**TINY, num_labels=3, num_auxiliary_labels=7, **options)
+        ).eval()
     return EcgDanModel(EcgDanConfig(**TINY, **options)).eval()
 
 
@@ -59,10 +61,12 @@ def inputs(name: str, records: int = 4) -> dict[str, torch.Tensor]:
         batch["superclass_targets"] = (torch.rand(records, 5, generator=generator) > 0.5).float()
     if name == "classification":
         batch["labels"] = (torch.rand(records, 3, generator=generator) > 0.5).float()
+        batch["auxiliary_labels"] = (torch.rand(records, 7, generator=generator) > 0.5).float()
     return batch
 
 
 HEADS = ("encoder", "pretraining", "classification", "survival")
+TRUNKS = ("paper", "light")
 
 
 @pytest.mark.parametrize(
@@ -98,13 +102,50 @@ def test_both_inputs_give_the_documented_shapes(kind, samples, tokens):
     assert len(output.hidden_states) == 7 and output.hidden_states[-1].shape == output.last_hidden_state.shape
 
 
+@pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("name", HEADS)
-def test_maps_are_real_fields_whose_rows_sum_to_one_and_are_absent_unless_asked_for(name):
-    model, batch = build(name), inputs(name)
+def test_maps_are_real_fields_whose_rows_sum_to_one_and_are_absent_unless_asked_for(name, trunk):
+    model, batch = build(name, trunk=trunk), inputs(name)
     plain, mapped = model(**batch), model(**batch, output_attentions=True)
     assert plain.lead_attention is None and plain.time_attention is None
     for field in (mapped.lead_attention, mapped.time_attention):
         assert torch.allclose(field.sum(-1), torch.ones_like(field.sum(-1)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "samples", "tokens"), [("median_beat", 608, 38), ("rhythm", 1008, 63)])
+def test_the_light_trunk_is_small_and_takes_pieces_of_a_record(kind, samples, tokens):
+    model = EcgDanModel(EcgDanConfig(trunk="light", input_kind=kind)).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 284_496
+    output = model(signals(2, samples=samples), output_attentions=True)
+    assert output.last_hidden_state.shape == (2, 12, tokens, 48)
+    assert output.pooler_output.shape == (2, 256) and output.readout_features.shape == (2, 128, tokens)
+    assert output.time_attention.shape == (2, 12, tokens, tokens)
+    assert model(signals(2, samples=320)).last_hidden_state.shape == (2, 12, 20, 48)
+    with pytest.raises(ValueError, match=f"12 leads, {samples} samples"):
+        model(signals(2, samples=330))
+
+
+def test_folding_norms_into_kernels_changes_no_number():
+    model = build("encoder", trunk="light").train()
+    for _ in range(3):
+        model(signals(8) * 2 + 1)
+    block = model.trunk[0]
+    hidden = model.stem(signals(4)).detach()
+    folded = block.eval()(hidden)
+    pooled = nn.functional.avg_pool2d(hidden, (1, 2))
+    identity = block.shortcut_norm(nn.functional.conv2d(pooled, block.shortcut.weight))
+    main = block.norm1(nn.Conv2d.forward(block.conv1, hidden)).relu()
+    main = block.scale(block.norm2(nn.Conv2d.forward(block.conv2, main)))
+    assert torch.allclose(folded, (main + identity).relu(), atol=1e-5)
+
+
+def test_the_light_lead_map_is_what_moves_values_between_leads():
+    model = build("encoder", trunk="light", use_time_attention=False)
+    module, tokens = model.lead_attention, torch.randn(2, 8, 12, 5)
+    weights = torch.zeros(2, 2, 12, 12)
+    weights[:, :, :, 4] = 1  # every lead reads V-something alone
+    mixed = module._mix(weights, tokens.permute(0, 2, 3, 1))
+    assert torch.allclose(mixed, tokens.permute(0, 2, 3, 1)[:, 4:5].expand_as(mixed))
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -124,7 +165,7 @@ def test_attention_implementation_can_be_chosen_without_a_warning(caplog):
     assert not [record for record in caplog.records if "attn_implementation" in record.getMessage()]
 
 
-@pytest.mark.parametrize("options", [{}, {"attention_order": "sequential"}])
+@pytest.mark.parametrize("options", [{}, {"attention_order": "sequential"}, {"trunk": "light"}])
 def test_changing_one_lead_changes_no_other_leads_tokens_before_cross_lead_attention(options):
     model = EcgDanModel(EcgDanConfig(**options)).eval()
     before, changed = signals(2, samples=608), signals(2, samples=608)
@@ -146,10 +187,11 @@ def test_the_reference_layout_mixes_leads_which_is_why_it_is_not_the_default():
     assert not torch.equal(a[:, 0], b[:, 0])
 
 
+@pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("options", [{}, {"attention_order": "sequential"}, {"use_time_attention": False}])
-def test_what_stands_in_a_masked_lead_changes_nothing(name, options):
-    model, batch = build(name, **options), inputs(name)
+def test_what_stands_in_a_masked_lead_changes_nothing(name, options, trunk):
+    model, batch = build(name, trunk=trunk, **options), inputs(name)
     batch["lead_mask"][:, [2, 9]] = False
     garbage = {**batch, "input_values": batch["input_values"].clone()}
     garbage["input_values"][:, [2, 9]] = float("nan")
@@ -160,9 +202,10 @@ def test_what_stands_in_a_masked_lead_changes_nothing(name, options):
         assert first.last_hidden_state[:, [2, 9]].abs().max() == 0
 
 
+@pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("leads", [1, 2, 3, 6, 8])
-def test_a_record_with_few_leads_goes_through_and_reads_only_those(leads):
-    model = build("encoder")
+def test_a_record_with_few_leads_goes_through_and_reads_only_those(leads, trunk):
+    model = build("encoder", trunk=trunk)
     mask = torch.zeros(3, 12, dtype=torch.bool)
     mask[:, :leads] = True
     output = model(signals(3), mask, output_attentions=True)
@@ -193,9 +236,10 @@ def test_a_lead_mask_of_another_shape_is_refused():
 # Saving and loading
 
 
+@pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("name", HEADS)
-def test_saving_and_loading_keeps_every_number(tmp_path, name):
-    model, batch = build(name), inputs(name)
+def test_saving_and_loading_keeps_every_number(tmp_path, name, trunk):
+    model, batch = build(name, trunk=trunk), inputs(name)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").exists() and not list(tmp_path.glob("*.bin")) + list(tmp_path.glob("*.py"))
     loaded, report = type(model).from_pretrained(tmp_path, output_loading_info=True)
@@ -204,11 +248,14 @@ def test_saving_and_loading_keeps_every_number(tmp_path, name):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else True
 
 
+@pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("name", HEADS)
-def test_what_a_checkpoint_lacks_is_initialised_and_never_raw_memory(tmp_path, name):
-    model = build(name)
+def test_what_a_checkpoint_lacks_is_initialised_and_never_raw_memory(tmp_path, name, trunk):
+    model = build(name, trunk=trunk)
     model.save_pretrained(tmp_path)
-    kept = {k: v for k, v in load_file(tmp_path / "model.safetensors").items() if k.endswith("classifier.weight")}
+    kept = {
+        k: v for k, v in load_file(tmp_path / "model.safetensors").items() if k.endswith("classifier.output.weight")
+    }
     save_file(kept or {"nothing": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     poison = [torch.full((1 << 16,), 1e30) for _ in range(64)]  # dirty the allocator's free blocks
     del poison
@@ -266,10 +313,11 @@ def test_a_classifier_can_be_reloaded_with_other_labels(tmp_path):
     assert loaded(signals(2)).logits.shape == (2, 2) and loaded.config.id2label == names
 
 
+@pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("name", HEADS)
-def test_a_bfloat16_checkpoint_stays_bfloat16_and_answers_finitely(tmp_path, name):
-    build(name).to(torch.bfloat16).save_pretrained(tmp_path)
-    loaded = type(build(name)).from_pretrained(tmp_path)
+def test_a_bfloat16_checkpoint_stays_bfloat16_and_answers_finitely(tmp_path, name, trunk):
+    build(name, trunk=trunk).to(torch.bfloat16).save_pretrained(tmp_path)
+    loaded = type(build(name, trunk=trunk)).from_pretrained(tmp_path)
     assert loaded.dtype == torch.bfloat16
     output = loaded(**inputs(name))
     assert output.pooler_output.isfinite().all()
@@ -295,6 +343,7 @@ def test_configurations_come_back_from_disk_unchanged(tmp_path):
     ("options", "message"),
     [
         ({"trunk": "heavy"}, "trunk: expected one of"),
+        ({"trunk": "light", "lead_layout": "reference"}, "leave one of them out"),
         ({"num_samples": 600}, "num_samples: expected a positive multiple of 32"),
         ({"num_samples": "608"}, "num_samples"),
         ({"lead_names": ["I", "I"]}, "lead_names: expected different names"),
@@ -319,10 +368,11 @@ def test_no_hub_file_imports_anything_a_checkpoint_folder_would_not_have():
 # Losses and training
 
 
+@pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("name", ["pretraining", "classification", "survival"])
 @pytest.mark.parametrize("scope", ["element", "batch"])
-def test_one_step_of_training_moves_every_parameter(name, scope):
-    model, batch = build(name, dropout_scope=scope).train(), inputs(name)
+def test_one_step_of_training_moves_every_parameter(name, scope, trunk):
+    model, batch = build(name, trunk=trunk, dropout_scope=scope).train(), inputs(name)
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     for _ in range(2):  # biases of zero-initialised covariates need a second look
@@ -355,9 +405,38 @@ def test_reconstruction_is_measured_against_the_unmasked_signal_where_there_is_o
 
 def test_unknown_labels_do_not_enter_the_classification_loss():
     model, batch = build("classification"), inputs("classification")
-    batch["labels"][0] = float("nan")
+    batch["labels"][0] = batch["auxiliary_labels"][0] = float("nan")
     rest = {key: value[1:] for key, value in batch.items()}
     assert torch.allclose(model(**batch).loss, model(**rest).loss)
+
+
+def test_auxiliary_labels_add_their_weighted_loss_and_soft_targets_are_allowed():
+    model, batch = build("classification", auxiliary_weight=2.5), inputs("classification")
+    batch["labels"] = batch["labels"] * 0.8 + 0.1
+    output = model(**batch)
+    parts = [
+        nn.functional.binary_cross_entropy_with_logits(logits, batch[name])
+        for logits, name in ((output.logits, "labels"), (output.auxiliary_logits, "auxiliary_labels"))
+    ]
+    assert torch.allclose(output.loss, parts[0] + 2.5 * parts[1])
+    del batch["auxiliary_labels"]
+    assert torch.allclose(model(**batch).loss, parts[0])
+
+
+def test_cached_prompts_classify_without_a_text_model_and_travel(tmp_path):
+    model, text = build("pretraining"), torch.randn(5, 2, 6)
+    model.set_prompts(list("abcde"), text)
+    output = model(signals(3))
+    head = model.alignment_head
+    each = head.project_text(text).mean(1)
+    expected = head.logit_scale() * output.ecg_embeds @ nn.functional.normalize(each, dim=-1).T
+    assert torch.allclose(output.prompt_logits, expected, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    loaded = EcgDanForPreTraining.from_pretrained(tmp_path)
+    assert loaded.config.prompt_labels == list("abcde")
+    assert torch.equal(loaded(signals(3)).prompt_logits, output.prompt_logits)
+    with pytest.raises(ValueError, match=r"text_embeds: expected \(2, \[templates,\] 6\), got \(2, 5\)"):
+        model.set_prompts(["a", "b"], torch.randn(2, 5))
 
 
 def test_a_missing_covariate_counts_as_the_training_mean():
@@ -376,10 +455,14 @@ def test_batch_scope_dropout_shares_one_mask_and_element_scope_does_not():
     assert torch.equal(EcgDanDropout(0.5, "batch").eval()(ones), ones)
 
 
-def test_gradient_checkpointing_changes_no_gradient():
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_gradient_checkpointing_changes_no_gradient(trunk):
     gradients = []
     for checkpointing in (False, True):
-        model, batch = build("pretraining", mlp_dropout=0.0).train(), inputs("pretraining")
+        model, batch = (
+            build("pretraining", trunk=trunk, mlp_dropout=0.0, drop_path_rate=0.0).train(),
+            inputs("pretraining"),
+        )
         if checkpointing:
             model.activation_checkpointing_enable()
         model(**batch).loss.backward()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from datasets import Array2D, Dataset, Features, List, Value
 
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
+from ecgdan_hf.training.arguments import TrainingArguments
 from ecgdan_hf.training.batching import (
     LEAD_SUBSETS,
     EcgCollator,
@@ -13,6 +14,7 @@ from ecgdan_hf.training.batching import (
     NumberedRows,
     check_augmentation,
     draw_lead_mask,
+    draw_span_mask,
     multi_hot,
 )
 
@@ -180,13 +182,48 @@ def test_multi_hot_of_no_labels_is_zero():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("given", "model", "message"),
     [
-        (("sometimes", 0, 0, "global"), "lead_masking: expected record, batch or none"),
-        (("none", 1.0, 0, "global"), "0 <= scale < 1"),
-        (("none", 0.1, 0, "per_lead_zscore"), "need normalization: global"),
+        ({"lead_masking": "sometimes"}, {}, "lead_masking: expected record, batch or none"),
+        ({"augment_scale": 1.0}, {}, "0 <= scale < 1"),
+        ({"augment_scale": 0.1}, {"normalization": "per_lead_zscore"}, "need normalization: global"),
+        ({"span_masking_probability": 1.5}, {}, "span_masking_probability: expected a probability, got 1.5"),
+        ({"crop_samples": 512}, {}, "crop_samples: only trunk light takes pieces of a record, got trunk paper"),
+        ({"crop_samples": 500}, {"trunk": "light"}, "expected a multiple of 16 up to 1008, got 500"),
+        ({"crop_samples": 1024}, {"trunk": "light"}, "expected a multiple of 16 up to 1008, got 1024"),
     ],
 )
-def test_augmentation_that_would_have_no_or_the_wrong_effect_is_refused(arguments: tuple, message: str):
+def test_augmentation_that_would_have_no_or_the_wrong_effect_is_refused(given: dict, model: dict, message: str):
+    config = EcgDanConfig(**{"input_kind": "rhythm", "normalization": "global", **model})
     with pytest.raises(ValueError, match=message):
-        check_augmentation(*arguments)
+        check_augmentation(TrainingArguments(**{"lead_masking": "none", **given}), config)
+
+
+def test_crops_are_pieces_of_the_record_drawn_anew_each_epoch():
+    rows = [{"row": row, "input_values": np.arange(40.0)[None], "lead_mask": [True]} for row in range(64)]
+    collate = EcgCollator(["I"], crop_samples=16, with_target=True)
+    first = collate(rows)
+    values = first["input_values"]
+    assert values.shape == (64, 1, 16)
+    assert torch.equal(values, values[:, :, :1] + torch.arange(16.0))
+    assert torch.equal(values, first["target_values"])
+    starts = values[:, 0, 0]
+    assert starts.min() == 0 and starts.max() == 24
+    collate.epoch = 1
+    assert not torch.equal(collate(rows)["input_values"], values)
+    assert collate.still()(rows)["input_values"].shape == (64, 1, 40)
+
+
+def test_hidden_spans_are_the_same_in_every_lead_and_stay_in_the_target():
+    rows = [{"row": row, "input_values": np.ones((3, 100)), "lead_mask": [True] * 3} for row in range(200)]
+    batch = EcgCollator(["I", "II", "V1"], span_masking_probability=0.5, with_target=True)(rows)
+    hidden = batch["input_values"] == 0
+    assert torch.equal(hidden, hidden[:, :1].expand(-1, 3, -1))
+    assert bool((batch["target_values"] == 1).all())
+    share = hidden[:, 0].float().mean(1)
+    assert 0.4 < float((share > 0).float().mean()) < 0.6
+    assert float(share.max()) <= 0.301 and float(share[share > 0].min()) >= 0.1
+
+
+def test_probability_zero_hides_nothing():
+    assert not draw_span_mask(50, 100, np.random.default_rng(0), 0.0).any()

@@ -1,0 +1,226 @@
+"""The light trunk: a third of the paper's weights, for 10 s of rhythm or a median beat, amplitude kept.
+
+Stem and residual blocks are shared by the leads, as in the paper's trunk, but begin by halving time and end at sixteen
+samples per token. Both attentions share their weights over leads and time: the time attention is one block within each
+lead, and the attention across leads has one map of (leads, leads) per head, drawn from each lead's mean over time and
+applied to the values of every token. No position is encoded, so any length that is a multiple of sixteen fits. A lead
+is told from another by a scale, a bias and an embedding of its own.
+
+Shapes: N records, L leads, C channels, T' tokens; tensors are (N, C, L, T') as in the paper's trunk.
+
+Travels with the weights: imports nothing but torch, transformers and its neighbours in this folder.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_ecgdan import EcgDanConfig
+from .layers_ecgdan import EcgDanDropout, EcgDanDropPath
+
+STEM_KERNEL = 7
+BLOCK_KERNELS = (7, 5)
+
+
+def normed_convolution(conv: nn.Module, norm: nn.Module, hidden: Tensor) -> Tensor:
+    """`norm(conv(hidden))`; in evaluation mode the norm's scale is put into the kernel, which saves a pass."""
+    if norm.training:
+        return norm(conv(hidden))
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight = conv.weight * scale.view(-1, *[1] * (conv.weight.ndim - 1))
+    return conv._conv_forward(hidden, weight, norm.bias - norm.running_mean * scale)
+
+
+class EcgDanLeadScale(nn.Module):
+    """A scale and a bias for every channel of every lead: what sets a lead apart in a trunk that all leads share."""
+
+    def __init__(self, channels: int, leads: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, leads, 1))
+        self.bias = nn.Parameter(torch.empty(channels, leads, 1))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, C, L, T') -> the same shape."""
+        return torch.addcmul(self.bias, hidden, self.weight)
+
+
+class EcgDanLightStem(nn.Module):
+    """(N, L, T) -> (N, C, L, T / 2): one convolution over time for all leads, then each lead's own scale."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        channels, padding = config.stem_features, STEM_KERNEL // 2
+        self.conv = nn.Conv2d(1, channels, (1, STEM_KERNEL), (1, 2), (0, padding), bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.scale = EcgDanLeadScale(channels, config.num_leads)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """(N, L, T) -> (N, C, L, T / 2)."""
+        hidden = normed_convolution(self.conv, self.norm, signal.unsqueeze(1))
+        return F.relu(self.scale(hidden), inplace=True)
+
+
+class EcgDanPairConvolution(nn.Conv2d):
+    """1x1 convolution of the mean of two neighbouring samples, in one pass over the signal."""
+
+    def _conv_forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(hidden, (weight / 2).expand(-1, -1, -1, 2), bias)
+
+
+class EcgDanLightBlock(GradientCheckpointingLayer):
+    """Two convolutions and an averaged shortcut; time halves, and each lead has its own scale before the sum."""
+
+    def __init__(self, config: EcgDanConfig, in_channels: int, out_channels: int):
+        super().__init__()
+        (first, second), leads = BLOCK_KERNELS, config.num_leads
+        self.conv1 = nn.Conv2d(in_channels, out_channels, (1, first), (1, 2), (0, first // 2), bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, (1, second), 1, (0, second // 2), bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.scale = EcgDanLeadScale(out_channels, leads)
+        self.shortcut = EcgDanPairConvolution(in_channels, out_channels, 1, (1, 2), bias=False)
+        self.shortcut_norm = nn.BatchNorm2d(out_channels)
+        self.drop_path = EcgDanDropPath(config.drop_path_rate, config.dropout_scope)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, C, L, T) -> (N, C', L, T / 2)."""
+        identity = normed_convolution(self.shortcut, self.shortcut_norm, hidden)
+        main = F.relu(normed_convolution(self.conv1, self.norm1, hidden), inplace=True)
+        main = self.scale(normed_convolution(self.conv2, self.norm2, main))
+        return F.relu(self.drop_path(main) + identity, inplace=True)
+
+
+class EcgDanLightMlp(nn.Module):
+    """The second half of both attention blocks: (..., C) -> (..., C)."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        width = config.trunk_channels[-1]
+        self.norm = nn.LayerNorm(width)
+        self.fc1, self.fc2 = nn.Linear(width, width * config.mlp_ratio), nn.Linear(width * config.mlp_ratio, width)
+        self.dropout = EcgDanDropout(config.mlp_dropout, config.dropout_scope)
+        self.drop_path = EcgDanDropPath(config.drop_path_rate, config.dropout_scope)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Adds what the two layers make of each token."""
+        inner = self.dropout(F.gelu(self.fc1(self.norm(hidden))))
+        return hidden + self.drop_path(self.dropout(self.fc2(inner)))
+
+
+class EcgDanLightTimeAttention(GradientCheckpointingLayer):
+    """One pre-norm attention block within each lead; all leads share its weights, an embedding tells them apart."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        width = config.trunk_channels[-1]
+        self.heads = config.num_attention_heads
+        self.scaling = (width // self.heads) ** -0.5
+        self.lead_embedding = nn.Parameter(torch.empty(config.num_leads, 1, width))
+        self.norm = nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.drop_path = EcgDanDropPath(config.drop_path_rate, config.dropout_scope)
+        self.mlp = EcgDanLightMlp(config)
+
+    def forward(self, tokens: Tensor, output_attentions: bool = False) -> tuple[Tensor, Tensor | None]:
+        """(N, C, L, T') -> the same shape, and the map (N, L, T', T') if asked for."""
+        hidden = tokens.permute(0, 2, 3, 1) + self.lead_embedding
+        attended, weights = self._attend(self.norm(hidden), output_attentions)
+        hidden = self.mlp(hidden + self.drop_path(attended))
+        return hidden.permute(0, 3, 1, 2), weights
+
+    def _attend(self, hidden: Tensor, output_attentions: bool) -> tuple[Tensor, Tensor | None]:
+        records, leads, length, width = hidden.shape
+        qkv = self.qkv(hidden).view(records * leads, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attended = (((query * self.scaling) @ key.transpose(-1, -2)).softmax(-1)) @ value
+        attended = self.out(attended.transpose(1, 2).reshape(records, leads, length, width))
+        if not output_attentions:
+            return attended, None
+        weights = ((query @ key.transpose(-1, -2)).float() * self.scaling).softmax(-1).mean(1)
+        return attended, weights.unflatten(0, (records, leads))
+
+
+class EcgDanLightLeadAttention(GradientCheckpointingLayer):
+    """One pre-norm attention block across leads: one map per head for the whole record, applied to every token.
+
+    Queries and keys come from each lead's mean over time, and a learned bias for each head and pair of leads is added
+    to their product, so that what leads generally have to tell each other need not be found anew in every record.
+    """
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        width = config.trunk_channels[-1]
+        self.heads = config.num_attention_heads
+        self.scaling = (width // self.heads) ** -0.5
+        self.norm = nn.LayerNorm(width)
+        self.query_key, self.value = nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.pair_bias = nn.Parameter(torch.empty(self.heads, config.num_leads, config.num_leads))
+        self.out = nn.Linear(width, width)
+        self.drop_path = EcgDanDropPath(config.drop_path_rate, config.dropout_scope)
+        self.mlp = EcgDanLightMlp(config)
+
+    def forward(
+        self, tokens: Tensor, lead_mask: Tensor | None, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """(N, C, L, T') -> the same shape, and the map (N, L, L) if asked for."""
+        hidden = tokens.permute(0, 2, 3, 1)
+        normed = self.norm(hidden)
+        weights = self._weights(normed.mean(2), lead_mask)
+        hidden = self.mlp(hidden + self.drop_path(self.out(self._mix(weights, self.value(normed)))))
+        return hidden.permute(0, 3, 1, 2), weights.mean(1) if output_attentions else None
+
+    def _weights(self, means: Tensor, lead_mask: Tensor | None) -> Tensor:
+        """(N, L, C) -> (N, heads, L, L), rows sum to 1 over the recorded leads."""
+        query, key = self.query_key(means).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        scores = (query @ key.transpose(-1, -2)).float() * self.scaling + self.pair_bias.float()
+        if lead_mask is not None:
+            scores = scores.masked_fill(~lead_mask[:, None, None, :], torch.finfo(scores.dtype).min)
+        return scores.softmax(-1)
+
+    def _mix(self, weights: Tensor, value: Tensor) -> Tensor:
+        """Each head's channels of every token, mixed over leads: (N, L, T', C) -> the same shape."""
+        records, leads, length, _ = value.shape
+        by_head = value.view(records, leads, length, self.heads, -1).permute(0, 3, 1, 2, 4)
+        mixed = weights.to(value.dtype) @ by_head.reshape(records, self.heads, leads, -1)
+        return mixed.view(records, self.heads, leads, length, -1).permute(0, 2, 3, 1, 4).reshape(value.shape)
+
+
+class EcgDanLightReadout(nn.Module):
+    """All leads of one token at a time, then a residual block over time, then mean and maximum."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        width = config.hidden_size // 2
+        self.norm = nn.LayerNorm(config.trunk_channels[-1])
+        self.reduce = nn.Conv1d(config.num_leads * config.trunk_channels[-1], width, 1, bias=False)
+        self.reduce_norm = nn.BatchNorm1d(width)
+        self.conv1 = nn.Conv1d(width, width, 5, padding=2, bias=False)
+        self.norm1 = nn.BatchNorm1d(width)
+        self.conv2 = nn.Conv1d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm1d(width)
+
+    def forward(self, tokens: Tensor, lead_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(N, C, L, T') -> (N, hidden_size), and the features (N, hidden_size / 2, T') it was pooled from."""
+        hidden = self.norm(tokens.permute(0, 2, 3, 1))
+        if lead_mask is not None:
+            hidden = hidden.masked_fill(~lead_mask[:, :, None, None], 0)
+        hidden = hidden.permute(0, 1, 3, 2).flatten(1, 2)
+        hidden = F.relu(normed_convolution(self.reduce, self.reduce_norm, hidden))
+        inner = F.relu(normed_convolution(self.conv1, self.norm1, hidden))
+        inner = normed_convolution(self.conv2, self.norm2, inner)
+        features = F.relu(hidden + inner)
+        return torch.cat([features.mean(-1), features.amax(-1)], dim=-1), features
+
+
+class EcgDanLightDecoder(nn.Module):
+    """(N, hidden_size / 2, T') -> (N, L, T): every token's features tell the samples of all leads beneath it."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        self.leads = config.num_leads
+        self.output = nn.Conv1d(config.hidden_size // 2, config.num_leads * config.token_stride, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, hidden_size / 2, T') -> (N, L, T)."""
+        return self.output(features).unflatten(1, (self.leads, -1)).transpose(2, 3).flatten(2)
