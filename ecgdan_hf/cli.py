@@ -17,6 +17,7 @@ from ecgdan_hf.training.arguments import (
     PretrainArguments,
     ProbeArguments,
     RunArguments,
+    SanityArguments,
     parse_folds,
 )
 from ecgdan_hf.training.command import run_safely, with_flags
@@ -102,34 +103,13 @@ def evaluate(args: EvaluateArguments) -> None:
       ecgdan evaluate --checkpoint runs/survival --control "no pretraining=runs/scratch" --data ptb-xl \\
         --data-dir ptb-xl --labels outcomes.csv --train-folds 1-8 --test-folds 9 --output-dir runs/evaluation
     """
-    from ecgdan_hf.data.loading import load
     from ecgdan_hf.evaluation.protocol import held_out, to_json, write_report
     from ecgdan_hf.training.run_folder import check_folder, fill_folder
 
     folder = check_folder(args.output_dir, args.overwrite, "metrics.json")
-    if not args.checkpoint or not args.data_dir:
-        missing = "checkpoint" if not args.checkpoint else "data_dir"
-        raise ValueError(f"{missing}: expected one, got none; give --{missing.replace('_', '-')}")
-    levels = {"label_level": args.label_level} if args.label_level else {}
-
-    def load_rows(feature_extractor: Any) -> Any:
-        options = {
-            "limit": args.limit,
-            "num_proc": args.num_proc,
-            "cache_dir": args.cache_dir,
-            "skip_bad": args.skip_bad,
-        }
-        return load(
-            args.data,
-            str(args.data_dir),
-            outcomes=args.labels,
-            feature_extractor=feature_extractor,
-            **options,
-            **levels,
-        )
-
+    load_rows = _row_loader(args)
     checkpoints = {
-        Path(args.checkpoint).name: args.checkpoint,
+        Path(str(args.checkpoint)).name: str(args.checkpoint),
         **{name: str(path) for name, path in args.control.items()},
     }
     if len(checkpoints) != 1 + len(args.control):
@@ -149,12 +129,41 @@ def evaluate(args: EvaluateArguments) -> None:
     _say((folder / "report.md").read_text(encoding="utf-8"))
 
 
+def sanity(args: SanityArguments) -> None:
+    """Test whether attention maps say where the network looks: delete what they point at, on held-out records.
+
+    \b
+    Example:
+      ecgdan sanity --checkpoint runs/rhythm --data ptb-xl --data-dir ptb-xl --test-folds 9 --output-dir runs/sanity
+    """
+    from ecgdan_hf.explain.sanity import judge
+    from ecgdan_hf.explain.sanity_report import write_report
+    from ecgdan_hf.training.run_folder import check_folder, finish_run
+
+    folder = check_folder(args.output_dir, args.overwrite, "metrics.json")
+    load_rows = _row_loader(args)
+    metrics = judge(
+        str(args.checkpoint),
+        load_rows,
+        parse_folds(args.test_folds),
+        data_dir=args.data_dir,
+        draws=args.draws,
+        time_steps=args.time_steps,
+        batch_size=args.batch_size,
+        n=args.bootstrap,
+        seed=args.seed,
+    )
+    finish_run(folder, lambda staging: write_report(staging, metrics, Path(str(args.checkpoint)).name), metrics)
+    _say((folder / "report.md").read_text(encoding="utf-8"))
+
+
 for verb, kind in (
     (pretrain, PretrainArguments),
     (finetune, FinetuneArguments),
     (probe, ProbeArguments),
     (ablate, AblateArguments),
     (evaluate, EvaluateArguments),
+    (sanity, SanityArguments),
 ):
     app.command(verb.__name__)(with_flags(kind, verb, str(verb.__doc__)))
 
@@ -357,6 +366,20 @@ def push(
     from ecgdan_hf.publish.push import push as upload
 
     _say(upload(bundle_dir, repository, private=private))
+
+
+def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
+    """Feature extractor -> rows, for a verb that judges a checkpoint; refuses one that names no checkpoint or data."""
+    from ecgdan_hf.data.loading import load
+
+    if not args.checkpoint or not args.data_dir:
+        missing = "checkpoint" if not args.checkpoint else "data_dir"
+        raise ValueError(f"{missing}: expected one, got none; give --{missing.replace('_', '-')}")
+    options: dict[str, Any] = {name: getattr(args, name) for name in ("limit", "num_proc", "cache_dir", "skip_bad")}
+    if args.label_level:
+        options["label_level"] = args.label_level
+    data, data_dir, outcomes = args.data, args.data_dir, args.labels
+    return lambda extractor: load(data, data_dir, outcomes=outcomes, feature_extractor=extractor, **options)
 
 
 def _check_push(args: RunArguments) -> None:

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 import ecgdan_hf.cli
 from ecgdan_hf.data import synthetic
 
-VERBS = ["pretrain", "finetune", "probe", "evaluate", "predict", "explain", "bundle", "push", "demo",
+VERBS = ["pretrain", "finetune", "probe", "evaluate", "sanity", "predict", "explain", "bundle", "push", "demo",
          "data plasmode", "data synthetic", "data check"]  # fmt: skip
-SEEDED = ["pretrain", "finetune", "probe", "evaluate", "demo", "data plasmode", "data synthetic"]
+SEEDED = ["pretrain", "finetune", "probe", "evaluate", "sanity", "demo", "data plasmode", "data synthetic"]
 TINY = ["sampling_rate=50", "num_samples=64", "pad_samples=2", "trunk_channels=[4, 8]", "num_attention_heads=2",
         "hidden_size=16"]  # fmt: skip
 
@@ -171,6 +171,23 @@ def test_evaluate_writes_report_metrics_and_figure(
     assert ecgdan(*arguments) == 2
     assert "give --overwrite to replace it" in capfd.readouterr().err
     assert ecgdan(*arguments, "--overwrite") == 0
+
+
+def test_sanity_tests_the_maps_on_records_the_network_was_not_trained_on(
+    checkpoint: Path, cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "sanity"
+    arguments = ["sanity", "--checkpoint", checkpoint, "--data", "csv", "--data-dir", cohort, "--output-dir", out,
+                 "--bootstrap", "20", "--draws", "1", "--time-steps", "4", "--cache-dir", cohort.parent / "cache",
+                 "--num-proc", "1"]  # fmt: skip
+    assert ecgdan(*arguments, "--test-folds", "6-10") == 2
+    assert "was trained on folds [6]" in capfd.readouterr().err
+    assert ecgdan(*arguments, "--test-folds", "7-10") == 0
+    assert {path.name for path in out.iterdir()} == {"report.md", "metrics.json", "deletion.png"}
+    assert "The outcome is simulated" in (out / "report.md").read_text()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["leads"]["performance"]["metric"] == "concordance_index"
+    assert metrics["hardware"]["threads"] >= 1
 
 
 def test_predict_writes_a_row_for_every_file_even_a_broken_one(

@@ -104,6 +104,7 @@ def held_out(
         scores[ATTAINABLE] = np.asarray(judged.test["log_hazard"], dtype=np.float64)
     found = compare(outcome, scores, n=n, seed=seed)
     metrics = {"metric": outcome.name, **outcome.counts(), "models": found}
+    metrics["test_folds"] = list(test_folds) if test_folds else None
     main = next(iter(scores.values()))
     survival = isinstance(judged.model, EcgDanForSurvival)
     if survival:
@@ -129,8 +130,19 @@ def select_folds(dataset: Any, folds: Sequence[int] | None) -> Any:
     return dataset.select(rows)
 
 
-def check_unseen(checkpoint: str, test_folds: Sequence[int] | None, data_dir: str | None) -> None:
+def check_unseen(
+    checkpoint: str,
+    test_folds: Sequence[int] | None,
+    data_dir: str | None,
+    seen_in: Sequence[str] = ("train_folds", "valid_folds"),
+) -> None:
     """Refuses to judge a checkpoint on records its recipe says it was trained on.
+
+    Args:
+        checkpoint: folder; one without a recipe is taken as it is.
+        test_folds: folds to judge on; None is every record.
+        data_dir: where the records come from.
+        seen_in: entries of the recipe whose folds are refused.
 
     Raises:
         ValueError: a common fold, or all records of the folder it was trained on.
@@ -146,7 +158,7 @@ def check_unseen(checkpoint: str, test_folds: Sequence[int] | None, data_dir: st
     )
     if not same:
         return
-    seen = [fold for name in ("train_folds", "valid_folds") for fold in _folds(recipe.get(name))]
+    seen = [fold for name in seen_in for fold in _folds(recipe.get(name))]
     common = sorted(set(seen) & set(test_folds or ()))
     if common or test_folds is None or not seen:
         what = f"folds {common}" if common else f"records of {data_dir}"

@@ -1,8 +1,9 @@
 """Attention maps of the dual attention network, as arrays that can be drawn on an ECG.
 
-A time token is no instant: it sees every sample of its receptive field, 381 samples in the paper's trunk. Its
-attention is therefore spread over that field in proportion to the number of paths through the convolutions that join
-sample and token, and no map here is sharper than that. The normalisation over the whole record is left out of this.
+A time token is no instant: it sees every sample of its receptive field, 381 samples in the paper's trunk, 203 in the
+light one. Its attention is therefore spread over that field in proportion to the number of paths through the
+convolutions that join sample and token, and no map here is sharper than that. The normalisation over the whole record
+is left out of this.
 
 Source: arXiv 2403.10581. Pure functions on numpy arrays; nothing here needs the model but its configuration.
 """
@@ -13,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.light_ecgdan import BLOCK_KERNELS, STEM_KERNEL
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-KERNEL = 5  # of every convolution in stem and trunk
-STEM_CONVOLUTIONS = 2
+PAPER_KERNEL, PAPER_STEM_CONVOLUTIONS = 5, 2  # every convolution of stem and trunk
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,23 @@ def receptive_field(config: EcgDanConfig) -> ReceptiveField:
     381
     """
     paths, step = np.ones(1), 1
-    for _ in range(STEM_CONVOLUTIONS):
-        paths = np.convolve(paths, _dilated(step))
-    for _ in config.trunk_channels:
-        paths = np.convolve(paths, _dilated(step))  # the strided convolution of the block
-        step *= 2
-        paths = np.convolve(paths, _dilated(step))
+    for kernel, stride in _convolutions(config):
+        paths = np.convolve(paths, _dilated(kernel, step))
+        step *= stride
     return ReceptiveField(paths / paths.sum(), step, float(config.sampling_rate or 0))
 
 
-def _dilated(step: int) -> FloatArray:
-    kernel = np.zeros((KERNEL - 1) * step + 1)
+def _convolutions(config: EcgDanConfig) -> list[tuple[int, int]]:
+    """Kernel and stride of every convolution from signal to token, in order."""
+    if config.trunk == "light":
+        first, second = BLOCK_KERNELS
+        return [(STEM_KERNEL, 2), *([(first, 2), (second, 1)] * len(config.trunk_channels))]
+    block = [(PAPER_KERNEL, 2), (PAPER_KERNEL, 1)]
+    return [(PAPER_KERNEL, 1)] * PAPER_STEM_CONVOLUTIONS + block * len(config.trunk_channels)
+
+
+def _dilated(width: int, step: int) -> FloatArray:
+    kernel = np.zeros((width - 1) * step + 1)
     kernel[::step] = 1.0
     return kernel
 

@@ -35,6 +35,29 @@ def versions() -> dict[str, str]:
     return found
 
 
+def hardware() -> dict[str, str | int]:
+    """What a run's seconds depend on: `device` by name, `processes`, and `threads` of each."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else _processor(),
+        "kind": "gpu" if on_gpu else "cpu",
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    """The processor's model; Python itself knows it on few systems."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = [line for line in cpuinfo.read_text(errors="replace").splitlines() if line.startswith("model name")]
+        if lines:
+            return lines[0].partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def check_folder(output_dir: str | None, overwrite: bool, mark: str) -> Path:
     """Refuses a folder for results that is a file, or is not empty and not an earlier result to be replaced.
 
@@ -163,9 +186,9 @@ def finish_run(folder: Path, write: Callable[[Path], None], metrics: dict[str, A
     Args:
         folder: the run's folder.
         write: writes model, feature extractor, tables and figures into the folder it is given.
-        metrics: content of `metrics.json`.
+        metrics: content of `metrics.json`; the hardware is added.
     """
-    fill_folder(folder, write, json.dumps(as_json(metrics), indent=2) + "\n")
+    fill_folder(folder, write, json.dumps(as_json({**metrics, "hardware": hardware()}), indent=2) + "\n")
 
 
 def fill_folder(folder: Path, write: Callable[[Path], None], metrics: str) -> None:

@@ -13,15 +13,21 @@ from ecgdan_hf.explain.attention import (
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanModel
 
-CONFIGS = [EcgDanConfig(), EcgDanConfig(input_kind="rhythm"), EcgDanConfig(trunk_channels=(8, 8), num_samples=96)]
+CONFIGS = [
+    EcgDanConfig(),
+    EcgDanConfig(input_kind="rhythm"),
+    EcgDanConfig(trunk_channels=(8, 8), num_samples=96),
+    EcgDanConfig(trunk="light", input_kind="rhythm"),
+]
 
 
 def gradient_of_token(config: EcgDanConfig, token: int) -> np.ndarray:
     """(num_samples,) how much each sample of lead II moves a token's sum of channels, before attention."""
     torch.manual_seed(0)
     model = EcgDanModel(config).eval()
-    # Normalisation over the whole record reaches everywhere a little; the field is that of the convolutions.
-    model.stem.norm1, model.stem.norm2 = torch.nn.Identity(), torch.nn.Identity()
+    if config.trunk == "paper":
+        # Normalisation over the whole record reaches everywhere a little; the field is that of the convolutions.
+        model.stem.norm1, model.stem.norm2 = torch.nn.Identity(), torch.nn.Identity()
     values = torch.randn(1, 12, config.num_samples, requires_grad=True)
     hidden = model(values, output_hidden_states=True).hidden_states[len(config.trunk_channels) - 1]
     hidden[0, 1, token].sum().backward()
@@ -38,10 +44,12 @@ def test_receptive_field_is_what_the_network_s_gradient_reaches(config):
         assert reached[-1] == min(centre + reach, config.num_samples - 1)
 
 
-def test_receptive_field_of_the_paper_s_trunk_is_381_samples():
+def test_receptive_field_is_381_samples_in_the_paper_s_trunk_and_203_in_the_light_one():
     field = receptive_field(EcgDanConfig())
     assert (field.width, field.stride, field.milliseconds) == (381, 32, 762.0)
     assert receptive_field(EcgDanConfig(input_kind="rhythm")).milliseconds == 3810.0
+    light = receptive_field(EcgDanConfig(trunk="light", input_kind="rhythm"))
+    assert (light.width, light.stride, light.milliseconds) == (203, 16, 2030.0)
 
 
 def test_paths_are_symmetric_sum_to_1_and_half_of_them_lie_in_the_stated_middle():

@@ -1,0 +1,356 @@
+"""Do the attention maps say where the network looks? Deletion curves over held-out records.
+
+Leads are deleted by `lead_mask`, time by a straight line through the gap in all leads, most attended first; the output
+must change sooner than under a random order, or the maps say nothing about the output. What is measured: the drop in
+the probability of the label predicted first (classification), the change of the log hazard (survival), the cosine
+distance of the embedding (pretraining); and, where the outcome is known, the loss of macro AUROC or C-index.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ecgdan_hf.evaluation.bootstrap import bootstrap_interval
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.prediction import covariate_matrix
+from ecgdan_hf.evaluation.protocol import check_unseen, label_matrix, read_table, select_folds
+from ecgdan_hf.evaluation.survival import concordance_index
+from ecgdan_hf.explain.attention import receptive_field
+from ecgdan_hf.explain.deletion import (
+    FloatArray,
+    bridge,
+    deletion_ranks,
+    lead_importance,
+    macro_auroc_columns,
+    mean_gap,
+    performance_gap,
+    remaining_leads,
+    row_entropy,
+    time_importance,
+    tokens_of_samples,
+)
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
+
+CHANGES = {
+    "probability": "drop in the probability of the label predicted first",
+    "class_probability": "drop in the probability of the class predicted",
+    "log_hazard": "absolute change of the log hazard",
+    "embedding": "cosine distance of the embedding",
+}
+ORDERS = {"leads": ("attention", "reverse", "random"), "time": ("attention", "reverse", "random", "shifted")}
+DRAWN = ("random", "shifted")
+
+
+@dataclass
+class DeletionCurves:
+    """What deleting one kind of unit did.
+
+    Attributes:
+        shares: (steps,), share of the leads or of the time that was deleted.
+        change: order -> (draws, N, steps), how far the output moved.
+        scores: order -> (draws, N, steps, outputs), the outputs themselves; None for embeddings.
+    """
+
+    shares: FloatArray
+    change: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Deletions:
+    """What [`delete`] measured on N records.
+
+    Attributes:
+        kind: key of `CHANGES`.
+        entropy: `leads` or `time` -> (N, 2), mean entropy of the map's rows and that of an even map, nats.
+        curves: `leads` or `time` -> curves; a network without that attention has none.
+    """
+
+    kind: str
+    entropy: dict[str, FloatArray]
+    curves: dict[str, DeletionCurves]
+
+
+@torch.inference_mode()
+def delete(
+    model: EcgDanPreTrainedModel,
+    dataset: Any,
+    draws: int = 3,
+    time_steps: int = 10,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool = False,
+) -> Deletions:
+    """Runs a model on every record, whole and with more and more of it deleted.
+
+    Args:
+        model: any model of the package; evaluated as it is.
+        dataset: rows with `input_values` and `lead_mask`, and the covariates of a survival model.
+        draws: random orders per record.
+        time_steps: time is deleted in steps of 1 / `time_steps`.
+        batch_size: records per forward pass.
+        seed: of the random orders.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: no records, or a model with neither attention.
+    """
+    if not len(dataset):
+        raise ValueError("dataset: expected at least one record, got none")
+    model.train(False)
+    rng, parts = np.random.default_rng(seed), []
+    names = list(getattr(model.config, "covariate_names", []))
+    covariates = covariate_matrix(read_table(dataset, names), names) if names else None
+    rows = dataset.with_format("numpy", columns=["input_values", "lead_mask"])
+    for start in tqdm(range(0, len(dataset), batch_size), desc="Deleting", disable=not progress):
+        batch = rows[start : start + batch_size]
+        given = None if covariates is None else covariates[start : start + batch_size]
+        run = _Batch(model, np.asarray(batch["input_values"], np.float32), np.asarray(batch["lead_mask"], bool), given)
+        parts.append(run.delete(draws, time_steps, rng))
+    return _joined(parts)
+
+
+class _Batch:
+    """One batch of records, whole, and what the network says of it."""
+
+    def __init__(self, model: Any, values: Any, mask: Any, covariates: Any) -> None:
+        self.model, self.values, self.mask, self.covariates = model, values, mask, covariates
+        output = self._forward(values, mask, output_attentions=True)
+        self.maps = {"leads": output.lead_attention, "time": output.time_attention}
+        self.kind, self.whole = outputs_of(model, output)
+
+    def delete(self, draws: int, time_steps: int, rng: np.random.Generator) -> Deletions:
+        """The curves of this batch.
+
+        Raises:
+            ValueError: the model has neither attention.
+        """
+        entropy, curves = {}, {}
+        for unit, tensor in self.maps.items():
+            if tensor is None:
+                continue
+            maps = tensor.float().cpu().numpy()
+            entropy[unit] = _entropies(unit, maps, self.mask)
+            importance = (lead_importance if unit == "leads" else time_importance)(maps, self.mask)
+            curves[unit] = self._curves(unit, importance, draws, time_steps, rng)
+        if not curves:
+            raise ValueError("model: expected lead or time attention to test, got a network with neither")
+        return Deletions(self.kind, entropy, curves)
+
+    def _curves(
+        self, unit: str, importance: FloatArray, draws: int, time_steps: int, rng: np.random.Generator
+    ) -> DeletionCurves:
+        total = importance.shape[1]
+        shares = np.arange(1, total) / total if unit == "leads" else np.arange(1, time_steps) / time_steps
+        curves = DeletionCurves(shares)
+        for order in ORDERS[unit]:
+            found = []
+            for _ in range(draws if order in DRAWN else 1):
+                ranks = deletion_ranks(importance, order, rng)
+                found.append([self._without(unit, ranks, round(share * total)) for share in shares])
+            scores = np.stack([np.stack(steps, axis=1) for steps in found])
+            curves.change[order] = change_of(self.kind, self.whole[None, :, None], scores)
+            if self.kind != "embedding":
+                curves.scores[order] = scores
+        return curves
+
+    def _without(self, unit: str, ranks: Any, count: int) -> Any:
+        """(N, outputs) after `count` deletions."""
+        values, mask = self.values, self.mask
+        if unit == "leads":
+            mask = remaining_leads(ranks, mask, count)
+        else:
+            stride = receptive_field(self.model.config).stride
+            values = bridge(values, ranks[:, tokens_of_samples(values.shape[2], ranks.shape[1], stride)] < count)
+        return outputs_of(self.model, self._forward(values, mask))[1]
+
+    def _forward(self, values: Any, mask: Any, **options: bool) -> Any:
+        device = self.model.device
+        inputs = {"input_values": torch.from_numpy(values).to(device), "lead_mask": torch.from_numpy(mask).to(device)}
+        if self.covariates is not None:
+            inputs["covariates"] = torch.from_numpy(self.covariates).to(device)
+        return self.model(**inputs, **options)
+
+
+def outputs_of(model: Any, output: Any) -> tuple[str, Any]:
+    """What is followed while parts are deleted: the key of `CHANGES`, and (N, outputs) float32, logits of labels."""
+    found: Tensor
+    if isinstance(model, EcgDanForSurvival):
+        kind, found = "log_hazard", output.log_hazard[:, None]
+    elif isinstance(model, EcgDanForSequenceClassification):
+        one_of = model.config.problem_type == "single_label_classification"
+        kind = "class_probability" if one_of else "probability"
+        found = output.logits.float().softmax(-1) if one_of else output.logits
+    else:
+        embeds = getattr(output, "ecg_embeds", None)
+        kind, found = "embedding", output.pooler_output if embeds is None else embeds
+    return kind, found.float().cpu().numpy()
+
+
+def change_of(kind: str, whole: Any, deleted: Any) -> FloatArray:
+    """How far the output moved: (..., outputs) twice, which may broadcast -> (...).
+
+    Args:
+        kind: key of `CHANGES`.
+        whole: outputs on whole records.
+        deleted: outputs on what was left of them.
+    """
+    whole, deleted = np.asarray(whole, np.float64), np.asarray(deleted, np.float64)
+    if kind == "log_hazard":
+        return np.abs(deleted - whole)[..., 0]
+    if kind == "embedding":
+        lengths = np.linalg.norm(whole, axis=-1) * np.linalg.norm(deleted, axis=-1)
+        return 1 - (whole * deleted).sum(-1) / np.maximum(lengths, np.finfo(float).tiny)
+    if kind == "probability":
+        whole, deleted = expit(whole), expit(deleted)
+    first = np.broadcast_to(whole.argmax(-1)[..., None], (*deleted.shape[:-1], 1))
+    whole = np.broadcast_to(whole, deleted.shape)
+    return np.take_along_axis(whole - deleted, first, axis=-1)[..., 0]
+
+
+def _entropies(unit: str, maps: Any, mask: Any) -> FloatArray:
+    """(N, 2): mean entropy of a record's rows, and that of even attention."""
+    if unit == "leads":
+        even = np.log(np.maximum(mask.sum(axis=1), 1))
+        return np.stack([row_entropy(maps, mask), even], axis=1)
+    records, leads, tokens, _ = maps.shape
+    each = row_entropy(maps.reshape(-1, tokens, tokens), np.ones((records * leads, tokens))).reshape(records, leads)
+    mean = np.where(mask, each, 0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    return np.stack([mean, np.full(records, np.log(tokens))], axis=1)
+
+
+def _joined(parts: list[Deletions]) -> Deletions:
+    first = parts[0]
+    curves = {}
+    for unit in first.curves:
+        curves[unit] = DeletionCurves(first.curves[unit].shares)
+        for order in first.curves[unit].change:
+            for name in ("change", "scores"):
+                found = [getattr(part.curves[unit], name).get(order) for part in parts]
+                if found[0] is not None:
+                    getattr(curves[unit], name)[order] = np.concatenate(found, axis=1)
+    entropy = {unit: np.concatenate([part.entropy[unit] for part in parts]) for unit in first.entropy}
+    return Deletions(first.kind, entropy, curves)
+
+
+def truth_of(model: EcgDanPreTrainedModel, dataset: Any) -> tuple[str, tuple[Any, ...]] | None:
+    """The outcome of the rows, if it is what the model predicts: the metric's name and its truth arrays."""
+    if isinstance(model, EcgDanForSurvival) and {"event", "time"} <= set(dataset.column_names):
+        return "concordance_index", tuple(np.asarray(dataset[name], np.float64) for name in ("event", "time"))
+    if isinstance(model, EcgDanForSequenceClassification) and "labels" in dataset.column_names:
+        expected = [str(name) for _, name in sorted((model.config.id2label or {}).items())]
+        if list(dataset.features["labels"].feature.names) == expected:
+            return "macro_auroc", (label_matrix(dataset),)
+    return None
+
+
+def summarise(
+    found: Deletions,
+    patient_ids: Any,
+    truth: tuple[str, tuple[Any, ...]] | None = None,
+    n: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Areas between the curves with intervals over patients, for `metrics.json`.
+
+    Args:
+        found: of [`delete`].
+        patient_ids: (N,).
+        truth: of [`truth_of`]; None leaves the performance out.
+        n, seed: of the bootstrap.
+
+    Returns:
+        `change` (in words), `records`, and for `leads` and `time`: `entropy` and `even_entropy` in nats, the curves,
+        and `area_over_random`, `area_over_reverse`, `area_over_shifted`: mean over the curve of how much further the
+        attention order moved the output. Under `performance` the same for the loss of AUROC or C-index.
+    """
+    patients = np.asarray(patient_ids)
+    metrics: dict[str, Any] = {"task": "sanity", "change": CHANGES[found.kind], "num_records": len(patients)}
+    metrics["num_patients"] = len(np.unique(patients))
+    options: dict[str, Any] = {"patient_ids": patients, "n": n, "seed": seed}
+    for unit, curves in found.curves.items():
+        entropy = bootstrap_interval(np.mean, found.entropy[unit][:, 0], **options).as_dict()
+        metrics[unit] = {"entropy": entropy, "even_entropy": float(found.entropy[unit][:, 1].mean())}
+        metrics[unit] |= {"shares": curves.shares.tolist(), "curves": {}}
+        for order, change in curves.change.items():
+            metrics[unit]["curves"][order] = change.mean(axis=(0, 1)).tolist()
+            if order != "attention":
+                gap = mean_gap(curves.change["attention"], change)
+                metrics[unit][f"area_over_{order}"] = bootstrap_interval(np.mean, gap, **options).as_dict()
+        if truth is not None:
+            metrics[unit]["performance"] = _performance(curves, truth, options)
+    return metrics
+
+
+def _performance(
+    curves: DeletionCurves, truth: tuple[str, tuple[Any, ...]], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The curves of macro AUROC or C-index, and how much sooner the attention order loses it."""
+    name, arrays = truth
+    columns = macro_auroc_columns if name == "macro_auroc" else _concordance_columns
+    found: dict[str, Any] = {"metric": name, "curves": {}}
+    flat = {order: np.concatenate(list(scores), axis=1) for order, scores in curves.scores.items()}
+    steps = len(curves.shares)
+    for order, scores in flat.items():
+        found["curves"][order] = columns(*arrays, scores).reshape(-1, steps).mean(axis=0).tolist()
+    for order in DRAWN:
+        if order in flat:
+            both = np.concatenate([flat["attention"], flat[order]], axis=1)
+            gap = bootstrap_interval(performance_gap(columns, steps), *arrays, both, **options)
+            found[f"area_over_{order}"] = gap.as_dict()
+    return found
+
+
+def _concordance_columns(event: FloatArray, years: FloatArray, scores: FloatArray) -> FloatArray:
+    return np.array([concordance_index(event, years, scores[:, column, 0]) for column in range(scores.shape[1])])
+
+
+def judge(
+    checkpoint: str,
+    load_rows: Callable[[Any], Any],
+    test_folds: Sequence[int] | None,
+    data_dir: str | None = None,
+    draws: int = 3,
+    time_steps: int = 10,
+    batch_size: int = 128,
+    n: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Tests the attention of a checkpoint on records it was not trained on, for `ecgdan sanity`.
+
+    Folds that chose the epoch are allowed, for no map was fitted to them.
+
+    Args:
+        checkpoint: folder or Hub name.
+        load_rows: feature extractor -> dataset.
+        test_folds: folds to test on; None is every record.
+        data_dir: where the rows come from, to recognise training data.
+        draws, time_steps, batch_size, seed: as in [`delete`].
+        n: resamples behind each interval.
+
+    Raises:
+        ValueError: folds the checkpoint was trained on, or what [`delete`] refuses.
+    """
+    if draws < 1 or time_steps < 2:
+        raise ValueError(f"draws, time_steps: expected at least 1 and 2, got {draws} and {time_steps}")
+    started = time.monotonic()
+    check_unseen(checkpoint, test_folds, data_dir, seen_in=("train_folds",))
+    model, extractor = load_checkpoint(checkpoint)
+    dataset = select_folds(load_rows(extractor), test_folds)
+    found = delete(model, dataset, draws, time_steps, batch_size, seed, progress=True)
+    metrics = summarise(found, dataset["patient_id"], truth_of(model, dataset), n, seed)
+    simulated = bool(getattr(model.config, "simulated_outcome", False)) or "log_hazard" in dataset.column_names
+    settings = {"draws": draws, "time_steps": time_steps, "seed": seed, "test_folds": test_folds}
+    return {
+        **metrics,
+        **settings,
+        "simulated_outcome": simulated and found.kind == "log_hazard",
+        "seconds": round(time.monotonic() - started, 1),
+    }
