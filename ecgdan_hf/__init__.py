@@ -23,6 +23,7 @@ from .model.modeling_ecgdan import (
     EcgDanForSurvival,
     EcgDanModel,
 )
+from .model.pipeline_ecgdan import ZeroShotEcgClassificationPipeline, register_pipelines
 from .model.processing_ecgdan import EcgTextProcessor
 
 AutoConfig.register("ecg-text", EcgTextConfig)
@@ -37,6 +38,7 @@ AutoModel.register(EcgTextConfig, EcgTextModel)
 AutoModelForPreTraining.register(EcgDanConfig, EcgDanForPreTraining)
 AutoModelForSequenceClassification.register(EcgDanConfig, EcgDanForSequenceClassification)
 AutoProcessor.register(EcgTextConfig, EcgTextProcessor)
+register_pipelines()
 
 __all__ = [
     "STANDARD_LEADS",
@@ -50,5 +52,6 @@ __all__ = [
     "EcgTextConfig",
     "EcgTextModel",
     "EcgTextProcessor",
+    "ZeroShotEcgClassificationPipeline",
     "__version__",
 ]
