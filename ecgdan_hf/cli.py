@@ -69,12 +69,14 @@ def finetune(args: FinetuneArguments) -> None:
 
 
 def probe(args: ProbeArguments) -> None:
-    """Fit a linear model on a frozen encoder, beside the same on an untrained one.
+    """Fit a linear model on a frozen encoder, beside the same on an untrained one; or classify by prompts alone.
 
     \b
     Example:
       ecgdan probe --checkpoint runs/pretrained --data ptb-xl --data-dir ptb-xl --train-folds 1-8 --test-folds 9 \\
         --output-dir runs/probe
+      ecgdan probe --zero-shot --checkpoint runs/pretrained --data ptb-xl --data-dir ptb-xl --test-folds 9 \\
+        --output-dir runs/zero-shot
     """
     from ecgdan_hf.training.linear_probe import run
 
