@@ -1,5 +1,6 @@
 """Fine-tuning end to end on a tiny cohort, and every refusal before anything is trained."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from safetensors.torch import load_file
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.survival import concordance_index
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
-from ecgdan_hf.training import finetune, pretrain
-from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, read_recipe
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.training import finetune, pretrain, rows
+from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, read_recipe, resolve
+from ecgdan_hf.training.batching import NumberedRows
 from ecgdan_hf.training.checkpoints import build_config
 from ecgdan_hf.training.tasks import SLOPE_LIMITS, calibration_slope
 
@@ -128,9 +131,61 @@ def test_classification_learns_labels_whose_names_and_thresholds_travel(finetune
     assert set(metrics["test"]["labels"]) == set(names)
 
 
+def test_teachers_soften_the_labels_of_training_and_of_nothing_else(finetune_args: Build):
+    options = {"task": "classification", "lead_masking": "none", "epochs": 1}
+    teacher = finetune_args("teacher", **options)
+    finetune.run(teacher)
+    model, extractor = load_checkpoint(str(teacher.output_dir))
+    args = finetune_args("student", **options, teachers=str(teacher.output_dir), teacher_weight=0.25)
+    config, train = model.config, rows.load_dataset(args, extractor).select(range(6))
+    hard = finetune.build_collator(train, config, args)
+    soft = finetune.soften(hard, train, config, args)
+    batches = [collate(NumberedRows(train, collate.reads).__getitems__([4, 1])) for collate in (hard, soft)]
+    said = model(batches[0]["input_values"], batches[0]["lead_mask"]).logits.sigmoid()
+    assert torch.allclose(batches[1]["labels"], 0.75 * batches[0]["labels"] + 0.25 * said, atol=1e-5)
+    finetune.run(args)
+    table = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv")
+    assert set(table["true_strain"]) <= {0, 1}
+
+
+def test_auxiliary_labels_of_ptb_xl_are_learned_beside_the_superclasses(tmp_path: Path, shared: Path, cache: Path):
+    args = resolve(
+        FinetuneArguments,
+        None,
+        {
+            "task": "classification",
+            "data_dir": str(shared / "data" / "ptb-xl"),
+            "auxiliary_level": "statement",
+            "from_scratch": True,
+            "limit": 24,
+            "model": {"trunk": "light", "input_kind": "rhythm", "normalization": "global", "trunk_channels": [4, 8]},
+            "crop_samples": 504,
+            "lead_masking": "none",
+            "cache_dir": str(cache),
+            "output_dir": str(tmp_path / "run"),
+            "epochs": 1,
+            "num_proc": 1,
+            "bootstrap": 20,
+            "log_with": "none",
+            "progress": False,
+        },
+    )
+    finetune.run(args)
+    model, _ = load_checkpoint(tmp_path / "run")
+    assert model.config.num_auxiliary_labels == 71
+    dataset = rows.load_dataset(args, EcgDanFeatureExtractor(**model.config.signal_contract))
+    codes, found = json.loads(dataset["scp_codes"][3]), finetune.auxiliary_labels(dataset, args)[3]
+    names = finetune.auxiliary_names(args)
+    assert {name for name, value in zip(names, found, strict=True) if value} == set(codes)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"auxiliary_level": "statement"}, "auxiliary_level: only task classification uses it"),
+        ({"task": "classification", "auxiliary_level": "statement"}, "auxiliary_level: only ptb-xl has levels"),
+        ({"task": "classification", "teachers": "/nowhere/at/all"}, "/nowhere/at/all: no such checkpoint"),
+        ({"teacher_weight": 2.0}, "teacher_weight: expected a share between 0 and 1, got 2.0"),
         ({"task": "regression"}, "task: expected survival or classification, got 'regression'"),
         ({"checkpoint": "x", "from_scratch": True}, "expected exactly one of the two, got both"),
         ({"from_scratch": False}, "expected exactly one of the two, got neither"),
