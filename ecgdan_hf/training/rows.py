@@ -81,7 +81,8 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
         for name in ("train", "valid"):
             rows = tables[name]["row"].to_numpy()
             patients = tables[name]["patient_id"].to_numpy()
-            kept = labelled_subset(patients, labels[rows], args.label_fraction, args.seed)
+            least = 2 if stratify_by else 1  # two events can be put in order, whatever the others' follow-up
+            kept = labelled_subset(patients, labels[rows], args.label_fraction, args.seed, least)
             tables[name] = tables[name].iloc[kept]
     parts = {name: dataset.select(part["row"].to_numpy()) for name, part in tables.items()}
     return Parts(parts["train"], parts["valid"], parts.get("test"))
@@ -95,20 +96,23 @@ def known_labels(dataset: Any, column: str | None = None) -> np.ndarray:
     return label_matrix(dataset) if named else np.zeros((len(dataset), 1))
 
 
-def labelled_subset(patient_ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def labelled_subset(
+    patient_ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int, least: int = 1
+) -> np.ndarray:
     """Rows of a share of the patients, all records of each, with every label in its share.
 
     Patients are put in one order, drawn from the seed, and the first of them are taken: the 1 % of a seed lies inside
     its 10 %. A patient belongs to its rarest label, and the members of each label are spread evenly over the order, so
     that a label of m patients has about `fraction` m in the subset: one at least where `fraction` m is one or more.
-    A subset that has no label in which its patients differ, so that nothing can be learned or judged, takes further
-    patients until there is one.
+    A subset that has no label with `least` patients with it and one without, so that nothing can be learned or judged,
+    takes further patients until there is one.
 
     Args:
         patient_ids: (n,), of each record.
         labels: (n, labels) of 0 and 1.
         fraction: share of the patients, above 0, at most 1.
         seed: of the order.
+        least: patients with the label that the subset needs.
 
     Returns:
         Row numbers, ascending.
@@ -123,8 +127,9 @@ def labelled_subset(patient_ids: np.ndarray, labels: np.ndarray, fraction: float
     np.logical_or.at(present, patient_of, np.nan_to_num(labels) > 0)
     order = _spread_order(present, seed)
     count = max(1, math.floor(fraction * len(names) + 0.5))
-    while count < len(names) and not (present[order[:count]].any(0) & ~present[order[:count]].all(0)).any():
-        count += 1
+    with_label = present[order].cumsum(axis=0)[count - 1 :]
+    enough = ((with_label >= least) & (with_label < np.arange(count, len(names) + 1)[:, None])).any(axis=1)
+    count += int(enough.argmax()) if enough.any() else len(enough) - 1
     return np.flatnonzero(np.isin(patient_of, order[:count]))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments import FinetuneArguments
 from ecgdan_hf.training.rows import labelled_subset, split
 
@@ -71,6 +72,12 @@ def test_a_subset_grows_until_some_label_can_be_told_apart():
         assert set(labels[kept, 0]) == {0.0, 1.0}
 
 
+def test_two_events_are_kept_where_follow_up_has_to_be_put_in_order():
+    patient_ids, event = np.arange(100), (np.arange(100) % 20 == 0).astype(float)[:, None]
+    for seed in range(10):
+        assert event[labelled_subset(patient_ids, event, 0.02, seed, least=2)].sum() == 2
+
+
 def test_training_and_validation_shrink_alike_and_the_test_part_stays():
     dataset = as_dataset(*records())
     whole, tenth = split(dataset, arguments()), split(dataset, arguments(label_fraction=0.1))
@@ -87,3 +94,11 @@ def test_training_and_validation_shrink_alike_and_the_test_part_stays():
 def test_a_fraction_that_means_nothing_is_refused(fraction: float):
     with pytest.raises(ValueError, match="label_fraction: expected a share above 0 and at most 1"):
         split(as_dataset(*records(40)), arguments(label_fraction=fraction))
+
+
+@pytest.mark.parametrize("task", ["survival", "classification"])
+def test_fine_tuning_learns_from_the_share_alone(finetune_args: Any, task: str):
+    args = finetune_args(task=task, label_fraction=0.1, epochs=1, train_folds="1-6", test_folds="7-10")
+    counts = finetune.run(args)["num_records"]
+    assert (counts["train"] + counts["valid"]) * 2 < 48 - counts["test"]
+    assert counts["train"] >= 2 and counts["valid"] >= 2
