@@ -42,14 +42,18 @@ def test_a_masked_lead_is_not_seen(name: str):
 
 @names
 def test_the_loss_moves_every_parameter(name: str):
-    network = build(name)
-    network(torch.randn(4, 12, 500), labels=torch.tensor([[1.0, 0, 0, 1, 0]] * 4)).loss.backward()
+    network = build(name, num_auxiliary_labels=7, problem_type="multi_label_classification")
+    labels, auxiliary = torch.tensor([[1.0, 0, 0, 1, 0]] * 4), torch.ones(4, 7)
+    network(torch.randn(4, 12, 500), labels=labels, auxiliary_labels=auxiliary).loss.backward()
     still = [label for label, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert still == []
 
 
-def test_unknown_labels_do_not_count():
-    network, signal = build("resnet1d_wang").eval(), torch.randn(2, 12, 500)
-    labels = torch.tensor([[1.0, 0, 1, 0, 1], [float("nan")] * 5])
-    alone = network(signal[:1], labels=labels[:1]).loss
-    assert torch.allclose(network(signal, labels=labels).loss, alone)
+def test_auxiliary_labels_add_their_weighted_loss_and_unknown_ones_do_not_count():
+    network = build("resnet1d_wang", num_auxiliary_labels=2, auxiliary_weight=2.5).eval()
+    signal, labels = torch.randn(2, 12, 500), torch.tensor([[1.0, 0, 1, 0, 1]] * 2)
+    alone = network(signal, labels=labels)
+    auxiliary = torch.tensor([[1.0, float("nan")], [0.0, float("nan")]])
+    added = torch.nn.functional.binary_cross_entropy_with_logits(alone.auxiliary_logits[:, 0], auxiliary[:, 0])
+    both = network(signal, labels=labels, auxiliary_labels=auxiliary).loss
+    assert torch.allclose(both, alone.loss + 2.5 * added)

@@ -28,7 +28,7 @@ from ecgdan_hf.training.arguments import AblateArguments, PretrainArguments, che
 from ecgdan_hf.training.run_folder import as_json, is_finished, read_metrics, write_text
 
 RANDOM = "random encoder"
-KINDS = {"probe": "linear probe", "few": "probe, {share:g} of the labels", "zero": "zero-shot"}
+KINDS = {"probe": "linear probe", "few": "probe, {share:.3g} % of the labels", "zero": "zero-shot"}
 SHARED = ("data", "data_dir", "cache_dir", "train_folds", "test_folds", "limit", "num_proc", "epochs")
 """Arguments handed on to every variant; those that are not given are the base recipe's."""
 
@@ -228,7 +228,7 @@ def report(metrics: Mapping[str, Any], args: AblateArguments) -> str:
     variants = metrics["variants"]
     first = next(iter(variants))
     kinds = [kind for kind in KINDS if any(kind in entry for entry in variants.values())]
-    words = [KINDS[kind].format(share=metrics["label_fraction"] or 1) for kind in kinds]
+    words = [KINDS[kind].format(share=100 * (metrics["label_fraction"] or 1)) for kind in kinds]
     heads = ["variant", "what changed", "encoder"]
     for word in words:
         heads += [word, f"minus {first}"]
@@ -242,8 +242,8 @@ def report(metrics: Mapping[str, Any], args: AblateArguments) -> str:
     what = (
         f"Macro AUROC on folds {args.test_folds} ({counts}) of encoders pretrained and probed on folds "
         f"{args.train_folds}, mean of {metrics['num_seeds']} seed(s). "
-        "Differences: the same patients resampled for both, 95 % intervals; with many lines one in twenty misses zero "
-        "by chance."
+        "Differences: the same patients resampled for both, 95 % intervals; of many lines one in twenty misses zero "
+        "by chance. The luck of a seed is not in the intervals: run several before a claim."
     )
     return "\n".join(["# Ablation", "", what, "", *lines, "", *verdicts(variants), "", "Research use only."]) + "\n"
 

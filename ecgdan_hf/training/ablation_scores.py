@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ecgdan_hf.data.reports import read_statements
 from ecgdan_hf.evaluation.baselines import embed, random_encoder
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.comparison import fit_logistic
 from ecgdan_hf.evaluation.protocol import label_matrix
+from ecgdan_hf.evaluation.reduced_leads import row_batches
 from ecgdan_hf.evaluation.zero_shot import group_scores, statement_groups
 from ecgdan_hf.training import rows
 from ecgdan_hf.training.arguments import PretrainArguments
+from ecgdan_hf.training.frozen_encoders import encoder_config, fit_and_test
 from ecgdan_hf.training.run_folder import write_text
+from ecgdan_hf.training.zero_shot_probe import similarity
 
 NUM_SUBSETS = 5
 """Draws of the patients whose labels a probe with few labels sees: one draw may be lucky."""
@@ -38,7 +40,7 @@ def scores_of_run(
         batch_size: records per forward pass.
 
     Raises:
-        ValueError: data without labels or without test folds.
+        ValueError: data without labels.
     """
     share = "" if label_fraction is None else f"-{label_fraction:g}"
     path = Path(str(args.output_dir)) / f"{'untrained' if untrained else 'scores'}{share}.csv"
@@ -55,10 +57,7 @@ def _score(args: PretrainArguments, label_fraction: float | None, untrained: boo
     dataset = rows.load_dataset(args, extractor, label_level="superclass")
     if "labels" not in dataset.column_names:
         raise ValueError("labels: an ablation is judged by labels, the data have no such column")
-    parts = rows.split(dataset, args)
-    if parts.test is None:
-        raise ValueError("test_folds: expected folds to judge on, got none")
-    fit, test = _rows_of(dataset, [parts.train, parts.valid]), parts.test
+    fit, test = fit_and_test(dataset, args, None)
     names, columns = dataset.features["labels"].feature.names, [label_matrix(test)]
     heads = [f"true_{name}" for name in names]
     for kind, scores in _all_scores(model, fit, test, args, label_fraction, batch_size):
@@ -71,30 +70,14 @@ def _score(args: PretrainArguments, label_fraction: float | None, untrained: boo
 def _all_scores(
     model: Any, fit: Any, test: Any, args: PretrainArguments, label_fraction: float | None, batch_size: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    features, tested = (embed(model, _batches(part, batch_size)) for part in (fit, test))
+    features, tested = (embed(model, row_batches(part, batch_size)) for part in (fit, test))
     labels, patients = label_matrix(fit), np.asarray(fit["patient_id"])
     yield "probe", fit_logistic(features, labels, tested, patients)
     for seed in range(0 if label_fraction is None else NUM_SUBSETS):
         kept = rows.labelled_subset(patients, labels, float(label_fraction or 1), seed)
         yield f"few{seed}", fit_logistic(features[kept], labels[kept], tested, patients[kept])
-    if getattr(model.config, "prompt_labels", None) and hasattr(model, "alignment_head") and args.data == "ptb-xl":
+    prompts = list(encoder_config(model).prompt_labels)
+    if prompts and getattr(model, "alignment_head", None) is not None and args.data == "ptb-xl":
         groups = statement_groups(read_statements(str(args.data_dir)), "superclass")
-        logits = _prompt_logits(model, test, batch_size)
-        yield "zero", group_scores(logits, model.config.prompt_labels, groups)
-
-
-def _rows_of(dataset: Any, parts: list[Any]) -> Any:
-    """The rows of these parts, in the order of the dataset."""
-    wanted = {record for part in parts for record in part["record_id"]}
-    return dataset.select(np.flatnonzero([record in wanted for record in dataset["record_id"]]))
-
-
-def _batches(dataset: Any, batch_size: int) -> Any:
-    return dataset.with_format("torch", columns=["input_values", "lead_mask"]).iter(batch_size=batch_size)
-
-
-@torch.inference_mode()
-def _prompt_logits(model: Any, dataset: Any, batch_size: int) -> np.ndarray:
-    """(records, prompts) from the prompts that the checkpoint carries."""
-    parts = [model(**batch, return_loss=False).prompt_logits for batch in _batches(dataset, batch_size)]
-    return torch.cat(parts).double().numpy()
+        logits = similarity(model, row_batches(test, batch_size), model.alignment_head.prompt_embeds)
+        yield "zero", group_scores(logits, prompts, groups)

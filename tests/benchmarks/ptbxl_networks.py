@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.modeling_ecgdan import EcgDanClassifierOutput, EcgDanPreTrainedModel
+from ecgdan_hf.model.modeling_ecgdan import EcgDanClassifierOutput, EcgDanPreTrainedModel, classification_loss
 
 HEAD_WIDTH = 128
 
@@ -78,7 +78,7 @@ class BenchmarkNetwork(EcgDanPreTrainedModel):
             nn.Dropout(0.5),
         )
         self.classifier = nn.Linear(HEAD_WIDTH, config.num_labels)
-        auxiliary = getattr(config, "num_auxiliary_labels", 0)
+        auxiliary = config.num_auxiliary_labels
         self.auxiliary_classifier = nn.Linear(HEAD_WIDTH, auxiliary) if auxiliary else None
         self.post_init()
 
@@ -102,18 +102,11 @@ class BenchmarkNetwork(EcgDanPreTrainedModel):
         hidden = self.trunk(input_values.to(self.dtype))
         features = self.head(torch.cat([hidden.amax(-1), hidden.mean(-1)], dim=-1))
         logits = self.classifier(features)
-        loss = None if labels is None else known_labels_loss(logits, labels)
-        if loss is not None and auxiliary_labels is not None and self.auxiliary_classifier is not None:
-            auxiliary = known_labels_loss(self.auxiliary_classifier(features), auxiliary_labels)
-            loss = loss + self.config.auxiliary_weight * auxiliary
-        return EcgDanClassifierOutput(loss=loss, logits=logits)
-
-
-def known_labels_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the labels that are not NaN: scalar."""
-    known = ~labels.float().isnan()
-    loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float().nan_to_num(), reduction="none")
-    return (loss * known).sum() / known.sum().clamp(min=1)
+        auxiliary = None if self.auxiliary_classifier is None else self.auxiliary_classifier(features)
+        loss = None
+        if labels is not None:
+            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_labels)
+        return EcgDanClassifierOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary)
 
 
 class Resnet1dWang(BenchmarkNetwork):

