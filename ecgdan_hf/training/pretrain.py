@@ -5,10 +5,13 @@
         --output-dir runs/pretrained
 
 Loss = reconstruction_weight * MSE(reconstruction, unmasked signal) + alignment_weight * alignment(ECG, text)
-[+ superclass_weight * BCE]. The text side comes from a frozen language model, computed once.
+[+ superclass_weight * BCE]. The text side comes from a frozen language model, computed once, unless `text_tower` lets
+the language model learn too; the run then leaves an [`EcgTextModel`] that stores it. Records without text are left out
+where there is a text side.
 """
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedModel
 
-from ecgdan_hf.data import reports
-from ecgdan_hf.evaluation.retrieval import alignment_and_uniformity, retrieval_recall
+from ecgdan_hf.evaluation.retrieval import alignment_and_uniformity, embedding_spread, retrieval_recall
 from ecgdan_hf.model.alignment_ecgdan import equal_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecg_text import own_tokens
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
+from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
 from ecgdan_hf.training import rows
 from ecgdan_hf.training.arguments import PretrainArguments
 from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, check_augmentation
@@ -31,36 +36,63 @@ from ecgdan_hf.training.collect import Batch, collect, evaluation_loader, gather
 from ecgdan_hf.training.command import run_as_program
 from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator
 from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
+from ecgdan_hf.training.texts import (
+    Arrays,
+    EcgDanWithTextTower,
+    TextSide,
+    ZeroShotSuperclasses,
+    check_texts,
+    shuffled,
+)
 
 MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss")
 LOWER_IS_BETTER = ("loss", "reconstruction_loss")
+SELECT_BY = (*LOWER_IS_BETTER, "recall", "zero_shot")
+COLLAPSED = -0.1
+"""Uniformity above which nearly all ECGs have one embedding; 0 is one point, a healthy run is below -2."""
 
 
 class PretrainingTask:
-    """Reconstruction, alignment and (optionally) superclasses, weighted by the configuration."""
+    """Reconstruction, alignment and (optionally) superclasses, weighted by the configuration.
 
-    def __init__(self, config: EcgDanConfig, select_by: str, valid_loader: Any, batch_size: int):
-        if select_by not in ("loss", "reconstruction_loss", "recall"):
-            raise ValueError(f"select_by: expected loss, reconstruction_loss or recall, got {select_by!r}")
-        if select_by == "recall" and not config.text_embed_dim:
-            raise ValueError("select_by: recall needs a text_model, got none")
-        self.config, self.valid_loader, self.batch_size = config, valid_loader, batch_size
+    Args:
+        config: of the network.
+        select_by: one of `SELECT_BY`.
+        loaders: part -> its rows; "valid" chooses the epoch.
+        batch_size: of training.
+        zero_shot: judges the superclasses, where the data have them and there is text.
+
+    Raises:
+        ValueError: a `select_by` that is unknown or needs what is not there.
+    """
+
+    def __init__(
+        self,
+        config: EcgDanConfig,
+        select_by: str,
+        loaders: dict[str, Any],
+        batch_size: int,
+        zero_shot: ZeroShotSuperclasses | None = None,
+    ):
+        check_select_by(select_by, bool(config.text_embed_dim), zero_shot is not None)
+        self.config, self.loaders, self.batch_size, self.zero_shot = config, loaders, batch_size, zero_shot
         self.metric, self.higher_is_better = select_by, select_by not in LOWER_IS_BETTER
+        self.validations, self.warned = 0, False
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """Losses of a batch; with several processes, all their texts are each ECG's candidates."""
         output = model(**batch)
-        if accelerator.num_processes > 1 and output.alignment_loss is not None:
+        if output.alignment_loss is not None and (accelerator.num_processes > 1 or "input_ids" in batch):
             head = accelerator.unwrap_model(model).alignment_head
             ecg, text = (gather_with_grad(part, accelerator) for part in (output.ecg_embeds, output.text_embeds))
-            everywhere = head.loss(ecg, text, equal_rows(gather_with_grad(batch["text_embeds"], accelerator)))
+            everywhere = head.loss(ecg, text, equal_rows(gather_with_grad(given_text(batch), accelerator)))
             output.loss = output.loss + self.config.alignment_weight * (everywhere - output.alignment_loss)
             output.alignment_loss = everywhere
         return {name: output[name] for name in MIN_PARTS if output.get(name) is not None}
 
-    def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
-        """Each loss on unmasked signals, and how well ECG and text find each other."""
-        found = collect(model, self.valid_loader, self._forward, accelerator)
+    def validate(self, model: nn.Module, accelerator: Accelerator, part: str = "valid") -> dict[str, float]:
+        """Each loss on unmasked signals, how well ECG and text find each other, and how far the ECGs are spread."""
+        found = collect(model, self.loaders[part], self._forward, accelerator)
         metrics = {"reconstruction_loss": float(found["reconstruction_error"].mean())}
         metrics["loss"] = self.config.reconstruction_weight * metrics["reconstruction_loss"]
         if "text_embeds" in found:
@@ -69,10 +101,24 @@ class PretrainingTask:
             text_ids = np.unique(found["given_text"], axis=0, return_inverse=True)[1].reshape(-1)
             metrics |= retrieval_recall(found["ecg_embeds"], found["text_embeds"], text_ids)
             metrics |= alignment_and_uniformity(found["ecg_embeds"], found["text_embeds"])
+            metrics |= embedding_spread(found["ecg_embeds"])
+            self._warn_of_collapse(metrics["uniformity"])
+            if self.zero_shot is not None:
+                metrics["zero_shot"] = self.zero_shot.macro_auroc(model, part, found["ecg_embeds"])
         if "superclass_error" in found:
             metrics["superclass_loss"] = float(found["superclass_error"].mean())
             metrics["loss"] += self.config.superclass_weight * metrics["superclass_loss"]
         return metrics
+
+    def _warn_of_collapse(self, uniformity: float) -> None:
+        self.validations += 1
+        if uniformity > COLLAPSED and self.validations > 1 and not self.warned:  # random weights hardly spread
+            self.warned = True
+            warnings.warn(
+                f"uniformity: {uniformity:.3f} on validation, expected below {COLLAPSED}: the ECG embeddings lie "
+                "nearly in one point; alignment_objective clip or siglip keeps them apart, cosine does not",
+                stacklevel=2,
+            )
 
     @staticmethod
     def _forward(model: nn.Module, batch: Batch) -> Batch:
@@ -82,7 +128,7 @@ class PretrainingTask:
         found = {"reconstruction_error": (error * mask).sum(1) / mask.sum(1).clamp(min=1)}
         if output.text_embeds is not None:
             found |= {"ecg_embeds": output.ecg_embeds, "text_embeds": output.text_embeds}
-            found["given_text"] = batch["text_embeds"]
+            found["given_text"] = given_text(batch)
         if output.superclass_logits is not None and "superclass_targets" in batch:
             logits, targets = output.superclass_logits.float(), batch["superclass_targets"]
             bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -104,27 +150,69 @@ class PretrainingTask:
         return total / len(found["ecg_embeds"])
 
 
-def text_embeddings(dataset: Any, args: PretrainArguments) -> np.ndarray | None:
-    """The frozen language model's vector of each record, (records, width); None without a text model.
+def given_text(batch: Batch) -> Tensor:
+    """(N, ...), rows equal where texts are: the tokens, or the embeddings of a frozen language model."""
+    return own_tokens(batch["input_ids"], batch["attention_mask"]) if "input_ids" in batch else batch["text_embeds"]
+
+
+def check_select_by(select_by: str, has_text: bool, has_zero_shot: bool) -> None:
+    """Refuses a metric that will not be there.
 
     Raises:
-        ValueError: unknown choices, or data without the column the texts come from.
+        ValueError: see above.
     """
-    if args.text_model == "none":
+    if select_by not in SELECT_BY:
+        raise ValueError(f"select_by: expected one of {', '.join(SELECT_BY)}, got {select_by!r}")
+    if select_by in ("recall", "zero_shot") and not has_text:
+        raise ValueError(f"select_by: {select_by} needs a text_model, got none")
+    if select_by == "zero_shot" and not has_zero_shot:
+        raise ValueError("select_by: zero_shot needs superclass labels and scp_statements.csv, as ptb-xl has them")
+
+
+def with_text(
+    parts: dict[str, Any], texts: TextSide, args: PretrainArguments
+) -> tuple[dict[str, Any], dict[str, Arrays]]:
+    """The records that say something, and what the network is given of it.
+
+    Raises:
+        ValueError: a part in which no record has text.
+    """
+    kept, lookups = {}, {}
+    for name, part in parts.items():
+        values, says = texts.lookups(part)
+        if not says.any():
+            raise ValueError(f"text_source: expected records with text in every part, {name} has none")
+        chosen = np.flatnonzero(says)
+        kept[name] = part if says.all() else part.select(chosen)
+        lookups[name] = {key: value[chosen] for key, value in values.items()}
+    if args.shuffle_text:
+        lookups["train"] = shuffled(lookups["train"], args.seed)
+    return kept, lookups
+
+
+def _network(config: EcgDanConfig, texts: TextSide | None, lookups: dict[str, Arrays], checkpoint: str | None) -> Any:
+    """The network to train, with the language model in it where that learns too."""
+    if texts is None:
+        config.text_embed_dim = None
+    elif texts.trained:
+        config.text_embed_dim = AutoConfig.from_pretrained(texts.path).hidden_size
+    else:
+        config.text_embed_dim = lookups["train"]["text_embeds"].shape[1]
+    trained = texts is not None and texts.trained
+    model, _ = build_model(EcgDanWithTextTower if trained else EcgDanForPreTraining, config, checkpoint)
+    if trained:
+        model.text_model = texts.tower()
+    return model
+
+
+def _zero_shot(parts: dict[str, Any], texts: TextSide | None) -> ZeroShotSuperclasses | None:
+    if texts is None or texts.statements is None or "labels" not in parts["valid"].column_names:
         return None
-    columns = {"statements": "scp_codes", "report": "report"}
-    if args.text_source not in columns:
-        raise ValueError(f"text_source: expected statements or report, got {args.text_source!r}")
-    column = columns[args.text_source]
-    if column not in dataset.column_names:
-        raise ValueError(
-            f"text_source: {args.text_source} needs a column {column!r} in the data; or --text-model none"
-        )
-    texts = list(dataset[column])
-    if args.text_source == "report":
-        return reports.embed_texts([text or "" for text in texts], args.text_model, args.cache_dir, args.text_style)
-    statements = reports.read_statements(str(args.data_dir))
-    return reports.record_embeddings(texts, statements, args.text_model, args.cache_dir, args.text_style)
+    names = parts["valid"].features["labels"].feature.names
+    if not set(names) <= set(texts.statements.get("diagnostic_class", [])):
+        return None
+    labels = {name: part["labels"] for name, part in parts.items() if name != "train"}
+    return ZeroShotSuperclasses(texts, labels, names)
 
 
 def run(args: PretrainArguments) -> dict[str, Any]:
@@ -140,23 +228,28 @@ def run(args: PretrainArguments) -> dict[str, Any]:
     if args.resume and is_finished(folder):
         return read_metrics(folder)
     config = build_config(EcgDanConfig, args.model, args.checkpoint)
-    check_augmentation(args.lead_masking, args.augment_scale, args.augment_noise, config.normalization)
+    check_augmentation(args, config)
     feature_extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(args, feature_extractor, label_level="superclass")
     _check_superclasses(dataset, config)
+    check_texts(args, dataset.column_names)
     parts = {name: part for name, part in vars(rows.split(dataset, args)).items() if part is not None}
-    texts = {name: text_embeddings(part, args) for name, part in parts.items()}
-    config.text_embed_dim = None if texts["train"] is None else texts["train"].shape[1]
+    texts, lookups, found = None, {name: {} for name in parts}, len(parts["train"])
+    if args.text_model != "none":
+        texts = TextSide(args)
+        parts, lookups = with_text(parts, texts, args)
+    zero_shot = _zero_shot(parts, texts)
+    check_select_by(args.select_by, texts is not None, zero_shot is not None)
     accelerator = build_accelerator(args, folder)
-    model, _ = build_model(EcgDanForPreTraining, config, args.checkpoint)
+    model = _network(config, texts, lookups, args.checkpoint)
     config = model.config
-    collators = {name: _collator(texts[name], config, args) for name in parts}
+    collators = {name: _collator(lookups[name], config, args) for name in parts}
     loaders = {
         name: evaluation_loader(part, collators[name].still(), args.batch_size, accelerator)
         for name, part in parts.items()
         if name != "train"
     }
-    task = PretrainingTask(config, args.select_by, loaders["valid"], args.batch_size)
+    task = PretrainingTask(config, args.select_by, loaders, args.batch_size, zero_shot)
     sampler = EpochBatchSampler(len(parts["train"]), args.batch_size, seed=args.seed)
     trainer = Trainer(model, task, TrainingSet(parts["train"], sampler, collators["train"]), args, folder, accelerator)
     if accelerator.is_main_process:
@@ -169,19 +262,26 @@ def run(args: PretrainArguments) -> dict[str, Any]:
         "num_records": {name: len(part) for name, part in parts.items()},
         "num_parameters": count_parameters(model),
     }
-    for name, loader in loaders.items():
-        task.valid_loader = loader
-        metrics[name] = task.validate(model, accelerator)
+    if texts is not None:
+        metrics["text"] = {**texts.described(), "num_train_without_text": found - len(parts["train"])}
+    for name in loaders:
+        metrics[name] = task.validate(model, accelerator, name)
     metrics |= {"history": progress.history, "seconds": round(time.monotonic() - started, 1)}
     if accelerator.is_main_process:
-        finish_run(folder, lambda staging: _write(staging, model, feature_extractor), metrics)
+        finish_run(folder, lambda staging: _write(staging, model, feature_extractor, texts), metrics)
     accelerator.wait_for_everyone()
     return metrics
 
 
-def _write(staging: Path, model: EcgDanForPreTraining, feature_extractor: EcgDanFeatureExtractor) -> None:
-    model.save_pretrained(staging)
+def _write(
+    staging: Path, model: PreTrainedModel, feature_extractor: EcgDanFeatureExtractor, texts: TextSide | None
+) -> None:
     feature_extractor.save_pretrained(staging)
+    if texts is not None:
+        model = texts.finished(model)
+        if texts.trained:
+            EcgTextProcessor(feature_extractor, texts.tokenizer).save_pretrained(staging)
+    model.save_pretrained(staging)
 
 
 def _check_superclasses(dataset: Any, config: EcgDanConfig) -> None:
@@ -194,15 +294,17 @@ def _check_superclasses(dataset: Any, config: EcgDanConfig) -> None:
         raise ValueError(f"model: num_superclasses is {config.num_superclasses}, the data have {len(names)}: {names}")
 
 
-def _collator(text: np.ndarray | None, config: EcgDanConfig, args: PretrainArguments) -> EcgCollator:
+def _collator(lookups: Arrays, config: EcgDanConfig, args: PretrainArguments) -> EcgCollator:
     return EcgCollator(
         lead_names=config.lead_names,
         num_pad=config.pad_samples,
         lead_masking=args.lead_masking,
         lead_masking_probability=args.lead_masking_probability,
+        span_masking_probability=args.span_masking_probability,
+        crop_samples=args.crop_samples,
         augment_scale=args.augment_scale,
         augment_noise=args.augment_noise,
-        lookups={} if text is None else {"text_embeds": text},
+        lookups=lookups,
         with_target=True,
         num_labels=config.num_superclasses,
         labels_name="superclass_targets",

