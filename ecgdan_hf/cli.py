@@ -341,16 +341,30 @@ def bundle(
     checkpoint_dir: Annotated[Path, typer.Argument(help="checkpoint folder")],
     out_dir: Annotated[Path, typer.Argument(help="new folder, or an earlier bundle")],
     name: Annotated[str | None, typer.Option(help="title of the model card; default: the folder's name")] = None,
+    results: Annotated[
+        list[Path] | None, typer.Option(help="folder of a further evaluation, for the card; repeatable")
+    ] = None,
+    dataset_id: Annotated[
+        str | None, typer.Option(help="OWNER/NAME of the evaluation data on the Hub: also write .eval_results")
+    ] = None,
+    power_watts: Annotated[
+        float | None, typer.Option(help="power of the hardware training kept busy, to estimate energy and carbon")
+    ] = None,
+    grid_gco2_per_kwh: Annotated[
+        float, typer.Option(help="carbon intensity of the electricity; default: the world's mean of 2018")
+    ] = 475.0,
 ) -> None:
     """Make the folder for the Hub: weights, code and card; it loads without this package.
 
     \b
     Example:
-      ecgdan bundle runs/survival bundles/ecg-dan-survival
+      ecgdan bundle runs/survival bundles/ecg-dan-survival --results runs/evaluation --results runs/sanity
     """
     from ecgdan_hf.publish.bundle import bundle as make_bundle
 
-    _say(f"{make_bundle(checkpoint_dir, out_dir, name)}: loads in a clean process with the same outputs")
+    carbon: dict[str, Any] = {"power_watts": power_watts, "grid_gco2_per_kwh": grid_gco2_per_kwh}
+    out = make_bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon)
+    _say(f"{out}: loads in a clean process with the same outputs")
 
 
 @app.command()

@@ -8,7 +8,7 @@ hidden folder beside its destination, proved there in a clean process, and only 
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -20,16 +20,22 @@ from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, qui
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
-from ecgdan_hf.publish.card import build_card, eval_results
+from ecgdan_hf.publish.carbon import WORLD_GCO2_PER_KWH, emissions_of
+from ecgdan_hf.publish.card import build_card
+from ecgdan_hf.publish.evaluations import Evaluation, read_evaluation, read_mapping, without_local_paths
 from ecgdan_hf.publish.hub_code import code_revision
+from ecgdan_hf.publish.hub_results import eval_results, further_eval_results, is_simulated
 from ecgdan_hf.publish.verify import AUTO_CLASSES, REVISION_KEY, is_bundle, verify_bundle
-
-LOCAL_PATHS = ("data_dir", "output_dir", "cache_dir", "checkpoint", "labels")
-"""Entries of recipes and metrics that may hold paths of one machine: only their last part is published."""
 
 
 def bundle(
-    checkpoint_dir: str | Path, out_dir: str | Path, name: str | None = None, dataset_id: str | None = None
+    checkpoint_dir: str | Path,
+    out_dir: str | Path,
+    name: str | None = None,
+    dataset_id: str | None = None,
+    results: Sequence[str | Path] = (),
+    power_watts: float | None = None,
+    grid_gco2_per_kwh: float = WORLD_GCO2_PER_KWH,
 ) -> Path:
     """Writes the Hub-ready folder of a checkpoint.
 
@@ -40,28 +46,33 @@ def bundle(
         name: title of the model card; default the name of `out_dir`.
         dataset_id: `OWNER/NAME` of the evaluation data on the Hub, if they are there: the results are then also
             written in the Hub's own format, `.eval_results/`.
+        results: folders of further evaluations (`ecgdan probe`, `evaluate`, `finetune`, `sanity`): their tables go
+            into the card, their numbers into the metadata and `evaluation/`.
+        power_watts: power of the hardware training kept busy, for an estimate of its energy; None makes none.
+        grid_gco2_per_kwh: carbon intensity of the electricity.
 
     Returns:
         `out_dir`.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: not a checkpoint, an `out_dir` with other content, or a bundle that fails its proof. Nothing is
-            left behind.
+        FileNotFoundError: no such checkpoint, or no results in a folder of `results`.
+        ValueError: not a checkpoint, results that cannot be used or share a name, an `out_dir` with other content, or
+            a bundle that fails its proof. Nothing is left behind.
     """
     source, out = Path(checkpoint_dir), Path(out_dir)
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such checkpoint folder")
     _check_destination(source, out)
+    evaluations = _read_evaluations(results)
     model, extractor = load_checkpoint(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         _write_code_and_weights(model, extractor, staging)
-        _write_documents(model, source, staging, name or out.name, dataset_id)
+        emissions = (power_watts, grid_gco2_per_kwh)
+        _write_documents(model, source, staging, name or out.name, dataset_id, evaluations, emissions)
         verify_bundle(staging)
-        staging.chmod(0o755)
-        for path in staging.glob("*.*"):
+        for path in (staging, *staging.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         _put_in_place(staging, out)
     finally:
@@ -111,21 +122,57 @@ def _registered(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor)
                 kind._auto_class = value
 
 
+def _read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
+    found = [read_evaluation(folder) for folder in folders]
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"results: expected folders of different names, got {twice} more than once; rename one")
+    return found
+
+
 def _write_documents(
-    model: EcgDanPreTrainedModel, source: Path, folder: Path, name: str, dataset_id: str | None
+    model: EcgDanPreTrainedModel,
+    source: Path,
+    folder: Path,
+    name: str,
+    dataset_id: str | None,
+    evaluations: Sequence[Evaluation],
+    power_and_grid: tuple[float | None, float],
 ) -> None:
-    metrics = _without_local_paths(_read(source / "metrics.json", json.loads))
-    recipe = _without_local_paths(_read(source / "recipe.yaml", yaml.safe_load))
-    build_card(model, metrics, recipe, name).save(folder / "README.md")
+    metrics = without_local_paths(read_mapping(source / "metrics.json", json.loads))
+    recipe = without_local_paths(read_mapping(source / "recipe.yaml", yaml.safe_load))
+    emissions = emissions_of(metrics, *power_and_grid)
+    build_card(model, metrics, recipe, name, evaluations, emissions).save(folder / "README.md")
     (folder / "LICENSE").write_text(license_text(), encoding="utf-8")
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     if recipe is not None:
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    if dataset_id and metrics is not None:
-        (folder / ".eval_results").mkdir()
-        content = yaml.safe_dump(eval_results(model, metrics, dataset_id), sort_keys=False)
-        (folder / ".eval_results" / "ecgdan.yaml").write_text(content, encoding="utf-8")
+    for each in evaluations:
+        (folder / "evaluation").mkdir(exist_ok=True)
+        content = json.dumps(each.metrics, indent=2) + "\n"
+        (folder / "evaluation" / f"{each.name}.json").write_text(content, encoding="utf-8")
+    if dataset_id:
+        _write_eval_results(model, folder, dataset_id, metrics, evaluations)
+
+
+def _write_eval_results(
+    model: EcgDanPreTrainedModel,
+    folder: Path,
+    dataset_id: str,
+    metrics: dict[str, Any] | None,
+    evaluations: Sequence[Evaluation],
+) -> None:
+    """The Hub's own format: the run's results in `ecgdan.yaml`, each further evaluation in a file of its name."""
+    simulated = is_simulated(model.config, metrics)
+    files = {} if metrics is None else {"ecgdan": eval_results(model, metrics, dataset_id)}
+    files |= {each.name: further_eval_results(each, dataset_id, simulated) for each in evaluations}
+    for name, entries in files.items():
+        if entries:
+            (folder / ".eval_results").mkdir(exist_ok=True)
+            content = yaml.safe_dump(entries, sort_keys=False)
+            (folder / ".eval_results" / f"{name}.yaml").write_text(content, encoding="utf-8")
 
 
 def license_text() -> str:
@@ -140,25 +187,6 @@ def license_text() -> str:
         'http://www.apache.org/licenses/LICENSE-2.0. Distributed on an "AS IS" BASIS, WITHOUT WARRANTIES OR\n'
         "CONDITIONS OF ANY KIND, either express or implied.\n"
     )
-
-
-def _read(path: Path, parse: Any) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}")
-    return content
-
-
-def _without_local_paths(content: dict[str, Any] | None) -> dict[str, Any] | None:
-    if content is None:
-        return None
-    local = {key: Path(value).name for key, value in content.items() if key in LOCAL_PATHS and isinstance(value, str)}
-    return content | local
 
 
 def _put_in_place(staging: Path, out: Path) -> None:

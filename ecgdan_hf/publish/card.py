@@ -1,15 +1,14 @@
 """Model cards: what a checkpoint is, was trained on, achieves and must not be used for.
 
-Every number comes from the checkpoint's own `metrics.json`; what is not there is listed as missing. A number measured
-on simulated outcomes says so beside the number.
+Every number comes from the checkpoint's own `metrics.json` and from the folders of its further evaluations; what is
+not there is listed as missing. A number measured on simulated outcomes says so beside the number.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import ModelCard, ModelCardData
 
 from ecgdan_hf.evaluation.prediction import endpoint_text
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
@@ -19,35 +18,23 @@ from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForSurvival,
     EcgDanPreTrainedModel,
 )
+from ecgdan_hf.publish.attention_text import attention_sentences
+from ecgdan_hf.publish.carbon import Emissions, time_text
+from ecgdan_hf.publish.evaluations import METRIC_NAMES, Evaluation
+from ecgdan_hf.publish.hub_results import (
+    DATA,
+    PARTS,
+    TASKS,
+    Result,
+    further_index,
+    is_simulated,
+    model_index,
+    results,
+)
 from ecgdan_hf.publish.verify import AUTO_CLASSES
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PLACEHOLDER_REPOSITORY = "USER/NAME"
-
-TASKS: dict[type[EcgDanPreTrainedModel], tuple[str, str]] = {
-    EcgDanForSurvival: ("survival-analysis", "time to an event"),
-    EcgDanForSequenceClassification: ("ecg-classification", "multi-label classification"),
-    EcgDanForPreTraining: ("ecg-pretraining", "self-supervised pretraining"),
-}
-
-PARTS = {"test": "test", "valid": "validation (the epoch was chosen on it: optimistic)"}
-
-METRIC_NAMES = {
-    "concordance_index": "C-index (Harrell)",
-    "attainable_concordance_index": "C-index of the true hazard (the best attainable)",
-    "macro_auroc": "macro AUROC",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "f1": "F1 at the stored threshold",
-    "age_sex": "age and sex alone (Cox)",
-    "random_encoder": "random encoder (ridge Cox)",
-    "num_records": "records",
-    "num_events": "events",
-    "num_positives": "records with the label",
-    "median_follow_up_years": "median follow-up, years",
-}
-
-NOT_RESULTS = ("num_negatives", "num_labels", "num_labels_estimable", "threshold", "num_patients")
 
 EXPECTED: dict[type[EcgDanPreTrainedModel], dict[str, str]] = {
     EcgDanForSurvival: {
@@ -60,56 +47,20 @@ EXPECTED: dict[type[EcgDanPreTrainedModel], dict[str, str]] = {
         "macro_auroc": "macro AUROC on test patients",
         "random_encoder": "comparison with a random encoder",
     },
-    EcgDanForPreTraining: {"reconstruction_loss": "reconstruction loss on test patients"},
+    EcgDanForPreTraining: {},
 }
 
-DATA: dict[str, tuple[str, str]] = {
-    "ptb-xl": (
-        "PTB-XL",
-        "PTB-XL, 12-lead ECGs of 10 s from Germany, 1989 to 1996 (PhysioNet, CC BY 4.0; Wagner et al. 2020)",
-    ),
-    "synthetic": ("synthetic ECGs", "synthetic ECGs drawn by this package; no patient is behind them"),
-    "wfdb": ("WFDB recordings", "recordings of the person who trained it, in WFDB format; describe them here"),
-    "csv": ("own recordings", "recordings of the person who trained it, listed in a table; describe them here"),
-}
-
-
-@dataclass(frozen=True)
-class Result:
-    """One number of `metrics.json`.
-
-    Attributes:
-        part: "test" or "valid".
-        path: keys from the part to the number.
-        value, low, high: the number and, where there is one, its interval.
-    """
-
-    part: str
-    path: tuple[str, ...]
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The metric in words."""
-        return ", ".join(METRIC_NAMES.get(key, key.replace("_", " ")) for key in self.path if key != "labels")
-
-    @property
-    def is_count(self) -> bool:
-        """Whether the number counts or describes records and is no measure of quality."""
-        return self.path[-1].startswith("num_") or self.path[-1] == "median_follow_up_years"
-
-    def number(self, simulated: bool) -> str:
-        """The number with its interval, and with the word "simulated" where it must not be read without."""
-        text = f"{self.value:g}" if self.is_count else f"{self.value:.3f}"
-        if self.low is not None and self.high is not None:
-            text += f" ({self.low:.3f} to {self.high:.3f})"
-        return f"{text}, simulated outcome" if simulated else text
+VERBS = {"pretraining": "pretrain", "survival": "finetune", "classification": "finetune"}
+TRAINING_TYPES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
 
 def build_card(
-    model: EcgDanPreTrainedModel, metrics: Mapping[str, Any] | None, recipe: Mapping[str, Any] | None, name: str
+    model: EcgDanPreTrainedModel,
+    metrics: Mapping[str, Any] | None,
+    recipe: Mapping[str, Any] | None,
+    name: str,
+    evaluations: Sequence[Evaluation] = (),
+    emissions: Emissions | None = None,
 ) -> ModelCard:
     """The card of a checkpoint.
 
@@ -118,9 +69,11 @@ def build_card(
         metrics: content of `metrics.json`, None where there is none.
         recipe: content of `recipe.yaml`, None where there is none.
         name: title.
+        evaluations: further results, with their controls.
+        emissions: estimate of what the run emitted, None for none.
 
     Returns:
-        A card whose metadata huggingface_hub accepts, with `model-index` where there are test results.
+        A card whose metadata huggingface_hub accepts, with `model-index` where there are results of test records.
     """
     config: Any = getattr(model.config, "ecg_config", model.config)  # of a dual encoder, its ECG side
     simulated = is_simulated(config, metrics)
@@ -136,8 +89,12 @@ def build_card(
         datasets=["ptb-xl"] if data_name == "PTB-XL" else None,
         metrics=sorted({result.path[-1] for result in found if not result.is_count}) or None,
         model_name=name,
-        eval_results=_model_index(model, found, data_name, simulated) or None,
+        eval_results=model_index(model, found, data_name, simulated)
+        + further_index(model, evaluations, data_name, simulated)
+        or None,
+        **_emission_metadata(metrics, emissions),
     )
+    verb = VERBS.get(str((metrics or {}).get("task")))
     return ModelCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
@@ -149,6 +106,7 @@ def build_card(
         config=config,
         survival=isinstance(model, EcgDanForSurvival),
         classification=isinstance(model, EcgDanForSequenceClassification),
+        dual_encoder=config is not model.config,
         duration=(config.num_samples - 2 * config.pad_samples) / config.sampling_rate,
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         version=ECGDAN_VERSION,
@@ -158,80 +116,105 @@ def build_card(
         training_sizes=_sizes(metrics),
         recipe=recipe,
         rows=[(PARTS[result.part], result.name, result.number(simulated)) for result in found] + _unscored(metrics),
-        missing=_missing(model, found),
+        missing=_missing(model, found, evaluations, metrics, emissions),
+        evaluations=[(each, _notes(each, recipe, data_name), _rows(each)) for each in evaluations],
+        attention=[attention_sentences(each.metrics) for each in evaluations if each.is_sanity],
+        folds=_folds(recipe),
+        verb=verb,
+        time=time_text(metrics),
+        emissions=emissions,
+        is_ptb_xl=data_name == "PTB-XL",
         reasons=[(PARTS[part], metrics[part]["not_estimable"]) for part in _reasons(metrics)] if metrics else [],
         labels=_label_rows(config) if isinstance(model, EcgDanForSequenceClassification) else [],
     )
 
 
-def results(metrics: Mapping[str, Any] | None) -> Iterator[Result]:
-    """Every number of the test and validation parts of `metrics.json`, test first."""
-    for part in PARTS:
-        yield from _walk((metrics or {}).get(part), part, ())
+def _notes(evaluation: Evaluation, recipe: Mapping[str, Any] | None, data_name: str) -> str:
+    """Where an evaluation was made, and whether its records chose the epoch."""
+    counts, said = evaluation.metrics, []
+    for key, word in (("num_records", "records"), ("num_patients", "patients")):
+        if isinstance(counts.get(key), int):
+            said.append(f"{counts[key]:,} {word}")
+    if evaluation.folds:
+        said.append(f"folds {evaluation.folds}")
+    elif isinstance(counts.get("valid"), Mapping) and "test" not in counts:
+        said.append("validation part (the epoch was chosen on it: optimistic)")
+    chosen = set(_numbers((recipe or {}).get("valid_folds"))) & set(_numbers(evaluation.folds))
+    same_data = evaluation.data is None or DATA.get(evaluation.data, ("",))[0] == data_name
+    if chosen and same_data:
+        said.append("the epoch was chosen on them: optimistic")
+    if counts.get("simulated_outcome"):
+        said.append("**simulated outcome**")
+    return "; ".join(said)
 
 
-def eval_results(model: EcgDanPreTrainedModel, metrics: Mapping[str, Any], dataset_id: str) -> list[dict[str, Any]]:
-    """The test results in the Hub's `.eval_results/*.yaml` format.
-
-    Args:
-        model: the checkpoint's model.
-        metrics: content of `metrics.json`.
-        dataset_id: `OWNER/NAME` of the evaluation data on the Hub.
-    """
-    simulated = is_simulated(model.config, metrics)
-    entries = [
-        EvalResultEntry(
-            dataset_id=dataset_id,
-            task_id="_".join(result.path),
-            value=result.value,
-            notes=f"{result.name}: {result.number(simulated)}",
-        )
-        for result in results(metrics)
-        if result.part == "test" and not result.is_count
-    ]
-    return eval_result_entries_to_yaml(entries)
-
-
-def is_simulated(config: EcgDanConfig, metrics: Mapping[str, Any] | None) -> bool:
-    """Whether the outcome was simulated: said by either the configuration or the metrics."""
-    return bool(getattr(config, "simulated_outcome", False) or (metrics or {}).get("simulated_outcome"))
-
-
-def _walk(node: Any, part: str, path: tuple[str, ...]) -> Iterator[Result]:
-    if isinstance(node, Mapping) and isinstance(node.get("estimate"), int | float):
-        yield Result(part, path, float(node["estimate"]), node.get("low"), node.get("high"))
-    elif isinstance(node, Mapping):
-        for key, value in node.items():
-            if key not in NOT_RESULTS:
-                yield from _walk(value, part, (*path, str(key)))
-    elif isinstance(node, int | float) and not isinstance(node, bool) and path:
-        yield Result(part, path, float(node))
-
-
-def _model_index(
-    model: EcgDanPreTrainedModel, found: list[Result], data_name: str, simulated: bool
-) -> list[EvalResult]:
-    task_type, task_name = TASKS.get(type(model), ("feature-extraction", "embedding of ECGs"))
-    suffix = ", simulated outcomes" if simulated else ""
+def _rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    simulated = ", simulated outcome" if evaluation.metrics.get("simulated_outcome") else ""
+    metric = METRIC_NAMES.get(str(evaluation.metrics.get("metric")), "value")
     return [
-        EvalResult(
-            task_type=task_type,
-            task_name=task_name + suffix,
-            dataset_type=data_name.lower().replace(" ", "-"),
-            dataset_name=data_name + suffix,
-            dataset_split="test",
-            metric_type="_".join(result.path),
-            metric_name=result.name + suffix,
-            metric_value=round(result.value, 4),
-        )
-        for result in found
-        if result.part == "test" and not result.is_count
+        (name or metric, value + simulated, ahead) for name, value, ahead in (x.row for x in evaluation.measured())
     ]
 
 
-def _missing(model: EcgDanPreTrainedModel, found: list[Result]) -> list[str]:
+def _numbers(folds: Any) -> list[int]:
+    """Fold numbers of `1-8`, `9`, or a list."""
+    found: list[int] = []
+    for part in folds if isinstance(folds, list) else str(folds or "").split(","):
+        first, _, last = str(part).strip().partition("-")
+        if first.isdigit():
+            found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def _folds(recipe: Mapping[str, Any] | None) -> str:
+    """Folds of training, of choosing the epoch, and of the test, in words."""
+    parts = {"train_folds": "trained on", "valid_folds": "epoch chosen on", "test_folds": "tested on"}
+    return ", ".join(f"{word} {recipe[key]}" for key, word in parts.items() if recipe and recipe.get(key))
+
+
+def _emission_metadata(metrics: Mapping[str, Any] | None, emissions: Emissions | None) -> dict[str, Any]:
+    if emissions is None:
+        return {}
+    verb = VERBS.get(str((metrics or {}).get("task")), "")
+    entry = {
+        "emissions": round(emissions.grams, 3),
+        "source": f"estimate, {emissions.assumptions}",
+        "training_type": TRAINING_TYPES.get(verb, "training"),
+        "hardware_used": str(((metrics or {}).get("hardware") or {}).get("device", "not recorded")),
+    }
+    return {"co2_eq_emissions": entry}
+
+
+def _missing(
+    model: EcgDanPreTrainedModel,
+    found: list[Result],
+    evaluations: Sequence[Evaluation],
+    metrics: Mapping[str, Any] | None,
+    emissions: Emissions | None,
+) -> list[str]:
+    """Required parts of a card that nothing was given for."""
     tested = {key for result in found if result.part == "test" for key in result.path}
-    return [text for key, text in EXPECTED.get(type(model), {}).items() if key not in tested]
+    tested |= {name for each in evaluations for name in _covered(each)}
+    absent = [text for key, text in EXPECTED.get(type(model), {}).items() if key not in tested]
+    if isinstance(model, EcgDanForPreTraining):
+        kinds = {each.kind for each in evaluations}
+        absent += [] if "Linear probe" in kinds else ["linear probe beside a random encoder (`ecgdan probe`)"]
+        if model.config.prompt_labels and "Zero-shot" not in kinds:
+            absent.append("zero-shot results and their controls (`ecgdan probe --zero-shot`)")
+    if not any(each.is_sanity for each in evaluations):
+        absent.append("test of the attention maps (`ecgdan sanity`)")
+    if not (metrics or {}).get("seconds"):
+        absent.append("training time")
+    return absent if emissions else [*absent, "energy and carbon"]
+
+
+def _covered(evaluation: Evaluation) -> list[str]:
+    """Expected parts that a further evaluation holds, controls by the names the verbs give them."""
+    names = " ".join(key for number in evaluation.measured() for key in number.path)
+    given = {"age and sex": "age_sex", "random encoder": "random_encoder"}
+    found = [key for words, key in given.items() if words in names]
+    held_out = [str(evaluation.metrics.get("metric"))] if evaluation.kind == "Held-out evaluation" else []
+    return found + held_out + (["calibration"] if evaluation.metrics.get("calibration") else [])
 
 
 def _reasons(metrics: Mapping[str, Any]) -> list[str]:

@@ -3,13 +3,21 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from ecgdan_hf.evaluation.comparison import Outcome, compare
+from ecgdan_hf.evaluation.zero_shot import judged_level, level_metrics
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
+from ecgdan_hf.model.modeling_ecgdan import (
+    EcgDanForPreTraining,
+    EcgDanForSequenceClassification,
+    EcgDanForSurvival,
+    EcgDanPreTrainedModel,
+)
 from ecgdan_hf.publish.bundle import bundle
 
 TINY = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
@@ -82,3 +90,90 @@ def survival_bundle(survival_checkpoint: Path, tmp_path_factory: pytest.TempPath
 def classification_bundle(classification_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bundle of the classification checkpoint, at a new path."""
     return bundle(classification_checkpoint, tmp_path_factory.mktemp("classification-bundle") / "new" / "beats")
+
+
+@pytest.fixture(scope="session")
+def pretrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Light trunk, rhythm input, cached prompts of three statements, metrics with time and hardware, recipe."""
+    torch.manual_seed(0)
+    light = {"trunk": "light", "input_kind": "rhythm", "trunk_channels": [2, 4], "num_attention_heads": 2}
+    text = {"text_embed_dim": 8, "text_model_name": "owner/text-model", "text_model_revision": "abc123"}
+    model = EcgDanForPreTraining(EcgDanConfig(**light, **text, hidden_size=16, normalization="global"))
+    model.set_prompts(["NORM", "IMI", "AFIB"], torch.randn(3, 8))
+    folder = save(model, tmp_path_factory.mktemp("pretraining") / "run")
+    metrics = {
+        "task": "pretraining",
+        "num_records": {"train": 2331, "valid": 333},
+        "valid": {"reconstruction_loss": 0.4, "recall": 0.5},
+        "seconds": 3600.0,
+        "hardware": {"device": "A Processor", "kind": "cpu", "processes": 1, "threads": 2},
+    }
+    recipe = {"data": "ptb-xl", "data_dir": "/home/someone/secret/ptb-xl", "seed": 7, "train_folds": "1-8"}
+    recipe |= {"valid_folds": "9", "versions": {"python": "3.12", "torch": "2.9"}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+def area(estimate: float, half_width: float) -> dict[str, float]:
+    return {"estimate": estimate, "low": estimate - half_width, "high": estimate + half_width}
+
+
+SANITY = {
+    "task": "sanity",
+    "change": "cosine distance of the embedding",
+    "num_records": 333,
+    "num_patients": 310,
+    "test_folds": [9],
+    "leads": {
+        "entropy": area(2.42, 0.01),
+        "even_entropy": 2.48,
+        "curves": {"attention": [0.1]},
+        "area_over_random": area(0.001, 0.004),
+        "area_over_reverse": area(0.002, 0.004),
+    },
+    "time": {
+        "entropy": area(3.1, 0.1),
+        "even_entropy": 4.14,
+        "area_over_random": area(0.05, 0.01),
+        "area_over_shifted": area(0.03, 0.01),
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def result_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders as `ecgdan probe`, `probe --zero-shot`, `probe --label-fractions` and `sanity` leave them."""
+    rng, names = np.random.default_rng(0), ["NORM", "IMI", "AFIB"]
+    labels, patients = (rng.random((60, 3)) < 0.4).astype(float), np.arange(60)
+    scores = {"this encoder, linear": labels + rng.normal(size=(60, 3)), "random encoder, linear": rng.random((60, 3))}
+    outcome = Outcome.classification(labels, patients)
+    probe = {"task": "classification", "metric": outcome.name, **outcome.counts(), "num_records_fitted": 100}
+    probe |= {"models": compare(outcome, scores, n=20), "checkpoint": "/home/someone/secret/run"}
+    level = judged_level("superclass", {name: [name] for name in names}, labels, names, names, min_positives=1)
+    controls = {"shuffled text": (rng.random((60, 3)), names)}
+    judged = level_metrics(level, scores["this encoder, linear"], names, patients, controls, permutations=3, n=20)
+    zero_shot = {"task": "zero-shot", "metric": "macro_auroc", "num_records": 60, "levels": {"superclass": judged}}
+    spread = {"values": [0.8], "mean": 0.8, "sd": None, "interval": area(0.8, 0.02)}
+    few = {"models": {"this encoder, linear": spread, "random encoder, linear": spread | {"ahead": spread}}}
+    efficiency = {"task": "classification", "metric": "macro_auroc", "label_fractions": {"0.01": few}}
+    folders, root = {}, tmp_path_factory.mktemp("results")
+    everything = {"probe": probe, "zero-shot": zero_shot, "label-efficiency": efficiency, "sanity": SANITY}
+    for name, metrics in everything.items():
+        folders[name] = root / name
+        folders[name].mkdir()
+        (folders[name] / "metrics.json").write_text(json.dumps(metrics))
+        if name != "sanity":
+            recipe = {"data": "ptb-xl", "data_dir": "/home/someone/secret/ptb-xl", "test_folds": "9"}
+            (folders[name] / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folders
+
+
+@pytest.fixture(scope="session")
+def pretrained_bundle(
+    pretrained_checkpoint: Path, result_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Bundle of the pretrained checkpoint with every kind of further evaluation and an estimate of its carbon."""
+    folder = tmp_path_factory.mktemp("pretrained-bundle") / "ecg-dan-rhythm"
+    results = list(result_folders.values())
+    return bundle(pretrained_checkpoint, folder, dataset_id="owner/ptb-xl", results=results, power_watts=20)

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from transformers import AutoFeatureExtractor, AutoModel
 
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
@@ -69,10 +70,41 @@ def test_a_bundle_says_which_version_and_code_it_carries(survival_bundle: Path) 
     assert "simulated outcome" in ModelCard.load(survival_bundle / "README.md").text
 
 
-def test_no_path_of_the_training_machine_is_published(survival_bundle: Path) -> None:
-    for path in filter(Path.is_file, survival_bundle.rglob("*")):
-        assert b"/home/someone" not in path.read_bytes(), path.name
-    assert "data_dir: ptb-xl" in (survival_bundle / "recipe.yaml").read_text()
+def test_no_path_of_the_training_machine_is_published(survival_bundle: Path, pretrained_bundle: Path) -> None:
+    for folder in (survival_bundle, pretrained_bundle):
+        for path in filter(Path.is_file, folder.rglob("*")):
+            assert b"/home/someone" not in path.read_bytes(), path.name
+        assert "data_dir: ptb-xl" in (folder / "recipe.yaml").read_text()
+
+
+def test_results_are_carried_along_in_both_forms_of_the_hub(pretrained_bundle: Path) -> None:
+    names = ["label-efficiency", "probe", "sanity", "zero-shot"]
+    assert sorted(path.stem for path in (pretrained_bundle / "evaluation").iterdir()) == names
+    assert json.loads((pretrained_bundle / "evaluation" / "probe.json").read_text())["checkpoint"] == "run"
+    for name in names:
+        entries = parse_eval_result_entries(
+            yaml.safe_load((pretrained_bundle / ".eval_results" / f"{name}.yaml").read_text())
+        )
+        assert entries and {entry.dataset_id for entry in entries} == {"owner/ptb-xl"}
+        assert not [entry.task_id for entry in entries if "random_encoder" in entry.task_id]
+    assert verify_bundle(pretrained_bundle) <= 1e-6
+
+
+def test_results_that_cannot_be_used_are_refused_before_anything_is_written(
+    pretrained_checkpoint: Path, result_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "metrics.json").write_text('{"seconds": 3}')
+    probe = result_folders["probe"]
+    for folders, error, message in (
+        ([tmp_path], FileNotFoundError, r"expected a folder of results with metrics\.json, found none"),
+        ([empty], ValueError, r"expected results with intervals in metrics\.json, found none"),
+        ([probe, probe], ValueError, "results: expected folders of different names, got probe more than once"),
+    ):
+        with pytest.raises(error, match=message):
+            bundle(pretrained_checkpoint, tmp_path / "out", results=folders)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_files_of_a_bundle_can_be_read_by_others(survival_bundle: Path) -> None:
@@ -98,14 +130,27 @@ def test_ordinary_saving_copies_no_code_after_a_bundle_was_made_and_loaded(
         assert "auto_map" not in json.loads((folder / "preprocessor_config.json").read_text())
 
 
-def test_the_snippet_of_the_card_runs(survival_bundle: Path) -> None:
-    text = (survival_bundle / "README.md").read_text()
-    snippet = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0].replace("USER/NAME", str(survival_bundle))
-    signal = probe_inputs(load_checkpoint(survival_bundle)[0])["signal"][[0, 1, 6, 7]]
-    names = {"signal": signal}
-    exec(snippet, names)
-    assert names["log_hazard"].shape == (1,)
-    assert AutoFeatureExtractor.__name__ in snippet
+@pytest.mark.parametrize(
+    ("name", "result", "shape"),
+    [
+        ("survival_bundle", "log_hazard", (1,)),
+        ("classification_bundle", "probabilities", (1, 3)),
+        ("pretrained_bundle", "embedding", (1, 128)),
+    ],
+)
+def test_every_python_block_of_a_card_runs(
+    name: str, result: str, shape: tuple[int, ...], request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(name)
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    assert AutoFeatureExtractor.__name__ in blocks[0]
+    names = {"signal": probe_inputs(load_checkpoint(folder)[0])["signal"][[0, 1, 6, 7]]}
+    for block in blocks:
+        exec(block.replace("USER/NAME", str(folder)), names)
+    assert names[result].shape == shape
+    if name == "pretrained_bundle":
+        assert set(names["likeliest"]) == set(names["scores"]) == {"NORM", "IMI", "AFIB"}
 
 
 def test_an_older_bundle_is_replaced_as_a_whole(survival_bundle: Path) -> None:

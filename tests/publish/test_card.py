@@ -16,8 +16,20 @@ from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForSurvival,
     EcgDanModel,
 )
-from ecgdan_hf.publish.card import build_card, eval_results
+from ecgdan_hf.publish.attention_text import attention_sentences
+from ecgdan_hf.publish.carbon import emissions_of
+from ecgdan_hf.publish.card import build_card
+from ecgdan_hf.publish.hub_results import eval_results
 
+SANITY = {
+    "num_records": 333,
+    "change": "cosine distance of the embedding",
+    "time": {
+        "entropy": {"estimate": 3.1},
+        "even_entropy": 4.1,
+        "area_over_random": {"estimate": 0.05, "low": 0.04, "high": 0.06},
+    },
+}
 INTERVAL = {"estimate": 0.9012, "low": 0.88, "high": 0.92}
 
 
@@ -131,3 +143,73 @@ def test_results_in_the_hubs_own_format_parse(survival_checkpoint: Path) -> None
     assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
         ("owner/data", "concordance_index", 0.9012)
     ]
+
+
+def section(text: str, heading: str) -> str:
+    return text.split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_further_evaluations_stand_in_the_card_with_their_controls_beside_them(pretrained_bundle: Path) -> None:
+    found = section((pretrained_bundle / "README.md").read_text(), "Results")
+    for heading in ("Linear probe (`evaluation/probe.json`)", "Zero-shot (`evaluation/zero-shot.json`)"):
+        assert f"### {heading}" in found
+    assert "60 records; 60 patients; folds 9; the epoch was chosen on them: optimistic" in found
+    assert re.search(r"\| random encoder, linear \| 0\.\d{3} \(.* to .*\) \| \+0\.\d{3} \(", found)
+    assert re.search(r"\| superclass, shuffled text \| 0\.\d{3} \| [+-]0\.\d{3} \(", found)
+    assert "| superclass, prompts permuted (range) |" in found
+    assert "| 1 % of the labels, this encoder, linear | 0.800 (0.780 to 0.820) |" in found
+    assert "linear probe beside" not in found  # reported, so not missing
+
+
+def test_only_the_model_s_own_results_enter_the_metadata(pretrained_bundle: Path) -> None:
+    found = ModelCard.load(pretrained_bundle / "README.md", ignore_metadata_errors=False).data.eval_results
+    names = {result.metric_name for result in found}
+    assert {"this encoder, linear", "superclass, macro AUROC", "1 % of the labels, this encoder, linear"} <= names
+    assert not [name for name in names if "random encoder" in name or "permuted" in name or "shuffled" in name]
+    assert {result.dataset_split for result in found} == {"folds 9"}
+    assert len({result.metric_type for result in found}) == len(found)
+
+
+def test_the_paragraph_on_attention_says_what_the_deletion_test_found(pretrained_bundle: Path) -> None:
+    found = section((pretrained_bundle / "README.md").read_text(), "What the attention maps say")
+    assert "entropy 2.42 of 2.48 nats (nearly even" in found
+    assert "cannot be told from a random order (mean gap +0.0010, 95 % interval -0.0030 to +0.0050)" in found
+    assert "must not be read as showing the leads the output depends on" in found
+    assert "So the map does point at moments the output depends on" in found
+
+
+def test_a_map_no_better_than_the_same_pattern_elsewhere_is_not_praised() -> None:
+    time = {**SANITY["time"], "area_over_shifted": {"estimate": 0.0, "low": -0.01, "high": 0.01}}
+    found = attention_sentences({**SANITY, "time": time})
+    assert "cannot be told from deleting there" in found
+    assert "does point at" not in found
+
+
+def test_untested_attention_is_called_untested(survival_checkpoint: Path) -> None:
+    card = survival_card(survival_checkpoint)
+    assert "was not tested for this checkpoint" in section(card.text, "What the attention maps say")
+    assert "test of the attention maps (`ecgdan sanity`); training time; energy and carbon" in card.text
+
+
+def test_carbon_is_an_estimate_whose_assumptions_are_written_out(pretrained_bundle: Path) -> None:
+    card = ModelCard.load(pretrained_bundle / "README.md")
+    found = section(card.text, "Carbon and time")
+    assert "60 minutes on A Processor, 1 process(es) of 2 thread(s)" in found
+    assert "20 W x 3600 s = 0.02 kWh; x 475 gCO2eq/kWh = 9.5 g" in found
+    emissions = card.data.to_dict()["co2_eq_emissions"]
+    assert (emissions["emissions"], emissions["training_type"]) == (9.5, "pre-training")
+    assert (emissions["hardware_used"], emissions["source"][:8]) == ("A Processor", "estimate")
+    assert emissions_of({"seconds": 10}, None) is None
+    with pytest.raises(ValueError, match="power_watts, grid: expected positive numbers, got -1"):
+        emissions_of({"seconds": 10}, -1)
+
+
+def test_the_card_gives_recipe_seed_folds_prompts_and_licences(pretrained_bundle: Path) -> None:
+    text = (pretrained_bundle / "README.md").read_text()
+    assert "ecgdan pretrain --config recipe.yaml --data-dir ptb-xl --output-dir again" in text
+    assert "Seed 7. Versions: python 3.12, torch 2.9." in text
+    assert "Folds: trained on 1-8, epoch chosen on 9." in text
+    assert "text embeddings of 3 labels, made with `owner/text-model` (revision `abc123`)" in text
+    assert "Weights and code: Apache-2.0." in section(text, "Licence")
+    assert "CC BY 4.0" in section(text, "Licence")
+    assert "\n\n\n" not in text
