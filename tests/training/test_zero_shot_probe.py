@@ -129,7 +129,13 @@ def test_folds_that_trained_are_refused_and_folds_that_chose_the_epoch_are_said(
         ({"train_folds": "1-6", "test_folds": "7"}, "train_folds: nothing reads it with zero_shot"),
         ({"zero_shot": False, "prompts": "x.yaml"}, "prompts: nothing reads it without zero_shot"),
         (
-            {"zero_shot": False, "label_fractions": "1", "label_fraction": 0.5, "min_positives": 10},
+            {
+                "zero_shot": False,
+                "label_fractions": "1",
+                "label_fraction": 0.5,
+                "min_positives": 10,
+                "permutations": 20,
+            },
             "expected one of the two, got both",
         ),
         ({"text_model": "minilm"}, "text_model: only prompts of your own need one"),
