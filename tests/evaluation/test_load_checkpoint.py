@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ecgdan_hf import EcgTextConfig, EcgTextModel
 from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, load_config
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
@@ -17,7 +18,10 @@ TINY = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_siz
 def saved(
     model_class: type[EcgDanPreTrainedModel], folder: Path, with_extractor: bool = True, **fields: object
 ) -> Path:
-    config = model_class.config_class(**TINY, input_kind="rhythm", **fields)
+    if model_class is EcgTextModel:
+        config = EcgTextConfig(ecg_config={**TINY, "input_kind": "rhythm", "text_embed_dim": 8, **fields})
+    else:
+        config = model_class.config_class(**TINY, input_kind="rhythm", **fields)
     model_class(config).save_pretrained(folder)
     if with_extractor:
         EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(folder)
@@ -59,7 +63,9 @@ def test_missing_and_foreign_weights_are_refused_instead_of_random_ones_used(tmp
     with pytest.raises(ValueError, match=r"1 weights are missing, for example classifier.output.weight"):
         load_checkpoint(folder)
     save_file(
-        {**weights, "classifier.output.weight": head, "extra": head.clone()}, folder / "model.safetensors", {"format": "pt"}
+        {**weights, "classifier.output.weight": head, "extra": head.clone()},
+        folder / "model.safetensors",
+        {"format": "pt"},
     )
     with pytest.raises(ValueError, match="1 weights are unexpected, for example extra"):
         load_checkpoint(folder)

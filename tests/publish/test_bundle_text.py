@@ -1,0 +1,48 @@
+"""A dual encoder on the Hub: its language model and its tokenizer travel with it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from ecgdan_hf import EcgDanConfig, EcgDanFeatureExtractor, EcgTextConfig, EcgTextModel, EcgTextProcessor
+from ecgdan_hf.publish.bundle import bundle
+
+ECG = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
+LANGUAGE = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+STRANGER = """
+import sys, transformers
+sys.modules["ecgdan_hf"] = None
+processor = transformers.AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+model = transformers.AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+tokens = processor(text=["sinus rhythm", "sinus"], return_tensors="pt")
+print(type(processor).__name__, model.get_text_features(**tokens).pooler_output.sum().item())
+"""
+
+
+def test_a_stranger_embeds_texts_with_the_bundle_alone(tmp_path: Path):
+    torch.manual_seed(0)
+    model = EcgTextModel(EcgTextConfig(ecg_config=EcgDanConfig(**ECG, text_embed_dim=8)))
+    model.load_text_model(BertModel(BertConfig(**LANGUAGE, intermediate_size=8)))
+    model.set_text_tower("full")
+    words = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "sinus": 2, "rhythm": 3}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
+    processor = EcgTextProcessor(EcgDanFeatureExtractor(**model.config.signal_contract), tokenizer)
+    model.eval().save_pretrained(tmp_path / "run")
+    processor.save_pretrained(tmp_path / "run")
+    folder = bundle(tmp_path / "run", tmp_path / "bundle")
+    expected = model.get_text_features(**processor(text=["sinus rhythm", "sinus"], return_tensors="pt"))
+    command = [sys.executable, "-I", "-c", STRANGER, str(folder)]
+    environment = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-800:]
+    name, total = done.stdout.split()
+    assert name == "EcgTextProcessor"
+    assert abs(float(total) - expected.pooler_output.sum().item()) < 1e-4
