@@ -207,22 +207,45 @@ def record_embeddings(
     Raises:
         ValueError: an unknown code, or codes that are no mapping.
     """
-    _check_codes(hold_out, statements)
-    given = [_as_mapping(value) for value in scp_codes]
-    codes = [{code: value for code, value in record.items() if code not in hold_out} for record in given]
-    names = sorted({code for record in codes for code in record})
-    if not names:
+    names, weights = statement_weights(scp_codes, statements, text_style, hold_out)
+    used = weights.any(axis=0)
+    if not used.any():
         raise ValueError("scp_codes: expected at least one SCP statement to align with, found none")
-    prompts = [scp_prompt(code, statements, text_style) for code in names]
+    prompts = [scp_prompt(code, statements, text_style) for code, is_used in zip(names, used, strict=True) if is_used]
     vectors = embed_texts(prompts, model_name_or_path, cache_dir, text_style, revision=revision)
-    unknown = 0.0 if text_style == "authors" else UNKNOWN_LIKELIHOOD_WEIGHT
-    weights = np.zeros((len(codes), len(names)), np.float32)
-    position = {code: column for column, code in enumerate(names)}
-    for row, record in enumerate(codes):
-        for code, likelihood in record.items():
-            weights[row, position[code]] = float(likelihood) / 100 if float(likelihood) > 0 else unknown
     total = weights.sum(axis=1, keepdims=True)
-    return (weights / np.where(total > 0, total, 1)) @ vectors
+    return (weights[:, used] / np.where(total > 0, total, 1)) @ vectors
+
+
+def statement_weights(
+    scp_codes: Sequence[str | Mapping[str, float]],
+    statements: pd.DataFrame,
+    text_style: str = "default",
+    hold_out: Sequence[str] = (),
+) -> tuple[list[str], np.ndarray]:
+    """How much each statement counts in each record's text.
+
+    Args:
+        scp_codes, statements, text_style, hold_out: as in [`record_embeddings`].
+
+    Returns:
+        All codes of `statements`, and (records, codes) float32, zero where a statement is absent or left out.
+
+    Raises:
+        ValueError: an unknown code, or codes that are no mapping.
+    """
+    _check_codes(hold_out, statements)
+    names = [str(code) for code in statements.index]
+    position = {code: column for column, code in enumerate(names)}
+    unknown = 0.0 if text_style == "authors" else UNKNOWN_LIKELIHOOD_WEIGHT
+    weights = np.zeros((len(scp_codes), len(names)), np.float32)
+    for row, value in enumerate(scp_codes):
+        record = _as_mapping(value)
+        _check_codes(list(record), statements)
+        for code, likelihood in record.items():
+            if code not in hold_out:
+                weights[row, position[code]] = float(likelihood) / 100 if float(likelihood) > 0 else unknown
+    return names, weights
 
 
 def _check_codes(codes: Sequence[str], statements: pd.DataFrame) -> None:

@@ -100,6 +100,9 @@ class PretrainArguments(TrainingArguments):
     text_tower: str = option("frozen", "what is learned of text_model: frozen (nothing), lora (needs peft) or full")
     text_learning_rate: float | None = option(None, "peak learning rate of text_model [default: lora 2e-4, full 2e-5]")
     lora_rank: int = option(8, "rank of the updates, with text_tower lora")
+    statement_dropout: float = option(
+        0.0, "share of a record's statements left out of its text, drawn anew each time, in wordings drawn anew too"
+    )
     shuffle_text: bool = option(False, "control: deal the training texts out anew among the records")
     hold_out_statements: str | None = option(None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to continue from; default: random weights")

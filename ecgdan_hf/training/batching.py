@@ -28,6 +28,7 @@ LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
 """Lead sets of devices in use, with their probabilities (arXiv 2403.10581); None keeps every lead."""
 
 
+STATEMENT_WEIGHTS = "statement_weights"
 SPANS = 3
 SPAN_SHARE = 0.1
 """Hidden stretches of time in a record that gets any, and the share of the signal each of them covers."""
@@ -165,6 +166,9 @@ class EcgCollator:
         crop_samples: length of the random piece of each record that is shown; 0 shows the whole.
         augment_scale: amplitude factor drawn from 1 +- this, per record, all leads alike; applied to the target too.
         augment_noise: SD of white noise added to the input, not to the target.
+        statement_embeds: (statements, wordings, width); with the lookup `statement_weights`, each record's text is put
+            together anew: some of its statements, in one of the wordings, the same for the whole batch.
+        statement_dropout: how often a statement is left out of it; one always stays.
         lookups: model argument -> array with one row per dataset row, such as text embeddings or covariates.
         with_target: also give the unmasked signal as `target_values`, and which leads it has as `target_mask`.
         columns: further numeric columns handed on as float32, such as event and time.
@@ -181,6 +185,8 @@ class EcgCollator:
     crop_samples: int = 0
     augment_scale: float = 0.0
     augment_noise: float = 0.0
+    statement_embeds: np.ndarray | None = None
+    statement_dropout: float = 0.0
     lookups: Mapping[str, np.ndarray] = field(default_factory=dict)
     with_target: bool = False
     columns: Sequence[str] = ()
@@ -206,6 +212,9 @@ class EcgCollator:
         signal = np.stack([np.asarray(row["input_values"], dtype=np.float32) for row in rows])
         recorded = np.stack([np.asarray(row["lead_mask"], dtype=bool) for row in rows])
         batch = {name: torch.from_numpy(values[numbers]) for name, values in self.lookups.items()}
+        if self.statement_embeds is not None:
+            weights = batch.pop(STATEMENT_WEIGHTS).numpy()
+            batch["text_embeds"] = torch.from_numpy(self._text(weights, rng))
         for name in self.columns:
             batch[name] = torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
         if self.num_labels:
@@ -222,6 +231,14 @@ class EcgCollator:
             return recorded
         shared = self.lead_masking == "batch"
         return draw_lead_mask(recorded, self.lead_names, rng, shared, self.lead_masking_probability)
+
+    def _text(self, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(records, statements) -> (records, width); rounded, so that equal texts are equal to the last bit."""
+        draw = np.where(weights > 0, rng.random(weights.shape), 0)
+        kept = weights * ((draw > self.statement_dropout) | (draw == draw.max(axis=1, keepdims=True)))
+        total = kept.sum(axis=1, keepdims=True)
+        wording = self.statement_embeds[:, rng.integers(self.statement_embeds.shape[1])]
+        return (kept / np.where(total > 0, total, 1) @ wording).round(5).astype(np.float32)
 
     def _cropped(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if not self.crop_samples:

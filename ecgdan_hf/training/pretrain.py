@@ -185,6 +185,8 @@ def with_text(
         chosen = np.flatnonzero(says)
         kept[name] = part if says.all() else part.select(chosen)
         lookups[name] = {key: value[chosen] for key, value in values.items()}
+    if args.statement_dropout:
+        lookups["train"] = texts.varied(kept["train"], lookups["train"])
     if args.shuffle_text:
         lookups["train"] = shuffled(lookups["train"], args.seed)
     return kept, lookups
@@ -244,6 +246,9 @@ def run(args: PretrainArguments) -> dict[str, Any]:
     model = _network(config, texts, lookups, args.checkpoint)
     config = model.config
     collators = {name: _collator(lookups[name], config, args) for name in parts}
+    if texts is not None and args.statement_dropout:
+        collators["train"].statement_embeds = texts.statement_embeds
+        collators["train"].statement_dropout = args.statement_dropout
     loaders = {
         name: evaluation_loader(part, collators[name].still(), args.batch_size, accelerator)
         for name, part in parts.items()

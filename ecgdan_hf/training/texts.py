@@ -21,7 +21,7 @@ from ecgdan_hf.evaluation.zero_shot import group_scores, statement_groups
 from ecgdan_hf.model.modeling_ecg_text import TEXT_TOWERS, EcgTextModel, mean_over_tokens, with_lora
 from ecgdan_hf.model.modeling_ecgdan import EcgDanAlignmentHead, EcgDanForPreTraining, EcgDanPreTrainingOutput
 from ecgdan_hf.training.arguments import PretrainArguments
-from ecgdan_hf.training.batching import multi_hot
+from ecgdan_hf.training.batching import STATEMENT_WEIGHTS, multi_hot
 
 TEXT_COLUMNS = {"statements": "scp_codes", "report": "report", "report_english": "report"}
 MAX_TOKENS = 128
@@ -80,6 +80,18 @@ class TextSide:
             return tokenize(texts, self.tokenizer), np.array([bool(text) for text in texts])
         vectors = self._vectors(column)
         return {"text_embeds": vectors}, np.abs(vectors).sum(axis=1) > 0
+
+    def varied(self, dataset: Any, lookups: Arrays) -> Arrays:
+        """The lookups with each record's weight of every statement, for texts that are put together anew."""
+        _, weights = reports.statement_weights(
+            list(dataset["scp_codes"]), self.statements, self.args.text_style, self.held_out
+        )
+        return {**lookups, STATEMENT_WEIGHTS: weights}
+
+    @property
+    def statement_embeds(self) -> np.ndarray:
+        """(codes, templates, width): every statement in every wording."""
+        return self._frozen_prompts[1].numpy()
 
     def _texts(self, column: list[Any]) -> list[str]:
         if self.args.text_source == "statements":
@@ -202,8 +214,12 @@ def check_texts(args: PretrainArguments, column_names: Sequence[str]) -> None:
     """
     if args.text_tower not in TEXT_TOWERS:
         raise ValueError(f"text_tower: expected one of {', '.join(TEXT_TOWERS)}, got {args.text_tower!r}")
+    if not 0 <= args.statement_dropout < 1:
+        raise ValueError(f"statement_dropout: expected a share below 1, got {args.statement_dropout}")
+    if args.statement_dropout and (args.text_source != "statements" or args.text_tower != "frozen"):
+        raise ValueError("statement_dropout: needs text_source statements and a frozen text_tower; leave it out")
     if args.text_model == "none":
-        for name in ("shuffle_text", "hold_out_statements"):
+        for name in ("shuffle_text", "hold_out_statements", "statement_dropout"):
             if getattr(args, name):
                 raise ValueError(f"{name}: needs a text_model, got none")
         return
