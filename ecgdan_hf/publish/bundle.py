@@ -19,7 +19,9 @@ import yaml
 from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, quietly
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
 from ecgdan_hf.publish.carbon import WORLD_GCO2_PER_KWH, emissions_of
 from ecgdan_hf.publish.card import build_card
 from ecgdan_hf.publish.evaluations import Evaluation, read_evaluation, read_mapping, without_local_paths
@@ -68,7 +70,7 @@ def bundle(
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write_code_and_weights(model, extractor, staging)
+        _write_code_and_weights(model, extractor, staging, _tokenizer(model, source))
         emissions = (power_watts, grid_gco2_per_kwh)
         _write_documents(model, source, staging, name or out.name, dataset_id, evaluations, emissions)
         verify_bundle(staging)
@@ -89,11 +91,20 @@ def _check_destination(source: Path, out: Path) -> None:
         raise ValueError(f"{out}: expected an empty folder or a previous bundle, found other files")
 
 
-def _write_code_and_weights(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor, folder: Path) -> None:
+def _tokenizer(model: EcgDanPreTrainedModel, source: Path) -> Any:
+    """Of the language model that the checkpoint stores; None where it stores none."""
+    return EcgTextProcessor.from_pretrained(source).tokenizer if isinstance(model, EcgTextModel) else None
+
+
+def _write_code_and_weights(
+    model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor, folder: Path, tokenizer: Any = None
+) -> None:
     model.config.ecgdan_version = ECGDAN_VERSION
     with _registered(model, extractor), quietly():
         model.save_pretrained(folder)
         extractor.save_pretrained(folder)
+        if tokenizer is not None:
+            EcgTextProcessor(extractor, tokenizer).save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     # saving lists the saved class alone; whoever wants another head of this configuration needs it listed too
@@ -107,12 +118,13 @@ def _write_code_and_weights(model: EcgDanPreTrainedModel, extractor: EcgDanFeatu
 @contextmanager
 def _registered(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -> Iterator[None]:
     """Lets saving copy code, and only here: an ordinary `save_pretrained` must not."""
-    classes: list[Any] = [type(model), type(model.config), type(extractor)]
+    classes: list[Any] = [type(model), type(model.config), type(extractor), EcgTextProcessor]
     before = [vars(kind).get("_auto_class", ...) for kind in classes]
     try:
         type(model).register_for_auto_class(AUTO_CLASSES[type(model)])
         type(model.config).register_for_auto_class("AutoConfig")
         type(extractor).register_for_auto_class("AutoFeatureExtractor")
+        EcgTextProcessor.register_for_auto_class("AutoProcessor")
         yield
     finally:
         for kind, value in zip(classes, before, strict=True):
