@@ -124,7 +124,7 @@ class EcgDanLightTimeAttention(GradientCheckpointingLayer):
 
     def forward(self, tokens: Tensor, output_attentions: bool = False) -> tuple[Tensor, Tensor | None]:
         """(N, C, L, T') -> the same shape, and the map (N, L, T', T') if asked for."""
-        hidden = tokens.permute(0, 2, 3, 1) + self.lead_embedding
+        hidden = tokens.permute(0, 2, 3, 1).contiguous() + self.lead_embedding  # and so are all later steps
         attended, weights = self._attend(self.norm(hidden), output_attentions)
         hidden = self.mlp(hidden + self.drop_path(attended))
         return hidden.permute(0, 3, 1, 2), weights

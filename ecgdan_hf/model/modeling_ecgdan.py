@@ -406,13 +406,21 @@ class EcgDanPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Kaiming for convolutions, Xavier for linear layers, zero biases; refills what no checkpoint carries."""
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
+        """Kaiming for convolutions, Xavier for linear layers, zero biases; refills what no checkpoint carries.
+
+        The light trunk starts from torch's own, smaller weights: under norms smaller weights learn faster.
+        """
+        if isinstance(module, EcgDanCovariateHead):
+            init.zeros_(module.weight)
+        elif self.config.trunk == "light" and isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            bound = module.weight[0].numel() ** -0.5  # torch's own for both kinds of layer
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_normal_(module.weight, nonlinearity="leaky_relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, EcgDanCovariateHead):
-            init.zeros_(module.weight)
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:

@@ -151,7 +151,7 @@ class ProbeArguments(RunArguments):
     text_model: str | None = option(None, "language model for prompts; default: the one of pretraining (zero_shot)")
     aggregation: str = option("logsumexp", "class from its statements: logsumexp, max or mean (zero_shot)")
     temperature: float = option(1.0, "prompt logits are divided by it (zero_shot)")
-    prompt_softmax: bool = option(True, "let all prompts compete for a record (zero_shot)")
+    prompt_softmax: bool = option(False, "let all prompts compete for a record (zero_shot)")
     min_positives: int = option(10, "positives a class needs to be judged (zero_shot)")
     permutations: int = option(20, "times the prompts are handed out anew as a control (zero_shot)")
     batch_size: int = option(256, "records per forward pass")
