@@ -136,13 +136,13 @@ def _notes(evaluation: Evaluation, recipe: Mapping[str, Any] | None, data_name: 
         if isinstance(counts.get(key), int):
             said.append(f"{counts[key]:,} {word}")
     if evaluation.folds:
-        said.append(f"folds {evaluation.folds}")
+        said.append(evaluation.split)
     elif isinstance(counts.get("valid"), Mapping) and "test" not in counts:
         said.append("validation part (the epoch was chosen on it: optimistic)")
     chosen = set(_numbers((recipe or {}).get("valid_folds"))) & set(_numbers(evaluation.folds))
     same_data = evaluation.data is None or DATA.get(evaluation.data, ("",))[0] == data_name
     if chosen and same_data:
-        said.append("the epoch was chosen on them: optimistic")
+        said.append("the epoch was chosen on these records" + ("" if evaluation.is_sanity else ": optimistic"))
     if counts.get("simulated_outcome"):
         said.append("**simulated outcome**")
     return "; ".join(said)

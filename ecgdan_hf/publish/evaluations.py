@@ -97,7 +97,7 @@ class Evaluation:
     @property
     def split(self) -> str:
         """The part of the data, for metadata."""
-        return f"folds {self.folds}" if self.folds else "test"
+        return f"{'fold' if self.folds.isdigit() else 'folds'} {self.folds}" if self.folds else "test"
 
     def measured(self) -> list[Measured]:
         """Every number with an interval; per-label ones only where the labels are few."""

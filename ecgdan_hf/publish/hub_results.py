@@ -16,7 +16,7 @@ from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForSurvival,
     EcgDanPreTrainedModel,
 )
-from ecgdan_hf.publish.evaluations import METRIC_NAMES, Evaluation, slug
+from ecgdan_hf.publish.evaluations import METRIC_NAMES, UNSAID, Evaluation, slug
 
 TASKS: dict[type[EcgDanPreTrainedModel], tuple[str, str]] = {
     EcgDanForSurvival: ("survival-analysis", "time to an event"),
@@ -154,20 +154,21 @@ def further_index(
     model: EcgDanPreTrainedModel, evaluations: Sequence[Evaluation], data_name: str, simulated: bool
 ) -> list[EvalResult]:
     """The results of further evaluations."""
-    task_type, _ = TASKS.get(type(model), ("feature-extraction", ""))
+    task_type, task_name = TASKS.get(type(model), ("feature-extraction", "embedding of ECGs"))
     found = []
     for each in evaluations:
         of_folder = DATA.get(str(each.data), (data_name, ""))[0]
+        metric = METRIC_NAMES.get(str(each.metrics.get("metric")), "value")
         suffix = ", simulated outcomes" if simulated or each.metrics.get("simulated_outcome") else ""
         found += [
             EvalResult(
                 task_type=task_type,
-                task_name=each.kind + suffix,
+                task_name=task_name + suffix,
                 dataset_type=of_folder.lower().replace(" ", "-"),
                 dataset_name=of_folder + suffix,
                 dataset_split=each.split,
                 metric_type=_identifier(each, number.path),
-                metric_name=f"{number.words or METRIC_NAMES.get(str(each.metrics.get('metric')), 'value')}{suffix}",
+                metric_name=f"{each.kind}: {number.words or metric}{suffix}",
                 metric_value=round(number.value, 4),
             )
             for number in each.measured()
@@ -188,5 +189,8 @@ def _walk(node: Any, part: str, path: tuple[str, ...]) -> Iterator[Result]:
 
 
 def _identifier(evaluation: Evaluation, path: tuple[str, ...]) -> str:
-    metric = str(evaluation.metrics.get("metric", ""))
-    return slug("_".join([evaluation.name, *path, *([metric] if metric and metric not in path else [])]))
+    """Such as `probe_this_encoder_linear_macro_auroc`: unique in a checkpoint, because names of evaluations are."""
+    said = [key for key in path if key not in UNSAID]
+    if not said or said[-1] not in METRIC_NAMES:
+        said.append(str(evaluation.metrics.get("metric", "")))
+    return slug("_".join(word for word in (evaluation.name, *said) if word))

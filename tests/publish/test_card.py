@@ -153,7 +153,7 @@ def test_further_evaluations_stand_in_the_card_with_their_controls_beside_them(p
     found = section((pretrained_bundle / "README.md").read_text(), "Results")
     for heading in ("Linear probe (`evaluation/probe.json`)", "Zero-shot (`evaluation/zero-shot.json`)"):
         assert f"### {heading}" in found
-    assert "60 records; 60 patients; folds 9; the epoch was chosen on them: optimistic" in found
+    assert "60 records; 60 patients; fold 9; the epoch was chosen on these records: optimistic" in found
     assert re.search(r"\| random encoder, linear \| 0\.\d{3} \(.* to .*\) \| \+0\.\d{3} \(", found)
     assert re.search(r"\| superclass, shuffled text \| 0\.\d{3} \| [+-]0\.\d{3} \(", found)
     assert "| superclass, prompts permuted (range) |" in found
@@ -164,10 +164,13 @@ def test_further_evaluations_stand_in_the_card_with_their_controls_beside_them(p
 def test_only_the_model_s_own_results_enter_the_metadata(pretrained_bundle: Path) -> None:
     found = ModelCard.load(pretrained_bundle / "README.md", ignore_metadata_errors=False).data.eval_results
     names = {result.metric_name for result in found}
-    assert {"this encoder, linear", "superclass, macro AUROC", "1 % of the labels, this encoder, linear"} <= names
+    assert {"Linear probe: this encoder, linear", "Zero-shot: superclass, macro AUROC"} <= names
+    assert "Label efficiency: 1 % of the labels, this encoder, linear" in names
     assert not [name for name in names if "random encoder" in name or "permuted" in name or "shuffled" in name]
-    assert {result.dataset_split for result in found} == {"folds 9"}
-    assert len({result.metric_type for result in found}) == len(found)
+    assert {result.dataset_split for result in found} == {"fold 9"}
+    kinds = {result.metric_type for result in found}
+    assert len(kinds) == len(found)
+    assert {"probe_this_encoder_linear_macro_auroc", "zero-shot_superclass_norm_auroc"} <= kinds
 
 
 def test_the_paragraph_on_attention_says_what_the_deletion_test_found(pretrained_bundle: Path) -> None:
