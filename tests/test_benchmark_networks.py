@@ -44,7 +44,7 @@ def test_a_masked_lead_is_not_seen(name: str):
 def test_the_loss_moves_every_parameter(name: str):
     network = build(name, num_auxiliary_labels=7, problem_type="multi_label_classification")
     labels, auxiliary = torch.tensor([[1.0, 0, 0, 1, 0]] * 4), torch.ones(4, 7)
-    network(torch.randn(4, 12, 500), labels=labels, auxiliary_labels=auxiliary).loss.backward()
+    network(torch.randn(4, 12, 500), labels=labels, auxiliary_targets=auxiliary).loss.backward()
     still = [label for label, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert still == []
 
@@ -55,5 +55,5 @@ def test_auxiliary_labels_add_their_weighted_loss_and_unknown_ones_do_not_count(
     alone = network(signal, labels=labels)
     auxiliary = torch.tensor([[1.0, float("nan")], [0.0, float("nan")]])
     added = torch.nn.functional.binary_cross_entropy_with_logits(alone.auxiliary_logits[:, 0], auxiliary[:, 0])
-    both = network(signal, labels=labels, auxiliary_labels=auxiliary).loss
+    both = network(signal, labels=labels, auxiliary_targets=auxiliary).loss
     assert torch.allclose(both, alone.loss + 2.5 * added)

@@ -410,9 +410,10 @@ class EcgDanPreTrainedModel(PreTrainedModel):
 
         The light trunk starts from torch's own, smaller weights: under norms smaller weights learn faster.
         """
+        config = getattr(self.config, "ecg_config", self.config)  # of the ECG's tower in the dual encoder
         if isinstance(module, EcgDanCovariateHead):
             init.zeros_(module.weight)
-        elif self.config.trunk == "light" and isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+        elif config.trunk == "light" and isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
             bound = module.weight[0].numel() ** -0.5  # torch's own for both kinds of layer
             init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
@@ -743,16 +744,16 @@ def classification_loss(
     logits: Tensor,
     labels: Tensor,
     auxiliary_logits: Tensor | None = None,
-    auxiliary_labels: Tensor | None = None,
+    auxiliary_targets: Tensor | None = None,
 ) -> Tensor:
     """Loss of the labels, plus `config.auxiliary_weight` times that of the auxiliary labels where there are any."""
     if config.problem_type == "single_label_classification":
         loss = F.cross_entropy(logits.float(), labels)
     else:
         loss = multi_label_loss(logits, labels)
-    if auxiliary_logits is None or auxiliary_labels is None:
+    if auxiliary_logits is None or auxiliary_targets is None:
         return loss
-    return loss + config.auxiliary_weight * multi_label_loss(auxiliary_logits, auxiliary_labels)
+    return loss + config.auxiliary_weight * multi_label_loss(auxiliary_logits, auxiliary_targets)
 
 
 class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
@@ -771,7 +772,7 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
         input_values: Tensor,
         lead_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        auxiliary_labels: Tensor | None = None,
+        auxiliary_targets: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         **kwargs: object,
@@ -783,7 +784,8 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
             lead_mask: (N, L).
             labels: (N, num_labels) of 0, 1, a probability (soft target) or NaN (unknown, ignored) for multi-label;
                 (N,) class indices for `problem_type="single_label_classification"`.
-            auxiliary_labels: (N, num_auxiliary_labels), as the multi-label ones.
+            auxiliary_targets: (N, num_auxiliary_labels), as the multi-label ones; not named "labels", since `Trainer`
+                takes each argument with "label" in its name for one without which there is no loss.
             output_attentions: return the attention maps.
             output_hidden_states: return the hidden states.
         """
@@ -791,7 +793,7 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
         logits, auxiliary = self.classifier(encoded.pooler_output)
         loss = None
         if labels is not None:
-            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_labels)
+            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets)
         return EcgDanClassifierOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary, **encoder_fields(encoded))
 
 

@@ -22,9 +22,12 @@ import yaml
 from ecgdan_hf.evaluation.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.classification import macro_auroc
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training import pretrain
 from ecgdan_hf.training.ablation_scores import scores_of_run
 from ecgdan_hf.training.arguments import AblateArguments, PretrainArguments, check_keys, parse_folds, resolve
+from ecgdan_hf.training.batching import check_augmentation
+from ecgdan_hf.training.checkpoints import build_config
 from ecgdan_hf.training.run_folder import as_json, is_finished, read_metrics, write_text
 
 RANDOM = "random encoder"
@@ -150,9 +153,12 @@ def pretrain_arguments(args: AblateArguments, name: str, seed: int) -> PretrainA
     given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file()}
     network = {**args.common.get("model", {}), **overrides.get("model", {})}
     try:
-        return resolve(PretrainArguments, args.base, {**args.common, **shared, **overrides, "model": network, **given})
+        flags = {**args.common, **shared, **overrides, "model": network, **given}
+        found = resolve(PretrainArguments, args.base, flags)
+        check_augmentation(found, build_config(EcgDanConfig, found.model, found.checkpoint))
     except ValueError as error:
         raise ValueError(f"variants: {name}: {error}") from error
+    return found
 
 
 def sizes(variant: Variant) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def auxiliary_names(args: FinetuneArguments) -> list[str]:
     return ptbxl.label_names(names, args.auxiliary_level)
 
 
-def auxiliary_labels(part: Any, args: FinetuneArguments) -> np.ndarray:
+def auxiliary_targets(part: Any, args: FinetuneArguments) -> np.ndarray:
     """(records, labels of `auxiliary_level`) of 0 and 1."""
     name_of_code = ptbxl.names_by_code(read_statements(str(args.data_dir)), str(args.auxiliary_level))
     position = {name: column for column, name in enumerate(auxiliary_names(args))}
@@ -246,7 +246,7 @@ def build_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> 
     names = config.covariate_names if survival else []
     lookups = {"covariates": covariate_matrix(rows.read_table(part, names), names)} if names else {}
     if args.auxiliary_level:
-        lookups["auxiliary_labels"] = auxiliary_labels(part, args)
+        lookups["auxiliary_targets"] = auxiliary_targets(part, args)
     return EcgCollator(
         lead_names=config.lead_names,
         num_pad=config.pad_samples,

@@ -93,7 +93,7 @@ class BenchmarkNetwork(EcgDanPreTrainedModel):
         input_values: Tensor,
         lead_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        auxiliary_labels: Tensor | None = None,
+        auxiliary_targets: Tensor | None = None,
         **kwargs: object,
     ) -> EcgDanClassifierOutput:
         """(N, L, T) -> logits (N, num_labels); a masked lead is a flat line."""
@@ -105,7 +105,7 @@ class BenchmarkNetwork(EcgDanPreTrainedModel):
         auxiliary = None if self.auxiliary_classifier is None else self.auxiliary_classifier(features)
         loss = None
         if labels is not None:
-            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_labels)
+            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets)
         return EcgDanClassifierOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary)
 
 

@@ -61,7 +61,7 @@ def inputs(name: str, records: int = 4) -> dict[str, torch.Tensor]:
         batch["superclass_targets"] = (torch.rand(records, 5, generator=generator) > 0.5).float()
     if name == "classification":
         batch["labels"] = (torch.rand(records, 3, generator=generator) > 0.5).float()
-        batch["auxiliary_labels"] = (torch.rand(records, 7, generator=generator) > 0.5).float()
+        batch["auxiliary_targets"] = (torch.rand(records, 7, generator=generator) > 0.5).float()
     return batch
 
 
@@ -405,7 +405,7 @@ def test_reconstruction_is_measured_against_the_unmasked_signal_where_there_is_o
 
 def test_unknown_labels_do_not_enter_the_classification_loss():
     model, batch = build("classification"), inputs("classification")
-    batch["labels"][0] = batch["auxiliary_labels"][0] = float("nan")
+    batch["labels"][0] = batch["auxiliary_targets"][0] = float("nan")
     rest = {key: value[1:] for key, value in batch.items()}
     assert torch.allclose(model(**batch).loss, model(**rest).loss)
 
@@ -416,10 +416,10 @@ def test_auxiliary_labels_add_their_weighted_loss_and_soft_targets_are_allowed()
     output = model(**batch)
     parts = [
         nn.functional.binary_cross_entropy_with_logits(logits, batch[name])
-        for logits, name in ((output.logits, "labels"), (output.auxiliary_logits, "auxiliary_labels"))
+        for logits, name in ((output.logits, "labels"), (output.auxiliary_logits, "auxiliary_targets"))
     ]
     assert torch.allclose(output.loss, parts[0] + 2.5 * parts[1])
-    del batch["auxiliary_labels"]
+    del batch["auxiliary_targets"]
     assert torch.allclose(model(**batch).loss, parts[0])
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ecgdan_hf.training.ablation import plan
 from ecgdan_hf.training.arguments import (
     RECIPES_DIR,
+    AblateArguments,
     FinetuneArguments,
     PretrainArguments,
     parse_folds,
@@ -16,12 +18,19 @@ from ecgdan_hf.training.arguments import (
 )
 from ecgdan_hf.training.command import parse_assignments
 
-KINDS = {"pretrain": PretrainArguments, "finetune": FinetuneArguments, "demo": FinetuneArguments}
+KINDS = {
+    "pretrain": PretrainArguments,
+    "finetune": FinetuneArguments,
+    "demo": FinetuneArguments,
+    "ablation": AblateArguments,
+}
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES_DIR.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_has_only_known_keys_and_a_reason_beside_each_number(recipe: Path):
-    resolve(KINDS[recipe.stem.split("-")[0]], recipe)
+    args = resolve(KINDS[recipe.stem.split("-")[0]], recipe)
+    if isinstance(args, AblateArguments):
+        plan(args)
     for line in recipe.read_text().splitlines():
         key, _, rest = line.strip().partition(": ")
         value = rest.split("#")[0].strip()
@@ -54,7 +63,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(key: str, value: object, e
 
 
 def test_a_recipe_that_does_not_exist_names_the_shipped_ones():
-    with pytest.raises(FileNotFoundError, match="shipped: demo, finetune-classification"):
+    with pytest.raises(FileNotFoundError, match="shipped: ablation, demo, finetune-classification"):
         read_recipe("no-such-recipe")
 
 

@@ -174,7 +174,7 @@ def test_auxiliary_labels_of_ptb_xl_are_learned_beside_the_superclasses(tmp_path
     model, _ = load_checkpoint(tmp_path / "run")
     assert model.config.num_auxiliary_labels == 71
     dataset = rows.load_dataset(args, EcgDanFeatureExtractor(**model.config.signal_contract))
-    codes, found = json.loads(dataset["scp_codes"][3]), finetune.auxiliary_labels(dataset, args)[3]
+    codes, found = json.loads(dataset["scp_codes"][3]), finetune.auxiliary_targets(dataset, args)[3]
     names = finetune.auxiliary_names(args)
     assert {name for name, value in zip(names, found, strict=True) if value} == set(codes)
 
