@@ -39,7 +39,7 @@ def pretrain(args: PretrainArguments) -> None:
 
     \b
     Example:
-      ecgdan pretrain --config pretrain-ptb-xl --data-dir ptb-xl --output-dir runs/pretrained
+      ecgdan pretrain --config pretrain-rhythm --data-dir ptb-xl --output-dir runs/pretrained
     """
     _check_push(args)
     from ecgdan_hf.training.pretrain import run

@@ -209,7 +209,7 @@ class SanityArguments:
 class AblateArguments:
     """Arguments of `ecgdan ablate`."""
 
-    base: str = option("pretrain-ptb-xl", "recipe of ecgdan pretrain that every variant starts from")
+    base: str = option("pretrain-rhythm", "recipe of ecgdan pretrain that every variant starts from")
     variants: dict[str, Any] = option({}, "what a variant changes, as name={key: value}; the first is compared with")  # noqa: RUF009
     common: dict[str, Any] = option({}, "arguments of ecgdan pretrain for all variants, as key=value; repeatable")  # noqa: RUF009
     only: str | None = option(None, "names of the variants to run, separated by commas; default: all")
@@ -242,7 +242,7 @@ def check_keys(keys: Any, known: Any, where: str) -> None:
 
 
 def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
-    """Reads a recipe: a YAML file, or the name of one that ships with the package (`pretrain-ptb-xl`).
+    """Reads a recipe: a YAML file, or the name of one that ships with the package (`pretrain-rhythm`).
 
     Raises:
         FileNotFoundError: neither a file nor a shipped recipe.

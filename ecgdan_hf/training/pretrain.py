@@ -1,7 +1,7 @@
 """Pretraining: reconstruct hidden leads, and align the ECG with what its report says (arXiv 2403.10581).
 
-    ecgdan pretrain --config pretrain-ptb-xl --data-dir ptb-xl --output-dir runs/pretrained
-    accelerate launch -m ecgdan_hf.training.pretrain --config pretrain-ptb-xl --data-dir ptb-xl \
+    ecgdan pretrain --config pretrain-rhythm --data-dir ptb-xl --output-dir runs/pretrained
+    accelerate launch -m ecgdan_hf.training.pretrain --config pretrain-rhythm --data-dir ptb-xl \
         --output-dir runs/pretrained
 
 Loss = reconstruction_weight * MSE(reconstruction, unmasked signal) + alignment_weight * alignment(ECG, text)
