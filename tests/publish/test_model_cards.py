@@ -1,5 +1,7 @@
 """Released checkpoints load from a clone, whole, and are documented."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,8 @@ def test_a_released_checkpoint_is_whole_and_tells_ecgs_apart(folder):
 def test_a_released_checkpoint_is_the_base_of_other_heads(folder):
     encoder = EcgDanModel.from_pretrained(folder)
     survival = EcgDanForSurvival.from_pretrained(folder)
-    assert torch.equal(encoder.stem.conv1.weight, survival.ecgdan.stem.conv1.weight)
+    shared = survival.ecgdan.state_dict()
+    assert all(torch.equal(weight, shared[name]) for name, weight in encoder.state_dict().items())
     assert EcgDanFeatureExtractor.from_pretrained(folder).num_samples == encoder.config.num_samples
 
 
@@ -38,3 +41,18 @@ def test_a_card_says_what_it_is_for_what_it_saw_and_what_it_reached(folder):
         assert heading in card
     assert "Research use only" in card and "CC BY 4.0" in card
     assert {"metrics.json", "recipe.yaml"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_card_is_a_bundle_without_code_and_replaces_only_a_card(survival_checkpoint: Path, tmp_path: Path):
+    script = Path(__file__).parents[2] / "hub_scripts" / "release_checkpoint.py"
+    out = tmp_path / "cards" / "ecg-dan-survival"
+    command = [sys.executable, str(script), str(survival_checkpoint), str(out)]
+    out.mkdir(parents=True)
+    (out / "thesis.txt").write_text("years of work")
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and "found other files" in refused.stderr and (out / "thesis.txt").exists()
+    (out / "thesis.txt").unlink()
+    out.rmdir()
+    subprocess.run(command, check=True, capture_output=True)
+    assert not list(out.glob("*.py")) and "auto_map" not in (out / "config.json").read_text()
+    assert isinstance(load_checkpoint(out)[0], EcgDanForSurvival)
