@@ -198,7 +198,8 @@ def _missing(
     absent = [text for key, text in EXPECTED.get(type(model), {}).items() if key not in tested]
     if isinstance(model, EcgDanForPreTraining):
         kinds = {each.kind for each in evaluations}
-        absent += [] if "Linear probe" in kinds else ["linear probe beside a random encoder (`ecgdan probe`)"]
+        probed = kinds & {"Linear probe", "Label efficiency"}
+        absent += [] if probed else ["linear probe beside a random encoder (`ecgdan probe`)"]
         if model.config.prompt_labels and "Zero-shot" not in kinds:
             absent.append("zero-shot results and their controls (`ecgdan probe --zero-shot`)")
     if not any(each.is_sanity for each in evaluations):

@@ -95,6 +95,12 @@ class Evaluation:
         return self.metrics.get("task") == "sanity"
 
     @property
+    def title(self) -> str:
+        """What was done, and the leads the network was shown where it was not shown all."""
+        leads = self.metrics.get("leads")
+        return f"{self.kind}, shown {leads.replace(',', ', ')} alone" if isinstance(leads, str) else self.kind
+
+    @property
     def split(self) -> str:
         """The part of the data, for metadata."""
         return f"{'fold' if self.folds.isdigit() else 'folds'} {self.folds}" if self.folds else "test"

@@ -115,7 +115,7 @@ def further_eval_results(evaluation: Evaluation, dataset_id: str, simulated: boo
             dataset_id=dataset_id,
             task_id=_identifier(evaluation, each.path),
             value=each.value,
-            notes=f"{evaluation.kind}, {evaluation.split}: {each.words} {each.row[1]}{suffix}",
+            notes=f"{evaluation.title}, {evaluation.split}: {each.words} {each.row[1]}{suffix}",
         )
         for each in evaluation.measured()
         if not each.is_control
@@ -168,7 +168,7 @@ def further_index(
                 dataset_name=of_folder + suffix,
                 dataset_split=each.split,
                 metric_type=_identifier(each, number.path),
-                metric_name=f"{each.kind}: {number.words or metric}{suffix}",
+                metric_name=f"{each.title}: {number.words or metric}{suffix}",
                 metric_value=round(number.value, 4),
             )
             for number in each.measured()

@@ -156,7 +156,7 @@ def result_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     zero_shot = {"task": "zero-shot", "metric": "macro_auroc", "num_records": 60, "levels": {"superclass": judged}}
     spread = {"values": [0.8], "mean": 0.8, "sd": None, "interval": area(0.8, 0.02)}
     few = {"models": {"this encoder, linear": spread, "random encoder, linear": spread | {"ahead": spread}}}
-    efficiency = {"task": "classification", "metric": "macro_auroc", "label_fractions": {"0.01": few}}
+    efficiency = {"task": "classification", "metric": "macro_auroc", "label_fractions": {"0.01": few}, "leads": "I,II"}
     folders, root = {}, tmp_path_factory.mktemp("results")
     everything = {"probe": probe, "zero-shot": zero_shot, "label-efficiency": efficiency, "sanity": SANITY}
     for name, metrics in everything.items():

@@ -165,7 +165,7 @@ def test_only_the_model_s_own_results_enter_the_metadata(pretrained_bundle: Path
     found = ModelCard.load(pretrained_bundle / "README.md", ignore_metadata_errors=False).data.eval_results
     names = {result.metric_name for result in found}
     assert {"Linear probe: this encoder, linear", "Zero-shot: superclass, macro AUROC"} <= names
-    assert "Label efficiency: 1 % of the labels, this encoder, linear" in names
+    assert "Label efficiency, shown I, II alone: 1 % of the labels, this encoder, linear" in names
     assert not [name for name in names if "random encoder" in name or "permuted" in name or "shuffled" in name]
     assert {result.dataset_split for result in found} == {"fold 9"}
     kinds = {result.metric_type for result in found}
