@@ -50,6 +50,9 @@ EXPECTED: dict[type[EcgDanPreTrainedModel], dict[str, str]] = {
     EcgDanForPreTraining: {},
 }
 
+HUB_METRICS = {"macro_auroc": "roc_auc", "auroc": "roc_auc", "f1": "f1", "concordance_index": "concordance_index"}
+"""What the Hub lists models by; losses and diagnostics of a run are in the card's table alone."""
+
 VERBS = {"pretraining": "pretrain", "survival": "finetune", "classification": "finetune"}
 TRAINING_TYPES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
@@ -87,7 +90,7 @@ def build_card(
         library_name="transformers",
         tags=["ecg", "electrocardiogram", "cardiology", "ecgdan", "custom_code", *_tags(model)],
         datasets=["ptb-xl"] if data_name == "PTB-XL" else None,
-        metrics=sorted({result.path[-1] for result in found if not result.is_count}) or None,
+        metrics=_hub_metrics(found, evaluations) or None,
         model_name=name,
         eval_results=model_index(model, found, data_name, simulated)
         + further_index(model, evaluations, data_name, simulated)
@@ -127,6 +130,11 @@ def build_card(
         reasons=[(PARTS[part], metrics[part]["not_estimable"]) for part in _reasons(metrics)] if metrics else [],
         labels=_label_rows(config) if isinstance(model, EcgDanForSequenceClassification) else [],
     )
+
+
+def _hub_metrics(found: list[Result], evaluations: Sequence[Evaluation]) -> list[str]:
+    names = {result.path[-1] for result in found} | {str(each.metrics.get("metric")) for each in evaluations}
+    return sorted({HUB_METRICS[name] for name in names & HUB_METRICS.keys()})
 
 
 def _notes(evaluation: Evaluation, recipe: Mapping[str, Any] | None, data_name: str) -> str:
