@@ -41,6 +41,8 @@ def bundle(
 ) -> Path:
     """Writes the Hub-ready folder of a checkpoint.
 
+    A checkpoint that has a card keeps it, with its results, unless something new is to be said in it.
+
     Args:
         checkpoint_dir: folder with model and feature extractor, and, where training wrote them, `metrics.json` and
             `recipe.yaml`.
@@ -72,7 +74,10 @@ def bundle(
     try:
         _write_code_and_weights(model, extractor, staging, _tokenizer(model, source))
         emissions = (power_watts, grid_gco2_per_kwh)
-        _write_documents(model, source, staging, name or out.name, dataset_id, evaluations, emissions)
+        if (source / "README.md").is_file() and not (name or dataset_id or evaluations or power_watts):
+            _carry_documents(source, staging)
+        else:
+            _write_documents(model, source, staging, name or out.name, dataset_id, evaluations, emissions)
         verify_bundle(staging)
         for path in (staging, *staging.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -167,6 +172,17 @@ def _write_documents(
         (folder / "evaluation" / f"{each.name}.json").write_text(content, encoding="utf-8")
     if dataset_id:
         _write_eval_results(model, folder, dataset_id, metrics, evaluations)
+
+
+def _carry_documents(source: Path, folder: Path) -> None:
+    """Card and results of a released checkpoint."""
+    (folder / "LICENSE").write_text(license_text(), encoding="utf-8")
+    for name in ("README.md", "metrics.json", "recipe.yaml"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    for name in ("evaluation", ".eval_results"):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, folder / name)
 
 
 def _write_eval_results(

@@ -10,6 +10,7 @@ import torch
 from ecgdan_hf import STANDARD_LEADS, EcgDanFeatureExtractor, EcgDanForSurvival, EcgDanModel
 from ecgdan_hf.data.synthetic import make_cohort
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.publish.bundle import bundle
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 FOLDERS = sorted(folder for folder in CARDS.iterdir() if folder.is_dir())
@@ -41,6 +42,17 @@ def test_a_card_says_what_it_is_for_what_it_saw_and_what_it_reached(folder):
         assert heading in card
     assert "Research use only" in card and "CC BY 4.0" in card
     assert {"metrics.json", "recipe.yaml"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_released_checkpoint_is_bundled_with_the_card_and_the_results_it_has(tmp_path: Path):
+    released = CARDS / "ecg-dan-rhythm"
+    out = bundle(released, tmp_path / "out")
+    documents = [
+        path.relative_to(released) for path in released.rglob("*") if path.suffix in (".md", ".yaml", ".json")
+    ]
+    kept = [name for name in documents if name.name not in ("config.json", "preprocessor_config.json")]
+    assert len(kept) > 10 and all((out / name).read_text() == (released / name).read_text() for name in kept)
+    assert "modeling_ecgdan" in (out / "config.json").read_text() and (out / "modeling_ecgdan.py").is_file()
 
 
 def test_a_card_is_a_bundle_without_code_and_replaces_only_a_card(survival_checkpoint: Path, tmp_path: Path):
