@@ -98,13 +98,20 @@ def ablate(args: AblateArguments) -> None:
 
 
 def evaluate(args: EvaluateArguments) -> None:
-    """Judge a checkpoint on held-out records, with intervals over patients, beside controls.
+    """Judge a checkpoint on held-out records, or a way of training in repeated cross-validation, beside controls.
 
     \b
     Example:
       ecgdan evaluate --checkpoint runs/survival --control "no pretraining=runs/scratch" --data ptb-xl \\
         --data-dir ptb-xl --labels outcomes.csv --train-folds 1-8 --test-folds 9 --output-dir runs/evaluation
+      ecgdan evaluate --protocol repeated-cv --recipe finetune-survival --data csv --data-dir my-ecgs \\
+        --output-dir runs/cross-validation
     """
+    if args.protocol == "repeated-cv":
+        _cross_validate(args)
+        return
+    if args.protocol != "held-out":
+        raise ValueError(f"protocol: expected held-out or repeated-cv, got {args.protocol!r}")
     from ecgdan_hf.evaluation.protocol import held_out, to_json, write_report
     from ecgdan_hf.training.run_folder import check_folder, fill_folder
 
@@ -129,6 +136,16 @@ def evaluate(args: EvaluateArguments) -> None:
     )
     fill_folder(folder, lambda staging: write_report(staging, result), to_json(result.metrics))
     _say((folder / "report.md").read_text(encoding="utf-8"))
+
+
+def _cross_validate(args: EvaluateArguments) -> None:
+    for name in ("test_folds", "train_folds", "label_level"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"{name}: repeated-cv makes its own folds and judges survival; leave it out")
+    from ecgdan_hf.training.cross_validation import run
+
+    run(args, say=_say)
+    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
 
 
 def sanity(args: SanityArguments) -> None:

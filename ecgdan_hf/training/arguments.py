@@ -180,6 +180,18 @@ class EvaluateArguments:
     bootstrap: int = option(1000, "patient resamples behind each interval")
     seed: int = option(0, "seed of the resampling and of the random encoder")
     overwrite: bool = option(False, "replace a report that is already in output_dir")
+    protocol: str = option("held-out", "held-out, or repeated-cv: train and judge in cross-validation, repeatedly")
+    recipe: str = option("finetune-survival", "recipe of ecgdan finetune that every fold trains (repeated-cv)")
+    common: dict[str, Any] = option({}, "arguments of ecgdan finetune for every fold, as key=value; repeatable")  # noqa: RUF009
+    model: dict[str, Any] = option({}, "configuration fields of a network from scratch, as key=value; repeatable")  # noqa: RUF009
+    folds: int = option(2, "folds of each repetition (repeated-cv)")
+    seeds: str = option("0-4", "repetitions, as 0-4 or 0,1 (repeated-cv)")
+    horizon_years: str = option("5", "years at which absolute risk is judged, as 5 or 1,5 (repeated-cv)")
+    measurements: bool = option(True, "compare with Cox models of 15 ECG measurements (repeated-cv)")
+    no_pretraining: bool = option(True, "compare a checkpoint with the same network from scratch (repeated-cv)")
+    seen_in_pretraining: bool = option(
+        False, "accept a checkpoint that was pretrained on these records, without their outcome; the report says so"
+    )
 
 
 @dataclass(kw_only=True)

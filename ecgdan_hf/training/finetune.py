@@ -45,12 +45,18 @@ CLASSIFICATION_ONLY = ("label_level", "auxiliary_level", "teachers")
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps covariates that say the same from running apart
 
 
-def run(args: FinetuneArguments, network: Callable[[EcgDanConfig], Any] | None = None) -> dict[str, Any]:
+Split = Callable[[Any, FinetuneArguments, str | None], rows.Parts]
+
+
+def run(
+    args: FinetuneArguments, network: Callable[[EcgDanConfig], Any] | None = None, split: Split = rows.split
+) -> dict[str, Any]:
     """Fine-tunes, and leaves a checkpoint folder with `metrics.json` and `predictions.csv`.
 
     Args:
         args: what, on what, how long.
         network: builds another network of the same interface from the configuration, to compare with ours.
+        split: divides the rows in another way than the folds and fractions of `args` say.
 
     Returns:
         The content of `metrics.json`.
@@ -67,7 +73,7 @@ def run(args: FinetuneArguments, network: Callable[[EcgDanConfig], Any] | None =
     check_augmentation(args, config)
     feature_extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(args, feature_extractor, outcomes=args.labels, label_level=args.label_level)
-    parts = prepare(dataset, config, args)
+    parts = prepare(dataset, config, args, split)
     accelerator = build_accelerator(args, folder)
     model, new_weights = build_model(network or MODELS[args.task], config, args.checkpoint)
     config = model.config
@@ -139,7 +145,7 @@ def check_arguments(args: FinetuneArguments) -> None:
         raise ValueError(f"labels: {args.data} has no follow-up of its own; give an outcomes table with --labels")
 
 
-def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict[str, Any]:
+def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
     """Splits the rows and completes the configuration with what only the data know.
 
     Raises:
@@ -148,8 +154,7 @@ def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict
     if args.task == "survival":
         if "event" not in dataset.column_names or "time" not in dataset.column_names:
             raise ValueError("labels: survival needs event and time, the data have none; give a table with --labels")
-        split = rows.split(dataset, args, stratify_by="event")
-        parts = {name: part for name, part in vars(split).items() if part is not None}
+        parts = {name: part for name, part in vars(split(dataset, args, "event")).items() if part is not None}
         for name, part in parts.items():
             if not np.any(part["event"]):
                 raise ValueError(
@@ -165,7 +170,7 @@ def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict
     config.label2id = {name: label for label, name in enumerate(names)}
     config.problem_type = "multi_label_classification"
     config.num_auxiliary_labels = len(auxiliary_names(args))
-    return {name: part for name, part in vars(rows.split(dataset, args)).items() if part is not None}
+    return {name: part for name, part in vars(split(dataset, args, None)).items() if part is not None}
 
 
 def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:

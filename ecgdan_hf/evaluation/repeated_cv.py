@@ -1,0 +1,291 @@
+"""Repeated stratified cross-validation of survival models: who is in which fold, and what the folds say together.
+
+Every record is judged once in each repetition (seed), by models that never saw its patient. Scores of different folds
+come from different models and have no common scale, so they are standardised within their fold before they are put
+in one ranking. Two spreads are told apart: over folds, which share training patients and differ in who is judged, and
+over seeds, the repetitions of the whole procedure.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ecgdan_hf.evaluation.bootstrap import FloatArray, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.survival import check_outcomes, concordance_index
+
+SUBJECT = ["record_id", "patient_id", "event", "time"]
+AGE_BANDS = (0.0, 50.0, 60.0, 70.0, 80.0, 200.0)
+MIN_EVENTS = 10
+"""Events below which a subgroup is counted and not judged."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of one repetition: rows of the table that are judged; all others are trained on.
+
+    Attributes:
+        seed: repetition.
+        number: from 1.
+        test: (m,), row numbers, ascending.
+    """
+
+    seed: int
+    number: int
+    test: npt.NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """Such as `seed-0-fold-1`."""
+        return f"seed-{self.seed}-fold-{self.number}"
+
+
+def make_folds(table: pd.DataFrame, num_folds: int = 2, seeds: Sequence[int] = (0, 1, 2, 3, 4)) -> list[Fold]:
+    """Divides patients into folds with the same share of events, anew for every seed (scikit-learn).
+
+    Args:
+        table: columns `patient_id` and `event`, one row per record.
+        num_folds: folds of each repetition.
+        seeds: repetitions.
+
+    Raises:
+        ValueError: fewer than two folds, a seed given twice, or a fold with fewer than two events on either side.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if num_folds < 2:
+        raise ValueError(f"folds: expected two or more, got {num_folds}")
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise ValueError(f"seeds: expected different numbers, got {list(seeds)}")
+    event, patients = table["event"].to_numpy(), table["patient_id"].astype(str).to_numpy()
+    if len(np.unique(patients[event == 1])) < 2 * num_folds:
+        found = len(np.unique(patients[event == 1]))
+        raise ValueError(f"folds: expected two patients with an event in each of {num_folds}, got {found} in all")
+    folds = []
+    for seed in seeds:
+        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+        parts = splitter.split(np.zeros(len(table)), event, patients)
+        folds += [Fold(seed, number, np.sort(test)) for number, (_, test) in enumerate(parts, start=1)]
+    thin = next((fold for fold in folds if event[fold.test].sum() < 2), None)
+    if thin:
+        raise ValueError(f"folds: {thin.name} has fewer than two events; ask for fewer folds")
+    return folds
+
+
+def corrected_t_test(differences: npt.ArrayLike, test_over_train: float) -> dict[str, float]:
+    r"""Corrected resampled t-test (Nadeau and Bengio, Machine Learning 52:239-281, 2003).
+
+    Folds share their training records, so the variance of a mean difference is not \(s^2 / J\) but
+
+    \((1 / J + n_\text{test} / n_\text{train}) s^2\), with J - 1 degrees of freedom.
+
+    Args:
+        differences: (J,), of the metric of two models on each fold of each repetition.
+        test_over_train: records judged over records trained on; 1 for two folds.
+
+    Returns:
+        `difference`, `t`, `df` and the two-sided `p`; t and p are NaN where all differences are the same.
+
+    Raises:
+        ValueError: fewer than two differences, one that is not finite, or a share that is not positive.
+    """
+    from scipy.stats import t as student
+
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"differences: expected two or more finite numbers, got {values.tolist()}")
+    if not test_over_train > 0:
+        raise ValueError(f"test_over_train: expected a positive share, got {test_over_train}")
+    variance = (1 / len(values) + test_over_train) * values.var(ddof=1)
+    statistic = float(values.mean() / np.sqrt(variance)) if variance > 0 else float("nan")
+    p = float(2 * student.sf(abs(statistic), len(values) - 1))
+    return {"difference": float(values.mean()), "t": statistic, "df": len(values) - 1, "p": p}
+
+
+def standardised(predictions: pd.DataFrame, column: str) -> FloatArray:
+    """Scores in one ranking: (records, seeds), z-scores within each fold, records in order of `record_id`.
+
+    Args:
+        predictions: columns `record_id`, `seed`, `fold` and `column`; each record once per seed.
+        column: of the score.
+    """
+    folds = predictions.groupby(["seed", "fold"])[column]
+    spread = folds.transform("std", ddof=0)
+    scores = (predictions[column] - folds.transform("mean")) / spread.where(spread > 0, 1.0)
+    return _by_seed(predictions, scores)
+
+
+def as_predicted(predictions: pd.DataFrame, column: str) -> FloatArray:
+    """Absolute risks as they were predicted: (records, seeds), records in order of `record_id`."""
+    return _by_seed(predictions, predictions[column])
+
+
+def subjects(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row per record, in order of `record_id`: who, what happened, and age and sex where known."""
+    columns = [*SUBJECT, *(name for name in ("age", "sex") if name in predictions)]
+    return predictions[columns].drop_duplicates("record_id").sort_values("record_id").reset_index(drop=True)
+
+
+def mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
+    """The metric of (event, time, scores (n, seeds)) as the mean over seeds: what one repetition is worth."""
+
+    def mean(event: FloatArray, time: FloatArray, scores: FloatArray) -> float:
+        return float(np.mean([metric(event, time, column) for column in np.asarray(scores).T]))
+
+    return mean
+
+
+def judge(predictions: pd.DataFrame, models: Sequence[str], n: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """C-index of every model out of fold, its spread, and how far the first model is ahead.
+
+    Args:
+        predictions: `record_id`, `patient_id`, `event`, `time`, `seed`, `fold`, and a log hazard under each model's
+            name; each record once per seed.
+        models: names; the first is judged.
+        n, seed: of the bootstrap over patients.
+
+    Returns:
+        For each model `concordance_index` (mean over seeds of the C-index over all records, as the fields of
+        `Interval`), `over_folds` and `over_seeds` (`mean`, `sd`, `values`) and, but for the first, `ahead` (paired
+        interval of first minus this) and `t_test` ([`corrected_t_test`] over folds).
+    """
+    people = subjects(predictions)
+    event, time = check_outcomes(people["event"], people["time"])
+    options: dict[str, Any] = {"patient_ids": people["patient_id"].to_numpy(), "n": n, "seed": seed}
+    scores = {name: standardised(predictions, name) for name in models}
+    values = {name: fold_values(predictions, name) for name in models}
+    first, metric, share = models[0], mean_over_seeds(concordance_index), test_over_train(predictions)
+    found: dict[str, dict[str, Any]] = {}
+    for name in models:
+        interval = bootstrap_interval(metric, event, time, scores[name], **options)
+        found[name] = {"concordance_index": interval.as_dict(), **spreads(values[name])}
+        if name != first:
+            found[name]["ahead"] = bootstrap_difference(
+                metric, event, time, scores=scores[first], baseline_scores=scores[name], **options
+            ).as_dict()
+            found[name]["t_test"] = corrected_t_test(values[first].to_numpy() - values[name].to_numpy(), share)
+    return found
+
+
+def fold_values(predictions: pd.DataFrame, model: str) -> "pd.Series[float]":
+    """C-index in each fold, indexed by seed and fold."""
+    found = {
+        key: concordance_index(part["event"], part["time"], part[model])
+        for key, part in predictions.groupby(["seed", "fold"])
+    }
+    return pd.Series(found, dtype=float).rename_axis(["seed", "fold"])
+
+
+def spreads(values: "pd.Series[float]") -> dict[str, dict[str, Any]]:
+    """Mean and SD over all folds, and over seeds (each the mean of its folds); the SD of one value is NaN."""
+    seeds = values.groupby("seed").mean()
+    return {
+        name: {"mean": float(each.mean()), "sd": float(each.std(ddof=1)), "values": each.round(6).tolist()}
+        for name, each in (("over_folds", values), ("over_seeds", seeds))
+    }
+
+
+def test_over_train(predictions: pd.DataFrame) -> float:
+    """Records judged in a fold over those trained on, the mean of all folds."""
+    sizes = predictions.groupby(["seed", "fold"]).size().to_numpy(dtype=float)
+    total = predictions["record_id"].nunique()
+    return float(np.mean(sizes / (total - sizes)))
+
+
+def fold_counts(predictions: pd.DataFrame) -> list[dict[str, int]]:
+    """Records, patients and events of every fold."""
+    return [
+        {
+            "seed": int(part["seed"].iloc[0]),
+            "fold": int(part["fold"].iloc[0]),
+            "num_records": len(part),
+            "num_patients": int(part["patient_id"].nunique()),
+            "num_events": int(part["event"].sum()),
+        }
+        for _, part in predictions.groupby(["seed", "fold"])
+    ]
+
+
+def risk_column(model: str, years: float) -> str:
+    """Name of the column that holds a model's risk within so many years."""
+    return f"{model} | risk within {years:g} years"
+
+
+def horizon_metrics(
+    predictions: pd.DataFrame, model: str, horizons: Sequence[float], n: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """How a model's absolute risks hold at each horizon; empty where it predicted none."""
+    return {}
+
+
+def describe(table: pd.DataFrame) -> dict[str, Any]:
+    """Who the records are: counts, follow-up, age and sex, with what is missing counted."""
+    found: dict[str, Any] = {
+        "num_records": len(table),
+        "num_patients": int(table["patient_id"].nunique()),
+        "num_events": int(table["event"].sum()),
+        "median_follow_up_years": float(table["time"].median()),
+        "max_follow_up_years": float(table["time"].max()),
+    }
+    if "age" in table:
+        age = table["age"].astype(float)
+        found["age"] = {"mean": age.mean(), "sd": age.std(), "num_missing": int(age.isna().sum())}
+    if "sex" in table:
+        counts = {name: int((table["sex"] == name).sum()) for name in ("female", "male")}
+        found["sex"] = {**counts, "num_missing": int(table["sex"].isna().sum())}
+    return found
+
+
+def subgroups(predictions: pd.DataFrame, model: str, n: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """C-index within men and women and within bands of age, where there are events enough.
+
+    Returns:
+        `sex` and `age` -> group -> `num_records`, `num_events` and, from `MIN_EVENTS` on, `concordance_index`.
+    """
+    people, scores = subjects(predictions), standardised(predictions, model)
+    groups: dict[str, Mapping[str, Any]] = {}
+    if "sex" in people:
+        groups["sex"] = {name: (people["sex"] == name).to_numpy() for name in ("female", "male")}
+    if "age" in people:
+        groups["age"] = {band: where for band, where in _age_bands(people["age"]).items() if where.any()}
+    return {
+        name: {group: _within(people, scores, where, n, seed) for group, where in members.items()}
+        for name, members in groups.items()
+    }
+
+
+def _within(people: pd.DataFrame, scores: FloatArray, where: npt.NDArray[np.bool_], n: int, seed: int) -> Any:
+    inside = people[where]
+    counts: dict[str, Any] = {"num_records": int(where.sum()), "num_events": int(inside["event"].sum())}
+    if counts["num_events"] < MIN_EVENTS:
+        return counts
+    interval = bootstrap_interval(
+        mean_over_seeds(concordance_index),
+        inside["event"],
+        inside["time"],
+        scores[where],
+        patient_ids=inside["patient_id"].to_numpy(),
+        n=n,
+        seed=seed,
+    )
+    return {**counts, "concordance_index": interval.as_dict()}
+
+
+def _age_bands(age: "pd.Series[float]") -> dict[str, npt.NDArray[np.bool_]]:
+    found = {}
+    for low, high in pairwise(AGE_BANDS):
+        name = f"under {high:g}" if low == 0 else f"{low:g} and over" if high > 120 else f"{low:g} to {high - 1:g}"
+        found[name] = ((age >= low) & (age < high)).to_numpy()
+    return found
+
+
+def _by_seed(predictions: pd.DataFrame, values: "pd.Series[float]") -> FloatArray:
+    table = predictions[["record_id", "seed"]].assign(value=values).pivot(index="record_id", columns="seed")
+    if table.isna().to_numpy().any():
+        raise ValueError("predictions: expected each record once for every seed, some are missing")
+    result: FloatArray = table.sort_index().to_numpy(dtype=np.float64)
+    return result

@@ -1,0 +1,380 @@
+"""Repeated cross-validation of survival models: every fold trains what is compared, and judges it on unseen patients.
+
+    ecgdan evaluate --protocol repeated-cv --recipe finetune-survival --data csv --data-dir my-ecgs \
+        --output-dir runs/cross-validation
+
+2 folds x 5 seeds by default (the paper's), by patient, stratified by event. Within the training patients of a fold
+a fifth chooses the epoch, so that nothing is chosen on those who are judged. A fold that is finished is not repeated:
+the same command goes on after an interruption.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from ecgdan_hf.data.splits import split_by_patient
+from ecgdan_hf.evaluation.baselines import age_sex_cox, cross_validated_ridge_cox, embed, random_encoder
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.protocol import AGE_SEX, ATTAINABLE, RANDOM_ENCODER, check_unseen
+from ecgdan_hf.evaluation.reduced_leads import row_batches
+from ecgdan_hf.evaluation.repeated_cv import (
+    Fold,
+    describe,
+    fold_counts,
+    horizon_metrics,
+    judge,
+    make_folds,
+    risk_column,
+    subgroups,
+)
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.survival_ecgdan import breslow_baseline, survival_curve
+from ecgdan_hf.training import finetune, rows
+from ecgdan_hf.training.ablation import slug
+from ecgdan_hf.training.arguments import EvaluateArguments, FinetuneArguments, parse_folds, resolve
+from ecgdan_hf.training.checkpoints import build_config
+from ecgdan_hf.training.run_folder import finish_run, write_text
+
+NO_PRETRAINING = "no pretraining"
+MEASUREMENTS, FLAGS = "15 ECG measurements", "15 ECG measurements, as flags"
+SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "log_hazard"]
+SHARED = ("data", "data_dir", "labels", "cache_dir", "limit", "num_proc", "skip_bad")
+"""Arguments handed on to every fine-tuning."""
+
+MAY_DIFFER = ("output_dir", "seeds", "bootstrap", "seed", "overwrite", "num_proc", "batch_size", "cache_dir")
+"""Arguments with which a cross-validation may go on: further seeds add folds, the others change no prediction."""
+
+Networks = Mapping[str, Callable[[EcgDanConfig], Any]]
+Scores = tuple[np.ndarray, np.ndarray]
+"""Log hazards of the records a model was fitted on, and of those it judges."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network that every fold trains: its name, where it starts, and who builds it (None: the package)."""
+
+    name: str
+    start: dict[str, Any]
+    build: Callable[[EcgDanConfig], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What all folds share.
+
+    Attributes:
+        rows: the dataset as the judged network's feature extractor prepared it.
+        table: one row per record: who, age, sex, outcome, the true log hazard where it was simulated.
+        config: of the judged network.
+        measurements: one row per record, aligned with `table`; None leaves the comparison out.
+    """
+
+    rows: Any
+    table: pd.DataFrame
+    config: EcgDanSurvivalConfig
+    measurements: pd.DataFrame | None
+
+
+def run(
+    args: EvaluateArguments, networks: Networks | None = None, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Trains and judges in cross-validation, and writes `predictions.csv`, figures, report and `metrics.json`.
+
+    Args:
+        args: data, recipe, folds and seeds.
+        networks: further networks to compare with, by name, each built from the configuration.
+        say: told what begins.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        ValueError: arguments or data that cannot be used, before anything is trained.
+    """
+    begin, folder = time.monotonic(), check_folder(args)
+    cohort, predictions, names = predict_all_folds(args, networks, say)
+    metrics = {**summarise(args, cohort, predictions, names), "seconds": round(time.monotonic() - begin, 1)}
+    finish_run(folder, lambda staging: write_report(staging, metrics, predictions, args), metrics)
+    return metrics
+
+
+def check_folder(args: EvaluateArguments) -> Path:
+    """The folder of the cross-validation: new, empty, or one that was begun with the same arguments.
+
+    Raises:
+        ValueError: no folder named, one with other content, or begun otherwise.
+    """
+    if not args.output_dir:
+        raise ValueError("output_dir: expected a folder for the folds and the report, got none; give --output-dir")
+    folder, recipe = Path(args.output_dir), Path(args.output_dir) / "recipe.yaml"
+    given = {name: value for name, value in dataclasses.asdict(args).items() if name not in MAY_DIFFER}
+    if not recipe.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder}: expected an empty folder or an earlier cross-validation, found other files")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(recipe, yaml.safe_dump(given, sort_keys=False))
+        return folder
+    before = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+    changed = next((name for name, value in given.items() if before.get(name) != value), None)
+    if changed:
+        raise ValueError(
+            f"{changed}: the folds in {folder} began with {before.get(changed)!r}, got {given[changed]!r}; go on with "
+            "the same arguments, or choose another folder"
+        )
+    return folder
+
+
+def summarise(args: EvaluateArguments, cohort: Cohort, predictions: pd.DataFrame, names: list[str]) -> dict[str, Any]:
+    """What the folds say together: the content of `metrics.json`."""
+    models = judge(predictions, names, args.bootstrap, args.seed)
+    for name in names:
+        found = horizon_metrics(predictions, name, horizons(args), args.bootstrap, args.seed)
+        models[name] |= {"horizons": found} if found else {}
+    return {
+        "task": "survival",
+        "protocol": "repeated-cv",
+        "metric": "concordance_index",
+        "simulated_outcome": cohort.config.simulated_outcome,
+        "endpoint": cohort.config.endpoint,
+        "seen_in_pretraining": bool(args.checkpoint and args.seen_in_pretraining),
+        "data": {"source": args.data, **describe(cohort.table)},
+        "splits": {
+            "num_folds": args.folds,
+            "seeds": sorted(int(seed) for seed in predictions["seed"].unique()),
+            "stratified_by": "event",
+            "grouped_by": "patient_id",
+            "folds": fold_counts(predictions),
+        },
+        "models": models,
+        "subgroups": subgroups(predictions, names[0], args.bootstrap, args.seed),
+    }
+
+
+def predict_all_folds(
+    args: EvaluateArguments, networks: Networks | None = None, say: Callable[[str], None] = lambda _: None
+) -> tuple[Cohort, pd.DataFrame, list[str]]:
+    """Trains every contender on every fold and scores the patients it did not see.
+
+    Args:
+        args: data, recipe, folds and seeds.
+        networks: further networks to compare with, by name, each built from the configuration.
+        say: told what begins.
+
+    Returns:
+        The cohort; the predictions, one row for each record and seed; and the names of the models, the judged first.
+
+    Raises:
+        ValueError: arguments or data that cannot be used, before anything is trained.
+    """
+    contenders = plan(args, networks or {})
+    cohort = load_cohort(args, contenders[0])
+    folds = make_folds(cohort.table, args.folds, parse_folds(args.seeds) or [])
+    embeddings: dict[int, np.ndarray] = {}
+    tables = []
+    for fold in folds:
+        path = Path(str(args.output_dir)) / fold.name / "predictions.csv"
+        if not path.is_file():
+            say(f"{fold.name}: {', '.join(each.name for each in contenders)}")
+            table = predict_fold(fold, cohort, contenders, args, embeddings)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, table.to_csv(index=False, float_format="%.9g"))
+        tables.append(pd.read_csv(path, dtype={"record_id": str, "patient_id": str}))
+    names = [*(each.name for each in contenders), *comparator_names(args, cohort)]
+    return cohort, pd.concat(tables, ignore_index=True), names
+
+
+def plan(args: EvaluateArguments, networks: Networks) -> list[Contender]:
+    """The networks to train, the judged one first.
+
+    Raises:
+        ValueError: names that are taken, or a checkpoint that has seen the records it would be judged on.
+    """
+    scratch = {"from_scratch": True}
+    found = [Contender("ECG-DAN", scratch)]
+    if args.checkpoint:
+        found = [Contender(Path(args.checkpoint).name, {"checkpoint": args.checkpoint})]
+        found += [Contender(NO_PRETRAINING, scratch)] if args.no_pretraining else []
+    found += [Contender(name, {"checkpoint": str(path)}) for name, path in args.control.items()]
+    found += [Contender(name, scratch, build) for name, build in networks.items()]
+    names = [slug(each.name) for each in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"control: expected names that differ, got {', '.join(each.name for each in found)}")
+    for each in found:
+        check_checkpoint(each.start.get("checkpoint"), args)
+        finetune_arguments(each, args, 0, Path("unused"))
+    return found
+
+
+def check_checkpoint(checkpoint: str | None, args: EvaluateArguments) -> None:
+    """Refuses a checkpoint that was fine-tuned on these records, and, unless accepted, one pretrained on them.
+
+    Raises:
+        ValueError: see above.
+    """
+    recipe = Path(str(checkpoint)) / "recipe.yaml"
+    if checkpoint is None or not recipe.is_file():
+        return
+    learned = (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("task")
+    if learned or not args.seen_in_pretraining:
+        try:
+            check_unseen(checkpoint, None, args.data_dir)
+        except ValueError as error:
+            way = "" if learned else ", or --seen-in-pretraining where it saw no outcome"
+            raise ValueError(f"{error}{way}") from error
+
+
+def finetune_arguments(contender: Contender, args: EvaluateArguments, seed: int, folder: Path) -> FinetuneArguments:
+    """The recipe for one network in one fold, resumed where its folder has a run.
+
+    Raises:
+        ValueError: a recipe that is none of survival, or arguments that `ecgdan finetune` does not know.
+    """
+    shared = {name: getattr(args, name) for name in SHARED if getattr(args, name) is not None}
+    network = {**args.common.get("model", {}), **(args.model if contender.start.get("from_scratch") else {})}
+    given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file(), "bootstrap": 20}
+    flags = {**args.common, **shared, "model": network, **contender.start, **given}
+    found = resolve(FinetuneArguments, args.recipe, flags)
+    if found.task != "survival":
+        raise ValueError(f"recipe: expected one of survival, got task {found.task} in {args.recipe}")
+    finetune.check_arguments(found)
+    return found
+
+
+def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
+    """Rows and table of the source, checked for an outcome.
+
+    Raises:
+        ValueError: no outcome, or what loading refuses.
+    """
+    run_args = finetune_arguments(judged, args, 0, Path("unused"))
+    config = build_config(EcgDanSurvivalConfig, run_args.model, run_args.checkpoint)
+    extractor = EcgDanFeatureExtractor(**config.signal_contract)
+    dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
+    if "event" not in dataset.column_names:
+        raise ValueError("labels: survival needs event and time, the data have none; give a table with --labels")
+    finetune.describe_outcome(dataset, config, run_args)
+    return Cohort(dataset, rows.read_table(dataset, SUBJECT_COLUMNS), config, None)
+
+
+def predict_fold(
+    fold: Fold, cohort: Cohort, contenders: list[Contender], args: EvaluateArguments, embeddings: dict[int, np.ndarray]
+) -> pd.DataFrame:
+    """Log hazard and risks of every model for the patients of one fold."""
+    train = np.setdiff1d(np.arange(len(cohort.table)), fold.test)
+    table = cohort.table.iloc[fold.test].rename(columns={"log_hazard": ATTAINABLE}).reset_index(drop=True)
+    table.insert(0, "seed", fold.seed)
+    table.insert(1, "fold", fold.number)
+    years = horizons(args)
+    columns: dict[str, np.ndarray] = {}
+    for contender in contenders:
+        columns |= network_columns(contender, fold, table["record_id"].tolist(), args, years)
+    for name, scores in comparators(fold, train, cohort, args, embeddings).items():
+        columns |= linear_columns(name, scores, cohort.table.iloc[train], years)
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)
+
+
+def horizons(args: EvaluateArguments) -> list[float]:
+    """Years at which absolute risk is judged.
+
+    Raises:
+        ValueError: not positive numbers.
+    """
+    try:
+        years = [float(part) for part in str(args.horizon_years).split(",")]
+    except ValueError:
+        years = []
+    if not years or min(years) <= 0:
+        raise ValueError(f"horizon_years: expected positive numbers such as 1,5, got {args.horizon_years!r}")
+    return years
+
+
+def network_columns(
+    contender: Contender, fold: Fold, record_ids: list[str], args: EvaluateArguments, years: list[float]
+) -> dict[str, np.ndarray]:
+    """Fine-tunes one network without the patients of the fold, and predicts them."""
+    folder = Path(str(args.output_dir)) / fold.name / slug(contender.name)
+    run_args = finetune_arguments(contender, args, fold.seed, folder)
+    held_out = set(record_ids)
+
+    def split(dataset: Any, run_args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+        return inner_split(dataset, held_out, run_args, stratify_by)
+
+    finetune.run(run_args, network=contender.build, split=split)
+    found = pd.read_csv(folder / "predictions.csv", dtype={"record_id": str}).query("part == 'test'")
+    scores = found.set_index("record_id").loc[record_ids, "log_hazard"].to_numpy()
+    model, _ = load_checkpoint(folder) if contender.build is None else (None, None)
+    risks = {} if model is None else risk_columns(contender.name, scores, model.baseline, years)
+    return {contender.name: scores, **risks}
+
+
+def inner_split(dataset: Any, held_out: set[str], args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+    """Test rows, and the others divided by patient into those that train and those that choose the epoch."""
+    table = rows.read_table(dataset, ["record_id", "patient_id", *([stratify_by] if stratify_by else [])])
+    table["row"] = np.arange(len(table))
+    outside = table["record_id"].isin(held_out)
+    shares = {"train": 1 - args.valid_fraction, "valid": args.valid_fraction}
+    inner = split_by_patient(table[~outside], shares, args.seed, stratify_by)
+    parts = {name: dataset.select(part["row"].to_numpy()) for name, part in inner.items()}
+    return rows.Parts(parts["train"], parts["valid"], dataset.select(table.loc[outside, "row"].to_numpy()))
+
+
+def comparator_names(args: EvaluateArguments, cohort: Cohort) -> list[str]:
+    """Names of what every network is compared with, in the order of the report."""
+    names = [RANDOM_ENCODER] if args.random_encoder else []
+    names += [MEASUREMENTS, FLAGS] if cohort.measurements is not None else []
+    names += [AGE_SEX] if {"age", "sex"} <= set(cohort.table) else []
+    return names + ([ATTAINABLE] if "log_hazard" in cohort.table else [])
+
+
+def comparators(
+    fold: Fold, train: np.ndarray, cohort: Cohort, args: EvaluateArguments, embeddings: dict[int, np.ndarray]
+) -> dict[str, Scores]:
+    """Log hazards of the models without a trained network, on the records they were fitted on and on the judged."""
+    names = comparator_names(args, cohort)
+    fitted, judged = cohort.table.iloc[train], cohort.table.iloc[fold.test]
+    found = {}
+    if RANDOM_ENCODER in names:
+        features = random_features(cohort, fold.seed, args.batch_size, embeddings)
+        outcome = fitted["event"], fitted["time"], fitted["patient_id"].to_numpy()
+        cox = cross_validated_ridge_cox(features[train], *outcome, seed=fold.seed)
+        found[RANDOM_ENCODER] = cox.log_hazard(features[train]), cox.log_hazard(features[fold.test])
+    if AGE_SEX in names:
+        found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)
+    return found
+
+
+def random_features(cohort: Cohort, seed: int, batch_size: int, embeddings: dict[int, np.ndarray]) -> np.ndarray:
+    """Embeddings of all records by an untrained encoder, computed once for each seed."""
+    if seed not in embeddings:
+        embeddings[seed] = embed(random_encoder(cohort.config, seed), row_batches(cohort.rows, batch_size))
+    return embeddings[seed]
+
+
+def linear_columns(name: str, scores: Scores, fitted: pd.DataFrame, years: list[float]) -> dict[str, np.ndarray]:
+    """A linear model's log hazards of the judged records, and their risks by its own Breslow baseline."""
+    outcome = (torch.from_numpy(fitted[column].to_numpy(dtype=np.float64)) for column in ("event", "time"))
+    times, log_cumulative = breslow_baseline(torch.from_numpy(scores[0]), *outcome)
+    curve = survival_curve(torch.from_numpy(scores[1]), times, log_cumulative, torch.tensor(years).double())
+    risks = {risk_column(name, year): 1 - curve[:, column].numpy() for column, year in enumerate(years)}
+    return {name: scores[1], **risks}
+
+
+def risk_columns(name: str, log_hazard: np.ndarray, baseline: Any, years: list[float]) -> dict[str, np.ndarray]:
+    """Risks by the baseline hazard that a checkpoint carries."""
+    knots = baseline.times.cpu().double(), baseline.log_cumulative_hazard.cpu().double()
+    curve = survival_curve(torch.from_numpy(log_hazard), *knots, torch.tensor(years).double())
+    return {risk_column(name, year): 1 - curve[:, column].numpy() for column, year in enumerate(years)}
+
+
+def write_report(folder: Path, metrics: dict[str, Any], predictions: pd.DataFrame, args: EvaluateArguments) -> None:
+    """Everything a reader needs, into an existing folder."""
+    predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")

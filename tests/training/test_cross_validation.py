@@ -1,0 +1,90 @@
+"""Repeated cross-validation: patients apart, nothing chosen on those who are judged, resumable fold by fold."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from training.conftest import COMMON, TINY_MODEL
+
+from ecgdan_hf.training import cross_validation
+from ecgdan_hf.training.arguments import EvaluateArguments
+
+
+@pytest.fixture(scope="module")
+def cv_args(cohort: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory):
+    def build(folder: Path | None = None, **given):
+        common = {name: value for name, value in COMMON.items() if name != "num_proc"}
+        return EvaluateArguments(
+            protocol="repeated-cv",
+            data="csv",
+            data_dir=str(cohort),
+            cache_dir=str(cache),
+            output_dir=str(folder or tmp_path_factory.mktemp("cv") / "out"),
+            model=TINY_MODEL,
+            common=common,
+            num_proc=1,
+            bootstrap=20,
+            measurements=False,
+            **{"seeds": "0,1", **given},
+        )
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def finished(cv_args):
+    args = cv_args()
+    return args, cross_validation.run(args)
+
+
+def test_every_record_is_judged_once_for_each_seed_by_models_that_never_saw_its_patient(finished):
+    args, metrics = finished
+    folder = Path(args.output_dir)
+    predictions = pd.read_csv(folder / "predictions.csv", dtype={"record_id": str, "patient_id": str})
+    assert (predictions.groupby("seed")["record_id"].nunique() == 48).all() and len(predictions) == 96
+    for part in sorted(folder.glob("seed-*")):
+        judged = pd.read_csv(part / "predictions.csv", dtype={"patient_id": str})
+        chosen_on = pd.read_csv(part / "ecg-dan" / "predictions.csv", dtype={"patient_id": str}).query(
+            "part == 'valid'"
+        )
+        assert len(chosen_on) and not set(judged["patient_id"]) & set(chosen_on["patient_id"])
+    assert [each["num_events"] for each in metrics["splits"]["folds"]]
+
+
+def test_the_report_has_every_comparator_and_names_its_spreads(finished):
+    _, metrics = finished
+    assert list(metrics["models"]) == ["ECG-DAN", "random encoder, linear", "age and sex", "attainable (true hazard)"]
+    judged = metrics["models"]["ECG-DAN"]
+    assert len(judged["over_folds"]["values"]) == 4 and len(judged["over_seeds"]["values"]) == 2
+    assert judged["over_seeds"]["mean"] == pytest.approx(np.mean(judged["over_folds"]["values"]), abs=1e-5)
+    assert {"ahead", "t_test"} <= set(metrics["models"]["age and sex"])
+    assert metrics["simulated_outcome"] is True
+
+
+def test_an_interrupted_cross_validation_goes_on_where_it_was(finished, cv_args, tmp_path):
+    args, metrics = finished
+    folder = Path(args.output_dir)
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("seed-*/ecg-dan/model.safetensors")}
+    (folder / "seed-1-fold-2" / "predictions.csv").unlink()
+    (folder / "metrics.json").unlink()
+    said: list[str] = []
+    again = cross_validation.run(args, say=said.append)
+    assert said == ["seed-1-fold-2: ECG-DAN"]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # the network had finished, its fold had not
+    assert again["models"] == metrics["models"]
+
+
+def test_going_on_with_other_arguments_is_refused(finished, cv_args):
+    args, _ = finished
+    other = cv_args(Path(args.output_dir), folds=3)
+    with pytest.raises(ValueError, match=r"folds: the folds in .* began with 2, got 3"):
+        cross_validation.run(other)
+
+
+def test_a_checkpoint_that_has_seen_the_records_is_refused_or_declared(finished, cv_args):
+    args, _ = finished
+    tuned = Path(args.output_dir) / "seed-0-fold-1" / "ecg-dan"
+    for accepted in (False, True):  # it was fine-tuned on them: nothing makes that acceptable
+        with pytest.raises(ValueError, match="was trained on records of"):
+            cross_validation.run(cv_args(checkpoint=str(tuned), seen_in_pretraining=accepted))
