@@ -4,6 +4,7 @@ Every random draw is a function of the seed, the epoch and the records, never of
 or one with more worker processes, sees the same batches with the same masks.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,8 @@ from torch.utils.data import Dataset, Sampler
 from ecgdan_hf.data.mapped_memory import release_mapped_pages
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments import TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
     (0.1, ("I", "II")),
@@ -38,8 +41,9 @@ class EpochBatchSampler(Sampler[list[int]]):
     """Batches of row numbers in which every row occurs once an epoch.
 
     Batches differ in size by at most one, so that no batch is too small for batch normalisation. With `event`, each
-    batch holds the set's fraction of events, rounded up or down: the Cox likelihood learns nothing from a batch
-    without one. `set_epoch` draws the order anew from the seed; `start_batch` skips what a resumed run has seen.
+    batch holds the set's fraction of events, rounded up or down, and one at least: the Cox likelihood learns nothing
+    from a batch without one, so that where events are rarer than batches the batches grow, which is said once in a
+    warning. `set_epoch` draws the order anew from the seed; `start_batch` skips what a resumed run has seen.
 
     Args:
         num_rows: number of rows.
@@ -61,11 +65,20 @@ class EpochBatchSampler(Sampler[list[int]]):
             raise ValueError(f"event: expected {num_rows} values, one per record, got {len(self.event)}")
         self.num_rows, self.batch_size, self.seed = num_rows, batch_size, seed
         self.epoch, self.start_batch, self.drop_last = 0, 0, False
+        wanted = -(-num_rows // batch_size)
+        if self.num_batches < min(wanted, num_rows // 2):
+            logger.warning(
+                "batch_size: %d records a batch would leave some without any of the %d events; using %d",
+                batch_size,
+                int(self.event.sum()),
+                -(-num_rows // self.num_batches),
+            )
 
     @property
     def num_batches(self) -> int:
         """Batches of a whole epoch."""
-        return max(1, min(-(-self.num_rows // self.batch_size), self.num_rows // 2))
+        most = min(-(-self.num_rows // self.batch_size), self.num_rows // 2)
+        return max(1, min(most, int(self.event.sum()) or most))
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of this epoch."""

@@ -67,7 +67,8 @@ class SurvivalTask:
             output.loss = output.loss + self.config.survival_weight * (everywhere - output.cox_loss)
             output.cox_loss = everywhere
         names = ("loss", "cox_loss", "reconstruction_loss")
-        return {name: output[name] for name in names if output.get(name) is not None}
+        found = {name: output[name] for name in names if output.get(name) is not None}
+        return {**found, "batches_without_event": (~batch["event"].bool().any()).float()}  # their Cox loss is zero
 
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         """Concordance, and the Cox loss over all validation patients as one risk set."""

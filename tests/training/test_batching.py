@@ -54,10 +54,13 @@ def test_every_batch_has_the_event_fraction_of_the_set():
         assert event[batch].any()
 
 
-def test_few_events_go_to_different_batches():
+def test_batches_grow_until_each_has_an_event_and_say_so(caplog):
     event = np.zeros(100)
     event[[3, 50, 99]] = 1
-    assert sorted(int(event[batch].sum()) for batch in EpochBatchSampler(100, 10, event)) == [0] * 7 + [1] * 3
+    batches = list(EpochBatchSampler(100, 10, event))
+    assert [int(event[batch].sum()) for batch in batches] == [1, 1, 1]
+    assert sorted(row for batch in batches for row in batch) == list(range(100))
+    assert "batch_size: 10 records a batch would leave some without any of the 3 events; using 34" in caplog.text
 
 
 def test_epochs_differ_seeds_differ_and_the_same_seed_repeats():
