@@ -261,7 +261,12 @@ def plasmode(
     data_dir: Annotated[Path, typer.Argument(help="PTB-XL folder")],
     out: Annotated[Path, typer.Option(help="CSV to write: record_id, patient_id, event, time, log_hazard")],
     seed: Annotated[int, typer.Option(help="seed of the simulation")] = 0,
-    event_rate: Annotated[float, typer.Option(help="share of records with an event")] = 0.2,
+    scenario: Annotated[
+        str, typer.Option(help="default, invisible (no ECG tells more than age and sex) or rare (2 % events)")
+    ] = "default",
+    event_rate: Annotated[
+        float | None, typer.Option(help="share of records with an event [default: 0.2, rare: 0.02]")
+    ] = None,
 ) -> None:
     """Simulate follow-up on real ECGs from a known hazard. The outcomes are invented; every number on them is too.
 
@@ -273,7 +278,7 @@ def plasmode(
     from ecgdan_hf.data.ptbxl import read_table
 
     _check_writable(out)
-    outcomes = simulate(read_table(data_dir), seed, event_rate=event_rate)
+    outcomes = simulate(read_table(data_dir), seed, scenario=scenario, event_rate=event_rate)
     _write_whole(out, outcomes.to_csv(index=False))
     events = int(outcomes["event"].sum())
     _say(

@@ -33,6 +33,15 @@ STATEMENT_LOG_HAZARDS: tuple[tuple[tuple[str, ...], float], ...] = (
     (MI_CODES, 1.0),
     (STTC_CODES, 0.8),
 )
+HIDDEN_SD = 1.0
+"""Of the log hazard that nothing recorded tells, in the scenario "invisible"."""
+
+SCENARIOS = {
+    "default": "age, sex and what the ECG shows, 20 % events",
+    "invisible": "age, sex and something that no ECG shows, 20 % events: nobody can beat age and sex",
+    "rare": "as the default, 2 % events",
+}
+EVENT_RATES = {"default": 0.2, "invisible": 0.2, "rare": 0.02}
 AGE_LOG_HAZARD_PER_DECADE = 0.2
 MALE_LOG_HAZARD = 0.2
 MAX_AGE_YEARS = 95.0  # PTB-XL codes "over 89" as 300
@@ -43,33 +52,43 @@ def simulate(
     table: pd.DataFrame,
     seed: int,
     *,
-    event_rate: float = 0.2,
+    scenario: str = "default",
+    event_rate: float | None = None,
     shape: float = 1.2,
     follow_up_years: float = 10.0,
     entry_censored: float = 0.25,
 ) -> pd.DataFrame:
     """Simulates one follow-up for each record.
 
+    Scenarios: "default", hazards of age, sex and of what the ECG shows ([`true_log_hazard`]); "invisible", hazards of
+    age, sex and of a normal variable that is recorded nowhere, so that no ECG model can be better than age and sex;
+    "rare", the default's hazards with few events.
+
     Args:
         table: a table of this package, or PTB-XL's `ptbxl_database.csv` (`ecg_id`, `sex` 0 = male, `scp_codes` as a
             Python literal).
         seed: of the random draws; the same seed gives the same outcomes on every platform.
-        event_rate: share of records with an observed event; the time scale is set to meet it.
+        scenario: one of `SCENARIOS`.
+        event_rate: share of records with an observed event; the time scale is set to meet it. Default: 0.02 where
+            events are rare, else 0.2.
         shape: Weibull shape.
         follow_up_years: administrative censoring.
         entry_censored: share of subjects who entered late and are censored uniformly within the follow-up.
 
     Returns:
-        Columns `record_id, patient_id, event (0 or 1), time (years, > 0), log_hazard` (the true one).
+        Columns `record_id, patient_id, event (0 or 1), time (years, > 0), log_hazard` (the true one, as far as
+        anything recorded tells it).
 
     Raises:
-        ValueError: a column is missing, or an argument is out of range.
+        ValueError: an unknown scenario, a column is missing, or an argument is out of range.
     """
-    log_hazard = true_log_hazard(table)
+    if scenario not in SCENARIOS:
+        raise ValueError(f"scenario: expected one of {', '.join(SCENARIOS)}, got {scenario!r}")
+    log_hazard = age_sex_log_hazard(table) if scenario == "invisible" else true_log_hazard(table)
     event, time = follow_up(
-        log_hazard,
+        log_hazard + (hidden_log_hazard(len(table), seed) if scenario == "invisible" else 0.0),
         seed,
-        event_rate=event_rate,
+        event_rate=EVENT_RATES[scenario] if event_rate is None else event_rate,
         shape=shape,
         follow_up_years=follow_up_years,
         entry_censored=entry_censored,
@@ -102,6 +121,11 @@ def true_log_hazard(table: pd.DataFrame) -> np.ndarray:
     for group, coefficient in STATEMENT_LOG_HAZARDS:
         log_hazard += coefficient * np.array([not present.isdisjoint(group) for present in codes], dtype=np.float64)
     return log_hazard
+
+
+def hidden_log_hazard(count: int, seed: int) -> np.ndarray:
+    """The part of the hazard that nothing recorded tells, (count,), normal; drawn apart from the times."""
+    return HIDDEN_SD * np.random.Generator(np.random.PCG64([seed, 1])).standard_normal(count)
 
 
 def age_sex_log_hazard(table: pd.DataFrame) -> np.ndarray:

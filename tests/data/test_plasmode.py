@@ -129,3 +129,28 @@ def test_the_published_figures_are_met_on_real_records(shared):
     assert np.mean([plasmode.attainable_c_index(run) for run in runs]) == pytest.approx(0.774, abs=0.005)
     alone = [concordance_index(run["time"], -age_sex, run["event"]) for run in runs]
     assert np.mean(alone) == pytest.approx(0.670, abs=0.005)
+
+
+def test_what_is_invisible_moves_the_outcome_and_cannot_be_known():
+    table = many(4000)
+    told, hidden = plasmode.simulate(table, 0, scenario="invisible"), plasmode.hidden_log_hazard(4000, 0)
+    np.testing.assert_allclose(told["log_hazard"], plasmode.age_sex_log_hazard(table), atol=1e-12)
+    everything = told["log_hazard"] + hidden
+    assert abs(np.corrcoef(hidden, plasmode.true_log_hazard(table))[0, 1]) < 0.05  # of the ECG it knows nothing
+    known, all_of_it = (
+        concordance_index(told["time"], -risk, told["event"]) for risk in (told["log_hazard"], everything)
+    )
+    assert known < 0.62 < 0.65 < all_of_it
+
+
+def test_a_rare_event_is_rare_and_has_the_hazards_of_the_default():
+    table = many(1000)
+    rare, usual = plasmode.simulate(table, 0, scenario="rare"), plasmode.simulate(table, 0)
+    assert (rare["event"].sum(), usual["event"].sum()) == (20, 200)
+    np.testing.assert_array_equal(rare["log_hazard"], usual["log_hazard"])
+    assert plasmode.simulate(table, 0, scenario="rare", event_rate=0.1)["event"].sum() == 100
+
+
+def test_an_unknown_scenario_is_refused():
+    with pytest.raises(ValueError, match="scenario: expected one of default, invisible, rare, got 'common'"):
+        plasmode.simulate(many(), 0, scenario="common")
