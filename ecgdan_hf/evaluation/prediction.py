@@ -4,7 +4,7 @@ A file that cannot be read does not stop the others: its row says why. Nothing i
 about its rate, unit or leads must be given.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,19 @@ from tqdm.auto import tqdm
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.record import EcgRecord, canonical_lead
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint, load_config
+from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
-__all__ = ["covariate_matrix", "endpoint_text", "expand_files", "load_checkpoint", "load_config", "predict"]
+__all__ = ["endpoint_text", "expand_files", "load_checkpoint", "load_config", "predict"]
 
 RISK_YEARS = (1, 5, 10)
 DEFAULT_THRESHOLD = 0.5
 ARRAY_SUFFIXES = (".npy", ".npz")
 TABLE_SUFFIXES = (".csv",)
 PredictingModel = EcgDanForSurvival | EcgDanForSequenceClassification
-SEX_VALUES = {"male": 1.0, "female": 0.0}
 
 
 def predict(
@@ -115,31 +115,6 @@ def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return list(files)
 
 
-def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Covariates as the network takes them: (records, names), float32, NaN where unknown.
-
-    `sex` may be given as "male" (1) and "female" (0); everything else must be numeric.
-
-    Args:
-        table: one row per record.
-        names: columns, in the order of `config.covariate_names`.
-
-    Raises:
-        ValueError: a column that is missing or not numeric.
-    """
-    columns = []
-    for name in names:
-        if name not in table:
-            raise ValueError(f"covariates: expected a column {name}, got {', '.join(map(str, table.columns))}")
-        values = table[name].map(lambda value: SEX_VALUES.get(value, value) if isinstance(value, str) else value)
-        numbers = pd.to_numeric(values, errors="coerce")
-        unusable = values[numbers.isna() & values.notna()]
-        if len(unusable):
-            raise ValueError(f"covariates: {name}: expected numbers, got {unusable.iloc[0]!r}")
-        columns.append(numbers.to_numpy(dtype=np.float32, na_value=np.nan))
-    return np.stack(columns, axis=1) if columns else np.empty((len(table), 0), dtype=np.float32)
-
-
 def endpoint_text(config: EcgDanConfig) -> str:
     """The event of a survival model in words, with "simulated" in front where the follow-up was simulated."""
     if not isinstance(config, EcgDanSurvivalConfig):
@@ -170,7 +145,7 @@ class _CovariateTable:
             return None
         if _key(file) in self.values:
             return self.values[_key(file)]
-        said = pd.DataFrame([{name: getattr(record, name, None) for name in self.names}])
+        said = pd.DataFrame([{name: getattr(record, name, None) for name in source_columns(self.names)}])
         row: npt.NDArray[np.float32] = covariate_matrix(said.where(said.notna(), np.nan), self.names)[0]
         return row
 

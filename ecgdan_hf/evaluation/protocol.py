@@ -19,7 +19,7 @@ from ecgdan_hf.evaluation.baselines import cross_validated_ridge_cox, embed, ran
 from ecgdan_hf.evaluation.bootstrap import FloatArray
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
-from ecgdan_hf.evaluation.prediction import covariate_matrix
+from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
 from ecgdan_hf.evaluation.survival import calibration
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
@@ -184,7 +184,7 @@ def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
     if not isinstance(model, EcgDanForSurvival | EcgDanForSequenceClassification):
         raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
     names = list(getattr(model.config, "covariate_names", []))
-    covariates = covariate_matrix(read_table(dataset, names), names) if names else None
+    covariates = covariate_matrix(read_table(dataset, source_columns(names)), names) if names else None
     parts, start = [], 0
     for batch in _batches(dataset, batch_size):
         inputs = {name: torch.as_tensor(batch[name]) for name in ("input_values", "lead_mask")}

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.evaluation.prediction import covariate_matrix
+from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
 from ecgdan_hf.explain.attention import present_lead_map, receptive_field, sample_attention, token_attention
 from ecgdan_hf.explain.panels import ORANGE, draw_labels, draw_lead_map, draw_risk
 from ecgdan_hf.explain.paper import SPEED_MM_S, draw_ecg
@@ -117,7 +117,7 @@ def _covariates(record: EcgRecord, names: list[str], given: npt.ArrayLike | None
         if values.shape[1] != len(names):
             raise ValueError(f"covariates: expected {len(names)} values for {', '.join(names)}, got {values.shape[1]}")
         return torch.from_numpy(values)
-    known = pd.DataFrame([{name: getattr(record, name, None) for name in names}])
+    known = pd.DataFrame([{name: getattr(record, name, None) for name in source_columns(names)}])
     return torch.from_numpy(covariate_matrix(known.where(known.notna(), np.nan), names))
 
 

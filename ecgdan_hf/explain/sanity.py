@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ecgdan_hf.evaluation.bootstrap import bootstrap_interval
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.prediction import covariate_matrix
+from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
 from ecgdan_hf.evaluation.protocol import check_unseen, label_matrix, read_table, select_folds
 from ecgdan_hf.evaluation.survival import concordance_index
 from ecgdan_hf.explain.attention import receptive_field
@@ -107,7 +107,7 @@ def delete(
     model.train(False)
     rng, parts = np.random.default_rng(seed), []
     names = list(getattr(model.config, "covariate_names", []))
-    covariates = covariate_matrix(read_table(dataset, names), names) if names else None
+    covariates = covariate_matrix(read_table(dataset, source_columns(names)), names) if names else None
     rows = dataset.with_format("numpy", columns=["input_values", "lead_mask"])
     for start in tqdm(range(0, len(dataset), batch_size), desc="Deleting", disable=not progress):
         batch = rows[start : start + batch_size]

@@ -246,7 +246,8 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         survival_hidden_size: width of the risk head's hidden layer.
         survival_weight: weight of the Cox loss; `reconstruction_weight` is the other part (0 builds no decoder).
         ties: `"efron"` or `"breslow"`.
-        covariate_names: table columns that enter the log hazard linearly beside the ECG.
+        covariate_names: what enters the log hazard linearly beside the ECG. A name says how it is made: `age` is a
+            column, `smoking=current` is 1 where the column says so, `bmi?` is 1 where `bmi` is missing.
         covariate_means, covariate_stds: their standardisation, learned on the training set.
         num_baseline_times: knots of the fitted baseline hazard; 0 until it is fitted.
         endpoint: what the event is, in words, for cards and reports.

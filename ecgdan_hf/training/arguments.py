@@ -125,7 +125,10 @@ class FinetuneArguments(TrainingArguments):
     auxiliary_level: str | None = option(None, "level of further labels of ptb-xl, learned beside label_level's")
     teachers: str | None = option(None, "classifiers, separated by commas, whose mean prediction softens the labels")
     teacher_weight: float = option(0.5, "share of the teachers in the softened labels")
-    covariates: str | None = option(None, "columns beside the ECG, such as age,sex")
+    covariates: str | None = option(None, "columns beside the ECG, such as age,sex; text becomes levels")
+    missing_covariates: str | None = option(
+        None, "a missing covariate: mean (of training; default), indicator (that and a column for it) or refuse"
+    )
     stratify: bool | None = option(None, "give every batch the event fraction of the training set [default: true]")
     endpoint: str | None = option(None, "the event in words, for reports")
     bootstrap: int = option(1000, "patient resamples behind each interval")

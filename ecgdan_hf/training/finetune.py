@@ -23,7 +23,7 @@ import torch
 from ecgdan_hf.data import ptbxl
 from ecgdan_hf.data.reports import read_statements
 from ecgdan_hf.evaluation.baselines import fit_ridge_cox
-from ecgdan_hf.evaluation.prediction import covariate_matrix
+from ecgdan_hf.evaluation.covariates import covariate_matrix, expand_covariates, source_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
@@ -40,7 +40,7 @@ from ecgdan_hf.training.tasks import ClassificationTask, FinetuningTask, Surviva
 
 MODELS = {"survival": EcgDanForSurvival, "classification": EcgDanForSequenceClassification}
 TASKS = {"survival": SurvivalTask, "classification": ClassificationTask}
-SURVIVAL_ONLY = ("labels", "covariates", "stratify", "endpoint", "simulated_outcome")
+SURVIVAL_ONLY = ("labels", "covariates", "missing_covariates", "stratify", "endpoint", "simulated_outcome")
 CLASSIFICATION_ONLY = ("label_level", "auxiliary_level", "teachers")
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps covariates that say the same from running apart
 
@@ -105,6 +105,7 @@ def run(
         "new_weights": new_weights if args.checkpoint else "all",
         "best_epoch": progress.best_epoch,
         **({"calibration_slope": task.calibration_slope} if isinstance(task, SurvivalTask) else {}),
+        **({"covariates": covariate_summary(parts["train"], config)} if args.covariates else {}),
         "num_records": {name: len(part) for name, part in parts.items()},
         "num_parameters": count_parameters(model),
         **{name: summary_or_reason(task, table, args) for name, table in predictions.items()},
@@ -189,12 +190,14 @@ def add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArgum
     """Stores the covariates' names and their mean and SD in the training part.
 
     Raises:
-        ValueError: a column that is missing, or that does not vary.
+        ValueError: a column that is missing, or that does not vary, or what [`expand_covariates`] refuses.
     """
-    names = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
-    if not names:
+    columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
+    if not columns:
         return
-    values = covariate_matrix(rows.read_table(train, names), names)
+    table = rows.read_table(train, columns)
+    names = expand_covariates(table, columns, args.missing_covariates or "mean")
+    values = covariate_matrix(table, names)
     config.covariate_names = names
     config.covariate_means = np.nanmean(values, axis=0).tolist()
     config.covariate_stds = np.nanstd(values, axis=0).tolist()
@@ -209,10 +212,27 @@ def start_covariates(model: EcgDanForSurvival, train: Any) -> None:
     config = model.config
     if model.covariate_head is None:
         return
-    values = covariate_matrix(rows.read_table(train, config.covariate_names), config.covariate_names)
+    values = covariates_of(train, config)
     values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
     fitted = fit_ridge_cox(values, train["event"], train["time"], penalizer=COVARIATE_PENALIZER)
     model.covariate_head.weight.copy_(torch.from_numpy(fitted.weights / fitted.scale)[None])
+
+
+def covariates_of(part: Any, config: EcgDanSurvivalConfig) -> np.ndarray:
+    """(records, covariates) of these rows, NaN where unknown."""
+    names = config.covariate_names
+    return covariate_matrix(rows.read_table(part, source_columns(names)), names)
+
+
+def covariate_summary(part: Any, config: EcgDanSurvivalConfig) -> dict[str, Any]:
+    """Names, standardisation and missing values of the training part, for `metrics.json`."""
+    missing = np.isnan(covariates_of(part, config)).sum(axis=0).tolist()
+    return {
+        "names": config.covariate_names,
+        "means": config.covariate_means,
+        "stds": config.covariate_stds,
+        "num_missing": missing,
+    }
 
 
 def auxiliary_names(args: FinetuneArguments) -> list[str]:
@@ -248,8 +268,7 @@ def soften(collator: EcgCollator, train: Any, config: EcgDanConfig, args: Finetu
 def build_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
     """Rows of this part -> what the task's model takes."""
     survival = isinstance(config, EcgDanSurvivalConfig)
-    names = config.covariate_names if survival else []
-    lookups = {"covariates": covariate_matrix(rows.read_table(part, names), names)} if names else {}
+    lookups = {"covariates": covariates_of(part, config)} if survival and config.covariate_names else {}
     if args.auxiliary_level:
         lookups["auxiliary_targets"] = auxiliary_targets(part, args)
     return EcgCollator(

@@ -9,7 +9,8 @@ import torch
 import wfdb
 
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.evaluation.prediction import covariate_matrix, expand_files, predict
+from ecgdan_hf.evaluation.covariates import covariate_matrix
+from ecgdan_hf.evaluation.prediction import expand_files, predict
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival

@@ -1,5 +1,6 @@
 """Fine-tuning end to end on a tiny cohort, and every refusal before anything is trained."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -271,3 +272,17 @@ def test_covariates_start_at_their_own_cox_model(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(finetune.rows, "read_table", lambda *_: pd.DataFrame({"age": age}))
     finetune.start_covariates(model, train)
     assert model.covariate_head.weight.item() == pytest.approx(0.7, abs=0.15)
+
+
+def test_a_text_column_and_its_missing_values_enter_the_head_and_travel_with_it(finetune_args: Build, tmp_path: Path):
+    args = finetune_args("levels", train_folds="1-6", test_folds="7-10", covariates="age,smoking", epochs=1)
+    table = pd.read_csv(Path(str(args.data_dir)) / "table.csv")
+    table["file"] = [str(Path(str(args.data_dir)) / name) for name in table["file"]]
+    table["smoking"] = ["never", "never", "current", None] * (len(table) // 4)
+    table.to_csv(tmp_path / "table.csv", index=False)
+    args = dataclasses.replace(args, data_dir=str(tmp_path / "table.csv"), missing_covariates="indicator")
+    metrics = finetune.run(args)
+    model, _ = load_checkpoint(Path(str(args.output_dir)))
+    assert model.config.covariate_names == ["age", "smoking=current", "smoking?"]
+    assert metrics["covariates"]["names"] == model.config.covariate_names
+    assert metrics["covariates"]["num_missing"][1] > 0

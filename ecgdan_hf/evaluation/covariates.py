@@ -1,0 +1,103 @@
+"""Columns of a table -> the covariates of a survival model, by names that say how each is made.
+
+A model stores names and nothing else, so a name carries its rule: `age` is a column of numbers, `smoking=current` is 1
+where the column `smoking` says current, and `bmi?` is 1 where `bmi` is missing. `sex` may be "male" (1) or "female"
+(0).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+SEX_VALUES = {"male": 1.0, "female": 0.0}
+MISSING = ("mean", "indicator", "refuse")
+"""What to do with a missing value: take the training mean, add a column that says so as well, or refuse the table."""
+MAX_LEVELS = 20
+
+
+def source_columns(names: Sequence[str]) -> list[str]:
+    """Columns of the table that these covariates are made of.
+
+    >>> source_columns(["age", "bmi", "bmi?", "smoking=never"])
+    ['age', 'bmi', 'smoking']
+    """
+    return list(dict.fromkeys(name.removesuffix("?").partition("=")[0] for name in names))
+
+
+def expand_covariates(table: pd.DataFrame, columns: Sequence[str], missing: str = "mean") -> list[str]:
+    """Names of the covariates that the columns become: text in levels, and missing values as asked for.
+
+    Args:
+        table: the training records.
+        columns: columns of the table. Of a text column every level but the most frequent becomes a covariate.
+        missing: one of `MISSING`.
+
+    Returns:
+        Names for [`covariate_matrix`].
+
+    Raises:
+        ValueError: an unknown `missing`, a missing column, text of too many levels, or values that are missing where
+            that is refused.
+    """
+    if missing not in MISSING:
+        raise ValueError(f"missing_covariates: expected one of {', '.join(MISSING)}, got {missing!r}")
+    names: list[str] = []
+    for column in columns:
+        values = _column(table, column)
+        absent = int(values.isna().sum())
+        if absent and missing == "refuse":
+            raise ValueError(f"covariates: {column}: expected a value in every row, {absent} have none")
+        names += _levels(values, column) if _is_text(values) else [column]
+        if absent and missing == "indicator":
+            names.append(f"{column}?")
+    return names
+
+
+def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Covariates as the network takes them: (records, names), float32, NaN where unknown.
+
+    Args:
+        table: one row per record.
+        names: as `config.covariate_names` has them.
+
+    Raises:
+        ValueError: a column that is missing or not numeric.
+    """
+    columns = [_values(table, name).to_numpy(dtype=np.float32, na_value=np.nan) for name in names]
+    return np.stack(columns, axis=1) if columns else np.empty((len(table), 0), dtype=np.float32)
+
+
+def _values(table: pd.DataFrame, name: str) -> "pd.Series[float]":
+    column, is_level, level = name.removesuffix("?").partition("=")
+    values = _column(table, column)
+    if name.endswith("?"):
+        return values.isna().astype(float)
+    if is_level:
+        return (values.astype(str) == level).astype(float).where(values.notna())
+    numbers = pd.to_numeric(values.map(lambda value: SEX_VALUES.get(value, value)), errors="coerce")
+    unusable = values[numbers.isna() & values.notna()]
+    if len(unusable):
+        raise ValueError(f"covariates: {name}: expected numbers, got {unusable.iloc[0]!r}")
+    return numbers.astype(float)
+
+
+def _column(table: pd.DataFrame, column: str) -> "pd.Series[object]":
+    if column not in table:
+        raise ValueError(f"covariates: expected a column {column}, got {', '.join(map(str, table.columns))}")
+    values: pd.Series[object] = table[column]
+    return values
+
+
+def _is_text(values: "pd.Series[object]") -> bool:
+    known = values.dropna().map(lambda value: SEX_VALUES.get(value, value) if isinstance(value, str) else value)
+    return bool(pd.to_numeric(known, errors="coerce").isna().any())
+
+
+def _levels(values: "pd.Series[object]", column: str) -> list[str]:
+    counts = values.dropna().astype(str).value_counts()
+    if len(counts) > MAX_LEVELS:
+        raise ValueError(f"covariates: {column}: expected numbers or at most {MAX_LEVELS} levels, got {len(counts)}")
+    reference = min(counts.index[counts == counts.max()])  # of equally frequent ones the first by name
+    return [f"{column}={level}" for level in sorted(counts.index) if level != reference]
