@@ -193,10 +193,11 @@ class EventTable(NamedTuple):
     """(n,), for events; of no meaning for others."""
 
     def with_end_of_follow_up(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The times and values of a step function, with a last knot at the end of follow-up."""
+        """The times and values, (..., knots), of a step function, with a last knot at the end of follow-up."""
         if self.follow_up_years <= self.times[-1]:
             return self.times, values
-        return torch.cat([self.times, self.times.new_tensor([self.follow_up_years])]), torch.cat([values, values[-1:]])
+        times = torch.cat([self.times, self.times.new_tensor([self.follow_up_years])])
+        return times, torch.cat([values, values[..., -1:]], dim=-1)
 
 
 def event_table(
@@ -229,6 +230,8 @@ class RiskSets(NamedTuple):
     """Index of the distinct time of the stratum, ascending by one."""
     log_at_risk: Tensor
     """Logarithm of the sum of weighted hazards at risk at the subject's own time."""
+    row: Tensor
+    """The subject's place in the arguments."""
 
 
 def _risk_sets(
@@ -243,11 +246,9 @@ def _risk_sets(
     stratum = torch.zeros_like(time, dtype=torch.long) if strata is None else _check_strata(strata, len(time))
     weight = torch.ones_like(log_hazard) if weight is None else weight.to(log_hazard.dtype)
     time_key, entry_key = _keys(time, entry, stratum)
-    if weights is not None:
-        kept = weight > 0
-        log_hazard, weight, event, time = log_hazard[kept], weight[kept], event[kept], time[kept]
-        time_key, entry_key = time_key[kept], entry_key[kept]
     order = torch.argsort(time_key, stable=True)
+    if weights is not None:
+        order = order[weight[order] > 0]
     log_hazard, weight, event, time = log_hazard[order], weight[order], event[order], time[order]
     keys, group = torch.unique_consecutive(time_key[order], return_inverse=True)
     log_mass = log_hazard if weights is None else log_hazard + weight.log()
@@ -257,7 +258,7 @@ def _risk_sets(
     else:
         last = torch.searchsorted(keys, entry_key[order]) - 1
         log_at_risk = _log_sum_of_covering(log_mass, group, last, len(keys))[group]
-    return RiskSets(log_hazard, weight, event, time, group, log_at_risk)
+    return RiskSets(log_hazard, weight, event, time, group, log_at_risk, order)
 
 
 def _keys(time: Tensor, entry: Tensor | None, stratum: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,350 @@
+r"""From log hazards to absolute risk: baselines, risk with limits, recalibration, competing causes.
+
+Breslow's and Kalbfleisch and Prentice's (Biometrika 60:267, 1973) baselines with their variances, risk by a horizon
+with log(-log) limits, refitting of slope and baseline to a new population, and cumulative incidence where another
+cause may come first, nonparametric (Aalen and Johansen, Scand J Stat 5:141, 1978) and from cause-specific models.
+
+**What the limits cover.** The baseline is estimated from a finite cohort: that uncertainty is in every interval here.
+The log hazards are taken as known: the uncertainty of the network itself, of its training sample and of its seed, is
+not. The limits are therefore too narrow for "the risk of this patient"; they are those of the baseline alone.
+
+Arguments are those of `survival_ecgdan`. Travels with the weights: imports nothing but torch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .survival_ecgdan import EventTable, at_years, check_cause, cox_loss, event_table, working_dtype
+
+ESTIMATORS = ("breslow", "kalbfleisch-prentice")
+METHODS = ("baseline", "slope")
+
+
+class Baseline(NamedTuple):
+    """A cumulative baseline hazard in float64; the last knot is the end of follow-up."""
+
+    times: Tensor
+    """(knots,), years, ascending."""
+    log_cumulative_hazard: Tensor
+    """(knots,), natural logarithm."""
+    standard_error: Tensor
+    """(knots,), of `log_cumulative_hazard`, given the log hazards."""
+
+
+class Risk(NamedTuple):
+    """Probability of the event with its limits, all of one shape."""
+
+    risk: Tensor
+    low: Tensor
+    high: Tensor
+
+
+class Recalibration(NamedTuple):
+    """What a new population changes: predict with `slope * log_hazard` and `baseline`."""
+
+    slope: float
+    slope_standard_error: float
+    """0 where the slope was not fitted."""
+    baseline: Baseline
+
+
+class CumulativeIncidence(NamedTuple):
+    """Aalen-Johansen estimate in float64; the last knot is the end of follow-up."""
+
+    times: Tensor
+    """(knots,), years, ascending."""
+    incidence: Tensor
+    """(causes, knots), probability that cause c + 1 has happened first by that time."""
+    standard_error: Tensor
+    """(causes, knots)."""
+
+    def at(self, years: Tensor, level: float = 0.95) -> Risk:
+        """Incidence at `years`, (m,), with limits on the log(-log) scale: (causes, m), NaN beyond the follow-up.
+
+        Raises:
+            ValueError: negative years, or a level outside (0, 1).
+        """
+        incidence, error = (at_years(self.times, values, years, before=0.0) for values in self[1:])
+        scale = _normal_quantile(level) * error / (incidence * incidence.log().abs())
+        limits = [torch.where(incidence > 0, incidence ** torch.exp(sign * scale), incidence) for sign in (1, -1)]
+        return Risk(incidence, *limits)
+
+
+def baseline_hazard(
+    log_hazard: Tensor,
+    event: Tensor,
+    time: Tensor,
+    estimator: str = "breslow",
+    *,
+    weights: Tensor | None = None,
+    entry: Tensor | None = None,
+) -> Baseline:
+    r"""Cumulative baseline hazard with the standard error of its logarithm, given the log hazards.
+
+    With S, D and W the sums of \(w e^\eta\) at risk, of \(w e^\eta\) among the events, and of \(w\) among the events
+    of a time, the step at that time is
+
+    * Breslow: \(W / S\), of variance \(W / S^2\): Nelson-Aalen where all hazards are equal;
+    * Kalbfleisch-Prentice: the u with \(\sum_{i \in D} w_i e^{\eta_i} / (1 - e^{-u e^{\eta_i}}) = S\), of variance
+      \(W / (S (S - D))\): Kaplan-Meier and Greenwood where all hazards are equal. It is infinite, survival 0, where
+      all who are at risk have the event at once; standard errors are NaN from there.
+
+    `survival_curve(log_hazard, *baseline[:2], years)` takes either. Weights count subjects: for sampling weights the
+    estimate holds, the standard error does not. Strata have a baseline each: call it once for each stratum.
+
+    Args:
+        log_hazard: (n,), the fitted linear predictor.
+        event: (n,), 1 = happened, 0 = censored.
+        time: (n,), years.
+        estimator: "breslow" or "kalbfleisch-prentice".
+        weights, entry: as in `cox_loss`.
+
+    Raises:
+        ValueError: as `breslow_baseline`, or an unknown estimator.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator: expected one of {', '.join(ESTIMATORS)}, got {estimator!r}")
+    table = event_table(log_hazard, event, time, weights, entry)
+    log_breslow = table.deaths.log() - table.log_at_risk
+    if estimator == "breslow":
+        log_step, log_variance = log_breslow, log_breslow - table.log_at_risk
+    else:
+        log_left = torch.log1p(-_share_of_deaths(table))  # log((S - D) / S)
+        log_step = _kalbfleisch_prentice(table, log_breslow, log_breslow - log_left)
+        log_variance = log_breslow - table.log_at_risk - log_left
+    log_cumulative = torch.logcumsumexp(log_step, dim=0)
+    error = torch.exp(torch.logcumsumexp(log_variance, dim=0) / 2 - log_cumulative)
+    times, values = table.with_end_of_follow_up(torch.stack([log_cumulative, error]))
+    return Baseline(times, *values)
+
+
+def absolute_risk(log_hazard: Tensor, baseline: Baseline, years: Tensor, level: float = 0.95) -> Risk:
+    r"""Probability of the event by each of `years`, \(1 - \exp(-H_0(t) e^{\eta})\), with limits.
+
+    The limits are those of \(\log(-\log S(t)) = \log H_0(t) + \eta\), \(\pm z\) standard errors of the baseline. The
+    log hazards count as known: the network's own uncertainty is not in the interval.
+
+    Args:
+        log_hazard: (n,), the linear predictor, times the slope where the model was recalibrated.
+        baseline: of [`baseline_hazard`] or [`recalibrate`].
+        years: (m,), years since the ECG, zero or more.
+        level: coverage of the limits.
+
+    Returns:
+        Three of (n, m) in float32 or better; 0 before the first event, NaN beyond the end of follow-up.
+
+    Raises:
+        ValueError: negative years, or a level outside (0, 1).
+    """
+    dtype, quantile = working_dtype(log_hazard), _normal_quantile(level)
+    log_cumulative = at_years(baseline.times, baseline.log_cumulative_hazard, years, before=-torch.inf)
+    error = quantile * at_years(baseline.times, baseline.standard_error, years, before=0.0)
+    shifts = (torch.zeros_like(error), -error, error)
+    exponents = [log_hazard.to(dtype)[:, None] + (log_cumulative + shift).to(dtype) for shift in shifts]
+    return Risk(*(-torch.expm1(-torch.exp(exponent)) for exponent in exponents))
+
+
+def recalibrate(
+    log_hazard: Tensor,
+    event: Tensor,
+    time: Tensor,
+    method: str = "baseline",
+    *,
+    estimator: str = "breslow",
+    ties: str = "efron",
+    weights: Tensor | None = None,
+    entry: Tensor | None = None,
+) -> Recalibration:
+    r"""Fits a model to a new population without touching its weights (van Houwelingen, Stat Med 19:3401, 2000).
+
+    "baseline" keeps the log hazards and refits how often the event happens; "slope" also refits their spread, the
+    \(\beta\) of a Cox model on \(\beta \eta\): below 1 where the model was too sure of itself.
+
+    Args:
+        log_hazard: (n,), the model's predictions for the new cohort.
+        event: (n,), 1 = happened, 0 = censored.
+        time: (n,), years.
+        method: "baseline" or "slope".
+        estimator: as in [`baseline_hazard`].
+        ties, weights, entry: as in `cox_loss`.
+
+    Raises:
+        ValueError: as [`baseline_hazard`] and `cox_loss`; an unknown method; for "slope", log hazards that are all
+            alike or so good or bad at ordering the events that no finite slope fits best.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    slope, error = 1.0, 0.0
+    if method == "slope":
+        sample = event_table(log_hazard, event, time, weights, entry).subjects
+        spread = sample.log_hazard.std(correction=0).item()
+        if spread == 0:
+            raise ValueError("log_hazard: expected values that differ to fit a slope, got one value for all")
+        standard = (log_hazard.reshape(-1).double() - sample.log_hazard.mean()) / spread
+
+        def loss(slope: Tensor) -> Tensor:
+            return cox_loss(slope * standard, event, time, ties, weights=weights, entry=entry)
+
+        slope, information = _minimise(loss)
+        slope, error = slope / spread, (information * sample.weight[sample.event].sum().item()) ** -0.5 / spread
+    baseline = baseline_hazard(slope * log_hazard.double(), event, time, estimator, weights=weights, entry=entry)
+    return Recalibration(slope, error, baseline)
+
+
+def aalen_johansen(
+    cause: Tensor, time: Tensor, *, weights: Tensor | None = None, entry: Tensor | None = None
+) -> CumulativeIncidence:
+    r"""Cumulative incidence of each cause while the others compete, without a model.
+
+    With n at risk, d events of which \(d_c\) of cause c, and S Kaplan-Meier's survival free of every cause,
+    \(F_c(t) = \sum_{t_i \le t} S(t_{i-1}) d_{ci} / n_i\) (Aalen and Johansen 1978); its variance is the delta method's
+    (Marubini and Valsecchi 1995, 10.13). One minus Kaplan-Meier, which censors the others, would be too high.
+
+    Args:
+        cause: (n,), 0 = censored, 1 ... causes = what happened first.
+        time: (n,), years.
+        weights, entry: as in `cox_loss`.
+
+    Raises:
+        ValueError: no event at all, a cause that is no integer of zero or more, or as `cox_loss`.
+    """
+    causes = max(int(cause.max().item()), 1) if cause.numel() else 1
+    cause = check_cause(torch.zeros(cause.numel(), causes, device=cause.device), cause)
+    table = event_table(torch.zeros_like(time, dtype=torch.float64), cause > 0, time, weights, entry)
+    happened = cause[table.subjects.row]
+    deaths = torch.zeros(causes, len(table.times), dtype=torch.float64, device=time.device)
+    at = happened > 0
+    deaths.index_put_((happened[at] - 1, table.knot[at]), table.subjects.weight[at], accumulate=True)
+    at_risk = table.log_at_risk.exp()
+    survival = torch.cumprod((1 - table.deaths / at_risk).clamp(min=0), dim=0)
+    before = torch.cat([torch.ones_like(survival[:1]), survival[:-1]])
+    incidence = torch.cumsum(before * deaths / at_risk, dim=1)
+    variance = _aalen_johansen_variance(incidence, deaths, table.deaths, at_risk, before)
+    times, values = table.with_end_of_follow_up(torch.stack([incidence, variance.clamp(min=0).sqrt()]))
+    return CumulativeIncidence(times, *values)
+
+
+def cumulative_incidence(
+    log_hazards: Tensor, baselines: Sequence[Baseline] | Sequence[tuple[Tensor, Tensor]], years: Tensor
+) -> Tensor:
+    r"""Cumulative incidence of each cause for each subject, from cause-specific models.
+
+    \(F_c(t) = \sum_{t_i \le t} S(t_{i-1}) (1 - e^{-h_i}) h_{ci} / h_i\), where \(h_{ci} = e^{\eta_c} \Delta
+    H_{0c}(t_i)\), h is their sum over causes and \(S(t) = e^{-\sum h_i}\): the incidences and S add up to 1, and with
+    one cause F is `1 - survival_curve`. Kalbfleisch-Prentice baselines give the Aalen-Johansen estimate where hazards
+    are equal and no two events share a time. O(n causes knots) time.
+
+    Args:
+        log_hazards: (n, causes), as in `cause_specific_loss`.
+        baselines: one for each cause, of [`baseline_hazard`] with the other causes censored.
+        years: (m,), years since the ECG, zero or more.
+
+    Returns:
+        (n, causes, m) in float32 or better; NaN beyond the shortest follow-up of the baselines.
+
+    Raises:
+        ValueError: negative years, log hazards of another shape, or a number of baselines that is not that of causes.
+    """
+    if log_hazards.ndim != 2 or log_hazards.shape[1] != len(baselines):
+        shape = tuple(log_hazards.shape)
+        raise ValueError(f"baselines: expected one for each column of log_hazards, got {len(baselines)} for {shape}")
+    times = torch.unique(torch.cat([baseline[0] for baseline in baselines]))
+    times = times[times <= min(baseline[0][-1].item() for baseline in baselines)]
+    log_steps = torch.stack([_log_steps(baseline[0], baseline[1], times) for baseline in baselines])  # (causes, knots)
+    rows = max(1, 2**22 // log_steps.numel())
+    parts = [
+        at_years(times, _incidence(part.double()[:, :, None] + log_steps), years, before=0.0)
+        for part in torch.split(log_hazards, rows)
+    ]
+    return torch.cat(parts).to(working_dtype(log_hazards))
+
+
+def _share_of_deaths(table: EventTable) -> Tensor:
+    """D / S at each event time, at most 1: (knots,)."""
+    sets = table.subjects
+    share = sets.weight * torch.exp(sets.log_hazard - sets.log_at_risk)
+    total = torch.zeros_like(table.deaths).index_add(0, table.knot[sets.event], share[sets.event])
+    return torch.where(total > 1 - 1e-12, torch.ones_like(total), total)
+
+
+def _kalbfleisch_prentice(table: EventTable, low: Tensor, high: Tensor) -> Tensor:
+    """log of the steps u, by bisection between their bounds W / S and W / (S - D): (knots,)."""
+    sets = table.subjects
+    knot, log_hazard, weight = table.knot[sets.event], sets.log_hazard[sets.event], sets.weight[sets.event]
+    endless = high.isinf()
+    high = torch.where(endless, low, high)
+    for _ in range(64):
+        middle = (low + high) / 2
+        x = torch.exp(middle[knot] + log_hazard)  # u e^eta
+        terms = weight * torch.where(x < 1e-8, 1 + x / 2, x / -torch.expm1(-x))
+        total = torch.zeros_like(middle).index_add(0, knot, terms)  # u times the left side of the equation
+        too_low = total.log() > middle + table.log_at_risk
+        low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
+    return torch.where(endless, torch.inf, (low + high) / 2)
+
+
+def _minimise(loss: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+    """The minimum of a convex function of one number, and its second derivative there, by Newton's method.
+
+    The second derivative is the central difference of the first, good to some nine digits in float64.
+    """
+
+    def value_and_slope(x: float) -> tuple[float, float]:
+        with torch.enable_grad():
+            at = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+            value = loss(at)
+            return value.item(), torch.autograd.grad(value, at)[0].item()
+
+    x, width = 0.0, 1e-4
+    for _ in range(50):
+        value, slope = value_and_slope(x)
+        curvature = (value_and_slope(x + width)[1] - value_and_slope(x - width)[1]) / (2 * width)
+        if curvature < 1e-9:
+            break
+        step = slope / curvature
+        if abs(step) < 1e-7 * (1 + abs(x)):
+            return x - step, curvature
+        while abs(step) > 1e-9 and value_and_slope(x - step)[0] > value:
+            step /= 2
+        x -= step
+    raise ValueError("log_hazard: expected a finite best slope, found none; it orders the events without an error")
+
+
+def _aalen_johansen_variance(
+    incidence: Tensor, deaths: Tensor, all_deaths: Tensor, at_risk: Tensor, before: Tensor
+) -> Tensor:
+    """The delta method's three sums over times up to each, by cumulative sums: (causes, knots)."""
+    left = at_risk - all_deaths
+    greenwood = torch.where(
+        left > 1e-12 * at_risk, all_deaths / (at_risk * left), 0
+    )  # nothing follows where none left
+    linear = before * deaths / at_risk**2
+    square = incidence**2 * greenwood.cumsum(0) - 2 * incidence * (greenwood * incidence).cumsum(1)
+    square = square + (greenwood * incidence**2).cumsum(1)
+    own = (before**2 * deaths * (at_risk - deaths) / at_risk**3).cumsum(1)
+    return square + own - 2 * (incidence * linear.cumsum(1) - (linear * incidence).cumsum(1))
+
+
+def _log_steps(knots: Tensor, log_cumulative: Tensor, times: Tensor) -> Tensor:
+    """log of the increase of a cumulative hazard at each of `times`: (times,), float64; -inf where there is none."""
+    after = at_years(knots.double(), log_cumulative.double().clamp(max=700), times.double(), before=-torch.inf)
+    before = torch.cat([after.new_full((1,), -torch.inf), after[:-1]])
+    steps = after + torch.log(-torch.expm1(before - after))
+    return torch.where(after > before, steps, -torch.inf)
+
+
+def _incidence(log_hazards: Tensor) -> Tensor:
+    """Incidence of each cause after each step, (n, causes, knots), from the hazards of the steps."""
+    hazard = torch.logsumexp(log_hazards, dim=1, keepdim=True).clamp(max=700).exp()
+    share = torch.softmax(log_hazards, dim=1).nan_to_num(nan=0.0)  # no cause has a step
+    before = torch.exp(-torch.cumsum(torch.cat([torch.zeros_like(hazard[..., :1]), hazard[..., :-1]], dim=2), dim=2))
+    return torch.cumsum(before * -torch.expm1(-hazard) * share, dim=2)
+
+
+def _normal_quantile(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a coverage between 0 and 1, got {level}")
+    return float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
