@@ -1,0 +1,119 @@
+"""What all figures of an evaluation share: colours, line styles, titles, and one-line refusals of bad arrays.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers tell apart; every series
+also has a line style and a marker of its own, so that no figure needs colour. Figures are matplotlib objects without
+global state: no `pyplot`, nothing to close, legible at 7 inches. Imports numpy, pandas and matplotlib.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ecgdan_hf.evaluation.bootstrap import FloatArray
+
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#595959"
+
+STYLES: tuple[dict[str, Any], ...] = tuple(
+    {"color": color, "linestyle": line, "marker": marker}
+    for color, line, marker in (
+        (BLUE, "-", "o"),
+        (VERMILLION, "--", "s"),
+        (GREEN, "-.", "^"),
+        (PURPLE, ":", "D"),
+        (BLACK, (0, (8, 2)), "v"),
+        (ORANGE, (0, (4, 1, 1, 1, 1, 1)), "P"),
+        (SKY, (0, (1, 2)), "X"),
+    )
+)
+"""One per series: no two share a colour, a line or a marker."""
+
+WIDTH_INCHES = 7.0
+TITLE_SIZE, LABEL_SIZE, SMALL_SIZE = 11.0, 9.5, 8.5
+
+
+def new_figure(height_inches: float) -> Figure:
+    """An empty figure, 7 inches wide."""
+    return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained", facecolor="white")
+
+
+def headline(text: str, simulated: bool) -> str:
+    """The title's first line; a simulated outcome is called so before anything else is said."""
+    return f"Simulated outcome: {text}" if simulated else text[:1].upper() + text[1:]
+
+
+def counts(num_records: int, num_events: int, simulated: bool = False) -> str:
+    """Such as "n = 1,200, 93 events"."""
+    noun = "event" if num_events == 1 else "events"
+    return f"n = {num_records:,}, {num_events:,} {'simulated ' if simulated else ''}{noun}"
+
+
+def tidy(axes: Axes) -> None:
+    """No frame on top and right; tick labels of a readable size."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=LABEL_SIZE)
+
+
+def read_columns(
+    name: str, table: pd.DataFrame | Mapping[str, npt.ArrayLike], columns: Iterable[str], least: int = 1
+) -> pd.DataFrame:
+    """The table with these columns as floats; others are kept as they are.
+
+    Args:
+        name: what to call it in an error.
+        table: a data frame, or arrays of one length by name.
+        columns: what it must have.
+        least: fewest rows.
+
+    Raises:
+        ValueError: a column that is missing or holds no numbers, arrays of different lengths, or too few rows.
+    """
+    needed = list(columns)
+    try:
+        frame = pd.DataFrame(dict(table)).reset_index(drop=True)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected columns of one length, found {error}") from None
+    missing = [column for column in needed if column not in frame]
+    if missing:
+        raise ValueError(f"{name}: expected columns {', '.join(needed)}, found {', '.join(map(str, frame.columns))}")
+    if len(frame) < least:
+        raise ValueError(f"{name}: expected at least {least} row{'s' if least > 1 else ''}, found {len(frame)}")
+    try:
+        return frame.astype(dict.fromkeys(needed, np.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers in {', '.join(needed)}, found {error}") from None
+
+
+def read_flags(name: str, values: npt.ArrayLike, num_records: int) -> npt.NDArray[np.bool_]:
+    """(n,) of 0 and 1 as booleans.
+
+    Raises:
+        ValueError: another shape or another value.
+    """
+    array = np.asarray(values)
+    if array.shape != (num_records,):
+        raise ValueError(f"{name}: expected {num_records} values, one per record, found shape {array.shape}")
+    known = (array == 0) | (array == 1)
+    if not known.all():
+        raise ValueError(f"{name}: expected 0 or 1, found {array[~known][0]}")
+    happened: npt.NDArray[np.bool_] = array == 1
+    return happened
+
+
+def read_scores(name: str, values: npt.ArrayLike, num_records: int) -> FloatArray:
+    """(n,) finite numbers.
+
+    Raises:
+        ValueError: another shape, or a NaN or infinite value.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (num_records,):
+        raise ValueError(f"{name}: expected {num_records} values, one per record, found shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite values, found {int((~np.isfinite(array)).sum())} NaN or infinite")
+    return array
