@@ -1,6 +1,7 @@
 """Measurements of a 12-lead ECG from its signal, and the fifteen markers a Cox model on ECG measurements takes.
 
-The markers are those the dual attention network was compared with (arXiv 2403.10581): heart rate and fourteen flags.
+The markers are those the dual attention network was compared with (arXiv 2403.10581), heart rate and fourteen flags,
+after O'Neal et al., J Am Heart Assoc 6:e006023 (2017).
 Everything is measured on the representative median beat of `model/median_beat_ecgdan.py`, delineated by
 `delineation.py`; what a missing lead or wave would have told is NaN, never a guess. Not for diagnosis.
 

@@ -26,7 +26,7 @@ from ecgdan_hf.evaluation.survival import check_outcomes
 KINDS = ("values", "flags")
 REPEATED = ("qt_ms", "qtc_bazett_ms", "t_axis_deg")  # told by the rate with QTc, or by QRS axis and angle
 VALUES = tuple(name for name in MEASUREMENTS if name not in REPEATED)
-NORMAL_AXES_DEG = {"p_axis_deg": 45.0, "qrs_axis_deg": 45.0}  # medians of normal records of PTB-XL, rounded
+NORMAL_AXES_DEG = {"p_axis_deg": 50.0, "qrs_axis_deg": 40.0}  # medians of normal records of PTB-XL, rounded
 SMALL_PENALIZER = 1e-3  # per record: keeps flags that no event, or every event, carries from diverging
 TRUSTED_SHARE = 0.99  # values are cut off at the limits of this middle share of the training values
 FEWEST_MISSING = 5  # records with a missing value before "missing" becomes a predictor of its own

@@ -1,5 +1,6 @@
 """Measurements of ECGs: intervals, axes, voltages, flags, and the table of a source."""
 
+import json
 import logging
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +13,10 @@ import wfdb
 from ecgdan_hf.data import measurement_table, synthetic
 from ecgdan_hf.data.delineation import delineate
 from ecgdan_hf.data.formats import read
+from ecgdan_hf.data.loading import read_table
 from ecgdan_hf.data.measurement_table import measure_table
 from ecgdan_hf.data.measurements import FLAGS, MARKERS, MEASUREMENTS, flags, frontal_axis, measure, measure_signal
+from ecgdan_hf.data.preparation import record_files
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
@@ -319,3 +322,25 @@ def test_intervals_agree_with_the_hand_marks_of_records_they_were_not_tuned_on(s
     assert found["qrs_ms"] < 10
     assert found["qt_ms"] < 12
     assert found["p_duration_ms"] < 20  # over all leads the P wave is longer than in one
+
+
+def test_measurements_tell_the_blocks_rates_and_axes_that_cardiologists_stated(shared: Path) -> None:
+    table = read_table("ptb-xl", shared / "data" / "ptb-xl")
+    stated = table["scp_codes"].map(lambda text: set(json.loads(text)))
+    groups = ("CLBBB", "CRBBB", "1AVB", "LAFB", "STACH", "SBRAD", "AFIB", "NORM")
+    chosen = {group: table[[group in codes for codes in stated]].head(10) for group in groups}
+    found = {
+        group: pd.DataFrame([measure(file.read()) for file in record_files(rows)]) for group, rows in chosen.items()
+    }
+    normal = found["NORM"].median()
+    assert 80 < normal["qrs_ms"] < 100
+    assert 140 < normal["pr_ms"] < 170
+    assert min(found["CLBBB"]["qrs_ms"].median(), found["CRBBB"]["qrs_ms"].median()) > 120
+    assert found["1AVB"]["pr_ms"].median() > 195
+    assert found["LAFB"]["qrs_axis_deg"].median() < -30
+    assert found["STACH"]["heart_rate_bpm"].median() > 100
+    assert found["SBRAD"]["heart_rate_bpm"].median() < 60
+    assert found["AFIB"]["pr_ms"].isna().mean() >= 0.7
+    assert flags(found["CLBBB"])["lbbb"].mean() >= 0.6
+    assert flags(found["CRBBB"])["rbbb"].mean() >= 0.6
+    assert flags(found["NORM"])[["rbbb", "lbbb"]].to_numpy().sum() == 0
