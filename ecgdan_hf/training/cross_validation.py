@@ -20,9 +20,12 @@ import pandas as pd
 import torch
 import yaml
 
+from ecgdan_hf.data.loading import read_table as read_source
+from ecgdan_hf.data.measurement_table import measure_table
 from ecgdan_hf.data.splits import split_by_patient
 from ecgdan_hf.evaluation.baselines import age_sex_cox, cross_validated_ridge_cox, embed, random_encoder
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.measurement_cox import fit_measurement_cox
 from ecgdan_hf.evaluation.protocol import AGE_SEX, ATTAINABLE, RANDOM_ENCODER, check_unseen
 from ecgdan_hf.evaluation.reduced_leads import row_batches
 from ecgdan_hf.evaluation.repeated_cv import (
@@ -45,7 +48,12 @@ from ecgdan_hf.training.checkpoints import build_config
 from ecgdan_hf.training.run_folder import finish_run, write_text
 
 NO_PRETRAINING = "no pretraining"
-MEASUREMENTS, FLAGS = "15 ECG measurements", "15 ECG measurements, as flags"
+MEASUREMENTS = {
+    "ECG measurements": {"kind": "values"},
+    "ECG measurements, as 15 flags": {"kind": "flags"},
+    "ECG measurements, age and sex": {"kind": "values", "age_and_sex": True},
+}
+"""Cox models on what a cart measures, as arguments of `fit_measurement_cox`."""
 SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "log_hazard"]
 SHARED = ("data", "data_dir", "labels", "cache_dir", "limit", "num_proc", "skip_bad")
 """Arguments handed on to every fine-tuning."""
@@ -262,7 +270,17 @@ def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
     if "event" not in dataset.column_names:
         raise ValueError("labels: survival needs event and time, the data have none; give a table with --labels")
     finetune.describe_outcome(dataset, config, run_args)
-    return Cohort(dataset, rows.read_table(dataset, SUBJECT_COLUMNS), config, None)
+    table = rows.read_table(dataset, SUBJECT_COLUMNS)
+    return Cohort(dataset, table, config, measure(args, table) if args.measurements else None)
+
+
+def measure(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
+    """ECG measurements of the cohort beside its subjects and outcomes, row for row."""
+    files = read_source(args.data, str(args.data_dir))
+    files = files[files["record_id"].astype(str).isin(set(table["record_id"]))]
+    measured = measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir)
+    columns = ["record_id", *(name for name in measured.columns if name not in table)]
+    return table.merge(measured[columns], on="record_id", how="left", validate="one_to_one")
 
 
 def predict_fold(
@@ -330,8 +348,10 @@ def inner_split(dataset: Any, held_out: set[str], args: FinetuneArguments, strat
 def comparator_names(args: EvaluateArguments, cohort: Cohort) -> list[str]:
     """Names of what every network is compared with, in the order of the report."""
     names = [RANDOM_ENCODER] if args.random_encoder else []
-    names += [MEASUREMENTS, FLAGS] if cohort.measurements is not None else []
-    names += [AGE_SEX] if {"age", "sex"} <= set(cohort.table) else []
+    with_age_and_sex = {"age", "sex"} <= set(cohort.table)
+    if cohort.measurements is not None:
+        names += [name for name, given in MEASUREMENTS.items() if with_age_and_sex or "age_and_sex" not in given]
+    names += [AGE_SEX] if with_age_and_sex else []
     return names + ([ATTAINABLE] if "log_hazard" in cohort.table else [])
 
 
@@ -347,6 +367,11 @@ def comparators(
         outcome = fitted["event"], fitted["time"], fitted["patient_id"].to_numpy()
         cox = cross_validated_ridge_cox(features[train], *outcome, seed=fold.seed)
         found[RANDOM_ENCODER] = cox.log_hazard(features[train]), cox.log_hazard(features[fold.test])
+    for name in MEASUREMENTS:
+        if name in names and cohort.measurements is not None:
+            parts = cohort.measurements.iloc[train], cohort.measurements.iloc[fold.test]
+            model = fit_measurement_cox(parts[0], **MEASUREMENTS[name])
+            found[name] = model.log_hazard(parts[0]), model.log_hazard(parts[1])
     if AGE_SEX in names:
         found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)
     return found

@@ -25,7 +25,6 @@ def cv_args(cohort: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
             common=common,
             num_proc=1,
             bootstrap=20,
-            measurements=False,
             **{"seeds": "0,1", **given},
         )
 
@@ -54,7 +53,9 @@ def test_every_record_is_judged_once_for_each_seed_by_models_that_never_saw_its_
 
 def test_the_report_has_every_comparator_and_names_its_spreads(finished):
     _, metrics = finished
-    assert list(metrics["models"]) == ["ECG-DAN", "random encoder, linear", "age and sex", "attainable (true hazard)"]
+    measured = ["ECG measurements", "ECG measurements, as 15 flags", "ECG measurements, age and sex"]
+    others = ["random encoder, linear", *measured, "age and sex", "attainable (true hazard)"]
+    assert list(metrics["models"]) == ["ECG-DAN", *others]
     judged = metrics["models"]["ECG-DAN"]
     assert len(judged["over_folds"]["values"]) == 4 and len(judged["over_seeds"]["values"]) == 2
     assert judged["over_seeds"]["mean"] == pytest.approx(np.mean(judged["over_folds"]["values"]), abs=1e-5)
