@@ -1,90 +1,47 @@
-"""How well a log hazard orders and predicts survival: Harrell's C, Kaplan-Meier, calibration, intervals.
+"""How well a log hazard orders and predicts survival: curves, groups, and what `metrics.json` says.
+
+The measures live in files of their own and the most used are named here again: Harrell's and Uno's C in
+[`concordance`], AUC at a year in [`dynamic_auc`], Brier score and observed risk in [`absolute_risk`], slope and smooth
+curve in [`risk_calibration`], net benefit in [`decision_curve`], competing events in [`cumulative_incidence`].
 
 `event` is 1 where it happened and 0 where follow-up was censored; `time` is in years since the ECG. Plain functions of
 arrays: imports numpy, pandas and lifelines, nothing of the network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgdan_hf.evaluation.bootstrap import FloatArray, Interval, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.absolute_risk import brier_score, observed_risk, scaled_brier_score
+from ecgdan_hf.evaluation.bootstrap import Interval, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.concordance import concordance_index, uno_concordance_index
+from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc
+from ecgdan_hf.evaluation.follow_up import SurvivalCurve, check_horizon, check_outcomes, check_risks
+from ecgdan_hf.evaluation.risk_calibration import (
+    calibration_errors,
+    calibration_intercept,
+    calibration_slope,
+    observed_over_expected,
+)
 
 __all__ = [
     "Interval",
     "bootstrap_difference",
     "bootstrap_interval",
+    "brier_score",
     "calibration",
     "check_outcomes",
     "concordance_index",
+    "dynamic_auc",
     "kaplan_meier",
     "logrank_p_value",
     "survival_metrics",
+    "uno_concordance_index",
 ]
-
-
-def check_outcomes(event: npt.ArrayLike, time: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """`event` and `time` as float arrays of one length.
-
-    Raises:
-        ValueError: different lengths, an event that is not 0 or 1, or a time that is not finite and positive.
-    """
-    events, times = np.asarray(event, dtype=np.float64), np.asarray(time, dtype=np.float64)
-    if events.ndim != 1 or events.shape != times.shape:
-        raise ValueError(
-            f"event and time: expected two arrays of one length, got shapes {events.shape} and {times.shape}"
-        )
-    if events.size == 0:
-        raise ValueError("event and time: expected at least one record, got none")
-    if not np.isin(events, (0.0, 1.0)).all():
-        bad = events[~np.isin(events, (0.0, 1.0))][0]
-        raise ValueError(f"event: expected 1 (happened) or 0 (censored), got {bad:g}")
-    unusable = ~(np.isfinite(times) & (times > 0))
-    if unusable.any():
-        row = int(np.flatnonzero(unusable)[0])
-        raise ValueError(
-            f"time: expected positive years, got {times[row]:g} in row {row} ({int(unusable.sum())} such rows)"
-        )
-    return events, times
-
-
-def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt.ArrayLike) -> float:
-    r"""Harrell's concordance index (Harrell, Lee, Mark, Statistics in Medicine 15:361-387, 1996).
-
-    $$C = \frac{\sum_{(i,j)} 1[s_i > s_j] + \tfrac12 1[s_i = s_j]}{\#(i,j)}$$
-
-    over pairs in which i had the event and j was then still at risk: $t_j > t_i$, or $t_j = t_i$ with j censored. Two
-    events at one time are not a pair. Agrees with `lifelines.utils.concordance_index(time, -log_hazard, event)`.
-    O(n log^2 n).
-
-    Args:
-        event: (n,), 1 happened, 0 censored.
-        time: (n,), years, positive.
-        log_hazard: (n,), higher means earlier; any score that orders risk will do.
-
-    Raises:
-        ValueError: what [`check_outcomes`] refuses, a score that is not finite, no event, or no comparable pair.
-
-    Examples:
-        Three pairs can be compared, (0, 1), (0, 2) and (1, 2); the second record is ranked last: two are right.
-
-        >>> concordance_index([1, 1, 0], [1.0, 2.0, 3.0], [0.9, 0.1, 0.5])
-        0.6666666666666666
-    """
-    events, times = check_outcomes(event, time)
-    scores = _check_scores(log_hazard, events, times)
-    # Ranks of (time, censored): j is at risk at i's event exactly if its rank is higher.
-    _, order = np.unique(times, return_inverse=True)
-    order = 2 * order + (events == 0)
-    _, rank = np.unique(scores, return_inverse=True)
-    happened = events == 1
-    lower, tied, pairs = _count_pairs(order.astype(np.int64), rank.astype(np.int64), happened)
-    if pairs == 0:
-        raise ValueError(f"event and time: no comparable pair among {len(events)} records, the C-index does not exist")
-    return (lower + tied / 2) / pairs
 
 
 def kaplan_meier(event: npt.ArrayLike, time: npt.ArrayLike) -> pd.DataFrame:
@@ -156,9 +113,7 @@ def calibration(
         ValueError: what [`check_outcomes`] refuses, or a risk outside [0, 1].
     """
     events, times = check_outcomes(event, time)
-    risks = _check_scores(risk, events, times, name="risk", needs_event=False)
-    if risks.min() < 0 or risks.max() > 1:
-        raise ValueError(f"risk: expected probabilities, got {risks.min():g} to {risks.max():g}")
+    risks = check_risks(risk, len(events))
     groups = pd.Series(risks).rank(method="average", pct=True).mul(num_groups).apply(np.ceil).to_numpy()
     rows = []
     for group in np.unique(groups):
@@ -186,62 +141,86 @@ def survival_metrics(
     patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
     n: int = 1000,
     seed: int = 0,
+    risks: Mapping[float, npt.ArrayLike] | None = None,
+    censoring: SurvivalCurve | None = None,
 ) -> dict[str, Any]:
-    """What `metrics.json` says of a survival model: counts, follow-up, C-index with its interval.
+    """What `metrics.json` says of a survival model: counts, follow-up, C-index with its interval, risks at horizons.
 
     Args:
         event, time, log_hazard: as in [`concordance_index`].
         patient_ids, n, seed: as in [`bootstrap_interval`].
+        risks: years -> (n,), predicted probability of the event within so many years; None leaves `horizons` out.
+        censoring: survival of censoring, as in [`brier_score`].
 
     Returns:
-        `concordance_index` (the fields of [`Interval`]), `num_records`, `num_events`, `median_follow_up_years`.
+        `concordance_index` (the fields of [`Interval`]), `num_records`, `num_events`, `median_follow_up_years`, and,
+        with `risks`, `horizons`: a list of what [`horizon_metrics`] returns.
 
     Raises:
-        ValueError: as [`concordance_index`] and [`bootstrap_interval`].
+        ValueError: as [`concordance_index`], [`bootstrap_interval`] and [`horizon_metrics`].
     """
     interval = bootstrap_interval(concordance_index, event, time, log_hazard, patient_ids=patient_ids, n=n, seed=seed)
     events, times = check_outcomes(event, time)
-    return {
+    found: dict[str, Any] = {
         "concordance_index": interval.as_dict(),
         "num_records": len(events),
         "num_events": int(events.sum()),
         "median_follow_up_years": float(np.median(times)),
     }
+    if risks is not None:
+        found["horizons"] = [
+            horizon_metrics(events, times, log_hazard, risk, years, patient_ids, n, seed, censoring)
+            for years, risk in sorted(risks.items())
+        ]
+    return found
 
 
-def _check_scores(
-    scores: npt.ArrayLike, events: FloatArray, times: FloatArray, name: str = "log_hazard", needs_event: bool = True
-) -> FloatArray:
-    values = np.asarray(scores, dtype=np.float64)
-    if values.shape != times.shape:
-        raise ValueError(f"{name}: expected {len(times)} values, one per record, got shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name}: expected finite values, got {int((~np.isfinite(values)).sum())} NaN or infinite")
-    if needs_event and not events.any():
-        raise ValueError(f"event: no event among {len(events)} records, the C-index does not exist")
-    return values
+def horizon_metrics(
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    log_hazard: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+    n: int = 1000,
+    seed: int = 0,
+    censoring: SurvivalCurve | None = None,
+) -> dict[str, Any]:
+    """Discrimination, calibration and accuracy of the risks at one horizon.
 
+    Args:
+        event, time, log_hazard, patient_ids, n, seed, censoring: as in [`survival_metrics`].
+        risk: (n,), predicted probability of the event within `horizon_years`.
+        horizon_years: at most the last follow-up.
 
-def _count_pairs(
-    order: npt.NDArray[np.int64], rank: npt.NDArray[np.int64], happened: npt.NDArray[np.bool_]
-) -> tuple[int, int, int]:
-    """Pairs (i with the event, j later in `order`) with a lower and with a tied `rank` of j, and all of them.
+    Returns:
+        `horizon_years`, `predicted_risk` (mean); with the fields of a bootstrap [`Interval`]
+        `uno_concordance_index` (events before the horizon), `auc`, `brier_score`, `scaled_brier_score`; with those of
+        an `AnalyticInterval` `observed_risk`, `observed_over_expected`, `calibration_slope`, `calibration_intercept`;
+        and `ici`, `e50`, `e90`, `emax`. Calibration entries are left out where there is one risk for all.
 
-    Two different integers first differ at one bit: the pair is counted there, among the numbers that share the bits
-    above it, by binary search in the ranks of those that have the bit set.
+    Raises:
+        ValueError: what these functions refuse.
     """
-    lower = tied = pairs = 0
-    width = int(rank.max()) + 1
-    for bit in range(int(order.max()).bit_length()):
-        block = (order >> (bit + 1)) * width
-        has_bit = (order >> bit) & 1 == 1
-        later = np.sort(block[has_bit] + rank[has_bit])
-        asks = happened & ~has_bit
-        start = np.searchsorted(later, block[asks])
-        below = np.searchsorted(later, block[asks] + rank[asks])
-        through = np.searchsorted(later, block[asks] + rank[asks], side="right")
-        end = np.searchsorted(later, block[asks] + width)
-        lower += int((below - start).sum())
-        tied += int((through - below).sum())
-        pairs += int((end - start).sum())
-    return lower, tied, pairs
+    events, times = check_outcomes(event, time)
+    predicted, horizon = check_risks(risk, len(events)), check_horizon(horizon_years, times)
+    options: dict[str, Any] = {"patient_ids": patient_ids, "n": n, "seed": seed}
+    concordance = partial(uno_concordance_index, tau_years=horizon, censoring=censoring)
+    found: dict[str, Any] = {"horizon_years": horizon, "predicted_risk": float(predicted.mean())}
+    found["uno_concordance_index"] = bootstrap_interval(concordance, events, times, log_hazard, **options).as_dict()
+    for name, metric in {
+        "auc": dynamic_auc,
+        "brier_score": brier_score,
+        "scaled_brier_score": scaled_brier_score,
+    }.items():
+        judged = partial(metric, horizon_years=horizon, censoring=censoring)
+        found[name] = bootstrap_interval(judged, events, times, predicted, **options).as_dict()
+    known = observed_risk(events, times, horizon, patient_ids).as_dict()
+    found["observed_risk"] = {name: value for name, value in known.items() if name != "p_value"}
+    truth = events, times, predicted, horizon
+    found["observed_over_expected"] = observed_over_expected(*truth, patient_ids).as_dict()
+    found["calibration_intercept"] = calibration_intercept(*truth, patient_ids).as_dict()
+    if np.ptp(predicted) > 0:
+        found["calibration_slope"] = calibration_slope(*truth, patient_ids).as_dict()
+        found |= calibration_errors(*truth)
+    return found
