@@ -186,12 +186,14 @@ class EvaluateArguments:
     protocol: str = option("held-out", "held-out, or repeated-cv: train and judge in cross-validation, repeatedly")
     recipe: str = option("finetune-survival", "recipe of ecgdan finetune that every fold trains (repeated-cv)")
     common: dict[str, Any] = option({}, "arguments of ecgdan finetune for every fold, as key=value; repeatable")  # noqa: RUF009
+    pretrain: str | None = option(None, "recipe of ecgdan pretrain that every fold begins with, on its own patients")
+    pretrain_common: dict[str, Any] = option({}, "arguments of it for every fold, as key=value; repeatable")  # noqa: RUF009
     model: dict[str, Any] = option({}, "configuration fields of a network from scratch, as key=value; repeatable")  # noqa: RUF009
     folds: int = option(2, "folds of each repetition (repeated-cv)")
     seeds: str = option("0-4", "repetitions, as 0-4 or 0,1 (repeated-cv)")
     horizon_years: str = option("5", "years at which absolute risk is judged, as 5 or 1,5 (repeated-cv)")
     measurements: bool = option(True, "compare with Cox models of 15 ECG measurements (repeated-cv)")
-    no_pretraining: bool = option(True, "compare a checkpoint with the same network from scratch (repeated-cv)")
+    no_pretraining: bool = option(True, "compare pretrained weights with the same network from scratch (repeated-cv)")
     seen_in_pretraining: bool = option(
         False, "accept a checkpoint that was pretrained on these records, without their outcome; the report says so"
     )

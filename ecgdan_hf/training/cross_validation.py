@@ -11,7 +11,7 @@ the same command goes on after an interruption.
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,21 @@ from ecgdan_hf.evaluation.repeated_cv import (
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.survival_ecgdan import breslow_baseline, survival_curve
-from ecgdan_hf.training import finetune, rows
+from ecgdan_hf.training import finetune, pretrain, rows
 from ecgdan_hf.training.ablation import slug
-from ecgdan_hf.training.arguments import EvaluateArguments, FinetuneArguments, parse_folds, resolve
+from ecgdan_hf.training.arguments import (
+    EvaluateArguments,
+    FinetuneArguments,
+    PretrainArguments,
+    RunArguments,
+    parse_folds,
+    resolve,
+)
 from ecgdan_hf.training.checkpoints import build_config
 from ecgdan_hf.training.run_folder import finish_run, write_text
 
 NO_PRETRAINING = "no pretraining"
+IN_FOLD = "pretrained in the fold"
 MEASUREMENTS = {
     "ECG measurements": {"kind": "values"},
     "ECG measurements, as 15 flags": {"kind": "flags"},
@@ -206,11 +214,17 @@ def plan(args: EvaluateArguments, networks: Networks) -> list[Contender]:
     Raises:
         ValueError: names that are taken, or a checkpoint that has seen the records it would be judged on.
     """
+    if args.checkpoint and args.pretrain:
+        raise ValueError("checkpoint, pretrain: expected one of the two, got both")
     scratch = {"from_scratch": True}
     found = [Contender("ECG-DAN", scratch)]
+    if args.pretrain:
+        pretrain_arguments(args, 0, Path("unused"))
+        found = [Contender("ECG-DAN", {"checkpoint": IN_FOLD})]
     if args.checkpoint:
         found = [Contender(Path(args.checkpoint).name, {"checkpoint": args.checkpoint})]
-        found += [Contender(NO_PRETRAINING, scratch)] if args.no_pretraining else []
+    if args.no_pretraining and found[0].start is not scratch:
+        found.append(Contender(NO_PRETRAINING, scratch))
     found += [Contender(name, {"checkpoint": str(path)}) for name, path in args.control.items()]
     found += [Contender(name, scratch, build) for name, build in networks.items()]
     names = [slug(each.name) for each in found]
@@ -257,13 +271,29 @@ def finetune_arguments(contender: Contender, args: EvaluateArguments, seed: int,
     return found
 
 
+def pretrain_arguments(args: EvaluateArguments, seed: int, folder: Path) -> PretrainArguments:
+    """The recipe of pretraining in one fold, resumed where its folder has a run.
+
+    Raises:
+        ValueError: arguments that `ecgdan pretrain` does not know.
+    """
+    free = {"train_folds": "1", "valid_folds": "2"}  # never read: each fold brings its own split
+    shared = {name: getattr(args, name) for name in SHARED if name != "labels" and getattr(args, name) is not None}
+    network = {**args.pretrain_common.get("model", {}), **args.model}
+    given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file()}
+    return resolve(
+        PretrainArguments, args.pretrain, {**args.pretrain_common, **shared, **free, "model": network, **given}
+    )
+
+
 def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
     """Rows and table of the source, checked for an outcome.
 
     Raises:
         ValueError: no outcome, or what loading refuses.
     """
-    run_args = finetune_arguments(judged, args, 0, Path("unused"))
+    fresh = Contender(judged.name, {"from_scratch": True}) if judged.start.get("checkpoint") == IN_FOLD else judged
+    run_args = finetune_arguments(fresh, args, 0, Path("unused"))
     config = build_config(EcgDanSurvivalConfig, run_args.model, run_args.checkpoint)
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
@@ -320,8 +350,10 @@ def network_columns(
 ) -> dict[str, np.ndarray]:
     """Fine-tunes one network without the patients of the fold, and predicts them."""
     folder = Path(str(args.output_dir)) / fold.name / slug(contender.name)
-    run_args = finetune_arguments(contender, args, fold.seed, folder)
     held_out = set(record_ids)
+    if contender.start.get("checkpoint") == IN_FOLD:
+        contender = replace(contender, start={"checkpoint": pretrain_in_fold(fold, held_out, args)})
+    run_args = finetune_arguments(contender, args, fold.seed, folder)
 
     def split(dataset: Any, run_args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
         return inner_split(dataset, held_out, run_args, stratify_by)
@@ -334,7 +366,18 @@ def network_columns(
     return {contender.name: scores, **risks}
 
 
-def inner_split(dataset: Any, held_out: set[str], args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+def pretrain_in_fold(fold: Fold, held_out: set[str], args: EvaluateArguments) -> str:
+    """Pretrains without the patients of the fold, neither their ECGs nor their texts; the checkpoint's folder."""
+    folder = Path(str(args.output_dir)) / fold.name / "pretraining"
+
+    def split(dataset: Any, run_args: PretrainArguments) -> rows.Parts:
+        return replace(inner_split(dataset, held_out, run_args, None), test=None)
+
+    pretrain.run(pretrain_arguments(args, fold.seed, folder), split=split)
+    return str(folder)
+
+
+def inner_split(dataset: Any, held_out: set[str], args: RunArguments, stratify_by: str | None) -> rows.Parts:
     """Test rows, and the others divided by patient into those that train and those that choose the epoch."""
     table = rows.read_table(dataset, ["record_id", "patient_id", *([stratify_by] if stratify_by else [])])
     table["row"] = np.arange(len(table))

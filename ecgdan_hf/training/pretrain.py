@@ -12,6 +12,7 @@ where there is a text side.
 
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +218,12 @@ def _zero_shot(parts: dict[str, Any], texts: TextSide | None) -> ZeroShotSupercl
     return ZeroShotSuperclasses(texts, labels, names)
 
 
-def run(args: PretrainArguments) -> dict[str, Any]:
+def run(args: PretrainArguments, split: Callable[[Any, PretrainArguments], rows.Parts] = rows.split) -> dict[str, Any]:
     """Pretrains, and leaves a checkpoint folder.
+
+    Args:
+        args: what, on what, how long.
+        split: divides the rows in another way than the folds and fractions of `args` say.
 
     Returns:
         The content of `metrics.json`.
@@ -235,7 +240,7 @@ def run(args: PretrainArguments) -> dict[str, Any]:
     dataset = rows.load_dataset(args, feature_extractor, label_level="superclass")
     _check_superclasses(dataset, config)
     check_texts(args, dataset.column_names)
-    parts = {name: part for name, part in vars(rows.split(dataset, args)).items() if part is not None}
+    parts = {name: part for name, part in vars(split(dataset, args)).items() if part is not None}
     texts, lookups, found = None, {name: {} for name in parts}, len(parts["train"])
     if args.text_model != "none":
         texts = TextSide(args)

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from training.conftest import COMMON, TINY_MODEL
 
 from ecgdan_hf.training import cross_validation
 from ecgdan_hf.training.arguments import EvaluateArguments
+from ecgdan_hf.training.run_folder import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,21 @@ def test_a_checkpoint_that_has_seen_the_records_is_refused_or_declared(finished,
     for accepted in (False, True):  # it was fine-tuned on them: nothing makes that acceptable
         with pytest.raises(ValueError, match="was trained on records of"):
             cross_validation.run(cv_args(checkpoint=str(tuned), seen_in_pretraining=accepted))
+
+
+def test_a_fold_pretrains_without_the_patients_it_judges(cv_args, tmp_path):
+    (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump({**COMMON, "epochs": 1, "text_model": "none"}))
+    args = cv_args(pretrain=str(tmp_path / "pretrain.yaml"), seeds="0")
+    metrics = cross_validation.run(args)
+    folder = Path(args.output_dir)
+    assert list(metrics["models"])[:2] == ["ECG-DAN", "no pretraining"]
+    for fold, counts in enumerate(metrics["splits"]["folds"], start=1):
+        pretrained = read_metrics(folder / f"seed-0-fold-{fold}" / "pretraining")
+        assert sum(pretrained["num_records"].values()) == 48 - counts["num_records"]
+        tuned = read_metrics(folder / f"seed-0-fold-{fold}" / "ecg-dan")
+        assert tuned["checkpoint"].endswith(f"seed-0-fold-{fold}/pretraining")
+
+
+def test_pretraining_and_a_checkpoint_are_not_both_asked_for(cv_args):
+    with pytest.raises(ValueError, match="checkpoint, pretrain: expected one of the two, got both"):
+        cross_validation.run(cv_args(pretrain="pretrain-rhythm", checkpoint="model_cards/ecg-dan"))
