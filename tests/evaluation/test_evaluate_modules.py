@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ecgdan_hf.evaluation.absolute_risk import brier_score, scaled_brier_score
 from ecgdan_hf.evaluation.classification import macro_auroc
+from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc
 from ecgdan_hf.evaluation.metrics import metric_path
 from ecgdan_hf.evaluation.survival import concordance_index
 
@@ -47,6 +49,34 @@ def test_macro_auroc_loads_offline_and_says_how_many_labels_entered(evaluate: An
     }
 
 
+@pytest.mark.parametrize("name", ["brier_score", "dynamic_auc"])
+def test_modules_load_offline_and_equal_the_functions(evaluate: Any, tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    event, time, risk = rng.integers(0, 2, 60), 10 * rng.random(60) + 0.1, rng.random(60)
+    metric = evaluate.load(metric_path(name), cache_dir=str(tmp_path / "cache"))
+    metric.add_batch(predictions=risk[:30], event=event[:30], time=time[:30])
+    metric.add_batch(predictions=risk[30:], event=event[30:], time=time[30:])
+    functions = {"dynamic_auc": dynamic_auc, "brier_score": brier_score, "scaled_brier_score": scaled_brier_score}
+    found = metric.compute(horizon_years=5.0)
+    assert set(found) == {"dynamic_auc"} if name == "dynamic_auc" else {"brier_score", "scaled_brier_score"}
+    for key, value in found.items():
+        assert value == pytest.approx(functions[key](event, time, risk, 5.0), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["brier_score", "dynamic_auc"])
+def test_the_example_of_a_module_holds(evaluate: Any, tmp_path: Path, name: str) -> None:
+    metric = evaluate.load(metric_path(name), cache_dir=str(tmp_path / "cache"))
+    risk = {"brier_score": [0.9, 0.5, 0.1, 0.0], "dynamic_auc": [0.9, 0.2, 0.3, 0.1]}[name]
+    found = metric.compute(predictions=risk, event=[1, 1, 0, 1], time=[1.0, 2.0, 4.0, 5.0], horizon_years=3.0)
+    expected = {
+        "brier_score": {"brier_score": 0.0675, "scaled_brier_score": 0.73},
+        "dynamic_auc": {"dynamic_auc": 0.75},
+    }
+    assert found == pytest.approx(expected[name])
+
+
 def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="expected one of concordance_index, macro_auroc, got 'auc'"):
+    with pytest.raises(
+        ValueError, match="expected one of brier_score, concordance_index, dynamic_auc, macro_auroc, got 'auc'"
+    ):
         metric_path("auc")
