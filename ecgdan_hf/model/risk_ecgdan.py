@@ -338,7 +338,7 @@ def _log_steps(knots: Tensor, log_cumulative: Tensor, times: Tensor) -> Tensor:
 
 def _incidence(log_hazards: Tensor) -> Tensor:
     """Incidence of each cause after each step, (n, causes, knots), from the hazards of the steps."""
-    hazard = torch.logsumexp(log_hazards, dim=1, keepdim=True).clamp(max=700).exp()
+    hazard = torch.logsumexp(log_hazards, dim=1, keepdim=True).exp()
     share = torch.softmax(log_hazards, dim=1).nan_to_num(nan=0.0)  # no cause has a step
     before = torch.exp(-torch.cumsum(torch.cat([torch.zeros_like(hazard[..., :1]), hazard[..., :-1]], dim=2), dim=2))
     return torch.cumsum(before * -torch.expm1(-hazard) * share, dim=2)
