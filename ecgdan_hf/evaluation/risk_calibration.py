@@ -1,9 +1,11 @@
 """Calibration of predicted risks at a horizon: smooth curve, slope, intercept, observed over expected, ICI, E50, E90.
 
-The status of a record censored before the horizon is replaced by its pseudo-observation, and regressed on the
-prediction on the complementary log-log scale, on which a Cox model is linear (Royston, Stata Journal 15:275-291, 2015;
-Austin, Harrell, van Klaveren, Statistics in Medicine 39:2714-2742, 2020). Standard errors are sandwiches, clustered by
-patient. Plain functions of arrays: imports numpy and pandas alone.
+The status at the horizon is regressed on the prediction on the complementary log-log scale, on which a Cox model is
+linear (Austin, Harrell, van Klaveren, Statistics in Medicine 39:2714-2742, 2020). Records censored earlier have no
+status; those like them weigh more, by the inverse probability of censoring (Scheike, Zhang, Gerds, Biometrika
+95:205-220, 2008). The weighted likelihood is concave, and with no predictor but a constant gives Kaplan-Meier;
+pseudo-observations do not: those above 1 can drive the regression away. Standard errors are sandwiches, clustered by
+patient, and take the weights as known. Plain functions of arrays: imports numpy and pandas alone.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ import pandas as pd
 from ecgdan_hf.evaluation.absolute_risk import observed_risk
 from ecgdan_hf.evaluation.analytic_interval import AnalyticInterval, half_width, patient_codes, two_sided
 from ecgdan_hf.evaluation.bootstrap import FloatArray
-from ecgdan_hf.evaluation.follow_up import check_outcomes, check_risks, pseudo_observations
+from ecgdan_hf.evaluation.follow_up import SurvivalCurve, check_horizon, check_outcomes, check_risks, status_weights
 
 SMALLEST_RISK = 1e-6  # risks of 0 and 1 are moved here and to its mirror image: their log(-log) is infinite
 KNOT_QUANTILES = (0.05, 0.35, 0.65, 0.95)  # Harrell, Regression Modeling Strategies, 2nd edition, table 2.3
@@ -30,6 +32,7 @@ def calibration_slope(
     horizon_years: float,
     patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
     level: float = 0.95,
+    censoring: SurvivalCurve | None = None,
 ) -> AnalyticInterval:
     r"""Slope b of $\log(-\log(1 - P(T \le t))) = a + b \log(-\log(1 - p))$; 1 is right, below 1 is too extreme.
 
@@ -40,6 +43,8 @@ def calibration_slope(
         horizon_years: t, at most the last follow-up.
         patient_ids: patient of each record; None takes every record for a patient of its own.
         level: coverage.
+        censoring: survival of censoring, from `follow_up.censoring_survival` of, say, the training records; None
+            estimates it on these records.
 
     Returns:
         The interval; its p value asks whether the slope is 1.
@@ -48,10 +53,11 @@ def calibration_slope(
         ValueError: what the checks of [`follow_up`] refuse, a risk outside [0, 1], one risk for all, or a regression
             that does not converge.
     """
-    pseudo, predicted = _prepare(event, time, risk, horizon_years)
+    status, weights, predicted = _prepare(event, time, risk, horizon_years, censoring)
     _require_spread(predicted)
-    codes = patient_codes(patient_ids, len(pseudo))
-    coefficients, covariance = _regress(pseudo, np.stack([np.ones_like(predicted), predicted], axis=1), codes)
+    codes = patient_codes(patient_ids, len(status))
+    features = np.stack([np.ones_like(predicted), predicted], axis=1)
+    coefficients, covariance = _regress(status, weights, features, codes)
     return _wald(float(coefficients[1]), float(np.sqrt(covariance[1, 1])), 1.0, level, codes)
 
 
@@ -62,13 +68,14 @@ def calibration_intercept(
     horizon_years: float,
     patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
     level: float = 0.95,
+    censoring: SurvivalCurve | None = None,
 ) -> AnalyticInterval:
     r"""Intercept a of $\log(-\log(1 - P(T \le t))) = a + \log(-\log(1 - p))$; 0 is right, above 0 is too low a risk.
 
     exp(a) is the ratio of the observed to the predicted cumulative hazard.
 
     Args:
-        event, time, risk, horizon_years, patient_ids, level: as in [`calibration_slope`].
+        event, time, risk, horizon_years, patient_ids, level, censoring: as in [`calibration_slope`].
 
     Returns:
         The interval; its p value asks whether the intercept is 0.
@@ -76,9 +83,9 @@ def calibration_intercept(
     Raises:
         ValueError: as [`calibration_slope`]; one risk for all is welcome here.
     """
-    pseudo, predicted = _prepare(event, time, risk, horizon_years)
-    codes = patient_codes(patient_ids, len(pseudo))
-    coefficients, covariance = _regress(pseudo, np.ones((len(pseudo), 1)), codes, offset=predicted)
+    status, weights, predicted = _prepare(event, time, risk, horizon_years, censoring)
+    codes = patient_codes(patient_ids, len(status))
+    coefficients, covariance = _regress(status, weights, np.ones((len(status), 1)), codes, offset=predicted)
     return _wald(float(coefficients[0]), float(np.sqrt(covariance[0, 0])), 0.0, level, codes)
 
 
@@ -123,13 +130,14 @@ def calibration_curve(
     patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
     level: float = 0.95,
     num_points: int = 100,
+    censoring: SurvivalCurve | None = None,
 ) -> pd.DataFrame:
     """Smooth curve of observed against predicted risk at a horizon, with pointwise limits.
 
     A restricted cubic spline with four knots in log(-log(1 - risk)), as in Austin, Harrell, van Klaveren (2020).
 
     Args:
-        event, time, risk, horizon_years, patient_ids, level: as in [`calibration_slope`].
+        event, time, risk, horizon_years, patient_ids, level, censoring: as in [`calibration_slope`].
         num_points: rows, evenly spaced between the 1 % and the 99 % quantile of the predicted risk.
 
     Returns:
@@ -138,8 +146,8 @@ def calibration_curve(
     Raises:
         ValueError: as [`calibration_slope`].
     """
-    pseudo, predicted = _prepare(event, time, risk, horizon_years)
-    knots, coefficients, covariance = _fit_spline(pseudo, predicted, patient_ids)
+    status, weights, predicted = _prepare(event, time, risk, horizon_years, censoring)
+    knots, coefficients, covariance = _fit_spline(status, weights, predicted, patient_ids)
     low, high = (float(end) for end in np.quantile(np.asarray(risk, dtype=np.float64), [0.01, 0.99]))
     points = np.linspace(low, high, num_points)
     basis = _spline(_log_minus_log(points), knots)
@@ -150,12 +158,16 @@ def calibration_curve(
 
 
 def calibration_errors(
-    event: npt.ArrayLike, time: npt.ArrayLike, risk: npt.ArrayLike, horizon_years: float
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    censoring: SurvivalCurve | None = None,
 ) -> dict[str, float]:
     """Distance of the smooth calibration curve from the diagonal over the records, in units of risk.
 
     Args:
-        event, time, risk, horizon_years: as in [`calibration_slope`].
+        event, time, risk, horizon_years, censoring: as in [`calibration_slope`].
 
     Returns:
         `ici` (integrated calibration index, the mean distance), `e50` (median), `e90` (90 % quantile), `emax`.
@@ -163,26 +175,30 @@ def calibration_errors(
     Raises:
         ValueError: as [`calibration_slope`].
     """
-    pseudo, predicted = _prepare(event, time, risk, horizon_years)
-    knots, coefficients, _ = _fit_spline(pseudo, predicted, None)
+    status, weights, predicted = _prepare(event, time, risk, horizon_years, censoring)
+    knots, coefficients, _ = _fit_spline(status, weights, predicted, None)
     distance = np.abs(_to_risk(_spline(predicted, knots) @ coefficients) - np.asarray(risk, dtype=np.float64))
     e50, e90, emax = (float(value) for value in np.quantile(distance, [0.5, 0.9, 1.0]))
     return {"ici": float(distance.mean()), "e50": e50, "e90": e90, "emax": emax}
 
 
 def _prepare(
-    event: npt.ArrayLike, time: npt.ArrayLike, risk: npt.ArrayLike, horizon_years: float
-) -> tuple[FloatArray, FloatArray]:
-    """Pseudo-observations and log(-log(1 - risk)): (n,) each."""
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    censoring: SurvivalCurve | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Status at the horizon, its weight (0 where it is not known) and log(-log(1 - risk)): (n,) each."""
     events, times = check_outcomes(event, time)
-    risks = check_risks(risk, len(events))
-    pseudo = pseudo_observations(events, times, horizon_years)
-    if not 0 < pseudo.mean() < 1:
+    risks, horizon = check_risks(risk, len(events)), check_horizon(horizon_years, times)
+    cases, controls, weights = status_weights(events, times, horizon, censoring)
+    if not cases.any() or not controls.any():
         raise ValueError(
-            f"horizon_years: observed risk at {horizon_years:g} years is {pseudo.mean():g}, which no regression can "
-            "explain; take another"
+            f"horizon_years: expected records with and without the event by {horizon:g} years, got {cases.sum()} with "
+            f"and {controls.sum()} without; take another"
         )
-    return pseudo, _log_minus_log(risks)
+    return cases.astype(np.float64), weights, _log_minus_log(risks)
 
 
 def _require_spread(predicted: FloatArray) -> None:
@@ -208,13 +224,16 @@ def _wald(estimate: float, error: float, null: float, level: float, codes: npt.N
 
 
 def _fit_spline(
-    pseudo: FloatArray, predicted: FloatArray, patient_ids: Sequence[Any] | npt.ArrayLike | None
+    status: FloatArray,
+    weights: FloatArray,
+    predicted: FloatArray,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Knots, coefficients and their covariance."""
     _require_spread(predicted)
     knots = np.unique(np.quantile(predicted, KNOT_QUANTILES))
-    codes = patient_codes(patient_ids, len(pseudo))
-    return knots, *_regress(pseudo, _spline(predicted, knots), codes)
+    codes = patient_codes(patient_ids, len(status))
+    return knots, *_regress(status, weights, _spline(predicted, knots), codes)
 
 
 def _spline(values: FloatArray, knots: FloatArray) -> FloatArray:
@@ -230,28 +249,32 @@ def _spline(values: FloatArray, knots: FloatArray) -> FloatArray:
 
 
 def _regress(
-    target: FloatArray, features: FloatArray, codes: npt.NDArray[np.intp], offset: FloatArray | float = 0.0
+    status: FloatArray,
+    weights: FloatArray,
+    features: FloatArray,
+    codes: npt.NDArray[np.intp],
+    offset: FloatArray | float = 0.0,
 ) -> tuple[FloatArray, FloatArray]:
-    r"""Binomial quasi-likelihood with complementary log-log link by Fisher scoring, and the clustered sandwich.
+    r"""Weighted binomial regression with complementary log-log link by Fisher scoring, and the clustered sandwich.
 
-    Solves $\sum_i x_i \frac{\mu'_i}{\mu_i (1 - \mu_i)} (\theta_i - \mu_i) = 0$ with $\mu = 1 - e^{-e^{\eta}}$, where
+    Solves $\sum_i w_i x_i \frac{\mu'_i}{\mu_i (1 - \mu_i)} (y_i - \mu_i) = 0$ with $\mu = 1 - e^{-e^{\eta}}$, where
     $\mu' / (\mu (1 - \mu)) = e^\eta / \mu$.
     """
     coefficients = np.zeros(features.shape[1])
-    start = np.log(-np.log1p(-np.clip(target.mean(), SMALLEST_RISK, 1 - SMALLEST_RISK)))
-    coefficients[0] = start - np.mean(offset)
+    mean = float((weights * status).sum() / weights.sum())
+    coefficients[0] = np.log(-np.log1p(-mean)) - np.mean(offset)
     for _ in range(MAX_STEPS):
         linear = np.clip(features @ coefficients + offset, -30.0, 3.5)
-        mean = -np.expm1(-np.exp(linear))
-        weight = np.exp(linear) / mean
-        scores = features * (weight * (target - mean))[:, None]
-        information = features.T @ (features * (weight * np.exp(linear - np.exp(linear)))[:, None])
+        expected = -np.expm1(-np.exp(linear))
+        gain = weights * np.exp(linear) / expected
+        scores = features * (gain * (status - expected))[:, None]
+        information = features.T @ (features * (gain * np.exp(linear - np.exp(linear)))[:, None])
         step = _solve(information, scores.sum(axis=0))
         coefficients = coefficients + step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-300))
-        if np.abs(step).max() < 1e-10:
+        if np.abs(step).max() < 1e-9 * max(1.0, float(np.abs(coefficients).max())):
             break
     else:
-        raise ValueError(f"risk: the calibration regression did not converge on {len(target)} records; add records")
+        raise ValueError(f"risk: the calibration regression did not converge on {len(status)} records; add records")
     columns = (scores @ np.linalg.inv(information)).T
     influence = np.stack([np.bincount(codes, weights=column).astype(np.float64) for column in columns])
     covariance: FloatArray = influence @ influence.T

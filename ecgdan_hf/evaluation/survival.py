@@ -219,8 +219,8 @@ def horizon_metrics(
     found["observed_risk"] = {name: value for name, value in known.items() if name != "p_value"}
     truth = events, times, predicted, horizon
     found["observed_over_expected"] = observed_over_expected(*truth, patient_ids).as_dict()
-    found["calibration_intercept"] = calibration_intercept(*truth, patient_ids).as_dict()
+    found["calibration_intercept"] = calibration_intercept(*truth, patient_ids, censoring=censoring).as_dict()
     if np.ptp(predicted) > 0:
-        found["calibration_slope"] = calibration_slope(*truth, patient_ids).as_dict()
-        found |= calibration_errors(*truth)
+        found["calibration_slope"] = calibration_slope(*truth, patient_ids, censoring=censoring).as_dict()
+        found |= calibration_errors(*truth, censoring)
     return found

@@ -149,24 +149,27 @@ def test_observed_risk_agrees_with_kaplan_meier_and_greenwood() -> None:
     assert together.num_patients == len(time)
 
 
-def test_slope_and_intercept_are_those_of_the_binomial_regression_without_censoring() -> None:
+@pytest.mark.parametrize("follow_up", [1e9, 12.0])
+def test_slope_and_intercept_maximise_the_weighted_binomial_likelihood(follow_up: float) -> None:
     rng = np.random.default_rng(3)
     score = rng.normal(size=400)
-    time, risk = rng.exponential(np.exp(-0.7 * score) / 0.1), true_risk(score)
-    truth, predicted = time <= HORIZON, np.log(-np.log1p(-risk))
+    times, ends = rng.exponential(np.exp(-0.7 * score) / 0.1), follow_up * rng.random(400)
+    event, time, risk = (times < ends).astype(float), np.minimum(times, ends), true_risk(score)
+    truth, _, weights = status_weights(event, time, HORIZON)
+    predicted = np.log(-np.log1p(-risk))
 
     def loss(parameters: np.ndarray) -> float:
         hazard = np.exp(parameters[0] + (parameters[1] if len(parameters) > 1 else 1.0) * predicted)
-        return -float(np.where(truth, np.log(-np.expm1(-hazard)), -hazard).sum())
+        return -float((weights * np.where(truth, np.log(-np.expm1(-hazard)), -hazard)).sum())
 
-    everybody = np.ones(400)
-    expected = minimize(
-        loss, [0.0, 1.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 5000}
-    )
-    found = calibration_slope(everybody, time, risk, HORIZON)
-    assert found.estimate == pytest.approx(expected.x[1], abs=1e-6)
-    expected = minimize(loss, [0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12})
-    assert calibration_intercept(everybody, time, risk, HORIZON).estimate == pytest.approx(expected.x[0], abs=1e-6)
+    options = {"xatol": 1e-9, "fatol": 1e-12, "maxiter": 5000}
+    expected = minimize(loss, [0.0, 1.0], method="Nelder-Mead", options=options).x[1]
+    assert calibration_slope(event, time, risk, HORIZON).estimate == pytest.approx(expected, abs=1e-6)
+    expected = minimize(loss, [0.0], method="Nelder-Mead", options=options).x[0]
+    assert calibration_intercept(event, time, risk, HORIZON).estimate == pytest.approx(expected, abs=1e-6)
+    one = calibration_intercept(event, time, np.full(400, 0.3), HORIZON).estimate
+    overall = 1 - np.exp(-np.exp(one) * -np.log(0.7))
+    assert overall == pytest.approx(1 - KaplanMeierFitter().fit(time, event).predict(HORIZON), abs=1e-9)
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
@@ -309,7 +312,7 @@ GONE = SurvivalCurve(np.array([0.5]), np.zeros(1))
         (lambda: dynamic_auc.dynamic_aucs(EVENT, TIME, np.ones((5, 3)), [2, 3]), r"scores: expected shape \(5,\) or"),
         (lambda: observed_risk(EVENT, TIME, 0.5), "observed risk at 0.5 years is 0, which has no interval"),
         (lambda: calibration_slope(EVENT, TIME, [0.3] * 5, 3.0), "got one for all; take calibration_intercept"),
-        (lambda: calibration_slope(EVENT, TIME, RISK, 0.5), "observed risk at 0.5 years is 0"),
+        (lambda: calibration_slope(EVENT, TIME, RISK, 0.5), "by 0.5 years, got 0 with and 5 without; take"),
         (lambda: observed_over_expected(EVENT, TIME, [0.0] * 5, 3.0), "risk: expected a positive mean, got 0"),
         (lambda: pseudo_observations([1], [1.0], 1.0), "expected at least two records"),
         (lambda: decision_curve.decision_curve(EVENT, TIME, RISK, 3.0, [0.0]), "thresholds: expected probabilities"),
