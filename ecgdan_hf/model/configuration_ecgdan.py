@@ -250,6 +250,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
             column, `smoking=current` is 1 where the column says so, `bmi?` is 1 where `bmi` is missing.
         covariate_means, covariate_stds: their standardisation, learned on the training set.
         num_baseline_times: knots of the fitted baseline hazard; 0 until it is fitted.
+        calibration_slope: multiplies every log hazard; 1 unless the model was recalibrated to another population.
         endpoint: what the event is, in words, for cards and reports.
         simulated_outcome: True where the follow-up was simulated; every report then says so.
     """
@@ -264,6 +265,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     covariate_means: list[float | int] | tuple[float | int, ...] = ()
     covariate_stds: list[float | int] | tuple[float | int, ...] = ()
     num_baseline_times: int = 0
+    calibration_slope: float | int = 1.0
     endpoint: str = "heart failure"
     simulated_outcome: bool = False
 
@@ -282,5 +284,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
             raise ValueError(
                 f"covariate_means and covariate_stds: expected {count} values, one for each of {self.covariate_names}"
             )
+        if not self.calibration_slope > 0:
+            raise ValueError(f"calibration_slope: expected a positive number, got {self.calibration_slope}")
         if any(std <= 0 for std in self.covariate_stds):
             raise ValueError(f"covariate_stds: expected positive values, got {self.covariate_stds}")

@@ -36,7 +36,8 @@ from .light_ecgdan import (
     EcgDanLightStem,
     EcgDanLightTimeAttention,
 )
-from .survival_ecgdan import breslow_baseline, cox_loss, survival_curve
+from .risk_ecgdan import Baseline, Risk, absolute_risk, baseline_hazard, recalibrate
+from .survival_ecgdan import cox_loss, survival_curve
 
 MAX_BASELINE_TIMES = 2048
 
@@ -365,7 +366,7 @@ class EcgDanBaselineHazard(nn.Module):
 
     def __init__(self, num_times: int):
         super().__init__()
-        self.register_buffer("knots", torch.zeros(2, num_times, dtype=torch.float32))
+        self.register_buffer("knots", torch.zeros(3, num_times, dtype=torch.float32))
 
     @property
     def times(self) -> Tensor:
@@ -376,6 +377,11 @@ class EcgDanBaselineHazard(nn.Module):
     def log_cumulative_hazard(self) -> Tensor:
         """(knots,), natural logarithm of the cumulative baseline hazard."""
         return self.knots[1]
+
+    @property
+    def standard_error(self) -> Tensor:
+        """(knots,), of the logarithm, given the log hazards."""
+        return self.knots[2]
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "EcgDanBaselineHazard":
         # .to(bfloat16) must not round event times: follow the device, keep the precision
@@ -867,7 +873,8 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
         output = EcgDanSurvivalOutput(
-            log_hazard=self.risk_head(encoded.pooler_output) + self._covariate_term(covariates, len(input_values)),
+            log_hazard=self.config.calibration_slope
+            * (self.risk_head(encoded.pooler_output) + self._covariate_term(covariates, len(input_values))),
             **encoder_fields(encoded),
         )
         if return_loss and event is not None and time is not None:
@@ -918,13 +925,42 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         Raises:
             ValueError: no event at all.
         """
-        times, log_cumulative_hazard = breslow_baseline(log_hazard, event, time)
-        if len(times) > MAX_BASELINE_TIMES:
-            keep = torch.linspace(0, len(times) - 1, MAX_BASELINE_TIMES, device=times.device).round().long()
-            times, log_cumulative_hazard = times[keep], log_cumulative_hazard[keep]
-        knots = torch.stack([times, log_cumulative_hazard]).float()
+        self._store_baseline(baseline_hazard(log_hazard, event, time))
+
+    @torch.no_grad()
+    def recalibrate(self, log_hazard: Tensor, event: Tensor, time: Tensor, method: str = "baseline") -> float:
+        """Fits the absolute risks to a new population without touching a weight.
+
+        Args:
+            log_hazard: (n,), this model's predictions for the new population, in evaluation mode.
+            event: (n,), 1 = happened, 0 = censored.
+            time: (n,), years.
+            method: "baseline" refits how often the event happens; "slope" also how far log hazards are apart, which
+                is kept in `config.calibration_slope` and multiplies every later `log_hazard`.
+
+        Returns:
+            The slope; 1 for "baseline".
+
+        Raises:
+            ValueError: what `risk_ecgdan.recalibrate` refuses, or a slope that turns the order of risks round.
+        """
+        with torch.enable_grad():
+            found = recalibrate(log_hazard, event, time, method)
+        if found.slope <= 0:
+            raise ValueError(
+                f"log_hazard: expected higher values where the event comes earlier, got a slope of {found.slope:.3g}: "
+                "the model does not order this population; train it anew"
+            )
+        self.config.calibration_slope = self.config.calibration_slope * found.slope
+        self._store_baseline(found.baseline)
+        return found.slope
+
+    def _store_baseline(self, fitted: Baseline) -> None:
+        knots = torch.stack(tuple(fitted)).float()
+        if knots.shape[1] > MAX_BASELINE_TIMES:
+            knots = knots[:, torch.linspace(0, knots.shape[1] - 1, MAX_BASELINE_TIMES).round().long()]
         self.baseline.knots = knots.to(self.baseline.knots.device)
-        self.config.num_baseline_times = len(times)
+        self.config.num_baseline_times = knots.shape[1]
 
     @torch.no_grad()
     def predict_survival(
@@ -939,9 +975,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         Raises:
             ValueError: the baseline hazard has not been fitted, or negative years.
         """
-        if self.config.num_baseline_times == 0:
-            raise ValueError("baseline: expected a fitted baseline hazard, found none; call fit_baseline first")
-        log_hazard = self(input_values, lead_mask, covariates, return_loss=False).log_hazard
+        log_hazard = self._log_hazard(input_values, lead_mask, covariates)
         years = torch.as_tensor(years, dtype=torch.float32, device=log_hazard.device)
         return survival_curve(log_hazard, self.baseline.times, self.baseline.log_cumulative_hazard, years)
 
@@ -955,3 +989,30 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
     ) -> Tensor:
         """Probability of the event within `horizon_years`: (N,), NaN beyond the follow-up."""
         return 1 - self.predict_survival(input_values, lead_mask, covariates, [horizon_years])[:, 0]
+
+    @torch.no_grad()
+    def predict_risk_interval(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        covariates: Tensor | None = None,
+        horizon_years: float = 10.0,
+        level: float = 0.95,
+    ) -> Risk:
+        """Risk within `horizon_years` with limits, `(risk, low, high)` of (N,) each, NaN beyond the follow-up.
+
+        The limits say how well the baseline hazard is known, from the number of events it was fitted to. How well the
+        network is known is not in them.
+
+        Raises:
+            ValueError: as [`predict_survival`], or a level outside (0, 1).
+        """
+        log_hazard = self._log_hazard(input_values, lead_mask, covariates)
+        years = torch.tensor([horizon_years], dtype=torch.float32, device=log_hazard.device)
+        found = absolute_risk(log_hazard, Baseline(*self.baseline.knots), years, level)
+        return Risk(*(values[:, 0] for values in found))
+
+    def _log_hazard(self, input_values: Tensor, lead_mask: Tensor | None, covariates: Tensor | None) -> Tensor:
+        if self.config.num_baseline_times == 0:
+            raise ValueError("baseline: expected a fitted baseline hazard, found none; call fit_baseline first")
+        return self(input_values, lead_mask, covariates, return_loss=False).log_hazard

@@ -500,6 +500,41 @@ def test_the_baseline_keeps_its_precision_in_a_half_precision_network(tmp_path):
     assert torch.equal(loaded.baseline.times, times)
 
 
+def test_the_limits_of_a_risk_enclose_it_and_survive_saving(tmp_path):
+    model, batch = fitted()
+    found = model.predict_risk_interval(**batch, horizon_years=2)
+    assert torch.allclose(found.risk, model.predict_risk(**batch, horizon_years=2), atol=1e-6)
+    assert (found.low < found.risk).all() and (found.risk < found.high).all()
+    model.save_pretrained(tmp_path)
+    again = EcgDanForSurvival.from_pretrained(tmp_path).predict_risk_interval(**batch, horizon_years=2)
+    assert all(torch.equal(*pair) for pair in zip(found, again, strict=True))
+
+
+def test_recalibration_changes_risks_and_no_weight_and_travels_with_the_checkpoint(tmp_path):
+    model, batch = fitted()
+    weights = {name: weight.clone() for name, weight in model.named_parameters()}
+    before = model(**batch, return_loss=False).log_hazard
+    rng = torch.Generator().manual_seed(0)
+    log_hazard = 3 * torch.randn(500, generator=rng)
+    time = -torch.log(torch.rand(500, generator=rng)) / (0.2 * torch.exp(0.5 * log_hazard))  # three times too sure
+    slope = model.recalibrate(log_hazard, torch.ones(500), time, method="slope")
+    assert slope == pytest.approx(0.5, abs=0.1) and model.config.calibration_slope == slope
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.named_parameters())
+    assert torch.allclose(model(**batch, return_loss=False).log_hazard, slope * before)
+    model.save_pretrained(tmp_path)
+    loaded = EcgDanForSurvival.from_pretrained(tmp_path)
+    assert torch.equal(loaded.predict_risk(**batch, horizon_years=1), model.predict_risk(**batch, horizon_years=1))
+
+
+def test_a_model_that_orders_a_population_the_wrong_way_round_is_not_recalibrated():
+    model, _ = fitted()
+    time = torch.arange(1.0, 51)
+    with pytest.raises(
+        ValueError, match="log_hazard: expected higher values where the event comes earlier"
+    ):
+        model.recalibrate(time + 20 * torch.sin(time), torch.ones(50), time, method="slope")
+
+
 def test_risk_without_a_fitted_baseline_is_refused():
     batch = inputs("survival")
     with pytest.raises(ValueError, match="call fit_baseline first"):
