@@ -120,7 +120,7 @@ def reference(record: Path) -> tuple[pd.Series, pd.Series, float]:
     """Hand-marked intervals: median over leads, envelope of leads; and the heart rate."""
     leads = [marked_beats(record, lead.lower()) for lead in STANDARD_LEADS]
     per_lead = pd.DataFrame([intervals(beats) for beats in leads])
-    rate = np.median([60 * RATE_HZ / beats["qrs_on"].diff().median() for beats in leads if len(beats) > 2])
+    rate = np.nanmedian([60 * RATE_HZ / beats["qrs_on"].diff().median() for beats in leads if len(beats) > 2])
     middle = per_lead.median().where(per_lead.notna().mean() > 0.5)
     return middle, intervals(_envelope(leads)), float(rate)
 
