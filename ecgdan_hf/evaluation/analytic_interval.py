@@ -56,7 +56,7 @@ def clustered_error(influence: FloatArray, patient_ids: Sequence[Any] | npt.Arra
         patient_ids: patient of each record; None takes every record for a patient of its own.
 
     Raises:
-        ValueError: ids that are missing or of another number.
+        ValueError: ids that are missing or of another number, or fewer than two patients.
     """
     codes = patient_codes(patient_ids, len(influence))
     sums = np.bincount(codes, weights=influence)
@@ -67,15 +67,17 @@ def patient_codes(patient_ids: Sequence[Any] | npt.ArrayLike | None, num_records
     """0, 1, ... for the patient of each record: (n,).
 
     Raises:
-        ValueError: ids that are missing or of another number.
+        ValueError: ids that are missing or of another number, or fewer than two patients.
     """
     if patient_ids is None:
         return np.arange(num_records)
-    codes, _ = pd.factorize(np.asarray(patient_ids))
+    codes, patients = pd.factorize(np.asarray(patient_ids))
     if len(codes) != num_records:
         raise ValueError(f"patient_ids: expected {num_records} ids, one per record, got {len(codes)}")
     if (codes < 0).any():
         raise ValueError(f"patient_ids: expected an id for every record, {int((codes < 0).sum())} are missing")
+    if len(patients) < 2:
+        raise ValueError(f"patient_ids: expected at least two patients, got {len(patients)}; one has no variance")
     return codes
 
 

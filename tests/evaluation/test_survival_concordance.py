@@ -200,6 +200,7 @@ def test_half_a_million_records_take_seconds() -> None:
     ("call", "message"),
     [
         (lambda: concordance_interval([1, 1, 0], [1, 2, 3], [3, 2, 1]), "got a C-index of 1 without variance"),
+        (lambda: concordance_interval([1, 1, 0], [1, 2, 3], [3, 1, 2], [7, 7, 7]), "at least two patients, got 1"),
         (lambda: concordance_interval([1, 1, 0], [1, 2, 3], [3, 1, 2], [1, 2]), "patient_ids: expected 3 ids.*got 2"),
         (
             lambda: concordance_interval([1, 1, 0], [1, 2, 3], [3, 1, 2], level=95),
