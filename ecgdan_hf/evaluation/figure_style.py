@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 
 from ecgdan_hf.evaluation.bootstrap import FloatArray
 
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#595959"
 
 STYLES: tuple[dict[str, Any], ...] = tuple(
     {"color": color, "linestyle": line, "marker": marker}
     for color, line, marker in (
         (BLUE, "-", "o"),
-        (VERMILLION, "--", "s"),
+        (VERMILION, "--", "s"),
         (GREEN, "-.", "^"),
         (PURPLE, ":", "D"),
         (BLACK, (0, (8, 2)), "v"),

@@ -21,7 +21,7 @@ from ecgdan_hf.evaluation.figure_style import (
     SMALL_SIZE,
     STYLES,
     TITLE_SIZE,
-    VERMILLION,
+    VERMILION,
     counts,
     headline,
     new_figure,
@@ -165,7 +165,7 @@ def risk_histogram_figure(
     figure = new_figure(4.2)
     axes = figure.subplots()
     edges = np.histogram_bin_edges(scores, bins=num_bins)
-    looks = ((~events, "no event seen", BLUE, "-", None), (events, "event", VERMILLION, "--", "////"))
+    looks = ((~events, "no event seen", BLUE, "-", None), (events, "event", VERMILION, "--", "////"))
     for chosen, name, color, line, hatch in looks:
         if chosen.any():
             _draw_bars(axes, scores[chosen], edges, name, color, line, hatch)

@@ -23,7 +23,7 @@ from ecgdan_hf.evaluation.figure_style import (
     SMALL_SIZE,
     STYLES,
     TITLE_SIZE,
-    VERMILLION,
+    VERMILION,
     counts,
     headline,
     new_figure,
@@ -196,9 +196,9 @@ def _largest_risk(table: pd.DataFrame, risks: FloatArray) -> float:
 
 
 def _draw_smooth(axes: Axes, curve: pd.DataFrame) -> None:
-    axes.plot(curve["predicted"], curve["observed"], color=VERMILLION, linestyle="--", linewidth=1.8, label="smooth")
+    axes.plot(curve["predicted"], curve["observed"], color=VERMILION, linestyle="--", linewidth=1.8, label="smooth")
     if {"low", "high"} <= set(curve):
-        axes.fill_between(curve["predicted"], curve["low"], curve["high"], color=VERMILLION, alpha=0.15, linewidth=0)
+        axes.fill_between(curve["predicted"], curve["low"], curve["high"], color=VERMILION, alpha=0.15, linewidth=0)
 
 
 def _draw_groups(axes: Axes, table: pd.DataFrame) -> None:
