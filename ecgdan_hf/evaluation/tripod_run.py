@@ -1,0 +1,165 @@
+"""What a run knows, read safely, and how numbers, counts and tables are written in a report.
+
+Any key of `metrics.json` may be absent; nothing is made up for it. Text of others is escaped before it enters
+Markdown.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ABSENT = "not estimated"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An evaluation, as its files tell it.
+
+    Attributes:
+        metrics: content of `metrics.json`.
+        recipe: content of `recipe.yaml`; empty where there is none.
+        name: what the judged model is called.
+    """
+
+    metrics: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    name: str
+
+    def get(self, *keys: str) -> Any:
+        """The entry of `metrics` under these keys, None where there is none."""
+        return dig(self.metrics, *keys)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether follow-up was drawn by a program."""
+        return bool(self.get("simulated_outcome"))
+
+    @property
+    def sim(self) -> str:
+        """ "simulated " before a number that rests on a simulated outcome, else nothing."""
+        return "simulated " if self.simulated else ""
+
+    @property
+    def mark(self) -> str:
+        """ ", simulated outcome" behind the name of a measure, else nothing."""
+        return ", simulated outcome" if self.simulated else ""
+
+    @property
+    def models(self) -> Mapping[str, Mapping[str, Any]]:
+        """Results by model, the judged one first."""
+        found = self.get("models")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def horizons(self) -> list[str]:
+        """Horizons in years at which any model was judged, ascending."""
+        found = {str(years) for model in self.models.values() for years in dig(model, "horizons") or {}}
+        return sorted(found, key=float)
+
+
+def dig(found: Any, *keys: str) -> Any:
+    """The entry under these keys, None where there is none."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def escape(text: object) -> str:
+    """Text of others on one line, without meaning for Markdown.
+
+    Examples:
+        >>> escape("a|b *c*")
+        'a\\\\|b \\\\*c\\\\*'
+    """
+    return re.sub(r"([\\`*_\[\]<>|#~!&])", r"\\\1", " ".join(str(text).split()))
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def count(value: Any) -> str:
+    """Such as "11,575"; "unknown" for what is not a number."""
+    return f"{int(value):,}" if is_number(value) else "unknown"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """With so many digits; "not estimated" for what is not a finite number."""
+    return f"{value:.{digits}f}" if is_number(value) else ABSENT
+
+
+def estimate(found: Any, digits: int = 3) -> str:
+    """An estimate, with its interval where there is one.
+
+    Examples:
+        >>> estimate({"estimate": 0.7, "low": 0.65, "high": 0.75}), estimate(0.7), estimate(None)
+        ('0.700 (0.650 to 0.750)', '0.700', 'not estimated')
+    """
+    if not isinstance(found, Mapping):
+        return number(found, digits)
+    value, low, high = (number(found.get(name), digits) for name in ("estimate", "low", "high"))
+    return value if ABSENT in (value, low, high) else f"{value} ({low} to {high})"
+
+
+def percent(part: Any, whole: Any) -> str:
+    """Such as "1.4 %"; "unknown" where it cannot be computed."""
+    return f"{100 * part / whole:.1f} %" if is_number(part) and is_number(whole) and whole else "unknown"
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, the first column to the left and the others to the right."""
+    lines = [headings, [":--", *["--:"] * (len(headings) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of an item.
+
+    Attributes:
+        known: Markdown; empty where nothing is.
+        missing: what has to be stated besides; empty where the item is answered in full.
+    """
+
+    known: str
+    missing: str = ""
+
+
+NOTHING = Answer("")
+
+
+def cohort(run: Run) -> str:
+    """Records, patients and events, in one sentence."""
+    data = run.get("data") or {}
+    if not is_number(data.get("num_records")):
+        return ""
+    people = f" of {count(data['num_patients'])} patients" if is_number(data.get("num_patients")) else ""
+    happened = f", {count(data['num_events'])} {run.sim}events" if is_number(data.get("num_events")) else ""
+    return f"{count(data['num_records'])} records{people}{happened}."
+
+
+def follow_up(run: Run) -> str:
+    """Median and longest follow-up, in one sentence."""
+    middle, last = (run.get("data", f"{name}_follow_up_years") for name in ("median", "max"))
+    longest = f", longest {number(last, 1)}" if is_number(last) else ""
+    opening = "Simulated follow-up" if run.simulated else "Follow-up"
+    return f"{opening}: median {number(middle, 1)} years{longest}." if is_number(middle) else ""
+
+
+def in_years(horizons: Iterable[str]) -> str:
+    """Horizons as words: "5 and 10"."""
+    return listed([f"{float(years):g}" for years in horizons])
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names as words: "a, b and c"."""
+    words = [escape(name) for name in names]
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def joined(*sentences: str) -> str:
+    """Those sentences that say something."""
+    return " ".join(sentence for sentence in sentences if sentence)
