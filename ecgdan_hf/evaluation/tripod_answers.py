@@ -25,6 +25,7 @@ from ecgdan_hf.evaluation.tripod_tables import (
     folds_table,
     horizons_table,
     models_table,
+    not_estimable,
     participants_table,
     subgroups_table,
 )
@@ -94,8 +95,8 @@ def _model_itself(run: Run) -> Answer:
 
 
 def _performance(run: Run) -> Answer:
-    tables = [table for table in (models_table(run), horizons_table(run), subgroups_table(run)) if table]
-    if not tables:
+    tables = models_table(run), horizons_table(run), not_estimable(run), subgroups_table(run)
+    if not any(tables):
         return NOTHING
     note = "**Every number below rests on a simulated outcome.**" if run.simulated else ""
     return Answer("\n\n".join(part for part in (note, *tables) if part))

@@ -6,6 +6,8 @@ from typing import Any
 from ecgdan_hf.evaluation.tripod_run import Run, count, dig, escape, estimate, is_number, markdown_table, number
 
 HORIZON_COLUMNS = {
+    "predicted_risk": "mean predicted risk",
+    "observed_risk": "observed risk",
     "auc": "AUC",
     "brier": "Brier score",
     "scaled_brier": "scaled Brier",
@@ -42,6 +44,17 @@ def horizons_table(run: Run) -> str:
     ]
     headings = ["model, horizon", *(f"{HORIZON_COLUMNS[key]}{run.mark}" for key in shown)]
     return markdown_table(headings, rows) if rows and shown else ""
+
+
+def not_estimable(run: Run) -> str:
+    """Why some measures at a horizon could not be had, one line each."""
+    lines = [
+        f"* {escape(name)}, {float(years):g} years, {HORIZON_COLUMNS.get(key, escape(key))}: {escape(reason)}"
+        for name, found in run.models.items()
+        for years in run.horizons
+        for key, reason in (dig(found, "horizons", years, "not_estimable") or {}).items()
+    ]
+    return "\n".join(["Not estimable:\n", *lines]) if lines else ""
 
 
 def folds_table(run: Run) -> str:

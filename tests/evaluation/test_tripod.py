@@ -55,7 +55,7 @@ METRICS: dict[str, Any] = {
             "over_seeds": {"mean": 0.711, "sd": 0.009, "values": [0.71, 0.712]},
             "horizons": {
                 "5": {"auc": interval(0.733), "brier": interval(0.061), "scaled_brier": 0.052, "ici": 0.013},
-                "10": {"auc": None},
+                "10": {"auc": None, "not_estimable": {"auc": "follow-up is too short"}},
             },
         },
         "age and sex": {
@@ -157,6 +157,7 @@ def test_what_the_run_knows_stands_under_its_item():
         assert words in found[number], number
     assert "No record was followed to 10 years" in found["26"]
     assert "| ECG-DAN, 5 years | 0.733 (0.683 to 0.783) | 0.061 (0.011 to 0.111) | 0.052 | 0.013 |" in found["23a"]
+    assert "* ECG-DAN, 10 years, AUC: follow-up is too short" in found["23a"]
     assert "| age: under 50 | not estimated | 100 | 3 |" in found["23a"]
 
 
