@@ -6,6 +6,7 @@ where the column `smoking` says current, and `bmi?` is 1 where `bmi` is missing.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,19 +84,19 @@ def _values(table: pd.DataFrame, name: str) -> "pd.Series[float]":
     return numbers.astype(float)
 
 
-def _column(table: pd.DataFrame, column: str) -> "pd.Series[object]":
+def _column(table: pd.DataFrame, column: str) -> "pd.Series[Any]":
     if column not in table:
         raise ValueError(f"covariates: expected a column {column}, got {', '.join(map(str, table.columns))}")
-    values: pd.Series[object] = table[column]
+    values: pd.Series[Any] = table[column]
     return values
 
 
-def _is_text(values: "pd.Series[object]") -> bool:
+def _is_text(values: "pd.Series[Any]") -> bool:
     known = values.dropna().map(lambda value: SEX_VALUES.get(value, value) if isinstance(value, str) else value)
     return bool(pd.to_numeric(known, errors="coerce").isna().any())
 
 
-def _levels(values: "pd.Series[object]", column: str) -> list[str]:
+def _levels(values: "pd.Series[Any]", column: str) -> list[str]:
     counts = values.dropna().astype(str).value_counts()
     if len(counts) > MAX_LEVELS:
         raise ValueError(f"covariates: {column}: expected numbers or at most {MAX_LEVELS} levels, got {len(counts)}")

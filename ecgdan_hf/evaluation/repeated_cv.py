@@ -8,6 +8,7 @@ over seeds, the repetitions of the whole procedure.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +16,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgdan_hf.evaluation.bootstrap import FloatArray, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.absolute_risk import brier_score, observed_risk, scaled_brier_score
+from ecgdan_hf.evaluation.bootstrap import FloatArray, Interval, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc
+from ecgdan_hf.evaluation.risk_calibration import calibration_errors, calibration_slope, observed_over_expected
 from ecgdan_hf.evaluation.survival import check_outcomes, concordance_index
 
 SUBJECT = ["record_id", "patient_id", "event", "time"]
+RISK_MEASURES: dict[str, Callable[..., float]] = {
+    "auc": dynamic_auc,
+    "brier": brier_score,
+    "scaled_brier": scaled_brier_score,
+    "calibration_slope": lambda *given, **horizon: calibration_slope(*given, **horizon).estimate,
+    "observed_over_expected": lambda *given, **horizon: observed_over_expected(*given, **horizon).estimate,
+    "ici": lambda *given, **horizon: calibration_errors(*given, **horizon)["ici"],
+}
+"""Functions of (event, time, risk, horizon_years)."""
 AGE_BANDS = (0.0, 50.0, 60.0, 70.0, 80.0, 200.0)
 MIN_EVENTS = 10
 """Events below which a subgroup is counted and not judged."""
@@ -218,8 +231,45 @@ def risk_column(model: str, years: float) -> str:
 def horizon_metrics(
     predictions: pd.DataFrame, model: str, horizons: Sequence[float], n: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """How a model's absolute risks hold at each horizon; empty where it predicted none."""
-    return {}
+    """How a model's absolute risks hold at each horizon; empty where it predicted none.
+
+    Each measure is the mean over seeds, its interval a bootstrap of patients.
+
+    Args:
+        predictions: as in [`judge`], with the columns that [`risk_column`] names.
+        model: name.
+        horizons: years.
+        n, seed: of the bootstrap.
+
+    Returns:
+        Horizon as text -> `predicted_risk`, and, as fields of intervals, `observed_risk` and what `RISK_MEASURES`
+        names; under `not_estimable` the reason for each that these records do not give.
+    """
+    people = subjects(predictions)
+    truth, patients = check_outcomes(people["event"], people["time"]), people["patient_id"].to_numpy()
+    found = {}
+    for years in horizons:
+        if risk_column(model, years) not in predictions:
+            continue
+        risks = as_predicted(predictions, risk_column(model, years))
+        entry: dict[str, Any] = {"predicted_risk": float(risks.mean()), "not_estimable": {}}
+        options: dict[str, Any] = {"patient_ids": patients, "n": n, "seed": seed}
+        measures: dict[str, Callable[..., Any]]
+        measures = {name: partial(_risk_interval, each, *truth, risks) for name, each in RISK_MEASURES.items()}
+        measures["observed_risk"] = lambda years, patient_ids, **_: observed_risk(*truth, years, patient_ids)
+        for name, measure in measures.items():
+            try:
+                entry[name] = measure(years, **options).as_dict()
+            except ValueError as error:
+                entry["not_estimable"][name] = str(error)
+        found[f"{years:g}"] = entry
+    return found
+
+
+def _risk_interval(
+    measure: Callable[..., float], event: FloatArray, time: FloatArray, risks: FloatArray, years: float, **options: Any
+) -> Interval:
+    return bootstrap_interval(mean_over_seeds(partial(measure, horizon_years=years)), event, time, risks, **options)
 
 
 def describe(table: pd.DataFrame) -> dict[str, Any]:
