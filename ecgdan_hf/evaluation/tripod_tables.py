@@ -49,7 +49,8 @@ def horizons_table(run: Run) -> str:
 def not_estimable(run: Run) -> str:
     """Why some measures at a horizon could not be had, one line each."""
     lines = [
-        f"* {escape(name)}, {float(years):g} years, {HORIZON_COLUMNS.get(key, escape(key))}: {escape(reason)}"
+        f"* {escape(name)}, {float(years):g} years, {HORIZON_COLUMNS.get(key, escape(key))}: "
+        + escape(reason or "no reason given")
         for name, found in run.models.items()
         for years in run.horizons
         for key, reason in (dig(found, "horizons", years, "not_estimable") or {}).items()
