@@ -16,9 +16,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgdan_hf.evaluation.absolute_risk import observed_risk
-from ecgdan_hf.evaluation.analytic_interval import AnalyticInterval, half_width, patient_codes, two_sided
+from ecgdan_hf.evaluation.analytic_interval import (
+    AnalyticInterval,
+    clustered_error,
+    half_width,
+    patient_codes,
+    two_sided,
+)
 from ecgdan_hf.evaluation.bootstrap import FloatArray
-from ecgdan_hf.evaluation.follow_up import SurvivalCurve, check_horizon, check_outcomes, check_risks, status_weights
+from ecgdan_hf.evaluation.follow_up import (
+    SurvivalCurve,
+    check_horizon,
+    check_outcomes,
+    check_risks,
+    pseudo_observations,
+    status_weights,
+)
 
 SMALLEST_RISK = 1e-6  # risks of 0 and 1 are moved here and to its mirror image: their log(-log) is infinite
 KNOT_QUANTILES = (0.05, 0.35, 0.65, 0.95)  # Harrell, Regression Modeling Strategies, 2nd edition, table 2.3
@@ -99,6 +112,9 @@ def observed_over_expected(
 ) -> AnalyticInterval:
     """Observed risk (Kaplan-Meier) over mean predicted risk at a horizon, with limits on the log scale; 1 is right.
 
+    Who happened to be in the cohort moves both risks alike; the error accounts for it, where that of the observed risk
+    alone would be too wide.
+
     Args:
         event, time, risk, horizon_years, patient_ids, level: as in [`calibration_slope`].
 
@@ -108,18 +124,19 @@ def observed_over_expected(
     Raises:
         ValueError: as [`observed_risk`], or a mean predicted risk of 0.
     """
-    events, _ = check_outcomes(event, time)
-    expected = float(check_risks(risk, len(events)).mean())
+    events, times = check_outcomes(event, time)
+    risks = check_risks(risk, len(events))
+    expected = float(risks.mean())
     if expected == 0:
-        raise ValueError(
-            "risk: expected a positive mean, got 0 for every record; observed over expected does not exist"
-        )
-    observed = observed_risk(event, time, horizon_years, patient_ids, level)
-    ratio, relative = observed.estimate / expected, observed.standard_error / observed.estimate
-    factor = float(np.exp(half_width(level) * relative))
-    p_value = two_sided(float(np.log(ratio)) / relative)
-    counts = observed.num_records, observed.num_patients
-    return AnalyticInterval(ratio, ratio / factor, ratio * factor, level, ratio * relative, p_value, *counts)
+        raise ValueError("risk: expected a positive mean, got 0 for every record; there is no ratio to it")
+    observed = observed_risk(events, times, horizon_years, patient_ids, level).estimate
+    pseudo = pseudo_observations(events, times, horizon_years)
+    influence = ((pseudo - pseudo.mean()) / observed - (risks - expected) / expected) / len(events)
+    error, patients = clustered_error(influence, patient_ids)
+    ratio, factor = observed / expected, float(np.exp(half_width(level) * error))
+    p_value = two_sided(float(np.log(ratio)) / error)
+    low, high = ratio / factor, ratio * factor
+    return AnalyticInterval(ratio, low, high, level, ratio * error, p_value, len(events), patients)
 
 
 def calibration_curve(
