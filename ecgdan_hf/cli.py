@@ -16,6 +16,7 @@ from ecgdan_hf.training.arguments import (
     FinetuneArguments,
     PretrainArguments,
     ProbeArguments,
+    RecalibrateArguments,
     RunArguments,
     SanityArguments,
     parse_folds,
@@ -148,6 +149,20 @@ def _cross_validate(args: EvaluateArguments) -> None:
     _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
 
 
+def recalibrate(args: RecalibrateArguments) -> None:
+    """Fit a survival checkpoint's absolute risks to another population; its weights stay as they are.
+
+    \b
+    Example:
+      ecgdan recalibrate --checkpoint runs/survival --method slope --data csv --data-dir their-ecgs \\
+        --output-dir runs/survival-there
+    """
+    from ecgdan_hf.training.recalibration import run
+
+    run(args)
+    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
+
+
 def sanity(args: SanityArguments) -> None:
     """Test whether attention maps say where the network looks: delete what they point at, on held-out records.
 
@@ -182,6 +197,7 @@ for verb, kind in (
     (probe, ProbeArguments),
     (ablate, AblateArguments),
     (evaluate, EvaluateArguments),
+    (recalibrate, RecalibrateArguments),
     (sanity, SanityArguments),
 ):
     app.command(verb.__name__)(with_flags(kind, verb, str(verb.__doc__)))

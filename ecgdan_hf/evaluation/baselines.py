@@ -42,17 +42,17 @@ def age_sex_cox(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
     """
     from lifelines import CoxPHFitter
 
-    event, time = check_outcomes(_column(train, "event", "train"), _column(train, "time", "train"))
+    event, time = check_outcomes(column_of(train, "event", "train"), column_of(train, "time", "train"))
     if not event.any():
         raise ValueError(f"train: no event among {len(event)} records, a Cox model cannot be fitted")
-    predictors = _age_and_sex(train, "train")
+    predictors = age_and_sex_of(train, "train")
     varying = [name for name in predictors if predictors[name].nunique() > 1]
     if not varying:
         raise ValueError("train: expected age or sex to vary, found both constant or missing")
     fill = {"age_decades": predictors["age_decades"].median(), "male": predictors["male"].mean()}
     table = predictors[varying].fillna(fill).assign(event=event, time=time)
     fitter = CoxPHFitter(penalizer=AGE_SEX_PENALIZER).fit(table, duration_col="time", event_col="event")
-    scored = fitter.predict_log_partial_hazard(_age_and_sex(test, "test")[varying].fillna(fill))
+    scored = fitter.predict_log_partial_hazard(age_and_sex_of(test, "test")[varying].fillna(fill))
     return np.asarray(scored, dtype=np.float64)
 
 
@@ -233,16 +233,18 @@ def _minimise(features: FloatArray, events: FloatArray, times: FloatArray, penal
     return weights.detach().numpy()
 
 
-def _age_and_sex(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    sex = _column(table, "sex", name)
+def age_and_sex_of(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`age_decades` and `male` (1 or 0) of a table, NaN where unknown; `name` of the table is for errors."""
+    sex = column_of(table, "sex", name)
     unknown = set(sex.dropna().unique()) - {"male", "female"}
     if unknown:
         raise ValueError(f"{name}: sex: expected male, female or nothing, got {sorted(map(str, unknown))}")
-    age = pd.to_numeric(_column(table, "age", name), errors="coerce")
+    age = pd.to_numeric(column_of(table, "age", name), errors="coerce")
     return pd.DataFrame({"age_decades": age / 10, "male": sex.map({"male": 1.0, "female": 0.0}).astype(float)})
 
 
-def _column(table: pd.DataFrame, column: str, name: str) -> "pd.Series[Any]":
+def column_of(table: pd.DataFrame, column: str, name: str) -> "pd.Series[Any]":
+    """A column, rows counted anew; refuses a table without it."""
     if column not in table:
         raise ValueError(f"{name}: expected a column {column}, got {', '.join(map(str, table.columns))}")
     return table[column].reset_index(drop=True)

@@ -15,8 +15,8 @@ from ecgdan_hf.data.measurements import MEASUREMENTS, flags
 from ecgdan_hf.evaluation.baselines import (
     PENALIZERS,
     RidgeCox,
-    _age_and_sex,
-    _column,
+    age_and_sex_of,
+    column_of,
     cross_validated_ridge_cox,
     fit_ridge_cox,
 )
@@ -142,7 +142,7 @@ def fit_measurement_cox(
         ValueError: as [`measurement_cox`].
     """
     candidates = _candidates(train, "train", kind, age_and_sex)
-    event, time = check_outcomes(_column(train, "event", "train"), _column(train, "time", "train"))
+    event, time = check_outcomes(column_of(train, "event", "train"), column_of(train, "time", "train"))
     if not event.any():
         raise ValueError(f"train: no event among {len(event)} records, a Cox model cannot be fitted")
     standardiser = _standardiser(candidates)
@@ -178,11 +178,11 @@ def _candidates(table: pd.DataFrame, name: str, kind: str, age_and_sex: bool) ->
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     for column in (*MEASUREMENTS, *(("age", "sex") if age_and_sex else ())):
-        _column(table, column, name)
+        column_of(table, column, name)
     chosen = (flags(table) if kind == "flags" else _values(table)).reset_index(drop=True)
     if not age_and_sex:
         return chosen
-    return pd.concat([chosen, _age_and_sex(table, name)], axis=1)
+    return pd.concat([chosen, age_and_sex_of(table, name)], axis=1)
 
 
 def _values(table: pd.DataFrame) -> pd.DataFrame:

@@ -223,6 +223,27 @@ class SanityArguments:
 
 
 @dataclass(kw_only=True)
+class RecalibrateArguments:
+    """Arguments of `ecgdan recalibrate`."""
+
+    checkpoint: str | None = option(None, "survival checkpoint, folder or Hub name, whose weights are kept")
+    method: str = option("baseline", "baseline (how often the event happens) or slope (that, and the spread of risks)")
+    data: str = option("ptb-xl", "source: ptb-xl, wfdb, csv or synthetic")
+    data_dir: str | None = option(None, "folder with the recordings of the new population")
+    labels: str | None = option(None, "outcomes table: record_id, event, time in years")
+    fit_folds: str | None = option(None, "folds to fit to; default: every record, for data never trained on")
+    test_folds: str | None = option(None, "folds to judge on, before and after; default: those it is fitted to")
+    horizon_years: float = option(5.0, "years at which risk is judged")
+    output_dir: str | None = option(None, "folder for the recalibrated checkpoint, metrics.json and report.md")
+    cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
+    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
+    limit: int | None = option(None, "use only the first records, for a trial run")
+    batch_size: int = option(256, "records per forward pass")
+    overwrite: bool = option(False, "replace a result that is already in output_dir")
+
+
+@dataclass(kw_only=True)
 class AblateArguments:
     """Arguments of `ecgdan ablate`."""
 

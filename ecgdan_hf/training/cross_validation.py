@@ -58,8 +58,9 @@ NO_PRETRAINING = "no pretraining"
 IN_FOLD = "pretrained in the fold"
 MEASUREMENTS = {
     "ECG measurements": {"kind": "values"},
-    "ECG measurements, as 15 flags": {"kind": "flags"},
+    "ECG measurements as 15 flags": {"kind": "flags"},
     "ECG measurements, age and sex": {"kind": "values", "age_and_sex": True},
+    "15 flags, age and sex": {"kind": "flags", "age_and_sex": True},
 }
 """Cox models on what a cart measures, as arguments of `fit_measurement_cox`."""
 SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "log_hazard"]

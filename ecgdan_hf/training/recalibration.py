@@ -1,0 +1,153 @@
+"""A survival checkpoint for another population: its weights stay, its baseline hazard and slope are fitted anew.
+
+    ecgdan recalibrate --checkpoint runs/survival --data csv --data-dir their-ecgs --output-dir runs/survival-there
+
+How often the event happens differs between populations far more than what raises its hazard. The new population gives
+its own baseline (`--method baseline`) and, with events enough, also how far apart log hazards are (`--method slope`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecgdan_hf.evaluation.absolute_risk import brier_score
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.protocol import check_unseen, read_table, score_rows, select_folds
+from ecgdan_hf.evaluation.risk_calibration import calibration_slope, observed_over_expected
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
+from ecgdan_hf.model.survival_ecgdan import survival_curve
+from ecgdan_hf.training.arguments import RecalibrateArguments, parse_folds
+from ecgdan_hf.training.run_folder import check_folder, finish_run
+
+METHODS = ("baseline", "slope")
+
+
+def run(args: RecalibrateArguments) -> dict[str, Any]:
+    """Fits baseline and slope to the records, and leaves a checkpoint folder with `metrics.json` and `report.md`.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        ValueError: a checkpoint of another kind, folds it was trained on, records without outcome, or what
+            `EcgDanForSurvival.recalibrate` refuses.
+    """
+    folder = check_folder(args.output_dir, args.overwrite, "metrics.json")
+    if args.method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {args.method!r}")
+    model, extractor = load_survival(args)
+    fit, test = load_parts(args, extractor)
+    before = judge(model, test, args)
+    outcome = outcome_of(fit)
+    slope = model.recalibrate(torch.from_numpy(score_rows(model, fit, args.batch_size)), *outcome, method=args.method)
+    metrics = {
+        "task": "survival",
+        "simulated_outcome": bool(model.config.simulated_outcome),
+        "checkpoint": Path(str(args.checkpoint)).name,
+        "method": args.method,
+        "slope": slope,
+        "judged_on": "held-out records" if args.test_folds else "the records it was fitted to: optimistic",
+        "num_records": {"recalibration": len(fit), "judged": len(test)},
+        "num_events": {"recalibration": int(outcome[0].sum()), "judged": int(np.sum(test["event"]))},
+        "before": before,
+        "after": judge(model, test, args),
+    }
+    finish_run(folder, lambda staging: write(staging, model, extractor, metrics, args), metrics)
+    return metrics
+
+
+def load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
+    """The checkpoint and its feature extractor.
+
+    Raises:
+        ValueError: no checkpoint or data named, or a checkpoint of another kind.
+    """
+    for name in ("checkpoint", "data_dir"):
+        if not getattr(args, name):
+            raise ValueError(f"{name}: expected one, got none; give --{name.replace('_', '-')}")
+    model, extractor = load_checkpoint(str(args.checkpoint))
+    if not isinstance(model, EcgDanForSurvival) or not model.config.num_baseline_times:
+        raise ValueError(f"{args.checkpoint}: expected a fine-tuned survival checkpoint, got {type(model).__name__}")
+    return model, extractor
+
+
+def load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
+    """Records to fit to, and records to judge on: the same ones without `test_folds`.
+
+    Raises:
+        ValueError: common folds, folds the checkpoint was trained on, or records without outcome.
+    """
+    from ecgdan_hf.data.loading import load
+
+    fit_folds, test_folds = parse_folds(args.fit_folds), parse_folds(args.test_folds)
+    if set(fit_folds or ()) & set(test_folds or ()) or (test_folds and not fit_folds):
+        raise ValueError(
+            f"fit_folds, test_folds: expected different folds, got {args.fit_folds} and {args.test_folds}"
+        )
+    for folds in (fit_folds, test_folds or fit_folds):
+        check_unseen(str(args.checkpoint), folds, args.data_dir)
+    names = ("limit", "num_proc", "cache_dir", "skip_bad")
+    options: dict[str, Any] = {name: getattr(args, name) for name in names}
+    dataset = load(args.data, str(args.data_dir), outcomes=args.labels, feature_extractor=extractor, **options)
+    if "event" not in dataset.column_names:
+        raise ValueError("labels: recalibration needs event and time, the data have none; give a table with --labels")
+    fit = select_folds(dataset, fit_folds)
+    return fit, select_folds(dataset, test_folds) if test_folds else fit
+
+
+def judge(model: EcgDanForSurvival, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
+    """Observed over expected, slope and Brier score of the risks at the horizon, each NaN where there is none."""
+    years = args.horizon_years
+    log_hazard = torch.from_numpy(score_rows(model, rows, args.batch_size))
+    knots = model.baseline.times.double(), model.baseline.log_cumulative_hazard.double()
+    risk = 1 - survival_curve(log_hazard, *knots, torch.tensor([years]).double())[:, 0].numpy()
+    table = read_table(rows, ["event", "time", "patient_id"])
+    truth = table["event"], table["time"], risk, years
+    patients = table["patient_id"].to_numpy()
+    return {
+        "horizon_years": years,
+        "predicted_risk": float(risk.mean()),
+        "observed_over_expected": observed_over_expected(*truth, patients).as_dict(),
+        "calibration_slope": calibration_slope(*truth, patients).as_dict(),
+        "brier_score": brier_score(*truth),
+    }
+
+
+def outcome_of(rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Event and time of the rows."""
+    event, time = (torch.from_numpy(np.asarray(rows[name], dtype=np.float64)) for name in ("event", "time"))
+    return event, time
+
+
+def write(
+    staging: Path, model: EcgDanForSurvival, extractor: Any, metrics: dict[str, Any], args: RecalibrateArguments
+) -> None:
+    """Checkpoint and report, into an existing folder."""
+    model.save_pretrained(staging)
+    extractor.save_pretrained(staging)
+    (staging / "report.md").write_text(report(metrics, args), encoding="utf-8")
+
+
+def report(metrics: dict[str, Any], args: RecalibrateArguments) -> str:
+    """Before and after, as Markdown."""
+    records, events = metrics["num_records"], metrics["num_events"]
+    lines = ["# Recalibration", ""]
+    if metrics["simulated_outcome"]:
+        lines += ["**The outcome is simulated: these numbers say nothing about patients.**", ""]
+    lines += [
+        f"{metrics['checkpoint']}, fitted to {records['recalibration']} records with {events['recalibration']} "
+        f"events; method {metrics['method']}, slope {metrics['slope']:.3f}. Judged on {records['judged']} records "
+        f"with {events['judged']} events, {metrics['judged_on']}.",
+        "",
+        f"| risk within {args.horizon_years:g} years | before | after |",
+        "|---|---|---|",
+    ]
+    for name in ("observed_over_expected", "calibration_slope"):
+        cells = [metrics[when][name] for when in ("before", "after")]
+        texts = [f"{cell['estimate']:.3f} ({cell['low']:.3f} to {cell['high']:.3f})" for cell in cells]
+        lines.append(f"| {name.replace('_', ' ')} (95 % interval) | {' | '.join(texts)} |")
+    for name in ("predicted_risk", "brier_score"):
+        lines.append(f"| {name.replace('_', ' ')} | {metrics['before'][name]:.4f} | {metrics['after'][name]:.4f} |")
+    return "\n".join([*lines, "", "Research use only."]) + "\n"

@@ -1,0 +1,59 @@
+"""A checkpoint for another population: the weights stay, the risks fit."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.training import finetune, recalibration
+from ecgdan_hf.training.arguments import RecalibrateArguments
+
+
+@pytest.fixture(scope="module")
+def trained(module_finetune_args) -> str:
+    args = module_finetune_args("recalibrated", train_folds="1-4", epochs=1)
+    finetune.run(args)
+    return str(args.output_dir)
+
+
+@pytest.fixture
+def build(trained: str, cohort: Path, cache: Path, tmp_path: Path):
+    def make(**given) -> RecalibrateArguments:
+        paths = {"data": "csv", "data_dir": str(cohort), "cache_dir": str(cache), "output_dir": str(tmp_path / "out")}
+        return RecalibrateArguments(**{"checkpoint": trained, "fit_folds": "5-10", "num_proc": 1, **paths, **given})
+
+    return make
+
+
+def test_another_population_changes_risks_and_no_weight(build, trained: str, cohort: Path, tmp_path: Path):
+    outcomes = pd.read_csv(cohort / "table.csv", dtype={"record_id": str, "patient_id": str})
+    outcomes = outcomes[["record_id", "event", "time"]].assign(event=1, time=lambda table: table["time"].clip(upper=8))
+    outcomes.to_csv(tmp_path / "outcomes.csv", index=False)  # everybody has the event: far more than it was trained on
+    args = build(labels=str(tmp_path / "outcomes.csv"), horizon_years=2.0)
+    metrics = recalibration.run(args)
+    apart = [abs(metrics[when]["observed_over_expected"]["estimate"] - 1) for when in ("before", "after")]
+    assert apart[1] < 0.1 < apart[0]
+    before, after = (load_checkpoint(folder)[0] for folder in (trained, str(args.output_dir)))
+    assert all(torch.equal(*pair) for pair in zip(before.parameters(), after.parameters(), strict=True))
+    report = (Path(str(args.output_dir)) / "report.md").read_text()
+    assert "the records it was fitted to: optimistic" in report and "simulated" in report
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fit_folds": "1-4"}, r"was trained on folds \[1, 2, 3, 4\]"),
+        ({"fit_folds": None}, "was trained on records of"),
+        ({"fit_folds": "5-7", "test_folds": "7"}, "fit_folds, test_folds: expected different folds, got 5-7 and 7"),
+        ({"method": "weights"}, "method: expected one of baseline, slope, got 'weights'"),
+        ({"checkpoint": None}, "checkpoint: expected one, got none; give --checkpoint"),
+        ({"checkpoint": "model_cards/ecg-dan"}, "expected a fine-tuned survival checkpoint, got EcgDanForPreTraining"),
+    ],
+)
+def test_what_cannot_be_recalibrated_is_refused_and_nothing_written(build, given: dict, message: str):
+    args = build(**given)
+    with pytest.raises(ValueError, match=message):
+        recalibration.run(args)
+    assert not Path(str(args.output_dir)).exists()
