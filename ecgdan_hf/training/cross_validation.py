@@ -8,10 +8,9 @@ a fifth chooses the epoch, so that nothing is chosen on those who are judged. A 
 the same command goes on after an interruption.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from ecgdan_hf.evaluation.repeated_cv import (
     risk_column,
     subgroups,
 )
+from ecgdan_hf.evaluation.survival_report import Judged, write_survival_report
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.survival_ecgdan import breslow_baseline, survival_curve
@@ -119,8 +119,13 @@ def run(
     """
     begin, folder = time.monotonic(), check_folder(args)
     cohort, predictions, names = predict_all_folds(args, networks, say)
+    say("judging")
     metrics = {**summarise(args, cohort, predictions, names), "seconds": round(time.monotonic() - begin, 1)}
-    finish_run(folder, lambda staging: write_report(staging, metrics, predictions, args), metrics)
+    contender = plan(args, networks or {})[0]
+    maps = lead_attention(args, cohort, contender, predictions)
+    judged = Judged(predictions, names, metrics, maps, cohort.config.lead_names)
+    recipe = asdict(trained_arguments(args, contender))
+    finish_run(folder, lambda staging: write_survival_report(staging, judged, recipe), metrics)
     return metrics
 
 
@@ -133,7 +138,7 @@ def check_folder(args: EvaluateArguments) -> Path:
     if not args.output_dir:
         raise ValueError("output_dir: expected a folder for the folds and the report, got none; give --output-dir")
     folder, recipe = Path(args.output_dir), Path(args.output_dir) / "recipe.yaml"
-    given = {name: value for name, value in dataclasses.asdict(args).items() if name not in MAY_DIFFER}
+    given = {name: value for name, value in asdict(args).items() if name not in MAY_DIFFER}
     if not recipe.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder}: expected an empty folder or an earlier cross-validation, found other files")
@@ -169,6 +174,7 @@ def summarise(args: EvaluateArguments, cohort: Cohort, predictions: pd.DataFrame
             "seeds": sorted(int(seed) for seed in predictions["seed"].unique()),
             "stratified_by": "event",
             "grouped_by": "patient_id",
+            "inner_valid_fraction": trained_arguments(args, plan(args, {})[0]).valid_fraction,
             "folds": fold_counts(predictions),
         },
         "models": models,
@@ -272,6 +278,12 @@ def finetune_arguments(contender: Contender, args: EvaluateArguments, seed: int,
     return found
 
 
+def trained_arguments(args: EvaluateArguments, judged: Contender) -> FinetuneArguments:
+    """The recipe of the judged network, apart from its fold."""
+    fresh = Contender(judged.name, {"from_scratch": True}) if judged.start.get("checkpoint") == IN_FOLD else judged
+    return finetune_arguments(fresh, args, 0, Path("unused"))
+
+
 def pretrain_arguments(args: EvaluateArguments, seed: int, folder: Path) -> PretrainArguments:
     """The recipe of pretraining in one fold, resumed where its folder has a run.
 
@@ -293,8 +305,7 @@ def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
     Raises:
         ValueError: no outcome, or what loading refuses.
     """
-    fresh = Contender(judged.name, {"from_scratch": True}) if judged.start.get("checkpoint") == IN_FOLD else judged
-    run_args = finetune_arguments(fresh, args, 0, Path("unused"))
+    run_args = trained_arguments(args, judged)
     config = build_config(EcgDanSurvivalConfig, run_args.model, run_args.checkpoint)
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
@@ -444,6 +455,30 @@ def risk_columns(name: str, log_hazard: np.ndarray, baseline: Any, years: list[f
     return {risk_column(name, year): 1 - curve[:, column].numpy() for column, year in enumerate(years)}
 
 
-def write_report(folder: Path, metrics: dict[str, Any], predictions: pd.DataFrame, args: EvaluateArguments) -> None:
-    """Everything a reader needs, into an existing folder."""
-    predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+def lead_attention(args: EvaluateArguments, cohort: Cohort, judged: Contender, predictions: pd.DataFrame) -> Any:
+    """Maps of every record by the network of the first seed that did not see it, (records, leads, leads).
+
+    In order of `record_id`; None for a network without attention across leads.
+    """
+    first = predictions[predictions["seed"] == predictions["seed"].iloc[0]]
+    row_of = {record: row for row, record in enumerate(cohort.table["record_id"])}
+    maps = {}
+    for (seed, fold), part in first.groupby(["seed", "fold"]):
+        model, _ = load_checkpoint(Path(str(args.output_dir)) / f"seed-{seed}-fold-{fold}" / slug(judged.name))
+        if not model.config.use_lead_attention:
+            return None
+        found = attention_maps(
+            model.ecgdan, cohort.rows.select([row_of[record] for record in part["record_id"]]), args
+        )
+        maps.update(zip(part["record_id"], found, strict=True))
+    return np.stack([maps[record] for record in sorted(maps)])
+
+
+@torch.inference_mode()
+def attention_maps(encoder: Any, dataset: Any, args: EvaluateArguments) -> np.ndarray:
+    """(records, leads, leads), averaged over heads."""
+    parts = []
+    for batch in row_batches(dataset, args.batch_size):
+        inputs = {name: torch.as_tensor(batch[name]) for name in ("input_values", "lead_mask")}
+        parts.append(encoder(**inputs, output_attentions=True).lead_attention.numpy())
+    return np.concatenate(parts)

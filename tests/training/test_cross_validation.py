@@ -66,6 +66,15 @@ def test_the_report_has_every_comparator_and_names_its_spreads(finished):
     assert metrics["simulated_outcome"] is True
 
 
+def test_the_report_is_a_page_with_its_figures_and_says_what_is_missing(finished):
+    folder = Path(finished[0].output_dir)
+    page, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    for name in ("kaplan_meier", "kaplan_meier_prevalence", "risk_histogram", "lead_attention", "auc"):
+        assert (folder / f"{name}.png").stat().st_size > 10_000 and f"{name}.png" in text
+    assert "data:image/png;base64," in page and str(folder) not in page + text
+    assert "missing" in text and "simulated" in text and "ECG measurements" in text
+
+
 def test_an_interrupted_cross_validation_goes_on_where_it_was(finished, cv_args, tmp_path):
     args, metrics = finished
     folder = Path(args.output_dir)
@@ -74,7 +83,7 @@ def test_an_interrupted_cross_validation_goes_on_where_it_was(finished, cv_args,
     (folder / "metrics.json").unlink()
     said: list[str] = []
     again = cross_validation.run(args, say=said.append)
-    assert said == ["seed-1-fold-2: ECG-DAN"]
+    assert said == ["seed-1-fold-2: ECG-DAN", "judging"]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # the network had finished, its fold had not
     assert as_json(again["models"]) == as_json(metrics["models"])
 
