@@ -134,6 +134,7 @@ def evaluate(args: EvaluateArguments) -> None:
         batch_size=args.batch_size,
         n=args.bootstrap,
         seed=args.seed,
+        measurements=_measurements(args) if args.measurements and args.train_folds else None,
     )
     fill_folder(folder, lambda staging: write_report(staging, result), to_json(result.metrics))
     _say((folder / "report.md").read_text(encoding="utf-8"))
@@ -434,6 +435,19 @@ def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
         options["label_level"] = args.label_level
     data, data_dir, outcomes = args.data, args.data_dir, args.labels
     return lambda extractor: load(data, data_dir, outcomes=outcomes, feature_extractor=extractor, **options)
+
+
+def _measurements(args: EvaluateArguments) -> Any:
+    """ECG measurements of a survival cohort; None for labels, which are not compared with them."""
+    from ecgdan_hf.data.loading import read_table
+    from ecgdan_hf.data.measurement_table import measure_table
+    from ecgdan_hf.evaluation.checkpoints import load_config
+    from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
+
+    if not isinstance(load_config(str(args.checkpoint)), EcgDanSurvivalConfig):
+        return None
+    table = read_table(args.data, str(args.data_dir)).iloc[: args.limit]
+    return measure_table(table, num_proc=args.num_proc, cache_dir=args.cache_dir)
 
 
 def _check_push(args: RunArguments) -> None:

@@ -7,6 +7,7 @@ their own scale, lose nothing at a limit; age and sex can be added to either. Th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,13 @@ from ecgdan_hf.evaluation.bootstrap import FloatArray
 from ecgdan_hf.evaluation.survival import check_outcomes
 
 KINDS = ("values", "flags")
+COMPARATORS: dict[str, dict[str, Any]] = {
+    "ECG measurements": {"kind": "values"},
+    "ECG measurements as 15 flags": {"kind": "flags"},
+    "ECG measurements, age and sex": {"kind": "values", "age_and_sex": True},
+    "15 flags, age and sex": {"kind": "flags", "age_and_sex": True},
+}
+"""What reports compare a network with, as arguments of [`fit_measurement_cox`]."""
 REPEATED = ("qt_ms", "qtc_bazett_ms", "t_axis_deg")  # told by the rate with QTc, or by QRS axis and angle
 VALUES = tuple(name for name in MEASUREMENTS if name not in REPEATED)
 NORMAL_AXES_DEG = {"p_axis_deg": 50.0, "qrs_axis_deg": 40.0}  # medians of normal records of PTB-XL, rounded

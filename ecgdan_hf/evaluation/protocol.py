@@ -20,6 +20,7 @@ from ecgdan_hf.evaluation.bootstrap import FloatArray
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
 from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
+from ecgdan_hf.evaluation.measurement_cox import COMPARATORS, fit_measurement_cox
 from ecgdan_hf.evaluation.survival import calibration
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
@@ -61,6 +62,7 @@ def held_out(
     batch_size: int = 256,
     n: int = 1000,
     seed: int = 0,
+    measurements: pd.DataFrame | None = None,
 ) -> HeldOut:
     """Judges the first checkpoint beside the others and the baselines.
 
@@ -74,6 +76,8 @@ def held_out(
         data_dir: where the rows come from, to recognise training data.
         batch_size: records per forward pass.
         n, seed: of the bootstrap.
+        measurements: ECG measurements of the records (`data.measurement_table`), to compare a survival model with Cox
+            models on them; None leaves these out.
 
     Raises:
         ValueError: models of different tasks, folds that a checkpoint was trained on, or data without the outcome.
@@ -100,6 +104,8 @@ def held_out(
     if train_folds:
         fit = select_folds(judged.dataset, train_folds)
         scores |= _baselines(judged, fit, with_random_encoder, batch_size, seed)
+        if measurements is not None and isinstance(judged.model, EcgDanForSurvival):
+            scores |= _measurement_scores(judged, fit, measurements)
     if outcome.simulated and "log_hazard" in judged.test.column_names:
         scores[ATTAINABLE] = np.asarray(judged.test["log_hazard"], dtype=np.float64)
     found = compare(outcome, scores, n=n, seed=seed)
@@ -269,6 +275,22 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
         needed = ["input_values", "lead_mask", "patient_id", *(["event", "time"] if survival else ["labels"])]
         found[RANDOM_ENCODER] = linear_scores(encoder, fit.select_columns(needed), judged.test, batch_size, seed)
     return found
+
+
+def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -> dict[str, FloatArray]:
+    columns = ["record_id", "age", "sex", "event", "time"]
+    parts = [_measured(read_table(part, columns), measurements) for part in (fit, judged.test)]
+    known = {"age", "sex"} <= set(parts[0])
+    return {
+        name: fit_measurement_cox(parts[0], **given).log_hazard(parts[1])
+        for name, given in COMPARATORS.items()
+        if known or "age_and_sex" not in given
+    }
+
+
+def _measured(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
+    columns = ["record_id", *(name for name in measurements if name not in table)]
+    return table.merge(measurements[columns], on="record_id", how="left", validate="one_to_one")
 
 
 def _calibration(judged: _Judged, log_hazard: FloatArray) -> dict[str, Any]:

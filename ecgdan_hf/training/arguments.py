@@ -192,7 +192,7 @@ class EvaluateArguments:
     folds: int = option(2, "folds of each repetition (repeated-cv)")
     seeds: str = option("0-4", "repetitions, as 0-4 or 0,1 (repeated-cv)")
     horizon_years: str = option("5", "years at which absolute risk is judged, as 5 or 1,5 (repeated-cv)")
-    measurements: bool = option(True, "compare with Cox models of 15 ECG measurements (repeated-cv)")
+    measurements: bool = option(True, "compare a survival model with Cox models of ECG measurements")
     no_pretraining: bool = option(True, "compare pretrained weights with the same network from scratch (repeated-cv)")
     seen_in_pretraining: bool = option(
         False, "accept a checkpoint that was pretrained on these records, without their outcome; the report says so"

@@ -24,7 +24,7 @@ from ecgdan_hf.data.measurement_table import measure_table
 from ecgdan_hf.data.splits import split_by_patient
 from ecgdan_hf.evaluation.baselines import age_sex_cox, cross_validated_ridge_cox, embed, random_encoder
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.measurement_cox import fit_measurement_cox
+from ecgdan_hf.evaluation.measurement_cox import COMPARATORS, fit_measurement_cox
 from ecgdan_hf.evaluation.protocol import AGE_SEX, ATTAINABLE, RANDOM_ENCODER, check_unseen
 from ecgdan_hf.evaluation.reduced_leads import row_batches
 from ecgdan_hf.evaluation.repeated_cv import (
@@ -56,13 +56,6 @@ from ecgdan_hf.training.run_folder import finish_run, write_text
 
 NO_PRETRAINING = "no pretraining"
 IN_FOLD = "pretrained in the fold"
-MEASUREMENTS = {
-    "ECG measurements": {"kind": "values"},
-    "ECG measurements as 15 flags": {"kind": "flags"},
-    "ECG measurements, age and sex": {"kind": "values", "age_and_sex": True},
-    "15 flags, age and sex": {"kind": "flags", "age_and_sex": True},
-}
-"""Cox models on what a cart measures, as arguments of `fit_measurement_cox`."""
 SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "log_hazard"]
 SHARED = ("data", "data_dir", "labels", "cache_dir", "limit", "num_proc", "skip_bad")
 """Arguments handed on to every fine-tuning."""
@@ -405,7 +398,7 @@ def comparator_names(args: EvaluateArguments, cohort: Cohort) -> list[str]:
     names = [RANDOM_ENCODER] if args.random_encoder else []
     with_age_and_sex = {"age", "sex"} <= set(cohort.table)
     if cohort.measurements is not None:
-        names += [name for name, given in MEASUREMENTS.items() if with_age_and_sex or "age_and_sex" not in given]
+        names += [name for name, given in COMPARATORS.items() if with_age_and_sex or "age_and_sex" not in given]
     names += [AGE_SEX] if with_age_and_sex else []
     return names + ([ATTAINABLE] if "log_hazard" in cohort.table else [])
 
@@ -422,10 +415,10 @@ def comparators(
         outcome = fitted["event"], fitted["time"], fitted["patient_id"].to_numpy()
         cox = cross_validated_ridge_cox(features[train], *outcome, seed=fold.seed)
         found[RANDOM_ENCODER] = cox.log_hazard(features[train]), cox.log_hazard(features[fold.test])
-    for name in MEASUREMENTS:
+    for name in COMPARATORS:
         if name in names and cohort.measurements is not None:
             parts = cohort.measurements.iloc[train], cohort.measurements.iloc[fold.test]
-            model = fit_measurement_cox(parts[0], **MEASUREMENTS[name])
+            model = fit_measurement_cox(parts[0], **COMPARATORS[name])
             found[name] = model.log_hazard(parts[0]), model.log_hazard(parts[1])
     if AGE_SEX in names:
         found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)

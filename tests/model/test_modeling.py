@@ -529,9 +529,7 @@ def test_recalibration_changes_risks_and_no_weight_and_travels_with_the_checkpoi
 def test_a_model_that_orders_a_population_the_wrong_way_round_is_not_recalibrated():
     model, _ = fitted()
     time = torch.arange(1.0, 51)
-    with pytest.raises(
-        ValueError, match="log_hazard: expected higher values where the event comes earlier"
-    ):
+    with pytest.raises(ValueError, match="log_hazard: expected higher values where the event comes earlier"):
         model.recalibrate(time + 20 * torch.sin(time), torch.ones(50), time, method="slope")
 
 

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from ecgdan_hf.data.loading import load
+from ecgdan_hf.data.measurement_table import measure_table
+from ecgdan_hf.evaluation.measurement_cox import COMPARATORS
 from ecgdan_hf.evaluation.protocol import HeldOut, held_out, to_json, write_report
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments
@@ -48,6 +50,14 @@ def test_a_survival_model_stands_beside_its_controls_and_the_attainable(
     write_report(tmp_path, result)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kaplan_meier.png", "predictions.csv", "report.md"]
     assert json.loads(to_json(result.metrics))["num_records"] == len(result.predictions)
+
+
+def test_a_survival_model_stands_beside_cox_models_of_ecg_measurements(
+    judge: Callable[..., HeldOut], checkpoint: str, cohort: Path, cache: Path
+):
+    measured = measure_table(cohort, num_proc=1, cache_dir=cache)
+    found = judge({"this": checkpoint}, train_folds=TRAIN, with_random_encoder=False, measurements=measured)
+    assert list(found.metrics["models"]) == ["this", "age and sex", *COMPARATORS, "attainable (true hazard)"]
 
 
 def test_the_protocol_scores_what_the_checkpoint_itself_predicts(
