@@ -853,6 +853,9 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_loss: bool = True,
+        weights: Tensor | None = None,
+        entry: Tensor | None = None,
+        strata: Tensor | None = None,
         **kwargs: object,
     ) -> EcgDanSurvivalOutput:
         """Predicts the log hazard.
@@ -867,6 +870,9 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
             output_attentions: return the attention maps.
             output_hidden_states: return the hidden states.
             return_loss: compute the losses (the Cox loss needs `event` and `time`).
+            weights: (N,), case weights of the Cox loss.
+            entry: (N,), years since the ECG at which a subject came under observation (left truncation).
+            strata: (N,), group within which subjects are compared.
 
         Raises:
             ValueError: covariates missing though the configuration names them, or of another width.
@@ -880,7 +886,10 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         if return_loss and event is not None and time is not None:
             if target_values is None:
                 target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
-            self._set_losses(output, encoded, event, time, target_values, target_mask)
+            output.cox_loss = cox_loss(
+                output.log_hazard, event, time, self.config.ties, weights=weights, entry=entry, strata=strata
+            )
+            self._set_losses(output, encoded, target_values, target_mask)
         return output
 
     def _covariate_term(self, covariates: Tensor | None, records: int) -> Tensor | float:
@@ -901,12 +910,9 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         self,
         output: EcgDanSurvivalOutput,
         encoded: EcgDanModelOutput,
-        event: Tensor,
-        time: Tensor,
         target: Tensor,
         target_mask: Tensor | None,
     ) -> None:
-        output.cox_loss = cox_loss(output.log_hazard, event, time, self.config.ties)
         output.loss = self.config.survival_weight * output.cox_loss
         if self.decoder is not None:
             output.reconstruction = reconstruct(self.decoder, encoded)

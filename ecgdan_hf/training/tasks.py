@@ -92,7 +92,7 @@ class SurvivalTask:
         to shrink by (van Houwelingen, Statistics in Medicine 19:3401, 2000); the order of risks stays as it is.
         """
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        self.calibration_slope = calibration_slope(found["event"], found["time"], found["log_hazard"])
+        self.calibration_slope = log_hazard_slope(found["event"], found["time"], found["log_hazard"])
         scale_log_hazard(model, self.calibration_slope)
         found = collect(model, train_loader, self._forward, accelerator)
         model.fit_baseline(*(torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time")))
@@ -178,7 +178,7 @@ class ClassificationTask:
         )
 
 
-def calibration_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:
+def log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:
     """Coefficient of the log hazard in a Cox model of its own outcome; 1 is calibrated, below 1 is too extreme.
 
     Kept within `SLOPE_LIMITS`: a few events cannot turn the order of risks round, nor make them extreme.

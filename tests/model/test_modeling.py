@@ -27,6 +27,7 @@ from ecgdan_hf import (
 )
 from ecgdan_hf.model import modeling_ecgdan
 from ecgdan_hf.model.modeling_ecgdan import EcgDanDropout
+from ecgdan_hf.model.survival_ecgdan import cox_loss
 
 
 def build(name: str, **options) -> nn.Module:
@@ -498,6 +499,19 @@ def test_the_baseline_keeps_its_precision_in_a_half_precision_network(tmp_path):
     assert torch.equal(model.baseline.times, times) and model.ecgdan.dtype == torch.bfloat16
     loaded = EcgDanForSurvival.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert torch.equal(loaded.baseline.times, times)
+
+
+def test_weights_entry_and_strata_reach_the_cox_loss():
+    model, batch = build("survival").eval(), inputs("survival")
+    outcome = batch["event"], batch["time"]
+    given = {
+        "weights": torch.tensor([1.0, 2, 1, 0.5]),
+        "entry": batch["time"] / 2,
+        "strata": torch.tensor([0, 0, 1, 1]),
+    }
+    output = model(**batch, **given)
+    expected = cox_loss(output.log_hazard, *outcome, **given)
+    assert torch.equal(output.cox_loss, expected) and not torch.equal(expected, cox_loss(output.log_hazard, *outcome))
 
 
 def test_the_limits_of_a_risk_enclose_it_and_survive_saving(tmp_path):

@@ -19,7 +19,7 @@ from ecgdan_hf.training import finetune, pretrain, rows
 from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, read_recipe, resolve
 from ecgdan_hf.training.batching import NumberedRows
 from ecgdan_hf.training.checkpoints import build_config
-from ecgdan_hf.training.tasks import SLOPE_LIMITS, calibration_slope
+from ecgdan_hf.training.tasks import SLOPE_LIMITS, log_hazard_slope
 
 Build = Callable[..., FinetuneArguments]
 TINY = {"hidden_size": 16, "num_samples": 64, "pad_samples": 2, "trunk_channels": [4, 8], "num_attention_heads": 2}
@@ -55,7 +55,7 @@ def test_a_survival_run_leaves_a_checkpoint_that_predicts_what_the_run_reported(
 def test_predicted_risks_are_no_more_extreme_than_the_validation_patients_bear_out(survival_run: tuple[Path, dict]):
     folder, metrics = survival_run
     rows = pd.read_csv(folder / "predictions.csv").query("part == 'valid'")
-    found = calibration_slope(*(rows[name].to_numpy() for name in ("event", "time", "log_hazard")))
+    found = log_hazard_slope(*(rows[name].to_numpy() for name in ("event", "time", "log_hazard")))
     raw = metrics["calibration_slope"]
     assert found == pytest.approx(1.0, rel=0.05) or raw in SLOPE_LIMITS
     assert raw != 1.0
