@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 import ecgdan_hf.cli
 from ecgdan_hf.data import synthetic
 
-VERBS = ["pretrain", "finetune", "probe", "evaluate", "sanity", "predict", "explain", "bundle", "push", "demo",
+VERBS = ["pretrain", "finetune", "probe", "evaluate", "recalibrate", "sanity", "predict", "explain", "bundle",
+         "push", "demo",
          "data plasmode", "data synthetic", "data check"]  # fmt: skip
 SEEDED = ["pretrain", "finetune", "probe", "evaluate", "sanity", "demo", "data plasmode", "data synthetic"]
 TINY = ["sampling_rate=50", "num_samples=64", "pad_samples=2", "trunk_channels=[4, 8]", "num_attention_heads=2",
@@ -104,6 +105,12 @@ def test_every_field_of_the_arguments_is_a_flag_with_help():
         (["pretrain", "--config", "nothing"], "error: --config: no file nothing and no shipped recipe"),
         (["finetune", "--model", "x"], "error: --model: expected key=value, got 'x'"),
         (["evaluate", "--output-dir", "{tmp}/e"], "error: checkpoint: expected one, got none"),
+        (["evaluate", "--protocol", "cv"], "error: protocol: expected held-out or repeated-cv, got 'cv'"),
+        (
+            ["evaluate", "--protocol", "repeated-cv", "--test-folds", "9"],
+            "error: test_folds: repeated-cv makes its own folds and judges survival; leave it out",
+        ),
+        (["recalibrate", "--output-dir", "{tmp}/r"], "error: checkpoint: expected one, got none; give --checkpoint"),
         (["predict", "{tmp}", "--checkpoint", "/none", "--out", "{tmp}/a/b.csv"], "error: --out: expected a file"),
         (["explain", "{tmp}/x.hea", "--checkpoint", "c", "--out", "{tmp}/x.gif"], "error: --out: expected a name"),
         (["data", "check", "{tmp}/none"], "error: {tmp}/none"),

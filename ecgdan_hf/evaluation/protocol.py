@@ -21,11 +21,14 @@ from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
 from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
 from ecgdan_hf.evaluation.measurement_cox import COMPARATORS, fit_measurement_cox
+from ecgdan_hf.evaluation.repeated_cv import risk_column
 from ecgdan_hf.evaluation.survival import calibration
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
+RISK = "model"
+"""Under this name `predictions` holds the judged model's risk; see `repeated_cv.risk_column`."""
 AGE_SEX, RANDOM_ENCODER, ATTAINABLE = "age and sex", "random encoder, linear", "attainable (true hazard)"
 CALIBRATION_YEARS = 5.0
 TABLE_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex", "event", "time", "log_hazard"]
@@ -113,11 +116,16 @@ def held_out(
     metrics["test_folds"] = list(test_folds) if test_folds else None
     main = next(iter(scores.values()))
     survival = isinstance(judged.model, EcgDanForSurvival)
-    if survival:
-        metrics["calibration"] = _calibration(judged, main)
     table = report_table(outcome, found)
+    predictions = _predictions(judged, scores)
+    if survival:
+        risk = _risk(judged, main)
+        metrics |= {"calibration": _calibration(judged, risk), "endpoint": judged.model.config.endpoint}
+        predictions = (
+            predictions if risk is None else predictions.assign(**{risk_column(RISK, CALIBRATION_YEARS): risk})
+        )
     report = _report(outcome, table, metrics)
-    return HeldOut(metrics, table, report, _predictions(judged, scores), main if survival else None)
+    return HeldOut(metrics, table, report, predictions, main if survival else None)
 
 
 def select_folds(dataset: Any, folds: Sequence[int] | None) -> Any:
@@ -293,15 +301,22 @@ def _measured(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
     return table.merge(measurements[columns], on="record_id", how="left", validate="one_to_one")
 
 
-def _calibration(judged: _Judged, log_hazard: FloatArray) -> dict[str, Any]:
-    """Predicted and observed risk at five years by fifths of predicted risk, where follow-up reaches that far."""
-    model, table = judged.model, read_table(judged.test, ["event", "time"])
+def _risk(judged: _Judged, log_hazard: FloatArray) -> FloatArray | None:
+    """Risk at five years, where the checkpoint's follow-up reaches that far."""
+    model = judged.model
     if not model.config.num_baseline_times:
-        return {}
+        return None
     baseline = model.baseline.times.cpu(), model.baseline.log_cumulative_hazard.cpu()
-    risk = 1 - survival_curve(torch.from_numpy(log_hazard), *baseline, torch.tensor([CALIBRATION_YEARS]))[:, 0].numpy()
-    if np.isnan(risk).any():
+    curve = survival_curve(torch.from_numpy(log_hazard), *baseline, torch.tensor([CALIBRATION_YEARS]))
+    risk: FloatArray = 1 - curve[:, 0].numpy()
+    return None if np.isnan(risk).any() else risk
+
+
+def _calibration(judged: _Judged, risk: FloatArray | None) -> dict[str, Any]:
+    """Predicted and observed risk by fifths of predicted risk; empty without risks."""
+    if risk is None:
         return {}
+    table = read_table(judged.test, ["event", "time"])
     groups = calibration(table["event"], table["time"], risk, CALIBRATION_YEARS)
     return {"horizon_years": CALIBRATION_YEARS, "groups": groups.to_dict(orient="records")}
 
@@ -338,16 +353,15 @@ def _report(outcome: Outcome, table: str, metrics: Mapping[str, Any]) -> str:
 
 
 def write_report(folder: Path, result: HeldOut) -> None:
-    """`report.md`, `predictions.csv` and, for survival, `kaplan_meier.png`, into an existing folder."""
-    from ecgdan_hf.evaluation.figures import kaplan_meier_figure
-
+    """`report.md`, `predictions.csv` and, for survival, `report.html` and its figures, into an existing folder."""
     report = result.report
-    result.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     if result.risk_groups is not None:
-        table, simulated = result.predictions, bool(result.metrics.get("simulated_outcome"))
-        figure = kaplan_meier_figure(table["event"], table["time"], result.risk_groups, simulated=simulated)
-        figure.savefig(folder / "kaplan_meier.png", dpi=130)
+        from ecgdan_hf.evaluation.survival_report import write_held_out_page
+
+        write_held_out_page(folder, result.predictions, result.metrics)
         report += "\n![Kaplan-Meier curves by thirds of predicted risk](kaplan_meier.png)\n"
+        report += "\nWhat TRIPOD+AI asks for, as far as this run can say it: `report.html`.\n"
+    result.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     (folder / "report.md").write_text(report, encoding="utf-8")
 
 

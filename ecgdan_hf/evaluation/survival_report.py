@@ -18,7 +18,16 @@ from ecgdan_hf.evaluation.bootstrap import FloatArray
 from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc
 from ecgdan_hf.evaluation.figures import kaplan_meier_figure, risk_groups, risk_histogram_figure
 from ecgdan_hf.evaluation.performance_figures import auc_figure, calibration_figure, forest_figure, subgroup_table
-from ecgdan_hf.evaluation.repeated_cv import as_predicted, risk_column, standardised, subjects
+from ecgdan_hf.evaluation.protocol import RISK
+from ecgdan_hf.evaluation.repeated_cv import (
+    as_predicted,
+    describe,
+    horizon_metrics,
+    risk_column,
+    standardised,
+    subgroups,
+    subjects,
+)
 from ecgdan_hf.evaluation.risk_calibration import calibration_curve
 from ecgdan_hf.evaluation.survival import calibration
 
@@ -74,6 +83,46 @@ def write_survival_report(
 
     A figure that these records do not give (no event in a subgroup, too short a follow-up) is left out.
     """
+    drawn = _draw(folder, judged)
+    text = tripod.report(judged.metrics, recipe, drawn, name or judged.models[0])
+    judged.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    (folder / "report.html").write_text(tripod.html(text, folder), encoding="utf-8")
+
+
+def write_held_out_page(folder: Path, predictions: pd.DataFrame, metrics: Mapping[str, Any], n: int = 200) -> None:
+    """`report.html` and its figures for one held-out evaluation, into an existing folder.
+
+    Args:
+        folder: where to.
+        predictions: of `protocol.held_out`: subjects, outcome, a column for each model, and the judged one's risk.
+        metrics: of `protocol.held_out`.
+        n: resamples behind the intervals that `metrics` does not have.
+    """
+    models = [name for name in metrics["models"] if name in predictions]
+    judged = predictions.assign(seed=0, fold=1)
+    columns = [name for name in predictions if str(name).startswith(f"{RISK} | ")]
+    judged = judged.rename(columns={name: str(name).replace(RISK, models[0], 1) for name in columns})
+    horizons = [float(str(name).split("within ")[1].split()[0]) for name in columns]
+    found = {
+        name: {"concordance_index": entry, **({"ahead": entry["ahead"]} if "ahead" in entry else {})}
+        for name, entry in metrics["models"].items()
+    }
+    found[models[0]]["horizons"] = horizon_metrics(judged, models[0], horizons, n)
+    page = {
+        "task": "survival",
+        "protocol": "held-out",
+        **{key: metrics.get(key) for key in ("simulated_outcome", "endpoint", "test_folds")},
+        "data": describe(predictions),
+        "models": found,
+        "subgroups": subgroups(judged, models[0], n),
+    }
+    drawn = _draw(folder, Judged(judged, models, page))
+    text = tripod.report(page, None, drawn, models[0])
+    (folder / "report.html").write_text(tripod.html(text, folder), encoding="utf-8")
+
+
+def _draw(folder: Path, judged: Judged) -> dict[str, Path]:
     drawn = {}
     for caption, (file, draw) in FIGURES.items():
         try:
@@ -83,10 +132,7 @@ def write_survival_report(
         if figure is not None:
             figure.savefig(folder / file, dpi=DPI)
             drawn[caption] = folder / file
-    text = tripod.report(judged.metrics, recipe, drawn, name or judged.models[0])
-    judged.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
-    (folder / "report.md").write_text(text, encoding="utf-8")
-    (folder / "report.html").write_text(tripod.html(text, folder), encoding="utf-8")
+    return drawn
 
 
 def _kaplan_meier(kind: str) -> Callable[[Judged], Any]:
