@@ -121,9 +121,8 @@ def held_out(
     if survival:
         risk = _risk(judged, main)
         metrics |= {"calibration": _calibration(judged, risk), "endpoint": judged.model.config.endpoint}
-        predictions = (
-            predictions if risk is None else predictions.assign(**{risk_column(RISK, CALIBRATION_YEARS): risk})
-        )
+        if risk is not None:
+            predictions[risk_column(RISK, CALIBRATION_YEARS)] = risk
     report = _report(outcome, table, metrics)
     return HeldOut(metrics, table, report, predictions, main if survival else None)
 
