@@ -46,6 +46,7 @@ class HeldOut:
         report: Markdown, the table in it.
         predictions: one row per test record: who, what happened, and every model's score.
         risk_groups: scores of the judged survival model on the test records; None for classification.
+        recipe: of the judged checkpoint, where its folder has one.
     """
 
     metrics: dict[str, Any]
@@ -53,6 +54,7 @@ class HeldOut:
     report: str
     predictions: pd.DataFrame
     risk_groups: FloatArray | None
+    recipe: dict[str, Any] | None = None
 
 
 def held_out(
@@ -124,7 +126,8 @@ def held_out(
         if risk is not None:
             predictions[risk_column(RISK, CALIBRATION_YEARS)] = risk
     report = _report(outcome, table, metrics)
-    return HeldOut(metrics, table, report, predictions, main if survival else None)
+    recipe = _recipe(next(iter(checkpoints.values())))
+    return HeldOut(metrics, table, report, predictions, main if survival else None, recipe)
 
 
 def select_folds(dataset: Any, folds: Sequence[int] | None) -> Any:
@@ -160,10 +163,9 @@ def check_unseen(
     Raises:
         ValueError: a common fold, or all records of the folder it was trained on.
     """
-    path = Path(checkpoint) / "recipe.yaml"
-    if not path.is_file():
+    recipe = _recipe(checkpoint)
+    if recipe is None:
         return
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     same = (
         data_dir is not None
         and recipe.get("data_dir")
@@ -176,6 +178,11 @@ def check_unseen(
     if common or test_folds is None or not seen:
         what = f"folds {common}" if common else f"records of {data_dir}"
         raise ValueError(f"{checkpoint}: was trained on {what}; choose test folds it has not seen")
+
+
+def _recipe(checkpoint: str) -> dict[str, Any] | None:
+    path = Path(checkpoint) / "recipe.yaml"
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else None
 
 
 def _folds(text: Any) -> list[int]:
@@ -357,7 +364,7 @@ def write_report(folder: Path, result: HeldOut) -> None:
     if result.risk_groups is not None:
         from ecgdan_hf.evaluation.survival_report import write_held_out_page
 
-        write_held_out_page(folder, result.predictions, result.metrics)
+        write_held_out_page(folder, result.predictions, result.metrics, result.recipe)
         report += "\n![Kaplan-Meier curves by thirds of predicted risk](kaplan_meier.png)\n"
         report += "\nWhat TRIPOD+AI asks for, as far as this run can say it: `report.html`.\n"
     result.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")

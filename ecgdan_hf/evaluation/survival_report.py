@@ -90,13 +90,20 @@ def write_survival_report(
     (folder / "report.html").write_text(tripod.html(text, folder), encoding="utf-8")
 
 
-def write_held_out_page(folder: Path, predictions: pd.DataFrame, metrics: Mapping[str, Any], n: int = 200) -> None:
+def write_held_out_page(
+    folder: Path,
+    predictions: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None = None,
+    n: int = 200,
+) -> None:
     """`report.html` and its figures for one held-out evaluation, into an existing folder.
 
     Args:
         folder: where to.
         predictions: of `protocol.held_out`: subjects, outcome, a column for each model, and the judged one's risk.
         metrics: of `protocol.held_out`.
+        recipe: of the judged checkpoint.
         n: resamples behind the intervals that `metrics` does not have.
     """
     models = [name for name in metrics["models"] if name in predictions]
@@ -118,7 +125,7 @@ def write_held_out_page(folder: Path, predictions: pd.DataFrame, metrics: Mappin
         "subgroups": subgroups(judged, models[0], n),
     }
     drawn = _draw(folder, Judged(judged, models, page))
-    text = tripod.report(page, None, drawn, models[0])
+    text = tripod.report(page, recipe, drawn, models[0])
     (folder / "report.html").write_text(tripod.html(text, folder), encoding="utf-8")
 
 

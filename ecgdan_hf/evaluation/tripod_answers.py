@@ -39,7 +39,7 @@ def _title(run: Run) -> Answer:
         CROSS_VALIDATION: "Development and internal evaluation, by repeated cross-validation,",
         HELD_OUT: "Evaluation on held-out records",
     }.get(run.get("protocol"), "Evaluation")
-    endpoint = run.get("endpoint")
+    endpoint = run.endpoint
     event = f" for {run.sim}{escape(endpoint)}" if endpoint else f" for a {run.sim}event" if run.sim else ""
     return Answer(f"{kind} of a survival model of the ECG{event}: {escape(run.name)}.", "the target population")
 

@@ -54,7 +54,7 @@ def _preparation(run: Run) -> Answer:
 
 
 def _outcome(run: Run) -> Answer:
-    endpoint = run.get("endpoint")
+    endpoint = run.endpoint
     name = f"{'Simulated e' if run.simulated else 'E'}vent: {escape(endpoint)}." if endpoint else ""
     scale = f"Time is in years from the ECG to the {run.sim}event or to censoring." if endpoint else ""
     at = f"Risks are judged at {in_years(run.horizons)} years." if run.horizons else ""

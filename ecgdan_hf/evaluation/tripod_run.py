@@ -37,6 +37,11 @@ class Run:
         return bool(self.get("simulated_outcome"))
 
     @property
+    def endpoint(self) -> str:
+        """The event in words, without "simulated", which `sim` puts in front."""
+        return str(self.get("endpoint") or "").removeprefix("simulated ")
+
+    @property
     def sim(self) -> str:
         """ "simulated " before a number that rests on a simulated outcome, else nothing."""
         return "simulated " if self.simulated else ""
