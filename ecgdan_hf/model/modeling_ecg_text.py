@@ -30,9 +30,10 @@ from .modeling_ecgdan import (
     EcgDanPreTrainedModel,
     encoder_fields,
 )
+from .risk_ecgdan import Baseline
 from .survival_ecgdan import cox_loss
 
-TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, EcgDanLightStem, cox_loss)
+TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, EcgDanLightStem, Baseline, cox_loss)
 """Not used here: a file that `auto_map` names has to name every file it needs, also through a neighbour."""
 
 TEXT_TOWERS = ("frozen", "lora", "full")
