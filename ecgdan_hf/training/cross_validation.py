@@ -52,7 +52,7 @@ from ecgdan_hf.training.arguments import (
     resolve,
 )
 from ecgdan_hf.training.checkpoints import build_config
-from ecgdan_hf.training.run_folder import finish_run, write_text
+from ecgdan_hf.training.run_folder import finish_run, hardware, read_metrics, versions, write_text
 
 NO_PRETRAINING = "no pretraining"
 IN_FOLD = "pretrained in the fold"
@@ -111,10 +111,12 @@ def run(
         ValueError: arguments or data that cannot be used, before anything is trained.
     """
     begin, folder = time.monotonic(), check_folder(args)
-    cohort, predictions, names = predict_all_folds(args, networks, say)
+    contenders = plan(args, networks or {})
+    contender, cohort = contenders[0], load_cohort(args, contenders[0])
+    begin_folder(folder, args)
+    predictions, names = predict_all_folds(args, contenders, cohort, say)
     say("judging")
-    metrics = {**summarise(args, cohort, predictions, names), "seconds": round(time.monotonic() - begin, 1)}
-    contender = plan(args, networks or {})[0]
+    metrics = {**summarise(args, cohort, predictions, names), **cost(args, contender, predictions, begin)}
     maps = lead_attention(args, cohort, contender, predictions)
     judged = Judged(predictions, names, metrics, maps, cohort.config.lead_names)
     recipe = asdict(trained_arguments(args, contender))
@@ -131,14 +133,11 @@ def check_folder(args: EvaluateArguments) -> Path:
     if not args.output_dir:
         raise ValueError("output_dir: expected a folder for the folds and the report, got none; give --output-dir")
     folder, recipe = Path(args.output_dir), Path(args.output_dir) / "recipe.yaml"
-    given = {name: value for name, value in asdict(args).items() if name not in MAY_DIFFER}
     if not recipe.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder}: expected an empty folder or an earlier cross-validation, found other files")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(recipe, yaml.safe_dump(given, sort_keys=False))
         return folder
-    before = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+    given, before = lasting(args), yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     changed = next((name for name, value in given.items() if before.get(name) != value), None)
     if changed:
         raise ValueError(
@@ -146,6 +145,25 @@ def check_folder(args: EvaluateArguments) -> Path:
             "the same arguments, or choose another folder"
         )
     return folder
+
+
+def lasting(args: EvaluateArguments) -> dict[str, Any]:
+    """Arguments that all folds of one folder share."""
+    return {name: value for name, value in asdict(args).items() if name not in MAY_DIFFER}
+
+
+def begin_folder(folder: Path, args: EvaluateArguments) -> None:
+    """Writes down what the folds share, so that nobody goes on with something else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "recipe.yaml", yaml.safe_dump(lasting(args), sort_keys=False))
+
+
+def cost(args: EvaluateArguments, judged: Contender, predictions: pd.DataFrame, begin: float) -> dict[str, Any]:
+    """Time, machine and versions, and the covariates as the judged network of the first fold learned them."""
+    first = Path(str(args.output_dir)) / f"seed-{predictions['seed'].iloc[0]}-fold-1" / slug(judged.name)
+    covariates = read_metrics(first).get("covariates")
+    found = {"seconds": round(time.monotonic() - begin, 1), "hardware": hardware(), "versions": versions()}
+    return {**found, **({"covariates": covariates} if covariates else {})}
 
 
 def summarise(args: EvaluateArguments, cohort: Cohort, predictions: pd.DataFrame, names: list[str]) -> dict[str, Any]:
@@ -176,23 +194,13 @@ def summarise(args: EvaluateArguments, cohort: Cohort, predictions: pd.DataFrame
 
 
 def predict_all_folds(
-    args: EvaluateArguments, networks: Networks | None = None, say: Callable[[str], None] = lambda _: None
-) -> tuple[Cohort, pd.DataFrame, list[str]]:
+    args: EvaluateArguments, contenders: list[Contender], cohort: Cohort, say: Callable[[str], None]
+) -> tuple[pd.DataFrame, list[str]]:
     """Trains every contender on every fold and scores the patients it did not see.
 
-    Args:
-        args: data, recipe, folds and seeds.
-        networks: further networks to compare with, by name, each built from the configuration.
-        say: told what begins.
-
     Returns:
-        The cohort; the predictions, one row for each record and seed; and the names of the models, the judged first.
-
-    Raises:
-        ValueError: arguments or data that cannot be used, before anything is trained.
+        One row for each record and seed, and the names of the models, the judged first.
     """
-    contenders = plan(args, networks or {})
-    cohort = load_cohort(args, contenders[0])
     folds = make_folds(cohort.table, args.folds, parse_folds(args.seeds) or [])
     embeddings: dict[int, np.ndarray] = {}
     tables = []
@@ -205,7 +213,7 @@ def predict_all_folds(
             write_text(path, table.to_csv(index=False, float_format="%.9g"))
         tables.append(pd.read_csv(path, dtype={"record_id": str, "patient_id": str}))
     names = [*(each.name for each in contenders), *comparator_names(args, cohort)]
-    return cohort, pd.concat(tables, ignore_index=True), names
+    return pd.concat(tables, ignore_index=True), names
 
 
 def plan(args: EvaluateArguments, networks: Networks) -> list[Contender]:

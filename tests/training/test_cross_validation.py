@@ -99,8 +99,10 @@ def test_a_checkpoint_that_has_seen_the_records_is_refused_or_declared(finished,
     args, _ = finished
     tuned = Path(args.output_dir) / "seed-0-fold-1" / "ecg-dan"
     for accepted in (False, True):  # it was fine-tuned on them: nothing makes that acceptable
+        again = cv_args(checkpoint=str(tuned), seen_in_pretraining=accepted)
         with pytest.raises(ValueError, match="was trained on records of"):
-            cross_validation.run(cv_args(checkpoint=str(tuned), seen_in_pretraining=accepted))
+            cross_validation.run(again)
+        assert not Path(again.output_dir).exists()
 
 
 def test_a_fold_pretrains_without_the_patients_it_judges(cv_args, tmp_path):
