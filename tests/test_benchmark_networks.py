@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from benchmarks.ptbxl_networks import NETWORKS, BenchmarkNetwork
+from benchmarks.ptbxl_networks import NETWORKS, BenchmarkNetwork, survival_network
 
-from ecgdan_hf import EcgDanConfig
+from ecgdan_hf import EcgDanConfig, EcgDanSurvivalConfig
 
 # Counted by hand from the benchmark's layer list (12 leads, 5 labels, a hidden layer of 128 in the head).
 PARAMETERS = {"resnet1d_wang": 473_349, "xresnet1d101": 1_872_261}
@@ -57,3 +57,14 @@ def test_auxiliary_labels_add_their_weighted_loss_and_unknown_ones_do_not_count(
     added = torch.nn.functional.binary_cross_entropy_with_logits(alone.auxiliary_logits[:, 0], auxiliary[:, 0])
     both = network(signal, labels=labels, auxiliary_targets=auxiliary).loss
     assert torch.allclose(both, alone.loss + 2.5 * added)
+
+
+@names
+def test_under_our_survival_head_the_loss_moves_every_parameter(name: str):
+    torch.manual_seed(0)
+    config = EcgDanSurvivalConfig(input_kind="rhythm", reconstruction_weight=0.0)
+    model = survival_network(name)(config)
+    event, time = torch.tensor([1.0, 0, 1, 1]), torch.tensor([1.0, 2, 3, 4])
+    model(torch.randn(4, 12, 500), event=event, time=time).loss.backward()
+    still = [label for label, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+    assert still == []

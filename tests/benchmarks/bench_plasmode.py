@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench_plasmode.py --data-dir ../shared/data/ptb-xl --output-dir runs/plasmode \
     [--scenarios default,invisible,rare] [--simulations 1,2] [--seeds 0,1] [--pretrain pretrain-rhythm] \
-    [--set text_model=minilm] [--common covariates=age,sex]
+    [--set text_model=minilm] [--common covariates=age,sex] [--networks xresnet1d101]
 
 Every scenario and simulation is a repeated cross-validation in a folder of its own; what is finished is not repeated.
 The table says how far the network comes on the way from age and sex to the true hazard, and whether its risks hold.
@@ -11,6 +11,8 @@ The table says how far the network comes on the way from age and sex to the true
 import argparse
 from pathlib import Path
 from typing import Any
+
+from ptbxl_networks import survival_network
 
 from ecgdan_hf.data.plasmode import SCENARIOS, simulate
 from ecgdan_hf.data.ptbxl import read_table
@@ -87,13 +89,15 @@ def main() -> None:
     parser.add_argument("--pretrain", help="recipe of ecgdan pretrain that every fold begins with")
     parser.add_argument("--set", action="append", default=[], help="argument of it, as key=value")
     parser.add_argument("--common", action="append", default=[], help="argument of ecgdan finetune, as key=value")
+    parser.add_argument("--networks", default="", help="of the PTB-XL benchmark, to compare with")
     parser.add_argument("--cache-dir")
     given = parser.parse_args()
+    networks = {name: survival_network(name) for name in given.networks.split(",") if name}
     pairs = [
         (scenario, int(number)) for scenario in given.scenarios.split(",") for number in given.simulations.split(",")
     ]
     for scenario, simulation in pairs:
-        cross_validation.run(arguments(given, scenario, simulation), say=print)
+        cross_validation.run(arguments(given, scenario, simulation), networks, say=print)
     text = table([given.output_dir / f"{scenario}-{simulation}" for scenario, simulation in pairs])
     write_text(given.output_dir / "table.md", text + "\n")
     print(text)

@@ -8,14 +8,21 @@ Shapes: N records, L leads, T samples, C channels.
 """
 
 import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.modeling_ecgdan import EcgDanClassifierOutput, EcgDanPreTrainedModel, classification_loss
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.modeling_ecgdan import (
+    EcgDanClassifierOutput,
+    EcgDanForSurvival,
+    EcgDanModelOutput,
+    EcgDanPreTrainedModel,
+    classification_loss,
+)
 
 HEAD_WIDTH = 128
 
@@ -97,16 +104,20 @@ class BenchmarkNetwork(EcgDanPreTrainedModel):
         **kwargs: object,
     ) -> EcgDanClassifierOutput:
         """(N, L, T) -> logits (N, num_labels); a masked lead is a flat line."""
-        if lead_mask is not None:
-            input_values = input_values.masked_fill(~lead_mask.bool()[:, :, None], 0)
-        hidden = self.trunk(input_values.to(self.dtype))
-        features = self.head(torch.cat([hidden.amax(-1), hidden.mean(-1)], dim=-1))
+        features = self.features(input_values, lead_mask)
         logits = self.classifier(features)
         auxiliary = None if self.auxiliary_classifier is None else self.auxiliary_classifier(features)
         loss = None
         if labels is not None:
             loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets)
         return EcgDanClassifierOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary)
+
+    def features(self, input_values: Tensor, lead_mask: Tensor | None = None) -> Tensor:
+        """(N, L, T) -> what the head's hidden layer makes of it, (N, HEAD_WIDTH)."""
+        if lead_mask is not None:
+            input_values = input_values.masked_fill(~lead_mask.bool()[:, :, None], 0)
+        hidden = self.trunk(input_values.to(self.dtype))
+        return self.head(torch.cat([hidden.amax(-1), hidden.mean(-1)], dim=-1))
 
 
 class Resnet1dWang(BenchmarkNetwork):
@@ -134,3 +145,30 @@ class Xresnet1d101(BenchmarkNetwork):
 
 
 NETWORKS = {"resnet1d_wang": Resnet1dWang, "xresnet1d101": Xresnet1d101}
+
+
+class BenchmarkEncoder(nn.Module):
+    """A network of the benchmark in the place of our encoder, so that it learns survival under our heads."""
+
+    def __init__(self, config: EcgDanConfig, kind: type[BenchmarkNetwork]):
+        super().__init__()
+        self.network = kind(config)
+        self.network.classifier = nn.Identity()
+        self.projection = nn.Linear(HEAD_WIDTH, config.hidden_size)
+
+    def forward(
+        self, input_values: Tensor, lead_mask: Tensor | None = None, *options: object, **more: object
+    ) -> EcgDanModelOutput:
+        """(N, L, T) -> `pooler_output` (N, hidden_size); it has no maps."""
+        return EcgDanModelOutput(pooler_output=self.projection(self.network.features(input_values, lead_mask)))
+
+
+def survival_network(name: str) -> Callable[[EcgDanSurvivalConfig], EcgDanForSurvival]:
+    """Builds our survival model around a network of the benchmark."""
+
+    def build(config: EcgDanSurvivalConfig) -> EcgDanForSurvival:
+        model = EcgDanForSurvival(config)
+        model.ecgdan = BenchmarkEncoder(config, NETWORKS[name])
+        return model
+
+    return build
