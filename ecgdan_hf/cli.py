@@ -114,10 +114,11 @@ def evaluate(args: EvaluateArguments) -> None:
     if args.protocol != "held-out":
         raise ValueError(f"protocol: expected held-out or repeated-cv, got {args.protocol!r}")
     from ecgdan_hf.evaluation.protocol import held_out, to_json, write_report
+    from ecgdan_hf.evaluation.tripod import read_statements
     from ecgdan_hf.training.run_folder import check_folder, fill_folder
 
     folder = check_folder(args.output_dir, args.overwrite, "metrics.json")
-    load_rows = _row_loader(args)
+    load_rows, statements = _row_loader(args), read_statements(args.statements)
     checkpoints = {
         Path(str(args.checkpoint)).name: str(args.checkpoint),
         **{name: str(path) for name, path in args.control.items()},
@@ -136,6 +137,7 @@ def evaluate(args: EvaluateArguments) -> None:
         seed=args.seed,
         measurements=_measurements(args) if args.measurements and args.train_folds else None,
     )
+    result.metrics.update({"statements": statements} if statements else {})
     fill_folder(folder, lambda staging: write_report(staging, result), to_json(result.metrics))
     _say((folder / "report.md").read_text(encoding="utf-8"))
 

@@ -119,7 +119,7 @@ def write_held_out_page(
     page = {
         "task": "survival",
         "protocol": "held-out",
-        **{key: metrics.get(key) for key in ("simulated_outcome", "endpoint", "test_folds")},
+        **{key: metrics.get(key) for key in ("simulated_outcome", "endpoint", "test_folds", "statements")},
         "data": describe(predictions),
         "models": found,
         "subgroups": subgroups(judged, models[0], n),

@@ -52,6 +52,26 @@ def items() -> list[Item]:
     return [Item(**entry) for entry in yaml.safe_load(ITEMS.read_text(encoding="utf-8"))]
 
 
+def read_statements(path: str | Path | None) -> dict[str, str]:
+    """What the authors state of items that no run knows: a YAML file, item -> text; nothing without a file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not readable, no mapping, or an item that does not exist.
+    """
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected items and texts such as '17: Approved by ...', found {content!r}")
+    found = {str(item): str(text) for item, text in content.items()}
+    _statements({"statements": found}, items())
+    return found
+
+
 def report(
     metrics: Mapping[str, Any],
     recipe: Mapping[str, Any] | None = None,

@@ -194,6 +194,9 @@ class EvaluateArguments:
     horizon_years: str = option("5", "years at which absolute risk is judged, as 5 or 1,5 (repeated-cv)")
     measurements: bool = option(True, "compare a survival model with Cox models of ECG measurements")
     no_pretraining: bool = option(True, "compare pretrained weights with the same network from scratch (repeated-cv)")
+    statements: str | None = option(
+        None, "YAML file, TRIPOD+AI item: text, of what only the authors know, such as 17: Approved by ... (survival)"
+    )
     seen_in_pretraining: bool = option(
         False, "accept a checkpoint that was pretrained on these records, without their outcome; the report says so"
     )

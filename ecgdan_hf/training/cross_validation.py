@@ -22,6 +22,7 @@ import yaml
 from ecgdan_hf.data.loading import read_table as read_source
 from ecgdan_hf.data.measurement_table import measure_table
 from ecgdan_hf.data.splits import split_by_patient
+from ecgdan_hf.evaluation import tripod
 from ecgdan_hf.evaluation.baselines import age_sex_cox, cross_validated_ridge_cox, embed, random_encoder
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.measurement_cox import COMPARATORS, fit_measurement_cox
@@ -60,7 +61,8 @@ SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "lo
 SHARED = ("data", "data_dir", "labels", "cache_dir", "limit", "num_proc", "skip_bad")
 """Arguments handed on to every fine-tuning."""
 
-MAY_DIFFER = ("output_dir", "seeds", "bootstrap", "seed", "overwrite", "num_proc", "batch_size", "cache_dir")
+MAY_DIFFER = ("output_dir", "seeds", "bootstrap", "seed", "overwrite", "num_proc", "batch_size", "cache_dir",
+              "statements")  # fmt: skip
 """Arguments with which a cross-validation may go on: further seeds add folds, the others change no prediction."""
 
 Networks = Mapping[str, Callable[[EcgDanConfig], Any]]
@@ -110,13 +112,14 @@ def run(
     Raises:
         ValueError: arguments or data that cannot be used, before anything is trained.
     """
-    begin, folder = time.monotonic(), check_folder(args)
+    begin, folder, statements = time.monotonic(), check_folder(args), tripod.read_statements(args.statements)
     contenders = plan(args, networks or {})
     contender, cohort = contenders[0], load_cohort(args, contenders[0])
     begin_folder(folder, args)
     predictions, names = predict_all_folds(args, contenders, cohort, say)
     say("judging")
     metrics = {**summarise(args, cohort, predictions, names), **cost(args, contender, predictions, begin)}
+    metrics |= {"statements": statements} if statements else {}
     maps = lead_attention(args, cohort, contender, predictions)
     judged = Judged(predictions, names, metrics, maps, cohort.config.lead_names)
     recipe = asdict(trained_arguments(args, contender))

@@ -196,6 +196,21 @@ def test_what_the_author_states_is_no_longer_missing():
     assert "Stated by the author: Approved by a board, 12/2020." in said and "Missing" not in said
 
 
+def test_statements_come_from_a_file_and_only_of_items_that_exist(tmp_path: Path):
+    path = tmp_path / "statements.yaml"
+    path.write_text("17: Approved by the committee.\n18a: Nobody paid.\n")
+    assert tripod.read_statements(path) == {"17": "Approved by the committee.", "18a": "Nobody paid."}
+    assert tripod.read_statements(None) == {}
+    for content, message in (
+        ("99: x", "expected items of TRIPOD"),
+        ("- 17", "expected items and texts"),
+        ("a: [", "YAML"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            tripod.read_statements(path)
+
+
 def test_places_on_a_disk_are_not_published():
     text = tripod.report(METRICS, RECIPE, {"curves": Path("/home/someone/run/km.png")}, "ECG-DAN")
     assert "/home/someone" not in text and "pretrained" in text and "](<km.png>)" in text
