@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ecgdan_hf.evaluation.bootstrap import FloatArray
+from ecgdan_hf.evaluation.concordance import has_pair
 from ecgdan_hf.evaluation.survival import check_outcomes, concordance_index
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanModel
@@ -144,7 +145,7 @@ def cross_validated_ridge_cox(
     scores: dict[float, list[float]] = {penalizer: [] for penalizer in penalizers}
     for held_out in range(num_folds):
         inside, outside = fold != held_out, fold == held_out
-        if not events[inside].any() or not events[outside].any():
+        if not events[inside].any() or not outside.any() or not has_pair(events[outside], times[outside]):
             continue
         for penalizer in penalizers:
             fitted = fit_ridge_cox(values[inside], events[inside], times[inside], penalizer)
@@ -231,6 +232,11 @@ def _minimise(features: FloatArray, events: FloatArray, times: FloatArray, penal
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weights.detach().numpy()
+
+
+def knows_age_and_sex(table: pd.DataFrame) -> bool:
+    """Whether a table has both columns, and one of them at least varies."""
+    return {"age", "sex"} <= set(table) and any(table[name].nunique() > 1 for name in ("age", "sex"))
 
 
 def age_and_sex_of(table: pd.DataFrame, name: str) -> pd.DataFrame:

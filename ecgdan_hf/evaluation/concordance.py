@@ -58,6 +58,12 @@ def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt
     return int(won[happened].sum()) / 2 / pairs
 
 
+def has_pair(event: npt.ArrayLike, time: npt.ArrayLike) -> bool:
+    """Whether any record was still at risk at another's event, so that a C-index exists."""
+    events, times = check_outcomes(event, time)
+    return bool(_num_later(_time_order(events, times))[events == 1].any())
+
+
 def uno_concordance_index(
     event: npt.ArrayLike,
     time: npt.ArrayLike,

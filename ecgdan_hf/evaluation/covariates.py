@@ -24,7 +24,12 @@ def source_columns(names: Sequence[str]) -> list[str]:
     >>> source_columns(["age", "bmi", "bmi?", "smoking=never"])
     ['age', 'bmi', 'smoking']
     """
-    return list(dict.fromkeys(name.removesuffix("?").partition("=")[0] for name in names))
+    return list(dict.fromkeys(_parsed(name)[0] for name in names))
+
+
+def is_rule(name: str) -> bool:
+    """Whether a name says how it is made, and is no column."""
+    return "=" in name or name.endswith("?")
 
 
 def expand_covariates(table: pd.DataFrame, columns: Sequence[str], missing: str = "mean") -> list[str]:
@@ -32,7 +37,8 @@ def expand_covariates(table: pd.DataFrame, columns: Sequence[str], missing: str 
 
     Args:
         table: the training records.
-        columns: columns of the table. Of a text column every level but the most frequent becomes a covariate.
+        columns: columns of the table. Of a text column every level but the most frequent becomes a covariate. Names
+            that say how they are made are taken as they are.
         missing: one of `MISSING`.
 
     Returns:
@@ -46,6 +52,9 @@ def expand_covariates(table: pd.DataFrame, columns: Sequence[str], missing: str 
         raise ValueError(f"missing_covariates: expected one of {', '.join(MISSING)}, got {missing!r}")
     names: list[str] = []
     for column in columns:
+        if is_rule(column):
+            names.append(column)
+            continue
         values = _column(table, column)
         absent = int(values.isna().sum())
         if absent and missing == "refuse":
@@ -64,20 +73,24 @@ def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[n
         names: as `config.covariate_names` has them.
 
     Raises:
-        ValueError: a column that is missing or not numeric.
+        ValueError: a column that is missing, not numeric or infinite, or a level of a column that has numbers.
     """
     columns = [_values(table, name).to_numpy(dtype=np.float32, na_value=np.nan) for name in names]
     return np.stack(columns, axis=1) if columns else np.empty((len(table), 0), dtype=np.float32)
 
 
 def _values(table: pd.DataFrame, name: str) -> "pd.Series[float]":
-    column, is_level, level = name.removesuffix("?").partition("=")
+    column, level = _parsed(name)
     values = _column(table, column)
-    if name.endswith("?"):
+    if level is None and name.endswith("?"):
         return values.isna().astype(float)
-    if is_level:
+    if level is not None:
+        if values.notna().any() and not _is_text(values):
+            raise ValueError(f"covariates: {name}: expected text in {column}, got {values.dropna().iloc[0]!r}")
         return (values.astype(str) == level).astype(float).where(values.notna())
-    numbers = pd.to_numeric(values.map(lambda value: SEX_VALUES.get(value, value)), errors="coerce")
+    numbers = pd.to_numeric(values.map(_plain), errors="coerce")
+    if np.isinf(numbers).any():
+        raise ValueError(f"covariates: {name}: expected finite numbers, got an infinite one")
     unusable = values[numbers.isna() & values.notna()]
     if len(unusable):
         raise ValueError(f"covariates: {name}: expected numbers, got {unusable.iloc[0]!r}")
@@ -91,14 +104,28 @@ def _column(table: pd.DataFrame, column: str) -> "pd.Series[Any]":
     return values
 
 
+def _parsed(name: str) -> tuple[str, str | None]:
+    """Column and level of a name; no level where it is the column's numbers, or whether they are missing."""
+    column, is_level, level = name.partition("=")
+    return (column, level) if is_level else (name.removesuffix("?"), None)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | np.bool_):
+        return float(value)
+    return SEX_VALUES.get(value, value) if isinstance(value, str) else value
+
+
 def _is_text(values: "pd.Series[Any]") -> bool:
-    known = values.dropna().map(lambda value: SEX_VALUES.get(value, value) if isinstance(value, str) else value)
-    return bool(pd.to_numeric(known, errors="coerce").isna().any())
+    return bool(pd.to_numeric(values.dropna().map(_plain), errors="coerce").isna().any())
 
 
 def _levels(values: "pd.Series[Any]", column: str) -> list[str]:
     counts = values.dropna().astype(str).value_counts()
     if len(counts) > MAX_LEVELS:
         raise ValueError(f"covariates: {column}: expected numbers or at most {MAX_LEVELS} levels, got {len(counts)}")
+    odd = next((level for level in counts.index if "," in level), None)
+    if odd is not None:
+        raise ValueError(f"covariates: {column}: expected levels without a comma, got {odd!r}")
     reference = min(counts.index[counts == counts.max()])  # of equally frequent ones the first by name
     return [f"{column}={level}" for level in sorted(counts.index) if level != reference]

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 import yaml
 
-from ecgdan_hf.evaluation.baselines import cross_validated_ridge_cox, embed, random_encoder
+from ecgdan_hf.evaluation.baselines import cross_validated_ridge_cox, embed, knows_age_and_sex, random_encoder
 from ecgdan_hf.evaluation.bootstrap import FloatArray
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
@@ -166,6 +166,9 @@ def check_unseen(
     recipe = _recipe(checkpoint)
     if recipe is None:
         return
+    if recipe.get("checkpoint") and "train_folds" in seen_in:  # what it started from has learned too
+        check_unseen(str(recipe["checkpoint"]), test_folds, data_dir, ("train_folds",))
+    _check_not_recalibrated_on(checkpoint, recipe.get("recalibrated_on") or {}, test_folds, data_dir)
     same = (
         data_dir is not None
         and recipe.get("data_dir")
@@ -178,6 +181,15 @@ def check_unseen(
     if common or test_folds is None or not seen:
         what = f"folds {common}" if common else f"records of {data_dir}"
         raise ValueError(f"{checkpoint}: was trained on {what}; choose test folds it has not seen")
+
+
+def _check_not_recalibrated_on(
+    checkpoint: str, fitted: Mapping[str, Any], test_folds: Sequence[int] | None, data_dir: str | None
+) -> None:
+    if not fitted or data_dir is None or Path(str(fitted["data_dir"])).resolve() != Path(data_dir).resolve():
+        return
+    if not fitted.get("fit_folds") or not test_folds or set(_folds(fitted["fit_folds"])) & set(test_folds):
+        raise ValueError(f"{checkpoint}: was recalibrated to records of {data_dir}; choose test folds it has not seen")
 
 
 def _recipe(checkpoint: str) -> dict[str, Any] | None:
@@ -283,7 +295,8 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
     survival = isinstance(judged.model, EcgDanForSurvival)
     columns = ["age", "sex", "event", "time"]
     labels = None if survival else label_matrix(fit)
-    found = {AGE_SEX: age_sex_scores(read_table(fit, columns), read_table(judged.test, columns), labels)}
+    tables = read_table(fit, columns), read_table(judged.test, columns)
+    found = {AGE_SEX: age_sex_scores(*tables, labels)} if knows_age_and_sex(tables[0]) else {}
     if with_random:
         encoder = random_encoder(judged.model.config, seed)
         needed = ["input_values", "lead_mask", "patient_id", *(["event", "time"] if survival else ["labels"])]
@@ -294,7 +307,7 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
 def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -> dict[str, FloatArray]:
     columns = ["record_id", "age", "sex", "event", "time"]
     parts = [_measured(read_table(part, columns), measurements) for part in (fit, judged.test)]
-    known = {"age", "sex"} <= set(parts[0])
+    known = knows_age_and_sex(parts[0])
     return {
         name: fit_measurement_cox(parts[0], **given).log_hazard(parts[1])
         for name, given in COMPARATORS.items()

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ecgdan_hf.evaluation.absolute_risk import brier_score, observed_risk, scaled_brier_score
 from ecgdan_hf.evaluation.bootstrap import FloatArray, Interval, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.concordance import has_pair
 from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc
 from ecgdan_hf.evaluation.risk_calibration import calibration_errors, calibration_slope, observed_over_expected
 from ecgdan_hf.evaluation.survival import check_outcomes, concordance_index
@@ -61,12 +62,12 @@ def make_folds(table: pd.DataFrame, num_folds: int = 2, seeds: Sequence[int] = (
     """Divides patients into folds with the same share of events, anew for every seed (scikit-learn).
 
     Args:
-        table: columns `patient_id` and `event`, one row per record.
+        table: columns `patient_id`, `event` and `time`, one row per record.
         num_folds: folds of each repetition.
         seeds: repetitions.
 
     Raises:
-        ValueError: fewer than two folds, a seed given twice, or a fold with fewer than two events on either side.
+        ValueError: fewer than two folds, a seed given twice, too few events, or a fold without a comparable pair.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -83,9 +84,10 @@ def make_folds(table: pd.DataFrame, num_folds: int = 2, seeds: Sequence[int] = (
         splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
         parts = splitter.split(np.zeros(len(table)), event, patients)
         folds += [Fold(seed, number, np.sort(test)) for number, (_, test) in enumerate(parts, start=1)]
-    thin = next((fold for fold in folds if event[fold.test].sum() < 2), None)
+    time = table["time"].to_numpy()
+    thin = next((fold for fold in folds if not has_pair(event[fold.test], time[fold.test])), None)
     if thin:
-        raise ValueError(f"folds: {thin.name} has fewer than two events; ask for fewer folds")
+        raise ValueError(f"folds: {thin.name} has no record still at risk at another's event; ask for fewer folds")
     return folds
 
 
@@ -152,7 +154,9 @@ def mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
     return mean
 
 
-def judge(predictions: pd.DataFrame, models: Sequence[str], n: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
+def judge(
+    predictions: pd.DataFrame, models: Sequence[str], n: int = 1000, seed: int = 0, trained_share: float = 1.0
+) -> dict[str, dict[str, Any]]:
     """C-index of every model out of fold, its spread, and how far the first model is ahead.
 
     Args:
@@ -160,6 +164,7 @@ def judge(predictions: pd.DataFrame, models: Sequence[str], n: int = 1000, seed:
             name; each record once per seed.
         models: names; the first is judged.
         n, seed: of the bootstrap over patients.
+        trained_share: of the records outside a fold, those that trained and did not choose the epoch.
 
     Returns:
         For each model `concordance_index` (mean over seeds of the C-index over all records, as the fields of
@@ -171,7 +176,7 @@ def judge(predictions: pd.DataFrame, models: Sequence[str], n: int = 1000, seed:
     options: dict[str, Any] = {"patient_ids": people["patient_id"].to_numpy(), "n": n, "seed": seed}
     scores = {name: standardised(predictions, name) for name in models}
     values = {name: fold_values(predictions, name) for name in models}
-    first, metric, share = models[0], mean_over_seeds(concordance_index), test_over_train(predictions)
+    first, metric, share = models[0], mean_over_seeds(concordance_index), test_over_train(predictions) / trained_share
     found: dict[str, dict[str, Any]] = {}
     for name in models:
         interval = bootstrap_interval(metric, event, time, scores[name], **options)

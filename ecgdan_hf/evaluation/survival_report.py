@@ -168,9 +168,16 @@ def _auc(judged: Judged) -> Any:
     curves = {}
     for model in judged.models[:AUC_MODELS]:
         score = judged.score_of(model)
-        values = [dynamic_auc(people["event"], people["time"], score, year) for year in years]
+        values = [_auc_at(people, score, year) for year in years]
         curves[model] = {"years": years, "auc": np.array(values)}
     return auc_figure(curves, len(people), int(people["event"].sum()), judged.simulated)
+
+
+def _auc_at(people: pd.DataFrame, score: FloatArray, year: float) -> float:
+    try:
+        return dynamic_auc(people["event"], people["time"], score, year)
+    except ValueError:  # nobody had the event by then, or nobody was left
+        return float("nan")
 
 
 def _forest(judged: Judged) -> Any:

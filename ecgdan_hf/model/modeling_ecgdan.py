@@ -899,6 +899,10 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         if covariates is None or tuple(covariates.shape) != (records, len(names)):
             found = None if covariates is None else tuple(covariates.shape)
             raise ValueError(f"covariates: expected {(records, len(names))} with {', '.join(names)}, got {found}")
+        covariates = covariates.to(torch.promote_types(covariates.dtype, torch.float32))
+        if covariates.isinf().any():
+            odd = names[int(covariates.isinf().any(dim=0).nonzero()[0])]
+            raise ValueError(f"covariates: expected finite numbers or NaN, got an infinite {odd}")
         mean, std = (
             covariates.new_tensor(self.config.covariate_means),
             covariates.new_tensor(self.config.covariate_stds),

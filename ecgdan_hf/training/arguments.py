@@ -16,7 +16,9 @@ import yaml
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 
-NOT_PART_OF_THE_RUN = ("resume", "overwrite", "push_to_hub", "num_workers", "log_with", "progress")
+NOT_PART_OF_THE_RUN = (
+    "resume", "overwrite", "push_to_hub", "num_workers", "num_proc", "cache_dir", "log_with", "progress"
+)  # fmt: skip
 """Arguments that may differ between a run and its resumption, because no number depends on them."""
 
 T = TypeVar("T")

@@ -23,8 +23,16 @@ from ecgdan_hf.data.loading import read_table as read_source
 from ecgdan_hf.data.measurement_table import measure_table
 from ecgdan_hf.data.splits import split_by_patient
 from ecgdan_hf.evaluation import tripod
-from ecgdan_hf.evaluation.baselines import age_sex_cox, cross_validated_ridge_cox, embed, random_encoder
+from ecgdan_hf.evaluation.baselines import (
+    age_sex_cox,
+    cross_validated_ridge_cox,
+    embed,
+    fit_ridge_cox,
+    knows_age_and_sex,
+    random_encoder,
+)
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.covariates import covariate_matrix, expand_covariates, source_columns
 from ecgdan_hf.evaluation.measurement_cox import COMPARATORS, fit_measurement_cox
 from ecgdan_hf.evaluation.protocol import AGE_SEX, ATTAINABLE, RANDOM_ENCODER, check_unseen
 from ecgdan_hf.evaluation.reduced_leads import row_batches
@@ -45,6 +53,7 @@ from ecgdan_hf.model.survival_ecgdan import breslow_baseline, survival_curve
 from ecgdan_hf.training import finetune, pretrain, rows
 from ecgdan_hf.training.ablation import slug
 from ecgdan_hf.training.arguments import (
+    NOT_PART_OF_THE_RUN,
     EvaluateArguments,
     FinetuneArguments,
     PretrainArguments,
@@ -56,10 +65,14 @@ from ecgdan_hf.training.checkpoints import build_config
 from ecgdan_hf.training.run_folder import finish_run, hardware, read_metrics, versions, write_text
 
 NO_PRETRAINING = "no pretraining"
+COVARIATES = "covariates alone"
 IN_FOLD = "pretrained in the fold"
 SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "log_hazard"]
 SHARED = ("data", "data_dir", "labels", "cache_dir", "limit", "num_proc", "skip_bad")
 """Arguments handed on to every fine-tuning."""
+
+OWN_SPLIT = ("train_folds", "valid_folds", "test_folds", "test_fraction", "label_fraction")
+"""Arguments of `ecgdan finetune` that a fold decides."""
 
 MAY_DIFFER = ("output_dir", "seeds", "bootstrap", "seed", "overwrite", "num_proc", "batch_size", "cache_dir",
               "statements")  # fmt: skip
@@ -88,12 +101,14 @@ class Cohort:
         table: one row per record: who, age, sex, outcome, the true log hazard where it was simulated.
         config: of the judged network.
         measurements: one row per record, aligned with `table`; None leaves the comparison out.
+        covariates: of the networks, by name, aligned with `table`; None where they have none.
     """
 
     rows: Any
     table: pd.DataFrame
     config: EcgDanSurvivalConfig
     measurements: pd.DataFrame | None
+    covariates: pd.DataFrame | None
 
 
 def run(
@@ -112,11 +127,14 @@ def run(
     Raises:
         ValueError: arguments or data that cannot be used, before anything is trained.
     """
-    begin, folder, statements = time.monotonic(), check_folder(args), tripod.read_statements(args.statements)
-    contenders = plan(args, networks or {})
-    contender, cohort = contenders[0], load_cohort(args, contenders[0])
-    begin_folder(folder, args)
-    predictions, names = predict_all_folds(args, contenders, cohort, say)
+    begin, contenders = time.monotonic(), plan(args, networks or {})
+    contender, statements = contenders[0], tripod.read_statements(args.statements)
+    horizons(args)
+    folder = check_folder(args, contender)
+    cohort = load_cohort(args, contender)
+    folds = make_folds(cohort.table, args.folds, parse_seeds(args.seeds))
+    begin_folder(folder, args, contender)
+    predictions, names = predict_all_folds(args, contenders, cohort, folds, say)
     say("judging")
     metrics = {**summarise(args, cohort, predictions, names), **cost(args, contender, predictions, begin)}
     metrics |= {"statements": statements} if statements else {}
@@ -127,7 +145,19 @@ def run(
     return metrics
 
 
-def check_folder(args: EvaluateArguments) -> Path:
+def parse_seeds(text: str) -> list[int]:
+    """Reads `0-4` or `0,1`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        return parse_folds(text) or []
+    except ValueError as error:
+        raise ValueError(f"seeds: expected something like 0-4 or 0,1, got {text!r}") from error
+
+
+def check_folder(args: EvaluateArguments, judged: Contender) -> Path:
     """The folder of the cross-validation: new, empty, or one that was begun with the same arguments.
 
     Raises:
@@ -140,7 +170,7 @@ def check_folder(args: EvaluateArguments) -> Path:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder}: expected an empty folder or an earlier cross-validation, found other files")
         return folder
-    given, before = lasting(args), yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+    given, before = lasting(args, judged), yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     changed = next((name for name, value in given.items() if before.get(name) != value), None)
     if changed:
         raise ValueError(
@@ -150,15 +180,22 @@ def check_folder(args: EvaluateArguments) -> Path:
     return folder
 
 
-def lasting(args: EvaluateArguments) -> dict[str, Any]:
-    """Arguments that all folds of one folder share."""
-    return {name: value for name, value in asdict(args).items() if name not in MAY_DIFFER}
+def lasting(args: EvaluateArguments, judged: Contender) -> dict[str, Any]:
+    """Arguments that all folds of one folder share, and what the recipes they name say today."""
+    found = {name: value for name, value in asdict(args).items() if name not in MAY_DIFFER}
+    recipes = {"recipe": trained_arguments(args, judged)}
+    if args.pretrain:
+        recipes["pretrain"] = pretrain_arguments(args, 0, Path("unused"))
+    for kind, recipe in recipes.items():
+        keys = [name for name in asdict(recipe) if name not in (*NOT_PART_OF_THE_RUN, "output_dir")]
+        found |= {f"{kind}: {name}": getattr(recipe, name) for name in keys}
+    return found
 
 
-def begin_folder(folder: Path, args: EvaluateArguments) -> None:
+def begin_folder(folder: Path, args: EvaluateArguments, judged: Contender) -> None:
     """Writes down what the folds share, so that nobody goes on with something else."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "recipe.yaml", yaml.safe_dump(lasting(args), sort_keys=False))
+    write_text(folder / "recipe.yaml", yaml.safe_dump(lasting(args, judged), sort_keys=False))
 
 
 def cost(args: EvaluateArguments, judged: Contender, predictions: pd.DataFrame, begin: float) -> dict[str, Any]:
@@ -171,7 +208,8 @@ def cost(args: EvaluateArguments, judged: Contender, predictions: pd.DataFrame, 
 
 def summarise(args: EvaluateArguments, cohort: Cohort, predictions: pd.DataFrame, names: list[str]) -> dict[str, Any]:
     """What the folds say together: the content of `metrics.json`."""
-    models = judge(predictions, names, args.bootstrap, args.seed)
+    valid_fraction = trained_arguments(args, plan(args, {})[0]).valid_fraction
+    models = judge(predictions, names, args.bootstrap, args.seed, trained_share=1 - valid_fraction)
     for name in names:
         found = horizon_metrics(predictions, name, horizons(args), args.bootstrap, args.seed)
         models[name] |= {"horizons": found} if found else {}
@@ -181,14 +219,14 @@ def summarise(args: EvaluateArguments, cohort: Cohort, predictions: pd.DataFrame
         "metric": "concordance_index",
         "simulated_outcome": cohort.config.simulated_outcome,
         "endpoint": cohort.config.endpoint,
-        "seen_in_pretraining": bool(args.checkpoint and args.seen_in_pretraining),
+        "seen_in_pretraining": bool((args.checkpoint or args.control) and args.seen_in_pretraining),
         "data": {"source": args.data, **describe(cohort.table)},
         "splits": {
             "num_folds": args.folds,
             "seeds": sorted(int(seed) for seed in predictions["seed"].unique()),
             "stratified_by": "event",
             "grouped_by": "patient_id",
-            "inner_valid_fraction": trained_arguments(args, plan(args, {})[0]).valid_fraction,
+            "inner_valid_fraction": valid_fraction,
             "folds": fold_counts(predictions),
         },
         "models": models,
@@ -197,14 +235,17 @@ def summarise(args: EvaluateArguments, cohort: Cohort, predictions: pd.DataFrame
 
 
 def predict_all_folds(
-    args: EvaluateArguments, contenders: list[Contender], cohort: Cohort, say: Callable[[str], None]
+    args: EvaluateArguments,
+    contenders: list[Contender],
+    cohort: Cohort,
+    folds: list[Fold],
+    say: Callable[[str], None],
 ) -> tuple[pd.DataFrame, list[str]]:
     """Trains every contender on every fold and scores the patients it did not see.
 
     Returns:
         One row for each record and seed, and the names of the models, the judged first.
     """
-    folds = make_folds(cohort.table, args.folds, parse_folds(args.seeds) or [])
     embeddings: dict[int, np.ndarray] = {}
     tables = []
     for fold in folds:
@@ -214,9 +255,26 @@ def predict_all_folds(
             table = predict_fold(fold, cohort, contenders, args, embeddings)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, table.to_csv(index=False, float_format="%.9g"))
-        tables.append(pd.read_csv(path, dtype={"record_id": str, "patient_id": str}))
+        tables.append(read_fold(path, fold, cohort))
     names = [*(each.name for each in contenders), *comparator_names(args, cohort)]
     return pd.concat(tables, ignore_index=True), names
+
+
+def read_fold(path: Path, fold: Fold, cohort: Cohort) -> pd.DataFrame:
+    """Predictions of a finished fold.
+
+    Raises:
+        ValueError: its records or outcomes are not those of the data now.
+    """
+    table = pd.read_csv(path, dtype={"record_id": str, "patient_id": str})
+    now = cohort.table.iloc[fold.test].set_index("record_id")[["event", "time"]]
+    before = table.set_index("record_id")[["event", "time"]]
+    if set(now.index) != set(before.index) or not np.allclose(now.loc[before.index], before, rtol=1e-6):
+        raise ValueError(
+            f"{path}: expected the records and outcomes of {fold.name} as the data have them now, found others; "
+            "choose another folder"
+        )
+    return table
 
 
 def plan(args: EvaluateArguments, networks: Networks) -> list[Contender]:
@@ -225,6 +283,9 @@ def plan(args: EvaluateArguments, networks: Networks) -> list[Contender]:
     Raises:
         ValueError: names that are taken, or a checkpoint that has seen the records it would be judged on.
     """
+    own = next((name for name in OWN_SPLIT if name in args.common), None)
+    if own:
+        raise ValueError(f"common: {own}: repeated-cv makes its own folds and uses every label; leave it out")
     if args.checkpoint and args.pretrain:
         raise ValueError("checkpoint, pretrain: expected one of the two, got both")
     scratch = {"from_scratch": True}
@@ -275,7 +336,8 @@ def finetune_arguments(contender: Contender, args: EvaluateArguments, seed: int,
     network = {**args.common.get("model", {}), **(args.model if contender.start.get("from_scratch") else {})}
     given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file(), "bootstrap": 20}
     flags = {**args.common, **shared, "model": network, **contender.start, **given}
-    found = resolve(FinetuneArguments, args.recipe, flags)
+    fold_decides = {"train_folds": None, "valid_folds": None, "test_folds": None, "label_fraction": 1.0}
+    found = replace(resolve(FinetuneArguments, args.recipe, flags), **fold_decides)
     if found.task != "survival":
         raise ValueError(f"recipe: expected one of survival, got task {found.task} in {args.recipe}")
     finetune.check_arguments(found)
@@ -294,13 +356,12 @@ def pretrain_arguments(args: EvaluateArguments, seed: int, folder: Path) -> Pret
     Raises:
         ValueError: arguments that `ecgdan pretrain` does not know.
     """
-    free = {"train_folds": "1", "valid_folds": "2"}  # never read: each fold brings its own split
+    fold_decides = {"train_folds": None, "valid_folds": None, "test_folds": None, "label_fraction": 1.0}
     shared = {name: getattr(args, name) for name in SHARED if name != "labels" and getattr(args, name) is not None}
     network = {**args.pretrain_common.get("model", {}), **args.model}
     given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file()}
-    return resolve(
-        PretrainArguments, args.pretrain, {**args.pretrain_common, **shared, **free, "model": network, **given}
-    )
+    found = resolve(PretrainArguments, args.pretrain, {**args.pretrain_common, **shared, "model": network, **given})
+    return replace(found, **fold_decides)
 
 
 def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
@@ -317,7 +378,18 @@ def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
         raise ValueError("labels: survival needs event and time, the data have none; give a table with --labels")
     finetune.describe_outcome(dataset, config, run_args)
     table = rows.read_table(dataset, SUBJECT_COLUMNS)
-    return Cohort(dataset, table, config, measure(args, table) if args.measurements else None)
+    measured = measure(args, table) if args.measurements else None
+    return Cohort(dataset, table, config, measured, covariate_table(dataset, run_args))
+
+
+def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | None:
+    """The covariates by their names, one row per record; what is text and what a level is decided on all records."""
+    columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
+    if not columns:
+        return None
+    table = rows.read_table(dataset, source_columns(columns))
+    names = expand_covariates(table, columns, args.missing_covariates or "mean")
+    return pd.DataFrame(covariate_matrix(table, names), columns=names)
 
 
 def measure(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
@@ -340,7 +412,7 @@ def predict_fold(
     years = horizons(args)
     columns: dict[str, np.ndarray] = {}
     for contender in contenders:
-        columns |= network_columns(contender, fold, table["record_id"].tolist(), args, years)
+        columns |= network_columns(contender, fold, table, cohort, args)
     for name, scores in comparators(fold, train, cohort, args, embeddings).items():
         columns |= linear_columns(name, scores, cohort.table.iloc[train], years)
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
@@ -356,60 +428,74 @@ def horizons(args: EvaluateArguments) -> list[float]:
         years = [float(part) for part in str(args.horizon_years).split(",")]
     except ValueError:
         years = []
-    if not years or min(years) <= 0:
+    if not years or not all(np.isfinite(year) and year > 0 for year in years):
         raise ValueError(f"horizon_years: expected positive numbers such as 1,5, got {args.horizon_years!r}")
     return years
 
 
 def network_columns(
-    contender: Contender, fold: Fold, record_ids: list[str], args: EvaluateArguments, years: list[float]
+    contender: Contender, fold: Fold, judged: pd.DataFrame, cohort: Cohort, args: EvaluateArguments
 ) -> dict[str, np.ndarray]:
-    """Fine-tunes one network without the patients of the fold, and predicts them."""
-    folder = Path(str(args.output_dir)) / fold.name / slug(contender.name)
-    held_out = set(record_ids)
+    """Fine-tunes one network without the patients of the fold, and predicts their records."""
+    folder, record_ids = Path(str(args.output_dir)) / fold.name / slug(contender.name), judged["record_id"].tolist()
     if contender.start.get("checkpoint") == IN_FOLD:
-        contender = replace(contender, start={"checkpoint": pretrain_in_fold(fold, held_out, args)})
+        contender = replace(contender, start={"checkpoint": pretrain_in_fold(fold, judged, args)})
     run_args = finetune_arguments(contender, args, fold.seed, folder)
+    if cohort.covariates is not None:
+        run_args = replace(run_args, covariates=",".join(cohort.covariates.columns))
 
     def split(dataset: Any, run_args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
-        return inner_split(dataset, held_out, run_args, stratify_by)
+        return inner_split(dataset, judged, run_args, stratify_by)
 
     finetune.run(run_args, network=contender.build, split=split)
     found = pd.read_csv(folder / "predictions.csv", dtype={"record_id": str}).query("part == 'test'")
     scores = found.set_index("record_id").loc[record_ids, "log_hazard"].to_numpy()
     model, _ = load_checkpoint(folder) if contender.build is None else (None, None)
-    risks = {} if model is None else risk_columns(contender.name, scores, model.baseline, years)
+    risks = {} if model is None else risk_columns(contender.name, scores, model.baseline, horizons(args))
     return {contender.name: scores, **risks}
 
 
-def pretrain_in_fold(fold: Fold, held_out: set[str], args: EvaluateArguments) -> str:
+def pretrain_in_fold(fold: Fold, judged: pd.DataFrame, args: EvaluateArguments) -> str:
     """Pretrains without the patients of the fold, neither their ECGs nor their texts; the checkpoint's folder."""
     folder = Path(str(args.output_dir)) / fold.name / "pretraining"
 
     def split(dataset: Any, run_args: PretrainArguments) -> rows.Parts:
-        return replace(inner_split(dataset, held_out, run_args, None), test=None)
+        return replace(inner_split(dataset, judged, run_args, None), test=None)
 
     pretrain.run(pretrain_arguments(args, fold.seed, folder), split=split)
     return str(folder)
 
 
-def inner_split(dataset: Any, held_out: set[str], args: RunArguments, stratify_by: str | None) -> rows.Parts:
-    """Test rows, and the others divided by patient into those that train and those that choose the epoch."""
+def inner_split(dataset: Any, judged: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> rows.Parts:
+    """Judged rows, and those of other patients divided by patient into those that train and that choose the epoch.
+
+    A judged patient's other records, such as those without an outcome, are in no part.
+
+    Args:
+        dataset: rows; may hold more records than the cohort.
+        judged: `record_id` and `patient_id` of the fold.
+        args: `valid_fraction` and seed.
+        stratify_by: column whose values both parts should hold in equal shares.
+    """
     table = rows.read_table(dataset, ["record_id", "patient_id", *([stratify_by] if stratify_by else [])])
     table["row"] = np.arange(len(table))
-    outside = table["record_id"].isin(held_out)
+    is_judged = table["record_id"].isin(set(judged["record_id"]))
+    patients = set(judged["patient_id"].astype(str)) | set(table.loc[is_judged, "patient_id"].astype(str))
+    inside = ~is_judged & ~table["patient_id"].astype(str).isin(patients)
     shares = {"train": 1 - args.valid_fraction, "valid": args.valid_fraction}
-    inner = split_by_patient(table[~outside], shares, args.seed, stratify_by)
+    inner = split_by_patient(table[inside], shares, args.seed, stratify_by)
     parts = {name: dataset.select(part["row"].to_numpy()) for name, part in inner.items()}
-    return rows.Parts(parts["train"], parts["valid"], dataset.select(table.loc[outside, "row"].to_numpy()))
+    return rows.Parts(parts["train"], parts["valid"], dataset.select(table.loc[is_judged, "row"].to_numpy()))
 
 
 def comparator_names(args: EvaluateArguments, cohort: Cohort) -> list[str]:
     """Names of what every network is compared with, in the order of the report."""
     names = [RANDOM_ENCODER] if args.random_encoder else []
-    with_age_and_sex = {"age", "sex"} <= set(cohort.table)
+    with_age_and_sex = knows_age_and_sex(cohort.table)
     if cohort.measurements is not None:
         names += [name for name, given in COMPARATORS.items() if with_age_and_sex or "age_and_sex" not in given]
+    known = set(source_columns(list(cohort.covariates))) if cohort.covariates is not None else set()
+    names += [COVARIATES] if known - {"age", "sex"} else []
     names += [AGE_SEX] if with_age_and_sex else []
     return names + ([ATTAINABLE] if "log_hazard" in cohort.table else [])
 
@@ -431,6 +517,10 @@ def comparators(
             parts = cohort.measurements.iloc[train], cohort.measurements.iloc[fold.test]
             model = fit_measurement_cox(parts[0], **COMPARATORS[name])
             found[name] = model.log_hazard(parts[0]), model.log_hazard(parts[1])
+    if COVARIATES in names and cohort.covariates is not None:
+        values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
+        linear = fit_ridge_cox(values[train], fitted["event"], fitted["time"], finetune.COVARIATE_PENALIZER)
+        found[COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[fold.test])
     if AGE_SEX in names:
         found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)
     return found

@@ -10,6 +10,7 @@ thresholds by the best F1 on the validation patients.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ import torch
 from ecgdan_hf.data import ptbxl
 from ecgdan_hf.data.reports import read_statements
 from ecgdan_hf.evaluation.baselines import fit_ridge_cox
+from ecgdan_hf.evaluation.concordance import has_pair
 from ecgdan_hf.evaluation.covariates import covariate_matrix, expand_covariates, source_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -37,6 +39,8 @@ from ecgdan_hf.training.distillation import mean_probabilities
 from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator
 from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
 from ecgdan_hf.training.tasks import ClassificationTask, FinetuningTask, SurvivalTask, write_predictions
+
+logger = logging.getLogger(__name__)
 
 MODELS = {"survival": EcgDanForSurvival, "classification": EcgDanForSequenceClassification}
 TASKS = {"survival": SurvivalTask, "classification": ClassificationTask}
@@ -161,6 +165,11 @@ def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments, split: 
                 raise ValueError(
                     f"event: expected at least one event in the {name} part, got none in {len(part)} records"
                 )
+        if not has_pair(parts["valid"]["event"], parts["valid"]["time"]):
+            raise ValueError(
+                "event: expected a validation record still at risk at another's event, to choose the epoch by; none "
+                f"of {len(parts['valid'])} is; give a larger valid_fraction"
+            )
         describe_outcome(dataset, config, args)
         add_covariates(parts["train"], config, args)
         return parts
@@ -189,21 +198,25 @@ def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneA
 def add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
     """Stores the covariates' names and their mean and SD in the training part.
 
+    One that does not vary there is left out, with a warning: it says nothing and has no scale.
+
     Raises:
-        ValueError: a column that is missing, or that does not vary, or what [`expand_covariates`] refuses.
+        ValueError: a column that is missing, nothing that varies, or what [`expand_covariates`] refuses.
     """
     columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
     if not columns:
         return
-    table = rows.read_table(train, columns)
+    table = rows.read_table(train, source_columns(columns))
     names = expand_covariates(table, columns, args.missing_covariates or "mean")
-    values = covariate_matrix(table, names)
-    config.covariate_names = names
-    config.covariate_means = np.nanmean(values, axis=0).tolist()
-    config.covariate_stds = np.nanstd(values, axis=0).tolist()
-    for name, std in zip(names, config.covariate_stds, strict=True):
-        if not std > 0:
-            raise ValueError(f"covariates: expected {name!r} to vary among the training records, it does not")
+    values = pd.DataFrame(covariate_matrix(table, names), columns=names)
+    varying = [name for name in names if values[name].nunique() > 1]
+    if not varying:
+        raise ValueError(f"covariates: expected {names[0]!r} to vary among the training records, it does not")
+    for name in sorted(set(names) - set(varying)):
+        logger.warning("covariates: %s does not vary among the training records and is left out", name)
+    config.covariate_names = varying
+    config.covariate_means = values[varying].mean().tolist()
+    config.covariate_stds = values[varying].std(ddof=0).tolist()
 
 
 @torch.no_grad()

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
+from ecgdan_hf.data.splits import check_patients_disjoint
 from ecgdan_hf.evaluation.absolute_risk import brier_score
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.protocol import check_unseen, read_table, score_rows, select_folds
@@ -34,11 +36,15 @@ def run(args: RecalibrateArguments) -> dict[str, Any]:
         ValueError: a checkpoint of another kind, folds it was trained on, records without outcome, or what
             `EcgDanForSurvival.recalibrate` refuses.
     """
-    folder = check_folder(args.output_dir, args.overwrite, "metrics.json")
+    folder = check_folder(args.output_dir, args.overwrite, "report.md")
     if args.method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {args.method!r}")
+    if args.checkpoint and folder.resolve() == Path(args.checkpoint).resolve():
+        raise ValueError(f"output_dir: expected another folder than the checkpoint's, got {folder} for both")
     model, extractor = load_survival(args)
     fit, test = load_parts(args, extractor)
+    check_patients_disjoint({} if test is fit else {"fit": subjects(fit), "test": subjects(test)})
+    model.config.simulated_outcome |= "log_hazard" in fit.column_names or args.data == "synthetic"
     before = judge(model, test, args)
     outcome = outcome_of(fit)
     slope = model.recalibrate(torch.from_numpy(score_rows(model, fit, args.batch_size)), *outcome, method=args.method)
@@ -98,8 +104,16 @@ def load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
 
 
 def judge(model: EcgDanForSurvival, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
-    """Observed over expected, slope and Brier score of the risks at the horizon, each NaN where there is none."""
-    years = args.horizon_years
+    """Observed over expected, slope and Brier score of the risks at the horizon.
+
+    Raises:
+        ValueError: a horizon beyond the follow-up that the baseline hazard was fitted to.
+    """
+    years, followed = args.horizon_years, float(model.baseline.times[-1])
+    if not 0 < years <= followed:
+        raise ValueError(
+            f"horizon_years: expected at most {followed:g}, the follow-up the risks were fitted to, got {years:g}"
+        )
     log_hazard = torch.from_numpy(score_rows(model, rows, args.batch_size))
     knots = model.baseline.times.double(), model.baseline.log_cumulative_hazard.double()
     risk = 1 - survival_curve(log_hazard, *knots, torch.tensor([years]).double())[:, 0].numpy()
@@ -127,7 +141,22 @@ def write(
     """Checkpoint and report, into an existing folder."""
     model.save_pretrained(staging)
     extractor.save_pretrained(staging)
+    recipe = read_recipe(args)
+    (staging / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     (staging / "report.md").write_text(report(metrics, args), encoding="utf-8")
+
+
+def read_recipe(args: RecalibrateArguments) -> dict[str, Any]:
+    """The checkpoint's own recipe, and what it was recalibrated on, so that it is not judged there."""
+    path = Path(str(args.checkpoint)) / "recipe.yaml"
+    recipe = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    names = ("data", "data_dir", "labels", "fit_folds", "method")
+    return {**recipe, "recalibrated_on": {name: getattr(args, name) for name in names}}
+
+
+def subjects(rows: Any) -> Any:
+    """Who the rows are of."""
+    return read_table(rows, ["record_id", "patient_id"])
 
 
 def report(metrics: dict[str, Any], args: RecalibrateArguments) -> str:

@@ -54,3 +54,23 @@ def test_free_text_is_no_covariate():
     notes = pd.DataFrame({"note": [f"patient {number}" for number in range(30)]})
     with pytest.raises(ValueError, match="covariates: note: expected numbers or at most 20 levels, got 30"):
         expand_covariates(notes, ["note"])
+
+
+def test_a_level_may_be_a_question_mark_and_a_yes_or_no_is_a_number():
+    table = pd.DataFrame({"smoking": ["never", "?", None, "never"], "smoker": [True, False, None, True]})
+    assert expand_covariates(table, ["smoking", "smoker"]) == ["smoking=?", "smoker"]
+    found = covariate_matrix(table, ["smoking=?", "smoker"])
+    np.testing.assert_array_equal(found[:, 0], np.array([0, 1, np.nan, 0], np.float32))
+    np.testing.assert_array_equal(found[:, 1], np.array([1, 0, np.nan, 1], np.float32))
+    np.testing.assert_array_equal(covariate_matrix(table.iloc[[0, 1, 3]], ["smoker"])[:, 0], [1, 0, 1])
+
+
+def test_a_level_of_a_column_with_numbers_and_an_infinite_value_are_refused():
+    with pytest.raises(ValueError, match=r"covariates: nyha=2: expected text in nyha, got .*2\.0"):
+        covariate_matrix(pd.DataFrame({"nyha": [2.0, 1.0]}), ["nyha=2"])
+    with pytest.raises(ValueError, match="covariates: bmi: expected finite numbers, got an infinite one"):
+        covariate_matrix(pd.DataFrame({"bmi": [22.0, float("inf")]}), ["bmi"])
+
+
+def test_names_that_say_how_they_are_made_are_taken_as_they_are():
+    assert expand_covariates(TABLE, ["smoking=current", "age?", "age"]) == ["smoking=current", "age?", "age"]

@@ -514,6 +514,17 @@ def test_weights_entry_and_strata_reach_the_cox_loss():
     assert torch.equal(output.cox_loss, expected) and not torch.equal(expected, cox_loss(output.log_hazard, *outcome))
 
 
+def test_whole_numbers_as_covariates_are_numbers_and_an_infinite_one_is_refused():
+    model, batch = build("survival").eval(), inputs("survival")
+    model.covariate_head.weight.data.fill_(1.0)
+    whole = batch["covariates"].nan_to_num(60.0).round()
+    ecg = {name: batch[name] for name in ("input_values", "lead_mask")}
+    found = [model(**ecg, covariates=each).log_hazard for each in (whole, whole.long())]
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match="covariates: expected finite numbers or NaN, got an infinite"):
+        model(**ecg, covariates=torch.full_like(whole, torch.inf))
+
+
 def test_the_limits_of_a_risk_enclose_it_and_survive_saving(tmp_path):
     model, batch = fitted()
     found = model.predict_risk_interval(**batch, horizon_years=2)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.protocol import check_unseen
 from ecgdan_hf.training import finetune, recalibration
 from ecgdan_hf.training.arguments import RecalibrateArguments
 
@@ -57,3 +58,27 @@ def test_what_cannot_be_recalibrated_is_refused_and_nothing_written(build, given
     with pytest.raises(ValueError, match=message):
         recalibration.run(args)
     assert not Path(str(args.output_dir)).exists()
+
+
+def test_a_recalibrated_checkpoint_remembers_what_it_was_trained_on_and_recalibrated_to(build, cohort: Path):
+    args = build()
+    recalibration.run(args)
+    folder = str(args.output_dir)
+    with pytest.raises(ValueError, match=r"was trained on folds \[1\]"):
+        check_unseen(folder, [1], str(cohort))
+    with pytest.raises(ValueError, match="was recalibrated to records of"):
+        check_unseen(folder, [7], str(cohort))
+    assert load_checkpoint(folder)[0].config.simulated_outcome is True
+
+
+def test_a_checkpoint_is_not_replaced_by_its_recalibration_nor_judged_beyond_its_follow_up(build, trained: str):
+    for given, message in (
+        ({"output_dir": trained, "overwrite": True}, "folder"),
+        (
+            {"horizon_years": 50.0},
+            "horizon_years: expected at most .*, the follow-up the risks were fitted to",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            recalibration.run(build(**given))
+    assert load_checkpoint(trained)[0].config.calibration_slope == 1
