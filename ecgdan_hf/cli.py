@@ -148,8 +148,17 @@ def _cross_validate(args: EvaluateArguments) -> None:
             raise ValueError(f"{name}: repeated-cv makes its own folds and judges survival; leave it out")
     from ecgdan_hf.training.cross_validation import run
 
-    run(args, say=_say)
-    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
+    metrics = run(args, say=_say)
+    simulated = ", simulated outcome" if metrics["simulated_outcome"] else ""
+    for name, found in metrics["models"].items():
+        index, ahead = found["concordance_index"], found.get("ahead")
+        lead = f"; the first is ahead by {ahead['estimate']:+.3f} ({_limits(ahead, '+.3f')})" if ahead else ""
+        _say(f"{name}: C-index{simulated} {index['estimate']:.3f} (95 % interval {_limits(index, '.3f')}){lead}")
+    _say(f"{Path(str(args.output_dir)) / 'report.html'}: the page")
+
+
+def _limits(interval: dict[str, float], form: str) -> str:
+    return f"{interval['low']:{form}} to {interval['high']:{form}}"
 
 
 def recalibrate(args: RecalibrateArguments) -> None:

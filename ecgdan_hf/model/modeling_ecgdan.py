@@ -362,11 +362,12 @@ class EcgDanAlignmentHead(nn.Module):
 
 
 class EcgDanBaselineHazard(nn.Module):
-    """The fitted baseline, in one persistent buffer that stays float32 whatever the network's precision."""
+    """The fitted baseline, in persistent buffers that stay float32 whatever the network's precision."""
 
     def __init__(self, num_times: int):
         super().__init__()
-        self.register_buffer("knots", torch.zeros(3, num_times, dtype=torch.float32))
+        self.register_buffer("knots", torch.zeros(2, num_times, dtype=torch.float32))
+        self.register_buffer("standard_error", torch.full((num_times,), math.nan, dtype=torch.float32))
 
     @property
     def times(self) -> Tensor:
@@ -379,9 +380,9 @@ class EcgDanBaselineHazard(nn.Module):
         return self.knots[1]
 
     @property
-    def standard_error(self) -> Tensor:
-        """(knots,), of the logarithm, given the log hazards."""
-        return self.knots[2]
+    def fitted(self) -> Baseline:
+        """Both, and the standard error of the logarithm given the log hazards; NaN in checkpoints without it."""
+        return Baseline(self.times, self.log_cumulative_hazard, self.standard_error)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "EcgDanBaselineHazard":
         # .to(bfloat16) must not round event times: follow the device, keep the precision
@@ -447,6 +448,7 @@ class EcgDanPreTrainedModel(PreTrainedModel):
             self._init_alignment_head(module)
         elif isinstance(module, EcgDanBaselineHazard):
             init.zeros_(module.knots)
+            init.constant_(module.standard_error, math.nan)
         elif isinstance(module, (nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
             super()._init_weights(module)
 
@@ -969,7 +971,8 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         knots = torch.stack(tuple(fitted)).float()
         if knots.shape[1] > MAX_BASELINE_TIMES:
             knots = knots[:, torch.linspace(0, knots.shape[1] - 1, MAX_BASELINE_TIMES).round().long()]
-        self.baseline.knots = knots.to(self.baseline.knots.device)
+        knots = knots.to(self.baseline.knots.device)
+        self.baseline.knots, self.baseline.standard_error = knots[:2].contiguous(), knots[2].contiguous()
         self.config.num_baseline_times = knots.shape[1]
 
     @torch.no_grad()
@@ -1019,7 +1022,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         """
         log_hazard = self._log_hazard(input_values, lead_mask, covariates)
         years = torch.tensor([horizon_years], dtype=torch.float32, device=log_hazard.device)
-        found = absolute_risk(log_hazard, Baseline(*self.baseline.knots), years, level)
+        found = absolute_risk(log_hazard, self.baseline.fitted, years, level)
         return Risk(*(values[:, 0] for values in found))
 
     def _log_hazard(self, input_values: Tensor, lead_mask: Tensor | None, covariates: Tensor | None) -> Tensor:

@@ -535,6 +535,18 @@ def test_the_limits_of_a_risk_enclose_it_and_survive_saving(tmp_path):
     assert all(torch.equal(*pair) for pair in zip(found, again, strict=True))
 
 
+def test_a_checkpoint_without_limits_loads_and_has_none(tmp_path):
+    model, batch = fitted()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["baseline.standard_error"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = EcgDanForSurvival.from_pretrained(tmp_path)
+    found = loaded.predict_risk_interval(**batch, horizon_years=2)
+    assert torch.equal(found.risk, model.predict_risk_interval(**batch, horizon_years=2).risk)
+    assert found.low.isnan().all() and found.high.isnan().all()
+
+
 def test_recalibration_changes_risks_and_no_weight_and_travels_with_the_checkpoint(tmp_path):
     model, batch = fitted()
     weights = {name: weight.clone() for name, weight in model.named_parameters()}
