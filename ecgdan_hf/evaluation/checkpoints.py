@@ -35,6 +35,8 @@ MODEL_CLASSES: dict[str, type[EcgDanPreTrainedModel]] = {
     model.__name__: model
     for model in (EcgDanModel, EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival, EcgTextModel)
 }
+MAY_BE_ABSENT = ("baseline.standard_error",)
+"""Of survival checkpoints that were fitted before risks had limits."""
 
 
 def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, EcgDanFeatureExtractor]:
@@ -59,12 +61,14 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
         with quietly():  # what transformers would report in a table is refused below in one line
             # the annotated return type knows nothing of output_loading_info
             loaded: Any = model_class.from_pretrained(source, config=config, output_loading_info=True)
+    except RuntimeError as error:
+        raise ValueError(f"{source}: the weights do not fit the configuration: {_one_line(error)}") from error
     except OSError as error:
         raise ValueError(f"{source}: the weights cannot be read: {_one_line(error)}") from error
     model, info = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info.get(kind):
-            found = sorted(str(key) for key in info[kind])
+        found = sorted(str(key) for key in info.get(kind, ()) if str(key) not in MAY_BE_ABSENT)
+        if found:
             raise ValueError(
                 f"{source}: {len(found)} weights are {kind.removesuffix('_keys')}, for example {found[0]}"
             )

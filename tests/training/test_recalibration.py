@@ -1,10 +1,12 @@
 """A checkpoint for another population: the weights stay, the risks fit."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.protocol import check_unseen
@@ -82,3 +84,14 @@ def test_a_checkpoint_is_not_replaced_by_its_recalibration_nor_judged_beyond_its
         with pytest.raises(ValueError, match=message):
             recalibration.run(build(**given))
     assert load_checkpoint(trained)[0].config.calibration_slope == 1
+
+
+def test_a_checkpoint_from_before_risks_had_limits_is_recalibrated_too(build, trained: str, tmp_path: Path):
+    older = tmp_path / "older"
+    shutil.copytree(trained, older)
+    weights = load_file(older / "model.safetensors")
+    del weights["baseline.standard_error"]
+    save_file(weights, older / "model.safetensors", metadata={"format": "pt"})
+    args = build(checkpoint=str(older))
+    recalibration.run(args)
+    assert load_checkpoint(str(args.output_dir))[0].baseline.standard_error.isfinite().all()
