@@ -18,7 +18,7 @@ from ecgdan_hf.evaluation.bootstrap import FloatArray
 from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc
 from ecgdan_hf.evaluation.figures import kaplan_meier_figure, risk_groups, risk_histogram_figure
 from ecgdan_hf.evaluation.performance_figures import auc_figure, calibration_figure, forest_figure, subgroup_table
-from ecgdan_hf.evaluation.protocol import RISK
+from ecgdan_hf.evaluation.protocol import AGE_SEX, ATTAINABLE, RISK
 from ecgdan_hf.evaluation.repeated_cv import (
     as_predicted,
     describe,
@@ -166,7 +166,8 @@ def _auc(judged: Judged) -> Any:
     people = judged.people
     years = np.linspace(0.1, 0.9, AUC_YEARS) * people["time"].max()
     curves = {}
-    for model in judged.models[:AUC_MODELS]:
+    bounds = [name for name in (AGE_SEX, ATTAINABLE) if name in judged.models]  # what to beat, and the most there is
+    for model in list(dict.fromkeys([judged.models[0], *bounds, *judged.models]))[:AUC_MODELS]:
         score = judged.score_of(model)
         values = [_auc_at(people, score, year) for year in years]
         curves[model] = {"years": years, "auc": np.array(values)}
