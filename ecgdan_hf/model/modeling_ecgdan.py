@@ -367,7 +367,8 @@ class EcgDanBaselineHazard(nn.Module):
     def __init__(self, num_times: int):
         super().__init__()
         self.register_buffer("knots", torch.zeros(2, num_times, dtype=torch.float32))
-        self.register_buffer("standard_error", torch.full((num_times,), math.nan, dtype=torch.float32))
+        # one value before it is fitted: of two empty buffers, saving takes one for the other
+        self.register_buffer("standard_error", torch.full((max(num_times, 1),), math.nan, dtype=torch.float32))
 
     @property
     def times(self) -> Tensor:
