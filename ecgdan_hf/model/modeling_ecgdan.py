@@ -367,8 +367,8 @@ class EcgDanBaselineHazard(nn.Module):
     def __init__(self, num_times: int):
         super().__init__()
         self.register_buffer("knots", torch.zeros(2, num_times, dtype=torch.float32))
-        # one value before it is fitted: of two empty buffers, saving takes one for the other
-        self.register_buffer("standard_error", torch.full((max(num_times, 1),), math.nan, dtype=torch.float32))
+        # -1 where it was not fitted; one value at least, for of two empty buffers saving takes one for the other
+        self.register_buffer("standard_error", torch.full((max(num_times, 1),), -1.0, dtype=torch.float32))
 
     @property
     def times(self) -> Tensor:
@@ -383,7 +383,8 @@ class EcgDanBaselineHazard(nn.Module):
     @property
     def fitted(self) -> Baseline:
         """Both, and the standard error of the logarithm given the log hazards; NaN in checkpoints without it."""
-        return Baseline(self.times, self.log_cumulative_hazard, self.standard_error)
+        error = self.standard_error.masked_fill(self.standard_error < 0, math.nan)
+        return Baseline(self.times, self.log_cumulative_hazard, error)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "EcgDanBaselineHazard":
         # .to(bfloat16) must not round event times: follow the device, keep the precision
@@ -449,7 +450,7 @@ class EcgDanPreTrainedModel(PreTrainedModel):
             self._init_alignment_head(module)
         elif isinstance(module, EcgDanBaselineHazard):
             init.zeros_(module.knots)
-            init.constant_(module.standard_error, math.nan)
+            init.constant_(module.standard_error, -1.0)
         elif isinstance(module, (nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
             super()._init_weights(module)
 

@@ -94,4 +94,4 @@ def test_a_checkpoint_from_before_risks_had_limits_is_recalibrated_too(build, tr
     save_file(weights, older / "model.safetensors", metadata={"format": "pt"})
     args = build(checkpoint=str(older))
     recalibration.run(args)
-    assert load_checkpoint(str(args.output_dir))[0].baseline.standard_error.isfinite().all()
+    assert load_checkpoint(str(args.output_dir))[0].baseline.fitted.standard_error.isfinite().all()
