@@ -4,7 +4,8 @@ Patients are resampled with replacement, each with all their records: two ECGs o
 evidence. Imports numpy and pandas alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,25 +70,53 @@ def bootstrap_interval(
     Raises:
         ValueError: arrays of different length, missing patient ids, or a metric undefined on most resamples.
     """
-    columns = [np.asarray(array) for array in arrays]
-    num_records = _common_length(columns, patient_ids)
-    patients = _Patients(np.arange(num_records) if patient_ids is None else patient_ids)
-    estimate = float(metric(*columns))
+    *outcome, scores = arrays
+    options: dict[str, Any] = {"patient_ids": patient_ids, "n": n, "seed": seed, "level": level}
+    return bootstrap_comparison(metric, *outcome, scores={"": scores}, **options)[0][""]
+
+
+def bootstrap_comparison(
+    metric: Metric,
+    *outcome: npt.ArrayLike,
+    scores: Mapping[str, npt.ArrayLike],
+    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Several models on the same resamples: what [`bootstrap_interval`] and [`bootstrap_difference`] say of each.
+
+    The metric is computed once for each model and resample, however many are compared.
+
+    Args:
+        metric: function of the outcome arrays and one score array, in this order.
+        outcome: arrays of the outcome.
+        scores: name -> what a model says of the same records; the first is compared with each other.
+        patient_ids, n, seed, level: as in [`bootstrap_interval`].
+
+    Returns:
+        The interval of every model, and, for all but the first, that of "first minus this".
+
+    Raises:
+        ValueError: as [`bootstrap_interval`].
+    """
+    truth, given = [np.asarray(array) for array in outcome], {name: np.asarray(each) for name, each in scores.items()}
+    patients = _patients([*truth, *given.values()], patient_ids)
+    estimates = {name: float(metric(*truth, each)) for name, each in given.items()}
+    values = {name: np.ma.masked_array(np.zeros(n), mask=True) for name in given}
     rng = np.random.default_rng(seed)
-    values: list[float] = []
-    for _ in range(n):
+    for draw in range(n):
         rows = patients.resample(rng)
-        try:
-            values.append(float(metric(*(column[rows] for column in columns))))
-        except ValueError:
-            continue
-    undefined = n - len(values)
-    if not values or undefined > MAX_UNDEFINED_SHARE * n:
-        raise ValueError(
-            f"bootstrap: the metric does not exist on {undefined} of {n} resamples; too few events or labels"
-        )
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high), level, num_records, len(patients), n, undefined)
+        resampled = [column[rows] for column in truth]
+        for name, each in given.items():
+            with suppress(ValueError):
+                values[name][draw] = float(metric(*resampled, each[rows]))
+    first, *others = given
+    intervals = {name: _interval(estimates[name], values[name], level, patients) for name in given}
+    return intervals, {
+        name: _interval(estimates[first] - estimates[name], values[first] - values[name], level, patients)
+        for name in others
+    }
 
 
 def bootstrap_difference(
@@ -113,13 +142,21 @@ def bootstrap_difference(
     Raises:
         ValueError: as [`bootstrap_interval`].
     """
+    both = {"ours": scores, "theirs": baseline_scores}
+    options: dict[str, Any] = {"patient_ids": patient_ids, "n": n, "seed": seed, "level": level}
+    return bootstrap_comparison(metric, *outcome, scores=both, **options)[1]["theirs"]
 
-    def difference(*columns: FloatArray) -> float:
-        *truth, ours, theirs = columns
-        return float(metric(*truth, ours)) - float(metric(*truth, theirs))
 
-    columns = (*outcome, scores, baseline_scores)
-    return bootstrap_interval(difference, *columns, patient_ids=patient_ids, n=n, seed=seed, level=level)
+def _interval(estimate: float, values: "np.ma.MaskedArray[Any, Any]", level: float, patients: "_Patients") -> Interval:
+    """From a value for each resample, masked where the metric does not exist."""
+    n, known = len(values), values.compressed()
+    undefined = n - len(known)
+    if not len(known) or undefined > MAX_UNDEFINED_SHARE * n:
+        raise ValueError(
+            f"bootstrap: the metric does not exist on {undefined} of {n} resamples; too few events or labels"
+        )
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), level, len(patients.order), len(patients), n, undefined)
 
 
 class _Patients:
@@ -146,7 +183,7 @@ class _Patients:
         return rows
 
 
-def _common_length(columns: list[npt.NDArray[Any]], patient_ids: Sequence[Any] | npt.ArrayLike | None) -> int:
+def _patients(columns: list[npt.NDArray[Any]], patient_ids: Sequence[Any] | npt.ArrayLike | None) -> _Patients:
     lengths = [len(column) for column in columns]
     if patient_ids is not None:
         lengths.append(len(np.asarray(patient_ids)))
@@ -154,4 +191,4 @@ def _common_length(columns: list[npt.NDArray[Any]], patient_ids: Sequence[Any] |
         raise ValueError(f"bootstrap: expected one row per record in every array, got lengths {lengths}")
     if lengths[0] == 0:
         raise ValueError("bootstrap: expected at least one record, got none")
-    return lengths[0]
+    return _Patients(np.arange(lengths[0]) if patient_ids is None else patient_ids)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgdan_hf.evaluation.baselines import age_sex_cox
-from ecgdan_hf.evaluation.bootstrap import FloatArray, Metric, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.bootstrap import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.classification import macro_auroc
 from ecgdan_hf.evaluation.survival import concordance_index
 
@@ -89,17 +89,13 @@ def compare(
     """
     if not scores:
         raise ValueError("scores: expected at least one model to judge, got none")
-    options: dict[str, Any] = {"patient_ids": outcome.patient_ids, "n": n, "seed": seed}
-    names = list(scores)
-    found = {}
-    for name in names:
-        entry: dict[str, Any] = bootstrap_interval(outcome.metric, *outcome.truth, scores[name], **options).as_dict()
-        if name != names[0]:
-            entry["ahead"] = bootstrap_difference(
-                outcome.metric, *outcome.truth, scores=scores[names[0]], baseline_scores=scores[name], **options
-            ).as_dict()
-        found[name] = entry
-    return found
+    intervals, ahead = bootstrap_comparison(
+        outcome.metric, *outcome.truth, scores=scores, patient_ids=outcome.patient_ids, n=n, seed=seed
+    )
+    return {
+        name: interval.as_dict() | ({"ahead": ahead[name].as_dict()} if name in ahead else {})
+        for name, interval in intervals.items()
+    }
 
 
 def report_table(outcome: Outcome, found: Mapping[str, Mapping[str, Any]]) -> str:

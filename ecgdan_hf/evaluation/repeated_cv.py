@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgdan_hf.evaluation.absolute_risk import brier_score, observed_risk, scaled_brier_score
-from ecgdan_hf.evaluation.bootstrap import FloatArray, Interval, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.bootstrap import FloatArray, Interval, bootstrap_comparison, bootstrap_interval
 from ecgdan_hf.evaluation.concordance import has_pair
 from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc
 from ecgdan_hf.evaluation.risk_calibration import calibration_errors, calibration_slope, observed_over_expected
@@ -173,18 +173,22 @@ def judge(
     """
     people = subjects(predictions)
     event, time = check_outcomes(people["event"], people["time"])
-    options: dict[str, Any] = {"patient_ids": people["patient_id"].to_numpy(), "n": n, "seed": seed}
-    scores = {name: standardised(predictions, name) for name in models}
+    intervals, ahead = bootstrap_comparison(
+        mean_over_seeds(concordance_index),
+        event,
+        time,
+        scores={name: standardised(predictions, name) for name in models},
+        patient_ids=people["patient_id"].to_numpy(),
+        n=n,
+        seed=seed,
+    )
     values = {name: fold_values(predictions, name) for name in models}
-    first, metric, share = models[0], mean_over_seeds(concordance_index), test_over_train(predictions) / trained_share
+    first, share = models[0], test_over_train(predictions) / trained_share
     found: dict[str, dict[str, Any]] = {}
-    for name in models:
-        interval = bootstrap_interval(metric, event, time, scores[name], **options)
+    for name, interval in intervals.items():
         found[name] = {"concordance_index": interval.as_dict(), **spreads(values[name])}
-        if name != first:
-            found[name]["ahead"] = bootstrap_difference(
-                metric, event, time, scores=scores[first], baseline_scores=scores[name], **options
-            ).as_dict()
+        if name in ahead:
+            found[name]["ahead"] = ahead[name].as_dict()
             found[name]["t_test"] = corrected_t_test(values[first].to_numpy() - values[name].to_numpy(), share)
     return found
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgdan_hf.evaluation.bootstrap import _Patients, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.bootstrap import _Patients, bootstrap_comparison, bootstrap_difference, bootstrap_interval
 
 
 def mean(values: np.ndarray) -> float:
@@ -67,6 +67,30 @@ def test_paired_difference_is_narrower_than_two_separate_intervals() -> None:
     paired = bootstrap_difference(agreement, truth, scores=ours, baseline_scores=theirs, n=200)
     assert paired.high - paired.low < 2 * (one.high - one.low)
     assert paired.estimate == pytest.approx(agreement(truth, ours) - agreement(truth, theirs))
+
+
+def test_models_compared_at_once_are_those_compared_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    truth, patients = rng.integers(0, 2, 60).astype(float), np.arange(60) // 2
+    scores = {name: truth + rng.normal(size=60) for name in ("a", "b", "c")}
+    options = {"patient_ids": patients, "n": 100, "seed": 3}
+
+    def agreement(outcome: np.ndarray, values: np.ndarray) -> float:
+        if np.mean(outcome) < 0.4:
+            raise ValueError("too few")
+        return float(np.corrcoef(outcome, values)[0, 1])
+
+    def apart(outcome: np.ndarray, both: np.ndarray) -> float:
+        return agreement(outcome, both[:, 0]) - agreement(outcome, both[:, 1])
+
+    intervals, ahead = bootstrap_comparison(agreement, truth, scores=scores, **options)
+    assert intervals == {name: bootstrap_interval(agreement, truth, each, **options) for name, each in scores.items()}
+    assert list(ahead) == ["b", "c"]
+    for name, found in ahead.items():
+        pair = {"scores": scores["a"], "baseline_scores": scores[name]}
+        assert found == bootstrap_difference(agreement, truth, **pair, **options)
+        assert found == bootstrap_interval(apart, truth, np.stack([*pair.values()], axis=1), **options)
+        assert found.num_undefined > 0
 
 
 def test_undefined_resamples_are_counted_and_left_out() -> None:
