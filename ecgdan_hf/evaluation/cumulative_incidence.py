@@ -1,16 +1,19 @@
 """Cumulative incidence of an event that competing events, such as death, can forestall.
 
 One minus Kaplan-Meier, with competing events taken for censoring, overstates the risk: it answers what would happen if
-nobody died of anything else. Plain functions of arrays: imports numpy and pandas alone.
+nobody died of anything else. The estimate is `model.risk_ecgdan.aalen_johansen`; here it becomes a table.
 """
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from ecgdan_hf.evaluation.analytic_interval import half_width
 from ecgdan_hf.evaluation.bootstrap import FloatArray
 from ecgdan_hf.evaluation.follow_up import check_times
+from ecgdan_hf.model.risk_ecgdan import aalen_johansen
+from ecgdan_hf.model.survival_ecgdan import at_years
 
 
 def cumulative_incidence(
@@ -20,9 +23,8 @@ def cumulative_incidence(
 
     $$F_1(t) = \sum_{u \le t} S(u-) \frac{d_{1u}}{n_u}$$
 
-    with S the survival of all events together. Variance by the delta method (Marubini and Valsecchi, Analysing
-    Survival Data from Clinical Trials and Observational Studies, 1995, equation 10.12). Ties are taken as they are,
-    without jitter. Without competing events this is one minus Kaplan-Meier. O(n log n).
+    with S the survival of all events together. Ties are taken as they are, without jitter. Without competing events
+    this is one minus Kaplan-Meier. O(n log n).
 
     Args:
         event: (n,), 0 censored, `event_of_interest`, or another positive integer for a competing event.
@@ -42,17 +44,15 @@ def cumulative_incidence(
         [0.0, 0.25, 0.25, 0.5, 0.5]
     """
     codes, times = _check(event, time, event_of_interest)
-    distinct, row = np.unique(times, return_inverse=True)
-    at_risk = np.cumsum(np.bincount(row)[::-1])[::-1].astype(np.float64)
-    any_event = np.bincount(row[codes != 0], minlength=len(distinct)).astype(np.float64)
-    ours = np.bincount(row[codes == event_of_interest], minlength=len(distinct)).astype(np.float64)
-    before = np.concatenate([[1.0], np.cumprod(1 - any_event / at_risk)[:-1]])
-    incidence = np.cumsum(before * ours / at_risk)
-    error = np.sqrt(_variance(incidence, before, at_risk, any_event, ours))
+    cause = np.where(codes == event_of_interest, 1, np.where(codes > 0, 2, 0))
+    found = aalen_johansen(torch.from_numpy(cause), torch.from_numpy(times))
+    distinct, counts = np.unique(times, return_counts=True)
+    knots = np.append(0.0, distinct)
+    years = torch.from_numpy(knots)
+    incidence, error = (at_years(found.times, values[0], years, before=0.0).numpy() for values in found[1:])
     low, high = _limits(incidence, error, level)
-    columns = {"time": distinct, "incidence": incidence, "low": low, "high": high}
-    table = pd.DataFrame({name: np.append(0.0, values) for name, values in columns.items()})
-    return table.assign(at_risk=np.append(len(codes), at_risk).astype(int))
+    at_risk = np.append(len(codes), np.cumsum(counts[::-1])[::-1])
+    return pd.DataFrame({"time": knots, "incidence": incidence, "low": low, "high": high, "at_risk": at_risk})
 
 
 def _check(
@@ -71,23 +71,8 @@ def _check(
     return codes.astype(np.int64), times
 
 
-def _variance(
-    incidence: FloatArray, before: FloatArray, at_risk: FloatArray, any_event: FloatArray, ours: FloatArray
-) -> FloatArray:
-    """Of the incidence at each time. The sums over u with F(t) - F(u) inside are opened up into cumulative sums."""
-    left = at_risk - any_event
-    hazard = np.divide(any_event, at_risk * left, out=np.zeros_like(left), where=left > 0)
-    own = before**2 * (at_risk - ours) * ours / at_risk**3
-    cross = before * ours / at_risk**2
-    spread = incidence**2 * np.cumsum(hazard) - 2 * incidence * np.cumsum(incidence * hazard)
-    spread += np.cumsum(incidence**2 * hazard)
-    mixed = incidence * np.cumsum(cross) - np.cumsum(incidence * cross)
-    variance: FloatArray = np.maximum(spread + np.cumsum(own) - 2 * mixed, 0.0)
-    return variance
-
-
 def _limits(incidence: FloatArray, error: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:
-    inside = (incidence > 0) & (incidence < 1)
+    inside = (incidence > 0) & (incidence < 1 - 1e-12)  # where all had the event, rounding leaves a trace of survival
     survival = np.where(inside, 1 - incidence, 0.5)
     half = half_width(level) * error / (survival * -np.log(survival))
     low, high = (np.where(inside, 1 - survival ** np.exp(sign * half), incidence) for sign in (-1, 1))
