@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ecgdan_hf.cli_output import check_writable, say, write_whole
+from ecgdan_hf.data_cli import app as data_app
 from ecgdan_hf.training.arguments import (
     AblateArguments,
     EvaluateArguments,
@@ -31,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Make and check data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 
@@ -46,7 +47,7 @@ def pretrain(args: PretrainArguments) -> None:
     from ecgdan_hf.training.pretrain import run
 
     metrics = run(args)
-    _say(f"{args.output_dir}: best epoch {metrics['best_epoch']}, " + _numbers(metrics["valid"]))
+    say(f"{args.output_dir}: best epoch {metrics['best_epoch']}, " + _numbers(metrics["valid"]))
     _push_if_asked(args)
 
 
@@ -65,7 +66,7 @@ def finetune(args: FinetuneArguments) -> None:
     simulated = " (simulated outcome)" if metrics["simulated_outcome"] else ""
     for part in ("valid", "test"):
         if part in metrics:
-            _say(f"{args.output_dir}: {part}{simulated}: " + _headline(metrics[part]))
+            say(f"{args.output_dir}: {part}{simulated}: " + _headline(metrics[part]))
     _push_if_asked(args)
 
 
@@ -82,7 +83,7 @@ def probe(args: ProbeArguments) -> None:
     from ecgdan_hf.training.linear_probe import run
 
     run(args)
-    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
+    say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
 
 
 def ablate(args: AblateArguments) -> None:
@@ -94,8 +95,8 @@ def ablate(args: AblateArguments) -> None:
     """
     from ecgdan_hf.training.ablation import run
 
-    run(args, say=_say)
-    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
+    run(args, say=say)
+    say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
 
 
 def evaluate(args: EvaluateArguments) -> None:
@@ -139,7 +140,7 @@ def evaluate(args: EvaluateArguments) -> None:
     )
     result.metrics.update({"statements": statements} if statements else {})
     fill_folder(folder, lambda staging: write_report(staging, result), to_json(result.metrics))
-    _say((folder / "report.md").read_text(encoding="utf-8"))
+    say((folder / "report.md").read_text(encoding="utf-8"))
 
 
 def _cross_validate(args: EvaluateArguments) -> None:
@@ -148,13 +149,13 @@ def _cross_validate(args: EvaluateArguments) -> None:
             raise ValueError(f"{name}: repeated-cv makes its own folds and judges survival; leave it out")
     from ecgdan_hf.training.cross_validation import run
 
-    metrics = run(args, say=_say)
+    metrics = run(args, say=say)
     simulated = ", simulated outcome" if metrics["simulated_outcome"] else ""
     for name, found in metrics["models"].items():
         index, ahead = found["concordance_index"], found.get("ahead")
         lead = f"; the first is ahead by {ahead['estimate']:+.3f} ({_limits(ahead, '+.3f')})" if ahead else ""
-        _say(f"{name}: C-index{simulated} {index['estimate']:.3f} (95 % interval {_limits(index, '.3f')}){lead}")
-    _say(f"{Path(str(args.output_dir)) / 'report.html'}: the page")
+        say(f"{name}: C-index{simulated} {index['estimate']:.3f} (95 % interval {_limits(index, '.3f')}){lead}")
+    say(f"{Path(str(args.output_dir)) / 'report.html'}: the page")
 
 
 def _limits(interval: dict[str, float], form: str) -> str:
@@ -172,7 +173,7 @@ def recalibrate(args: RecalibrateArguments) -> None:
     from ecgdan_hf.training.recalibration import run
 
     run(args)
-    _say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
+    say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
 
 
 def sanity(args: SanityArguments) -> None:
@@ -200,7 +201,7 @@ def sanity(args: SanityArguments) -> None:
         seed=args.seed,
     )
     finish_run(folder, lambda staging: write_report(staging, metrics, Path(str(args.checkpoint)).name), metrics)
-    _say((folder / "report.md").read_text(encoding="utf-8"))
+    say((folder / "report.md").read_text(encoding="utf-8"))
 
 
 for verb, kind in (
@@ -241,16 +242,16 @@ def predict(
     from ecgdan_hf.evaluation.prediction import load_checkpoint
     from ecgdan_hf.evaluation.prediction import predict as predict_files
 
-    _check_writable(out)
+    check_writable(out)
     table = None if covariates is None else pd.read_csv(covariates)
     model, feature_extractor = load_checkpoint(checkpoint)
     options = _read_options(sampling_rate, unit, lead_names)
     rows = predict_files(
         paths, model, feature_extractor, batch_size, covariates=table, read_options=options, progress=True
     )
-    _write_whole(out, rows.to_csv(index=False))
+    write_whole(out, rows.to_csv(index=False))
     bad = int((rows["error"] != "").sum())
-    _say(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
+    say(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
     if bad == len(rows):
         raise ValueError(f"{out}: none of {len(rows)} files could be used; the first: {rows['error'].iloc[0]}")
 
@@ -274,98 +275,14 @@ def explain(
     from ecgdan_hf.evaluation.prediction import load_checkpoint
     from ecgdan_hf.explain.figures import explain_page
 
-    _check_writable(out, (".png", ".pdf", ".svg"))
+    check_writable(out, (".png", ".pdf", ".svg"))
     record = read(file, **_read_options(sampling_rate, unit, lead_names))
     model, feature_extractor = load_checkpoint(checkpoint)
     figure = explain_page(record, model, feature_extractor, checkpoint=Path(checkpoint).name)
     partial = out.with_name(f".{out.stem}.partial{out.suffix}")
     figure.savefig(partial, dpi=150)
     partial.replace(out)
-    _say(str(out))
-
-
-@data_app.command()
-def plasmode(
-    data_dir: Annotated[Path, typer.Argument(help="PTB-XL folder")],
-    out: Annotated[Path, typer.Option(help="CSV to write: record_id, patient_id, event, time, log_hazard")],
-    seed: Annotated[int, typer.Option(help="seed of the simulation")] = 0,
-    scenario: Annotated[
-        str, typer.Option(help="default, invisible (no ECG tells more than age and sex) or rare (2 % events)")
-    ] = "default",
-    event_rate: Annotated[
-        float | None, typer.Option(help="share of records with an event [default: 0.2, rare: 0.02]")
-    ] = None,
-) -> None:
-    """Simulate follow-up on real ECGs from a known hazard. The outcomes are invented; every number on them is too.
-
-    \b
-    Example:
-      ecgdan data plasmode ptb-xl --out outcomes.csv --seed 0
-    """
-    from ecgdan_hf.data.plasmode import attainable_c_index, simulate
-    from ecgdan_hf.data.ptbxl import read_table
-
-    _check_writable(out)
-    outcomes = simulate(read_table(data_dir), seed, scenario=scenario, event_rate=event_rate)
-    _write_whole(out, outcomes.to_csv(index=False))
-    events = int(outcomes["event"].sum())
-    _say(
-        f"{out}: simulated follow-up of {len(outcomes)} records, {events} events, attainable C-index "
-        f"{attainable_c_index(outcomes):.3f}"
-    )
-
-
-@data_app.command()
-def synthetic(
-    out_dir: Annotated[Path, typer.Argument(help="folder to make")],
-    n: Annotated[int, typer.Option(help="number of subjects")] = 600,
-    seed: Annotated[int, typer.Option(help="seed of the cohort")] = 0,
-) -> None:
-    """Write a cohort of synthetic 12-lead ECGs (WFDB and table.csv) whose hazard is known.
-
-    \b
-    Example:
-      ecgdan data synthetic cohort --n 600 --seed 0
-    """
-    from ecgdan_hf.data.plasmode import attainable_c_index
-    from ecgdan_hf.data.synthetic import write_cohort
-
-    table = write_cohort(out_dir, n=n, seed=seed)
-    _say(
-        f"{out_dir}: {len(table)} synthetic ECGs, {int(table['event'].sum())} simulated events, attainable C-index "
-        f"{attainable_c_index(table):.3f}"
-    )
-
-
-@data_app.command()
-def check(
-    data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
-    data: Annotated[str | None, typer.Option(help="source: ptb-xl, wfdb, csv; default: told by the files")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON to write the counts to")] = None,
-    limit: Annotated[int | None, typer.Option(help="read only the first records")] = None,
-) -> None:
-    """Read every record of a folder and say what is there and what is wrong, before hours of training do.
-
-    \b
-    Example:
-      ecgdan data check ptb-xl
-    """
-    import json
-
-    from ecgdan_hf.data.loading import check as check_folder
-
-    if out is not None:
-        _check_writable(out)
-    found = check_folder(data, data_dir, limit=limit)
-    for name, value in found.items():
-        if name != "unreadable":
-            _say(f"{name}: {value}")
-    for error in found["unreadable"]:
-        _say(f"unreadable: {error}")
-    if out is not None:
-        _write_whole(out, json.dumps(found, indent=2) + "\n")
-    if found["unreadable"]:
-        raise ValueError(f"{data_dir}: {len(found['unreadable'])} of {found['records']} records cannot be used")
+    say(str(out))
 
 
 @app.command()
@@ -383,7 +300,7 @@ def demo(
     """
     from ecgdan_hf.demo import run
 
-    run(output_dir, n=n, seed=seed, overwrite=overwrite, say=_say)
+    run(output_dir, n=n, seed=seed, overwrite=overwrite, say=say)
 
 
 @app.command()
@@ -414,7 +331,7 @@ def bundle(
 
     carbon: dict[str, Any] = {"power_watts": power_watts, "grid_gco2_per_kwh": grid_gco2_per_kwh}
     out = make_bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon)
-    _say(f"{out}: loads in a clean process with the same outputs")
+    say(f"{out}: loads in a clean process with the same outputs")
 
 
 @app.command()
@@ -431,7 +348,7 @@ def push(
     """
     from ecgdan_hf.publish.push import push as upload
 
-    _say(upload(bundle_dir, repository, private=private))
+    say(upload(bundle_dir, repository, private=private))
 
 
 def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
@@ -479,27 +396,13 @@ def _push_if_asked(args: RunArguments) -> None:
 
     with tempfile.TemporaryDirectory() as work:
         folder = make_bundle(str(args.output_dir), Path(work, "bundle"), args.push_to_hub.split("/")[-1])
-        _say(upload(folder, args.push_to_hub))
+        say(upload(folder, args.push_to_hub))
 
 
 def _read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:
     names = None if lead_names is None else [name.strip() for name in lead_names.split(",")]
     given = {"sampling_rate": sampling_rate, "unit": unit, "lead_names": names}
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _check_writable(path: Path, suffixes: tuple[str, ...] = ()) -> None:
-    """Refuses, before any work, an output that could not be written."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"--out: expected a file in an existing folder, got {path}")
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise ValueError(f"--out: expected a name that ends in {', '.join(suffixes)}, got {path}")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _headline(metrics: dict[str, Any]) -> str:
@@ -517,10 +420,6 @@ def _headline(metrics: dict[str, Any]) -> str:
 def _numbers(metrics: dict[str, Any]) -> str:
     wanted = ("reconstruction_loss", "alignment_loss", "superclass_loss", "recall")
     return ", ".join(f"{name} {metrics[name]:.4f}" for name in wanted if name in metrics)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def main() -> None:

@@ -1,26 +1,20 @@
-"""Any single ECG file as an `EcgRecord`: WFDB, .npy, .npz and .csv.
+"""Any single ECG file as an `EcgRecord`.
 
 What a file is, is decided by its content, not by its name. A rate and a unit are never guessed: the file says them or
 the caller does, and the two may not contradict.
 """
 
 import re
-import zipfile
 from collections.abc import Sequence
-from io import StringIO
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from ecgdan_hf.data.declared import agreed_factor, agreed_leads, agreed_rate, one_line
-from ecgdan_hf.data.record import EcgRecord, check_sampling_rate
+from ecgdan_hf.data.array_files import as_record, read_csv, read_numpy
+from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.wfdb_files import RECORD_LINE, find_header, read_wfdb
 
 READABLE = "WFDB (.hea with its .dat), .npy, .npz, .csv"
 BOM = b"\xef\xbb\xbf"
-TIME_COLUMNS = ("time", "time_s", "time_seconds", "seconds", "t")
 # where a format of another vendor gives itself away: offset and mark
 _NOT_READ_YET = {"XML": (0, b"<"), "DICOM": (128, b"DICM"), "SCP-ECG": (14, b"SCPECG"), "EDF": (0, b"0       ")}
 
@@ -30,8 +24,11 @@ def read(
     sampling_rate: float | None = None,
     unit: str | None = None,
     lead_names: Sequence[str] | None = None,
+    member: str | None = None,
+    start_seconds: float = 0.0,
+    seconds: float | None = None,
 ) -> EcgRecord:
-    """Reads one ECG file.
+    """Reads one ECG file, or a part of it.
 
     Args:
         path: a WFDB record (header, data file, or their common stem), or a .npy, .npz or .csv file. Arrays may be
@@ -41,6 +38,9 @@ def read(
         sampling_rate: Hz; needed where the file does not say it, and may not contradict it.
         unit: `"mV"`, `"uV"` or `"V"`; the same.
         lead_names: names in the order of the file; the same.
+        member: which record of a file that holds several: the name of an entry in a zip, the row of an HDF5 file.
+        start_seconds: where to begin, such as a segment of a Holter recording.
+        seconds: how much to read; None reads to the end.
 
     Returns:
         The record, in millivolt.
@@ -57,17 +57,36 @@ def read(
         path = header
     with path.open("rb") as file:
         head = file.read(4096)
+    return _cut(_read(path, head, sampling_rate, unit, lead_names), start_seconds, seconds)
+
+
+def _read(
+    path: Path, head: bytes, sampling_rate: float | None, unit: str | None, lead_names: Sequence[str] | None
+) -> EcgRecord:
     if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
-        array, said = _read_numpy(path)
-        return _from_array(array, path, said, sampling_rate, unit, lead_names)
+        return as_record(*read_numpy(path), path, sampling_rate, unit, lead_names)
     if _is_header(head):
         return read_wfdb(path, sampling_rate, unit, lead_names)
     if header := find_header(path):
         return read_wfdb(header, sampling_rate, unit, lead_names)
     if _is_table(head):
-        array, said = _read_csv(path)
-        return _from_array(array, path, said, sampling_rate, unit, lead_names)
+        return as_record(*read_csv(path), path, sampling_rate, unit, lead_names)
     raise ValueError(f"{path}: {_describe(path, head)}; what is read: {READABLE}")
+
+
+def _cut(record: EcgRecord, start_seconds: float, seconds: float | None) -> EcgRecord:
+    """The part of a record that was asked for; its quality is judged on that part alone."""
+    if not start_seconds and seconds is None:
+        return record
+    first = round(start_seconds * record.sampling_rate)
+    last = None if seconds is None else first + round(seconds * record.sampling_rate)
+    samples = record.signal_mv.shape[1]
+    if first < 0 or first >= samples or (last is not None and not first < last <= samples):
+        wanted = f"from {start_seconds:g} s" + (f" for {seconds:g} s" if seconds is not None else "")
+        raise ValueError(
+            f"{record.source}: start_seconds: expected a part of {record.duration_seconds:g} s, got {wanted}"
+        )
+    return replace(record, signal_mv=record.signal_mv[:, first:last])
 
 
 def _is_text(head: bytes) -> bool:
@@ -95,68 +114,3 @@ def _describe(path: Path, head: bytes) -> str:
         return f"expected a WFDB record line (name, leads, rate, samples), got {_first_line(head)!r}"
     found = [name for name, (at, mark) in _NOT_READ_YET.items() if head.removeprefix(BOM)[at:].startswith(mark)]
     return f"{found[0]} files are not read yet" if found else "not a known ECG file"
-
-
-def _read_numpy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The array of a .npy or .npz and what the latter says of it; never pickled objects."""
-    try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            return content, {}
-        said = {name: values.tolist() if values.ndim <= 1 else values for name, values in dict(content).items()}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: truncated or damaged numpy file: {one_line(error)}") from error
-    if "signal" not in said:
-        raise ValueError(f"{path}: expected an array named 'signal', got {', '.join(said) or 'none'}")
-    return np.asarray(said.pop("signal")), said
-
-
-def _read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The columns of a .csv, (leads, samples), and what it says of them."""
-    text = path.read_text(errors="replace")
-    said: dict[str, Any] = dict(re.findall(r"^#\s*(\w+)\s*[:=]\s*(.+?)\s*$", text, re.MULTILINE))
-    try:
-        table = pd.read_csv(StringIO(text), sep=None, engine="python", comment="#")
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path}: not a readable table: {one_line(error)}") from error
-    if all(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?(\.\d+)?", str(name), re.IGNORECASE) for name in table.columns):
-        raise ValueError(f"{path}: expected a first row with lead names, got numbers")
-    text_columns = [str(name) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
-    if text_columns:
-        raise ValueError(f"{path}: column {text_columns[0]}: expected numbers, got text")
-    times = [name for name in table.columns if str(name).strip().lower() in TIME_COLUMNS]
-    if times:
-        said["sampling_rate"] = agreed_rate(_rate_of(table.pop(times[0]), path), said.get("sampling_rate"), path)
-    said["lead_names"] = [str(name) for name in table.columns]
-    return table.to_numpy().T, said
-
-
-def _rate_of(times: pd.Series, path: Path) -> float:
-    step = float(np.median(np.diff(times.to_numpy(dtype=np.float64)))) if len(times) > 1 else 0.0
-    # three decimals: times are written with few digits
-    return check_sampling_rate(round(1 / step, 3) if step else 0.0, f"{path}: column {times.name}")
-
-
-def _from_array(
-    array: np.ndarray,
-    path: Path,
-    said: dict[str, Any],
-    sampling_rate: float | None,
-    unit: str | None,
-    lead_names: Sequence[str] | None,
-) -> EcgRecord:
-    rate = agreed_rate(sampling_rate, said.get("sampling_rate"), path)
-    factor = agreed_factor(unit, said.get("unit"), path)
-    leads = agreed_leads(lead_names, said.get("lead_names"), path)
-    if array.ndim != 2 or array.dtype.kind not in "fiu" or len(leads) not in array.shape:
-        found = f"{array.dtype} {array.shape}"
-        raise ValueError(f"{path}: expected numbers (leads, samples) for {len(leads)} leads, got {found}")
-    if array.shape[0] != len(leads):
-        array = array.T
-    return EcgRecord(
-        signal_mv=array.astype(np.float64) * factor,
-        sampling_rate=rate,
-        lead_names=tuple(leads),
-        record_id=path.stem,
-        source=str(path),
-    )

@@ -1,39 +1,25 @@
-"""From the name of a source and a folder to a `datasets.Dataset`, and a check of what a folder holds.
+"""From the name of a source and a folder to a `datasets.Dataset`.
 
 What is kept in Arrow is the prepared signals only; labels, outcomes and covariates are joined in memory, so that
 another label level, another outcome or another choice of folds prepares nothing anew.
 """
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value, concatenate_datasets
-from tqdm.auto import tqdm
 
-from ecgdan_hf.data import csv_files, ptbxl, synthetic, wfdb_folder
-from ecgdan_hf.data.preparation import (
-    CHUNK_RECORDS,
-    READ_HINTS,
-    Preparation,
-    RecordFile,
-    first_lead_names,
-    num_processes,
-    prepare_all,
-    record_files,
-    stream,
-)
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.data import csv_files
+from ecgdan_hf.data.preparation import Preparation, prepare_all, stream
+from ecgdan_hf.data.record_file import READ_HINTS, first_lead_names, record_files
+from ecgdan_hf.data.sources import read_table
 
 logger = logging.getLogger(__name__)
 
-SOURCES = ("ptb-xl", "wfdb", "csv", "synthetic")
 FLOAT32_COLUMNS = ("age", "event", "time")
 
 
@@ -96,112 +82,6 @@ def load(
     joined = concatenate_datasets([_metadata(table), prepared.remove_columns("error")], axis=1)
     kept = wanted[good[wanted]]
     return joined if len(kept) == len(joined) else joined.select(kept)
-
-
-def read_table(
-    name: str, data_dir: str | Path, *, sampling_rate: int = 500, label_level: str = "superclass"
-) -> pd.DataFrame:
-    """The table of a source, one row per record; see `load` for the arguments.
-
-    Raises:
-        FileNotFoundError: the folder or a part of it is missing.
-        ValueError: an unknown source, or a table that cannot be used.
-    """
-    data_dir = Path(data_dir)
-    if name == "ptb-xl":
-        return ptbxl.read_table(data_dir, sampling_rate, label_level)
-    if name == "wfdb":
-        return wfdb_folder.read_table(data_dir)
-    if name == "csv":
-        return csv_files.read_table(data_dir)
-    if name == "synthetic":
-        if not data_dir.exists() or not any(data_dir.iterdir()):
-            synthetic.write_cohort(data_dir)
-        return csv_files.read_table(data_dir)
-    raise ValueError(f"name: expected a source, one of {', '.join(SOURCES)}, got {name!r}")
-
-
-def detect_source(data_dir: str | Path) -> str:
-    """Which source a folder holds, by the files in it.
-
-    Raises:
-        FileNotFoundError: no such folder, or none of the known layouts.
-    """
-    data_dir = Path(data_dir)
-    if not data_dir.exists():
-        raise FileNotFoundError(f"{data_dir}: no such folder")
-    if (data_dir / ptbxl.DATABASE_NAME).is_file():
-        return "ptb-xl"
-    if data_dir.is_file() or (data_dir / csv_files.TABLE_NAME).is_file():
-        return "csv"
-    if any(data_dir.rglob("*.hea")):
-        return "wfdb"
-    expected = f"{ptbxl.DATABASE_NAME}, {csv_files.TABLE_NAME} or WFDB headers"
-    raise FileNotFoundError(f"{data_dir}: expected {expected}, found none of them")
-
-
-def check(
-    name: str | None, data_dir: str | Path, limit: int | None = None, num_proc: int | None = None
-) -> dict[str, Any]:
-    """Reads every record of a folder and counts what is there and what is wrong, before hours of training do.
-
-    Args:
-        name: a source of `load`; None finds out by the files.
-        data_dir: its folder.
-        limit: reads the first so many records only.
-        num_proc: processes; default one for each core.
-
-    Returns:
-        `source`; the numbers `records`, `patients`, `events`, `age_missing` and `sex_missing`; counts by value of
-        `folds`, `labels`, `sampling_rates` (Hz), `leads`, `durations_seconds` and `flags` (of the median beat's
-        feature extractor, without details); and `unreadable`: one line for each record that cannot be used.
-
-    Raises:
-        FileNotFoundError: as `read_table`.
-        ValueError: as `read_table`.
-    """
-    source = name or detect_source(data_dir)
-    table = read_table(source, data_dir).iloc[:limit]
-    sources = record_files(table)
-    with ProcessPoolExecutor(num_processes(len(sources), num_proc)) as pool:
-        found = list(tqdm(pool.map(_inspect, sources, chunksize=CHUNK_RECORDS), "Checking records", len(sources)))
-    good = [facts for facts in found if "error" not in facts]
-    labels = table["labels"].explode().dropna() if "labels" in table else ()
-    return {
-        "source": source,
-        "records": len(table),
-        "patients": int(table["patient_id"].nunique()),
-        "events": int(table["event"].sum()) if "event" in table else None,
-        "age_missing": int(table["age"].isna().sum()) if "age" in table else len(table),
-        "sex_missing": int(table["sex"].isna().sum()) if "sex" in table else len(table),
-        "folds": _counts(sorted(table["fold"]) if "fold" in table else (), by_size=False),
-        "labels": _counts(labels),
-        "sampling_rates": _counts(facts["sampling_rate"] for facts in good),
-        "leads": _counts(facts["leads"] for facts in good),
-        "durations_seconds": _counts(facts["duration_seconds"] for facts in good),
-        "flags": _counts(flag for facts in good for flag in facts["flags"]),
-        "unreadable": [facts["error"] for facts in found if "error" in facts],
-    }
-
-
-def _inspect(source: RecordFile) -> dict[str, Any]:
-    preparation = Preparation(EcgDanFeatureExtractor(**EcgDanConfig().signal_contract))
-    try:
-        record = source.read()
-        flags = preparation.prepare(record)["flags"]
-    except (OSError, ValueError) as error:
-        return {"error": source.line(error)}
-    return {
-        "sampling_rate": f"{record.sampling_rate:g}",
-        "leads": ", ".join(record.lead_names),
-        "duration_seconds": f"{record.duration_seconds:g}",
-        "flags": [flag.split(":")[0] for flag in flags],
-    }
-
-
-def _counts(values: Iterable[Any], by_size: bool = True) -> dict[str, int]:
-    counter = Counter(str(value) for value in values)
-    return dict(counter.most_common() if by_size else counter.items())
 
 
 def _with_outcomes(table: pd.DataFrame, outcomes: str | Path | pd.DataFrame) -> pd.DataFrame:

@@ -20,9 +20,10 @@ from datasets import config as datasets_config
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from ecgdan_hf.data.loading import detect_source, read_table
 from ecgdan_hf.data.measurements import MEASUREMENTS, measure
-from ecgdan_hf.data.preparation import CHUNK_RECORDS, Preparation, RecordFile, fingerprint, num_processes, record_files
+from ecgdan_hf.data.preparation import CHUNK_RECORDS, Preparation, fingerprint, num_processes
+from ecgdan_hf.data.record_file import RecordFile, record_files
+from ecgdan_hf.data.sources import detect_source, read_table
 
 logger = logging.getLogger(__name__)
 

@@ -17,17 +17,15 @@ from typing import Any
 
 import multiprocess  # the copy of multiprocessing that `datasets` builds with
 import numpy as np
-import pandas as pd
 from datasets import Array2D, Dataset, Features, IterableDataset, List, Value
 from datasets.exceptions import DatasetGenerationError
 
-from ecgdan_hf.data import formats
 from ecgdan_hf.data.record import EcgRecord, quality_flags
+from ecgdan_hf.data.record_file import RecordFile, UnreadableRecordError
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 
 logger = logging.getLogger(__name__)
 
-READ_HINTS = ("sampling_rate", "unit", "lead_names")  # table columns for what a file does not say itself
 CHUNK_RECORDS = 16
 WRITER_BATCH_RECORDS = 32  # what a process holds before it writes; 12 leads x 10 s x 500 Hz are 240 kB each
 MIN_RECORDS_PER_PROCESS = 64
@@ -35,36 +33,17 @@ MAX_LISTED_ERRORS = 20
 
 # Code whose change makes prepared signals stale.
 _CODE = (
+    "data/array_files.py",
     "data/declared.py",
     "data/formats.py",
     "data/record.py",
+    "data/record_file.py",
     "data/wfdb_files.py",
     "model/conditioning_ecgdan.py",
     "model/feature_extraction_ecgdan.py",
     "model/leads_ecgdan.py",
     "model/median_beat_ecgdan.py",
 )
-
-
-class UnreadableRecordError(ValueError):
-    """A record that cannot be used; one line, which names the file."""
-
-
-@dataclass(frozen=True)
-class RecordFile:
-    """A file to read, and what its table says about it beyond what the file says itself."""
-
-    file: str
-    options: dict[str, Any]
-
-    def read(self) -> EcgRecord:
-        """Reads it; raises what `formats.read` raises."""
-        return formats.read(self.file, **self.options)
-
-    def line(self, error: Exception) -> str:
-        """The error on one line that names the file."""
-        text = " ".join(str(error).split())
-        return text if self.file in text else f"{self.file}: {text}"
 
 
 @dataclass(frozen=True)
@@ -147,33 +126,6 @@ class Preparation:
     @property
     def _input_shape(self) -> tuple[int, int]:
         return len(self.feature_extractor.lead_names), self.feature_extractor.num_samples
-
-
-def record_files(table: pd.DataFrame) -> list[RecordFile]:
-    """The files of a table, with the hints in its columns `sampling_rate`, `unit`, `lead_names` (separated by `;`)."""
-    hints = {name: table[name].tolist() for name in READ_HINTS if name in table}
-    sources = []
-    for i, file in enumerate(table["file"]):
-        options = {name: values[i] for name, values in hints.items() if not pd.isna(values[i])}
-        if "lead_names" in options:
-            options["lead_names"] = [lead.strip() for lead in options["lead_names"].split(";")]
-        sources.append(RecordFile(file, options))
-    return sources
-
-
-def first_lead_names(sources: list[RecordFile], skip_bad: bool) -> tuple[str, ...]:
-    """Leads of the first record that can be read.
-
-    Raises:
-        UnreadableRecordError: the first cannot, and `skip_bad` is not set; or none can.
-    """
-    for source in sources:
-        try:
-            return source.read().lead_names
-        except (OSError, ValueError) as error:
-            if not skip_bad:
-                raise UnreadableRecordError(source.line(error)) from error
-    raise UnreadableRecordError(f"{sources[0].file}: neither this nor any other of {len(sources)} records can be read")
 
 
 def prepare_all(

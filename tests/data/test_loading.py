@@ -12,9 +12,11 @@ import psutil
 import pytest
 from datasets import Array2D, IterableDataset
 
-from ecgdan_hf.data import loading, plasmode, synthetic
-from ecgdan_hf.data.loading import check, load
-from ecgdan_hf.data.preparation import Preparation, record_files
+from ecgdan_hf.data import loading, plasmode, sources, synthetic
+from ecgdan_hf.data.folder_check import check
+from ecgdan_hf.data.loading import load
+from ecgdan_hf.data.preparation import Preparation
+from ecgdan_hf.data.record_file import record_files
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
@@ -323,8 +325,8 @@ def test_check_counts_what_is_there_and_lists_what_is_wrong(folder):
 def test_check_finds_out_what_a_folder_holds(ptbxl_folder, cohort, write_record, tmp_path):
     write_record("data/a")
     assert check(None, tmp_path / "data")["source"] == "wfdb"
-    assert loading.detect_source(ptbxl_folder) == "ptb-xl"
-    assert loading.detect_source(cohort) == "csv"
+    assert sources.detect_source(ptbxl_folder) == "ptb-xl"
+    assert sources.detect_source(cohort) == "csv"
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="found none of them"):
         check(None, tmp_path / "empty")

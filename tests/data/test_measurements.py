@@ -16,8 +16,8 @@ from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.loading import read_table
 from ecgdan_hf.data.measurement_table import measure_table
 from ecgdan_hf.data.measurements import FLAGS, MARKERS, MEASUREMENTS, flags, frontal_axis, measure, measure_signal
-from ecgdan_hf.data.preparation import record_files
 from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.data.record_file import record_files
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 NORMAL = {
