@@ -14,8 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ecgdan_hf.evaluation.bootstrap import FloatArray
-
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#595959"
 
@@ -103,17 +101,3 @@ def read_flags(name: str, values: npt.ArrayLike, num_records: int) -> npt.NDArra
         raise ValueError(f"{name}: expected 0 or 1, found {array[~known][0]}")
     happened: npt.NDArray[np.bool_] = array == 1
     return happened
-
-
-def read_scores(name: str, values: npt.ArrayLike, num_records: int) -> FloatArray:
-    """(n,) finite numbers.
-
-    Raises:
-        ValueError: another shape, or a NaN or infinite value.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != (num_records,):
-        raise ValueError(f"{name}: expected {num_records} values, one per record, found shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite values, found {int((~np.isfinite(array)).sum())} NaN or infinite")
-    return array

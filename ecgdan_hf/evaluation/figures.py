@@ -26,9 +26,9 @@ from ecgdan_hf.evaluation.figure_style import (
     headline,
     new_figure,
     read_flags,
-    read_scores,
     tidy,
 )
+from ecgdan_hf.evaluation.follow_up import check_scores
 from ecgdan_hf.evaluation.survival import check_outcomes, kaplan_meier, logrank_p_value
 
 MAX_GROUPS = 5
@@ -76,7 +76,7 @@ def risk_groups(
         >>> risk_groups([0.1, 0.9, 0.5, 0.2], "prevalence", event=[0, 1, 0, 0]).index.tolist()
         [0, 1, 0, 0]
     """
-    values = read_scores("score", score, np.size(score))
+    values = check_scores(score, np.size(score), "score")
     folds = np.zeros(len(values)) if fold is None else np.asarray(fold)
     if folds.shape != values.shape:
         raise ValueError(f"fold: expected {len(values)} values, one per record, found shape {folds.shape}")
@@ -121,7 +121,7 @@ def kaplan_meier_figure(
         ValueError: what [`kaplan_meier`] and [`risk_groups`] refuse.
     """
     events, times = check_outcomes(event, time)
-    groups = risk_groups(read_scores("log_hazard", log_hazard, len(events)), kind, events, fold)
+    groups = risk_groups(check_scores(log_hazard, len(events)), kind, events, fold)
     present = [int(group) for group in np.unique(groups.index)]
     rows = len(groups.names)
     figure = new_figure(4.5 + 0.38 * rows)
@@ -159,7 +159,7 @@ def risk_histogram_figure(
         ValueError: arrays of different lengths, an event that is not 0 or 1, or a score that is not finite.
     """
     events = read_flags("event", event, np.size(event))
-    scores = read_scores("log_hazard", log_hazard, len(events))
+    scores = check_scores(log_hazard, len(events))
     if not len(scores):
         raise ValueError("event: expected at least one record, found none")
     figure = new_figure(4.2)

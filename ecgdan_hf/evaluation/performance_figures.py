@@ -28,9 +28,9 @@ from ecgdan_hf.evaluation.figure_style import (
     headline,
     new_figure,
     read_columns,
-    read_scores,
     tidy,
 )
+from ecgdan_hf.evaluation.follow_up import check_scores
 
 Table = pd.DataFrame | Mapping[str, npt.ArrayLike]
 
@@ -182,7 +182,7 @@ def forest_figure(rows: Table, simulated: bool = False, xlabel: str = "C-index (
 
 
 def _read_risks(risk: npt.ArrayLike) -> FloatArray:
-    risks = read_scores("risk", risk, np.size(risk))
+    risks = check_scores(risk, np.size(risk), "risk")
     if not len(risks) or risks.min() < 0 or risks.max() > 1:
         found = f"{risks.min():g} to {risks.max():g}" if len(risks) else "none"
         raise ValueError(f"risk: expected probabilities between 0 and 1, found {found}")

@@ -117,7 +117,7 @@ def test_thirds_differ_in_size_by_one_at_most(num: int):
         ({"event": [0, 2, 1]}, "event: expected 0 or 1, found 2"),
         ({"event": [0, 1]}, r"event: expected 3 values, one per record, found shape \(2,\)"),
         ({"fold": [0, 1]}, r"fold: expected 3 values, one per record, found shape \(2,\)"),
-        ({"score": [1.0, np.nan, 2.0]}, "score: expected finite values, found 1 NaN or infinite"),
+        ({"score": [1.0, np.nan, 2.0]}, "score: expected finite values, got 1 NaN or infinite"),
     ],
 )
 def test_groups_refuse_bad_input(arguments: dict, message: str):
@@ -213,7 +213,7 @@ def test_absent_leads_are_left_out_of_means_of_maps():
         (lambda: forest_figure(pd.DataFrame(columns=ROWS.columns)), "rows: expected at least 1 row, found 0"),
         (lambda: lead_attention_figure(MAPS[0], [1], [1]), r"lead_attention: expected shape \(n, 12, 12\), found"),
         (lambda: lead_attention_figure(MAPS, 0 * HIGH, EVENT), "found 300 low, 0 high"),
-        (lambda: risk_histogram_figure([0, 1], [0.1]), "log_hazard: expected 2 values, one per record, found shape"),
+        (lambda: risk_histogram_figure([0, 1], [0.1]), "log_hazard: expected 2 values, one per record, got shape"),
         (lambda: risk_histogram_figure([], []), "event: expected at least one record, found none"),
         (lambda: kaplan_meier_figure([0, 1], [1, 2], [0.1]), "log_hazard: expected 2 values"),
     ],
