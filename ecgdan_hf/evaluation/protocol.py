@@ -5,7 +5,7 @@ Rows come from a function of the caller, so that nothing here knows where data l
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from torch import Tensor
 
 from ecgdan_hf.evaluation.baselines import cross_validated_ridge_cox, embed, knows_age_and_sex, random_encoder
 from ecgdan_hf.evaluation.bootstrap import FloatArray
@@ -126,7 +127,7 @@ def held_out(
         if risk is not None:
             predictions[risk_column(RISK, CALIBRATION_YEARS)] = risk
     report = _report(outcome, table, metrics)
-    recipe = _recipe(next(iter(checkpoints.values())))
+    recipe = recipe_of(next(iter(checkpoints.values())))
     return HeldOut(metrics, table, report, predictions, main if survival else None, recipe)
 
 
@@ -163,7 +164,7 @@ def check_unseen(
     Raises:
         ValueError: a common fold, or all records of the folder it was trained on.
     """
-    recipe = _recipe(checkpoint)
+    recipe = recipe_of(checkpoint)
     if recipe is None:
         return
     if recipe.get("checkpoint") and "train_folds" in seen_in:  # what it started from has learned too
@@ -192,7 +193,8 @@ def _check_not_recalibrated_on(
         raise ValueError(f"{checkpoint}: was recalibrated to records of {data_dir}; choose test folds it has not seen")
 
 
-def _recipe(checkpoint: str) -> dict[str, Any] | None:
+def recipe_of(checkpoint: str) -> dict[str, Any] | None:
+    """What the `recipe.yaml` beside a checkpoint says; None without one."""
     path = Path(checkpoint) / "recipe.yaml"
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else None
 
@@ -228,6 +230,20 @@ def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
         parts.append(scores.double().cpu().numpy())
         start += count
     return np.concatenate(parts)
+
+
+def risk_within(log_hazard: FloatArray, baseline: Iterable[Tensor], years: Sequence[float]) -> FloatArray:
+    """Probability of the event within each of `years`, (n, years); NaN beyond the end of follow-up.
+
+    Args:
+        log_hazard: (n,).
+        baseline: times and log cumulative hazard, as of `breslow_baseline` or the `knots` of a checkpoint's.
+        years: horizons.
+    """
+    times, log_cumulative = (values.cpu().double() for values in baseline)
+    curve = survival_curve(torch.from_numpy(log_hazard), times, log_cumulative, torch.tensor(years).double())
+    risk: FloatArray = 1 - curve.numpy()
+    return risk
 
 
 def read_table(dataset: Any, columns: Sequence[str]) -> pd.DataFrame:
@@ -322,12 +338,9 @@ def _measured(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
 
 def _risk(judged: _Judged, log_hazard: FloatArray) -> FloatArray | None:
     """Risk at five years, where the checkpoint's follow-up reaches that far."""
-    model = judged.model
-    if not model.config.num_baseline_times:
+    if not judged.model.config.num_baseline_times:
         return None
-    baseline = model.baseline.times.cpu(), model.baseline.log_cumulative_hazard.cpu()
-    curve = survival_curve(torch.from_numpy(log_hazard), *baseline, torch.tensor([CALIBRATION_YEARS]))
-    risk: FloatArray = 1 - curve[:, 0].numpy()
+    risk: FloatArray = risk_within(log_hazard, judged.model.baseline.knots, [CALIBRATION_YEARS])[:, 0]
     return None if np.isnan(risk).any() else risk
 
 

@@ -237,7 +237,7 @@ def risk_column(model: str, years: float) -> str:
     return f"{model} | risk within {years:g} years"
 
 
-def horizon_metrics(
+def judge_risks(
     predictions: pd.DataFrame, model: str, horizons: Sequence[float], n: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """How a model's absolute risks hold at each horizon; empty where it predicted none.

@@ -22,7 +22,7 @@ from ecgdan_hf.evaluation.protocol import AGE_SEX, ATTAINABLE, RISK
 from ecgdan_hf.evaluation.repeated_cv import (
     as_predicted,
     describe,
-    horizon_metrics,
+    judge_risks,
     risk_column,
     standardised,
     subgroups,
@@ -115,7 +115,7 @@ def write_held_out_page(
         name: {"concordance_index": entry, **({"ahead": entry["ahead"]} if "ahead" in entry else {})}
         for name, entry in metrics["models"].items()
     }
-    found[models[0]]["horizons"] = horizon_metrics(judged, models[0], horizons, n)
+    found[models[0]]["horizons"] = judge_risks(judged, models[0], horizons, n)
     page = {
         "task": "survival",
         "protocol": "held-out",

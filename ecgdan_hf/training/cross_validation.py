@@ -34,14 +34,14 @@ from ecgdan_hf.evaluation.baselines import (
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.covariates import covariate_matrix, expand_covariates, source_columns
 from ecgdan_hf.evaluation.measurement_cox import COMPARATORS, fit_measurement_cox
-from ecgdan_hf.evaluation.protocol import AGE_SEX, ATTAINABLE, RANDOM_ENCODER, check_unseen
+from ecgdan_hf.evaluation.protocol import AGE_SEX, ATTAINABLE, RANDOM_ENCODER, check_unseen, recipe_of, risk_within
 from ecgdan_hf.evaluation.reduced_leads import row_batches
 from ecgdan_hf.evaluation.repeated_cv import (
     Fold,
     describe,
     fold_counts,
-    horizon_metrics,
     judge,
+    judge_risks,
     make_folds,
     risk_column,
     subgroups,
@@ -49,7 +49,7 @@ from ecgdan_hf.evaluation.repeated_cv import (
 from ecgdan_hf.evaluation.survival_report import Judged, write_survival_report
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.survival_ecgdan import breslow_baseline, survival_curve
+from ecgdan_hf.model.survival_ecgdan import breslow_baseline
 from ecgdan_hf.training import finetune, pretrain, rows
 from ecgdan_hf.training.ablation import slug
 from ecgdan_hf.training.arguments import (
@@ -71,7 +71,8 @@ SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "lo
 SHARED = ("data", "data_dir", "labels", "cache_dir", "limit", "num_proc", "skip_bad")
 """Arguments handed on to every fine-tuning."""
 
-OWN_SPLIT = ("train_folds", "valid_folds", "test_folds", "test_fraction", "label_fraction")
+FOLD_DECIDES = {"train_folds": None, "valid_folds": None, "test_folds": None, "label_fraction": 1.0}
+OWN_SPLIT = (*FOLD_DECIDES, "test_fraction")
 """Arguments of `ecgdan finetune` that a fold decides."""
 
 MAY_DIFFER = ("output_dir", "seeds", "bootstrap", "seed", "overwrite", "num_proc", "batch_size", "cache_dir",
@@ -136,7 +137,7 @@ def run(
     begin_folder(folder, args, contender)
     predictions, names = predict_all_folds(args, contenders, cohort, folds, say)
     say("judging")
-    metrics = {**summarise(args, cohort, predictions, names), **cost(args, contender, predictions, begin)}
+    metrics = {**summarise(args, contender, cohort, predictions, names), **cost(args, contender, predictions, begin)}
     metrics |= {"statements": statements} if statements else {}
     maps = lead_attention(args, cohort, contender, predictions)
     judged = Judged(predictions, names, metrics, maps, cohort.config.lead_names)
@@ -206,12 +207,14 @@ def cost(args: EvaluateArguments, judged: Contender, predictions: pd.DataFrame, 
     return {**found, **({"covariates": covariates} if covariates else {})}
 
 
-def summarise(args: EvaluateArguments, cohort: Cohort, predictions: pd.DataFrame, names: list[str]) -> dict[str, Any]:
+def summarise(
+    args: EvaluateArguments, judged: Contender, cohort: Cohort, predictions: pd.DataFrame, names: list[str]
+) -> dict[str, Any]:
     """What the folds say together: the content of `metrics.json`."""
-    valid_fraction = trained_arguments(args, plan(args, {})[0]).valid_fraction
+    valid_fraction = trained_arguments(args, judged).valid_fraction
     models = judge(predictions, names, args.bootstrap, args.seed, trained_share=1 - valid_fraction)
     for name in names:
-        found = horizon_metrics(predictions, name, horizons(args), args.bootstrap, args.seed)
+        found = judge_risks(predictions, name, horizons(args), args.bootstrap, args.seed)
         models[name] |= {"horizons": found} if found else {}
     return {
         "task": "survival",
@@ -314,10 +317,10 @@ def check_checkpoint(checkpoint: str | None, args: EvaluateArguments) -> None:
     Raises:
         ValueError: see above.
     """
-    recipe = Path(str(checkpoint)) / "recipe.yaml"
-    if checkpoint is None or not recipe.is_file():
+    recipe = recipe_of(checkpoint) if checkpoint else None
+    if not checkpoint or recipe is None:
         return
-    learned = (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("task")
+    learned = recipe.get("task")
     if learned or not args.seen_in_pretraining:
         try:
             check_unseen(checkpoint, None, args.data_dir)
@@ -336,8 +339,7 @@ def finetune_arguments(contender: Contender, args: EvaluateArguments, seed: int,
     network = {**args.common.get("model", {}), **(args.model if contender.start.get("from_scratch") else {})}
     given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file(), "bootstrap": 20}
     flags = {**args.common, **shared, "model": network, **contender.start, **given}
-    fold_decides = {"train_folds": None, "valid_folds": None, "test_folds": None, "label_fraction": 1.0}
-    found = replace(resolve(FinetuneArguments, args.recipe, flags), **fold_decides)
+    found = replace(resolve(FinetuneArguments, args.recipe, flags), **FOLD_DECIDES)
     if found.task != "survival":
         raise ValueError(f"recipe: expected one of survival, got task {found.task} in {args.recipe}")
     finetune.check_arguments(found)
@@ -356,12 +358,11 @@ def pretrain_arguments(args: EvaluateArguments, seed: int, folder: Path) -> Pret
     Raises:
         ValueError: arguments that `ecgdan pretrain` does not know.
     """
-    fold_decides = {"train_folds": None, "valid_folds": None, "test_folds": None, "label_fraction": 1.0}
     shared = {name: getattr(args, name) for name in SHARED if name != "labels" and getattr(args, name) is not None}
     network = {**args.pretrain_common.get("model", {}), **args.model}
     given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file()}
     found = resolve(PretrainArguments, args.pretrain, {**args.pretrain_common, **shared, "model": network, **given})
-    return replace(found, **fold_decides)
+    return replace(found, **FOLD_DECIDES)
 
 
 def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
@@ -450,9 +451,10 @@ def network_columns(
     finetune.run(run_args, network=contender.build, split=split)
     found = pd.read_csv(folder / "predictions.csv", dtype={"record_id": str}).query("part == 'test'")
     scores = found.set_index("record_id").loc[record_ids, "log_hazard"].to_numpy()
-    model, _ = load_checkpoint(folder) if contender.build is None else (None, None)
-    risks = {} if model is None else risk_columns(contender.name, scores, model.baseline, horizons(args))
-    return {contender.name: scores, **risks}
+    if contender.build:
+        return {contender.name: scores}
+    model, _ = load_checkpoint(folder)
+    return score_columns(contender.name, scores, model.baseline.knots, horizons(args))
 
 
 def pretrain_in_fold(fold: Fold, judged: pd.DataFrame, args: EvaluateArguments) -> str:
@@ -536,17 +538,13 @@ def random_features(cohort: Cohort, seed: int, batch_size: int, embeddings: dict
 def linear_columns(name: str, scores: Scores, fitted: pd.DataFrame, years: list[float]) -> dict[str, np.ndarray]:
     """A linear model's log hazards of the judged records, and their risks by its own Breslow baseline."""
     outcome = (torch.from_numpy(fitted[column].to_numpy(dtype=np.float64)) for column in ("event", "time"))
-    times, log_cumulative = breslow_baseline(torch.from_numpy(scores[0]), *outcome)
-    curve = survival_curve(torch.from_numpy(scores[1]), times, log_cumulative, torch.tensor(years).double())
-    risks = {risk_column(name, year): 1 - curve[:, column].numpy() for column, year in enumerate(years)}
-    return {name: scores[1], **risks}
+    return score_columns(name, scores[1], breslow_baseline(torch.from_numpy(scores[0]), *outcome), years)
 
 
-def risk_columns(name: str, log_hazard: np.ndarray, baseline: Any, years: list[float]) -> dict[str, np.ndarray]:
-    """Risks by the baseline hazard that a checkpoint carries."""
-    knots = baseline.times.cpu().double(), baseline.log_cumulative_hazard.cpu().double()
-    curve = survival_curve(torch.from_numpy(log_hazard), *knots, torch.tensor(years).double())
-    return {risk_column(name, year): 1 - curve[:, column].numpy() for column, year in enumerate(years)}
+def score_columns(name: str, log_hazard: np.ndarray, baseline: Any, years: list[float]) -> dict[str, np.ndarray]:
+    """Log hazards, and their risks by a baseline as [`risk_within`] takes it."""
+    risks = risk_within(log_hazard, baseline, years)
+    return {name: log_hazard, **{risk_column(name, year): risks[:, column] for column, year in enumerate(years)}}
 
 
 def lead_attention(args: EvaluateArguments, cohort: Cohort, judged: Contender, predictions: pd.DataFrame) -> Any:

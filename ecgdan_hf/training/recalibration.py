@@ -16,10 +16,9 @@ import yaml
 from ecgdan_hf.data.splits import check_patients_disjoint
 from ecgdan_hf.evaluation.absolute_risk import brier_score
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.protocol import check_unseen, read_table, score_rows, select_folds
+from ecgdan_hf.evaluation.protocol import check_unseen, read_table, recipe_of, risk_within, score_rows, select_folds
 from ecgdan_hf.evaluation.risk_calibration import calibration_slope, observed_over_expected
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
-from ecgdan_hf.model.survival_ecgdan import survival_curve
 from ecgdan_hf.training.arguments import RecalibrateArguments, parse_folds
 from ecgdan_hf.training.run_folder import check_folder, finish_run
 
@@ -114,9 +113,7 @@ def judge(model: EcgDanForSurvival, rows: Any, args: RecalibrateArguments) -> di
         raise ValueError(
             f"horizon_years: expected at most {followed:g}, the follow-up the risks were fitted to, got {years:g}"
         )
-    log_hazard = torch.from_numpy(score_rows(model, rows, args.batch_size))
-    knots = model.baseline.times.double(), model.baseline.log_cumulative_hazard.double()
-    risk = 1 - survival_curve(log_hazard, *knots, torch.tensor([years]).double())[:, 0].numpy()
+    risk = risk_within(score_rows(model, rows, args.batch_size), model.baseline.knots, [years])[:, 0]
     table = read_table(rows, ["event", "time", "patient_id"])
     truth = table["event"], table["time"], risk, years
     patients = table["patient_id"].to_numpy()
@@ -141,16 +138,14 @@ def write(
     """Checkpoint and report, into an existing folder."""
     model.save_pretrained(staging)
     extractor.save_pretrained(staging)
-    recipe = read_recipe(args)
+    recipe = recalibrated_recipe(args)
     (staging / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     (staging / "report.md").write_text(report(metrics, args), encoding="utf-8")
 
 
-def read_recipe(args: RecalibrateArguments) -> dict[str, Any]:
+def recalibrated_recipe(args: RecalibrateArguments) -> dict[str, Any]:
     """The checkpoint's own recipe, and what it was recalibrated on, so that it is not judged there."""
-    path = Path(str(args.checkpoint)) / "recipe.yaml"
-    recipe = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
-    names = ("data", "data_dir", "labels", "fit_folds", "method")
+    recipe, names = recipe_of(str(args.checkpoint)) or {}, ("data", "data_dir", "labels", "fit_folds", "method")
     return {**recipe, "recalibrated_on": {name: getattr(args, name) for name in names}}
 
 
