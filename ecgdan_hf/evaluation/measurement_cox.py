@@ -162,6 +162,22 @@ def fit_measurement_cox(
     return MeasurementCox(kind, age_and_sex, standardiser, cox)
 
 
+def fit_comparators(train: pd.DataFrame, with_age_and_sex: bool) -> dict[str, MeasurementCox]:
+    """Fits [`usable_comparators`] to one table."""
+    return {name: fit_measurement_cox(train, **given) for name, given in usable_comparators(with_age_and_sex).items()}
+
+
+def usable_comparators(with_age_and_sex: bool) -> dict[str, dict[str, Any]]:
+    """All of `COMPARATORS`, or those without age and sex."""
+    return {name: given for name, given in COMPARATORS.items() if with_age_and_sex or "age_and_sex" not in given}
+
+
+def beside(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
+    """A table with the measurements of its records, row for row; its own columns stay."""
+    columns = ["record_id", *(name for name in measurements if name not in table)]
+    return table.merge(measurements[columns], on="record_id", how="left", validate="one_to_one")
+
+
 def _standardiser(candidates: pd.DataFrame) -> Standardiser:
     varying = [str(name) for name in candidates if candidates[name].nunique() > 1]
     missing = candidates[varying].isna()

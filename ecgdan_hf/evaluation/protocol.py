@@ -21,7 +21,7 @@ from ecgdan_hf.evaluation.bootstrap import FloatArray
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
 from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
-from ecgdan_hf.evaluation.measurement_cox import COMPARATORS, fit_measurement_cox
+from ecgdan_hf.evaluation.measurement_cox import beside, fit_comparators
 from ecgdan_hf.evaluation.repeated_cv import risk_column
 from ecgdan_hf.evaluation.survival import calibration
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
@@ -322,18 +322,9 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
 
 def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -> dict[str, FloatArray]:
     columns = ["record_id", "age", "sex", "event", "time"]
-    parts = [_measured(read_table(part, columns), measurements) for part in (fit, judged.test)]
-    known = knows_age_and_sex(parts[0])
-    return {
-        name: fit_measurement_cox(parts[0], **given).log_hazard(parts[1])
-        for name, given in COMPARATORS.items()
-        if known or "age_and_sex" not in given
-    }
-
-
-def _measured(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
-    columns = ["record_id", *(name for name in measurements if name not in table)]
-    return table.merge(measurements[columns], on="record_id", how="left", validate="one_to_one")
+    train, test = (beside(read_table(part, columns), measurements) for part in (fit, judged.test))
+    models = fit_comparators(train, knows_age_and_sex(train))
+    return {name: model.log_hazard(test) for name, model in models.items()}
 
 
 def _risk(judged: _Judged, log_hazard: FloatArray) -> FloatArray | None:

@@ -33,7 +33,7 @@ from ecgdan_hf.evaluation.baselines import (
 )
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.covariates import covariate_matrix, expand_covariates, source_columns
-from ecgdan_hf.evaluation.measurement_cox import COMPARATORS, fit_measurement_cox
+from ecgdan_hf.evaluation.measurement_cox import beside, fit_comparators, usable_comparators
 from ecgdan_hf.evaluation.protocol import AGE_SEX, ATTAINABLE, RANDOM_ENCODER, check_unseen, recipe_of, risk_within
 from ecgdan_hf.evaluation.reduced_leads import row_batches
 from ecgdan_hf.evaluation.repeated_cv import (
@@ -397,9 +397,7 @@ def measure(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
     """ECG measurements of the cohort beside its subjects and outcomes, row for row."""
     files = read_source(args.data, str(args.data_dir))
     files = files[files["record_id"].astype(str).isin(set(table["record_id"]))]
-    measured = measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir)
-    columns = ["record_id", *(name for name in measured.columns if name not in table)]
-    return table.merge(measured[columns], on="record_id", how="left", validate="one_to_one")
+    return beside(table, measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir))
 
 
 def predict_fold(
@@ -495,7 +493,7 @@ def comparator_names(args: EvaluateArguments, cohort: Cohort) -> list[str]:
     names = [RANDOM_ENCODER] if args.random_encoder else []
     with_age_and_sex = knows_age_and_sex(cohort.table)
     if cohort.measurements is not None:
-        names += [name for name, given in COMPARATORS.items() if with_age_and_sex or "age_and_sex" not in given]
+        names += usable_comparators(with_age_and_sex)
     known = set(source_columns(list(cohort.covariates))) if cohort.covariates is not None else set()
     names += [COVARIATES] if known - {"age", "sex"} else []
     names += [AGE_SEX] if with_age_and_sex else []
@@ -514,11 +512,10 @@ def comparators(
         outcome = fitted["event"], fitted["time"], fitted["patient_id"].to_numpy()
         cox = cross_validated_ridge_cox(features[train], *outcome, seed=fold.seed)
         found[RANDOM_ENCODER] = cox.log_hazard(features[train]), cox.log_hazard(features[fold.test])
-    for name in COMPARATORS:
-        if name in names and cohort.measurements is not None:
-            parts = cohort.measurements.iloc[train], cohort.measurements.iloc[fold.test]
-            model = fit_measurement_cox(parts[0], **COMPARATORS[name])
-            found[name] = model.log_hazard(parts[0]), model.log_hazard(parts[1])
+    if cohort.measurements is not None:
+        parts = cohort.measurements.iloc[train], cohort.measurements.iloc[fold.test]
+        models = fit_comparators(parts[0], knows_age_and_sex(cohort.table))
+        found |= {name: (model.log_hazard(parts[0]), model.log_hazard(parts[1])) for name, model in models.items()}
     if COVARIATES in names and cohort.covariates is not None:
         values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
         linear = fit_ridge_cox(values[train], fitted["event"], fitted["time"], finetune.COVARIATE_PENALIZER)
