@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ecgdan_hf.data.array_files import as_record, read_csv, read_numpy
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.data.wfdb_files import RECORD_LINE, find_header, read_wfdb
+from ecgdan_hf.data.wfdb_files import RECORD_LINE, find_header, read_wfdb, sample_range
 
 READABLE = "WFDB (.hea with its .dat), .npy, .npz, .csv"
 BOM = b"\xef\xbb\xbf"
@@ -57,6 +57,8 @@ def read(
         path = header
     with path.open("rb") as file:
         head = file.read(4096)
+    if header := path if _is_header(head) else find_header(path):
+        return read_wfdb(header, sampling_rate, unit, lead_names, start_seconds, seconds)
     return _cut(_read(path, head, sampling_rate, unit, lead_names), start_seconds, seconds)
 
 
@@ -65,10 +67,6 @@ def _read(
 ) -> EcgRecord:
     if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
         return as_record(*read_numpy(path), path, sampling_rate, unit, lead_names)
-    if _is_header(head):
-        return read_wfdb(path, sampling_rate, unit, lead_names)
-    if header := find_header(path):
-        return read_wfdb(header, sampling_rate, unit, lead_names)
     if _is_table(head):
         return as_record(*read_csv(path), path, sampling_rate, unit, lead_names)
     raise ValueError(f"{path}: {_describe(path, head)}; what is read: {READABLE}")
@@ -78,14 +76,8 @@ def _cut(record: EcgRecord, start_seconds: float, seconds: float | None) -> EcgR
     """The part of a record that was asked for; its quality is judged on that part alone."""
     if not start_seconds and seconds is None:
         return record
-    first = round(start_seconds * record.sampling_rate)
-    last = None if seconds is None else first + round(seconds * record.sampling_rate)
     samples = record.signal_mv.shape[1]
-    if first < 0 or first >= samples or (last is not None and not first < last <= samples):
-        wanted = f"from {start_seconds:g} s" + (f" for {seconds:g} s" if seconds is not None else "")
-        raise ValueError(
-            f"{record.source}: start_seconds: expected a part of {record.duration_seconds:g} s, got {wanted}"
-        )
+    first, last = sample_range(start_seconds, seconds, record.sampling_rate, samples, record.source)
     return replace(record, signal_mv=record.signal_mv[:, first:last])
 
 

@@ -54,34 +54,63 @@ def read_subject(header: Path) -> dict[str, Any]:
     }
 
 
+def sample_range(
+    start_seconds: float, seconds: float | None, sampling_rate: float, num_samples: int, source: str
+) -> tuple[int, int]:
+    """First sample of a part of a record, and the one behind its last.
+
+    Args:
+        start_seconds: where the part begins.
+        seconds: its length; None reaches to the end.
+        sampling_rate: Hz.
+        num_samples: of the whole record.
+        source: file to name in the error.
+
+    Raises:
+        ValueError: a part that is empty or not within the record.
+    """
+    first = round(start_seconds * sampling_rate)
+    last = num_samples if seconds is None else first + round(seconds * sampling_rate)
+    if not 0 <= first < last <= num_samples:
+        wanted = f"from {start_seconds:g} s" + (f" for {seconds:g} s" if seconds is not None else "")
+        duration = num_samples / sampling_rate
+        raise ValueError(f"{source}: start_seconds: expected a part of {duration:g} s, got {wanted}")
+    return first, last
+
+
 def read_wfdb(
-    header: Path, sampling_rate: float | None = None, unit: str | None = None, lead_names: Sequence[str] | None = None
+    header: Path,
+    sampling_rate: float | None = None,
+    unit: str | None = None,
+    lead_names: Sequence[str] | None = None,
+    start_seconds: float = 0.0,
+    seconds: float | None = None,
 ) -> EcgRecord:
-    """Reads one record.
+    """Reads one record, or a part of it without the rest.
 
     Args:
         header: its `.hea` file.
         sampling_rate: Hz; may not contradict the header.
         unit: the same.
         lead_names: the same; needed where the header has none.
+        start_seconds: where to begin.
+        seconds: how much to read; None reads to the end.
 
     Returns:
         The record in millivolt. Channels that are no voltage are left out and flagged `not_voltage:NAME`.
 
     Raises:
         FileNotFoundError: a data file of the header is missing.
-        ValueError: a header that is incomplete or does not fit its data, or damaged data.
+        ValueError: a header that is incomplete or does not fit its data, damaged data, or a part beyond the record.
     """
     checked = _check_header(header)
     rate = agreed_rate(sampling_rate, checked.sampling_rate, header)
-    try:
-        record = wfdb.rdrecord(str(header.with_suffix("")))
-        signal = np.asarray(record.p_signal, dtype=np.float64).T
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{header}: its data file is missing: {error.filename}") from error
-    except Exception as error:  # what wfdb raises depends on where the damage happens to be
-        expected = f"{checked.num_leads} leads x {checked.num_samples or '?'} samples"
-        raise ValueError(f"{header}: truncated or damaged data, expected {expected}: {one_line(error)}") from error
+    if not start_seconds and seconds is None:
+        record = _read_samples(checked)
+    else:
+        length = checked.num_samples or _read_samples(checked).sig_len  # headers may leave the length to the data
+        record = _read_samples(checked, *sample_range(start_seconds, seconds, rate, length, str(header)))
+    signal = np.asarray(record.p_signal, dtype=np.float64).T
     names = agreed_leads(lead_names, [name for name in record.sig_name if name], header)
     kept, factors = _voltages(record.units, names, unit, header)
     return EcgRecord(
@@ -93,6 +122,17 @@ def read_wfdb(
         flags=tuple(f"not_voltage:{name}" for i, name in enumerate(names) if i not in kept),
         **read_subject(header),
     )
+
+
+def _read_samples(header: _Header, first: int = 0, last: int | None = None) -> wfdb.Record:
+    path = header.path
+    try:
+        return wfdb.rdrecord(str(path.with_suffix("")), sampfrom=first, sampto=last)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: its data file is missing: {error.filename}") from error
+    except Exception as error:  # what wfdb raises depends on where the damage happens to be
+        expected = f"{header.num_leads} leads x {header.num_samples or '?'} samples"
+        raise ValueError(f"{path}: truncated or damaged data, expected {expected}: {one_line(error)}") from error
 
 
 def _check_header(path: Path) -> _Header:
