@@ -1,0 +1,233 @@
+"""A table of UK Biobank's fields: dates of diagnoses, of visits and of death, sex and birth of each participant.
+
+First-occurrence fields (category 1712) hold dates that are no dates (data-coding 819); field 42000 has one of them
+(data-coding 272). Two say "in the year of birth", so certainly before the ECG; the others say that a diagnosis exists
+at an unknown time.
+
+Nothing here prints or raises a participant's number: rows of the table are named by their line.
+"""
+
+import calendar
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+DEFAULT_FIELDS = {
+    "hypertension": "131286",  # first occurrence of I10
+    "myocardial-infarction": "42000",  # algorithmically defined outcome
+    "heart-failure": "131354",  # first occurrence of I50
+    "death": "40000",
+    "lost": "191",
+    "date": "53",  # of attending the assessment centre
+    "sex": "31",
+    "birth-year": "34",
+    "birth-month": "52",
+    "age": "21003",
+}
+
+# 1902-02-02 (the day of birth) and 1903-03-03 (the year of birth) stay as they are: long before any ECG
+_UNKNOWN = ("1900-01-01", "1901-01-01", "1909-09-09", "2037-07-07")
+_MEANINGS = (  # where a table was exported with meanings instead of codes
+    ("matching participant's date of birth", "1902-02-02"),
+    ("same calendar year as date of birth", "1903-03-03"),
+    ("has no event date", "1900-01-01"),
+    ("date is unknown", "1900-01-01"),
+    ("before participant's date of birth", "1901-01-01"),
+    ("in the future", "2037-07-07"),
+)
+_SELF_REPORTED = "42000"  # no date there means: reported at an assessment, so before any ECG
+_SEX = {"0": "female", "1": "male", "female": "female", "male": "male"}
+_COLUMN = re.compile(
+    r"(?:participant\.)?p(\d+)(?:_i(\d+))?(?:_a(\d+))?|(?:f\.|x)?(\d+)[-._](\d+)[._](\d+)", re.IGNORECASE
+)
+_EID = re.compile(r"(?:participant\.|f\.|n_)?eid", re.IGNORECASE)
+
+
+def chosen_fields(fields: Mapping[str, str]) -> dict[str, str]:
+    """`DEFAULT_FIELDS` with the given ones in their places.
+
+    Raises:
+        ValueError: an unknown name, or ids that are no numbers.
+    """
+    for name, text in fields.items():
+        if name not in DEFAULT_FIELDS:
+            raise ValueError(f"fields: expected one of {', '.join(DEFAULT_FIELDS)}, got {name!r}")
+        if not re.fullmatch(r"\d+(,\d+)*", text):
+            raise ValueError(
+                f"fields: {name}: expected a field's number, or several separated by commas, got {text!r}"
+            )
+    return {**DEFAULT_FIELDS, **fields}
+
+
+def read_fields(
+    path: str | Path, fields: Mapping[str, str], conditions: Iterable[str], instances: Iterable[int]
+) -> pd.DataFrame:
+    """The fields of each participant, indexed by number.
+
+    Args:
+        path: CSV or tab-separated; see `ukb_cohort.build`.
+        fields: ids, separated by commas, of each name in `DEFAULT_FIELDS`.
+        conditions: names of diseases that are wanted besides heart failure.
+        instances: visits whose date and age are wanted.
+
+    Returns:
+        Dates (NaT where none is known) `heart-failure`, `death`, `lost` and each condition; of the diseases also
+        `NAME unknown` (there is one at an unknown time) and `NAME before` (at an unknown time before any ECG); `sex`;
+        `born` (the middle of the month); `date INSTANCE` and `age INSTANCE`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: see `ukb_cohort.build`.
+    """
+    diseases = ("heart-failure", *conditions)
+    table = _Table(Path(path), fields, (*diseases, "death"))
+    people = pd.DataFrame(index=table.eid)
+    for name in diseases:
+        dates = table.dates(name)
+        people[name] = dates.mask(dates.isin(pd.to_datetime(_UNKNOWN))).min(axis=1)
+        people[f"{name} unknown"] = dates.isin(pd.to_datetime(_UNKNOWN)).any(axis=1)
+        reported = dates[[column for column in dates.columns if table.is_of(column, _SELF_REPORTED)]]
+        people[f"{name} before"] = (reported == pd.Timestamp("1900-01-01")).any(axis=1)
+    for name in ("death", "lost"):
+        people[name] = table.dates(name).min(axis=1)
+    people["sex"] = table.text("sex").str.lower().map(_SEX)
+    people["born"] = _born(table.text("birth-year"), table.text("birth-month"))
+    for number in instances:
+        people[f"date {number}"] = table.dates("date", number).min(axis=1)
+        people[f"age {number}"] = pd.to_numeric(table.text("age", number), errors="coerce")
+    return people
+
+
+def read_withdrawn(path: str | Path) -> set[str]:
+    """Numbers of the participants who have withdrawn: one in each line, a line without digits (a title) aside.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line with more than a number; it is named, not shown.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    numbers = set()
+    for line_number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+        bare = line.strip().strip('",;')
+        if re.fullmatch(r"\d+", bare):
+            numbers.add(bare)
+        elif re.search(r"\d", bare):
+            raise ValueError(f"{path}: line {line_number}: expected a participant's number and nothing else")
+    return numbers
+
+
+class _Table:
+    """Columns of a table of fields, by the names of the fields."""
+
+    def __init__(self, path: Path, fields: Mapping[str, str], required: Iterable[str]) -> None:
+        self.path, self.fields = path, fields
+        names, separator = _header(path)
+        eid = [name for name in names if _EID.fullmatch(name.strip())]
+        if len(eid) != 1:
+            raise ValueError(f"{path}: expected one column eid, participant.eid or f.eid, got {len(eid)}")
+        wanted = {number for text in fields.values() for number in text.split(",")}
+        self.columns = {name: key for name in names if (key := _key(name)) and key[0] in wanted}
+        for name in required:
+            self._check_there(name)
+        self.data = _read(path, separator, [eid[0], *self.columns])
+        self.eid = self._checked(self.data[eid[0]].str.removesuffix(".0"))
+
+    def _check_there(self, name: str) -> None:
+        ids = self.fields[name].split(",")
+        if any(field in ids for field, _ in self.columns.values()):
+            return
+        raise ValueError(
+            f"{self.path}: expected a column of field {' or '.join(ids)} ({name}), such as p{ids[0]} or "
+            f"{ids[0]}-0.0; add it, or name another with --field {name}=ID"
+        )
+
+    def _checked(self, eid: pd.Series) -> list[str]:
+        for bad, expected in ((~eid.str.fullmatch(r"\d+"), "a number"), (eid.duplicated(), "each participant once")):
+            if bad.any():
+                raise ValueError(f"{self.path}: line {int(np.argmax(bad)) + 2}: eid: expected {expected}")
+        return [str(number) for number in eid]
+
+    def is_of(self, column: str, field: str) -> bool:
+        return column in self.columns and self.columns[column][0] == field
+
+    def text(self, name: str, instance: int | None = None) -> pd.Series:
+        """The first value of a field, at an instance if one is given; empty where there is none."""
+        found = self._named(name, instance)
+        values = pd.Series("", index=self.data.index)
+        for column in found:
+            values = values.mask(values == "", self.data[column].str.strip())
+        return values.set_axis(self.eid)
+
+    def dates(self, name: str, instance: int | None = None) -> pd.DataFrame:
+        """Dates of a field, a column for each of its columns; NaT where there is none."""
+        found = self._named(name, instance)
+        if not found:
+            return pd.DataFrame({name: pd.NaT}, index=self.eid, dtype="datetime64[ns]")
+        return pd.DataFrame({column: self._dates(column) for column in found}, index=self.eid)
+
+    def _named(self, name: str, instance: int | None) -> list[str]:
+        ids = self.fields[name].split(",")
+        return [
+            column
+            for column, (field, number) in self.columns.items()
+            if field in ids and (instance is None or number == instance)
+        ]
+
+    def _dates(self, column: str) -> np.ndarray:
+        text = self.data[column].str.strip()
+        for meaning, code in _MEANINGS:
+            text = text.mask(text.str.contains(meaning, case=False, regex=False), code)
+        dates = pd.to_datetime(text.str[:10], format="%Y-%m-%d", errors="coerce")
+        bad = dates.isna() & (text != "")
+        if bad.any():
+            line = int(np.argmax(bad)) + 2
+            raise ValueError(f"{self.path}: line {line}: {column}: expected a date as 2015-06-01 or nothing")
+        return dates.to_numpy()
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    for separator in ("\t", ","):
+        names = [str(name) for name in _read(path, separator, None).columns]
+        if len(names) > 1:
+            return names, separator
+    raise ValueError(f"{path}: expected a table with columns eid and p131286 or the like, separated by commas or tabs")
+
+
+def _read(path: Path, separator: str, columns: list[str] | None) -> pd.DataFrame:
+    """All as text, blanks as ""; the header alone without `columns`."""
+    try:
+        return pd.read_csv(
+            path,
+            sep=separator,
+            dtype=str,
+            usecols=columns,
+            nrows=0 if columns is None else None,
+            na_values=["NA"],
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        ).fillna("")
+    except (ValueError, OSError, pd.errors.ParserError) as error:  # its message may quote a row
+        raise ValueError(f"{path}: not a readable table of fields ({type(error).__name__})") from None
+
+
+def _key(column: str) -> tuple[str, int] | None:
+    """Field and instance of a column's name."""
+    found = _COLUMN.fullmatch(column.strip())
+    if found is None:
+        return None
+    return found[1] or found[4], int(found[2] or found[5] or 0)
+
+
+def _born(year: pd.Series, month: pd.Series) -> pd.Series:
+    """The middle of the month of birth; of the year where the month is not known."""
+    by_name = {name.lower(): str(number) for number, name in enumerate(calendar.month_name) if name}
+    number = pd.to_numeric(month.str.lower().replace(by_name), errors="coerce").fillna(6).astype(int)
+    text = year.str.removesuffix(".0") + "-" + number.astype(str) + "-15"
+    return pd.to_datetime(text, format="%Y-%m-%d", errors="coerce")
