@@ -1,5 +1,7 @@
 """`ecgdan data VERB`: make, check and convert data; whatever is heavy is imported inside the verbs."""
 
+import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -92,3 +94,69 @@ def check(
         write_whole(out, json.dumps(found, indent=2) + "\n")
     if found["unreadable"]:
         raise ValueError(f"{data_dir}: {len(found['unreadable'])} of {found['records']} records cannot be used")
+
+
+@app.command()
+def ukb_cohort(
+    data_dir: Annotated[Path, typer.Argument(help="folder or zip with EID_20205_INSTANCE_ARRAY.xml, loose or zipped")],
+    fields: Annotated[
+        Path, typer.Option(help="table of fields: a row per participant, columns p131286 or 131286-0.0")
+    ],
+    out: Annotated[Path, typer.Option(help="CSV of outcomes to write; the flow goes beside it as STEM_flow.csv")],
+    end_of_follow_up: Annotated[
+        str, typer.Option(help="last day of follow-up; the default is that of England's hospital records")
+    ] = "2022-10-31",
+    instance: Annotated[
+        int | None, typer.Option(help="ECGs of this visit only [default: a participant's first]")
+    ] = None,
+    prevalent: Annotated[
+        str, typer.Option(help="condition by the day of the ECG: any, hypertension, myocardial-infarction or none")
+    ] = "any",
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=ID: another field, or the first of several: heart-failure=131354,42000"),
+    ] = None,
+    withdrawn: Annotated[Path | None, typer.Option(help="list of participants who have withdrawn")] = None,
+    all_ecgs: Annotated[bool, typer.Option("--all-ecgs", help="every ECG of a participant, not the first")] = False,
+    competing_death: Annotated[
+        bool, typer.Option("--competing-death", help="adds competing_event: 1 where death ended the follow-up")
+    ] = False,
+) -> None:
+    """Outcomes of UK Biobank's resting ECGs: incident heart failure after hypertension or a myocardial infarction.
+
+    Death ends the follow-up as censoring. Says how many ECGs each exclusion left out, and no participant's number.
+
+    \b
+    Example:
+      ecgdan data ukb-cohort ecgs --fields fields.csv --out outcomes.csv --withdrawn w12345.csv
+    """
+    from ecgdan_hf.data.ukb_cohort import build, write
+
+    check_writable(out)
+    unnamed = [text for text in field or () if "=" not in text]
+    if unnamed:
+        raise ValueError(f"--field: expected NAME=ID, got {unnamed[0]}")
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", end_of_follow_up):
+        raise ValueError(f"--end-of-follow-up: expected a day as 2022-10-31, got {end_of_follow_up}")
+    cohort = build(
+        data_dir,
+        fields,
+        end_of_follow_up=date.fromisoformat(end_of_follow_up),
+        instance=instance,
+        prevalent=prevalent,
+        fields=dict(text.split("=", 1) for text in field or ()),
+        withdrawn=withdrawn,
+        all_ecgs=all_ecgs,
+    )
+    for row in cohort.flow.itertuples():
+        change = f"-{row.left_out}, " if row.Index else ""
+        say(f"{row.step}: {change}{row.ecgs} ECGs of {row.participants} participants")
+    for note in cohort.notes:
+        say(f"note: {note}")
+    flow_file = write(cohort, out, competing_death)
+    outcomes = cohort.outcomes
+    say(
+        f"{out}: {len(outcomes)} ECGs, {int(outcomes['event'].sum())} with heart failure, "
+        f"{int(outcomes['competing_event'].sum())} ended by death, median follow-up "
+        f"{outcomes['time'].median():.1f} years; {flow_file.name} says who was left out"
+    )

@@ -93,8 +93,13 @@ def build(
     return Cohort(_outcomes(flow.ecgs), flow.table(), tuple(notes))
 
 
-def write(cohort: Cohort, out: str | Path) -> Path:
+def write(cohort: Cohort, out: str | Path, competing_death: bool = False) -> Path:
     """Writes the outcomes, and the flow beside them as `STEM_flow.csv`.
+
+    Args:
+        cohort: as `build` gives it.
+        out: CSV that `loading.load` takes as `outcomes`.
+        competing_death: keeps the column `competing_event`; without it death is censoring like any other.
 
     Returns:
         The file of the flow.
@@ -108,7 +113,7 @@ def write(cohort: Cohort, out: str | Path) -> Path:
         raise ValueError(f"{out}: expected heart failure in the cohort, got none in {len(cohort.outcomes)} ECGs")
     flow_file = out.with_name(f"{out.stem}_flow.csv")
     write_table(cohort.flow, flow_file)
-    write_table(cohort.outcomes, out)
+    write_table(cohort.outcomes if competing_death else cohort.outcomes.drop(columns="competing_event"), out)
     return flow_file
 
 

@@ -1,4 +1,5 @@
 import re
+import zipfile
 from datetime import date
 
 import pandas as pd
@@ -9,6 +10,8 @@ from pandas.testing import assert_frame_equal
 from ecgdan_hf.data.csv_files import join_outcomes, read_outcomes
 from ecgdan_hf.data.ukb_cohort import build, write
 from ecgdan_hf.data.ukbiobank import read_table
+from ecgdan_hf.data_cli import app
+from ecgdan_hf.training.command import run_safely
 
 NUMBER = re.compile(r"90000\d\d")
 
@@ -106,9 +109,11 @@ def test_a_disease_at_an_unknown_time_is_neither_prevalent_nor_incident(made, ed
     assert dict(zip(failure.flow["step"], failure.flow["left_out"], strict=True))[FLOW[5][0]] == 2
 
 
-def test_zips_give_the_same(made, tmp_path):
-    ecgs, fields, withdrawn = write_ukbiobank(tmp_path, zips=True)
-    assert_frame_equal(build(ecgs, fields, withdrawn=withdrawn).outcomes, made().outcomes)
+def test_zips_give_the_same(biobank, made, tmp_path):
+    for file in biobank[0].rglob("*.xml"):
+        with zipfile.ZipFile(tmp_path / f"{file.stem}.zip", "w") as archive:
+            archive.write(file, file.name)
+    assert_frame_equal(build(tmp_path, biobank[1], withdrawn=biobank[2]).outcomes, made().outcomes)
 
 
 def test_the_last_day_counts_and_the_day_after_does_not(made):
@@ -175,6 +180,42 @@ def test_a_cohort_without_heart_failure_is_refused_and_writes_nothing(made, tmp_
     cohort = made(end_of_follow_up=date(2015, 7, 1))
     refuse("expected heart failure in the cohort, got none in 9 ECGs", write, cohort, tmp_path / "outcomes.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def run(*arguments) -> int:
+    return run_safely(lambda: app(list(map(str, arguments)), standalone_mode=False))
+
+
+def test_the_verb_writes_the_cohort_and_says_the_flow_without_a_number(biobank, tmp_path, capfd):
+    ecgs, fields, withdrawn = biobank
+    (ecgs / "9000099_copy.xml").write_text("x")
+    out = tmp_path / "o.csv"
+    arguments = (ecgs, "--fields", fields, "--out", out, "--withdrawn", withdrawn, "--competing-death")
+    assert run("ukb-cohort", *arguments) == 0
+    (ecgs / "9000099_copy.xml").unlink()
+    written = read_outcomes(out)
+    assert written["competing_event"].tolist() == [OUTCOMES[number][2] for number in written["patient_id"]]
+    said = capfd.readouterr()
+    assert "heart failure on or before the day of the ECG: -3, 13 ECGs of 13 participants" in said.out
+    assert f"{out}: 10 ECGs, 4 with heart failure, 1 ended by death, median follow-up" in said.out
+    assert not NUMBER.search(said.out + said.err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.csv", "o_flow.csv"]
+
+
+def test_the_verb_takes_its_options_and_says_what_is_wrong_in_a_line(biobank, tmp_path, capfd):
+    ecgs, fields, _ = biobank
+    need = ("ukb-cohort", ecgs, "--fields", fields, "--out", tmp_path / "o.csv")
+    options = ("--end-of-follow-up", "2018-01-01", "--instance", "2", "--prevalent", "none")
+    assert run(*need, *options, "--field", "heart-failure=131354,42000", "--all-ecgs") == 0
+    written = read_outcomes(tmp_path / "o.csv")
+    assert "competing_event" not in written and written["time"].max() == pytest.approx(945 / 365.25, abs=1e-5)
+    capfd.readouterr()
+    assert run(*need, "--field", "heart-failure") == 2
+    assert capfd.readouterr().err == "error: --field: expected NAME=ID, got heart-failure\n"
+    assert run(*need, "--end-of-follow-up", "soon") == 2
+    assert capfd.readouterr().err == "error: --end-of-follow-up: expected a day as 2022-10-31, got soon\n"
+    assert run("ukb-cohort", tmp_path / "none", "--fields", fields, "--out", tmp_path / "o.csv") == 2
+    assert capfd.readouterr().err == f"error: {tmp_path}/none: no such folder\n"
 
 
 # Refusals
