@@ -14,9 +14,11 @@ import pandas as pd
 from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value, concatenate_datasets
 
 from ecgdan_hf.data import csv_files
-from ecgdan_hf.data.preparation import Preparation, prepare_all, stream
+from ecgdan_hf.data.arrow_cache import prepare_all
+from ecgdan_hf.data.preparation import Preparation
 from ecgdan_hf.data.record_file import READ_HINTS, first_lead_names, record_files
 from ecgdan_hf.data.sources import read_table
+from ecgdan_hf.data.streaming import stream
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ def load(
     data_dir: str | Path,
     *,
     outcomes: str | Path | pd.DataFrame | None = None,
+    with_outcome: bool = False,
     feature_extractor: Any | None = None,
     label_level: str = "superclass",
     sampling_rate: int = 500,
@@ -41,9 +44,10 @@ def load(
     """Loads a source.
 
     Args:
-        name: `"ptb-xl"`, `"wfdb"`, `"csv"` or `"synthetic"`.
+        name: one of `sources.SOURCES`.
         data_dir: its folder; an absent or empty one of `"synthetic"` is filled first.
         outcomes: CSV or table with `record_id`, `event`, `time` (years); records without an outcome are left out.
+        with_outcome: leaves records out whose `event` or `time` the source does not know, as survival needs it.
         feature_extractor: prepares the signals; None keeps them as recorded.
         label_level: of PTB-XL: `"superclass"`, `"subclass"` or `"statement"`.
         sampling_rate: of PTB-XL: which of its two versions to read, 500 or 100 Hz.
@@ -61,11 +65,13 @@ def load(
 
     Raises:
         FileNotFoundError: the folder or a part of it is missing.
-        ValueError: an unknown source, a table or a record that cannot be used.
+        ValueError: an unknown source, a table or a record that cannot be used, or no outcome where one is wanted.
     """
     table = read_table(name, data_dir, sampling_rate=sampling_rate, label_level=label_level)
     if outcomes is not None:
         table = _with_outcomes(table, outcomes)
+    if with_outcome:
+        table = _known_outcomes(table, name)
     wanted = _in_folds(table, folds)
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least one record, got {limit}")
@@ -95,6 +101,18 @@ def _with_outcomes(table: pd.DataFrame, outcomes: str | Path | pd.DataFrame) -> 
     if left_out:
         logger.warning("%s: %d of %d records have no outcome and are left out", source, left_out, len(table))
     return joined
+
+
+def _known_outcomes(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The records whose event and time are known."""
+    if "event" not in table or "time" not in table:
+        raise ValueError(f"outcomes: {name} has no event and time of its own here; give a table of them (--labels)")
+    known = table["event"].notna() & table["time"].notna()
+    if not known.any():
+        raise ValueError(f"outcomes: none of {len(table)} records of {name} has an event and time; give a table of them")
+    if not known.all():
+        logger.warning("%s: %d of %d records have no follow-up and are left out", name, (~known).sum(), len(table))
+    return table[known].reset_index(drop=True)
 
 
 def _in_folds(table: pd.DataFrame, folds: Sequence[int] | None) -> np.ndarray:

@@ -20,8 +20,9 @@ from datasets import config as datasets_config
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from ecgdan_hf.data.arrow_cache import fingerprint
 from ecgdan_hf.data.measurements import MEASUREMENTS, measure
-from ecgdan_hf.data.preparation import CHUNK_RECORDS, Preparation, fingerprint, num_processes
+from ecgdan_hf.data.preparation import CHUNK_RECORDS, Preparation, num_processes
 from ecgdan_hf.data.record_file import RecordFile, record_files
 from ecgdan_hf.data.sources import detect_source, read_table
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Array2D
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ecgdan_hf.data.mapped_memory import release_mapped_pages
+from ecgdan_hf.data.mapped_memory import MappedArrays, release_mapped_pages
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments import TrainingArguments
 
@@ -103,13 +104,17 @@ class EpochBatchSampler(Sampler[list[int]]):
 class NumberedRows(Dataset):
     """A `datasets.Dataset` whose rows carry their number, so that the collator can look things up by it.
 
+    Signals are not copied: a row's `input_values` is a view of the mapped Arrow file, which the collator copies once,
+    into the batch.
+
     Args:
         dataset: rows.
-        columns: what is read, as numpy arrays; text columns would only cost time.
+        columns: what is read; text columns would only cost time.
     """
 
     def __init__(self, dataset: Any, columns: Sequence[str]):
-        self.dataset = dataset.with_format("numpy", columns=list(columns))
+        self.signals = {name: MappedArrays(dataset, name) for name in columns if _is_array(dataset.features[name])}
+        self.dataset = dataset.with_format("arrow", columns=[name for name in columns if name not in self.signals])
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -119,9 +124,18 @@ class NumberedRows(Dataset):
 
     def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
         """Many rows at once, which is how the loader asks for a batch."""
-        columns = self.dataset[rows]
         release_mapped_pages()  # what was read is only a copy of the disk; without this a pass looks like all of it
+        columns: dict[str, Sequence[Any]] = {name: arrays[rows] for name, arrays in self.signals.items()}
+        columns |= {name: column.to_pylist() for name, column in self._table(rows).items()}
         return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
+
+    def _table(self, rows: list[int]) -> dict[str, Any]:
+        table = self.dataset[rows]
+        return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _is_array(feature: Any) -> bool:
+    return isinstance(feature, Array2D)
 
 
 def draw_lead_mask(
@@ -236,7 +250,10 @@ class EcgCollator:
         if self.with_target:
             batch |= {"target_values": torch.from_numpy(signal), "target_mask": torch.from_numpy(recorded)}
         shown = self._masked(recorded, rng)
-        signal = np.where(shown[:, :, None] & self._seen(signal, rng), self._noisy(signal, rng), np.float32(0))
+        seen = self._seen(signal, rng)
+        signal = self._noisy(signal, rng)
+        if not (shown.all() and np.all(seen)):
+            signal = np.where(shown[:, :, None] & seen, signal, np.float32(0))
         return batch | {"input_values": torch.from_numpy(signal), "lead_mask": torch.from_numpy(shown)}
 
     def _masked(self, recorded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -276,10 +293,12 @@ class EcgCollator:
     def _noisy(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if not self.augment_noise:
             return signal
-        noise = self.augment_noise * rng.standard_normal(signal.shape, dtype=np.float32)
+        noise = rng.standard_normal(signal.shape, dtype=np.float32)
+        noise *= np.float32(self.augment_noise)
         if self.num_pad and not self.crop_samples:
             noise[..., : self.num_pad] = noise[..., -self.num_pad :] = 0
-        return signal + noise
+        noise += signal
+        return noise
 
 
 def multi_hot(labels: Sequence[Sequence[int]], num_labels: int) -> Tensor:

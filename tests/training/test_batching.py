@@ -162,7 +162,7 @@ def test_evaluation_sees_signals_as_they_are(rows: NumberedRows):
     collate = EcgCollator(STANDARD_LEADS, lead_masking="record", augment_scale=0.3, augment_noise=0.3).still()
     batch = collate(rows.__getitems__([6, 0]))
     assert torch.equal(batch["lead_mask"].sum(1), torch.tensor([2, 12]))
-    assert torch.equal(batch["input_values"][1], torch.from_numpy(rows[0]["input_values"]))
+    assert torch.equal(batch["input_values"][1], torch.tensor(rows[0]["input_values"]))
 
 
 def test_lookups_labels_and_columns_follow_their_records(rows: NumberedRows):
