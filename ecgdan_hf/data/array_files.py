@@ -1,42 +1,85 @@
-"""ECGs kept as plain arrays: .npy, .npz, .csv. A rate, a unit and lead names are never guessed."""
+"""ECGs kept as plain arrays: .npy, .npz and .csv. A rate, a unit and lead names are never guessed."""
 
+import csv
+import math
 import re
 import zipfile
 from collections.abc import Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
+from numpy.lib import format as npy_format
 
 from ecgdan_hf.data.declared import agreed_factor, agreed_leads, agreed_rate, one_line
-from ecgdan_hf.data.record import EcgRecord, check_sampling_rate
+from ecgdan_hf.data.record import EcgRecord, canonical_lead, check_sampling_rate
+from ecgdan_hf.data.zip_files import read_entry, zip_entries
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
+NPY_MARK = b"\x93NUMPY"
 TIME_COLUMNS = ("time", "time_s", "time_seconds", "seconds", "t")
 
 
 def read_numpy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """The array of a .npy or .npz and what the latter says of it; never pickled objects."""
+    with path.open("rb") as file:
+        is_array = file.read(len(NPY_MARK)) == NPY_MARK
+        if is_array:
+            return _load(file, path.stat().st_size, path), {}
+    entries = zip_entries(path)
+    arrays = {entry.filename.removesuffix(".npy"): _load_entry(path, entry) for entry in entries}
+    said = {name: values.tolist() if values.ndim <= 1 else values for name, values in arrays.items()}
+    name = signal_name({name: values.shape for name, values in arrays.items() if values.dtype.kind in "fiu"}, path)
+    said.pop(name)
+    return arrays[name], said
+
+
+def _load_entry(path: Path, entry: zipfile.ZipInfo) -> np.ndarray:
+    content = read_entry(path, entry)
+    return _load(BytesIO(content), len(content), path)
+
+
+def _load(file: BinaryIO, size: int, path: Path) -> np.ndarray:
+    """An array whose header names no more than the file holds, so that no lie about its shape allocates memory."""
     try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            return content, {}
-        said = {name: values.tolist() if values.ndim <= 1 else values for name, values in dict(content).items()}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        file.seek(0)
+        version = npy_format.read_magic(file)
+        read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        expected, found = math.prod(shape) * dtype.itemsize, size - file.tell()
+        if not dtype.hasobject and expected > found:
+            raise ValueError(f"expected {expected} bytes for {shape} of {dtype}, got {found}")
+        file.seek(0)
+        return np.asarray(np.load(file, allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: truncated or damaged numpy file: {one_line(error)}") from error
-    if "signal" not in said:
-        raise ValueError(f"{path}: expected an array named 'signal', got {', '.join(said) or 'none'}")
-    return np.asarray(said.pop("signal")), said
+
+
+def signal_name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
+    """Which of the numeric arrays of a file is the signal: `signal`, or the only one with two dimensions.
+
+    Raises:
+        ValueError: neither.
+    """
+    planes = {name: shape for name, shape in shapes.items() if len(shape) == 2 and max(shape) > 1}
+    found = [name for name, shape in planes.items() if min(shape) > 1] or list(planes)  # a row is a lead or a time
+    if "signal" in shapes or len(found) == 1:
+        return "signal" if "signal" in shapes else found[0]
+    raise ValueError(
+        f"{path}: expected an array named 'signal', or one array only with two dimensions, got "
+        f"{', '.join(f'{name} {shape}' for name, shape in list(shapes.items())[:8]) or 'none'}"
+    )
 
 
 def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """The columns of a .csv, (leads, samples), and what it says of them."""
     text = path.read_text(errors="replace")
-    said: dict[str, Any] = dict(re.findall(r"^#\s*(\w+)\s*[:=]\s*(.+?)\s*$", text, re.MULTILINE))
+    said = _comments(text)
     try:
         table = pd.read_csv(StringIO(text), sep=None, engine="python", comment="#")
-    except (ValueError, pd.errors.ParserError) as error:
+    except (ValueError, csv.Error, pd.errors.ParserError) as error:
         raise ValueError(f"{path}: not a readable table: {one_line(error)}") from error
     if all(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?(\.\d+)?", str(name), re.IGNORECASE) for name in table.columns):
         raise ValueError(f"{path}: expected a first row with lead names, got numbers")
@@ -48,6 +91,23 @@ def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         said["sampling_rate"] = agreed_rate(_rate_of(table.pop(times[0]), path), said.get("sampling_rate"), path)
     said["lead_names"] = [str(name) for name in table.columns]
     return table.to_numpy().T, said
+
+
+def names_a_lead(head: bytes) -> bool:
+    """Whether the first row of a table, lines of comments left out, names a standard lead."""
+    lines = (line.strip() for line in head.decode("utf-8-sig", "replace").splitlines())
+    first = next((line for line in lines if line and not line.startswith("#")), "")
+    return any(canonical_lead(name.strip().strip('"')) in STANDARD_LEADS for name in re.split("[,;\t]", first))
+
+
+def _comments(text: str) -> dict[str, Any]:
+    """`sampling_rate`, `unit` and the like from lines `# name: value`."""
+    said = {}
+    for line in re.findall("^#(.*)$", text, re.MULTILINE):
+        name, _, value = line.replace("=", ":", 1).partition(":")
+        if value.strip():
+            said[name.strip()] = value.strip()
+    return said
 
 
 def _rate_of(times: pd.Series, path: Path) -> float:
@@ -63,20 +123,23 @@ def as_record(
     sampling_rate: float | None,
     unit: str | None,
     lead_names: Sequence[str] | None,
+    member: str | None = None,
 ) -> EcgRecord:
-    """The array in millivolt, with what the file and the caller say of it."""
+    """The array in millivolt, with what the file and the caller say of it; `member` is its place in a file of many."""
     rate = agreed_rate(sampling_rate, said.get("sampling_rate"), path)
     factor = agreed_factor(unit, said.get("unit"), path)
     leads = agreed_leads(lead_names, said.get("lead_names"), path)
+    if array.ndim == 1 and len(leads) == 1:  # a device with a single lead
+        array = array[None]
     if array.ndim != 2 or array.dtype.kind not in "fiu" or len(leads) not in array.shape:
         found = f"{array.dtype} {array.shape}"
         raise ValueError(f"{path}: expected numbers (leads, samples) for {len(leads)} leads, got {found}")
     if array.shape[0] != len(leads):
         array = array.T
     return EcgRecord(
-        signal_mv=array.astype(np.float64) * factor,
+        signal_mv=(array.astype(np.float64) * factor).astype(np.float32),
         sampling_rate=rate,
         lead_names=tuple(leads),
-        record_id=path.stem,
+        record_id=path.stem if member is None else f"{path.stem}/{member}",
         source=str(path),
     )

@@ -1,0 +1,52 @@
+"""Entries of a zip, read into memory; what unfolds beyond reason and names that lead out of a folder are refused."""
+
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from ecgdan_hf.data.declared import one_line
+
+MAX_BYTES = 512 << 20
+MAX_RATIO = 200  # text of an ECG shrinks to a fifth, a lead of zeros to a thousandth
+FREE_BYTES = 4 << 20  # what may unfold at any ratio
+DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, NotImplementedError)
+
+
+def zip_entries(path: Path) -> list[zipfile.ZipInfo]:
+    """The files in a zip, in its order.
+
+    Raises:
+        ValueError: a damaged zip, or a name that leads out of the folder it would be unpacked to.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    except DAMAGED as error:
+        raise ValueError(f"{path}: truncated or damaged zip file: {one_line(error)}") from error
+    for entry in entries:
+        parts = PurePosixPath(entry.filename.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in entry.filename:
+            raise ValueError(f"{path}: expected entries inside the zip's own folder, got the name {entry.filename!r}")
+    return entries
+
+
+def read_entry(path: Path, entry: zipfile.ZipInfo, num_bytes: int | None = None) -> bytes:
+    """Content of an entry, or its first bytes.
+
+    Raises:
+        ValueError: a damaged or encrypted entry, or one that unfolds to more than `MAX_BYTES` or `MAX_RATIO` times.
+    """
+    where = f"{path}: entry {entry.filename}"
+    size = entry.file_size
+    if num_bytes is None and (size > MAX_BYTES or size > max(FREE_BYTES, MAX_RATIO * entry.compress_size)):
+        raise ValueError(
+            f"{where}: expected at most {MAX_BYTES >> 20} MiB and {MAX_RATIO} times its packed size, got {size} bytes "
+            f"packed in {entry.compress_size}"
+        )
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unfold without a bound
+        raise ValueError(f"{where}: expected it stored or deflated, got compression method {entry.compress_type}")
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(entry) as stream:
+            return stream.read(size if num_bytes is None else min(size, num_bytes))  # the bound holds for lying sizes
+    except DAMAGED as error:
+        raise ValueError(f"{where}: truncated or damaged: {one_line(error)}") from error
