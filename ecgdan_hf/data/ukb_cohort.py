@@ -77,7 +77,7 @@ def build(
         raise ValueError(f"prevalent: expected one of {', '.join(PREVALENT)}, got {prevalent!r}")
     conditions: tuple[str, ...] = {"any": CONDITIONS, "none": ()}.get(prevalent, (prevalent,))
     ecgs = read_table(data_dir)
-    people = read_fields(fields_table, chosen, conditions, sorted(ecgs["instance"].unique()))
+    people = read_fields(fields_table, chosen, ecgs["patient_id"], conditions, sorted(ecgs["instance"].unique()))
     flow = _Flow(ecgs)
     if withdrawn is not None:
         flow.keep(~flow.ecgs["patient_id"].isin(read_withdrawn(withdrawn)), "participant has withdrawn")

@@ -63,13 +63,18 @@ def chosen_fields(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_fields(
-    path: str | Path, fields: Mapping[str, str], conditions: Iterable[str], instances: Iterable[int]
+    path: str | Path,
+    fields: Mapping[str, str],
+    participants: Iterable[str],
+    conditions: Iterable[str],
+    instances: Iterable[int],
 ) -> pd.DataFrame:
-    """The fields of each participant, indexed by number.
+    """The fields of the participants, indexed by number.
 
     Args:
         path: CSV or tab-separated; see `ukb_cohort.build`.
         fields: ids, separated by commas, of each name in `DEFAULT_FIELDS`.
+        participants: numbers of those who are wanted; half a million have a row, a tenth of them an ECG.
         conditions: names of diseases that are wanted besides heart failure.
         instances: visits whose date and age are wanted.
 
@@ -83,7 +88,7 @@ def read_fields(
         ValueError: see `ukb_cohort.build`.
     """
     diseases = ("heart-failure", *conditions)
-    table = _Table(Path(path), fields, (*diseases, "death"))
+    table = _Table(Path(path), fields, (*diseases, "death"), set(participants))
     people = pd.DataFrame(index=table.eid)
     for name in diseases:
         dates = table.dates(name)
@@ -124,7 +129,7 @@ def read_withdrawn(path: str | Path) -> set[str]:
 class _Table:
     """Columns of a table of fields, by the names of the fields."""
 
-    def __init__(self, path: Path, fields: Mapping[str, str], required: Iterable[str]) -> None:
+    def __init__(self, path: Path, fields: Mapping[str, str], required: Iterable[str], participants: set[str]) -> None:
         self.path, self.fields = path, fields
         names, separator = _header(path)
         eid = [name for name in names if _EID.fullmatch(name.strip())]
@@ -134,8 +139,10 @@ class _Table:
         self.columns = {name: key for name in names if (key := _key(name)) and key[0] in wanted}
         for name in required:
             self._check_there(name)
-        self.data = _read(path, separator, [eid[0], *self.columns])
-        self.eid = self._checked(self.data[eid[0]].str.removesuffix(".0"))
+        data = _read(path, separator, [eid[0], *self.columns])
+        numbers = self._checked(data[eid[0]].str.removesuffix(".0"))
+        wanted_rows = numbers.isin(participants)
+        self.data, self.eid = data[wanted_rows], numbers[wanted_rows].tolist()  # the index stays: it tells the line
 
     def _check_there(self, name: str) -> None:
         ids = self.fields[name].split(",")
@@ -146,11 +153,11 @@ class _Table:
             f"{ids[0]}-0.0; add it, or name another with --field {name}=ID"
         )
 
-    def _checked(self, eid: pd.Series) -> list[str]:
+    def _checked(self, eid: pd.Series) -> pd.Series:
         for bad, expected in ((~eid.str.fullmatch(r"\d+"), "a number"), (eid.duplicated(), "each participant once")):
             if bad.any():
-                raise ValueError(f"{self.path}: line {int(np.argmax(bad)) + 2}: eid: expected {expected}")
-        return [str(number) for number in eid]
+                raise ValueError(f"{self.path}: line {_line(bad)}: eid: expected {expected}")
+        return eid
 
     def is_of(self, column: str, field: str) -> bool:
         return column in self.columns and self.columns[column][0] == field
@@ -179,15 +186,20 @@ class _Table:
         ]
 
     def _dates(self, column: str) -> np.ndarray:
-        text = self.data[column].str.strip()
+        written = pd.Series(self.data[column].unique())  # far fewer than participants
+        text = written.str.strip()
         for meaning, code in _MEANINGS:
             text = text.mask(text.str.contains(meaning, case=False, regex=False), code)
         dates = pd.to_datetime(text.str[:10], format="%Y-%m-%d", errors="coerce")
-        bad = dates.isna() & (text != "")
+        bad = self.data[column].isin(written[dates.isna() & (text != "")])
         if bad.any():
-            line = int(np.argmax(bad)) + 2
-            raise ValueError(f"{self.path}: line {line}: {column}: expected a date as 2015-06-01 or nothing")
-        return dates.to_numpy()
+            raise ValueError(f"{self.path}: line {_line(bad)}: {column}: expected a date as 2015-06-01 or nothing")
+        return self.data[column].map(dates.set_axis(written)).to_numpy()
+
+
+def _line(bad: pd.Series) -> int:
+    """The line of the file with the first bad row; line 1 holds the names."""
+    return int(bad.index.to_numpy()[bad.to_numpy(dtype=bool)][0]) + 2
 
 
 def _header(path: Path) -> tuple[list[str], str]:
