@@ -63,8 +63,10 @@ def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
     signal_mv = _smooth(signal_mv, round(SMOOTH_SECONDS * sampling_rate))
     with warnings.catch_warnings():  # a lead without any QRS warns of empty means
         warnings.simplefilter("ignore")
-        per_lead = [_lead_peaks(nk, lead, sampling_rate) for lead in signal_mv]
-    if len(per_lead) < 3:
+        few = len(signal_mv) < 3  # among more leads another one has the R wave
+        upright = signal_mv * _polarity(signal_mv, sampling_rate) if few else signal_mv
+        per_lead = [_lead_peaks(nk, lead, sampling_rate) for lead in upright]
+    if few:
         regularity = [_regularity(lead, peaks, sampling_rate) for lead, peaks in zip(signal_mv, per_lead, strict=True)]
         peaks = per_lead[int(np.argmax(regularity))]
     else:
@@ -79,6 +81,17 @@ def _smooth(signal_mv: np.ndarray, width: int) -> np.ndarray:
     padded = np.pad(signal_mv, ((0, 0), (width // 2 + 1, (width - 1) // 2)), mode="edge")
     total = np.cumsum(padded, axis=1)
     return (total[:, width:] - total[:, :-width]) / width
+
+
+def _polarity(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """-1 for a lead whose QRS complexes point down, else 1, (leads, 1): neurokit2 drops a QRS without a local maximum.
+
+    What a moving average of a QRS's length takes away is mostly QRS; its extremes are compared, second by second.
+    """
+    sharp = signal_mv - _smooth(signal_mv, round(QRS_SECONDS * sampling_rate))
+    seconds = np.array_split(sharp, max(1, round(sharp.shape[1] / sampling_rate)), axis=1)
+    up, down = (np.median([each.max(axis=1) for each in parts], axis=0) for parts in (seconds, [-s for s in seconds]))
+    return np.where(down > up, -1.0, 1.0)[:, None]
 
 
 def _lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
