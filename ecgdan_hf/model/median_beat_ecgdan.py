@@ -89,8 +89,9 @@ def _polarity(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
     What a moving average of a QRS's length takes away is mostly QRS; its extremes are compared, second by second.
     """
     sharp = signal_mv - _smooth(signal_mv, round(QRS_SECONDS * sampling_rate))
-    seconds = np.array_split(sharp, max(1, round(sharp.shape[1] / sampling_rate)), axis=1)
-    up, down = (np.median([each.max(axis=1) for each in parts], axis=0) for parts in (seconds, [-s for s in seconds]))
+    width = min(sharp.shape[1], round(sampling_rate))
+    seconds = sharp[:, : sharp.shape[1] // width * width].reshape(len(sharp), -1, width)
+    up, down = np.median(seconds.max(axis=2), axis=1), np.median(-seconds.min(axis=2), axis=1)
     return np.where(down > up, -1.0, 1.0)[:, None]
 
 
