@@ -1,7 +1,9 @@
 """PTB-XL in its official folder layout, as published on PhysioNet (Wagner et al., Scientific Data 7:154, 2020).
 
 Expects `ptbxl_database.csv`, `scp_statements.csv` and the signals of one of the two rates; these may be WFDB format 16
-or 516. Knows the annotations only: signals are read by `formats`.
+or 516. Knows the annotations only: signals are read by `formats`. Median beats of PTB-XL+ (Strodthoff et al.,
+Scientific Data 10:279, 2023), in `ptb-xl-plus/` inside or beside the folder, are found but not read: the record lines
+of its version 1.0.1 name a folder, which wfdb refuses, and readers found microvolt where its headers say millivolt.
 """
 
 import ast
@@ -10,16 +12,21 @@ from pathlib import Path
 
 import pandas as pd
 
+from ecgdan_hf.data.published_tables import read_published
 from ecgdan_hf.data.reports import read_statements
 
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 LABEL_LEVELS = ("superclass", "subclass", "statement")
 DATABASE_NAME = "ptbxl_database.csv"
+MEDIAN_PATTERN = "median_beats/12sl/*/*[0-9]_medians.hea"
 AGE_OVER_89 = 300  # the source's code
 AGE_OVER_89_YEARS = 95.0
 
 _FILE_COLUMNS = {500: "filename_hr", 100: "filename_lr"}
-_COLUMNS = ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold", *_FILE_COLUMNS.values())
+_COLUMNS = {
+    **{"ecg_id": "int64", "patient_id": "int64", "age": "float64", "sex": "float64", "report": "object"},
+    **{"scp_codes": "str", "strat_fold": "int64", **dict.fromkeys(_FILE_COLUMNS.values(), "str")},
+}
 _SEX = {0: "male", 1: "female"}
 
 
@@ -33,8 +40,9 @@ def read_table(data_dir: str | Path, sampling_rate: int = 500, label_level: str 
             likelihood, 0 included, which in this source means "not stated".
 
     Returns:
-        Columns `record_id, patient_id, file, sampling_rate, age, sex, fold, report, scp_codes, labels`. Age 300, the
-        source's code for "over 89", becomes 95 years. `table.attrs["label_names"]` holds all label names in order.
+        Columns `record_id, patient_id, file, sampling_rate, age, sex, fold, report, scp_codes, labels`, and
+        `median_file` (12SL's median beat) where PTB-XL+ is there. Age 300, the source's code for "over 89", becomes
+        95 years. `table.attrs["label_names"]` holds all label names in order.
 
     Raises:
         FileNotFoundError: a part of the layout is missing.
@@ -45,22 +53,24 @@ def read_table(data_dir: str | Path, sampling_rate: int = 500, label_level: str 
         raise ValueError(f"sampling_rate: PTB-XL is published at 500 and 100 Hz, got {sampling_rate}")
     names_of_code = names_by_code(read_statements(data_dir), label_level)
     names = label_names(names_of_code, label_level)
-    database = _read_database(data_dir)
+    database = read_published(data_dir / DATABASE_NAME, "PTB-XL", "ecg_id", _COLUMNS)
     codes = [_parse_codes(text, data_dir) for text in database["scp_codes"]]
     table = pd.DataFrame(
         {
-            "record_id": database["ecg_id"].astype(int).astype(str),
-            "patient_id": database["patient_id"].astype(int).astype(str),
+            "record_id": database["ecg_id"].astype(str),
+            "patient_id": database["patient_id"].astype(str),
             "file": _files(data_dir, database[_FILE_COLUMNS[sampling_rate]], sampling_rate),
             "sampling_rate": sampling_rate,
-            "age": database["age"].replace(AGE_OVER_89, AGE_OVER_89_YEARS).astype(float),
+            "age": database["age"].replace(AGE_OVER_89, AGE_OVER_89_YEARS),
             "sex": [_SEX.get(sex) for sex in database["sex"]],
-            "fold": database["strat_fold"].astype(int),
+            "fold": database["strat_fold"],
             "report": database["report"].fillna("").astype(str),
             "scp_codes": [json.dumps(code) for code in codes],
             "labels": [[name for name in names if name in {names_of_code.get(c) for c in code}] for code in codes],
         }
     )
+    if medians := _median_files(data_dir):
+        table["median_file"] = database["ecg_id"].map(medians)
     table.attrs["label_names"] = names
     return table
 
@@ -89,26 +99,19 @@ def label_names(names_of_code: dict[str, str], label_level: str) -> list[str]:
     return [name for name in SUPERCLASSES if name in found] if label_level == "superclass" else found
 
 
-def _read_database(data_dir: Path) -> pd.DataFrame:
-    path = data_dir / DATABASE_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the PTB-XL folder as published on PhysioNet")
-    database = pd.read_csv(path, low_memory=False)
-    absent = [column for column in _COLUMNS if column not in database.columns]
-    if absent:
-        raise ValueError(f"{path}: expected the columns of PTB-XL, missing {', '.join(absent)}")
-    twice = database["ecg_id"][database["ecg_id"].duplicated()]
-    if len(twice):
-        raise ValueError(f"{path}: ecg_id: expected each record once, got {twice.iloc[0]} more than once")
-    return database
-
-
 def _files(data_dir: Path, names: pd.Series, sampling_rate: int) -> list[str]:
     folders = sorted({Path(name).parts[0] for name in names})
     absent = [folder for folder in folders if not (data_dir / folder).is_dir()]
     if absent:
         raise FileNotFoundError(f"{data_dir / absent[0]}: no such folder; it holds the {sampling_rate} Hz signals")
     return [str(data_dir / name) for name in names]
+
+
+def _median_files(data_dir: Path) -> dict[int, str]:
+    """12SL's median beats of PTB-XL+ by `ecg_id`, as WFDB stems; empty where its folder is not there."""
+    places = (data_dir, data_dir / "ptb-xl-plus", data_dir.parent / "ptb-xl-plus")
+    headers = next(filter(None, (sorted(place.glob(MEDIAN_PATTERN)) for place in places)), [])
+    return {int(path.name.split("_")[0]): str(path.with_suffix("")) for path in headers}
 
 
 def _parse_codes(text: str, data_dir: Path) -> dict[str, float]:

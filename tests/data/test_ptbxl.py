@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+from fixtures.write_sources import write_ptbxl_plus
 
 from ecgdan_hf.data import formats, ptbxl
 
@@ -77,6 +78,15 @@ def test_a_table_that_is_not_that_of_ptb_xl_is_refused(ptbxl_folder):
     path.write_text(text.replace("{'SR': 0.0}", "SR"))
     with pytest.raises(ValueError, match=r"scp_codes: expected {code: likelihood}, got 'SR'"):
         ptbxl.read_table(ptbxl_folder)
+
+
+@pytest.mark.parametrize("place", [".", "ptb-xl-plus", "../ptb-xl-plus"])
+def test_median_beats_of_ptb_xl_plus_are_found_inside_and_beside(ptbxl_folder, place):
+    assert "median_file" not in ptbxl.read_table(ptbxl_folder)
+    plus = write_ptbxl_plus(ptbxl_folder / place, [1, 9])
+    found = ptbxl.read_table(ptbxl_folder).set_index("record_id")["median_file"]
+    assert found["9"] == str((plus / "median_beats/12sl/00000/00009_medians").resolve())
+    assert found.isna().tolist() == [False, True, True, False]
 
 
 def test_the_published_counts_are_met_on_real_records(shared):
