@@ -9,20 +9,18 @@ import hashlib
 import json
 import logging
 import os
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, Features, concatenate_datasets
 from datasets import config as datasets_config
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
-from tqdm.auto import tqdm
 
 from ecgdan_hf.data.preparation import Preparation, num_processes
 from ecgdan_hf.data.record_file import RecordFile, UnreadableRecordError
+from ecgdan_hf.data.shards import write_shards
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 
 logger = logging.getLogger(__name__)
@@ -36,11 +34,15 @@ MAX_LISTED_ERRORS = 20
 # Code whose change makes prepared signals stale.
 _CODE = (
     "data/array_files.py",
+    "data/cardiosoft.py",
     "data/declared.py",
     "data/formats.py",
+    "data/matlab_files.py",
     "data/record.py",
     "data/record_file.py",
+    "data/vendor_files.py",
     "data/wfdb_files.py",
+    "data/zip_files.py",
     "model/conditioning_ecgdan.py",
     "model/feature_extraction_ecgdan.py",
     "model/leads_ecgdan.py",
@@ -70,8 +72,9 @@ def prepare_all(
     with FileLock(folder.with_suffix(".lock")):  # another process may be building the same
         for stray in set(folder.iterdir()) - set(files):
             stray.unlink()
-        left = [(sources[rows.start : rows.stop], file) for rows, file in zip(shards, files, strict=True)]
-        _build([(part, file) for part, file in left if not file.is_file()], preparation, num_proc, len(sources))
+        parts = [sources[rows.start : rows.stop] for rows in shards]
+        left = sum(len(part) for part, file in zip(parts, files, strict=True) if not file.is_file())
+        write_shards(partial(_write_arrow, preparation), parts, files, num_processes(left, num_proc), "Preparing ECGs")
     prepared = concatenate_datasets([Dataset.from_file(str(file)) for file in files])
     _report_bad([error for error in prepared.data["error"].to_pylist() if error], len(sources), preparation.skip_bad)
     return prepared
@@ -83,70 +86,12 @@ def _shards(records: int) -> list[range]:
     return [range(start, min(start + size, records)) for start in range(0, records, size)]
 
 
-def _build(
-    left: list[tuple[Sequence[RecordFile], Path]], preparation: Preparation, num_proc: int | None, total: int
-) -> None:
-    """Writes the shards that are not there yet."""
-    records = sum(len(part) for part, _ in left)
-    processes = min(num_processes(records, num_proc), max(1, len(left)))
-    progress = tqdm(total=total, initial=total - records, desc="Preparing ECGs", unit="ECG", disable=not left)
-    with progress:
-        if processes == 1:
-            for part, file in left:
-                progress.update(write_shard(part, file, preparation))
-        else:
-            _build_in_parallel(left, preparation, processes, progress)
-
-
-def _build_in_parallel(
-    left: list[tuple[Sequence[RecordFile], Path]], preparation: Preparation, processes: int, progress: tqdm
-) -> None:
-    with ProcessPoolExecutor(processes, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
-        futures: list[Future[int]] = []
-        for part, file in left:
-            futures.append(pool.submit(write_shard, part, file, preparation))
-            futures[-1].add_done_callback(lambda done: progress.update(0 if _failed(done) else done.result()))
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            pool.shutdown(cancel_futures=True)
-        for future in futures:
-            if _failed(future):
-                future.result()
-
-
-def _failed(future: "Future[int]") -> bool:
-    return future.cancelled() or future.exception() is not None
-
-
-def _end_with_parent(parent: int) -> None:
-    """Ends this process when its builder is gone: a killed one cannot tell its workers to stop."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def write_shard(sources: Sequence[RecordFile], file: Path, preparation: Preparation) -> int:
-    """Prepares some records into one Arrow file, which appears whole or not at all; returns how many.
-
-    Raises:
-        UnreadableRecordError: a record cannot be used, and `preparation.skip_bad` is not set.
-    """
-    partial = file.with_suffix(f".{os.getpid()}")
+def _write_arrow(preparation: Preparation, sources: Sequence[RecordFile], file: Path) -> None:
     features = Features(preparation.features)
-    try:
-        with ArrowWriter(features=features, path=str(partial), writer_batch_size=WRITER_BATCH_RECORDS) as writer:
-            for example in preparation.examples(sources):
-                writer.write(features.encode_example(example))
-            writer.finalize()
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return len(sources)
+    with ArrowWriter(features=features, path=str(file), writer_batch_size=WRITER_BATCH_RECORDS) as writer:
+        for example in preparation.examples(sources):
+            writer.write(features.encode_example(example))
+        writer.finalize()
 
 
 def fingerprint(sources: Sequence[RecordFile], preparation: Preparation) -> str:

@@ -27,10 +27,20 @@ class RecordFile:
         """Reads it; raises what `formats.read` raises."""
         return formats.read(self.file, **self.options)
 
+    @property
+    def name(self) -> str:
+        """The file, and which part of it where that is not the whole: `exams_part0.hdf5[12]`, `100[10 s]`."""
+        part = self.options.get("member")
+        if part is None and self.options.get("seconds") is not None:
+            part = f"{self.options.get('start_seconds', 0):g} s"
+        return self.file if part is None else f"{self.file}[{part}]"
+
     def line(self, error: Exception) -> str:
-        """The error on one line that names the file."""
+        """The error on one line that names the file and the part."""
         text = " ".join(str(error).split())
-        return text if self.file in text else f"{self.file}: {text}"
+        if self.name in text:
+            return text
+        return text.replace(self.file, self.name, 1) if self.file in text else f"{self.name}: {text}"
 
 
 def record_files(table: pd.DataFrame) -> list[RecordFile]:

@@ -45,7 +45,7 @@ def push(bundle_dir: str | Path, repo_id: str, private: bool = False, message: s
             # code of an earlier version must not stay behind beside the new one
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, delete_patterns=["*.py"])
         except Exception as error:  # answers of the Hub, and a client library's errors of many unrelated classes
-            raise ValueError(f"{repo_id}: the upload failed: {_reason(error)}") from error
+            raise ValueError(f"{repo_id}: the upload failed: {reason(error)}") from error
     return str(url)
 
 
@@ -67,6 +67,7 @@ def check_push(repo_id: str) -> None:
         raise ValueError("token: expected a Hub token, found none; run 'hf auth login' or set HF_TOKEN")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What the Hub or its client says, on one line."""
     message = error.server_message if isinstance(error, HfHubHTTPError) else None
     return " ".join(str(message or error).split()) or type(error).__name__

@@ -23,7 +23,7 @@ from typing import Any
 
 TOKEN = "hf_local_test_token"
 USER = "user"
-LFS_SUFFIXES = (".safetensors", ".bin")
+LFS_SUFFIXES = (".safetensors", ".bin", ".parquet")
 LFS_BYTES = 5_000_000
 
 
@@ -73,6 +73,14 @@ class HubServer:
     def __exit__(self, *exception: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def _entry(path: str, data: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+
+
+def _folder(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "size": 0, "oid": hashlib.sha1(path.encode()).hexdigest()}
 
 
 def _sha256(data: bytes) -> str:
@@ -167,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         asked = json.loads(self.body)
         name = f"{asked.get('organization') or USER}/{asked['name']}"
-        url = f"{self.hub.address}/{name}"
+        url = f"{self.hub.address}/{'datasets/' if asked.get('type') == 'dataset' else ''}{name}"
         if name in self.hub.repositories:
             self.answer(409, {"error": "You already created this model repo", "url": url})
             return
@@ -223,14 +231,24 @@ class _Handler(BaseHTTPRequestHandler):
         sha = repository.commit(files)
         self.answer(200, {"commitUrl": f"{self.hub.address}/{name}/commit/{sha}", "commitOid": sha, "success": True})
 
-    def tree(self, name: str, revision: str) -> None:
+    def tree(self, name: str, revision: str, folder: str | None = None) -> None:
+        commit = self.files(name, revision)
+        if commit is None:
+            return
+        prefix, recursive = f"{folder}/" if folder else "", "recursive=true" in self.path.lower()
+        inside = {path: data for path, data in sorted(commit[1].items()) if path.startswith(prefix)}
+        deeper = {path: prefix + path.removeprefix(prefix).split("/")[0] for path in inside}
+        folders = sorted({folder for path, folder in deeper.items() if folder != path})
+        files = [_entry(path, data) for path, data in inside.items() if recursive or deeper[path] == path]
+        self.answer(200, [_folder(path) for path in folders] + files)
+
+    def paths_info(self, name: str, revision: str) -> None:
         commit = self.files(name, revision)
         if commit is not None:
-            entries = [
-                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for path, data in sorted(commit[1].items())
-            ]
-            self.answer(200, entries)
+            asked = json.loads(self.body)["paths"]
+            files = [_entry(path, commit[1][path]) for path in asked if path in commit[1]]
+            folders = [path for path in asked if any(file.startswith(f"{path}/") for file in commit[1])]
+            self.answer(200, files + [_folder(path) for path in folders])
 
     def information(self, name: str, revision: str | None = None) -> None:
         commit = self.files(name, revision)
@@ -259,18 +277,20 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 NAME = r"([^/]+/[^/]+)"
+API = rf"/api/(?:models|datasets)/{NAME}"
 ROUTES: list[tuple[str, Callable[..., None]]] = [
     (r"/api/whoami-v2", _Handler.who_am_i),
     (r"/api/validate-yaml", _Handler.validate_card),
     (r"/api/repos/create", _Handler.create),
-    (rf"/api/models/{NAME}/preupload/(.+)", _Handler.preupload),
-    (rf"/{NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    (rf"{API}/preupload/(.+)", _Handler.preupload),
+    (rf"/(?:datasets/)?{NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     (r"/lfs/([0-9a-f]+)", _Handler.lfs_upload),
-    (rf"/api/models/{NAME}/commit/(.+)", _Handler.commit),
-    (rf"/api/models/{NAME}/tree/([^/]+)(?:/.*)?", _Handler.tree),
-    (rf"/api/models/{NAME}/revision/([^/]+)", _Handler.information),
-    (rf"/api/models/{NAME}", _Handler.information),
-    (rf"/{NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
+    (rf"{API}/commit/(.+)", _Handler.commit),
+    (rf"{API}/tree/([^/]+)(?:/(.*))?", _Handler.tree),
+    (rf"{API}/paths-info/([^/]+)", _Handler.paths_info),
+    (rf"{API}/revision/([^/]+)", _Handler.information),
+    (API, _Handler.information),
+    (rf"/(?:datasets/)?{NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
 ]
 
 

@@ -1,0 +1,81 @@
+"""Many files written in parallel, each whole or not at all, so that an interrupted job goes on where it stopped."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+Part = Sequence[Any]
+
+
+def write_shards(
+    write: Callable[[Any, Path], None], parts: Sequence[Part], files: Sequence[Path], processes: int, job: str
+) -> None:
+    """Writes the files that are not there yet, with a progress bar.
+
+    Args:
+        write: function of a part and the path to write it to; with several processes it must be picklable.
+        parts: what goes into each file; their lengths are what the bar counts.
+        files: one for each part.
+        processes: how many write at the same time.
+        job: title of the bar.
+
+    Raises:
+        Exception: the first that `write` raises; files that were finished by then stay.
+    """
+    left = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
+    done = sum(map(len, parts)) - sum(len(part) for part, _ in left)
+    write_whole = partial(_write_whole, write)
+    with tqdm(total=sum(map(len, parts)), initial=done, desc=job, unit="ECG", disable=not left) as bar:
+        if min(processes, len(left)) > 1:
+            _in_parallel(write_whole, left, min(processes, len(left)), bar)
+        else:
+            for part, file in left:
+                bar.update(write_whole(part, file))
+
+
+def _write_whole(write: Callable[[Any, Path], None], part: Part, file: Path) -> int:
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    try:
+        write(part, unfinished)
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return len(part)
+
+
+def _in_parallel(
+    write: Callable[[Part, Path], int], left: Sequence[tuple[Part, Path]], processes: int, bar: Any
+) -> None:
+    with ProcessPoolExecutor(processes, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+        futures: list[Future[int]] = []
+        for part, file in left:
+            futures.append(pool.submit(write, part, file))
+            futures[-1].add_done_callback(lambda done: bar.update(0 if _failed(done) else done.result()))
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        for future in filter(_failed, futures):
+            future.result()
+
+
+def _failed(future: "Future[int]") -> bool:
+    return future.cancelled() or future.exception() is not None
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process when process `parent` is gone: one that was killed cannot tell its workers to stop."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,315 @@
+"""A source -> a folder of Parquet for the Hub, with a card and without what could identify a patient.
+
+Only columns known to be harmless are written. Record and patient ids are replaced by pseudonyms whose key is thrown
+away, ages of 90 and above become 90, as the HIPAA safe-harbour rule asks; files, dates and reports stay behind.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import Dataset, load_dataset
+from huggingface_hub import DatasetCardData, HfApi
+
+from ecgdan_hf.data.loading import load
+from ecgdan_hf.data.preparation import num_processes
+from ecgdan_hf.data.shards import write_shards
+from ecgdan_hf.publish.card import PLACEHOLDER_REPOSITORY
+from ecgdan_hf.publish.push import check_push, reason
+
+SIGNALS = ("signal", "sampling_rate", "lead_names", "input_values", "lead_mask", "flags")
+SAFE_COLUMNS = ("record_id", "patient_id", "age", "sex", "fold", "labels", "scp_codes", "event", "time", *SIGNALS)
+"""What a published dataset may hold unless its owner names more."""
+
+OLDEST_YEARS = 90.0
+ROW_GROUP_RECORDS = 64  # 15 MB of signals as recorded: what reading one record decompresses
+SHARD_RECORDS = 2048  # 500 MB of them, which the Hub likes
+STATE = ".conversion.json"
+
+DESCRIPTIONS = {
+    "record_id": "name of the record",
+    "patient_id": "name of the patient; records of one patient belong in one split",
+    "age": "years at the ECG; 90 stands for 90 and above",
+    "sex": "male or female",
+    "fold": "fold of the source, by patient",
+    "labels": "diagnoses of the source",
+    "scp_codes": "SCP-ECG statements with their likelihood in percent, JSON",
+    "event": "1 if the event happened, 0 if follow-up ended without it",
+    "time": "years from the ECG to the event or to the end of follow-up",
+    "signal": "(samples, leads), millivolt, float32; missing samples are NaN",
+    "sampling_rate": "Hz",
+    "lead_names": "names of the columns of `signal`",
+    "input_values": "(leads, samples), float32, as the network's feature extractor scales it",
+    "lead_mask": "(leads,), true where the lead was recorded or derived",
+    "flags": "what is poor about the signal",
+}
+
+
+def convert(
+    name: str,
+    data_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    license_id: str = "other",
+    title: str | None = None,
+    keep: Sequence[str] = (),
+    keep_ids: bool = False,
+    num_proc: int | None = None,
+    **options: Any,
+) -> Path:
+    """Converts a source to Parquet; an interrupted conversion goes on where it stopped when asked again.
+
+    Args:
+        name: a source of `data.loading.load`.
+        data_dir: its folder.
+        out_dir: a new or empty folder, or that of an interrupted conversion with the same arguments.
+        license_id: of the data, as the Hub spells it: `cc-by-4.0`.
+        title: of the card; default the name of the source.
+        keep: further columns to write, such as `report`; whoever names them answers for them.
+        keep_ids: write record and patient ids as the source has them, as befits a public source.
+        num_proc: processes; default one for each core.
+        options: of `load`: outcomes, feature_extractor, sampling_rate, limit, skip_bad...
+
+    Returns:
+        The folder: `data/train-*.parquet` and `README.md`.
+
+    Raises:
+        FileNotFoundError: as `load`.
+        ValueError: as `load`; a column to keep that is not there; a folder that holds something else.
+    """
+    out = Path(out_dir)
+    said = {"name": name, "keep": sorted(keep), "keep_ids": keep_ids, "license": license_id, "title": title}
+    _check_folder(out)
+    dataset = load(name, data_dir, num_proc=num_proc, **options)
+    absent = [column for column in keep if column not in dataset.column_names]
+    if absent:
+        raise ValueError(f"keep: expected columns of the data, {', '.join(dataset.column_names)}; got {absent[0]}")
+    key = _start(out, {**said, "build": _build_of(dataset)})
+    safe = _pseudonymised(_kept(dataset, keep), None if keep_ids else key)
+    parts = [safe.select(range(i, min(i + SHARD_RECORDS, len(safe)))) for i in range(0, len(safe), SHARD_RECORDS)]
+    files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
+    write_shards(_write_parquet, parts, files, num_processes(len(safe), num_proc), "Writing Parquet")
+    card = dataset_card(safe, title or name, license_id, keep_ids=keep_ids)
+    (out / "README.md").write_text(card, encoding="utf-8")
+    (out / STATE).unlink()
+    return out
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / STATE).is_file())):
+        raise ValueError(f"{out}: expected a new or empty folder, or an interrupted conversion, found something else")
+
+
+def _build_of(dataset: Dataset) -> str:
+    """Names the prepared signals and the records, so that another source is not taken for the interrupted one."""
+    digest = hashlib.sha256()
+    for file in sorted({Path(file["filename"]).parent.name for file in dataset.cache_files}):
+        digest.update(file.encode())
+    for column in sorted(set(dataset.column_names) - set(SIGNALS)):
+        digest.update(json.dumps([column, dataset[column][:]], default=str).encode())
+    return digest.hexdigest()
+
+
+def _start(out: Path, said: dict[str, Any]) -> bytes:
+    """The key of the pseudonyms: a new one, or that of the interrupted conversion, which must have been the same."""
+    state = out / STATE
+    if state.is_file():
+        earlier = json.loads(state.read_text(encoding="utf-8"))
+        key = earlier.pop("key")
+        if earlier != said:
+            changed = sorted(name for name in said if earlier.get(name) != said[name])
+            raise ValueError(
+                f"{out}: holds an interrupted conversion with another {changed[0]}; finish it or choose another folder"
+            )
+        return bytes.fromhex(key)
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    key = secrets.token_hex(32)
+    state.write_text(json.dumps({**said, "key": key}), encoding="utf-8")
+    return bytes.fromhex(key)
+
+
+def _kept(dataset: Dataset, keep: Sequence[str]) -> Dataset:
+    kept = [column for column in dataset.column_names if column in (*SAFE_COLUMNS, *keep)]
+    return dataset.select_columns(kept)
+
+
+def _pseudonymised(dataset: Dataset, key: bytes | None) -> Dataset:
+    """Ids replaced by pseudonyms where there is a key, and high ages by 90."""
+    columns: dict[str, list[Any]] = {}
+    if key is not None:
+        for name in ("record_id", "patient_id"):
+            columns[name] = [_pseudonym(key, name, value) for value in dataset[name][:]]
+    if "age" in dataset.column_names:
+        columns["age"] = [None if age is None else min(age, OLDEST_YEARS) for age in dataset["age"][:]]
+    for name, values in columns.items():
+        feature, order = dataset.features[name], dataset.column_names
+        dataset = dataset.remove_columns(name).add_column(name, values, feature=feature).select_columns(order)
+    return dataset
+
+
+def _pseudonym(key: bytes, kind: str, value: str) -> str:
+    return kind[0] + hmac.new(key, f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _write_parquet(part: Dataset, file: Path) -> None:
+    datasets.disable_progress_bars()
+    try:
+        part.to_parquet(str(file), batch_size=ROW_GROUP_RECORDS)
+    finally:
+        datasets.enable_progress_bars()
+
+
+def dataset_card(dataset: Dataset, title: str, license_id: str, keep_ids: bool = False) -> str:
+    """The card of a converted dataset: what is in it, what was left out, how to load it.
+
+    Args:
+        dataset: what was written.
+        title: heading.
+        license_id: as the Hub spells it.
+        keep_ids: whether ids are those of the source.
+    """
+    data = DatasetCardData(
+        license=license_id,
+        tags=["ecg", "electrocardiogram", "cardiology", "medical"],
+        size_categories=_size_category(len(dataset)),
+        pretty_name=title,
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+    )
+    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(dataset).items())
+    columns = "\n".join(
+        f"| `{name}` | {DESCRIPTIONS.get(name, 'column of the source, kept by its owner')} |"
+        for name in dataset.column_names
+    )
+    ids = "Ids are those of the source." if keep_ids else "Ids are pseudonyms; their key was not kept."
+    return f"""---
+{data.to_yaml()}
+---
+# {title}
+
+ECGs in Parquet, one row for each record. For research; not for the care of patients.
+
+| | |
+|---|---|
+{facts}
+
+## Columns
+
+| column | content |
+|---|---|
+{columns}
+
+{ids} Ages of 90 and above are 90. File names, dates and reports are left out unless they are named above.
+
+## Use
+
+```python
+from datasets import load_dataset
+
+ecgs = load_dataset("{PLACEHOLDER_REPOSITORY}", split="train")
+```
+{_fine_tuning(dataset)}"""
+
+
+def _fine_tuning(dataset: Dataset) -> str:
+    if "signal" not in dataset.column_names:
+        return ""
+    return f"""
+```bash
+hf download {PLACEHOLDER_REPOSITORY} --repo-type dataset --local-dir ecgs
+ecgdan finetune --data parquet --data-dir ecgs --output-dir run
+```
+"""
+
+
+def _facts(dataset: Dataset) -> dict[str, str]:
+    facts = {"records": f"{len(dataset):,}", "patients": f"{len(set(dataset['patient_id'][:])):,}"}
+    if "event" in dataset.column_names:
+        facts["events"] = f"{int(np.nansum(np.asarray(dataset['event'][:], dtype=float))):,}"
+    if "age" in dataset.column_names:
+        ages = np.asarray([age for age in dataset["age"][:] if age is not None], dtype=float)
+        if len(ages):
+            low, middle, high = np.nanquantile(ages, [0.25, 0.5, 0.75])
+            facts["age, years"] = f"median {middle:.0f}, quartiles {low:.0f} and {high:.0f}; known of {len(ages):,}"
+    if "sex" in dataset.column_names:
+        counts = Counter(sex or "unknown" for sex in dataset["sex"][:])
+        facts["sex"] = ", ".join(f"{sex} {count:,}" for sex, count in counts.most_common())
+    if "signal" in dataset.column_names:
+        rates = Counter(f"{rate:g} Hz" for rate in dataset["sampling_rate"][:])
+        facts["sampling rate"] = ", ".join(f"{rate} ({count:,})" for rate, count in rates.most_common())
+        facts["leads"] = ", ".join(dataset[0]["lead_names"])
+    return facts | _label_facts(dataset)
+
+
+def _label_facts(dataset: Dataset) -> dict[str, str]:
+    feature = getattr(dataset.features.get("labels"), "feature", None)
+    if not getattr(feature, "names", None):
+        return {}
+    counts = Counter(feature.names[label] for labels in dataset["labels"][:] for label in labels)
+    return {"labels": ", ".join(f"{name} {counts[name]:,}" for name in feature.names)}
+
+
+def _size_category(records: int) -> str:
+    limits = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return next((name for limit, name in limits.items() if records < limit), "1M<n<10M")
+
+
+def push_dataset(folder: str | Path, repo_id: str, private: bool = False, message: str = "Upload dataset") -> str:
+    """Uploads a converted dataset after proving that it loads.
+
+    Args:
+        folder: written by [`convert`].
+        repo_id: `USER/NAME`; made if it does not exist.
+        private: make a new repository private.
+        message: of the commit.
+
+    Returns:
+        Address of the repository.
+
+    Raises:
+        FileNotFoundError: no such folder, or no Parquet in it.
+        ValueError: an unfinished conversion, a damaged file, a bad name, no token, or a refusal of the Hub.
+    """
+    check_push(repo_id)
+    folder = Path(folder)
+    check_converted(folder)
+    api = HfApi()
+    card = (folder / "README.md").read_text(encoding="utf-8").replace(PLACEHOLDER_REPOSITORY, repo_id)
+    try:
+        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        options: dict[str, Any] = {"repo_id": repo_id, "repo_type": "dataset", "commit_message": message}
+        api.upload_folder(folder_path=folder, allow_patterns="data/*.parquet", delete_patterns="data/*", **options)
+        api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", **options)
+    except Exception as error:  # answers of the Hub, and a client library's errors of many unrelated classes
+        raise ValueError(f"{repo_id}: the upload failed: {reason(error)}") from error
+    return str(url)
+
+
+def check_converted(folder: Path) -> int:
+    """Loads every row of a converted dataset once; returns their number.
+
+    Raises:
+        FileNotFoundError: no such folder, or no Parquet in it.
+        ValueError: an unfinished conversion, or a damaged file.
+    """
+    files = sorted(str(file) for file in folder.glob("data/*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: expected a dataset made by `ecgdan data convert`, found no data/*.parquet")
+    if (folder / STATE).exists() or not (folder / "README.md").is_file():
+        raise ValueError(f"{folder}: the conversion is not finished; run `ecgdan data convert` again")
+    work = tempfile.mkdtemp()
+    try:
+        rows = load_dataset("parquet", data_files=files, split="train", cache_dir=work, streaming=True)
+        return sum(len(batch["record_id"]) for batch in rows.select_columns("record_id").iter(1000))
+    except Exception as error:  # pyarrow's and the library's errors have no common class
+        raise ValueError(f"{folder}: does not load: {' '.join(str(error).split())}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
