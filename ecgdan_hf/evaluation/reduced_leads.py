@@ -1,7 +1,8 @@
 """The same recordings as a device with fewer leads would have seen them: the others masked, their samples zero.
 
-Only what the network is shown changes. Leads that follow from those kept (III and the augmented leads from I and II)
-are masked too unless they are named, and a median beat was still found on all leads.
+Limb leads that follow from two kept ones are kept too, as the feature extractor derives them from a device's I and II.
+For rhythm input the network then sees what it would see of the device's own files; a median beat was still found on
+all leads. `tests/benchmarks/bench_reduced_leads.py` reduces the recordings themselves.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgdan_hf.model.leads_ecgdan import canonical_leads
+from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads
 
 
 def kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """(leads,) boolean, true for each of `lead_names` that stays; all of them for None.
+    """(leads,) boolean, true for each of `lead_names` that stays or follows from those; all of them for None.
 
-    >>> kept_leads("I, avf", ["I", "II", "aVF"]).tolist()
-    [True, False, True]
+    >>> kept_leads("avf, V1", ["I", "II", "aVF", "V1"]).tolist()
+    [False, False, True, True]
+    >>> kept_leads("I, avf", ["I", "II", "aVF", "V1"]).tolist()
+    [True, True, True, False]
 
     Args:
         leads: names in any spelling, as a sequence or separated by commas.
@@ -34,7 +37,8 @@ def kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> 
     if absent or not names:
         found = ", ".join(absent) or "none"
         raise ValueError(f"leads: expected some of the model's {', '.join(lead_names)}, got {found}")
-    return np.isin(list(lead_names), names)
+    derived = LIMB_LEADS if len(set(names) & set(LIMB_LEADS)) > 1 else ()
+    return np.isin(list(lead_names), [*names, *derived])
 
 
 def mask_leads(batch: Mapping[str, Any], kept: npt.NDArray[np.bool_]) -> dict[str, Any]:

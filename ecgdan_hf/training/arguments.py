@@ -148,7 +148,7 @@ class ProbeArguments(RunArguments):
     labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
     label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
     control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")  # noqa: RUF009
-    leads: str | None = option(None, "show the network these leads of the test records only, such as I,II")
+    leads: str | None = option(None, "show only these leads of the test records and those that follow, such as I,II")
     label_fractions: str | None = option(None, "probe at these shares of the training patients, such as 0.01,0.1,1")
     seeds: int = option(5, "draws of patients and of random encoders behind each of the label_fractions")
     zero_shot: bool = option(False, "classify by the prompts a checkpoint carries, without any training")

@@ -61,7 +61,8 @@ def run(args: ProbeArguments) -> dict[str, Any]:
         metrics, report = judge(args)
     metrics |= {"leads": args.leads, "seconds": round(time.monotonic() - started, 1)}
     if args.leads:
-        report += f"\n\nOf the records judged, the networks were shown the leads {args.leads} alone."
+        follow = "and limb leads that follow from them"
+        report += f"\n\nOf the records judged, the networks were shown the leads {args.leads} ({follow}) alone."
     begin_run(folder, args)
     finish_run(folder, lambda staging: _write(staging, report), metrics)
     return metrics
