@@ -99,7 +99,7 @@ class EcgRecord:
         patient_id: name of the patient; records of one patient must stay in one split.
         age: years.
         sex: `"male"`, `"female"` or None.
-        median_beat_mv: (leads, samples), millivolt, where the source carries one.
+        median_beat_mv: (leads, samples), millivolt, at the same rate, where the source carries one; NaN beyond it.
         report: text written by the reader of the ECG.
         source: file the record came from, for error messages.
         flags: short words about what the source left out or repaired.
@@ -160,10 +160,14 @@ class EcgRecord:
         return float(self.signal_mv.shape[1] / self.sampling_rate)
 
     def as_inputs(self) -> dict[str, Any]:
-        """Keyword arguments of the feature extractor: signal (leads, samples), sampling rate, unit and lead names."""
-        return {
+        """Keyword arguments of the feature extractor: signal (leads, samples), sampling rate, unit and lead names.
+
+        And `median_beat` (leads, samples), where the source carries one.
+        """
+        inputs = {
             "signal": self.signal_mv,
             "sampling_rate": self.sampling_rate,
             "unit": "mV",
             "lead_names": list(self.lead_names),
         }
+        return inputs if self.median_beat_mv is None else {**inputs, "median_beat": self.median_beat_mv}

@@ -25,6 +25,7 @@ from .conditioning_ecgdan import (
     zscore_per_lead,
 )
 from .configuration_ecgdan import STANDARD_LEADS
+from .given_beat_ecgdan import check_given_beat, condition_beat, place_beat
 from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual
 from .median_beat_ecgdan import MIN_BEATS, MedianBeat, find_r_peaks, heart_rate, median_beat, time_scale
 
@@ -58,6 +59,8 @@ FLAGS: dict[str, str] = {
     "no_r_peaks": "no heart beat found (rhythm input only; a median beat is refused)",
     "too_few_beats": f"number of beats the median beat rests on, fewer than {MIN_BEATS}",
     "outlier_beats_dropped": "number of beats of another shape, left out of the median beat",
+    "median_beat_of_file": "the recording's own median beat, as its cart computed it, was taken",
+    "median_beat_unlike": "the recording's own median beat is not like the one computed here, which was taken",
 }
 
 
@@ -150,6 +153,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         lead_names: list[str] | tuple[str, ...] | list[list[str]] | None = None,
         return_tensors: str | TensorType | None = None,
         return_flags: bool = False,
+        median_beat: np.ndarray | list[Any] | None = None,
     ) -> BatchFeature:
         """Prepares one recording or several.
 
@@ -161,6 +165,9 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             return_tensors: `"pt"` or `"np"`.
             return_flags: adds `flags`, a list of quality flags for each recording: names from `FLAGS`, some with
                 details behind a colon (`"lead_flat:V3+V4"`).
+            median_beat: (leads, samples), the median beat that came with the recording, with the rate, unit and lead
+                names of `signal`; NaN where it has no sample. For several recordings a list, None where there is none.
+                Taken in place of one computed here, to which it must be alike; rhythm input ignores it.
 
         Returns:
             `input_values` (batch, leads, num_samples) float32, scaled and zero-padded, masked leads 0; `lead_mask`
@@ -176,8 +183,10 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         names = list(lead_names) if nested else [lead_names] * len(signals)
         if len(names) != len(signals):
             raise ValueError(f"lead_names: expected one list for each of {len(signals)} recordings, got {len(names)}")
+        given = median_beat if batched else [median_beat]
+        beats = _one_each(given, len(signals), "median_beat", list | tuple | np.ndarray)
         conditioned = []
-        for index, recording in enumerate(zip(signals, rates, units, names, strict=True)):
+        for index, recording in enumerate(zip(signals, rates, units, names, beats, strict=True)):
             try:
                 conditioned.append(self._condition(*recording))
             except ValueError as error:
@@ -191,7 +200,12 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["flags"])
 
     def condition(
-        self, signal: np.ndarray, sampling_rate: float, unit: str, lead_names: list[str] | tuple[str, ...]
+        self,
+        signal: np.ndarray,
+        sampling_rate: float,
+        unit: str,
+        lead_names: list[str] | tuple[str, ...],
+        median_beat: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """One recording as the model sees it, before scaling and zero padding; for drawing.
 
@@ -202,15 +216,21 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         Raises:
             ValueError: as `__call__`.
         """
-        signal_mv, lead_mask, flags = self._condition(signal, sampling_rate, unit, lead_names)
+        signal_mv, lead_mask, flags = self._condition(signal, sampling_rate, unit, lead_names, median_beat)
         return np.nan_to_num(signal_mv).astype(np.float32), lead_mask, flags
 
     def _condition(
-        self, signal: np.ndarray, sampling_rate: float | None, unit: str | None, lead_names: list[str] | None
+        self,
+        signal: np.ndarray,
+        sampling_rate: float | None,
+        unit: str | None,
+        lead_names: list[str] | None,
+        median_beat: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """As `condition`, float64, NaN where the record has no sample."""
         signal_mv, leads = check_recording(signal, sampling_rate, unit, lead_names)
         recorded, flags = _usable_leads(signal_mv, leads, sampling_rate)
+        given = self._given_beat(median_beat, unit, leads, recorded)
         recorded |= self._derived(recorded, leads, flags)
         mask = np.array([lead in recorded for lead in self.lead_names])
         if not mask.any():
@@ -225,10 +245,25 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             residual = einthoven_residual(limb)
             if residual > MAX_EINTHOVEN_RESIDUAL:
                 flags.append(f"einthoven_residual:{residual:.2f}")
-        window = self._window(self._resampled(usable, sampling_rate, flags), flags)
+        if given is not None:
+            given = condition_beat(given[mask], sampling_rate, self.sampling_rate, self.filter.get("lowpass_hz"))
+        window = self._window(self._resampled(usable, sampling_rate, flags), flags, given)
         signal_mv = np.zeros((len(self.lead_names), self.signal_samples))
         signal_mv[mask] = window
         return signal_mv, mask, flags
+
+    def _given_beat(
+        self, median_beat: np.ndarray | None, unit: str, leads: list[str], recorded: dict[str, np.ndarray]
+    ) -> np.ndarray | None:
+        """The recording's own beat, (model's leads, samples) mV; absent leads derived as those of the recording."""
+        if median_beat is None or self.input_kind != "median_beat":
+            return None
+        beat = dict(zip(leads, check_given_beat(median_beat, unit, len(leads)), strict=True))
+        usable = {lead: beat[lead] for lead in recorded}
+        derived = {lead: derive_limb_lead(lead, usable) for lead in self.lead_names if lead not in leads}
+        rows = {lead: row for lead, row in (usable | derived).items() if row is not None}
+        missing = np.full(len(next(iter(beat.values()))), np.nan)
+        return np.stack([rows.get(lead, missing) for lead in self.lead_names])
 
     def _derived(self, recorded: dict[str, np.ndarray], leads: list[str], flags: list[str]) -> dict[str, np.ndarray]:
         """Limb leads that were not given; one that was given and is unusable stays masked."""
@@ -248,7 +283,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         flags.append(f"resampled:{sampling_rate:g}Hz")
         return resample(signal_mv, sampling_rate, self.sampling_rate)
 
-    def _window(self, signal_mv: np.ndarray, flags: list[str]) -> np.ndarray:
+    def _window(self, signal_mv: np.ndarray, flags: list[str], given: np.ndarray | None) -> np.ndarray:
         """Median beat or crop, (leads, signal_samples), with the checks that need R peaks."""
         rhythm = self.input_kind == "rhythm"
         limit = self.signal_samples if rhythm else round(MAX_SECONDS * self.sampling_rate)
@@ -257,7 +292,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             signal_mv = fit_length(signal_mv, limit)
         r_peaks = find_r_peaks(signal_mv, self.sampling_rate)
         if not rhythm:
-            return self._median_beat(signal_mv, r_peaks, flags).signal_mv
+            return self._median_beat(signal_mv, r_peaks, flags, given)
         if len(r_peaks):
             self._checked_beat(signal_mv, r_peaks, round(BEAT_SECONDS * self.sampling_rate), flags)
         else:
@@ -266,15 +301,24 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             flags.append("padded")
         return fit_length(signal_mv, limit)
 
-    def _median_beat(self, signal_mv: np.ndarray, r_peaks: np.ndarray, flags: list[str]) -> MedianBeat:
+    def _median_beat(
+        self, signal_mv: np.ndarray, r_peaks: np.ndarray, flags: list[str], given: np.ndarray | None
+    ) -> np.ndarray:
+        """The median beat (leads, signal_samples): the recording's own where it is like the one computed here."""
         if not len(r_peaks):
             raise ValueError("signal: no R peak found, so no median beat; is this an ECG at this sampling rate?")
         beat = self._checked_beat(signal_mv, r_peaks, self.signal_samples, flags)
+        placed = None if given is None else place_beat(given, beat.signal_mv, self.sampling_rate)
+        if placed is not None:
+            flags.append("median_beat_of_file")
+            return placed
+        if given is not None:
+            flags.append("median_beat_unlike")
         if beat.num_kept < MIN_BEATS:
             flags.append(f"too_few_beats:{beat.num_kept}")
         if beat.num_dropped:
             flags.append(f"outlier_beats_dropped:{beat.num_dropped}")
-        return beat
+        return beat.signal_mv
 
     def _checked_beat(
         self, signal_mv: np.ndarray, r_peaks: np.ndarray, num_samples: int, flags: list[str]

@@ -3,12 +3,14 @@ from datetime import date
 
 import numpy as np
 import pytest
-from fixtures.write_cardiosoft import cardiosoft_xml, counts_of, waveforms
+import wfdb
+from fixtures.write_cardiosoft import cardiosoft_xml, counts_of, plain_median_beat, waveforms
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ecgdan_hf.data import cardiosoft
 from ecgdan_hf.data.cardiosoft import is_cardiosoft, observation_date, read_cardiosoft
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +246,50 @@ def test_a_file_is_known_and_dated_by_its_head(xml):
     assert observation_date(head.replace(b"<Month>06", b"<Month>13")) is None
     assert observation_date(head.replace(b"<Month>06<", b"<Month><")) is None
     assert observation_date(b"<CardiologyXML></CardiologyXML>") is None
+
+
+# The cart's median beat in the network
+
+
+def agreement(extractor: EcgDanFeatureExtractor, signal_mv: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Correlation and RMS difference (mV) of the file's median beat and ours, for each lead; None where it is unlike.
+
+    The file is written from the recording, its median beat computed by `plain_median_beat`.
+    """
+    inputs = read(cardiosoft_xml(signal_mv, plain_median_beat(signal_mv))).as_inputs()
+    taken, _, flags = extractor.condition(**inputs)
+    own, _, _ = extractor.condition(**{name: value for name, value in inputs.items() if name != "median_beat"})
+    if "median_beat_of_file" not in flags:
+        return None
+    reached = np.abs(taken).sum(axis=0) > 0
+    pairs = list(zip(taken[:, reached], own[:, reached], strict=True))
+    return np.array([np.corrcoef(*pair)[0, 1] for pair in pairs]), np.array(
+        [np.sqrt(np.mean((a - b) ** 2)) for a, b in pairs]
+    )
+
+
+def test_inputs_hold_the_median_beat_only_where_the_file_does(ecg, beat):
+    assert_allclose(read(cardiosoft_xml(ecg, beat)).as_inputs()["median_beat"], beat, atol=0.0026)
+    assert "median_beat" not in read(cardiosoft_xml(ecg)).as_inputs()
+
+
+def test_our_median_beat_of_a_synthetic_ecg_is_the_cart_s(ecg):
+    likeness, rms_mv = agreement(EcgDanFeatureExtractor(), ecg)
+    print(f"synthetic: median correlation {np.median(likeness):.4f}, largest RMS difference {rms_mv.max():.4f} mV")
+    assert np.median(likeness) > 0.98 and rms_mv.max() < 0.03  # lead aVL of this axis holds hardly more than noise
+
+
+def test_our_median_beat_of_ptbxl_is_that_of_a_plain_median(shared):
+    headers = sorted((shared / "data/ptb-xl/records500").glob("*/*.hea"))[::100]
+    signals = (wfdb.rdrecord(str(header.with_suffix(""))).p_signal.T for header in headers)
+    found = [agreement(EcgDanFeatureExtractor(), signal) for signal in signals]
+    alike = [pair for pair in found if pair is not None]
+    likeness, rms_mv = (np.concatenate(values) for values in zip(*alike, strict=True))
+    print(
+        f"PTB-XL: {len(alike)} of {len(found)} alike; per lead correlation median {np.median(likeness):.4f}, 5 % "
+        f"{np.percentile(likeness, 5):.4f}; RMS difference median {np.median(rms_mv):.4f} mV, 95 % "
+        f"{np.percentile(rms_mv, 95):.4f} mV"
+    )
+    assert len(alike) >= 0.95 * len(found)
+    assert np.median(likeness) > 0.99 and np.percentile(likeness, 5) > 0.93
+    assert np.median(rms_mv) < 0.02 and np.percentile(rms_mv, 95) < 0.06

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import wfdb
-from synthetic_beats import LEADS, record
+from synthetic_beats import LEADS, beat, record
 from transformers import AutoFeatureExtractor
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
@@ -258,6 +258,111 @@ def test_rhythm_input_is_cropped_in_the_middle_and_padded_around():
 def test_every_flag_is_documented(ecg, beat_extractor):
     source = Path(sys.modules[EcgDanFeatureExtractor.__module__].__file__).read_text()
     assert all(source.count(f'"{name}') >= 2 for name in FLAGS)  # described once, raised at least once
+
+
+# A beat that came with the recording
+
+
+def cart_beat(rate: float = 500, seconds: float = 1.2) -> np.ndarray:
+    """(12, samples) mV: the beat as a cart might have it, its R peak at 35 %, each lead on a baseline of its own."""
+    samples = round(seconds * rate)
+    return beat((np.arange(samples) - round(0.35 * samples)) / rate) + np.linspace(-0.2, 0.3, 12)[:, None]
+
+
+@pytest.mark.parametrize("rate", [500, 250, 1000])
+def test_a_given_beat_is_taken_with_its_r_peak_and_baseline_where_ours_are(beat_extractor, rate):
+    recording = given(record(rate=rate, noise_mv=0.01)[0], rate=rate)
+    own, _, _ = beat_extractor.condition(**recording)
+    taken, mask, flags = beat_extractor.condition(**recording, median_beat=cart_beat(rate))
+    assert "median_beat_of_file" in flags and mask.all()
+    r_peak = np.abs(own[1]).argmax()
+    assert abs(np.abs(taken[1]).argmax() - r_peak) <= 1
+    first = np.flatnonzero(taken.any(axis=0))[0]
+    assert abs(first - (r_peak - 210)) <= 1  # nothing is made up in front of the beat's first sample
+    reached = slice(first, -1)
+    alike = [similarity(a, b) for a, b in zip(taken[:, reached], own[:, reached], strict=True)]
+    assert min(alike) > 0.97
+    assert np.sqrt(np.mean((taken - own)[:, reached] ** 2, axis=1)).max() < 0.04
+
+
+def test_the_given_beat_and_not_ours_reaches_the_network(ecg, beat_extractor):
+    marked = cart_beat()
+    marked[1, 400:420] += 0.2  # in the T wave of II
+    plain, changed = (beat_extractor(**given(ecg), median_beat=each)["input_values"] for each in (cart_beat(), marked))
+    changed_leads = np.abs(plain - changed).max(axis=2)[0] > 0.1
+    assert changed_leads.tolist() == [lead == "II" for lead in LEADS]
+    assert not plain[0, :, 4:14].any() and np.isfinite(plain).all()  # in front of the beat's first sample
+
+
+def test_rhythm_input_ignores_a_given_beat(ecg):
+    fe = extractor(input_kind="rhythm")
+    with_beat, without = (fe(**given(ecg), median_beat=each, return_flags=True) for each in (-cart_beat(), None))
+    np.testing.assert_array_equal(with_beat["input_values"], without["input_values"])
+    assert with_beat["flags"] == without["flags"]
+
+
+def test_leads_of_a_given_beat_are_ordered_derived_and_masked_as_those_of_the_recording(ecg, beat_extractor):
+    whole = beat_extractor(**given(ecg), median_beat=cart_beat())["input_values"]
+    order = [7, 1, 0, 6, 11, 10, 9, 8]
+    recording = given(ecg[order], [LEADS[i] for i in order])
+    eight = beat_extractor(**recording, median_beat=cart_beat()[order], return_flags=True)
+    assert eight["flags"] == [["lead_derived:III+aVR+aVL+aVF", "median_beat_of_file"]]
+    assert similarity(eight["input_values"], whole) > 0.999
+    spoilt = ecg.copy()
+    spoilt[8] = 0.3
+    batch = beat_extractor(**given(spoilt), median_beat=cart_beat(), return_flags=True)
+    assert "median_beat_of_file" in batch["flags"][0]
+    assert not batch["lead_mask"][0, 8] and not batch["input_values"][0, 8].any()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda b: 1000 * b,  # microvolt
+        lambda b: -b,
+        lambda b: b[::-1],  # other leads
+        lambda b: np.where(np.arange(12)[:, None] == 4, 0.1, b),  # a lead without signal
+        lambda b: np.where(np.arange(600) > 190, np.nan, b),  # ends before the R peak
+        lambda b: np.random.default_rng(0).standard_normal(b.shape),
+    ],
+)
+def test_a_given_beat_unlike_ours_is_left_with_a_flag(ecg, beat_extractor, spoil):
+    own, left = (
+        beat_extractor(**given(ecg)),
+        beat_extractor(**given(ecg), median_beat=spoil(cart_beat()), return_flags=True),
+    )
+    np.testing.assert_array_equal(left["input_values"], own["input_values"])
+    assert left["flags"] == [["median_beat_unlike"]]
+
+
+def test_some_recordings_of_a_batch_may_bring_a_beat(ecg, beat_extractor):
+    batch = beat_extractor(**given([ecg, ecg]), median_beat=[None, cart_beat()], return_flags=True)
+    assert batch["flags"] == [[], ["median_beat_of_file"]]
+    np.testing.assert_array_equal(batch["input_values"][0], beat_extractor(**given(ecg))["input_values"][0])
+    both = beat_extractor(**given([ecg, ecg]), median_beat=np.stack([cart_beat()] * 2), return_flags=True)
+    assert both["flags"] == [["median_beat_of_file"]] * 2
+
+
+def test_a_low_pass_is_run_on_a_given_beat_too(ecg):
+    fe = extractor(filter={"highpass_hz": 0.5, "lowpass_hz": 20.0, "powerline_hz": 50.0})
+    hum = 0.1 * np.sin(2 * np.pi * 150 * np.arange(600) / 500)
+    clean, noisy = (fe.condition(**given(ecg), median_beat=each)[0] for each in (cart_beat(), cart_beat() + hum))
+    assert np.abs(clean - noisy)[:, 50:-20].max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("median_beat", "message"),
+    [
+        (np.ones(600), r"median_beat: expected \(12, samples\), leads as in signal, got shape \(600,\)"),
+        (np.ones((600, 12)), r"got shape \(600, 12\)"),
+        ([["a"] * 3] * 12, "median_beat: expected a numeric"),
+    ],
+)
+def test_a_given_beat_of_another_shape_is_refused(ecg, beat_extractor, median_beat, message):
+    with pytest.raises(ValueError, match=message):
+        beat_extractor(**given(ecg), median_beat=median_beat)
+    with pytest.raises(ValueError, match="median_beat: expected one for each of 2 recordings, got 12"):
+        beat_extractor(**given([ecg, ecg]), median_beat=cart_beat())
 
 
 # Rate
