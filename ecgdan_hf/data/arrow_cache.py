@@ -45,6 +45,7 @@ _CODE = (
     "data/zip_files.py",
     "model/conditioning_ecgdan.py",
     "model/feature_extraction_ecgdan.py",
+    "model/given_beat_ecgdan.py",
     "model/leads_ecgdan.py",
     "model/median_beat_ecgdan.py",
 )
