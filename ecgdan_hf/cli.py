@@ -354,6 +354,8 @@ def push(
 def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
     """Feature extractor -> rows, for a verb that judges a checkpoint; refuses one that names no checkpoint or data."""
     from ecgdan_hf.data.loading import load
+    from ecgdan_hf.evaluation.checkpoints import load_config
+    from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
 
     if not args.checkpoint or not args.data_dir:
         missing = "checkpoint" if not args.checkpoint else "data_dir"
@@ -361,8 +363,9 @@ def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
     options: dict[str, Any] = {name: getattr(args, name) for name in ("limit", "num_proc", "cache_dir", "skip_bad")}
     if args.label_level:
         options["label_level"] = args.label_level
-    data, data_dir, outcomes = args.data, args.data_dir, args.labels
-    return lambda extractor: load(data, data_dir, outcomes=outcomes, feature_extractor=extractor, **options)
+    survival = isinstance(load_config(str(args.checkpoint)), EcgDanSurvivalConfig)
+    options |= {"outcomes": args.labels, "with_outcome": survival and isinstance(args, EvaluateArguments)}
+    return lambda extractor: load(args.data, args.data_dir, feature_extractor=extractor, **options)
 
 
 def _measurements(args: EvaluateArguments) -> Any:

@@ -109,7 +109,7 @@ def _known_outcomes(table: pd.DataFrame, name: str) -> pd.DataFrame:
         raise ValueError(f"outcomes: {name} has no event and time of its own here; give a table of them (--labels)")
     known = table["event"].notna() & table["time"].notna()
     if not known.any():
-        raise ValueError(f"outcomes: none of {len(table)} records of {name} has an event and time; give a table of them")
+        raise ValueError(f"outcomes: none of {len(table)} records of {name} has event and time; give a table of them")
     if not known.all():
         logger.warning("%s: %d of %d records have no follow-up and are left out", name, (~known).sum(), len(table))
     return table[known].reset_index(drop=True)

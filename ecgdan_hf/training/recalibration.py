@@ -95,9 +95,8 @@ def load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
         check_unseen(str(args.checkpoint), folds, args.data_dir)
     names = ("limit", "num_proc", "cache_dir", "skip_bad")
     options: dict[str, Any] = {name: getattr(args, name) for name in names}
-    dataset = load(args.data, str(args.data_dir), outcomes=args.labels, feature_extractor=extractor, **options)
-    if "event" not in dataset.column_names:
-        raise ValueError("labels: recalibration needs event and time, the data have none; give a table with --labels")
+    options |= {"outcomes": args.labels, "with_outcome": True}
+    dataset = load(args.data, str(args.data_dir), feature_extractor=extractor, **options)
     fit = select_folds(dataset, fit_folds)
     return fit, select_folds(dataset, test_folds) if test_folds else fit
 

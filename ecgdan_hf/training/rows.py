@@ -33,7 +33,7 @@ class Parts:
 def load_dataset(
     args: RunArguments, feature_extractor: Any, outcomes: str | None = None, label_level: str | None = None
 ):
-    """The preprocessed rows of the source that `args` names.
+    """The preprocessed rows of the source that `args` names; for survival, those whose outcome is known.
 
     Raises:
         ValueError: no `data_dir`, or what `data.loading` refuses.
@@ -47,6 +47,7 @@ def load_dataset(
         args.data,
         args.data_dir,
         outcomes=outcomes,
+        with_outcome=getattr(args, "task", None) == "survival",
         feature_extractor=feature_extractor,
         limit=args.limit,
         num_proc=args.num_proc,
