@@ -53,8 +53,8 @@ def _load(file: BinaryIO, size: int, path: Path) -> np.ndarray:
             raise ValueError(f"expected {expected} bytes for {shape} of {dtype}, got {found}")
         file.seek(0)
         return np.asarray(np.load(file, allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: truncated or damaged numpy file: {one_line(error)}") from error
+    except Exception as error:  # numpy parses the header as Python, and raises what its tokenizer does
+        raise ValueError(f"{path}: truncated or damaged numpy file: {one_line(error)[:200]}") from error
 
 
 def signal_name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
@@ -78,11 +78,18 @@ def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     text = path.read_text(errors="replace")
     said = _comments(text)
     try:
-        table = pd.read_csv(StringIO(text), sep=None, engine="python", comment="#")
+        one_lead = canonical_lead(first_row(text).strip('"')) in STANDARD_LEADS
+        separator = "," if one_lead else None  # in one column there is none to be found
+        table = pd.read_csv(StringIO(text), sep=separator, engine="python", comment="#")
     except (ValueError, csv.Error, pd.errors.ParserError) as error:
-        raise ValueError(f"{path}: not a readable table: {one_line(error)}") from error
+        raise ValueError(f"{path}: not a readable table: {one_line(error)[:200]}") from error
     if all(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?(\.\d+)?", str(name), re.IGNORECASE) for name in table.columns):
         raise ValueError(f"{path}: expected a first row with lead names, got numbers")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first lead for names of rows
+        raise ValueError(f"{path}: expected {len(table.columns)} values in a row, one for each name, got more")
+    twice = [str(name) for name in table.columns if f"{name}.1" in table.columns]  # as pandas renames the second
+    if twice:
+        raise ValueError(f"{path}: expected different lead names, got {twice[0]} twice")
     text_columns = [str(name) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     if text_columns:
         raise ValueError(f"{path}: column {text_columns[0]}: expected numbers, got text")
@@ -95,9 +102,14 @@ def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
 def names_a_lead(head: bytes) -> bool:
     """Whether the first row of a table, lines of comments left out, names a standard lead."""
-    lines = (line.strip() for line in head.decode("utf-8-sig", "replace").splitlines())
-    first = next((line for line in lines if line and not line.startswith("#")), "")
+    first = first_row(head.decode("utf-8-sig", "replace"))
     return any(canonical_lead(name.strip().strip('"')) in STANDARD_LEADS for name in re.split("[,;\t]", first))
+
+
+def first_row(text: str) -> str:
+    """The first line that is neither empty nor a comment."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and not line.startswith("#")), "")
 
 
 def _comments(text: str) -> dict[str, Any]:
@@ -105,8 +117,8 @@ def _comments(text: str) -> dict[str, Any]:
     said = {}
     for line in re.findall("^#(.*)$", text, re.MULTILINE):
         name, _, value = line.replace("=", ":", 1).partition(":")
-        if value.strip():
-            said[name.strip()] = value.strip()
+        if value := value.strip():
+            said[name.strip()] = value if len(value) <= 80 else f"{value[:80]}..."
     return said
 
 

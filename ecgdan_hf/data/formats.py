@@ -11,25 +11,28 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from ecgdan_hf.data.array_files import NPY_MARK, as_record, names_a_lead, read_csv, read_numpy
 from ecgdan_hf.data.cardiosoft import is_cardiosoft, read_cardiosoft
 from ecgdan_hf.data.declared import agreed_leads, agreed_rate
 from ecgdan_hf.data.matlab_files import is_hdf5, is_matlab, read_hdf5, read_matlab
+from ecgdan_hf.data.parquet_files import PARQUET_MARK, read_row
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.vendor_files import read_vendor, vendor_kind, xml_root
 from ecgdan_hf.data.wfdb_files import RECORD_LINE, find_header, read_wfdb, sample_range
-from ecgdan_hf.data.zip_files import read_entry, zip_entries
+from ecgdan_hf.data.zip_files import MAX_BYTES, read_entry, zip_entries
 
 READABLE = (
     "WFDB (.hea with its .dat), HL7 aECG, GE MUSE, GE CardioSoft, Philips Sierra, Mortara, AliveCor Kardia, DICOM, "
     "SCP-ECG, EDF, ISHNE, MFER, .npy, .npz, .csv, MATLAB, HDF5, and one of these in a .zip"
 )
-MAX_BYTES = 512 << 20
 HEAD_BYTES = 4096
 ZIP_MARK = b"PK\x03\x04"
 MAX_LISTED = 100  # entries of a zip that are looked into
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is no float32 becomes infinity, which is refused in words
 def read(
     path: str | Path,
     sampling_rate: float | None = None,
@@ -50,7 +53,8 @@ def read(
         sampling_rate: Hz; needed where the file does not say it, and may not contradict it.
         unit: `"mV"`, `"uV"` or `"V"`; the same.
         lead_names: names in the order of the file; the same.
-        member: which record of a file that holds several: the name of an entry in a zip, the row of an HDF5 file.
+        member: which record of a file that holds several: the name of an entry in a zip, the row of an HDF5 or
+            Parquet file.
         start_seconds: where to begin, such as a segment of a Holter recording.
         seconds: how much to read; None reads to the end.
 
@@ -82,9 +86,9 @@ def kind(path: str | Path) -> str | None:
 
     Returns:
         `"wfdb"` (a header, or data that a header beside it names), `"numpy"`, `"csv"` (if its first row names a
-        lead), `"matlab"`, `"hdf5"`, `"zip"` (if it holds an ECG), `"cardiosoft"` or one of `vendor_files`:
-        `"hl7-aecg"`, `"muse"`, `"sierra"`, `"mortara"`, `"kardia"`, `"dicom"`, `"scp-ecg"`, `"edf"`, `"ishne"`,
-        `"mfer"`.
+        lead), `"matlab"`, `"hdf5"`, `"parquet"`, `"zip"` (if it holds an ECG), `"cardiosoft"` or one of
+        `vendor_files`: `"hl7-aecg"`, `"muse"`, `"sierra"`, `"mortara"`, `"kardia"`, `"dicom"`, `"scp-ecg"`, `"edf"`,
+        `"ishne"`, `"mfer"`.
     """
     path = Path(path)
     if not path.is_file():
@@ -121,7 +125,12 @@ def _is_npz(head: bytes) -> bool:
 
 def _kind_of_one(head: bytes) -> str | None:
     """What a single file is that needs no other."""
-    for name, true in (("numpy", head.startswith(NPY_MARK)), ("hdf5", is_hdf5(head)), ("matlab", is_matlab(head))):
+    for name, true in (
+        ("numpy", head.startswith(NPY_MARK)),
+        ("hdf5", is_hdf5(head)),
+        ("matlab", is_matlab(head)),
+        ("parquet", head.startswith(PARQUET_MARK)),
+    ):
         if true:
             return name
     return "cardiosoft" if is_cardiosoft(head) else vendor_kind(head)
@@ -143,6 +152,8 @@ def _read(
     if found == "hdf5":
         array, about = read_hdf5(path, member)
         return as_record(array, about, path, *said, member)
+    if found == "parquet":
+        return read_row(path, member)
     if size > MAX_BYTES:
         raise ValueError(f"{path}: expected a file of at most {MAX_BYTES >> 20} MiB, got {size >> 20} MiB")
     if found == "zip":
@@ -227,7 +238,9 @@ def _is_header(head: bytes) -> bool:
 
 
 def _is_table(head: bytes) -> bool:
-    return _is_text(head) and not head.lstrip().startswith(b"<") and bool(re.search(r"[,;\t]", _first_line(head)))
+    if not _is_text(head) or head.lstrip().startswith(b"<"):
+        return False
+    return bool(re.search(r"[,;\t]", _first_line(head))) or names_a_lead(head)  # one lead needs no separator
 
 
 def _describe(path: Path, head: bytes) -> str:

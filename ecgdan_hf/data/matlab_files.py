@@ -20,11 +20,12 @@ from scipy.io import loadmat
 
 from ecgdan_hf.data.array_files import signal_name
 from ecgdan_hf.data.declared import one_line
+from ecgdan_hf.data.zip_files import FREE_BYTES, MAX_BYTES, MAX_RATIO
 
 HDF5_MARK = b"\x89HDF\r\n\x1a\n"
-MAX_BYTES = 512 << 20
 MAX_NAMES = 1024  # what a file says of its signal is a number, a word, or a name for each lead
-_COMPRESSED = 15  # miCOMPRESSED of "MAT-File Format", the MathWorks, version 5
+# kinds of elements in "MAT-File Format", the MathWorks, version 5: miMATRIX, miCOMPRESSED, and all inside of those
+_MATRIX, _COMPRESSED, _KINDS = 14, 15, (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14, 16, 17, 18)
 DAMAGED = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
 
 
@@ -62,7 +63,7 @@ def read_hdf5(path: Path, member: str | None = None) -> tuple[np.ndarray, dict[s
     except DAMAGED as error:
         if isinstance(error, ValueError) and str(error).startswith(str(path)):
             raise
-        raise ValueError(f"{path}: truncated or damaged HDF5 file: {one_line(error)}") from error
+        raise ValueError(f"{path}: truncated or damaged HDF5 file: {one_line(error)[:200]}") from error
 
 
 def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -122,9 +123,9 @@ def read_matlab(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     try:
         content = {name: value for name, value in loadmat(_inflated(path)).items() if not name.startswith("__")}
     except (*DAMAGED, zlib.error, struct.error) as error:
-        raise ValueError(f"{path}: truncated or damaged MATLAB file: {one_line(error)}") from error
+        raise ValueError(f"{path}: truncated or damaged MATLAB file: {one_line(error)[:200]}") from error
     except Exception as error:  # `MatReadError`, and what its decoder meets in damaged headers
-        raise ValueError(f"{path}: damaged MATLAB file: {one_line(error)}") from error
+        raise ValueError(f"{path}: damaged MATLAB file: {one_line(error)[:200]}") from error
     numeric = {name: value.shape for name, value in content.items() if getattr(value, "dtype", None) is not None}
     numeric = {name: shape for name, shape in numeric.items() if content[name].dtype.kind in "fiu"}
     name = signal_name(numeric, path)
@@ -132,29 +133,47 @@ def read_matlab(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _inflated(path: Path) -> BytesIO:
-    """A MATLAB file with its compressed parts unfolded, so that none can claim more than there is."""
+    """A MATLAB file with its compressed parts unfolded, no part of which claims more than there is."""
     content = path.read_bytes()
     order = "<" if content[126:128] == b"IM" else ">"
-    parts, at, left = [content[:128]], 128, MAX_BYTES
+    parts, at = [content[:128]], 128
     while at < len(content):
         kind, size = struct.unpack_from(f"{order}II", content, at)
+        step = size if kind == _COMPRESSED else size + -size % 8
         if size > len(content) - at - 8:
             raise ValueError(f"expected a part of {size} bytes, got {len(content) - at - 8}")
-        part = content[at + 8 : at + 8 + size]
-        if kind == _COMPRESSED:
-            inflater = zlib.decompressobj()
-            part = inflater.decompress(part, left)
-            if inflater.unconsumed_tail or not inflater.eof:
-                raise ValueError(f"expected whole parts of at most {left} bytes, got {len(part)} bytes and no end")
-            if struct.unpack_from(f"{order}I", part)[0] == _COMPRESSED:
-                raise ValueError("expected an array in a compressed part, got another compressed part")
-        else:
-            part = content[at : at + 8 + size + -size % 8]
-            size += -size % 8
-        parts.append(part)
-        left -= len(part)
-        at += 8 + size
+        part = content[at : at + 8 + step]
+        parts.append(_unfolded(part[8:]) if kind == _COMPRESSED else part)
+        if sum(map(len, parts)) > MAX_BYTES:
+            raise ValueError(f"expected parts of at most {MAX_BYTES} bytes together, got more")
+        _check_elements(memoryview(parts[-1]), order)
+        at += 8 + step
     return BytesIO(b"".join(parts))
+
+
+def _unfolded(packed: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    limit = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * len(packed)))
+    part = inflater.decompress(packed, limit)
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise ValueError(f"expected a whole part of at most {limit} bytes, got {len(part)} bytes and no end")
+    return part
+
+
+def _check_elements(content: memoryview, order: str) -> None:
+    """Refuses an element, at any depth, of more bytes than are left: they are allocated before they are read."""
+    at = 0
+    while at + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, at)
+        if kind >> 16:  # kind and size share four bytes, and the content the next four
+            at += 8
+            continue
+        left = len(content) - at - 8
+        if kind not in _KINDS or size > left:
+            raise ValueError(f"expected an element of at most {left} bytes, got {size} of kind {kind}")
+        if kind == _MATRIX:
+            _check_elements(content[at + 8 : at + 8 + size], order)
+        at += 8 + size + -size % 8
 
 
 def _words(said: dict[str, Any]) -> dict[str, Any]:

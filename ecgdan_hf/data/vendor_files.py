@@ -183,16 +183,20 @@ def _check_claims(path: Path, kind: str) -> None:
             if int(count[:9]) > MAX_SIERRA_CHANNELS:
                 raise ValueError(f"{path}: expected at most {MAX_SIERRA_CHANNELS} channels, got {count[:20].decode()}")
     if kind == "dicom":
-        _check_not_deflated(path)
+        _check_dicom(path, path.read_bytes())
     if kind == "scp-ecg":
         _check_scp(path, path.read_bytes())
 
 
-def _check_not_deflated(path: Path) -> None:
-    """Refuses deflated DICOM, which pydicom inflates without a limit."""
-    head = path.read_bytes()[:4096]
+def _check_dicom(path: Path, content: bytes) -> None:
+    """Refuses deflated DICOM, which pydicom inflates without a limit, and waveform data longer than the file."""
+    head = content[:4096]
     if re.search(rb"\x02\x00\x10\x00UI..%b\x00?(?!\d)" % re.escape(DEFLATED_DICOM.encode()), head, re.DOTALL):
         raise ValueError(f"{path}: expected DICOM that is not deflated, got transfer syntax {DEFLATED_DICOM}")
+    for found in re.finditer(rb"\x00\x54\x10\x10(?:O[BW]\x00\x00)?(....)", content, re.DOTALL):
+        claimed = int.from_bytes(found.group(1), "little")
+        if len(content) < claimed < 0xFFFFFFFF:  # which stands for a length that is not said
+            raise ValueError(f"{path}: expected at least {claimed} bytes, as its waveform data, got {len(content)}")
 
 
 def _check_scp(path: Path, content: bytes) -> None:

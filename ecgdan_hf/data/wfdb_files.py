@@ -21,6 +21,7 @@ from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, check_sampling_rate
 
 RECORD_LINE = re.compile(r"^\S+\s+\d+(\s|$)")
 BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
+MAX_BYTES = 4 << 30
 _STORAGE = re.compile(r"^(\d+)(?:x(\d+))?(?::\d+)?(?:\+(\d+))?$")  # format, samples per frame, skew, offset
 
 
@@ -105,13 +106,18 @@ def read_wfdb(
     """
     checked = _check_header(header)
     rate = agreed_rate(sampling_rate, checked.sampling_rate, header)
-    if not start_seconds and seconds is None:
-        record = _read_samples(checked)
-    else:
-        length = checked.num_samples or _read_samples(checked).sig_len  # headers may leave the length to the data
-        record = _read_samples(checked, *sample_range(start_seconds, seconds, rate, length, str(header)))
+    first, last = 0, checked.num_samples
+    if last is not None and (start_seconds or seconds is not None):
+        first, last = sample_range(start_seconds, seconds, rate, last, str(header))
+    _check_memory(checked, (last or 0) - first)
+    record = _read_samples(checked, first, last)
     signal = np.asarray(record.p_signal, dtype=np.float64).T
+    if last is None:  # the header leaves the length to the data, and wfdb reads no part of such a record
+        first, last = sample_range(start_seconds, seconds, rate, signal.shape[1], str(header))
+        signal = signal[:, first:last]
     names = agreed_leads(lead_names, [name for name in record.sig_name if name], header)
+    if len(names) != len(signal):
+        raise ValueError(f"{header}: lead_names: expected one for each of {len(signal)} leads, got {', '.join(names)}")
     kept, factors = _voltages(record.units, names, unit, header)
     return EcgRecord(
         signal_mv=signal[kept] * factors[:, None],
@@ -152,10 +158,50 @@ def _check_header(path: Path) -> _Header:
         num_samples=int(words[3]) if len(words) > 3 and words[3].isdigit() and int(words[3]) else None,
         lead_lines=[line.split() for line in lines[1:]],
     )
-    if "/" not in words[0]:  # a record of several segments has no leads of its own
+    for name in dict.fromkeys(words[0] for words in header.lead_lines):
+        _check_inside(path, name)
+    if "/" in words[0]:  # a record of several segments has no leads of its own
+        _check_segments(header)
+    else:
         _check_leads(header)
         _check_sizes(header)
     return header
+
+
+def _check_inside(path: Path, name: str) -> None:
+    """Refuses a file beside the header that is not there: one in another folder, or a link to one."""
+    if re.search(r"[/\\:]", name) or name in (".", ".."):
+        raise ValueError(f"{path}: expected names of files in its own folder, got {name[:80]!r}")
+    folders = {path.resolve().parent, path.parent.resolve()}  # both may be links to one place
+    if (path.parent / name).resolve().parent not in folders:
+        raise ValueError(f"{path}: expected data in its own folder, got {name}, a link that leads out of it")
+
+
+def _check_segments(header: _Header) -> None:
+    """Checks the headers of the segments too."""
+    path = header.path
+    for words in header.lead_lines:
+        segment = path.with_name(f"{words[0]}.hea")
+        if words[0] == "~" or not segment.is_file():  # a gap; what is absent is named when it is read
+            continue
+        text = segment.read_text(errors="replace")
+        lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        if lines and "/" in lines[0][0]:
+            raise ValueError(f"{path}: expected segments without segments of their own, got {segment.name}")
+        for data in (line[0] for line in lines[1:]):
+            _check_inside(segment, data)
+        if words[1:2] != ["0"]:  # the first of them may only say which leads there are
+            _check_header(segment)
+
+
+def _check_memory(header: _Header, num_samples: int) -> None:
+    """Refuses what no memory holds: no data file vouches for gaps between segments, or for what is compressed."""
+    wanted = header.num_leads * num_samples * np.dtype(np.float64).itemsize
+    if wanted > MAX_BYTES:
+        raise ValueError(
+            f"{header.path}: expected at most {MAX_BYTES >> 30} GiB of samples at once, got {header.num_leads} leads "
+            f"x {num_samples} samples; give start_seconds and seconds"
+        )
 
 
 def _check_leads(header: _Header) -> None:

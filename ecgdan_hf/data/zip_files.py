@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from ecgdan_hf.data.declared import one_line
 
 MAX_BYTES = 512 << 20
-MAX_RATIO = 200  # text of an ECG shrinks to a fifth, a lead of zeros to a thousandth
-FREE_BYTES = 4 << 20  # what may unfold at any ratio
+MAX_RATIO = 50  # text of an ECG shrinks to a fifth, zeros to a thousandth
+FREE_BYTES = 32 << 20  # what may unfold at any ratio
 DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, NotImplementedError)
 
 
@@ -22,7 +22,7 @@ def zip_entries(path: Path) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     except DAMAGED as error:
-        raise ValueError(f"{path}: truncated or damaged zip file: {one_line(error)}") from error
+        raise ValueError(f"{path}: truncated or damaged zip file: {one_line(error)[:200]}") from error
     for entry in entries:
         parts = PurePosixPath(entry.filename.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in entry.filename:
@@ -49,4 +49,4 @@ def read_entry(path: Path, entry: zipfile.ZipInfo, num_bytes: int | None = None)
         with zipfile.ZipFile(path) as archive, archive.open(entry) as stream:
             return stream.read(size if num_bytes is None else min(size, num_bytes))  # the bound holds for lying sizes
     except DAMAGED as error:
-        raise ValueError(f"{where}: truncated or damaged: {one_line(error)}") from error
+        raise ValueError(f"{where}: truncated or damaged: {one_line(error)[:200]}") from error

@@ -1,0 +1,80 @@
+"""Every damaged, lying or hostile file ends in one line that says what is wrong, soon and without much memory."""
+
+import sys
+import time
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import pytest
+from fixtures.write_damaged_files import CANARY, DAMAGES, SIZE_BOMBS
+
+from ecgdan_hf.data import formats
+
+MAX_SECONDS = 2.0
+MAX_BYTES = 200 << 20
+opened: list[str] = []
+
+
+def note_opened(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open":
+        opened.append(str(arguments[0]))
+
+
+sys.addaudithook(note_opened)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of its own, beside files that are none of its business."""
+    (tmp_path / "canary.txt").write_text(CANARY)
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "folder"
+
+
+def contents(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_size for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_file_is_refused_in_one_line(folder, tmp_path, name, capfd):
+    damage = DAMAGES[name]
+    path = damage.write(folder)
+    before = contents(tmp_path)
+    opened.clear()
+    started = time.monotonic()
+    with warnings.catch_warnings(), pytest.raises((ValueError, FileNotFoundError), match=damage.says) as caught:
+        warnings.simplefilter("error")
+        formats.read(path, **damage.options)
+    assert time.monotonic() - started < MAX_SECONDS
+    message = str(caught.value)
+    assert str(path) in message or str(path.parent) in message
+    assert "\n" not in message
+    assert len(message) < 500
+    assert CANARY not in message
+    assert not [file for file in opened if file == "/etc/passwd" or Path(file).parent == tmp_path]
+    assert contents(tmp_path) == before
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", SIZE_BOMBS)
+def test_a_size_that_a_file_only_claims_takes_no_memory(folder, name):
+    damage = DAMAGES[name]
+    path = damage.write(folder)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=damage.says):
+            formats.read(path, **damage.options)
+        assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_a_damaged_file_is_may_be_asked_without_an_error(folder, name):
+    path = DAMAGES[name].write(folder)
+    assert formats.kind(path) in (None, *KINDS)
+
+
+KINDS = ("wfdb", "numpy", "csv", "matlab", "hdf5", "zip", "cardiosoft", "hl7-aecg", "muse", "sierra", "mortara")
+KINDS += ("kardia", "dicom", "scp-ecg", "edf", "ishne", "mfer")
