@@ -4,7 +4,7 @@ A file that cannot be read does not stop the others: its row says why. Nothing i
 about its rate, unit or leads must be given.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ecgdan_hf.data.formats import read
-from ecgdan_hf.data.record import EcgRecord, canonical_lead
+from ecgdan_hf.data.ecg_folder import ecg_files
+from ecgdan_hf.data.formats import READABLE, read
+from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.data.wfdb_files import find_header
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint, load_config
 from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
 from ecgdan_hf.model.survival_ecgdan import survival_curve
@@ -27,8 +29,6 @@ __all__ = ["endpoint_text", "expand_files", "load_checkpoint", "load_config", "p
 
 RISK_YEARS = (1, 5, 10)
 DEFAULT_THRESHOLD = 0.5
-ARRAY_SUFFIXES = (".npy", ".npz")
-TABLE_SUFFIXES = (".csv",)
 PredictingModel = EcgDanForSurvival | EcgDanForSequenceClassification
 
 
@@ -89,8 +89,7 @@ def predict(
 def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Files as given, folders replaced by the ECG files in them, in order and each once.
 
-    Inside a folder: WFDB records (one per header, their data files and the segments of a multi-segment record do not
-    count again), .npy, .npz, and .csv whose first row names a standard lead.
+    What counts as an ECG inside a folder, [`ecg_files`] says: any format that is read, by content and not by name.
 
     Args:
         paths: one path or several. A data file of a WFDB record stands for its record. A path that does not exist
@@ -108,9 +107,9 @@ def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         if not path.is_dir():
             files[_record_path(path)] = None
             continue
-        found = list(_ecg_files(path))
+        found = ecg_files(path)
         if not found:
-            raise FileNotFoundError(f"{path}: no ECG file in this folder; looked for .hea, .npy, .npz, .csv")
+            raise FileNotFoundError(f"{path}: no ECG file in this folder; what is read: {READABLE}")
         files.update(dict.fromkeys(found))
     return list(files)
 
@@ -228,36 +227,7 @@ def _label_names(model: EcgDanForSequenceClassification) -> list[str]:
 
 def _record_path(path: Path) -> Path:
     """The header in place of a WFDB data file or stem."""
-    if path.suffix.lower() in (".hea", *ARRAY_SUFFIXES, *TABLE_SUFFIXES):
+    if path.suffix.lower() == ".hea":
         return path
-    for header in (path.with_suffix(".hea"), path.with_name(path.name + ".hea")):
-        if header.is_file():
-            return header
-    return path
-
-
-def _ecg_files(folder: Path) -> Iterator[Path]:
-    candidates = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    segments = {segment for path in candidates if path.suffix == ".hea" for segment in _segments(path)}
-    for path in candidates:
-        suffix = path.suffix.lower()
-        is_table = suffix in TABLE_SUFFIXES and _names_a_lead(path)
-        if (suffix == ".hea" and path not in segments) or suffix in ARRAY_SUFFIXES or is_table:
-            yield path
-
-
-def _segments(header: Path) -> list[Path]:
-    """Headers that a multi-segment header (`name/segments ...`) is made of."""
-    lines = [
-        line.split() for line in header.read_text(errors="replace").splitlines() if line.strip()[:1] not in ("", "#")
-    ]
-    if not lines or "/" not in lines[0][0]:
-        return []
-    return [header.with_name(f"{words[0]}.hea") for words in lines[1:]]
-
-
-def _names_a_lead(table: Path) -> bool:
-    with table.open(encoding="utf-8", errors="replace") as file:
-        first = next((line for line in file if line.strip() and not line.startswith("#")), "")
-    names = first.replace(";", ",").replace("\t", ",").split(",")
-    return any(canonical_lead(name.strip().strip('"')) in STANDARD_LEADS for name in names)
+    header = path.with_name(path.name + ".hea")
+    return (find_header(path) if path.is_file() else None) or (header if header.is_file() else path)
