@@ -12,7 +12,7 @@ from ecgdan_hf.data.wfdb_files import read_subject
 
 
 def read_table(data_dir: str | Path) -> pd.DataFrame:
-    """One row per header found below `data_dir`, sorted by name.
+    """One row per record found below `data_dir`, sorted by name; the segments of a record are none of their own.
 
     Args:
         data_dir: folder with `.hea` files; hidden folders are left out.
@@ -30,6 +30,8 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     headers = sorted(path for path in data_dir.rglob("*.hea") if not _is_hidden(path.relative_to(data_dir)))
     if not headers:
         raise FileNotFoundError(f"{data_dir}: expected WFDB records, found no .hea file")
+    segments = {segment for header in headers for segment in _segments(header)}
+    headers = [header for header in headers if header not in segments]
     record_ids = [header.relative_to(data_dir).with_suffix("").as_posix() for header in headers]
     subjects = [read_subject(header) for header in headers]
     return pd.DataFrame(
@@ -41,6 +43,13 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
             "sex": pd.Series([subject["sex"] for subject in subjects], dtype=object),
         }
     )
+
+
+def _segments(header: Path) -> list[Path]:
+    """Headers of the segments that a record of several (`name/segments ...`) is made of."""
+    text = header.read_text(errors="replace")
+    lines = [line.split() for line in text.splitlines() if line.strip()[:1] not in ("", "#")]
+    return [header.with_name(f"{words[0]}.hea") for words in lines[1:]] if lines and "/" in lines[0][0] else []
 
 
 def _is_hidden(path: Path) -> bool:
