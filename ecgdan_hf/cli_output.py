@@ -8,12 +8,12 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def check_writable(path: Path, suffixes: tuple[str, ...] = ()) -> None:
+def check_writable(path: Path, suffixes: tuple[str, ...] = (), option: str = "--out") -> None:
     """Refuses, before any work, an output that could not be written."""
     if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"--out: expected a file in an existing folder, got {path}")
+        raise ValueError(f"{option}: expected a file in an existing folder, got {path}")
     if suffixes and path.suffix.lower() not in suffixes:
-        raise ValueError(f"--out: expected a name that ends in {', '.join(suffixes)}, got {path}")
+        raise ValueError(f"{option}: expected a name that ends in {', '.join(suffixes)}, got {path}")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -68,32 +68,41 @@ def synthetic(
 @app.command()
 def check(
     data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
-    data: Annotated[str | None, typer.Option(help="source: ptb-xl, wfdb, csv; default: told by the files")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON to write the counts to")] = None,
+    data: Annotated[str | None, typer.Option(help="source, such as ptb-xl or csv; default: told by files")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV of outcomes to join: record_id, event, time")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON to write everything to")] = None,
+    html: Annotated[Path | None, typer.Option(help="page to write, with the worst records drawn")] = None,
     limit: Annotated[int | None, typer.Option(help="read only the first records")] = None,
+    strict: Annotated[bool, typer.Option(help="let warnings fail the check as errors do")] = False,
+    num_proc: Annotated[int | None, typer.Option(help="processes; default: one for each core")] = None,
 ) -> None:
     """Read every record of a folder and say what is there and what is wrong, before hours of training do.
 
+    Exit code 2 where there are errors: what training would refuse, or what would silently go wrong.
+
     \b
     Example:
-      ecgdan data check ptb-xl
+      ecgdan data check ptb-xl --labels outcomes.csv --out check.json --html check.html
     """
     import json
 
+    from ecgdan_hf.data.check_page import html as page
+    from ecgdan_hf.data.check_problems import summary
     from ecgdan_hf.data.folder_check import check as check_folder
 
+    for path, option in ((out, "--out"), (html, "--html")):
+        if path is not None:
+            check_writable(path, option=option)
+    found = check_folder(data, data_dir, labels=labels, limit=limit, num_proc=num_proc)
+    facts = found.facts
+    for line in summary(facts):
+        say(line)
     if out is not None:
-        check_writable(out)
-    found = check_folder(data, data_dir, limit=limit)
-    for name, value in found.items():
-        if name != "unreadable":
-            say(f"{name}: {value}")
-    for error in found["unreadable"]:
-        say(f"unreadable: {error}")
-    if out is not None:
-        write_whole(out, json.dumps(found, indent=2) + "\n")
-    if found["unreadable"]:
-        raise ValueError(f"{data_dir}: {len(found['unreadable'])} of {found['records']} records cannot be used")
+        write_whole(out, json.dumps(facts, indent=2) + "\n")
+    if html is not None:
+        write_whole(html, page(facts, found.read_worst(), data_dir.resolve().name))
+    if facts["errors"] or (strict and facts["warnings"]):
+        raise ValueError(f"{data_dir}: {facts['errors']} with errors, {facts['warnings']} with warnings, see above")
 
 
 @app.command()

@@ -215,13 +215,31 @@ def test_explain_draws_a_page(checkpoint: Path, cohort: Path, tmp_path: Path):
 
 
 def test_data_verbs_make_and_check_a_cohort(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    assert ecgdan("data", "synthetic", tmp_path / "c", "--n", "20", "--seed", "1") == 0
+    folder, out, page = tmp_path / "c", tmp_path / "check.json", tmp_path / "check.html"
+    assert ecgdan("data", "synthetic", folder, "--n", "20", "--seed", "1") == 0
     assert "simulated events" in capfd.readouterr().out
-    assert ecgdan("data", "check", tmp_path / "c", "--out", tmp_path / "check.json") == 0
-    assert json.loads((tmp_path / "check.json").read_text())["records"] == 20
-    next((tmp_path / "c" / "records").rglob("*.dat")).write_bytes(b"cut")
-    assert ecgdan("data", "check", tmp_path / "c") == 2
-    assert "1 of 20 records cannot be used" in capfd.readouterr().err
+    assert ecgdan("data", "check", folder, "--out", out, "--html", page, "--strict") == 0
+    assert json.loads(out.read_text())["records"] == 20
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    next((folder / "records").rglob("*.dat")).write_bytes(b"cut")
+    assert ecgdan("data", "check", folder, "--out", out, "--html", page) == 2
+    shown = capfd.readouterr()
+    assert "error: unreadable: 1: cannot be read or used" in shown.out
+    assert shown.err.strip().splitlines()[-1] == f"error: {folder}: 1 with errors, 0 with warnings, see above"
+    assert "unreadable" in json.loads(out.read_text())["problems"]
+    assert "is truncated" in page.read_text()
+
+
+def test_data_check_fails_on_warnings_only_when_asked(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    assert ecgdan("data", "synthetic", tmp_path / "c", "--n", "20", "--seed", "1") == 0
+    outcomes = pd.read_csv(tmp_path / "c" / "table.csv", dtype=str)[["record_id", "event", "time"]]
+    outcomes.iloc[1:].to_csv(tmp_path / "outcomes.csv", index=False)
+    arguments = ("data", "check", tmp_path / "c", "--labels", tmp_path / "outcomes.csv", "--num-proc", "1")
+    assert ecgdan(*arguments) == 0
+    assert "warning: record_without_outcome: 1:" in capfd.readouterr().out
+    assert ecgdan(*arguments, "--strict") == 2
+    assert ecgdan(*arguments, "--html", tmp_path / "none" / "page.html") == 2
+    assert "error: --html: expected a file in an existing folder" in capfd.readouterr().err
 
 
 def test_training_modules_are_programs_of_their_own_for_accelerate_launch():

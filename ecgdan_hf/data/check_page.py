@@ -1,0 +1,193 @@
+"""The check of a folder as one HTML file that needs nothing else: what is there, what is wrong, the worst drawn.
+
+Names and details come from other people's files: all text is escaped, and the page forbids itself scripts and anything
+from elsewhere (Content-Security-Policy). It shows names of records, never of patients.
+
+Imports of the package: the record.
+"""
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+LISTED = 20  # records of each problem; the JSON has all
+
+ROWS, CELL_WIDTH, CELL_HEIGHT, LABEL_HEIGHT = 3, 150, 56, 11
+SECONDS = 2.5
+POINTS_PER_SECOND = 100
+MIN_RANGE_MV = 0.5  # a flat lead is drawn flat, not as its noise
+
+STYLE = """
+:root { color-scheme: light dark; --text: #1b1b1b; --page: #fff; --faint: #5c5c5c; --line: #d5d5d5; --bad: #b3261e;
+  --look: #8a5300; }
+@media (prefers-color-scheme: dark) { :root { --text: #e8e8e8; --page: #16181a; --faint: #a9a9a9; --line: #3c4044;
+  --bad: #ff8a80; --look: #ffb74d; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 82rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--text);
+  background: var(--page); overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.2rem 0 0.2rem; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--faint); padding-bottom: 0.3rem; }
+th, td { padding: 0.3rem 0.8rem 0.3rem 0; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top; }
+.error { color: var(--bad); font-weight: 600; } .warning { color: var(--look); font-weight: 600; }
+.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 36rem), 1fr)); gap: 1rem; }
+figure { margin: 0; padding: 0.6rem; border: 1px solid var(--line); break-inside: avoid; }
+figcaption { font-size: 0.875rem; }
+svg { width: 100%; height: auto; } svg text { font-size: 9px; fill: var(--faint); }
+polyline { fill: none; stroke: var(--text); stroke-width: 0.8; } .named polyline { stroke: var(--bad); }
+svg .named text { fill: var(--bad); font-weight: 600; }
+"""
+
+
+def html(facts: Mapping[str, Any], worst: Iterable[tuple[str, EcgRecord]], title: str) -> str:
+    """The page.
+
+    Args:
+        facts: of `folder_check.check`.
+        worst: records to draw, with their record_id.
+        title: what was checked.
+
+    Returns:
+        A whole HTML5 document.
+    """
+    drawn = "".join(_figure(record_id, record, _problems_of(record_id, facts)) for record_id, record in worst)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}: data check</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{escape(title)}: data check</h1>\n<p>{_verdict(facts)}</p>\n"
+        f'<h2 id="contents">What is there</h2>\n{_contents(facts)}'
+        f'<h2 id="problems">What is wrong</h2>\n{_problems(facts["problems"])}'
+        f'<h2 id="worst">The worst records</h2>\n{_worst(drawn)}'
+        "</main>\n</body>\n</html>\n"
+    )
+
+
+def _verdict(facts: Mapping[str, Any]) -> str:
+    return (
+        f"{facts['records']:,} records, {facts['readable']:,} readable; {facts['errors']:,} with errors "
+        f"(training would refuse them or silently go wrong), {facts['warnings']:,} with warnings (usable, but look)."
+    )
+
+
+def _contents(facts: Mapping[str, Any]) -> str:
+    outcomes = facts["outcomes"]
+    rows = {
+        "source": facts["source"],
+        "patients": f"{facts['patients']:,}, {facts['patients_with_several_records']:,} with several records",
+        "without age, sex": f"{facts['age_missing']:,}, {facts['sex_missing']:,}",
+        "sampling rates, Hz": _counts(facts["sampling_rates"]),
+        "durations, s": _counts(facts["durations_seconds"]),
+        "leads": _counts(facts["leads"]),
+        "folds": _counts(facts["folds"]),
+        "QRS complex, mV": ", ".join(f"{name} {value}" for name, value in facts["qrs_mv"].items()),
+        "left out or repaired by reading": _counts(facts["flags"]),
+        "outcomes": ", ".join(f"{name.replace('_', ' ')} {value:,.4g}" for name, value in (outcomes or {}).items()),
+    }
+    return _table("Counts of records by what they are", ("", ""), [row for row in rows.items() if row[1]])
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    shown = "; ".join(f"{value} ({count:,})" for value, count in list(counts.items())[:LISTED])
+    return shown + ("; ..." if len(counts) > LISTED else "")
+
+
+def _problems(problems: Mapping[str, Mapping[str, Any]]) -> str:
+    if not problems:
+        return "<p>Nothing.</p>\n"
+    rows = [
+        (problem["severity"], name, f"{problem['count']:,}", problem["meaning"], problem["advice"])
+        for name, problem in problems.items()
+    ]
+    overview = _table("Problems, errors first", ("severity", "name", "count", "meaning", "what to do"), rows)
+    return overview + "".join(_listed(name, problem) for name, problem in problems.items())
+
+
+def _listed(name: str, problem: Mapping[str, Any]) -> str:
+    found = list(problem["found"].items())
+    more = f"; the first {LISTED} of {len(found):,}, all are in the JSON" if len(found) > LISTED else ""
+    table = _table(f"{problem['meaning']}{more}", ("name", "detail"), found[:LISTED])
+    return f"<h3>{escape(name)}</h3>\n{table}"
+
+
+def _table(caption: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    def row(cells: tuple[str, ...]) -> str:
+        kind = f' class="{cells[0]}"' if cells[0] in ("error", "warning") else ""
+        first = f'<th scope="row"{kind}>{escape(cells[0])}</th>'
+        return f"<tr>{first}{''.join(f'<td>{escape(cell)}</td>' for cell in cells[1:])}</tr>\n"
+
+    names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    top = f"<thead><tr>{names}</tr></thead>\n" if any(head) else ""
+    body = f"<caption>{escape(caption)}</caption>\n{top}<tbody>\n{''.join(map(row, rows))}</tbody>"
+    return (
+        f'<div class="table" role="region" aria-label="{escape(caption)}" tabindex="0"><table>{body}</table></div>\n'
+    )
+
+
+def _problems_of(record_id: str, facts: Mapping[str, Any]) -> dict[str, str]:
+    problems = facts["problems"].items()
+    return {name: problem["found"][record_id] for name, problem in problems if record_id in problem["found"]}
+
+
+def _worst(figures: str) -> str:
+    if not figures:
+        return "<p>None that could be drawn.</p>\n"
+    note = f"The first {SECONDS:g} s of each lead; leads that a problem names are in colour."
+    return f'<p>{note}</p>\n<div class="worst">\n{figures}</div>\n'
+
+
+def _figure(record_id: str, record: EcgRecord, problems: Mapping[str, str]) -> str:
+    said = "; ".join(f"{name} {detail}".strip() for name, detail in problems.items())
+    named = {lead for detail in problems.values() for lead in detail.replace("-", "+").split("+")}
+    present = [lead for lead in STANDARD_LEADS if lead in record.lead_names] or list(record.lead_names)
+    beginning = record.signal_mv[:, : max(2, round(SECONDS * record.sampling_rate))]
+    rows = [beginning[record.lead_names.index(lead)] for lead in present[: len(STANDARD_LEADS)]]
+    range_mv = max([MIN_RANGE_MV, *(_range(row) for row in rows)])
+    width, height = -(-len(rows) // ROWS) * CELL_WIDTH, min(len(rows), ROWS) * CELL_HEIGHT
+    cells = "".join(
+        _cell(i, lead, row, range_mv, lead in named) for i, (lead, row) in enumerate(zip(present, rows, strict=False))
+    )
+    label = escape(f"{len(rows)} leads of {record_id}: {said}")
+    return (
+        f'<figure>\n<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{cells}</svg>\n'
+        f"<figcaption><strong>{escape(record_id)}</strong>: {escape(said)}. Height of a row: {range_mv:.2g} mV."
+        "</figcaption>\n</figure>\n"
+    )
+
+
+def _range(row_mv: np.ndarray) -> float:
+    known = row_mv[np.isfinite(row_mv)]
+    return float(np.ptp(known)) if known.size else 0.0
+
+
+def _cell(place: int, lead: str, row_mv: np.ndarray, range_mv: float, named: bool) -> str:
+    """One lead in its column of three, as on paper; gaps stay gaps."""
+    left, top = place // ROWS * CELL_WIDTH, place % ROWS * CELL_HEIGHT
+    step = max(1, round(len(row_mv) / (SECONDS * POINTS_PER_SECOND)))
+    known = row_mv[np.isfinite(row_mv)]
+    middle = float(known.min() + known.max()) / 2 if known.size else 0.0
+    x = left + np.arange(len(row_mv)) / len(row_mv) * (CELL_WIDTH - 4)
+    y = top + LABEL_HEIGHT + (CELL_HEIGHT - LABEL_HEIGHT) * (0.5 - (row_mv - middle) / range_mv)
+    lines = "".join(f'<polyline points="{points}"/>' for points in _runs(x[::step], y[::step]))
+    kind = ' class="named"' if named else ""
+    return f'<g{kind}><text x="{left}" y="{top + LABEL_HEIGHT - 2}">{escape(lead)}</text>{lines}</g>'
+
+
+def _runs(x: np.ndarray, y: np.ndarray) -> list[str]:
+    """Points of each stretch without gap."""
+    starts = np.flatnonzero(np.diff(np.isfinite(y).astype(np.int8), prepend=0) == 1)
+    stops = np.flatnonzero(np.diff(np.isfinite(y).astype(np.int8), append=0) == -1) + 1
+    return [
+        " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[start:stop], y[start:stop], strict=True))
+        for start, stop in zip(starts, stops, strict=True)
+    ]
