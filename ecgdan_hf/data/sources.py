@@ -1,12 +1,59 @@
 """Names of sources, and which of them a folder holds; each source is a module with a `read_table`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from ecgdan_hf.data import csv_files, ptbxl, synthetic, wfdb_folder
+from ecgdan_hf.data import (
+    code15,
+    csv_files,
+    ecg_folder,
+    mimic_iv_ecg,
+    mitbih,
+    parquet_files,
+    ptbxl,
+    samitrop,
+    synthetic,
+    ukbiobank,
+    wfdb_folder,
+)
 
-SOURCES = ("ptb-xl", "wfdb", "csv", "synthetic")
+
+def _synthetic(data_dir: Path) -> pd.DataFrame:
+    """The cohort in a folder, made first where the folder is absent or empty."""
+    if not data_dir.exists() or not any(data_dir.iterdir()):
+        synthetic.write_cohort(data_dir)
+    return csv_files.read_table(data_dir)
+
+
+SOURCES: dict[str, Callable[..., pd.DataFrame]] = {
+    "ptb-xl": ptbxl.read_table,
+    "code-15": code15.read_table,
+    "sami-trop": samitrop.read_table,
+    "mimic-iv-ecg": mimic_iv_ecg.read_table,
+    "mit-bih": mitbih.read_table,
+    "ukb": ukbiobank.read_table,
+    "wfdb": wfdb_folder.read_table,
+    "csv": csv_files.read_table,
+    "parquet": parquet_files.read_table,
+    "synthetic": _synthetic,
+    "folder": ecg_folder.read_table,
+}
+
+# a file that tells a source, the particular before the general
+_TELLING = (
+    ("ptb-xl", ptbxl.DATABASE_NAME),
+    ("mimic-iv-ecg", mimic_iv_ecg.LIST_NAME),
+    ("sami-trop", "exams.hdf5"),
+    ("sami-trop", "exams.zip"),
+    ("code-15", "exams.csv"),
+    ("csv", csv_files.TABLE_NAME),
+    ("parquet", "data/*.parquet"),
+    ("parquet", "*.parquet"),
+    ("mit-bih", mitbih.FILE_PATTERN),
+    ("ukb", "**/*_20205_*"),
+)
 
 
 def read_table(
@@ -18,34 +65,31 @@ def read_table(
         FileNotFoundError: the folder or a part of it is missing.
         ValueError: an unknown source, or a table that cannot be used.
     """
-    data_dir = Path(data_dir)
-    if name == "ptb-xl":
-        return ptbxl.read_table(data_dir, sampling_rate, label_level)
-    if name == "wfdb":
-        return wfdb_folder.read_table(data_dir)
-    if name == "csv":
-        return csv_files.read_table(data_dir)
-    if name == "synthetic":
-        if not data_dir.exists() or not any(data_dir.iterdir()):
-            synthetic.write_cohort(data_dir)
-        return csv_files.read_table(data_dir)
-    raise ValueError(f"name: expected a source, one of {', '.join(SOURCES)}, got {name!r}")
+    if name not in SOURCES:
+        raise ValueError(f"name: expected a source, one of {', '.join(SOURCES)}, got {name!r}")
+    options = (sampling_rate, label_level) if name == "ptb-xl" else ()
+    return SOURCES[name](Path(data_dir), *options)
 
 
 def detect_source(data_dir: str | Path) -> str:
     """Which source a folder holds, by the files in it.
 
+    Returns:
+        The name of a known layout, else `"wfdb"` where all ECGs are WFDB records, else `"folder"`.
+
     Raises:
-        FileNotFoundError: no such folder, or none of the known layouts.
+        FileNotFoundError: no such folder, or no ECG in it.
     """
     data_dir = Path(data_dir)
     if not data_dir.exists():
         raise FileNotFoundError(f"{data_dir}: no such folder")
-    if (data_dir / ptbxl.DATABASE_NAME).is_file():
-        return "ptb-xl"
-    if data_dir.is_file() or (data_dir / csv_files.TABLE_NAME).is_file():
-        return "csv"
-    if any(data_dir.rglob("*.hea")):
-        return "wfdb"
-    expected = f"{ptbxl.DATABASE_NAME}, {csv_files.TABLE_NAME} or WFDB headers"
-    raise FileNotFoundError(f"{data_dir}: expected {expected}, found none of them")
+    if data_dir.is_file():
+        return "ukb" if data_dir.suffix.lower() == ".zip" else "csv"
+    for name, pattern in _TELLING:
+        if any(data_dir.glob(pattern)):
+            return name
+    ecgs = ecg_folder.ecg_files(data_dir)
+    if not ecgs:
+        layouts = ", ".join(dict.fromkeys(name for name, _ in _TELLING))
+        raise FileNotFoundError(f"{data_dir}: expected ECG files or the layout of {layouts}, found none of them")
+    return "wfdb" if all(file.suffix == ".hea" for file in ecgs) else "folder"
