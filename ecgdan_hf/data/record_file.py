@@ -16,7 +16,7 @@ class UnreadableRecordError(ValueError):
     """A record that cannot be used; one line, which names the file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there is one for each of a million records
 class RecordFile:
     """A file to read, and what its table says about it beyond what the file says itself."""
 

@@ -288,7 +288,8 @@ class EcgCollator:
         if not self.augment_scale:
             return signal
         factor = rng.uniform(1 - self.augment_scale, 1 + self.augment_scale, (len(signal), 1, 1))
-        return signal * factor.astype(np.float32)
+        signal *= factor.astype(np.float32)  # the batch's own copy
+        return signal
 
     def _noisy(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if not self.augment_noise:
