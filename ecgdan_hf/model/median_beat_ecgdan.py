@@ -18,6 +18,7 @@ import numpy as np
 R_POSITION = 0.4  # the R peak's place in the window: sample 240 of 600, 480 ms before and 720 ms after it
 VOTE_SECONDS = 0.08  # detections of different leads this close are one beat
 REFRACTORY_SECONDS = 0.2  # between two beats of one lead; 300 per minute
+MIN_PER_SECOND = 1 / 3  # beats, 20 per minute; with fewer a lead is read the other way up as well
 QRS_SECONDS = 0.1  # to each side of the R peak: the part that is aligned and compared
 SMOOTH_SECONDS = 0.02  # moving average before detection, as in neurokit2's own cleaning: a zero at 50 Hz
 CENTRE_SECONDS = 0.04  # an R peak is moved this far at most to the leads' common maximum
@@ -64,8 +65,8 @@ def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
     with warnings.catch_warnings():  # a lead without any QRS warns of empty means
         warnings.simplefilter("ignore")
         few = len(signal_mv) < 3  # among more leads another one has the R wave
-        upright = signal_mv * _polarity(signal_mv, sampling_rate) if few else signal_mv
-        per_lead = [_lead_peaks(nk, lead, sampling_rate) for lead in upright]
+        find = _lone_lead_peaks if few else _lead_peaks
+        per_lead = [find(nk, lead, sampling_rate) for lead in signal_mv]
     if few:
         regularity = [_regularity(lead, peaks, sampling_rate) for lead, peaks in zip(signal_mv, per_lead, strict=True)]
         peaks = per_lead[int(np.argmax(regularity))]
@@ -83,16 +84,27 @@ def _smooth(signal_mv: np.ndarray, width: int) -> np.ndarray:
     return (total[:, width:] - total[:, :-width]) / width
 
 
-def _polarity(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """-1 for a lead whose QRS complexes point down, else 1, (leads, 1): neurokit2 drops a QRS without a local maximum.
+def _lone_lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """Peaks with the QRS turned upwards, because neurokit2 drops a QRS without a local maximum.
+
+    Where that finds hardly any beat, the other way up is tried.
+    """
+    upright = lead_mv * _polarity(lead_mv, sampling_rate)
+    peaks = _lead_peaks(nk, upright, sampling_rate)
+    if len(peaks) < MIN_PER_SECOND * len(lead_mv) / sampling_rate:
+        peaks = max(peaks, _lead_peaks(nk, -upright, sampling_rate), key=len)
+    return peaks
+
+
+def _polarity(lead_mv: np.ndarray, sampling_rate: float) -> float:
+    """-1 where QRS complexes point down, else 1.
 
     What a moving average of a QRS's length takes away is mostly QRS; its extremes are compared, second by second.
     """
-    sharp = signal_mv - _smooth(signal_mv, round(QRS_SECONDS * sampling_rate))
-    width = min(sharp.shape[1], round(sampling_rate))
-    seconds = sharp[:, : sharp.shape[1] // width * width].reshape(len(sharp), -1, width)
-    up, down = np.median(seconds.max(axis=2), axis=1), np.median(-seconds.min(axis=2), axis=1)
-    return np.where(down > up, -1.0, 1.0)[:, None]
+    sharp = lead_mv - _smooth(lead_mv[None], round(QRS_SECONDS * sampling_rate))[0]
+    width = min(len(sharp), round(sampling_rate))
+    seconds = sharp[: len(sharp) // width * width].reshape(-1, width)
+    return -1.0 if np.median(seconds.min(axis=1)) < -np.median(seconds.max(axis=1)) else 1.0
 
 
 def _lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) -> np.ndarray:

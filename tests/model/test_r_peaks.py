@@ -97,6 +97,22 @@ def test_a_single_lead_whose_complexes_only_point_down_shows_every_beat(model_ra
     np.testing.assert_array_equal(counts(beats(signal[None], 500, model_rate), seconds), [len(seconds), 0, 0])
 
 
+# QS complexes; QS complexes between extrasystoles; wide low complexes beside tall P waves, of which it found one
+@pytest.mark.parametrize(
+    ("number", "lead", "least"), [("06332", "II", 0.9), ("10301", "V1", 0.8), ("06517", "II", 0.6)]
+)
+def test_a_single_lead_finds_what_twelve_find_where_it_is_hard(shared: Path, number: str, lead: str, least: float):
+    path = shared / f"data/ptb-xl/records500/{number[:2]}000/{number}_hr"
+    if not path.with_suffix(".hea").is_file():
+        pytest.skip(f"needs record {number} of PTB-XL")
+    recording = wfdb.rdrecord(str(path))
+    row = [name.upper() for name in recording.sig_name].index(lead)
+    twelve = beats(recording.p_signal.T, 500, 500)
+    for model_rate in (500, 100):
+        found = beats(recording.p_signal.T[[row]], 500, model_rate)
+        assert min(rates(counts(found, twelve, tolerance=0.15))) >= least
+
+
 def test_twelve_leads_find_the_beats_that_wide_complexes_and_inverted_t_waves_hide_in_one():
     totals = np.zeros((2, 3), dtype=int)
     for seed in range(12):
