@@ -31,6 +31,7 @@ _ROUNDING_UNITS = 4  # derived leads are rounded once more than I and II
 _ROUNDING_MV = 0.02  # of converters whose steps are coarser than the file's units
 _FEW_SAMPLES = 0.01
 _SEX = {"m": "male", "male": "male", "f": "female", "female": "female"}
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?", re.ASCII)
 _DATE = re.compile(rb"<ObservationDateTime\b.*?</ObservationDateTime\s*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -159,14 +160,19 @@ def _mv_per_unit(block: Element, where: str) -> float:
 
 def _samples(element: Element, count: int | None, where: str) -> FloatArray:
     """(samples,) in the file's units; blanks are NaN, those after the last sample are dropped."""
-    words = [word.strip() for word in "".join(element.itertext()).split(",")]
+    text = "".join(element.itertext())
+    words = [word.strip() for word in text.split(",")]
     wanted = len(words) - 1 if count is None else count  # without a count, one trailing comma is forgiven
     while words and words[-1] == "" and (len(words) > wanted or len(words) == 1):
         words.pop()
-    bad = next((word for word in words if word and not re.fullmatch(r"[-+]?\d+(\.\d*)?", word)), None)
-    if bad is not None:
-        raise ValueError(f"{where}: expected numbers separated by commas, got {' '.join(bad.split())[:40]!r}")
-    return np.array([float(word) if word else np.nan for word in words], dtype=np.float32)
+    try:
+        if re.search(r"[^-+.,\d\s]", text, re.ASCII):  # `float` takes inf, nan and 1_000
+            raise ValueError
+        return np.array([float(word) if word else np.nan for word in words], dtype=np.float32)
+    except ValueError:
+        bad = next((word for word in words if word and not _NUMBER.fullmatch(word)), "")
+        found = " ".join(bad.split())[:40]
+        raise ValueError(f"{where}: expected numbers separated by commas, got {found!r}") from None
 
 
 def _check_lengths(samples: dict[str, FloatArray], count: int | None, num_leads: int | None, where: str) -> None:
@@ -285,7 +291,7 @@ def _count(block: Element, name: str) -> int | None:
 
 def _number(element: Element | None) -> float | None:
     text = _text(element)
-    return float(text) if re.fullmatch(r"[-+]?\d+(\.\d*)?", text) else None
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def _units(element: Element | None) -> str:

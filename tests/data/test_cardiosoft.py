@@ -161,7 +161,9 @@ def test_incomplete_leads_are_refused_with_both_counts(xml):
     undeclared = re.sub(r"<ChannelSampleCountTotal>\d+</ChannelSampleCountTotal>", "", xml)
     refuse(of_lead(undeclared, "V2", lambda values: values[:4990]), "lead V2: expected 5000 samples, got 4990")
     refuse(of_lead(xml, "V2", lambda values: []), "lead V2: expected 5000 samples, got 0")
-    refuse(of_lead(xml, "V2", lambda values: ["1 2", *values[2:]]), "lead V2: expected numbers .* got '1 2'")
+    for word in ("1 2", "abc", "nan", "inf", "1_000", "1e3", "1.2.3", "-"):
+        text = of_lead(xml, "V2", lambda values, word=word: [*values[:-1], word])
+        refuse(text, f"lead V2: expected numbers separated by commas, got '{word}'")
     head, tail = xml.split("<StripData>")
     refuse(
         head + "<StripData>" + tail.replace("<NumberOfLeads>12", "<NumberOfLeads>8"), "NumberOfLeads says 8, got 12"
