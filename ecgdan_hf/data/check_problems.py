@@ -50,7 +50,7 @@ PROBLEMS: dict[str, Problem] = {
     ),
     "amplitudes_unusual": _warning("the folder's typical QRS complex is unlike that of ECGs", "check gain and unit"),
     "limb_leads_reversed": _warning(
-        "limb leads reversed, or dextrocardia", "look at them; which electrodes is behind each name"
+        "limb leads reversed, or dextrocardia", "look at them; behind each name stand the electrodes"
     ),
     "chest_leads_exchanged": _warning("two chest leads probably exchanged", "look at V1 to V6"),
     "einthoven_residual": _warning("II is not I + III", "look for unequal gains or mislabelled leads"),

@@ -5,10 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgdan_hf.data import folder_check, synthetic
+from ecgdan_hf.data import folder_check, sources, synthetic
 from ecgdan_hf.data.check_problems import PROBLEMS, summary
 from ecgdan_hf.data.folder_check import check
-from ecgdan_hf.data.record_file import RecordFile
+from ecgdan_hf.data.record_file import RecordFile, record_files
+from ecgdan_hf.data.signal_check import signal_hash
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 RECORDS = 8
@@ -259,3 +260,10 @@ def test_the_terminal_shows_each_problem_once_with_three_examples_and_what_to_do
 def test_errors_come_before_warnings_in_the_list_of_problems():
     severities = [problem.severity for problem in PROBLEMS.values()]
     assert severities == sorted(severities)
+
+
+def test_the_recording_that_ptbxl_holds_under_two_patients_is_found(shared):
+    table = sources.read_table("ptb-xl", shared / "data" / "ptb-xl").set_index("record_id", drop=False)
+    pair = table.loc[["145", "463"]]
+    assert pair["patient_id"].nunique() == pair["fold"].nunique() == 2
+    assert len({signal_hash(file.read()) for file in record_files(pair)}) == 1
