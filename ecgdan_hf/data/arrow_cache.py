@@ -40,6 +40,7 @@ _CODE = (
     "data/matlab_files.py",
     "data/record.py",
     "data/record_file.py",
+    "data/vendor_claims.py",
     "data/vendor_files.py",
     "data/wfdb_files.py",
     "data/zip_files.py",

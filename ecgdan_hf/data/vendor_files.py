@@ -2,12 +2,10 @@
 
 What the library leaves open is settled here: counts without a gain are refused, its warnings become flags or errors,
 leads are matched by name, rate and length must be the same for all, and the limb leads that a cart does not store
-(MUSE keeps I, II and V1 to V6) are derived. Sizes that a file claims for itself are checked before anything is read.
+(MUSE keeps I, II and V1 to V6) are derived.
 """
 
-import logging
 import re
-import struct
 import warnings
 from collections.abc import Sequence
 from datetime import date
@@ -20,6 +18,7 @@ import numpy as np
 
 from ecgdan_hf.data.declared import PER_MILLIVOLT, agreed_leads, agreed_rate, one_line, to_millivolt
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
+from ecgdan_hf.data.vendor_claims import SCP_START, check_claims
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, derive_limb_lead
 
@@ -38,12 +37,7 @@ _READERS = {
 }
 _XML_KINDS = {"annotatedecg": "hl7-aecg", "restingecg": "muse", "restingecgdata": "sierra", "ecg": "mortara"}
 _MARKS = {"dicom": (128, b"DICM"), "ishne": (0, b"ISHNE1.0"), "edf": (0, b"0       "), "scp-ecg": (16, b"SCPECG")}
-_SCP_START = struct.Struct("<HIHHI")  # checksum, size; of section 0: checksum, number (0), size
 
-MAX_TEXT_BYTES = 64 << 20  # XML and JSON grow twentyfold in memory; the largest of ten seconds are 2 MB
-MAX_SIERRA_CHANNELS = 64
-MAX_SCP_SAMPLES = 8 * 0xFFFF  # of a lead: its bytes are counted in 16 bits, and a sample takes a bit at least
-DEFLATED_DICOM = "1.2.840.10008.1.2.1.99"
 # what a warning of ECGDataKit says where a recording is not whole, not in one piece, or its rate is a guess
 _NOT_WHOLE = re.compile(r"mismatch|truncated|shorter than|no waveform data|gaps between|odd number|default of 1000 Hz")
 _SEXES = {"M": "male", "F": "female"}
@@ -57,7 +51,7 @@ def vendor_kind(head: bytes) -> str | None:
     for kind, (at, mark) in _MARKS.items():
         if head[at:].startswith(mark):
             return kind
-    if len(head) >= 32 and _SCP_START.unpack_from(head)[3] == 0 and head[22:24] + head[28:32] == b"\0\0\7\0\0\0":
+    if len(head) >= 32 and SCP_START.unpack_from(head)[3] == 0 and head[22:24] + head[28:32] == b"\0\0\7\0\0\0":
         return "scp-ecg"  # no mark before version 2, but the first pointer describes section 0 itself, at byte 7
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return "kardia" if _parser("kardia").can_parse(Path(), head) else None
@@ -100,7 +94,7 @@ def read_vendor(
             leads, leads of different rates or lengths, or a contradiction to the arguments.
     """
     title = _READERS[kind][0]
-    _check_claims(path, kind)
+    check_claims(path, kind)
     parsed, flags = _parse_longest(path, kind, title)
     if not parsed.leads:
         raise ValueError(f"{path}: expected a rhythm recording in this {title} file, got none")
@@ -151,8 +145,7 @@ def _parse_longest(path: Path, kind: str, title: str) -> tuple[Any, list[str]]:
 
 
 def _parse(path: Path, kind: str, title: str) -> tuple[Any, list[str]]:
-    """The record of ECGDataKit, and flags of what it warned of; it neither prints nor logs."""
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    """The record of ECGDataKit, and flags of what it warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -163,64 +156,17 @@ def _parse(path: Path, kind: str, title: str) -> tuple[Any, list[str]]:
     for text in said:
         if _NOT_WHOLE.search(text):
             raise ValueError(f"{path}: expected a whole {title} file, got {text}")
-    return parsed, [f"reader_warning:{text.replace(';', ',')}" for text in dict.fromkeys(said)]
+    flags = [f"reader_warning:{text.replace(';', ',')}" for text in dict.fromkeys(said)]
+    claimed, stored = (parsed.raw_metadata.get(name, 0) for name in ("ecg_size", "samples_per_lead"))
+    if claimed > stored:  # of ISHNE, where some recorders write the most they could hold
+        flags.append(f"shorter_than_said:{stored}/{claimed}")
+    return parsed, flags
 
 
 def _short(message: BaseException | str, path: Path) -> str:
     text = one_line(message) if isinstance(message, BaseException) else str(message)
     text = re.sub(rf"( in| of)? ?{re.escape(str(path))}:?| (in|of) {re.escape(path.name)}\b", "", text)
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _check_claims(path: Path, kind: str) -> None:
-    """Refuses sizes that the file claims and cannot hold, where the decoder would believe them."""
-    size = path.stat().st_size
-    if kind in ("kardia", *_XML_KINDS.values()) and size > MAX_TEXT_BYTES:
-        raise ValueError(f"{path}: expected at most {MAX_TEXT_BYTES >> 20} MiB of text, got {size >> 20} MiB")
-    if kind == "sierra":
-        content = path.read_bytes().replace(b"\0", b"")  # it may be UTF-16
-        for count in re.findall(rb"numberchannels(?:allocated|valid)\s*>\s*(\d+)", content):
-            if int(count[:9]) > MAX_SIERRA_CHANNELS:
-                raise ValueError(f"{path}: expected at most {MAX_SIERRA_CHANNELS} channels, got {count[:20].decode()}")
-    if kind == "dicom":
-        _check_dicom(path, path.read_bytes())
-    if kind == "scp-ecg":
-        _check_scp(path, path.read_bytes())
-
-
-def _check_dicom(path: Path, content: bytes) -> None:
-    """Refuses deflated DICOM, which pydicom inflates without a limit, and waveform data longer than the file."""
-    head = content[:4096]
-    if re.search(rb"\x02\x00\x10\x00UI..%b\x00?(?!\d)" % re.escape(DEFLATED_DICOM.encode()), head, re.DOTALL):
-        raise ValueError(f"{path}: expected DICOM that is not deflated, got transfer syntax {DEFLATED_DICOM}")
-    for found in re.finditer(rb"\x00\x54\x10\x10(?:O[BW]\x00\x00)?(....)", content, re.DOTALL):
-        claimed = int.from_bytes(found.group(1), "little")
-        if len(content) < claimed < 0xFFFFFFFF:  # which stands for a length that is not said
-            raise ValueError(f"{path}: expected at least {claimed} bytes, as its waveform data, got {len(content)}")
-
-
-def _check_scp(path: Path, content: bytes) -> None:
-    """Refuses more samples than a lead's bytes can hold; EN 1064 sections 3 (leads), 4 and 5 (reference beat)."""
-    bodies = _scp_sections(content)
-    leads = bodies.get(3, b"")
-    stored = min(leads[0], (len(leads) - 2) // 9) if len(leads) > 2 else 0
-    counts = [end - start + 1 for start, end, _ in struct.iter_unpack("<IIB", leads[2 : 2 + 9 * stored])]
-    if 4 in bodies and 5 in bodies and len(bodies[4]) >= 2 and len(bodies[5]) >= 4:
-        milliseconds, microseconds = *struct.unpack_from("<H", bodies[4]), *struct.unpack_from("<H", bodies[5], 2)
-        counts.append(milliseconds * 1000 // max(microseconds, 1))
-    if max(counts, default=0) > MAX_SCP_SAMPLES:
-        raise ValueError(f"{path}: expected at most {MAX_SCP_SAMPLES} samples in a lead of SCP-ECG, got {max(counts)}")
-
-
-def _scp_sections(content: bytes) -> dict[int, bytes]:
-    """Bodies of the sections that section 0 points to, without their headers of 16 bytes."""
-    if len(content) < _SCP_START.size:
-        return {}
-    end = min(6 + _SCP_START.unpack_from(content)[4], len(content))
-    pointers = content[22 : 22 + max(end - 22, 0) // 10 * 10]
-    return {
-        number: content[at + 15 : at - 1 + length] for number, length, at in struct.iter_unpack("<HII", pointers) if at
-    }
 
 
 def _unit(lead: Any) -> str:

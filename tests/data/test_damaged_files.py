@@ -1,9 +1,12 @@
 """Every damaged, lying or hostile file ends in one line that says what is wrong, soon and without much memory."""
 
+import multiprocessing
+import resource
 import sys
 import time
 import tracemalloc
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,33 @@ def test_a_size_that_a_file_only_claims_takes_no_memory(folder, name):
         assert tracemalloc.get_traced_memory()[1] < MAX_BYTES
     finally:
         tracemalloc.stop()
+
+
+def read_under_a_limit(paths: dict[str, Path]) -> list[str]:
+    """What is said of each file by a process that may not have `MAX_BYTES` more than it has."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MAX_BYTES, used + MAX_BYTES))
+    said = []
+    for name, path in paths.items():
+        with pytest.raises(ValueError, match=DAMAGES[name].says) as caught:
+            formats.read(path, **DAMAGES[name].options)
+        said.append(str(caught.value))
+    return said
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_no_size_bomb_needs_address_space(tmp_path):
+    """What libraries in C allocate, no tracer sees; so all are read under a limit of the operating system."""
+    paths = {name: DAMAGES[name].write(new_folder(tmp_path / name)) for name in SIZE_BOMBS}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        said = pool.submit(read_under_a_limit, paths).result(timeout=60)
+    assert len(said) == len(SIZE_BOMBS)
+    assert not [line for line in said if "allocate" in line or "MemoryError" in line]
+
+
+def new_folder(folder: Path) -> Path:
+    (folder / "folder").mkdir(parents=True)
+    return folder / "folder"
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -130,6 +130,12 @@ def test_of_several_groups_in_dicom_the_longest_rhythm_is_read(tmp_path, signal_
     assert flag.startswith("reader_warning:DICOM file has 1 additional multiplex group(s) that are not loaded")
 
 
+def test_a_holter_shorter_than_its_header_says_is_flagged(tmp_path):
+    (tmp_path / "a.ecg").write_bytes(vendor.ishne(vendor.counts())[: -24 * 500])  # 500 whole frames of 12 leads
+    record = formats.read(tmp_path / "a.ecg")
+    assert (record.signal_mv.shape, record.flags) == ((12, 2000), ("shorter_than_said:2000/2500",))
+
+
 def test_a_rate_with_decimals_is_not_rounded(tmp_path):
     (tmp_path / "a.scp").write_bytes(vendor.scp_ecg(vendor.counts(), interval_us=1953))
     assert formats.read(tmp_path / "a.scp").sampling_rate == pytest.approx(512.0328, abs=1e-4)
