@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
+import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCardData, HfApi
 
@@ -93,7 +93,7 @@ def convert(
     absent = [column for column in keep if column not in dataset.column_names]
     if absent:
         raise ValueError(f"keep: expected columns of the data, {', '.join(dataset.column_names)}; got {absent[0]}")
-    key = _start(out, {**said, "build": _build_of(dataset)})
+    key = _start(out, {**said, "data": _fingerprint(dataset)})
     safe = _pseudonymised(_kept(dataset, keep), None if keep_ids else key)
     parts = [safe.select(range(i, min(i + SHARD_RECORDS, len(safe)))) for i in range(0, len(safe), SHARD_RECORDS)]
     files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
@@ -109,7 +109,7 @@ def _check_folder(out: Path) -> None:
         raise ValueError(f"{out}: expected a new or empty folder, or an interrupted conversion, found something else")
 
 
-def _build_of(dataset: Dataset) -> str:
+def _fingerprint(dataset: Dataset) -> str:
     """Names the prepared signals and the records, so that another source is not taken for the interrupted one."""
     digest = hashlib.sha256()
     for file in sorted({Path(file["filename"]).parent.name for file in dataset.cache_files}):
@@ -126,10 +126,9 @@ def _start(out: Path, said: dict[str, Any]) -> bytes:
         earlier = json.loads(state.read_text(encoding="utf-8"))
         key = earlier.pop("key")
         if earlier != said:
-            changed = sorted(name for name in said if earlier.get(name) != said[name])
-            raise ValueError(
-                f"{out}: holds an interrupted conversion with another {changed[0]}; finish it or choose another folder"
-            )
+            changed = next(name for name in said if earlier.get(name) != said[name])
+            other = "other data or another version" if changed == "data" else f"another {changed}"
+            raise ValueError(f"{out}: holds an interrupted conversion with {other}; remove it or name another folder")
         return bytes.fromhex(key)
     (out / "data").mkdir(parents=True, exist_ok=True)
     key = secrets.token_hex(32)
@@ -161,11 +160,10 @@ def _pseudonym(key: bytes, kind: str, value: str) -> str:
 
 
 def _write_parquet(part: Dataset, file: Path) -> None:
-    datasets.disable_progress_bars()
-    try:
-        part.to_parquet(str(file), batch_size=ROW_GROUP_RECORDS)
-    finally:
-        datasets.enable_progress_bars()
+    schema = part.features.arrow_schema  # carries the types of `datasets` along
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for rows in part.with_format("arrow").iter(ROW_GROUP_RECORDS):
+            writer.write_table(rows.select(schema.names).cast(schema))
 
 
 def dataset_card(dataset: Dataset, title: str, license_id: str, keep_ids: bool = False) -> str:

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
 
 from ecgdan_hf.cli import app
+from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.synthetic import write_cohort
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -101,6 +103,20 @@ def test_the_card_counts_what_was_written_and_is_valid(converted):
     assert "500 Hz (40)" in card.text
     for column in [*rows_of(converted).columns, "signal"]:
         assert f"| `{column}` |" in card.text
+
+
+def test_bad_records_are_left_out_and_the_others_keep_their_signals(cohort, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(published, "SHARD_RECORDS", 15)
+    copy = shutil.copytree(cohort, tmp_path / "copy")
+    (copy / "records/00/00003.dat").write_bytes(b"short")
+    out = convert("csv", copy, tmp_path / "out", cache_dir=tmp_path / "cache", skip_bad=True, keep_ids=True)
+    rows = rows_of(out)
+    assert rows["record_id"].tolist() == [f"{i:05d}" for i in range(1, 41) if i != 3]
+    assert rows.columns[:3].tolist() == ["record_id", "patient_id", "age"]
+    last = read(out / "data/train-00002-of-00003.parquet", member="8")
+    assert last.record_id == "00040"
+    np.testing.assert_array_equal(last.signal_mv, read(cohort / "records/00/00040").signal_mv)
+    assert "1 of 40 records cannot be used" in caplog.text
 
 
 class Stopped(Exception):
