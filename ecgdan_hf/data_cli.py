@@ -169,3 +169,72 @@ def ukb_cohort(
         f"{int(outcomes['competing_event'].sum())} ended by death, median follow-up "
         f"{outcomes['time'].median():.1f} years; {flow_file.name} says who was left out"
     )
+
+
+@app.command()
+def convert(
+    data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
+    out_dir: Annotated[Path, typer.Argument(help="new folder, or one whose conversion was interrupted")],
+    data: Annotated[str | None, typer.Option(help="source, such as code-15; default: told by the files")] = None,
+    labels: Annotated[Path | None, typer.Option(help="outcomes to join: CSV with record_id, event, time")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="write the input of this network instead of signals as recorded")
+    ] = None,
+    license_id: Annotated[str, typer.Option("--license", help="of the data, as the Hub spells it")] = "other",
+    title: Annotated[str | None, typer.Option(help="heading of the card")] = None,
+    keep: Annotated[str, typer.Option(help="further columns to write, such as report; you answer for them")] = "",
+    keep_ids: Annotated[bool, typer.Option(help="write the source's record and patient ids, not pseudonyms")] = False,
+    limit: Annotated[int | None, typer.Option(help="the first records only")] = None,
+    strict: Annotated[
+        bool, typer.Option(help="stop at a record that cannot be used, instead of leaving it out")
+    ] = False,
+    num_proc: Annotated[int | None, typer.Option(help="processes; default one for each core")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="where prepared signals are kept")] = None,
+) -> None:
+    """Convert a source to Parquet with a card, without what could identify a patient, ready for the Hub.
+
+    An interrupted conversion goes on where it stopped when the same command is given again.
+
+    \b
+    Example:
+      ecgdan data convert ptb-xl parquet --license cc-by-4.0 --keep-ids
+    """
+    from ecgdan_hf.data.sources import detect_source
+    from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+    from ecgdan_hf.publish.dataset import check_converted
+    from ecgdan_hf.publish.dataset import convert as convert_source
+
+    extractor = None if checkpoint is None else EcgDanFeatureExtractor.from_pretrained(checkpoint)
+    folder = convert_source(
+        data or detect_source(data_dir),
+        data_dir,
+        out_dir,
+        license_id=license_id,
+        title=title,
+        keep=[name.strip() for name in keep.split(",") if name.strip()],
+        keep_ids=keep_ids,
+        num_proc=num_proc,
+        outcomes=labels,
+        feature_extractor=extractor,
+        limit=limit,
+        skip_bad=not strict,
+        cache_dir=cache_dir,
+    )
+    say(f"{folder}: {check_converted(folder)} records")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="folder made by `ecgdan data convert`")],
+    repository: Annotated[str, typer.Argument(help="USER/NAME")],
+    private: Annotated[bool, typer.Option(help="make a new repository private")] = False,
+) -> None:
+    """Upload a converted dataset to the Hub, after it has proved that it loads.
+
+    \b
+    Example:
+      ecgdan data push parquet USER/my-ecgs --private
+    """
+    from ecgdan_hf.publish.dataset import push_dataset
+
+    say(push_dataset(folder, repository, private=private))

@@ -13,10 +13,10 @@ import pytest
 from datasets import Array2D, IterableDataset
 
 from ecgdan_hf.data import loading, plasmode, sources, synthetic
-from ecgdan_hf.data.arrow_cache import _end_with_parent
 from ecgdan_hf.data.folder_check import check
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.record_file import record_files
+from ecgdan_hf.data.shards import end_with_parent
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
@@ -232,7 +232,7 @@ def test_workers_end_when_their_build_was_killed(tmp_path):
     reading, writing = os.pipe()
     builder = os.fork()
     if builder == 0:
-        pool = ProcessPoolExecutor(1, initializer=_end_with_parent, initargs=(os.getpid(),))
+        pool = ProcessPoolExecutor(1, initializer=end_with_parent, initargs=(os.getpid(),))
         os.write(writing, str(pool.submit(os.getpid).result()).encode())
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(builder, 0)
@@ -308,7 +308,7 @@ def test_an_absent_synthetic_cohort_is_made_and_a_present_one_read(cohort, tmp_p
 
 
 def test_unknown_sources_and_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="name: expected a source, one of ptb-xl, wfdb, csv, synthetic, got 'mimic'"):
+    with pytest.raises(ValueError, match=r"name: expected a source, one of ptb-xl, .*, got 'mimic'"):
         load("mimic", tmp_path)
     for name in ("ptb-xl", "wfdb", "csv"):
         with pytest.raises(FileNotFoundError, match="absent"):
