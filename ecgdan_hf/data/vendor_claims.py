@@ -44,7 +44,8 @@ def _check_sierra(path: Path, content: bytes) -> None:
         if int(count[:9]) > MAX_SIERRA_CHANNELS:
             raise ValueError(f"{path}: expected at most {MAX_SIERRA_CHANNELS} channels, got {count[:20].decode()}")
     for text in re.findall(rb"<parsedwaveforms[^>]*XLI[^>]*>([^<]*)", content):
-        packed = b64decode(text)  # what is no Base64 is dropped here, and refused by the decoder
+        letters = re.sub(rb"[^A-Za-z0-9+/]", b"", text)  # what is no Base64 is left to the decoder to refuse
+        packed = b64decode(letters[: len(letters) // 4 * 4])
         at = total = 0
         while at < len(packed) and total <= MAX_XLI_BYTES:
             size = int.from_bytes(packed[at : at + 4], "little")
