@@ -49,7 +49,9 @@ def _check_sierra(path: Path, content: bytes) -> None:
         at = total = 0
         while at < len(packed) and total <= MAX_XLI_BYTES:
             size = int.from_bytes(packed[at : at + 4], "little")
-            total += max(size, _unfolded_bytes(packed[at + 8 : at + 8 + size]))
+            if not 0 < size <= len(packed) - at:  # the decoder refuses that
+                break
+            total += _unfolded_bytes(packed[at + 8 : at + 8 + size])
             at += 8 + size
         if max(total, len(packed)) > MAX_XLI_BYTES:
             raise ValueError(
