@@ -14,12 +14,16 @@ from ecgdan_hf.data import formats
 
 logger = logging.getLogger(__name__)
 
+# an empty file of such a name is a copy that failed, and somebody should hear of it
+_ECG_SUFFIXES = (".dcm", ".ecg", ".edf", ".h5", ".hdf5", ".mat", ".mfer", ".mwf", ".npy", ".npz", ".scp", ".xml")
+
 
 def ecg_files(folder: str | Path) -> list[Path]:
     """The ECG files below a folder, sorted by name.
 
     A WFDB record counts once, with its header; the segments of a record of several do not count. A .csv counts if its
-    first row names a lead, a .zip if it holds an ECG. Hidden files and folders are left out.
+    first row names a lead, a .zip if it holds an ECG, an empty file if it is named like an ECG. Hidden files
+    and folders are left out.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -72,6 +76,8 @@ def _counts(file: Path) -> bool:
     if file.suffix == ".hea":  # a damaged one is to be reported when it is read
         return True
     try:
+        if not file.stat().st_size:
+            return file.suffix.lower() in _ECG_SUFFIXES
         return formats.kind(file) not in ("wfdb", None)
     except OSError as error:
         logger.warning("%s is left out: %s", file, error)

@@ -25,7 +25,7 @@ from ecgdan_hf.data.zip_files import MAX_BYTES, read_entry, zip_entries
 
 READABLE = (
     "WFDB (.hea with its .dat), HL7 aECG, GE MUSE, GE CardioSoft, Philips Sierra, Mortara, AliveCor Kardia, DICOM, "
-    "SCP-ECG, EDF, ISHNE, MFER, .npy, .npz, .csv, MATLAB, HDF5, and one of these in a .zip"
+    "SCP-ECG, EDF, ISHNE, MFER, .npy, .npz, .csv, MATLAB, HDF5, Parquet, and one of these in a .zip"
 )
 HEAD_BYTES = 4096
 ZIP_MARK = b"PK\x03\x04"

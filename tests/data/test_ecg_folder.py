@@ -93,3 +93,11 @@ def test_records_of_physionet_are_found_by_their_headers(shared):
     assert found == sorted(folder.glob("*.hea"))
     assert np.isfinite(formats.read(found[0], seconds=10.0).signal_mv).all()
     assert read_table(folder)["record_id"].tolist() == [path.stem for path in found]
+
+
+def test_a_copy_that_failed_is_listed_to_be_reported(tmp_path):
+    for name in ("a.xml", "b.DCM", "notes.txt", "c.csv"):
+        (tmp_path / name).touch()
+    assert [path.name for path in ecg_files(tmp_path)] == ["a.xml", "b.DCM"]
+    with pytest.raises(ValueError, match=r"a\.xml: the file is empty"):
+        formats.read(tmp_path / "a.xml")
