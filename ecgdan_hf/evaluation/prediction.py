@@ -29,6 +29,9 @@ __all__ = ["endpoint_text", "expand_files", "load_checkpoint", "load_config", "p
 
 RISK_YEARS = (1, 5, 10)
 DEFAULT_THRESHOLD = 0.5
+# With a smaller share of its leads, a network's thresholds do not hold: with lead I alone the released classifier says
+# "MI" of 95 % of those who have none (docs/data.md). Its order of records still does.
+MIN_LEAD_SHARE_FOR_THRESHOLDS = 0.5
 PredictingModel = EcgDanForSurvival | EcgDanForSequenceClassification
 
 
@@ -60,8 +63,9 @@ def predict(
         One row per file, in order: `file`; `log_hazard`, `risk_1y`, `risk_5y`, `risk_10y` (probability of the event;
         NaN beyond the follow-up of the training data, or where no baseline hazard was fitted) and `endpoint` (the
         event in words, "simulated" where it was), or one probability column per label and `positive` (labels at or
-        above their threshold, joined by `;`); `num_leads` (leads that were used, derived ones included); `flags`
-        (quality flags joined by `;`); `error` (empty where all went well).
+        above their threshold, joined by `;`; missing, and flagged, with fewer than half of the model's leads, for
+        which thresholds do not hold); `num_leads` (leads that were used, derived ones included); `flags` (quality
+        flags joined by `;`); `error` (empty where all went well).
 
     Raises:
         ValueError: a model without a prediction head, a wrong argument, or, with `on_error="raise"`, a bad file.
@@ -188,6 +192,9 @@ def _predict_batch(rows: list[dict[str, Any]], model: PredictingModel) -> list[d
             predictions = _label_columns(model, inputs)
         for position, row in enumerate(usable):
             row.update({name: values[position] for name, values in predictions.items()})
+            if "positive" in row and row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(model.config.lead_names):
+                row["positive"] = None
+                row["flags"] = ";".join(filter(None, [row["flags"], "thresholds_need_more_leads"]))
             del row["inputs"]
     return rows
 

@@ -164,6 +164,21 @@ def test_a_classifier_gives_probabilities_and_decides_by_its_thresholds(tmp_path
     assert predict(file, model, extractor)["positive"].iloc[0] == ""
 
 
+def test_thresholds_are_not_applied_to_a_few_leads(tmp_path: Path) -> None:
+    config = EcgDanConfig(**TINY, input_kind="rhythm", id2label={0: "NORM"}, thresholds={"NORM": 0.0})
+    model, extractor = EcgDanForSequenceClassification(config).eval(), EcgDanFeatureExtractor(**config.signal_contract)
+    signal = np.random.default_rng(0).standard_normal((2, 5000)).astype(np.float32)
+    for count, positive in ((2, "NORM"), (1, None)):  # two limb leads give all six
+        leads = np.array(["I", "II"][:count])
+        file = tmp_path / f"{count}.npz"
+        np.savez(file, signal=signal[:count], sampling_rate=500, unit="mV", lead_names=leads)
+        row = predict(file, model, extractor).iloc[0]
+        assert row["error"] == ""
+        assert row["positive"] == positive
+        assert ("thresholds_need_more_leads" in row["flags"]) == (positive is None)
+        assert 0 < row["NORM"] < 1
+
+
 def test_covariates_come_from_the_table_then_from_the_header_then_from_the_mean(tmp_path: Path) -> None:
     fields = {"covariate_names": ["age", "sex"], "covariate_means": [60.0, 0.5], "covariate_stds": [10.0, 0.5]}
     model, extractor = survival_model(**fields)
