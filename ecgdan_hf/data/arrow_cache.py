@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from datasets import Dataset, Features, concatenate_datasets
@@ -38,6 +39,7 @@ _CODE = (
     "data/declared.py",
     "data/formats.py",
     "data/matlab_files.py",
+    "data/median_files.py",
     "data/record.py",
     "data/record_file.py",
     "data/vendor_claims.py",
@@ -107,7 +109,8 @@ def fingerprint(sources: Sequence[RecordFile], preparation: Preparation) -> str:
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for source in sources:
         digest.update(json.dumps([source.file, source.options], sort_keys=True).encode())
-    for stamp in _file_stamps({Path(source.file) for source in sources}):
+    medians = (source.options.get("median_file") for source in sources)
+    for stamp in _file_stamps({Path(file) for file in chain((source.file for source in sources), medians) if file}):
         digest.update(stamp.encode())
     return digest.hexdigest()[:32]
 

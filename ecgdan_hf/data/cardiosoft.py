@@ -18,12 +18,11 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from ecgdan_hf.data.declared import one_line
+from ecgdan_hf.data.median_files import MEDIAN_UNUSABLE, beat_at_rate
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, FloatArray, canonical_lead, check_sampling_rate
-from ecgdan_hf.model.conditioning_ecgdan import resample
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS
 
 MAX_BYTES = 64 * 2**20  # a resting ECG has 0.3 MB, an exercise ECG a few
-MEDIAN_UNUSABLE = "median_beat_unusable"
 EINTHOVEN = "einthoven_samples"
 
 _MV_PER_UNIT = {"": 1e-3, "uvperlsb": 1e-3, "uv": 1e-3, "µvperlsb": 1e-3, "mvperlsb": 1.0, "mv": 1.0}
@@ -210,7 +209,7 @@ def _median_beat(root: Element, strip: _Waveforms, source: str) -> FloatArray | 
         signal[:, :first] = signal[:, last + 1 :] = np.nan
     if np.isnan(signal).all(axis=1).any():
         return None
-    return _at_rate(signal, beat.sampling_rate, strip.sampling_rate)
+    return beat_at_rate(signal, beat.sampling_rate, strip.sampling_rate)
 
 
 def _valid_sample(block: Element, name: str, beat: _Waveforms) -> int | None:
@@ -220,18 +219,6 @@ def _valid_sample(block: Element, name: str, beat: _Waveforms) -> int | None:
     if _units(_find(block, name)).startswith("ms"):
         value *= beat.sampling_rate / 1000
     return int(np.clip(round(value), 0, beat.signal_mv.shape[1] - 1))
-
-
-def _at_rate(signal_mv: FloatArray, from_rate: float, to_rate: float) -> FloatArray:
-    """Resampled; a stretch without samples stays one."""
-    if from_rate == to_rate:
-        return signal_mv
-    missing = np.isnan(signal_mv)
-    position = np.arange(signal_mv.shape[1])
-    filled = [np.interp(position, position[~gap], lead[~gap]) for lead, gap in zip(signal_mv, missing, strict=True)]
-    resampled = resample(np.stack(filled), from_rate, to_rate)
-    nearest = np.minimum(np.round(np.arange(resampled.shape[1]) * from_rate / to_rate), len(position) - 1).astype(int)
-    return np.where(missing[:, nearest], np.nan, resampled).astype(np.float32)
 
 
 def _unlawful_leads(strip: _Waveforms, source: str) -> list[str]:

@@ -20,11 +20,12 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
         data_dir: the CSV, or the folder that holds it as `table.csv`. Columns: `file` (relative to the CSV) and
             `patient_id`; optional `record_id` (else the file without suffix), `age` (years), `sex` (male, female),
             `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time` (years), and
-            `sampling_rate`, `unit`, `lead_names` (separated by `;`) for files that do not say them. Further columns
-            are kept.
+            `sampling_rate`, `unit`, `lead_names` (separated by `;`) for files that do not say them, and `median_file`
+            (relative to the CSV), a WFDB record with the median beat. Further columns are kept.
 
     Returns:
-        The table, with absolute `file` and lists in `labels`; `table.attrs["label_names"]` holds all names, sorted.
+        The table, with absolute `file` and `median_file` and lists in `labels`; `table.attrs["label_names"]` holds all
+        names, sorted.
 
     Raises:
         FileNotFoundError: no such file.
@@ -37,6 +38,8 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     _check_present(raw, path)
     table = raw.copy()
     table["file"] = [str(path.parent / name) for name in raw["file"]]
+    if "median_file" in raw:
+        table["median_file"] = [None if pd.isna(name) else str(path.parent / name) for name in raw["median_file"]]
     if "record_id" not in raw:
         table["record_id"] = [Path(name).with_suffix("").as_posix() for name in raw["file"]]
     _check_ids(table, path)

@@ -17,6 +17,7 @@ from ecgdan_hf.data.array_files import NPY_MARK, as_record, names_a_lead, read_c
 from ecgdan_hf.data.cardiosoft import is_cardiosoft, read_cardiosoft
 from ecgdan_hf.data.declared import agreed_leads, agreed_rate
 from ecgdan_hf.data.matlab_files import is_hdf5, is_matlab, read_hdf5, read_matlab
+from ecgdan_hf.data.median_files import with_median_beat
 from ecgdan_hf.data.parquet_files import PARQUET_MARK, read_row
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.vendor_files import read_vendor, vendor_kind, xml_root
@@ -41,6 +42,7 @@ def read(
     member: str | None = None,
     start_seconds: float = 0.0,
     seconds: float | None = None,
+    median_file: str | Path | None = None,
 ) -> EcgRecord:
     """Reads one ECG file, or a part of it.
 
@@ -57,9 +59,11 @@ def read(
             Parquet file.
         start_seconds: where to begin, such as a segment of a Holter recording.
         seconds: how much to read; None reads to the end.
+        median_file: WFDB record with the median beat of the recording, where that lies in a file of its own; see
+            `median_files`.
 
     Returns:
-        The record, in millivolt.
+        The record, in millivolt; a part of one without a median beat, as that would be of the whole.
 
     Raises:
         FileNotFoundError: there is no such file, or a header names data that are not there.
@@ -76,9 +80,12 @@ def read(
     head = _head(path)
     record_header = _wfdb_header(path, head) if member is None else None
     if record_header is not None:
-        return read_wfdb(record_header, sampling_rate, unit, lead_names, start_seconds, seconds)
-    record = _read(path, head, None if member is None else str(member), sampling_rate, unit, lead_names)
-    return _cut(record, start_seconds, seconds)
+        record = read_wfdb(record_header, sampling_rate, unit, lead_names, start_seconds, seconds)
+    else:
+        record = _read(path, head, None if member is None else str(member), sampling_rate, unit, lead_names)
+        record = _cut(record, start_seconds, seconds)
+    whole = not start_seconds and seconds is None
+    return with_median_beat(record, median_file) if median_file is not None and whole else record
 
 
 def kind(path: str | Path) -> str | None:

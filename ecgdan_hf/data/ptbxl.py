@@ -1,9 +1,8 @@
 """PTB-XL in its official folder layout, as published on PhysioNet (Wagner et al., Scientific Data 7:154, 2020).
 
 Expects `ptbxl_database.csv`, `scp_statements.csv` and the signals of one of the two rates; these may be WFDB format 16
-or 516. Knows the annotations only: signals are read by `formats`. Median beats of PTB-XL+ (Strodthoff et al.,
-Scientific Data 10:279, 2023), in `ptb-xl-plus/` inside or beside the folder, are found but not read: the record lines
-of its version 1.0.1 name a folder, which wfdb refuses, and readers found microvolt where its headers say millivolt.
+or 516. Knows the annotations only: signals are read by `formats`, and the median beats of PTB-XL+ (Strodthoff et al.,
+Scientific Data 10:279, 2023), in `ptb-xl-plus/` inside or beside the folder, by `median_files`.
 """
 
 import ast

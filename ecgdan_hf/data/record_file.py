@@ -9,7 +9,7 @@ from ecgdan_hf.data import formats
 from ecgdan_hf.data.record import EcgRecord
 
 # table columns that are handed to `formats.read`: what a file does not say itself, and which part of it is meant
-READ_HINTS = ("sampling_rate", "unit", "lead_names", "member", "start_seconds", "seconds")
+READ_HINTS = ("sampling_rate", "unit", "lead_names", "member", "start_seconds", "seconds", "median_file")
 
 
 class UnreadableRecordError(ValueError):
