@@ -222,12 +222,12 @@ def _holds_an_ecg(path: Path) -> bool:
 
 
 def _cut(record: EcgRecord, start_seconds: float, seconds: float | None) -> EcgRecord:
-    """The part of a record that was asked for; its quality is judged on that part alone."""
+    """The part of a record that was asked for, without the median beat, which is of the whole."""
     if not start_seconds and seconds is None:
         return record
     samples = record.signal_mv.shape[1]
     first, last = sample_range(start_seconds, seconds, record.sampling_rate, samples, record.source)
-    return replace(record, signal_mv=record.signal_mv[:, first:last])
+    return replace(record, signal_mv=record.signal_mv[:, first:last], median_beat_mv=None)
 
 
 def _is_text(head: bytes) -> bool:

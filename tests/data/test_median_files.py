@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.write_cardiosoft import cardiosoft_xml
 from fixtures.write_sources import write_ptbxl_plus
 from numpy.testing import assert_allclose
 
@@ -110,6 +111,14 @@ def test_a_part_of_a_record_has_no_median_beat_of_the_whole(with_medians):
     assert read(file, median_file=median(with_medians)).median_beat_mv is not None
     assert read(file, seconds=5, median_file=median(with_medians)).median_beat_mv is None
     assert read(file, start_seconds=5, median_file=median(with_medians)).median_beat_mv is None
+
+
+def test_a_part_of_a_file_loses_the_median_beat_in_it(ecg, tmp_path):
+    file = tmp_path / "a.xml"
+    file.write_text(cardiosoft_xml(ecg, ecg[:, 1000:1600]), encoding="latin-1")
+    whole, part = read(file), read(file, seconds=4)
+    assert whole.median_beat_mv is not None
+    assert part.median_beat_mv is None and part.duration_seconds == 4
 
 
 def test_a_median_beat_checkpoint_takes_the_beat_of_the_file(with_medians, tmp_path):
