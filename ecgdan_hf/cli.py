@@ -230,8 +230,11 @@ def predict(
     unit: Unit = None,
     lead_names: LeadNames = None,
     batch_size: Annotated[int, typer.Option(help="ECGs per forward pass")] = 32,
+    strict: Annotated[bool, typer.Option(help="fail, after writing the others, if a file cannot be used")] = False,
 ) -> None:
     """Predict for ECG files: log hazard, risk at 1, 5 and 10 years (or label probabilities), quality flags.
+
+    A file that cannot be used has a row that says why; the others go on.
 
     \b
     Example:
@@ -252,8 +255,9 @@ def predict(
     write_whole(out, rows.to_csv(index=False))
     bad = int((rows["error"] != "").sum())
     say(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
-    if bad == len(rows):
-        raise ValueError(f"{out}: none of {len(rows)} files could be used; the first: {rows['error'].iloc[0]}")
+    if bad == len(rows) or (strict and bad):
+        first = rows["error"][rows["error"] != ""].iloc[0]
+        raise ValueError(f"{out}: {bad} of {len(rows)} files could not be used; the first: {first}")
 
 
 @app.command()

@@ -203,8 +203,13 @@ def test_predict_writes_a_row_for_every_file_even_a_broken_one(
     rows = pd.read_csv(out)
     assert rows["log_hazard"].notna().tolist() == [True, True, False]
     assert {"risk_1y", "risk_5y", "risk_10y", "flags", "error"} <= set(rows.columns)
+    out.unlink()
+    broken = tmp_path / "broken.hea"
+    assert ecgdan("predict", *files, broken, "--checkpoint", checkpoint, "--out", out, "--strict") == 2
+    assert "1 of 3 files could not be used; the first: " in capfd.readouterr().err
+    assert len(pd.read_csv(out)) == 3
     assert ecgdan("predict", tmp_path / "broken.hea", "--checkpoint", checkpoint, "--out", out) == 2
-    assert "none of 1 files could be used" in capfd.readouterr().err
+    assert "1 of 1 files could not be used; the first: " in capfd.readouterr().err
 
 
 def test_explain_draws_a_page(checkpoint: Path, cohort: Path, tmp_path: Path):
