@@ -83,10 +83,11 @@ def check(
         `source`; the numbers `records` (looked at), `readable`, `patients`, `patients_with_several_records`,
         `age_missing`, `sex_missing`; counts by value of `folds`, `labels`, `sampling_rates` (Hz),
         `durations_seconds`, `leads` and `flags` (what reading left out or repaired); `qrs_mv`, percentiles `p5`, `p50`
-        and `p95` over records of the QRS complex, mV; `outcomes`, None or `rows`, `events`, `shortest_years`,
-        `median_years`, `longest_years`; `errors` and `warnings`, the numbers of names with at least one; and
-        `problems`: for each name of `PROBLEMS` that was met, errors first, its `severity`, `meaning`, `advice`,
-        `count`, and `found`, the records (or rows, or folder) with the detail of each: leads, a number, a reason.
+        and `p95` over records of the QRS complex, mV; `outcomes`, None or, of those with event and time, `rows`,
+        `events`, `shortest_years`, `median_years`, `longest_years`; `errors` and `warnings`, the numbers of names with
+        at least one; and `problems`: for each name of `PROBLEMS` that was met, errors first, its `severity`,
+        `meaning`, `advice`, `count`, and `found`, the records (or rows, or folder) with the detail of each: leads, a
+        number, a reason.
 
     Raises:
         FileNotFoundError: as `read_table`, or no such CSV of outcomes.
@@ -247,14 +248,16 @@ def _check_outcomes(
 
 
 def _outcome_facts(outcomes: pd.DataFrame | None) -> dict[str, Any] | None:
-    if outcomes is None or outcomes.empty:
+    """Of the rows whose follow-up is known, which are those that training takes."""
+    known = pd.DataFrame() if outcomes is None else outcomes.dropna(subset=["event", "time"])
+    if known.empty:
         return None
     return {
-        "rows": len(outcomes),
-        "events": int(outcomes["event"].sum()),
-        "shortest_years": float(outcomes["time"].min()),
-        "median_years": float(outcomes["time"].median()),
-        "longest_years": float(outcomes["time"].max()),
+        "rows": len(known),
+        "events": int(known["event"].sum()),
+        "shortest_years": float(known["time"].min()),
+        "median_years": float(known["time"].median()),
+        "longest_years": float(known["time"].max()),
     }
 
 

@@ -6,6 +6,7 @@ the probability of the label predicted first (classification), the change of the
 distance of the embedding (pretraining); and, where the outcome is known, the loss of macro AUROC or C-index.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ from ecgdan_hf.explain.deletion import (
     tokens_of_samples,
 )
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 CHANGES = {
     "probability": "drop in the probability of the label predicted first",
@@ -240,6 +243,18 @@ def _joined(parts: list[Deletions]) -> Deletions:
     return Deletions(first.kind, entropy, curves)
 
 
+def rows_with_outcome(model: EcgDanPreTrainedModel, dataset: Any) -> Any:
+    """The rows whose follow-up is known, where a survival model's data know that of some; all where of none."""
+    if not isinstance(model, EcgDanForSurvival) or not {"event", "time"} <= set(dataset.column_names):
+        return dataset
+    known = np.all([np.isfinite(np.asarray(dataset[name], np.float64)) for name in ("event", "time")], axis=0)
+    if not known.any():
+        return dataset.remove_columns(["event", "time"])
+    if not known.all():
+        logger.warning("%d of %d records have no follow-up and are left out", (~known).sum(), len(dataset))
+    return dataset.select(np.flatnonzero(known))
+
+
 def truth_of(model: EcgDanPreTrainedModel, dataset: Any) -> tuple[str, tuple[Any, ...]] | None:
     """The outcome of the rows, if it is what the model predicts: the metric's name and its truth arrays."""
     if isinstance(model, EcgDanForSurvival) and {"event", "time"} <= set(dataset.column_names):
@@ -343,7 +358,7 @@ def judge(
     started = time.monotonic()
     check_unseen(checkpoint, test_folds, data_dir, seen_in=("train_folds",))
     model, extractor = load_checkpoint(checkpoint)
-    dataset = select_folds(load_rows(extractor), test_folds)
+    dataset = rows_with_outcome(model, select_folds(load_rows(extractor), test_folds))
     found = delete(model, dataset, draws, time_steps, batch_size, seed, progress=True)
     metrics = summarise(found, dataset["patient_id"], truth_of(model, dataset), n, seed)
     simulated = bool(getattr(model.config, "simulated_outcome", False)) or "log_hazard" in dataset.column_names

@@ -366,17 +366,15 @@ def pretrain_arguments(args: EvaluateArguments, seed: int, folder: Path) -> Pret
 
 
 def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
-    """Rows and table of the source, checked for an outcome.
+    """Rows and table of the records of the source whose outcome is known.
 
     Raises:
-        ValueError: no outcome, or what loading refuses.
+        ValueError: what loading refuses, such as a source without outcomes.
     """
     run_args = trained_arguments(args, judged)
     config = build_config(EcgDanSurvivalConfig, run_args.model, run_args.checkpoint)
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
-    if "event" not in dataset.column_names:
-        raise ValueError("labels: survival needs event and time, the data have none; give a table with --labels")
     finetune.describe_outcome(dataset, config, run_args)
     table = rows.read_table(dataset, SUBJECT_COLUMNS)
     measured = measure(args, table) if args.measurements else None

@@ -154,11 +154,9 @@ def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments, split: 
     """Splits the rows and completes the configuration with what only the data know.
 
     Raises:
-        ValueError: no outcome or labels in the data, or a part without events.
+        ValueError: no labels in the data, or a part without events.
     """
     if args.task == "survival":
-        if "event" not in dataset.column_names or "time" not in dataset.column_names:
-            raise ValueError("labels: survival needs event and time, the data have none; give a table with --labels")
         parts = {name: part for name, part in vars(split(dataset, args, "event")).items() if part is not None}
         for name, part in parts.items():
             if not np.any(part["event"]):

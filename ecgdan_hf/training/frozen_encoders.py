@@ -43,13 +43,12 @@ def probe_checkpoint(path: str, args: ProbeArguments, like: Probed | None = None
         like: rows that these must be, record for record.
 
     Raises:
-        ValueError: data without the outcome, other records than those of `like`, or what loading refuses.
+        ValueError: data without the labels, other records than those of `like`, or what loading refuses.
     """
     model, extractor = load_checkpoint(path)
     dataset = rows.load_dataset(args, extractor, outcomes=args.labels, label_level=args.label_level)
-    wanted = "event" if args.task == "survival" else "labels"
-    if wanted not in dataset.column_names:
-        raise ValueError(f"labels: {args.task} needs a column {wanted}, the data have none")
+    if args.task == "classification" and "labels" not in dataset.column_names:
+        raise ValueError("labels: classification needs a labels column, the data have none")
     fit, test = fit_and_test(dataset, args, "event" if args.task == "survival" else None)
     for part, theirs in ((fit, like.fit), (test, like.test)) if like else ():
         check_same_records(path, part["record_id"], theirs["record_id"])

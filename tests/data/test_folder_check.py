@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.write_sources import write_code15
 
 from ecgdan_hf.data import folder_check, sources, synthetic
 from ecgdan_hf.data.check_problems import PROBLEMS, summary
@@ -227,6 +228,16 @@ def test_several_processes_find_what_one_does(cohort):
     one, two = (check("csv", cohort, num_proc=processes) for processes in (1, 2))
     assert one.facts == two.facts
     assert one.facts["outcomes"]["rows"] == 40
+
+
+def test_only_records_whose_follow_up_is_known_count_as_outcomes(tmp_path):
+    facts = check("code-15", write_code15(tmp_path / "code15"), num_proc=1).facts
+    assert facts["records"] == 4
+    assert facts["outcomes"] == {
+        **{"rows": 2, "events": 1},
+        **{"shortest_years": 0.5, "median_years": 2.375, "longest_years": 4.25},
+    }
+    assert "outcomes: 2 rows, 1 events, 0.5 to 4.25 years" in summary(facts)
 
 
 def test_the_facts_are_json_and_explain_each_problem(folder):

@@ -22,7 +22,7 @@ from ecgdan_hf.explain.deletion import (
     time_importance,
     tokens_of_samples,
 )
-from ecgdan_hf.explain.sanity import change_of, delete, summarise, truth_of
+from ecgdan_hf.explain.sanity import change_of, delete, rows_with_outcome, summarise, truth_of
 from ecgdan_hf.explain.sanity_report import report, verdict, write_report
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import (
@@ -225,3 +225,16 @@ def test_the_performance_of_a_survival_model_is_its_concordance():
     found = summarise(curves, rows["patient_id"], truth_of(model, rows), n=20)["leads"]["performance"]
     scores = curves.curves["leads"].scores["reverse"][0, :, 4, 0]
     assert found["curves"]["reverse"][4] == pytest.approx(concordance_index(event, years, scores))
+
+
+def test_a_survival_model_is_judged_on_the_records_whose_follow_up_is_known(caplog):
+    model = EcgDanForSurvival(EcgDanSurvivalConfig(**TINY))
+    event, years = [float(row % 2) for row in range(RECORDS)], [1.0 + row for row in range(RECORDS)]
+    event[3], years[3], years[8] = np.nan, np.nan, np.nan
+    rows = dataset(event=event, time=years)
+    kept = rows_with_outcome(model, rows)
+    assert kept["time"] == [year for year in years if np.isfinite(year) and year != 9.0]
+    assert "2 of 60 records have no follow-up and are left out" in caplog.text
+    assert rows_with_outcome(energy_model(), rows) is rows
+    unknown = rows_with_outcome(model, dataset(event=[np.nan] * RECORDS, time=[np.nan] * RECORDS))
+    assert len(unknown) == RECORDS and truth_of(model, unknown) is None

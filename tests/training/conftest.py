@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from ecgdan_hf.data import synthetic
@@ -30,6 +31,15 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training") / "cohort"
     synthetic.write_cohort(folder, n=48, seed=0)
     return folder
+
+
+@pytest.fixture
+def no_outcomes(cohort: Path, tmp_path: Path) -> Path:
+    """A table of the same ECGs without their follow-up."""
+    table = pd.read_csv(cohort / "table.csv", dtype={"record_id": str}).drop(columns=["event", "time", "log_hazard"])
+    table["file"] = [str(cohort / name) for name in table["file"]]
+    table.to_csv(tmp_path / "no_outcomes.csv", index=False)
+    return tmp_path / "no_outcomes.csv"
 
 
 @pytest.fixture

@@ -201,3 +201,10 @@ def test_covariates_are_named_on_all_records_and_stand_beside_the_network_alone(
     for fold in (1, 2):
         model, _ = load_checkpoint(tmp_path / "out" / f"seed-0-fold-{fold}" / "ecg-dan")
         assert set(model.config.covariate_names) <= {"age", "stage=II", "stage=IV"}
+
+
+def test_data_without_follow_up_are_refused_before_anything_is_written(cv_args, no_outcomes: Path, tmp_path: Path):
+    args = dataclasses.replace(cv_args(tmp_path / "out", measurements=False), data_dir=str(no_outcomes))
+    with pytest.raises(ValueError, match=r"outcomes: csv has no event and time of its own here; .* \(--labels\)"):
+        cross_validation.run(args)
+    assert not Path(str(args.output_dir)).exists()

@@ -286,3 +286,10 @@ def test_a_text_column_and_its_missing_values_enter_the_head_and_travel_with_it(
     assert model.config.covariate_names == ["age", "smoking=current", "smoking?"]
     assert metrics["covariates"]["names"] == model.config.covariate_names
     assert metrics["covariates"]["num_missing"][1] > 0
+
+
+def test_data_without_follow_up_are_refused_before_anything_is_written(finetune_args: Build, no_outcomes: Path):
+    args = finetune_args(data_dir=str(no_outcomes))
+    with pytest.raises(ValueError, match=r"outcomes: csv has no event and time of its own here; .* \(--labels\)"):
+        finetune.run(args)
+    assert not Path(str(args.output_dir)).exists()

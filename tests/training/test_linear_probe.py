@@ -41,3 +41,10 @@ def test_a_probe_refuses_what_is_missing_or_would_be_ignored(probe_args: BuildPr
     with pytest.raises(ValueError, match=message):
         linear_probe.run(args)
     assert not Path(str(args.output_dir)).exists()
+
+
+def test_data_without_follow_up_are_refused_before_anything_is_written(probe_args: BuildProbe, no_outcomes: Path):
+    args = probe_args(data_dir=str(no_outcomes), task="survival", train_folds="1-6", test_folds="7-10")
+    with pytest.raises(ValueError, match=r"outcomes: csv has no event and time of its own here; .* \(--labels\)"):
+        linear_probe.run(args)
+    assert not Path(str(args.output_dir)).exists()
