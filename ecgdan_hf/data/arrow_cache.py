@@ -107,23 +107,31 @@ def fingerprint(sources: Sequence[RecordFile], preparation: Preparation) -> str:
     extractor = preparation.feature_extractor
     settings = list(preparation.lead_names) if extractor is None else extractor.to_dict()
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    as_text = json.JSONEncoder(sort_keys=True).encode
     for source in sources:
-        digest.update(json.dumps([source.file, source.options], sort_keys=True).encode())
+        digest.update(as_text([source.file, source.options]).encode())
     medians = (source.options.get("median_file") for source in sources)
-    for stamp in _file_stamps({Path(file) for file in chain((source.file for source in sources), medians) if file}):
+    for stamp in _file_stamps({file for file in chain((source.file for source in sources), medians) if file}):
         digest.update(stamp.encode())
     return digest.hexdigest()[:32]
 
 
-def _file_stamps(files: set[Path]) -> Iterator[str]:
-    """Name, size and time of every file that may belong to a record: `STEM.hea`, `STEM.dat`, `STEM_1.dat`..."""
-    wanted: dict[Path, set[str]] = {}
+def _file_stamps(files: set[str]) -> Iterator[str]:
+    """Name, size and time of every file that may belong to a record: `STEM.hea`, `STEM.dat`, `STEM_1.dat`...
+
+    A folder is read once for all records in it, and its files are asked for their size and time only where they
+    belong to one; paths stay text, as there may be a million folders.
+    """
+    wanted: dict[str, set[str]] = {}
     for file in files:
-        wanted.setdefault(file.parent, set()).add(_stem(file.name))
+        folder, name = os.path.split(file)
+        wanted.setdefault(folder, set()).add(_stem(name))
     for folder in sorted(wanted):
-        if not folder.is_dir():
+        try:
+            entries = os.scandir(folder or ".")
+        except (FileNotFoundError, NotADirectoryError):  # said when the record is read
             continue
-        with os.scandir(folder) as entries:
+        with entries:
             mine = [(entry.name, entry.stat()) for entry in entries if _stem(entry.name) in wanted[folder]]
         yield f"{folder}{sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in mine)}"
 

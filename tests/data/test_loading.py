@@ -13,9 +13,11 @@ import pytest
 from datasets import Array2D, IterableDataset
 
 from ecgdan_hf.data import loading, plasmode, sources, synthetic
+from ecgdan_hf.data.arrow_cache import fingerprint
 from ecgdan_hf.data.folder_check import check
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.data.record_file import record_files
+from ecgdan_hf.data.preparation import Preparation
+from ecgdan_hf.data.record_file import RecordFile, record_files
 from ecgdan_hf.data.shards import end_with_parent
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -108,6 +110,22 @@ def test_signals_are_prepared_anew_when_a_file_or_the_extractor_changed(folder, 
     other = load("csv", folder, feature_extractor=scaled, **options)
     assert changed["input_values"][1] != other["input_values"][1]
     assert len(arrow_files(cache)) == 4
+
+
+def test_a_build_is_known_by_the_files_of_its_records_alone(tmp_path, write_record, monkeypatch):
+    def now(*names: str) -> str:
+        return fingerprint([RecordFile(name, {}) for name in names], Preparation(None, ("I",)))
+
+    write_record("a"), write_record("b")
+    (tmp_path / "a_1.dat").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    whole = now("a", "away/c"), now("a.hea", "b")
+    (tmp_path / "note.txt").write_text("of no record")
+    assert (now("a", "away/c"), now("a.hea", "b")) == whole
+    (tmp_path / "b.dat").write_bytes(b"changed")
+    assert now("a", "away/c") == whole[0] and now("a.hea", "b") != whole[1]
+    (tmp_path / "a_1.dat").write_bytes(b"changed")
+    assert now("a", "away/c") != whole[0]
 
 
 def test_folds_and_limit_choose_records(cohort, extractor, cache):
