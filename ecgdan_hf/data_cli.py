@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from ecgdan_hf.cli_output import check_writable, say, write_whole
+from ecgdan_hf.data import SOURCE_NAMES
+
+DATA_HELP = f"source, one of {SOURCE_NAMES}; default: told by the files; see docs/data.md"
 
 app = typer.Typer(help="Make, check and convert data.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -68,7 +71,7 @@ def synthetic(
 @app.command()
 def check(
     data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
-    data: Annotated[str | None, typer.Option(help="source, such as ptb-xl or csv; default: told by files")] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV of outcomes to join: record_id, event, time")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON to write everything to")] = None,
     html: Annotated[Path | None, typer.Option(help="page to write, with the worst records drawn")] = None,
@@ -175,7 +178,7 @@ def ukb_cohort(
 def convert(
     data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
     out_dir: Annotated[Path, typer.Argument(help="new folder, or one whose conversion was interrupted")],
-    data: Annotated[str | None, typer.Option(help="source, such as code-15; default: told by the files")] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     labels: Annotated[Path | None, typer.Option(help="outcomes to join: CSV with record_id, event, time")] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="write the input of this network instead of signals as recorded")

@@ -14,7 +14,10 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 
+from ecgdan_hf.data import SOURCE_NAMES
+
 RECIPES_DIR = Path(__file__).parent / "recipes"
+DATA_HELP = f"source, one of {SOURCE_NAMES}; see docs/data.md"
 
 NOT_PART_OF_THE_RUN = (
     "resume", "overwrite", "push_to_hub", "num_workers", "num_proc", "cache_dir", "log_with", "progress"
@@ -34,7 +37,7 @@ def option(default: Any, text: str) -> Any:
 class RunArguments:
     """What every run needs to know: where the data are and where the result goes."""
 
-    data: str = option("ptb-xl", "source: ptb-xl, wfdb, csv or synthetic")
+    data: str = option("ptb-xl", DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings (for csv: the table, or a folder with one)")
     output_dir: str | None = option(None, "folder for the checkpoint, metrics.json and recipe.yaml")
     cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")
@@ -169,7 +172,7 @@ class EvaluateArguments:
 
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to judge")
     control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")  # noqa: RUF009
-    data: str = option("ptb-xl", "source: ptb-xl, wfdb, csv or synthetic")
+    data: str = option("ptb-xl", DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
     label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
@@ -209,7 +212,7 @@ class SanityArguments:
     """Arguments of `ecgdan sanity`."""
 
     checkpoint: str | None = option(None, "checkpoint folder or Hub name whose attention is tested")
-    data: str = option("ptb-xl", "source: ptb-xl, wfdb, csv or synthetic")
+    data: str = option("ptb-xl", DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
     label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
@@ -233,7 +236,7 @@ class RecalibrateArguments:
 
     checkpoint: str | None = option(None, "survival checkpoint, folder or Hub name, whose weights are kept")
     method: str = option("baseline", "baseline (how often the event happens) or slope (that, and the spread of risks)")
-    data: str = option("ptb-xl", "source: ptb-xl, wfdb, csv or synthetic")
+    data: str = option("ptb-xl", DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings of the new population")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years")
     fit_folds: str | None = option(None, "folds to fit to; default: every record, for data never trained on")
@@ -256,7 +259,7 @@ class AblateArguments:
     variants: dict[str, Any] = option({}, "what a variant changes, as name={key: value}; the first is compared with")  # noqa: RUF009
     common: dict[str, Any] = option({}, "arguments of ecgdan pretrain for all variants, as key=value; repeatable")  # noqa: RUF009
     only: str | None = option(None, "names of the variants to run, separated by commas; default: all")
-    data: str | None = option(None, "source: ptb-xl, wfdb, csv or synthetic [default: the base recipe's]")
+    data: str | None = option(None, f"{DATA_HELP} [default: the base recipe's]")
     data_dir: str | None = option(None, "folder with the recordings")
     output_dir: str | None = option(None, "folder for a run of each variant, report.md and metrics.json")
     cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")
