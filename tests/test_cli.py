@@ -15,7 +15,7 @@ from ecgdan_hf.data import synthetic
 
 VERBS = ["pretrain", "finetune", "probe", "evaluate", "recalibrate", "sanity", "predict", "explain", "bundle",
          "push", "demo",
-         "data plasmode", "data synthetic", "data check"]  # fmt: skip
+         "data plasmode", "data synthetic", "data check", "data ukb-cohort", "data convert", "data push"]  # fmt: skip
 SEEDED = ["pretrain", "finetune", "probe", "evaluate", "sanity", "demo", "data plasmode", "data synthetic"]
 TINY = ["sampling_rate=50", "num_samples=64", "pad_samples=2", "trunk_channels=[4, 8]", "num_attention_heads=2",
         "hidden_size=16"]  # fmt: skip
