@@ -14,6 +14,7 @@ from ecgdan_hf.data import (
     parquet_files,
     ptbxl,
     samitrop,
+    source_name,
     synthetic,
     ukbiobank,
     wfdb_folder,
@@ -65,6 +66,7 @@ def read_table(
         FileNotFoundError: the folder or a part of it is missing.
         ValueError: an unknown source, or a table that cannot be used.
     """
+    name = source_name(name)
     if name not in SOURCES:
         raise ValueError(f"name: expected a source, one of {', '.join(SOURCES)}, got {name!r}")
     options = (sampling_rate, label_level) if name == "ptb-xl" else ()

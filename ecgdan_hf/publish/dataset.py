@@ -27,7 +27,10 @@ from ecgdan_hf.publish.card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.push import check_push, reason
 
 SIGNALS = ("signal", "sampling_rate", "lead_names", "input_values", "lead_mask", "flags")
-SAFE_COLUMNS = ("record_id", "patient_id", "age", "sex", "fold", "labels", "scp_codes", "event", "time", *SIGNALS)
+SAFE_COLUMNS = (
+    *("record_id", "patient_id", "age", "sex", "fold", "labels", "scp_codes", "event", "time", "log_hazard"),
+    *SIGNALS,
+)
 """What a published dataset may hold unless its owner names more."""
 
 OLDEST_YEARS = 90.0
@@ -45,6 +48,7 @@ DESCRIPTIONS = {
     "scp_codes": "SCP-ECG statements with their likelihood in percent, JSON",
     "event": "1 if the event happened, 0 if follow-up ended without it",
     "time": "years from the ECG to the event or to the end of follow-up",
+    "log_hazard": "what the outcome was simulated from; `event` and `time` are invented",
     "signal": "(samples, leads), millivolt, float32; missing samples are NaN",
     "sampling_rate": "Hz",
     "lead_names": "names of the columns of `signal`",
@@ -231,7 +235,8 @@ ecgdan finetune --data parquet --data-dir ecgs --output-dir run
 def _facts(dataset: Dataset) -> dict[str, str]:
     facts = {"records": f"{len(dataset):,}", "patients": f"{len(set(dataset['patient_id'][:])):,}"}
     if "event" in dataset.column_names:
-        facts["events"] = f"{int(np.nansum(np.asarray(dataset['event'][:], dtype=float))):,}"
+        simulated = " (simulated)" if "log_hazard" in dataset.column_names else ""
+        facts["events" + simulated] = f"{int(np.nansum(np.asarray(dataset['event'][:], dtype=float))):,}"
     if "age" in dataset.column_names:
         ages = np.asarray([age for age in dataset["age"][:] if age is not None], dtype=float)
         if len(ages):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 
-from ecgdan_hf.data import SOURCE_NAMES
+from ecgdan_hf.data import SOURCE_NAMES, source_name
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 DATA_HELP = f"source, one of {SOURCE_NAMES}; see docs/data.md"
@@ -327,8 +327,10 @@ def resolve(kind: type[T], config: str | Path | None = None, flags: dict[str, An
         if get_origin(fields[name].type) is dict:  # a flag adds to the recipe's mapping
             parts = [_checked(values, fields[name]) for values in (recipe.get(name) or {}, given.get(name, {}))]
             given[name] = {**parts[0], **parts[1]}
-    merged = {**recipe, **given}
-    return kind(**{key: _checked(value, fields[key]) for key, value in merged.items()})
+    values = {key: _checked(value, fields[key]) for key, value in {**recipe, **given}.items()}
+    if "data" in values:
+        values["data"] = source_name(values["data"])
+    return kind(**values)
 
 
 def _checked(value: Any, item: dataclasses.Field[Any]) -> Any:

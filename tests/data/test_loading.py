@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import time
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from ecgdan_hf.data.folder_check import check
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.preparation import Preparation
 from ecgdan_hf.data.record_file import RecordFile, record_files
-from ecgdan_hf.data.shards import end_with_parent
+from ecgdan_hf.data.shards import worker_pool, write_shards
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
@@ -250,14 +249,25 @@ def test_workers_end_when_their_build_was_killed(tmp_path):
     reading, writing = os.pipe()
     builder = os.fork()
     if builder == 0:
-        pool = ProcessPoolExecutor(1, initializer=end_with_parent, initargs=(os.getpid(),))
-        os.write(writing, str(pool.submit(os.getpid).result()).encode())
-        os.kill(os.getpid(), signal.SIGKILL)
+        with worker_pool(1) as pool:
+            os.write(writing, str(pool.submit(os.getpid).result()).encode())
+            os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(builder, 0)
     _, alive = psutil.wait_procs([psutil.Process(int(os.read(reading, 20)))], timeout=20)
     for worker in alive:
         worker.kill()
     assert not alive
+
+
+def kill_own_process(part, path):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_said_in_one_line_that_names_what_to_change(tmp_path):
+    files = [tmp_path / f"{i}.arrow" for i in range(3)]
+    with pytest.raises(ChildProcessError, match=r"num_proc: one of 2 processes was killed, .* memory runs out"):
+        write_shards(kill_own_process, ["a", "b", "c"], files, 2, "Killing")
+    assert not list(tmp_path.iterdir())
 
 
 def test_streaming_gives_the_same_rows_and_writes_nothing(folder, extractor, cache, caplog):
@@ -326,8 +336,8 @@ def test_an_absent_synthetic_cohort_is_made_and_a_present_one_read(cohort, tmp_p
 
 
 def test_unknown_sources_and_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"name: expected a source, one of ptb-xl, .*, got 'mimic'"):
-        load("mimic", tmp_path)
+    with pytest.raises(ValueError, match=r"name: expected a source, one of ptb-xl, .*, got 'mimic-iii'"):
+        load("mimic-iii", tmp_path)
     for name in ("ptb-xl", "wfdb", "csv"):
         with pytest.raises(FileNotFoundError, match="absent"):
             load(name, tmp_path / "absent")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from fixtures.write_sources import write_code15, write_mimic, write_mitbih, write_samitrop
 
-from ecgdan_hf.data import SOURCE_NAMES, sources
+from ecgdan_hf.data import SOURCE_NAMES, source_name, sources
 from ecgdan_hf.data.record_file import record_files
 
 WRITERS = {"code-15": write_code15, "sami-trop": write_samitrop, "mimic-iv-ecg": write_mimic, "mit-bih": write_mitbih}
@@ -60,9 +60,25 @@ def test_an_empty_folder_and_an_unknown_name_are_refused_with_what_is_known(tmp_
         sources.detect_source(tmp_path)
     with pytest.raises(FileNotFoundError, match="absent: no such folder"):
         sources.detect_source(tmp_path / "absent")
-    with pytest.raises(ValueError, match=r"name: expected a source, one of ptb-xl, code-15, .*, got 'mimic'"):
-        sources.read_table("mimic", tmp_path)
+    with pytest.raises(ValueError, match=r"name: expected a source, one of ptb-xl, code-15, .*, got 'mimic-iii'"):
+        sources.read_table("mimic-iii", tmp_path)
 
 
 def test_help_texts_name_every_source():
     assert SOURCE_NAMES.split(", ") == list(sources.SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("PTB_XL", "ptb-xl"),
+        ("code15", "code-15"),
+        ("UKBiobank", "ukb"),
+        ("mimic", "mimic-iv-ecg"),
+        ("wfdb", "wfdb"),
+        ("x", "x"),
+    ],
+)
+def test_sources_are_known_by_any_spelling(name, written):
+    assert source_name(name) == written
+    assert written in sources.SOURCES

@@ -100,6 +100,7 @@ def test_the_card_counts_what_was_written_and_is_valid(converted):
     ]
     assert "| records | 40 |" in card.text
     assert "| patients | 20 |" in card.text
+    assert "| events (simulated) |" in card.text  # a cohort whose follow-up is invented stays recognisable
     assert "500 Hz (40)" in card.text
     for column in [*rows_of(converted).columns, "signal"]:
         assert f"| `{column}` |" in card.text
