@@ -76,7 +76,6 @@ def test_help_texts_name_every_source():
         ("UKBiobank", "ukb"),
         ("mimic", "mimic-iv-ecg"),
         ("wfdb", "wfdb"),
-        ("x", "x"),
     ],
 )
 def test_sources_are_known_by_any_spelling(name, written):
