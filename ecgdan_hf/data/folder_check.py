@@ -7,7 +7,6 @@ looked at. Records are read once, in parallel, and forgotten: what is kept of ea
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,6 +21,7 @@ from ecgdan_hf.data.csv_files import read_outcomes
 from ecgdan_hf.data.preparation import CHUNK_RECORDS, num_processes
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
 from ecgdan_hf.data.record_file import RecordFile, record_files
+from ecgdan_hf.data.shards import worker_pool
 from ecgdan_hf.data.signal_check import SignalFindings, check_signal, is_missing
 from ecgdan_hf.data.sources import detect_source, read_table
 from ecgdan_hf.model.leads_ecgdan import canonical_leads
@@ -209,7 +209,7 @@ def _seen(files: list[RecordFile], num_proc: int | None) -> Iterator[_Seen]:
     if processes == 1:
         yield from map(_inspect, files)
         return
-    with ProcessPoolExecutor(processes) as pool:
+    with worker_pool(processes) as pool:
         yield from pool.map(_inspect, files, chunksize=CHUNK_RECORDS)
 
 

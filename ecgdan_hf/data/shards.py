@@ -3,8 +3,10 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,7 @@ def _write_whole(write: Callable[[Any, Path], None], part: Part, file: Path) -> 
 def _in_parallel(
     write: Callable[[Part, Path], int], left: Sequence[tuple[Part, Path]], processes: int, bar: Any
 ) -> None:
-    with ProcessPoolExecutor(processes, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+    with worker_pool(processes) as pool:
         futures: list[Future[int]] = []
         for part, file in left:
             futures.append(pool.submit(write, part, file))
@@ -68,6 +70,22 @@ def _in_parallel(
 
 def _failed(future: "Future[int]") -> bool:
     return future.cancelled() or future.exception() is not None
+
+
+@contextmanager
+def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with this one, however it ends.
+
+    Raises:
+        ChildProcessError: one of them was ended from outside, as is done where memory runs out.
+    """
+    try:
+        with ProcessPoolExecutor(processes, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            f"num_proc: one of {processes} processes was killed, as happens where memory runs out; try fewer"
+        ) from error
 
 
 def end_with_parent(parent: int) -> None:

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pandas as pd
@@ -278,3 +280,13 @@ def test_the_recording_that_ptbxl_holds_under_two_patients_is_found(shared):
     pair = table.loc[["145", "463"]]
     assert pair["patient_id"].nunique() == pair["fold"].nunique() == 2
     assert len({signal_hash(file.read()) for file in record_files(pair)}) == 1
+
+
+class KillingFile(RecordFile):
+    def read(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_ends_the_check_with_one_line():
+    with pytest.raises(ChildProcessError, match="num_proc: one of 2 processes was killed"):
+        list(folder_check._seen([KillingFile("a", {})] * 40, 2))
