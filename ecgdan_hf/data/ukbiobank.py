@@ -7,19 +7,21 @@ a message here, only counted. What became of the participants is in another tabl
 import logging
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from ecgdan_hf.data.cardiosoft import observation_date
+from ecgdan_hf.data.zip_files import entry_named, read_entry
 
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"(?P<eid>\d+)_20205_(?P<instance>\d+)_(?P<array>\d+)", re.IGNORECASE)
+_MEANT = re.compile(r"\.(xml|zip)$|_20205_", re.IGNORECASE)
+_NO_XML, _ZIP_IN_ZIP = "neither XML nor zip", "zips inside a zip"
 HEAD_BYTES = 4096  # the date of the recording is among the first elements
 
 
@@ -43,19 +45,19 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     if not data_dir.exists():
         raise FileNotFoundError(f"{data_dir}: no such folder")
     rows: list[dict[str, Any]] = []
-    left_out = {"exercise ECGs (field 6025)": 0, "XML of another name": 0, "zips that cannot be opened": 0}
+    kinds = ("exercise ECGs (field 6025)", "XML of another name", _NO_XML, _ZIP_IN_ZIP, "zips that cannot be opened")
+    left_out = dict.fromkeys(kinds, 0)
     for file in _files(data_dir):
         try:
             entries = _entries(file)
         except (OSError, zipfile.BadZipFile):
             left_out["zips that cannot be opened"] += 1
             continue
-        for stem, member in entries:
-            if named := NAME.fullmatch(stem):
-                rows.append(_row(stem, named, file, member))
+        for name, member in entries:
+            if name.suffix.lower() == ".xml" and (named := NAME.fullmatch(name.stem)):
+                rows.append(_row(name.stem, named, file, member))
             else:
-                kind = "exercise ECGs (field 6025)" if "_6025_" in stem else "XML of another name"
-                left_out[kind] += 1
+                left_out[_why_not(name)] += 1
     counts = ", ".join(f"{count} {kind}" for kind, count in left_out.items() if count)
     if not rows:
         found = counts or "no XML and no zip"
@@ -72,17 +74,16 @@ def observation_dates(table: pd.DataFrame) -> list[date | None]:
         table: as `read_table` gives it.
     """
     members = table["member"] if "member" in table else pd.Series(None, index=table.index, dtype=object)
-    return [_observed(file, member) for file, member in zip(table["file"], members, strict=True)]
+    return [_observed(Path(file), member) for file, member in zip(table["file"], members, strict=True)]
 
 
-def _observed(file: str, member: Any) -> date | None:
+def _observed(file: Path, member: Any) -> date | None:
     try:
         if not isinstance(member, str):
-            with open(file, "rb") as loose:
+            with file.open("rb") as loose:
                 return observation_date(loose.read(HEAD_BYTES))
-        with zipfile.ZipFile(file) as archive, archive.open(member) as entry:
-            return observation_date(entry.read(HEAD_BYTES))
-    except (OSError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error):
+        return observation_date(read_entry(file, entry_named(file, member), HEAD_BYTES))
+    except (OSError, ValueError):
         return None
 
 
@@ -92,20 +93,29 @@ def _files(data_dir: Path) -> Iterator[Path]:
         return
     for file in sorted(data_dir.rglob("*")):
         hidden = any(part.startswith(".") for part in file.relative_to(data_dir).parts)
-        if file.suffix.lower() in (".xml", ".zip") and not hidden and file.is_file():
+        if _MEANT.search(file.name) and not hidden and file.is_file():
             yield file
 
 
-def _entries(file: Path) -> list[tuple[str, str | None]]:
-    """Stem and, in a zip, entry of each XML in a file."""
-    if file.suffix.lower() == ".xml":
-        return [(file.stem, None)]
+def _entries(file: Path) -> list[tuple[PurePath, str | None]]:
+    """Name and, in a zip, entry of each file that seems meant as an ECG."""
+    if _MEANT.search(file.name) and file.suffix.lower() != ".zip":
+        return [(file, None)]
     with zipfile.ZipFile(file) as archive:
-        members = [name for name in archive.namelist() if name.lower().endswith(".xml") and not _is_hidden(name)]
-    stems = [PurePosixPath(name).stem for name in members]
-    if len(stems) == 1 and not NAME.fullmatch(stems[0]) and NAME.fullmatch(file.stem):
-        stems = [file.stem]
-    return list(zip(stems, members, strict=True))
+        members = [name for name in archive.namelist() if not name.endswith("/") and not _is_hidden(name)]
+    members = [name for name in members if _MEANT.search(PurePosixPath(name).name)]
+    names = [PurePosixPath(name) for name in members]
+    if len(names) == 1 and not NAME.fullmatch(names[0].stem) and NAME.fullmatch(file.stem):
+        names = [PurePosixPath(file.stem).with_suffix(names[0].suffix)]
+    return list(zip(names, members, strict=True))
+
+
+def _why_not(name: PurePath) -> str:
+    if name.suffix.lower() == ".zip":
+        return _ZIP_IN_ZIP
+    if name.suffix.lower() != ".xml":
+        return _NO_XML
+    return "exercise ECGs (field 6025)" if "_6025_" in name.stem else "XML of another name"
 
 
 def _is_hidden(member: str) -> bool:

@@ -1,9 +1,11 @@
+import time
 import zipfile
 from datetime import date
 
 import pytest
 from fixtures.write_cardiosoft import cardiosoft_xml
 
+from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.ukbiobank import observation_dates, read_table
 
 NAMES = ("9000011_20205_3_0", "9000011_20205_2_0", "900002_20205_2_1")
@@ -66,6 +68,31 @@ def test_other_files_are_counted_in_one_warning_without_their_names(tmp_path, te
     (said,) = caplog.messages
     assert "1 exercise ECGs (field 6025), 2 XML of another name, 1 zips that cannot be opened" in said
     assert "90000" not in said.replace(str(tmp_path), "")
+
+
+def test_ecgs_in_another_wrapping_are_counted_and_not_forgotten(tmp_path, text, caplog):
+    write_loose(tmp_path, text)
+    (tmp_path / "9000095_20205_2_0.xml.gz").write_bytes(b"x")
+    inner = write_zip(tmp_path / "9000094_20205_2_0.zip", {"9000094_20205_2_0.xml": text})
+    write_zip(tmp_path / "bulk/all.zip", {f"a/{inner.name}": inner.read_bytes(), "9000093_20205_2_0.dcm": "x"})
+    inner.unlink()
+    assert len(read_table(tmp_path)) == 3
+    (said,) = caplog.messages
+    assert said.endswith("2 neither XML nor zip, 1 zips inside a zip")
+    with pytest.raises(FileNotFoundError, match="found 1 neither XML nor zip, 1 zips inside a zip"):
+        read_table(tmp_path / "bulk/all.zip")
+
+
+def test_a_record_is_found_as_soon_among_many_in_a_zip(tmp_path, text):
+    names = [f"{9000000 + i}_20205_2_0.xml" for i in range(8000)]
+    table = read_table(write_zip(tmp_path / "all.zip", dict.fromkeys(names, "") | dict.fromkeys(names[:40], text)))[:40]
+    start = time.perf_counter()
+    with zipfile.ZipFile(tmp_path / "all.zip"):
+        once = time.perf_counter() - start
+    assert observation_dates(table) == [date(2015, 6, 1)] * 40
+    records = [read(file, member=member) for file, member in zip(table["file"], table["member"], strict=True)]
+    assert [record.record_id for record in records] == table["record_id"].tolist()
+    assert time.perf_counter() - start < 30 * once  # reading the zip's list for each would take above 80 times as long
 
 
 def test_a_folder_without_ecgs_is_refused(tmp_path, text):
