@@ -40,6 +40,7 @@ _CODE = (
     "data/formats.py",
     "data/matlab_files.py",
     "data/median_files.py",
+    "data/parquet_files.py",
     "data/record.py",
     "data/record_file.py",
     "data/vendor_claims.py",
@@ -70,18 +71,26 @@ def prepare_all(
     """
     root = Path(cache_dir) if cache_dir is not None else Path(datasets_config.HF_DATASETS_CACHE)
     folder = root / f"ecgdan-{fingerprint(sources, preparation)}"
-    folder.mkdir(parents=True, exist_ok=True)
     shards = _shards(len(sources))
     files = [folder / f"{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
-    with FileLock(folder.with_suffix(".lock")):  # another process may be building the same
-        for stray in set(folder.iterdir()) - set(files):
-            stray.unlink()
-        parts = [sources[rows.start : rows.stop] for rows in shards]
-        left = sum(len(part) for part, file in zip(parts, files, strict=True) if not file.is_file())
-        write_shards(partial(_write_arrow, preparation), parts, files, num_processes(left, num_proc), "Preparing ECGs")
+    if not all(file.is_file() for file in files):  # a finished build may lie where nobody can write
+        _build([sources[rows.start : rows.stop] for rows in shards], files, preparation, num_proc)
     prepared = concatenate_datasets([Dataset.from_file(str(file)) for file in files])
     _report_bad([error for error in prepared.data["error"].to_pylist() if error], len(sources), preparation.skip_bad)
     return prepared
+
+
+def _build(
+    parts: Sequence[Sequence[RecordFile]], files: Sequence[Path], preparation: Preparation, num_proc: int | None
+) -> None:
+    """Writes the shards that are not there yet; all lie in one folder."""
+    folder = files[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # another process may be building the same
+        for stray in set(folder.iterdir()) - set(files):
+            stray.unlink()
+        left = sum(len(part) for part, file in zip(parts, files, strict=True) if not file.is_file())
+        write_shards(partial(_write_arrow, preparation), parts, files, num_processes(left, num_proc), "Preparing ECGs")
 
 
 def _shards(records: int) -> list[range]:
