@@ -29,7 +29,7 @@ def write_shards(
         job: title of the bar.
 
     Raises:
-        Exception: the first that `write` raises; files that were finished by then stay.
+        Exception: the first that `write` raises; files that were finished by then stay. An OSError names the file.
     """
     left = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
     done = sum(map(len, parts)) - sum(len(part) for part, _ in left)
@@ -47,6 +47,8 @@ def _write_whole(write: Callable[[Any, Path], None], part: Part, file: Path) -> 
     try:
         write(part, unfinished)
         os.replace(unfinished, file)
+    except OSError as error:  # what is read was refused as ValueError
+        raise OSError(f"{file}: cannot be written: {' '.join(str(error).split())}") from error
     finally:
         unfinished.unlink(missing_ok=True)
     return len(part)

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -268,6 +269,27 @@ def test_a_killed_worker_is_said_in_one_line_that_names_what_to_change(tmp_path)
     with pytest.raises(ChildProcessError, match=r"num_proc: one of 2 processes was killed, .* memory runs out"):
         write_shards(kill_own_process, ["a", "b", "c"], files, 2, "Killing")
     assert not list(tmp_path.iterdir())
+
+
+def write_to_full_disk(part, path):
+    Path("/dev/full").write_text("x")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path, processes):
+    files = [tmp_path / f"{i}.arrow" for i in range(2)]
+    with pytest.raises(OSError, match=r"\d\.arrow: cannot be written: .*No space left on device"):
+        write_shards(write_to_full_disk, ["a", "b"], files, processes, "Filling")
+
+
+def test_a_finished_build_is_read_without_writing_beside_it(cohort, extractor, cache):
+    """As from a folder that is shared read-only."""
+    load("csv", cohort, feature_extractor=extractor, cache_dir=cache)
+    (lock,) = cache.glob("*.lock")
+    lock.unlink()
+    assert len(load("csv", cohort, feature_extractor=extractor, cache_dir=cache)) == 40
+    assert not lock.exists()
 
 
 def test_streaming_gives_the_same_rows_and_writes_nothing(folder, extractor, cache, caplog):
