@@ -1,7 +1,6 @@
 """`ecgdan data VERB`: make, check and convert data; whatever is heavy is imported inside the verbs."""
 
-import re
-from datetime import date
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -148,12 +147,16 @@ def ukb_cohort(
     unnamed = [text for text in field or () if "=" not in text]
     if unnamed:
         raise ValueError(f"--field: expected NAME=ID, got {unnamed[0]}")
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d", end_of_follow_up):
-        raise ValueError(f"--end-of-follow-up: expected a day as 2022-10-31, got {end_of_follow_up}")
+    if out.resolve() in [file.resolve() for file in (data_dir, fields, withdrawn) if file is not None]:
+        raise ValueError(f"--out: expected another file than those that are read, got {out}")
+    try:
+        end = datetime.strptime(end_of_follow_up, "%Y-%m-%d").date()
+    except ValueError:
+        raise ValueError(f"--end-of-follow-up: expected a day as 2022-10-31, got {end_of_follow_up}") from None
     cohort = build(
         data_dir,
         fields,
-        end_of_follow_up=date.fromisoformat(end_of_follow_up),
+        end_of_follow_up=end,
         instance=instance,
         prevalent=prevalent,
         fields=dict(text.split("=", 1) for text in field or ()),

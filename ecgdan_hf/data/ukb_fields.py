@@ -8,6 +8,7 @@ Nothing here prints or raises a participant's number: rows of the table are name
 """
 
 import calendar
+import csv
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -85,10 +86,11 @@ def read_fields(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: see `ukb_cohort.build`.
+        ValueError: see `ukb_cohort.build`; a row of more or fewer values than there are names.
     """
     diseases = ("heart-failure", *conditions)
-    table = _Table(Path(path), fields, (*diseases, "death"), set(participants))
+    asked_for = [name for name in fields if fields[name] != DEFAULT_FIELDS[name]]
+    table = _Table(Path(path), fields, (*diseases, "death", *asked_for), set(participants))
     people = pd.DataFrame(index=table.eid)
     for name in diseases:
         dates = table.dates(name)
@@ -98,7 +100,7 @@ def read_fields(
         people[f"{name} before"] = (reported == pd.Timestamp("1900-01-01")).any(axis=1)
     for name in ("death", "lost"):
         people[name] = table.dates(name).min(axis=1)
-    people["sex"] = table.text("sex").str.lower().map(_SEX)
+    people["sex"] = table.text("sex").str.removesuffix(".0").str.lower().map(_SEX)
     people["born"] = _born(table.text("birth-year"), table.text("birth-month"))
     for number in instances:
         people[f"date {number}"] = table.dates("date", number).min(axis=1)
@@ -139,19 +141,20 @@ class _Table:
         self.columns = {name: key for name in names if (key := _key(name)) and key[0] in wanted}
         for name in required:
             self._check_there(name)
+        _check_widths(path, separator, len(names))
         data = _read(path, separator, [eid[0], *self.columns])
         numbers = self._checked(data[eid[0]].str.removesuffix(".0"))
         wanted_rows = numbers.isin(participants)
         self.data, self.eid = data[wanted_rows], numbers[wanted_rows].tolist()  # the index stays: it tells the line
 
     def _check_there(self, name: str) -> None:
-        ids = self.fields[name].split(",")
-        if any(field in ids for field, _ in self.columns.values()):
-            return
-        raise ValueError(
-            f"{self.path}: expected a column of field {' or '.join(ids)} ({name}), such as p{ids[0]} or "
-            f"{ids[0]}-0.0; add it, or name another with --field {name}=ID"
-        )
+        absent = set(self.fields[name].split(",")) - {field for field, _ in self.columns.values()}
+        if absent:
+            field = min(absent)
+            raise ValueError(
+                f"{self.path}: expected a column of field {field} ({name}), such as p{field} or {field}-0.0; add it, "
+                f"or name another with --field {name}=ID"
+            )
 
     def _checked(self, eid: pd.Series) -> pd.Series:
         for bad, expected in ((~eid.str.fullmatch(r"\d+"), "a number"), (eid.duplicated(), "each participant once")):
@@ -210,6 +213,18 @@ def _header(path: Path) -> tuple[list[str], str]:
         if len(names) > 1:
             return names, separator
     raise ValueError(f"{path}: expected a table with columns eid and p131286 or the like, separated by commas or tabs")
+
+
+def _check_widths(path: Path, separator: str, count: int) -> None:
+    """Refuses rows whose values would slip under other names, and those cut off, whose dates would seem blank."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = csv.reader(file, delimiter=separator)
+        try:
+            bad = next(((rows.line_num, len(row)) for row in rows if row and len(row) != count), None)
+        except csv.Error as error:
+            raise ValueError(f"{path}: line {rows.line_num}: not a readable table of fields ({error})") from None
+    if bad:
+        raise ValueError(f"{path}: line {bad[0]}: expected {count} values, one under each name, got {bad[1]}")
 
 
 def _read(path: Path, separator: str, columns: list[str] | None) -> pd.DataFrame:

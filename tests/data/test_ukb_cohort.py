@@ -91,6 +91,7 @@ def test_meanings_instead_of_codes_give_the_same(made, edited_fields):
         "system default",
         (line_of("9000020"), 2): "Date is unknown",
         (line_of("9000001"), 8): "Male",
+        (line_of("9000002"), 8): "0.0",
         (line_of("9000001"), 10): "June",
         (line_of("9000001"), 3): "2018-06-01T00:00:00",
     }
@@ -214,6 +215,12 @@ def test_the_verb_takes_its_options_and_says_what_is_wrong_in_a_line(biobank, tm
     assert capfd.readouterr().err == "error: --field: expected NAME=ID, got heart-failure\n"
     assert run(*need, "--end-of-follow-up", "soon") == 2
     assert capfd.readouterr().err == "error: --end-of-follow-up: expected a day as 2022-10-31, got soon\n"
+    assert run(*need, "--end-of-follow-up", "2022-13-01") == 2
+    assert capfd.readouterr().err == "error: --end-of-follow-up: expected a day as 2022-10-31, got 2022-13-01\n"
+    before = fields.read_text()
+    assert run("ukb-cohort", ecgs, "--fields", fields, "--out", fields) == 2
+    assert capfd.readouterr().err == f"error: --out: expected another file than those that are read, got {fields}\n"
+    assert fields.read_text() == before
     assert run("ukb-cohort", tmp_path / "none", "--fields", fields, "--out", tmp_path / "o.csv") == 2
     assert capfd.readouterr().err == f"error: {tmp_path}/none: no such folder\n"
 
@@ -227,6 +234,9 @@ def test_the_verb_takes_its_options_and_says_what_is_wrong_in_a_line(biobank, tm
         ({(5, 3): "31/12/2018"}, r"line 6: participant.p131354: expected a date as 2015-06-01 or nothing"),
         ({(5, 0): "nobody"}, "line 6: eid: expected a number"),
         ({(5, 0): "9000001"}, "line 6: eid: expected each participant once"),
+        ({(5, 11): "65,"}, "line 6: expected 12 values, one under each name, got 13"),
+        ({(line, 11): "65," for line in range(1, 20)}, "line 2: expected 12 values, one under each name, got 13"),
+        ({(5, 11): "65\n9000099,2010-01-01"}, "line 7: expected 12 values, one under each name, got 2"),
         ({(0, 0): "number"}, "expected one column eid, participant.eid or f.eid, got 0"),
         (
             {(0, 3): "HF"},
@@ -250,6 +260,8 @@ def test_what_is_not_asked_for_need_not_be_there(made, edited_fields):
 def test_options_that_mean_nothing_are_refused(made, tmp_path):
     refuse("prevalent: expected one of any, .* got 'stroke'", made, prevalent="stroke")
     refuse("fields: expected one of hypertension, .* got 'hf'", made, fields={"hf": "131354"})
+    refuse(r"column of field 99 \(heart-failure\)", made, fields={"heart-failure": "131354,99"})
+    refuse(r"column of field 98 \(sex\)", made, fields={"sex": "98"})
     refuse("fields: death: expected a field's number.* got 'p40000'", made, fields={"death": "p40000"})
     bad = tmp_path / "w.csv"
     bad.write_text("participant\n9000017\n9000018,9000019\n")

@@ -85,7 +85,8 @@ def test_ecgs_in_another_wrapping_are_counted_and_not_forgotten(tmp_path, text, 
 
 def test_a_record_is_found_as_soon_among_many_in_a_zip(tmp_path, text):
     names = [f"{9000000 + i}_20205_2_0.xml" for i in range(8000)]
-    table = read_table(write_zip(tmp_path / "all.zip", dict.fromkeys(names, "") | dict.fromkeys(names[:40], text)))[:40]
+    write_zip(tmp_path / "all.zip", dict.fromkeys(names, "") | dict.fromkeys(names[:40], text))
+    table = read_table(tmp_path / "all.zip")[:40]
     start = time.perf_counter()
     with zipfile.ZipFile(tmp_path / "all.zip"):
         once = time.perf_counter() - start
