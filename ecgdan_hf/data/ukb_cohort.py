@@ -61,7 +61,7 @@ def build(
         data_dir: ECGs, as `ukbiobank.read_table` takes them.
         fields_table: CSV or tab-separated; a row per participant, columns spelt as on the research platform
             (`p131286`, `p53_i2`, with or without `participant.`) or as in older exports (`131286-0.0`, `f.53.2.0`).
-        end_of_follow_up: last day of follow-up; a heart failure on that day counts.
+        end_of_follow_up: last day of follow-up, not in the future; a heart failure on that day counts.
         instance: takes the ECGs of this visit only.
         prevalent: the condition on or before the ECG that is asked for: one of `PREVALENT`.
         fields: other field ids for the names of `DEFAULT_FIELDS`; several, separated by commas, mean the first date.
@@ -75,6 +75,8 @@ def build(
     chosen = chosen_fields(fields or {})
     if prevalent not in PREVALENT:
         raise ValueError(f"prevalent: expected one of {', '.join(PREVALENT)}, got {prevalent!r}")
+    if end_of_follow_up > date.today():  # nobody has been followed until then
+        raise ValueError(f"end_of_follow_up: expected a day that has been, got {end_of_follow_up}")
     conditions: tuple[str, ...] = {"any": CONDITIONS, "none": ()}.get(prevalent, (prevalent,))
     ecgs = read_table(data_dir)
     people = read_fields(fields_table, chosen, ecgs["patient_id"], conditions, sorted(ecgs["instance"].unique()))
