@@ -33,6 +33,7 @@ SAFE_COLUMNS = (
 )
 """What a published dataset may hold unless its owner names more."""
 
+QUOTING_FLAGS = ("reader_warning", "not_voltage")  # what stands behind these is text of the file, and may be a date
 OLDEST_YEARS = 90.0
 ROW_GROUP_RECORDS = 64  # 15 MB of signals as recorded: what reading one record decompresses
 SHARD_RECORDS = 2048  # 500 MB of them, which the Hub likes
@@ -146,17 +147,23 @@ def _kept(dataset: Dataset, keep: Sequence[str]) -> Dataset:
 
 
 def _pseudonymised(dataset: Dataset, key: bytes | None) -> Dataset:
-    """Ids replaced by pseudonyms where there is a key, and high ages by 90."""
+    """Ids replaced by pseudonyms where there is a key, high ages by 90, and flags without text of the file."""
     columns: dict[str, list[Any]] = {}
     if key is not None:
         for name in ("record_id", "patient_id"):
             columns[name] = [_pseudonym(key, name, value) for value in dataset[name][:]]
     if "age" in dataset.column_names:
         columns["age"] = [None if age is None else min(age, OLDEST_YEARS) for age in dataset["age"][:]]
+    columns["flags"] = [[_without_quote(flag) for flag in flags] for flags in dataset["flags"][:]]
     for name, values in columns.items():
         feature, order = dataset.features[name], dataset.column_names
         dataset = dataset.remove_columns(name).add_column(name, values, feature=feature).select_columns(order)
     return dataset
+
+
+def _without_quote(flag: str) -> str:
+    name, _, _ = flag.partition(":")
+    return name if name in QUOTING_FLAGS else flag
 
 
 def _pseudonym(key: bytes, kind: str, value: str) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
+from fixtures.write_vendor_files import kardia
 from hub_server import TOKEN, HubServer
 from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
@@ -78,6 +79,17 @@ def test_pseudonyms_of_two_conversions_cannot_be_matched(cohort, converted, cach
     again = convert("csv", cohort, tmp_path / "again", cache_dir=cache)
     assert not set(rows_of(converted)["patient_id"]) & set(rows_of(again)["patient_id"])
     assert not list(again.rglob(".*"))  # the key is gone
+
+
+def test_what_a_reader_quotes_of_a_file_is_not_written(tmp_path):
+    content = kardia(np.tile(np.arange(3000) % 300, (6, 1))).replace(
+        b"2024-06-01T10:20:30Z", b"1 June 2024, Mrs Secret"
+    )
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.json").write_bytes(content)
+    assert "Secret" in read(tmp_path / "in/a.json").flags[0]
+    rows = rows_of(convert("folder", tmp_path / "in", tmp_path / "out", cache_dir=tmp_path / "cache"))
+    assert rows["flags"].iloc[0][0] == "reader_warning" and "Secret" not in rows.to_csv()
 
 
 def test_columns_and_ids_are_kept_when_their_owner_says_so(cohort, cache, tmp_path):
