@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
 from ecgdan_hf.data.loading import load
+from ecgdan_hf.data.preparation import Preparation
+from ecgdan_hf.data.record_file import RecordFile
+from ecgdan_hf.data.streaming import stream
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +23,32 @@ ALL = [f"{i:05d}" for i in range(1, 41)]
 
 
 def test_a_stream_is_shared_out_in_chunks_of_records(streamed):
-    assert streamed.num_shards == 3  # 40 records, 16 each
+    assert streamed.num_shards == 3  # 40 records, at most 16 each
     parts = [ids(split_dataset_by_node(streamed, rank, world_size=3)) for rank in range(3)]
     assert sorted(name for part in parts for name in part) == ALL
-    assert [len(part) for part in parts] == [16, 16, 8]
+    assert [len(part) for part in parts] == [13, 13, 14]
     uneven = [ids(split_dataset_by_node(streamed, rank, world_size=2)) for rank in range(2)]
     assert (
         sorted(name for part in uneven for name in part) == ALL
     )  # 3 chunks do not divide by 2: rows are dealt out in turn
+
+
+@pytest.mark.parametrize(("records", "processes"), [(1_000, 16), (16_000, 64), (40_001, 64)])
+def test_a_large_stream_divides_among_processes_without_any_reading_the_records_of_others(records, processes):
+    sources = [RecordFile(f"part.hdf5[{row}]", {"member": str(row), "sampling_rate": 400.0}) for row in range(records)]
+    rows = stream(sources, Dataset.from_dict({"row": range(records)}), NumbersOnly(None))
+    assert rows.num_shards % processes == 0
+    mine = list(split_dataset_by_node(rows, 5, world_size=processes))
+    assert 0 <= len(mine) - records // processes <= 16
+    assert all(row["flags"] == [f"part.hdf5[{row['row']}]", str(row["row"]), "400.0"] for row in mine)
+
+
+class NumbersOnly(Preparation):
+    """Hands on where a record lies instead of reading it."""
+
+    def examples(self, sources):
+        for source in sources:
+            yield {**self._empty(), "flags": [source.file, *map(str, source.options.values())], "error": ""}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
