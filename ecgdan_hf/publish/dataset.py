@@ -103,6 +103,8 @@ def convert(
     parts = [safe.select(range(i, min(i + SHARD_RECORDS, len(safe)))) for i in range(0, len(safe), SHARD_RECORDS)]
     files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
     write_shards(_write_parquet, parts, files, num_processes(len(safe), num_proc), "Writing Parquet")
+    for unfinished in set((out / "data").glob("train-*")) - set(files):  # of a run that was killed
+        unfinished.unlink()
     card = dataset_card(safe, title or name, license_id, keep_ids=keep_ids)
     (out / "README.md").write_text(card, encoding="utf-8")
     (out / STATE).unlink()

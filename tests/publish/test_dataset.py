@@ -157,7 +157,9 @@ def test_an_interrupted_conversion_goes_on_and_keeps_its_pseudonyms(cohort, cach
     monkeypatch.setattr(published, "_write_parquet", write)
     with pytest.raises(ValueError, match="interrupted conversion with another keep_ids"):
         convert("csv", cohort, out, keep_ids=True, **options)
+    (out / "data/train-00002-of-00003.4711").write_bytes(b"half")  # as a killed process leaves it
     convert("csv", cohort, out, **options)
+    assert len(list((out / "data").iterdir())) == 3
     assert all((out / "data" / name).read_bytes() == content for name, content in first.items())
     assert rows_of(out)["patient_id"].nunique() == 20  # patients across the shards of two runs
     assert check_converted(out) == 40
