@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ecgdan_hf.data.cardiosoft import observation_date
-from ecgdan_hf.data.zip_files import entry_named, read_entry
+from ecgdan_hf.data.zip_files import DAMAGED, entry_named, read_entry
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     for file in _files(data_dir):
         try:
             entries = _entries(file)
-        except (OSError, zipfile.BadZipFile):
+        except DAMAGED:
             left_out["zips that cannot be opened"] += 1
             continue
         for name, member in entries:

@@ -11,7 +11,7 @@ from ecgdan_hf.data.declared import one_line
 MAX_BYTES = 512 << 20
 MAX_RATIO = 50  # text of an ECG shrinks to a fifth, zeros to a thousandth
 FREE_BYTES = 32 << 20  # what may unfold at any ratio
-DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, NotImplementedError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, LookupError)
 
 
 def zip_entries(path: Path) -> list[zipfile.ZipInfo]:
@@ -37,7 +37,7 @@ def entry_named(path: Path, name: str) -> zipfile.ZipInfo:
     """
     try:
         return _opened(path)[0].getinfo(name)
-    except (*DAMAGED, KeyError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path}: expected a zip with the entry {name}, got {one_line(error)[:200]}") from error
 
 

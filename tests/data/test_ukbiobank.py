@@ -64,9 +64,12 @@ def test_other_files_are_counted_in_one_warning_without_their_names(tmp_path, te
     for name in ("9000099_6025_0_0.xml", "9000099_copy.xml", "9000098_copy.xml", "notes.txt", ".9000097.xml"):
         (tmp_path / name).write_text(text)
     (tmp_path / "9000096_20205_2_0.zip").write_bytes(b"PK\x03\x04 damaged")
+    future = write_zip(tmp_path / "9000092_20205_2_0.zip", {"a.xml": text})
+    listed = future.read_bytes().replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xff")
+    future.write_bytes(listed)  # of a version that is not known
     assert len(read_table(tmp_path)) == 3
     (said,) = caplog.messages
-    assert "1 exercise ECGs (field 6025), 2 XML of another name, 1 zips that cannot be opened" in said
+    assert "1 exercise ECGs (field 6025), 2 XML of another name, 2 zips that cannot be opened" in said
     assert "90000" not in said.replace(str(tmp_path), "")
 
 
