@@ -90,6 +90,8 @@ def detect_source(data_dir: str | Path) -> str:
     for name, pattern in _TELLING:
         if any(data_dir.glob(pattern)):
             return name
+    if ukbiobank.in_zips(data_dir):
+        return "ukb"
     ecgs = ecg_folder.ecg_files(data_dir)
     if not ecgs:
         layouts = ", ".join(dict.fromkeys(name for name, _ in _TELLING))

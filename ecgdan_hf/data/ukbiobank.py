@@ -8,6 +8,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ecgdan_hf.data.cardiosoft import observation_date
-from ecgdan_hf.data.zip_files import DAMAGED, entry_named, read_entry
+from ecgdan_hf.data.zip_files import DAMAGED, entry_named, read_entry, zip_entries
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,15 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     if counts:
         logger.warning("%s: left out, not named EID_20205_INSTANCE_ARRAY.xml: %s", data_dir, counts)
     return _table(rows, data_dir)
+
+
+def in_zips(folder: Path) -> bool:
+    """Whether a zip below a folder, of whatever name, holds ECGs under UK Biobank's names."""
+    for file in folder.rglob("*.zip"):
+        with suppress(ValueError):
+            if any(NAME.fullmatch(PurePosixPath(entry.filename).stem) for entry in zip_entries(file)):
+                return True
+    return False
 
 
 def observation_dates(table: pd.DataFrame) -> list[date | None]:

@@ -12,12 +12,14 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, load_dataset
+from datasets import Dataset, Features, load_dataset
 from huggingface_hub import DatasetCardData, HfApi
 
 from ecgdan_hf.data.loading import load
@@ -26,6 +28,7 @@ from ecgdan_hf.data.shards import write_shards
 from ecgdan_hf.publish.card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.push import check_push, reason
 
+ARRAYS = ("signal", "input_values")
 SIGNALS = ("signal", "sampling_rate", "lead_names", "input_values", "lead_mask", "flags")
 SAFE_COLUMNS = (
     *("record_id", "patient_id", "age", "sex", "fold", "labels", "scp_codes", "event", "time", "log_hazard"),
@@ -38,6 +41,12 @@ OLDEST_YEARS = 90.0
 ROW_GROUP_RECORDS = 64  # 15 MB of signals as recorded: what reading one record decompresses
 SHARD_RECORDS = 2048  # 500 MB of them, which the Hub likes
 STATE = ".conversion.json"
+FINE_TUNING = f"""
+```bash
+hf download {PLACEHOLDER_REPOSITORY} --repo-type dataset --local-dir ecgs
+ecgdan finetune --data parquet --data-dir ecgs --output-dir run
+```
+"""
 
 DESCRIPTIONS = {
     "record_id": "name of the record",
@@ -99,13 +108,16 @@ def convert(
     if absent:
         raise ValueError(f"keep: expected columns of the data, {', '.join(dataset.column_names)}; got {absent[0]}")
     key = _start(out, {**said, "data": _fingerprint(dataset)})
-    safe = _pseudonymised(_kept(dataset, keep), None if keep_ids else key)
-    parts = [safe.select(range(i, min(i + SHARD_RECORDS, len(safe)))) for i in range(0, len(safe), SHARD_RECORDS)]
+    kept = dataset.select_columns([c for c in dataset.column_names if c in (*SAFE_COLUMNS, *keep)])
+    arrays = kept.select_columns([name for name in ARRAYS if name in kept.column_names])
+    about = _harmless(kept.remove_columns(arrays.column_names), None if keep_ids else key)
+    parts = _parts(len(kept), None if keep_ids else key)
     files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
-    write_shards(_write_parquet, parts, files, num_processes(len(safe), num_proc), "Writing Parquet")
+    processes = num_processes(len(kept), num_proc)
+    write_shards(partial(_write_parquet, about, arrays), parts, files, processes, "Writing Parquet")
     for unfinished in set((out / "data").glob("train-*")) - set(files):  # of a run that was killed
         unfinished.unlink()
-    card = dataset_card(safe, title or name, license_id, keep_ids=keep_ids)
+    card = dataset_card(about, arrays.column_names, title or name, license_id, keep_ids=keep_ids)
     (out / "README.md").write_text(card, encoding="utf-8")
     (out / STATE).unlink()
     return out
@@ -130,7 +142,7 @@ def _start(out: Path, said: dict[str, Any]) -> bytes:
     """The key of the pseudonyms: a new one, or that of the interrupted conversion, which must have been the same."""
     state = out / STATE
     if state.is_file():
-        earlier = json.loads(state.read_text(encoding="utf-8"))
+        earlier = _read_state(state)
         key = earlier.pop("key")
         if earlier != said:
             changed = next(name for name in said if earlier.get(name) != said[name])
@@ -139,28 +151,39 @@ def _start(out: Path, said: dict[str, Any]) -> bytes:
         return bytes.fromhex(key)
     (out / "data").mkdir(parents=True, exist_ok=True)
     key = secrets.token_hex(32)
-    state.write_text(json.dumps({**said, "key": key}), encoding="utf-8")
+    unfinished = state.with_suffix(".partial")
+    unfinished.write_text(json.dumps({**said, "key": key}), encoding="utf-8")
+    unfinished.replace(state)
     return bytes.fromhex(key)
 
 
-def _kept(dataset: Dataset, keep: Sequence[str]) -> Dataset:
-    kept = [column for column in dataset.column_names if column in (*SAFE_COLUMNS, *keep)]
-    return dataset.select_columns(kept)
+def _read_state(state: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(state.read_text(encoding="utf-8")))
+    except ValueError:
+        raise ValueError(
+            f"{state}: expected the state of an interrupted conversion, got no JSON; remove its folder"
+        ) from None
 
 
-def _pseudonymised(dataset: Dataset, key: bytes | None) -> Dataset:
+def _parts(records: int, key: bytes | None) -> list[list[int]]:
+    """Row numbers of each file; with a key in an order of its own, as the source's may follow its ids."""
+    rows = np.arange(records)
+    if key is not None:
+        rows = np.random.default_rng(list(key)).permutation(records)
+    return [rows[start : start + SHARD_RECORDS].tolist() for start in range(0, records, SHARD_RECORDS)]
+
+
+def _harmless(about: Dataset, key: bytes | None) -> Dataset:
     """Ids replaced by pseudonyms where there is a key, high ages by 90, and flags without text of the file."""
-    columns: dict[str, list[Any]] = {}
+    columns = {name: about[name][:] for name in about.column_names}
     if key is not None:
         for name in ("record_id", "patient_id"):
-            columns[name] = [_pseudonym(key, name, value) for value in dataset[name][:]]
-    if "age" in dataset.column_names:
-        columns["age"] = [None if age is None else min(age, OLDEST_YEARS) for age in dataset["age"][:]]
-    columns["flags"] = [[_without_quote(flag) for flag in flags] for flags in dataset["flags"][:]]
-    for name, values in columns.items():
-        feature, order = dataset.features[name], dataset.column_names
-        dataset = dataset.remove_columns(name).add_column(name, values, feature=feature).select_columns(order)
-    return dataset
+            columns[name] = [_pseudonym(key, name, value) for value in columns[name]]
+    if "age" in columns:
+        columns["age"] = [None if age is None else min(age, OLDEST_YEARS) for age in columns["age"]]
+    columns["flags"] = [[_without_quote(flag) for flag in flags] for flags in columns["flags"]]
+    return Dataset.from_dict(columns, features=about.features)
 
 
 def _without_quote(flag: str) -> str:
@@ -172,18 +195,25 @@ def _pseudonym(key: bytes, kind: str, value: str) -> str:
     return kind[0] + hmac.new(key, f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _write_parquet(part: Dataset, file: Path) -> None:
-    schema = part.features.arrow_schema  # carries the types of `datasets` along
+def _write_parquet(about: Dataset, arrays: Dataset, rows: list[int], file: Path) -> None:
+    schema = Features({**about.features, **arrays.features}).arrow_schema  # carries the types of `datasets` along
+    sides = [side.select(rows).with_format("arrow").iter(ROW_GROUP_RECORDS) for side in (about, arrays)]
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for rows in part.with_format("arrow").iter(ROW_GROUP_RECORDS):
-            writer.write_table(rows.select(schema.names).cast(schema))
+        for tables in zip(*sides, strict=True):
+            columns = {
+                name: column
+                for table in tables
+                for name, column in zip(table.column_names, table.columns, strict=True)
+            }
+            writer.write_table(pa.table({name: columns[name] for name in schema.names}).cast(schema))
 
 
-def dataset_card(dataset: Dataset, title: str, license_id: str, keep_ids: bool = False) -> str:
+def dataset_card(about: Dataset, arrays: Sequence[str], title: str, license_id: str, keep_ids: bool = False) -> str:
     """The card of a converted dataset: what is in it, what was left out, how to load it.
 
     Args:
-        dataset: what was written.
+        about: what was written beside the arrays.
+        arrays: names of the arrays.
         title: heading.
         license_id: as the Hub spells it.
         keep_ids: whether ids are those of the source.
@@ -191,14 +221,14 @@ def dataset_card(dataset: Dataset, title: str, license_id: str, keep_ids: bool =
     data = DatasetCardData(
         license=license_id,
         tags=["ecg", "electrocardiogram", "cardiology", "medical"],
-        size_categories=_size_category(len(dataset)),
+        size_categories=_size_category(len(about)),
         pretty_name=title,
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
-    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(dataset).items())
+    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(about).items())
     columns = "\n".join(
         f"| `{name}` | {DESCRIPTIONS.get(name, 'column of the source, kept by its owner')} |"
-        for name in dataset.column_names
+        for name in [*about.column_names, *arrays]
     )
     ids = "Ids are those of the source." if keep_ids else "Ids are pseudonyms; their key was not kept."
     return f"""---
@@ -227,45 +257,34 @@ from datasets import load_dataset
 
 ecgs = load_dataset("{PLACEHOLDER_REPOSITORY}", split="train")
 ```
-{_fine_tuning(dataset)}"""
+{FINE_TUNING if "signal" in arrays else ""}"""
 
 
-def _fine_tuning(dataset: Dataset) -> str:
-    if "signal" not in dataset.column_names:
-        return ""
-    return f"""
-```bash
-hf download {PLACEHOLDER_REPOSITORY} --repo-type dataset --local-dir ecgs
-ecgdan finetune --data parquet --data-dir ecgs --output-dir run
-```
-"""
-
-
-def _facts(dataset: Dataset) -> dict[str, str]:
-    facts = {"records": f"{len(dataset):,}", "patients": f"{len(set(dataset['patient_id'][:])):,}"}
-    if "event" in dataset.column_names:
-        simulated = " (simulated)" if "log_hazard" in dataset.column_names else ""
-        facts["events" + simulated] = f"{int(np.nansum(np.asarray(dataset['event'][:], dtype=float))):,}"
-    if "age" in dataset.column_names:
-        ages = np.asarray([age for age in dataset["age"][:] if age is not None], dtype=float)
+def _facts(about: Dataset) -> dict[str, str]:
+    facts = {"records": f"{len(about):,}", "patients": f"{len(set(about['patient_id'][:])):,}"}
+    if "event" in about.column_names:
+        simulated = " (simulated)" if "log_hazard" in about.column_names else ""
+        facts["events" + simulated] = f"{int(np.nansum(np.asarray(about['event'][:], dtype=float))):,}"
+    if "age" in about.column_names:
+        ages = np.asarray([age for age in about["age"][:] if age is not None], dtype=float)
         if len(ages):
             low, middle, high = np.nanquantile(ages, [0.25, 0.5, 0.75])
             facts["age, years"] = f"median {middle:.0f}, quartiles {low:.0f} and {high:.0f}; known of {len(ages):,}"
-    if "sex" in dataset.column_names:
-        counts = Counter(sex or "unknown" for sex in dataset["sex"][:])
+    if "sex" in about.column_names:
+        counts = Counter(sex or "unknown" for sex in about["sex"][:])
         facts["sex"] = ", ".join(f"{sex} {count:,}" for sex, count in counts.most_common())
-    if "signal" in dataset.column_names:
-        rates = Counter(f"{rate:g} Hz" for rate in dataset["sampling_rate"][:])
+    if "sampling_rate" in about.column_names:
+        rates = Counter(f"{rate:g} Hz" for rate in about["sampling_rate"][:])
         facts["sampling rate"] = ", ".join(f"{rate} ({count:,})" for rate, count in rates.most_common())
-        facts["leads"] = ", ".join(dataset[0]["lead_names"])
-    return facts | _label_facts(dataset)
+        facts["leads"] = ", ".join(about[0]["lead_names"])
+    return facts | _label_facts(about)
 
 
-def _label_facts(dataset: Dataset) -> dict[str, str]:
-    feature = getattr(dataset.features.get("labels"), "feature", None)
+def _label_facts(about: Dataset) -> dict[str, str]:
+    feature = getattr(about.features.get("labels"), "feature", None)
     if not getattr(feature, "names", None):
         return {}
-    counts = Counter(feature.names[label] for labels in dataset["labels"][:] for label in labels)
+    counts = Counter(feature.names[label] for labels in about["labels"][:] for label in labels)
     return {"labels": ", ".join(f"{name} {counts[name]:,}" for name in feature.names)}
 
 

@@ -68,8 +68,16 @@ def test_nothing_that_could_identify_a_patient_is_written(cohort, converted):
 
 def test_records_of_a_patient_stay_together_and_nothing_else_changes(cohort, converted):
     rows, table = rows_of(converted), pd.read_csv(cohort / "table.csv")
+    assert rows["time"].round(4).tolist() != table["time"].round(4).tolist()  # the order of rows tells nobody's id
+    hazards = rows["log_hazard"].to_numpy()
+    place = [int(np.argmin(np.abs(hazards - hazard))) for hazard in table["log_hazard"]]
+    assert sorted(place) == list(range(40))
+    rows = rows.iloc[place]
     assert (rows["patient_id"].to_numpy()[::2] == rows["patient_id"].to_numpy()[1::2]).all()
     assert rows["patient_id"].nunique() == 20
+    for row in (0, 25):
+        signal = read(converted / "data/train-00000-of-00001.parquet", member=str(place[row])).signal_mv
+        np.testing.assert_array_equal(signal, read(cohort / f"records/00/{row + 1:05d}").signal_mv)
     np.testing.assert_array_equal(rows["event"], table["event"])
     np.testing.assert_allclose(rows["time"], table["time"], rtol=1e-6)
     np.testing.assert_allclose(rows["age"], table["age"].clip(upper=90), rtol=1e-6)
@@ -140,11 +148,11 @@ def test_an_interrupted_conversion_goes_on_and_keeps_its_pseudonyms(cohort, cach
     monkeypatch.setattr(published, "SHARD_RECORDS", 15)
     write, written = published._write_parquet, []
 
-    def stop_after_two(part, file):
+    def stop_after_two(about, arrays, rows, file):
         if len(written) == 2:
             raise Stopped
         written.append(file)
-        write(part, file)
+        write(about, arrays, rows, file)
 
     monkeypatch.setattr(published, "_write_parquet", stop_after_two)
     out, options = tmp_path / "out", {"cache_dir": cache, "num_proc": 1}
@@ -162,6 +170,7 @@ def test_an_interrupted_conversion_goes_on_and_keeps_its_pseudonyms(cohort, cach
     assert len(list((out / "data").iterdir())) == 3
     assert all((out / "data" / name).read_bytes() == content for name, content in first.items())
     assert rows_of(out)["patient_id"].nunique() == 20  # patients across the shards of two runs
+    assert rows_of(out)["record_id"].nunique() == 40  # and the rows in one order
     assert check_converted(out) == 40
 
 
