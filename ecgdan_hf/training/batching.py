@@ -251,9 +251,11 @@ class EcgCollator:
             batch |= {"target_values": torch.from_numpy(signal), "target_mask": torch.from_numpy(recorded)}
         shown = self._masked(recorded, rng)
         seen = self._seen(signal, rng)
+        if self.with_target and not self.augment_noise:
+            signal = signal.copy()  # what is hidden below stays in the target
         signal = self._noisy(signal, rng)
-        if not (shown.all() and np.all(seen)):
-            signal = np.where(shown[:, :, None] & seen, signal, np.float32(0))
+        signal[~shown] = 0
+        np.copyto(signal, 0, where=~np.asarray(seen))
         return batch | {"input_values": torch.from_numpy(signal), "lead_mask": torch.from_numpy(shown)}
 
     def _masked(self, recorded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
