@@ -32,14 +32,16 @@ STYLE = """
 body { margin: 0 auto; padding: 1rem; max-width: 82rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--text);
   background: var(--page); overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.2rem 0 0.2rem; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--faint); padding-bottom: 0.3rem; }
+caption { white-space: nowrap; }
+th { overflow-wrap: normal; white-space: nowrap; } td { overflow-wrap: break-word; }
+details { margin: 0.4rem 0; } summary { cursor: pointer; }
 th, td { padding: 0.3rem 0.8rem 0.3rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
 .error { color: var(--bad); font-weight: 600; } .warning { color: var(--look); font-weight: 600; }
-.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 36rem), 1fr)); gap: 1rem; }
+.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
 figure { margin: 0; padding: 0.6rem; border: 1px solid var(--line); break-inside: avoid; }
 figcaption { font-size: 0.875rem; }
 svg { width: 100%; height: auto; } svg text { font-size: 9px; fill: var(--faint); }
@@ -69,6 +71,7 @@ def html(facts: Mapping[str, Any], worst: Iterable[tuple[str, EcgRecord]], title
         f'<h2 id="contents">What is there</h2>\n{_contents(facts)}'
         f'<h2 id="problems">What is wrong</h2>\n{_problems(facts["problems"])}'
         f'<h2 id="worst">The worst records</h2>\n{_worst(drawn)}'
+        f'<h2 id="records">Every problem and its records</h2>\n{_records(facts["problems"])}'
         "</main>\n</body>\n</html>\n"
     )
 
@@ -109,15 +112,18 @@ def _problems(problems: Mapping[str, Mapping[str, Any]]) -> str:
         (problem["severity"], name, f"{problem['count']:,}", problem["meaning"], problem["advice"])
         for name, problem in problems.items()
     ]
-    overview = _table("Problems, errors first", ("severity", "name", "count", "meaning", "what to do"), rows)
-    return overview + "".join(_listed(name, problem) for name, problem in problems.items())
+    return _table("Problems, errors first", ("severity", "name", "count", "meaning", "what to do"), rows)
+
+
+def _records(problems: Mapping[str, Mapping[str, Any]]) -> str:
+    return "".join(_listed(name, problem) for name, problem in problems.items()) or "<p>None.</p>\n"
 
 
 def _listed(name: str, problem: Mapping[str, Any]) -> str:
     found = list(problem["found"].items())
     more = f"; the first {LISTED} of {len(found):,}, all are in the JSON" if len(found) > LISTED else ""
     table = _table(f"{problem['meaning']}{more}", ("name", "detail"), found[:LISTED])
-    return f"<h3>{escape(name)}</h3>\n{table}"
+    return f"<details><summary>{escape(name)}: {problem['count']:,}</summary>\n{table}</details>\n"
 
 
 def _table(caption: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -76,8 +76,9 @@ def test_tables_have_captions_and_drawings_have_words(record):
     page = Page(html(facts(lead_flat={"a": "V3"}), [("a", record)], "my-ecgs"))
     assert len(page.inside("caption")) == len(page.all("table")) == 3
     assert page.inside("h1") == ["my-ecgs: data check"]
-    assert page.inside("h2") == ["What is there", "What is wrong", "The worst records"]
-    assert page.inside("h3") == ["lead_flat"]
+    sections = ["What is there", "What is wrong", "The worst records", "Every problem and its records"]
+    assert page.inside("h2") == sections
+    assert page.inside("summary") == ["lead_flat: 1"]
     (drawing,) = page.all("svg")
     assert (drawing["role"], drawing["aria-label"]) == ("img", "12 leads of a: lead_flat V3")
 
@@ -124,7 +125,7 @@ def html_groups(signal):
 
 def test_a_folder_without_problems_says_so():
     page = Page(html({**facts(), "errors": 0, "warnings": 0}, [], "my-ecgs"))
-    assert page.inside("p")[1:] == ["Nothing.", "None that could be drawn."]
+    assert page.inside("p")[1:] == ["Nothing.", "None that could be drawn.", "None."]
 
 
 def test_long_lists_are_cut_and_say_so():
