@@ -1,8 +1,11 @@
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from ecgdan_hf.data.check_page import html
 from ecgdan_hf.data.check_problems import explain
@@ -132,3 +135,24 @@ def test_long_lists_are_cut_and_say_so():
     page = Page(html(facts(lead_flat={f"r{i}": "V1" for i in range(500)}), [], "x"))
     assert any("the first 20 of 500" in caption for caption in page.inside("caption"))
     assert sum(cell.startswith("r") and cell[1:].isdigit() for cell in page.inside("th")) == 20
+
+
+def red_pixels(text, folder):
+    """Of the page as chromium draws it, which must not have had to refuse anything."""
+    folder.mkdir()
+    (folder / "page.html").write_text(text, encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1000,1200"]
+    files = [f"--user-data-dir={folder / 'profile'}", f"--screenshot={folder / 'page.png'}"]
+    command = ["chromium", *options, *files, (folder / "page.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "Content Security Policy" not in done.stderr
+    pixels = imread(folder / "page.png")[..., :3]
+    assert pixels.shape[:2] == (1200, 1000)
+    return int(((pixels[..., 0] > 0.6) & (pixels[..., 1:].max(axis=2) < 0.5)).sum())
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser chromium")
+def test_a_browser_draws_the_lead_that_a_problem_names_in_red(record, tmp_path):
+    pages = (html(facts(lead_flat={"a": lead}), [("a", record)], EVIL) for lead in ("V3", "V9"))
+    named, unnamed = (red_pixels(page, tmp_path / str(i)) for i, page in enumerate(pages))
+    assert named > unnamed + 60
