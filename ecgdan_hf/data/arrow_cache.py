@@ -19,9 +19,9 @@ from datasets import config as datasets_config
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 
-from ecgdan_hf.data.preparation import Preparation, num_processes
+from ecgdan_hf.data.preparation import Preparation
 from ecgdan_hf.data.record_file import RecordFile, UnreadableRecordError
-from ecgdan_hf.data.shards import write_shards
+from ecgdan_hf.data.shards import num_processes, write_shards
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 
 logger = logging.getLogger(__name__)

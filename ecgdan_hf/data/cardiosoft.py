@@ -22,7 +22,7 @@ from ecgdan_hf.data.median_files import MEDIAN_UNUSABLE, beat_at_rate
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, FloatArray, canonical_lead, check_sampling_rate
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS
 
-MAX_BYTES = 64 * 2**20  # a resting ECG has 0.3 MB, an exercise ECG a few
+MAX_BYTES = 64 * 2**20  # far above what a resting ECG takes; XML grows many times over in memory
 EINTHOVEN = "einthoven_samples"
 
 _MV_PER_UNIT = {"": 1e-3, "uvperlsb": 1e-3, "uv": 1e-3, "µvperlsb": 1e-3, "mvperlsb": 1.0, "mv": 1.0}

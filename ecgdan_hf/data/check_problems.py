@@ -1,12 +1,13 @@
 """What can be wrong with a folder of ECGs: how bad it is, what it means, what to do; and how a terminal tells it.
 
-Imports of the package: the largest age.
+Imports of the package: limits.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ecgdan_hf.data.record import MAX_AGE_YEARS
+from ecgdan_hf.model.conditioning_ecgdan import MAX_MISSING_FRACTION
 
 DIFFERING_FACTOR = 4.0  # from the folder's typical amplitude; no record of PTB-XL is that far from it
 SHOWN_EXAMPLES = 3
@@ -57,8 +58,12 @@ PROBLEMS: dict[str, Problem] = {
     "lead_missing": _warning("lack leads that most records here have", "a model masks them"),
     "lead_flat": _warning("flat leads", "a model masks them"),
     "lead_clipped": _warning("leads with peaks cut off", "look at them; amplitudes are too small"),
-    "lead_missing_samples": _warning("leads with more than 5 % of samples missing", "a model masks them"),
-    "short_gaps": _warning("leads with up to 5 % of samples missing", "gaps are filled by straight lines"),
+    "lead_missing_samples": _warning(
+        f"leads with more than {MAX_MISSING_FRACTION:.0%} of samples missing", "a model masks them"
+    ),
+    "short_gaps": _warning(
+        f"leads with up to {MAX_MISSING_FRACTION:.0%} of samples missing", "gaps are filled by straight lines"
+    ),
     "too_few_beats": _warning("fewer than 3 beats", "the median beat rests on single beats"),
     "duplicate_of_same_patient": _warning("same signal twice for one patient", "keep one"),
     "record_without_outcome": _warning("records without an outcome", "they are left out of training"),

@@ -18,10 +18,9 @@ from tqdm.auto import tqdm
 
 from ecgdan_hf.data.check_problems import DIFFERING_FACTOR, explain, num_affected
 from ecgdan_hf.data.csv_files import read_outcomes
-from ecgdan_hf.data.preparation import CHUNK_RECORDS, num_processes
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
 from ecgdan_hf.data.record_file import RecordFile, record_files
-from ecgdan_hf.data.shards import worker_pool
+from ecgdan_hf.data.shards import in_order
 from ecgdan_hf.data.signal_check import SignalFindings, check_signal, is_missing
 from ecgdan_hf.data.sources import detect_source, read_table
 from ecgdan_hf.model.leads_ecgdan import canonical_leads
@@ -103,7 +102,9 @@ def check(
     patients = _patients(table, outcomes)
     files = record_files(table)
     tally = _Tally()
-    for record_id, seen in zip(ids, tqdm(_seen(files, num_proc), "Checking records", len(files)), strict=True):
+    for record_id, seen in zip(
+        ids, tqdm(in_order(_inspect, files, num_proc), "Checking records", len(files)), strict=True
+    ):
         tally.add(record_id, seen)
     _merge(found, tally.found, tally.missing_leads(), tally.amplitudes(Path(data_dir).name))
     _merge(found, _duplicates(tally.by_hash, patients), _fold_problems(table, patients))
@@ -202,15 +203,6 @@ def _typical(sizes: np.ndarray) -> float:
     ends = np.searchsorted(ordered, 2 * ordered, side="right")
     first = int(np.argmax(ends - np.arange(len(ordered))))
     return float(np.median(ordered[first : ends[first]]))
-
-
-def _seen(files: list[RecordFile], num_proc: int | None) -> Iterator[_Seen]:
-    processes = num_processes(len(files), num_proc)
-    if processes == 1:
-        yield from map(_inspect, files)
-        return
-    with worker_pool(processes) as pool:
-        yield from pool.map(_inspect, files, chunksize=CHUNK_RECORDS)
 
 
 def _inspect(file: RecordFile) -> _Seen:

@@ -25,7 +25,7 @@ class MappedArrays:
     """The arrays of one column of a `datasets.Dataset`, all of one shape, as views of its Arrow files.
 
     `arrays[[3, 1]]` is a list of two read-only arrays that nothing was copied for; the formats of `datasets` copy
-    them and look each one's type up, which takes several times as long as the copy that a batch needs anyway.
+    them and look each one's type up (`tests/benchmarks/bench_loading.py`).
 
     Args:
         dataset: on disk or in memory.

@@ -9,8 +9,6 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,9 @@ from tqdm.auto import tqdm
 
 from ecgdan_hf.data.arrow_cache import fingerprint
 from ecgdan_hf.data.measurements import MEASUREMENTS, measure
-from ecgdan_hf.data.preparation import CHUNK_RECORDS, Preparation, num_processes
+from ecgdan_hf.data.preparation import Preparation
 from ecgdan_hf.data.record_file import RecordFile, record_files
+from ecgdan_hf.data.shards import CHUNK_RECORDS, in_order
 from ecgdan_hf.data.sources import detect_source, read_table
 
 logger = logging.getLogger(__name__)
@@ -124,19 +123,10 @@ def _read_partial(partial: Path) -> pd.DataFrame:
 
 def _append_rows(left: list[tuple[str, RecordFile]], partial: Path, num_proc: int | None, num_done: int) -> None:
     with tqdm(total=num_done + len(left), initial=num_done, desc="Measuring ECGs") as progress:
-        rows = _measured_rows(left, num_proc)
+        rows = in_order(_measured_row, left, num_proc)
         while chunk := list(islice(rows, CHUNK_RECORDS)):
             pd.DataFrame(chunk, columns=list(COLUMNS)).to_csv(partial, mode="a", header=False, index=False)
             progress.update(len(chunk))
-
-
-def _measured_rows(left: list[tuple[str, RecordFile]], num_proc: int | None) -> Iterator[dict[str, Any]]:
-    processes = num_processes(len(left), num_proc)
-    if processes == 1:
-        yield from map(_measured_row, left)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(_measured_row, left, chunksize=CHUNK_RECORDS)
 
 
 def _measured_row(item: tuple[str, RecordFile]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """One record -> one row: through a feature extractor, or as recorded."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,6 @@ from datasets import Array2D, List, Value
 
 from ecgdan_hf.data.record import EcgRecord, quality_flags
 from ecgdan_hf.data.record_file import RecordFile, UnreadableRecordError
-
-CHUNK_RECORDS = 16
-MIN_RECORDS_PER_PROCESS = 64
 
 
 @dataclass(frozen=True)
@@ -91,11 +87,3 @@ class Preparation:
     @property
     def _input_shape(self) -> tuple[int, int]:
         return len(self.feature_extractor.lead_names), self.feature_extractor.num_samples
-
-
-def num_processes(records: int, num_proc: int | None) -> int:
-    """`num_proc`, or one process for each core that has enough to do."""
-    if num_proc is not None:
-        return max(1, num_proc)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, records // MIN_RECORDS_PER_PROCESS))

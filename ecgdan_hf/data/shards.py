@@ -1,4 +1,7 @@
-"""Many files written in parallel, each whole or not at all, so that an interrupted job goes on where it stopped."""
+"""Many records in parallel: in order, or into files.
+
+Each file appears whole or not at all, so that an interrupted job goes on where it stopped.
+"""
 
 import os
 import threading
@@ -14,6 +17,36 @@ from typing import Any
 from tqdm.auto import tqdm
 
 Part = Sequence[Any]
+
+CHUNK_RECORDS = 16  # what a process is handed at once
+MIN_RECORDS_PER_PROCESS = 64
+
+
+def num_processes(records: int, num_proc: int | None) -> int:
+    """`num_proc`, or one process for each core that has enough to do."""
+    if num_proc is not None:
+        return max(1, num_proc)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, records // MIN_RECORDS_PER_PROCESS))
+
+
+def in_order(function: Callable[[Any], Any], items: Sequence[Any], num_proc: int | None) -> Iterator[Any]:
+    """What the function makes of each item, in order, as soon as it is there.
+
+    Args:
+        function: with several processes it must be picklable.
+        items: one for each record.
+        num_proc: as [`num_processes`].
+
+    Raises:
+        Exception: what the function raises, or [`worker_pool`].
+    """
+    processes = num_processes(len(items), num_proc)
+    if processes == 1:
+        yield from map(function, items)
+        return
+    with worker_pool(processes) as pool:
+        yield from pool.map(function, items, chunksize=CHUNK_RECORDS)
 
 
 def write_shards(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 TEXT_KINDS = ("hl7-aecg", "muse", "sierra", "mortara", "kardia")
-MAX_TEXT_BYTES = 64 << 20  # XML and JSON grow twentyfold in memory; the largest of ten seconds are 2 MB
+MAX_TEXT_BYTES = 64 << 20  # XML and JSON grow many times over in memory
 MAX_SIERRA_CHANNELS = 64
 MAX_XLI_BYTES = 4 << 20  # of 12 leads together: three minutes at 1000 Hz
 LAST_LZW_CODE = 1022

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ecgdan_hf.data.declared import one_line
 
 MAX_BYTES = 512 << 20
-MAX_RATIO = 50  # text of an ECG shrinks to a fifth, zeros to a thousandth
+MAX_RATIO = 50  # samples as text shrink by far less, zeros by far more
 FREE_BYTES = 32 << 20  # what may unfold at any ratio
 DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, LookupError)
 
@@ -66,7 +66,7 @@ def read_entry(path: Path, entry: zipfile.ZipInfo, num_bytes: int | None = None)
 def _opened(path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo], list[str]]:
     """A zip, the files in it, and their names that lead out of a folder.
 
-    Its directory is read once: of 50,000 entries that takes half a second, and each record would read it again.
+    Its directory is read once, and not again for each of 50,000 records.
     """
     found = path.stat()
     return _open(path, found.st_mtime_ns, found.st_size, os.getpid())  # processes would share their place in the file

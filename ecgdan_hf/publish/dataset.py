@@ -23,10 +23,9 @@ from datasets import Dataset, Features, load_dataset
 from huggingface_hub import DatasetCardData, HfApi
 
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.data.preparation import num_processes
-from ecgdan_hf.data.shards import write_shards
+from ecgdan_hf.data.shards import num_processes, write_shards
 from ecgdan_hf.publish.card import PLACEHOLDER_REPOSITORY
-from ecgdan_hf.publish.push import check_push, reason
+from ecgdan_hf.publish.push import check_push, said_by_the_hub
 
 ARRAYS = ("signal", "input_values")
 SIGNALS = ("signal", "sampling_rate", "lead_names", "input_values", "lead_mask", "flags")
@@ -314,13 +313,11 @@ def push_dataset(folder: str | Path, repo_id: str, private: bool = False, messag
     check_converted(folder)
     api = HfApi()
     card = (folder / "README.md").read_text(encoding="utf-8").replace(PLACEHOLDER_REPOSITORY, repo_id)
-    try:
+    with said_by_the_hub(repo_id):
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         options: dict[str, Any] = {"repo_id": repo_id, "repo_type": "dataset", "commit_message": message}
         api.upload_folder(folder_path=folder, allow_patterns="data/*.parquet", delete_patterns="data/*", **options)
         api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", **options)
-    except Exception as error:  # answers of the Hub, and a client library's errors of many unrelated classes
-        raise ValueError(f"{repo_id}: the upload failed: {reason(error)}") from error
     return str(url)
 
 

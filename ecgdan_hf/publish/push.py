@@ -5,6 +5,8 @@ The Hub is the one `HF_ENDPOINT` names; the token is the one of `hf auth login` 
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
@@ -40,12 +42,10 @@ def push(bundle_dir: str | Path, repo_id: str, private: bool = False, message: s
         shutil.copytree(bundle_dir, folder)
         card = folder / "README.md"
         card.write_text(card.read_text(encoding="utf-8").replace(PLACEHOLDER_REPOSITORY, repo_id), encoding="utf-8")
-        try:
+        with said_by_the_hub(repo_id):
             url = api.create_repo(repo_id, private=private, exist_ok=True)
             # code of an earlier version must not stay behind beside the new one
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, delete_patterns=["*.py"])
-        except Exception as error:  # answers of the Hub, and a client library's errors of many unrelated classes
-            raise ValueError(f"{repo_id}: the upload failed: {reason(error)}") from error
     return str(url)
 
 
@@ -67,7 +67,16 @@ def check_push(repo_id: str) -> None:
         raise ValueError("token: expected a Hub token, found none; run 'hf auth login' or set HF_TOKEN")
 
 
-def reason(error: Exception) -> str:
-    """What the Hub or its client says, on one line."""
-    message = error.server_message if isinstance(error, HfHubHTTPError) else None
-    return " ".join(str(message or error).split()) or type(error).__name__
+@contextmanager
+def said_by_the_hub(repo_id: str) -> Iterator[None]:
+    """Turns what fails during an upload into one line.
+
+    Raises:
+        ValueError: a refusal of the Hub, or a failure on the way to it.
+    """
+    try:
+        yield
+    except Exception as error:  # answers of the Hub, and a client library's errors of many unrelated classes
+        message = error.server_message if isinstance(error, HfHubHTTPError) else None
+        reason = " ".join(str(message or error).split()) or type(error).__name__
+        raise ValueError(f"{repo_id}: the upload failed: {reason}") from error

@@ -23,7 +23,7 @@ import yaml
 from ecgdan_hf.data.reports import embed_texts, read_statements
 from ecgdan_hf.evaluation.baselines import embed
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.protocol import check_unseen, select_folds
+from ecgdan_hf.evaluation.protocol import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.reduced_leads import kept_leads, row_batches
 from ecgdan_hf.evaluation.zero_shot import (
     LEVELS,
@@ -176,7 +176,7 @@ def levels(main: Prompted, args: ProbeArguments) -> list[Level]:
 
 def held_out_statements(checkpoint: str) -> list[str]:
     """Statements the recipe beside the checkpoint kept out of its texts."""
-    given = _recipe(checkpoint).get("hold_out_statements") or []
+    given = (recipe_of(checkpoint) or {}).get("hold_out_statements") or []
     return [name.strip() for name in (given.split(",") if isinstance(given, str) else map(str, given)) if name.strip()]
 
 
@@ -216,11 +216,6 @@ def report(metrics: Mapping[str, Any], args: ProbeArguments) -> str:
 
 def _chosen_on(checkpoint: str, data_dir: str | None) -> list[int]:
     """Folds of these data that chose the checkpoint's epoch."""
-    recipe = _recipe(checkpoint)
+    recipe = recipe_of(checkpoint) or {}
     same = recipe.get("data_dir") and data_dir and Path(recipe["data_dir"]).resolve() == Path(data_dir).resolve()
     return parse_folds(recipe.get("valid_folds")) or [] if same else []
-
-
-def _recipe(checkpoint: str) -> dict[str, Any]:
-    path = Path(checkpoint) / "recipe.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}

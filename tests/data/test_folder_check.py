@@ -12,6 +12,7 @@ from ecgdan_hf.data import folder_check, sources, synthetic
 from ecgdan_hf.data.check_problems import PROBLEMS, summary
 from ecgdan_hf.data.folder_check import check
 from ecgdan_hf.data.record_file import RecordFile, record_files
+from ecgdan_hf.data.shards import in_order
 from ecgdan_hf.data.signal_check import signal_hash
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
@@ -289,4 +290,4 @@ class KillingFile(RecordFile):
 
 def test_a_killed_worker_ends_the_check_with_one_line():
     with pytest.raises(ChildProcessError, match="num_proc: one of 2 processes was killed"):
-        list(folder_check._seen([KillingFile("a", {})] * 40, 2))
+        list(in_order(folder_check._inspect, [KillingFile("a", {})] * 40, 2))
