@@ -12,10 +12,12 @@ from transformers import (
     AutoProcessor,
 )
 
+from .model.configuration_danet import WAVEFORM_RULES, DanetConfig
 from .model.configuration_ecg_text import EcgTextConfig
 from .model.configuration_ecgdan import ECGDAN_VERSION as __version__
 from .model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from .model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from .model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from .model.modeling_ecg_text import EcgTextModel
 from .model.modeling_ecgdan import (
     EcgDanForPreTraining,
@@ -26,22 +28,30 @@ from .model.modeling_ecgdan import (
 from .model.pipeline_ecgdan import ZeroShotEcgClassificationPipeline, register_pipelines
 from .model.processing_ecgdan import EcgTextProcessor
 
+AutoConfig.register("danet", DanetConfig)
 AutoConfig.register("ecg-text", EcgTextConfig)
 AutoConfig.register("ecgdan", EcgDanConfig)
 AutoConfig.register("ecgdan-survival", EcgDanSurvivalConfig)
+AutoFeatureExtractor.register(DanetConfig, EcgDanFeatureExtractor)
 AutoFeatureExtractor.register(EcgDanConfig, EcgDanFeatureExtractor)
 AutoFeatureExtractor.register(EcgDanSurvivalConfig, EcgDanFeatureExtractor)
 AutoFeatureExtractor.register(EcgTextConfig, EcgDanFeatureExtractor)
 AutoModel.register(EcgDanConfig, EcgDanModel)
 AutoModel.register(EcgDanSurvivalConfig, EcgDanForSurvival)
 AutoModel.register(EcgTextConfig, EcgTextModel)
+AutoModelForPreTraining.register(DanetConfig, DanetForPreTraining)
 AutoModelForPreTraining.register(EcgDanConfig, EcgDanForPreTraining)
+AutoModelForSequenceClassification.register(DanetConfig, DanetForSequenceClassification)
 AutoModelForSequenceClassification.register(EcgDanConfig, EcgDanForSequenceClassification)
 AutoProcessor.register(EcgTextConfig, EcgTextProcessor)
 register_pipelines()
 
 __all__ = [
     "STANDARD_LEADS",
+    "WAVEFORM_RULES",
+    "DanetConfig",
+    "DanetForPreTraining",
+    "DanetForSequenceClassification",
     "EcgDanConfig",
     "EcgDanFeatureExtractor",
     "EcgDanForPreTraining",

@@ -48,10 +48,12 @@ _CODE = (
     "data/wfdb_files.py",
     "data/zip_files.py",
     "model/conditioning_ecgdan.py",
+    "model/configuration_danet.py",
     "model/feature_extraction_ecgdan.py",
     "model/given_beat_ecgdan.py",
     "model/leads_ecgdan.py",
     "model/median_beat_ecgdan.py",
+    "model/waveform_danet.py",
 )
 
 

@@ -32,7 +32,10 @@ class Preparation:
         if self.feature_extractor is None:
             signal = Array2D((None, len(self.lead_names)), "float32")  # only the first size of an Array2D may vary
             return {"signal": signal, "sampling_rate": Value("float32"), "lead_names": List(Value("string")), **shared}
-        return {"input_values": Array2D(self._input_shape, "float32"), "lead_mask": List(Value("bool")), **shared}
+        columns = {"input_values": Array2D(self._input_shape, "float32"), "lead_mask": List(Value("bool"))}
+        if self._weighs:  # delineated once, and kept with the signal
+            columns["waveform_weights"] = List(Value("float32"), length=self.feature_extractor.num_samples)
+        return columns | shared
 
     def examples(self, sources: Iterable[RecordFile]) -> Iterator[dict[str, Any]]:
         """Reads and prepares records, one after the other.
@@ -57,11 +60,12 @@ class Preparation:
         if self.feature_extractor is None:
             return self._as_recorded(record)
         inputs = self.feature_extractor(**record.as_inputs(), return_flags=True)
-        return {
+        row = {
             "input_values": np.asarray(inputs["input_values"][0], dtype=np.float32),
             "lead_mask": np.asarray(inputs["lead_mask"][0], dtype=bool),
             "flags": [*record.flags, *inputs["flags"][0]],
         }
+        return row | {"waveform_weights": inputs["waveform_weights"][0]} if self._weighs else row
 
     def _as_recorded(self, record: EcgRecord) -> dict[str, Any]:
         if set(record.lead_names) != set(self.lead_names):
@@ -82,7 +86,12 @@ class Preparation:
             signal = np.zeros((1, len(self.lead_names)), np.float32)
             return {"signal": signal, "sampling_rate": 0.0, "lead_names": list(self.lead_names), "flags": []}
         shape = self._input_shape
-        return {"input_values": np.zeros(shape, np.float32), "lead_mask": np.zeros(shape[0], bool), "flags": []}
+        row = {"input_values": np.zeros(shape, np.float32), "lead_mask": np.zeros(shape[0], bool), "flags": []}
+        return row | {"waveform_weights": np.zeros(shape[1], np.float32)} if self._weighs else row
+
+    @property
+    def _weighs(self) -> bool:
+        return getattr(self.feature_extractor, "waveform_rule", None) is not None
 
     @property
     def _input_shape(self) -> tuple[int, int]:

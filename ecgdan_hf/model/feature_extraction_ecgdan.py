@@ -3,9 +3,12 @@
 It refuses what it cannot trust (no unit, no rate, counts instead of millivolt) and flags what it can work with but
 somebody should know (`FLAGS`).
 
-Travels with the weights: transformers and numpy; scipy and neurokit2 are imported when first needed.
+With a waveform rule (DANet) it also says how much each sample weighs under that rule.
+
+Travels with the weights: transformers and numpy; scipy, neurokit2 and yaml are imported when first needed.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +27,12 @@ from .conditioning_ecgdan import (
     scale_globally,
     zscore_per_lead,
 )
+from .configuration_danet import resolve_waveform_rule
 from .configuration_ecgdan import STANDARD_LEADS
 from .given_beat_ecgdan import check_given_beat, condition_beat, place_beat
 from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual
 from .median_beat_ecgdan import MIN_BEATS, MedianBeat, find_r_peaks, heart_rate, median_beat, time_scale
+from .waveform_danet import waveform_weights
 
 logger = logging.get_logger(__name__)
 
@@ -80,9 +85,13 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         filter: `highpass_hz`, `lowpass_hz`, `powerline_hz` of the zero-phase filter; None leaves a stage out.
         normalization: `"per_lead_zscore"` or `"global"`.
         global_mean_mv, global_std_mv: the scale of `"global"`, mV.
+        waveform_rule: rule of a disease, see [`resolve_waveform_rule`]; with one, and rhythm input, the outputs also
+            hold `waveform_weights`.
 
     Raises:
-        ValueError: an unknown lead, input kind, unit or normalization, or lengths that do not fit.
+        FileNotFoundError: a waveform rule that is a file and not there.
+        ValueError: an unknown lead, input kind, unit or normalization, lengths that do not fit, or a waveform rule
+            that cannot be used.
     """
 
     model_input_names = ["input_values", "lead_mask"]  # noqa: RUF012 (transformers reads a list)
@@ -99,6 +108,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         normalization: str = "per_lead_zscore",
         global_mean_mv: float = 0.0,
         global_std_mv: float = 0.25,
+        waveform_rule: str | Path | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -114,6 +124,9 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         self.normalization = normalization
         self.global_mean_mv = global_mean_mv
         self.global_std_mv = global_std_mv
+        self.waveform_rule = resolve_waveform_rule(waveform_rule)
+        if self.waveform_rule is not None:
+            self.model_input_names = [*self.model_input_names, "waveform_weights"]
         self._check_contract()
 
     def _check_contract(self) -> None:
@@ -125,6 +138,8 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected {' or '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.waveform_rule is not None and self.input_kind != "rhythm":
+            raise ValueError(f"waveform_rule: expected input_kind='rhythm' with it, got {self.input_kind!r}")
         unknown = set(self.filter) - {"highpass_hz", "lowpass_hz", "powerline_hz"}
         if unknown:
             raise ValueError(
@@ -171,7 +186,8 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
 
         Returns:
             `input_values` (batch, leads, num_samples) float32, scaled and zero-padded, masked leads 0; `lead_mask`
-            (batch, leads) bool, True where a lead was recorded or derived.
+            (batch, leads) bool, True where a lead was recorded or derived. With a `waveform_rule` also
+            `waveform_weights` (batch, num_samples) float32, from 0 to 1, 0 where there is no signal.
 
         Raises:
             ValueError: a recording that cannot be trusted; one line with argument, expectation and finding.
@@ -195,6 +211,8 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             "input_values": np.stack([self._scale(beat, mask) for beat, mask, _ in conditioned]),
             "lead_mask": np.stack([mask for _, mask, _ in conditioned]),
         }
+        if self.waveform_rule is not None:
+            data["waveform_weights"] = np.stack([self._weights(beat, mask) for beat, mask, _ in conditioned])
         if return_flags:
             data["flags"] = [flags for _, _, flags in conditioned]
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["flags"])
@@ -336,6 +354,22 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         if not TIME_SCALES[0] <= scale <= TIME_SCALES[1] or alike < MIN_ALIKE:
             flags.append("sampling_rate_doubtful")
         return beat
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is saved; without the waveform rule where there is none, so that older files stay what they are."""
+        saved = super().to_dict()
+        saved.pop("model_input_names", None)
+        if self.waveform_rule is None:
+            saved.pop("waveform_rule", None)
+        return saved
+
+    def _weights(self, signal_mv: np.ndarray, lead_mask: np.ndarray) -> np.ndarray:
+        """Weights of the samples under the waveform rule, (num_samples,) float32."""
+        usable = signal_mv[lead_mask]
+        known = np.isfinite(usable).all(axis=0)
+        weights = np.zeros(self.signal_samples, np.float32)
+        weights[known] = waveform_weights(usable[:, known], self.sampling_rate, self.waveform_rule)
+        return np.pad(weights, self.pad_samples)
 
     def _scale(self, signal_mv: np.ndarray, lead_mask: np.ndarray) -> np.ndarray:
         if self.normalization == "per_lead_zscore":

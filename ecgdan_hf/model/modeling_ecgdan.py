@@ -742,10 +742,14 @@ class EcgDanClassifier(nn.Module):
         return self.output(hidden), None if self.auxiliary_output is None else self.auxiliary_output(hidden)
 
 
-def multi_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the known entries of (N, labels); NaN is unknown, fractions are soft targets."""
+def multi_label_loss(logits: Tensor, labels: Tensor, positive_weights: Tensor | None = None) -> Tensor:
+    """Mean binary cross-entropy over the known entries of (N, labels); NaN is unknown, fractions are soft targets.
+
+    `positive_weights` (labels,) multiply the loss of what is positive.
+    """
     known = ~labels.float().isnan()
-    loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float().nan_to_num(), reduction="none")
+    targets = labels.float().nan_to_num()
+    loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none", pos_weight=positive_weights)
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
@@ -755,12 +759,13 @@ def classification_loss(
     labels: Tensor,
     auxiliary_logits: Tensor | None = None,
     auxiliary_targets: Tensor | None = None,
+    positive_weights: Tensor | None = None,
 ) -> Tensor:
     """Loss of the labels, plus `config.auxiliary_weight` times that of the auxiliary labels where there are any."""
     if config.problem_type == "single_label_classification":
         loss = F.cross_entropy(logits.float(), labels)
     else:
-        loss = multi_label_loss(logits, labels)
+        loss = multi_label_loss(logits, labels, positive_weights)
     if auxiliary_logits is None or auxiliary_targets is None:
         return loss
     return loss + config.auxiliary_weight * multi_label_loss(auxiliary_logits, auxiliary_targets)

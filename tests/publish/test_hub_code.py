@@ -7,9 +7,7 @@ import pytest
 import ecgdan_hf.model
 from ecgdan_hf.publish.hub_code import check_hub_code, code_revision
 
-MODEL_FILES = sorted(
-    path for path in Path(ecgdan_hf.model.__file__).parent.glob("*_ecgdan.py") if path.name != "__init__.py"
-)
+MODEL_FILES = sorted(path for path in Path(ecgdan_hf.model.__file__).parent.glob("*.py") if path.name != "__init__.py")
 
 
 def write(folder: Path, **files: str) -> list[Path]:
@@ -20,7 +18,8 @@ def write(folder: Path, **files: str) -> list[Path]:
 
 def test_the_code_of_this_package_may_travel() -> None:
     assert len(MODEL_FILES) >= 8
-    check_hub_code(MODEL_FILES, ["configuration_ecgdan", "modeling_ecgdan", "feature_extraction_ecgdan"])
+    entries = ["configuration_ecgdan", "modeling_ecgdan", "feature_extraction_ecgdan", "modeling_ecg_text"]
+    check_hub_code(MODEL_FILES, [*entries, "configuration_danet", "modeling_danet"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,394 @@
+"""DANet: a waveform-enhanced module under the rule of one disease, in front of a classifier (arXiv 2407.18033).
+
+The module gives each sample a weight a(t), shared by all leads, and the classifier sees the ECG so amended: a(t) x(t)
+with the rule's own weights ("hard", computed by the feature extractor), or (1 + a(t)) x(t) with those of a small U-Net
+("soft"), which is pretrained to predict the rule's weights or hidden samples. The weights double as the explanation.
+
+A reconstruction: layers, weights and pretext task of the published method could not be read.
+
+Shapes: N records, L leads, T samples, C channels.
+
+Travels with the weights: imports only torch, transformers and its neighbours in this folder.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .alignment_ecgdan import alignment_loss
+from .configuration_danet import DanetConfig
+from .configuration_ecgdan import EcgDanConfig
+from .layers_ecgdan import EcgDanDropout
+from .light_ecgdan import EcgDanLightStem
+from .modeling_ecgdan import (
+    EcgDanClassifier,
+    EcgDanModel,
+    EcgDanModelOutput,
+    EcgDanPreTrainedModel,
+    check_input,
+    classification_loss,
+    encoder_fields,
+)
+from .risk_ecgdan import Baseline
+from .survival_ecgdan import cox_loss
+
+TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, EcgDanLightStem, Baseline, cox_loss)
+"""Not used here: a file that `auto_map` names has to name every file it needs, also through a neighbour."""
+
+RESNET_CHANNELS = (32, 48, 64)  # then half of hidden_size; with the default of 256 it has 0.2 M weights
+RESNET_KERNEL = 5
+
+
+@dataclass
+class DanetPreTrainingOutput(ModelOutput):
+    """Output of [`DanetForPreTraining`].
+
+    Args:
+        loss: weighted sum of the losses that could be computed.
+        waveform_loss, reconstruction_loss: the parts, unweighted.
+        waveform_attention: (N, T), a(t) in (0, 1), float32.
+        reconstruction: (N, L, T), in the scaling of `input_values`; None where `reconstruction_weight` is 0.
+    """
+
+    loss: Tensor | None = None
+    waveform_loss: Tensor | None = None
+    reconstruction_loss: Tensor | None = None
+    waveform_attention: Tensor | None = None
+    reconstruction: Tensor | None = None
+
+
+@dataclass
+class DanetClassifierOutput(ModelOutput):
+    """Output of [`DanetForSequenceClassification`].
+
+    Args:
+        loss: of the labels, plus `auxiliary_weight` times that of the auxiliary labels.
+        logits: (N, num_labels).
+        auxiliary_logits: (N, num_auxiliary_labels).
+        waveform_attention: (N, T), a(t) from 0 to 1, float32, for all leads; None for `waveform_module="none"`.
+        pooler_output, lead_attention, time_attention, hidden_states: as in [`EcgDanModelOutput`]; a residual network
+            has the first alone.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    auxiliary_logits: Tensor | None = None
+    waveform_attention: Tensor | None = None
+    pooler_output: Tensor | None = None
+    lead_attention: Tensor | None = None
+    time_attention: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+class DanetWaveformBlock(GradientCheckpointingLayer):
+    """Two normed convolutions over time; the first takes every `stride`-th sample."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1):
+        super().__init__()
+        self.conv1 = nn.Conv1d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        self.norm1 = nn.BatchNorm1d(out_channels)
+        self.conv2 = nn.Conv1d(out_channels, out_channels, kernel, 1, kernel // 2, bias=False)
+        self.norm2 = nn.BatchNorm1d(out_channels)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, C, T) -> (N, C', T / stride)."""
+        hidden = F.relu(self.norm1(self.conv1(hidden)))
+        return F.relu(self.norm2(self.conv2(hidden)))
+
+
+class DanetWaveformModule(nn.Module):
+    """The soft module: a one-dimensional U-Net (Ronneberger et al. 2015), one weight per sample for all leads.
+
+    With the default widths and kernel a sample's weight depends on 5 s of ECG at 100 Hz: a beat is early only
+    against the intervals before it.
+    """
+
+    def __init__(self, config: DanetConfig):
+        super().__init__()
+        channels, kernel = list(config.waveform_channels), config.waveform_kernel
+        self.stride = 2 ** (len(channels) - 1)
+        self.entry = DanetWaveformBlock(config.num_leads, channels[0], kernel)
+        self.down = nn.ModuleList(DanetWaveformBlock(a, b, kernel, 2) for a, b in itertools.pairwise(channels))
+        self.up = nn.ModuleList(
+            DanetWaveformBlock(b + a, a, kernel) for b, a in itertools.pairwise(reversed(channels))
+        )
+        self.attention_head = nn.Conv1d(channels[0], 1, 1)
+
+    def forward(self, signal: Tensor, lead_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(N, L, T) and (N, L) -> logits of a(t), (N, T), and the features (N, C, T) they were made from."""
+        samples = signal.shape[-1]
+        if lead_mask is not None:
+            signal = signal.masked_fill(~lead_mask.bool()[:, :, None], 0)
+        states = [self.entry(F.pad(signal, (0, -samples % self.stride)))]
+        for block in self.down:
+            states.append(block(states[-1]))
+        hidden = states.pop()
+        for block in self.up:
+            hidden = block(torch.cat([hidden.repeat_interleave(2, dim=-1), states.pop()], dim=1))
+        features = hidden[..., :samples]
+        return self.attention_head(features).squeeze(1), features
+
+
+class DanetResidualBlock(GradientCheckpointingLayer):
+    """Two convolutions and an averaged shortcut; time halves."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv1d(in_channels, out_channels, RESNET_KERNEL, 2, RESNET_KERNEL // 2, bias=False)
+        self.norm1 = nn.BatchNorm1d(out_channels)
+        self.conv2 = nn.Conv1d(out_channels, out_channels, RESNET_KERNEL, 1, RESNET_KERNEL // 2, bias=False)
+        self.norm2 = nn.BatchNorm1d(out_channels)
+        self.pool = nn.AvgPool1d(2, ceil_mode=True)
+        self.shortcut = nn.Conv1d(in_channels, out_channels, 1, bias=False)
+        self.shortcut_norm = nn.BatchNorm1d(out_channels)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, C, T) -> (N, C', T / 2), rounded up."""
+        main = F.relu(self.norm1(self.conv1(hidden)))
+        return F.relu(self.norm2(self.conv2(main)) + self.shortcut_norm(self.shortcut(self.pool(hidden))))
+
+
+class DanetResNet(nn.Module):
+    """A plain residual network over all leads together, as a classifier that knows no attention of its own."""
+
+    def __init__(self, config: DanetConfig):
+        super().__init__()
+        channels = [*RESNET_CHANNELS, config.hidden_size // 2]
+        self.stem = nn.Conv1d(config.num_leads, channels[0], 7, 2, 3, bias=False)
+        self.norm = nn.BatchNorm1d(channels[0])
+        pairs = [(channels[0], channels[0]), *itertools.pairwise(channels)]
+        self.blocks = nn.ModuleList(DanetResidualBlock(before, after) for before, after in pairs)
+
+    def forward(self, signal: Tensor) -> EcgDanModelOutput:
+        """(N, L, T), masked leads zeroed -> the mean and maximum over time, (N, hidden_size), as `pooler_output`."""
+        hidden = F.relu(self.norm(self.stem(signal)))
+        for block in self.blocks:
+            hidden = block(hidden)
+        return EcgDanModelOutput(pooler_output=torch.cat([hidden.mean(-1), hidden.amax(-1)], dim=-1))
+
+
+class DanetPreTrainedModel(EcgDanPreTrainedModel):
+    """Loading, saving, initialisation and the freezing of the waveform module, shared by both heads."""
+
+    config: DanetConfig
+    config_class = DanetConfig
+    base_model_prefix = "danet"  # no class of that name: a checkpoint's names are the model's, prefix and all
+    _no_split_modules = (*EcgDanPreTrainedModel._no_split_modules, "DanetWaveformBlock", "DanetResidualBlock")
+    waveform_module: DanetWaveformModule | None
+    _waveform_frozen = False
+
+    def freeze_waveform_module(self) -> None:
+        """Keeps the waveform module as it is: no gradients, and its norms' statistics stay fixed in training too.
+
+        Raises:
+            ValueError: the model has no soft module.
+        """
+        self._set_frozen(True)
+
+    def unfreeze_waveform_module(self) -> None:
+        """Lets the waveform module learn again.
+
+        Raises:
+            ValueError: the model has no soft module.
+        """
+        self._set_frozen(False)
+
+    def _set_frozen(self, frozen: bool) -> None:
+        if self.waveform_module is None:
+            raise ValueError(f"waveform_module: expected 'soft' to freeze, got {self.config.waveform_module!r}")
+        self._waveform_frozen = frozen
+        self.waveform_module.requires_grad_(not frozen)
+        self.waveform_module.train(self.training and not frozen)
+
+    def train(self, mode: bool = True) -> "DanetPreTrainedModel":
+        """A frozen waveform module stays in evaluation mode."""
+        super().train(mode)
+        if self._waveform_frozen:
+            self.waveform_module.train(False)
+        return self
+
+
+class DanetForPreTraining(DanetPreTrainedModel):
+    """The soft module alone: it learns to predict a rule's weights, or what was hidden of the signal, or both.
+
+    Its weights have the names they have in [`DanetForSequenceClassification`], which loads them from here.
+    """
+
+    def __init__(self, config: DanetConfig):
+        super().__init__(config)
+        if config.waveform_module != "soft":
+            raise ValueError(f"waveform_module: expected 'soft' for pretraining, got {config.waveform_module!r}")
+        self.waveform_module = DanetWaveformModule(config)
+        width = config.waveform_channels[0]
+        self.reconstruction_head = nn.Conv1d(width, config.num_leads, 1) if config.reconstruction_weight else None
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        waveform_targets: Tensor | None = None,
+        target_values: Tensor | None = None,
+        target_mask: Tensor | None = None,
+        return_loss: bool = True,
+        **kwargs: object,
+    ) -> DanetPreTrainingOutput:
+        """Weighs the samples and fills in what was hidden.
+
+        The weights are learned by cross-entropy, which is least where a(t) is the expected weight, as squared error
+        is, but whose gradient does not vanish where a(t) is near 0 or 1 and wrong.
+
+        Args:
+            input_values: (N, L, T), possibly with samples set to 0 for the exercise.
+            lead_mask: (N, L), true where the lead was recorded.
+            waveform_targets: (N, T), the rule's weights, 0 to 1.
+            target_values: (N, L, T), the whole signal, where hidden samples are to be found again.
+            target_mask: (N, L, T), true where a sample was hidden, or (N, L), where leads count; default all of
+                `lead_mask`.
+            return_loss: compute the losses.
+
+        Raises:
+            ValueError: shapes the network was not built for, or `target_values` without a reconstruction head.
+        """
+        check_input(input_values, lead_mask, self.config)
+        logits, features = self.waveform_module(input_values.to(self.dtype), lead_mask)
+        output = DanetPreTrainingOutput(waveform_attention=logits.float().sigmoid())
+        if self.reconstruction_head is not None:
+            output.reconstruction = self.reconstruction_head(features)
+        if not return_loss:
+            return output
+        if waveform_targets is not None:
+            check_weights(waveform_targets, input_values, "waveform_targets")
+            output.waveform_loss = F.binary_cross_entropy_with_logits(logits.float(), waveform_targets.float())
+            output.loss = self.config.waveform_weight * output.waveform_loss
+        if target_values is not None:
+            output.reconstruction_loss = self._reconstruction_loss(
+                output.reconstruction, target_values, lead_mask if target_mask is None else target_mask
+            )
+            weighted = self.config.reconstruction_weight * output.reconstruction_loss
+            output.loss = weighted if output.loss is None else output.loss + weighted
+        return output
+
+    def _reconstruction_loss(self, found: Tensor | None, target: Tensor, mask: Tensor | None) -> Tensor:
+        """Mean squared error of the samples in the mask."""
+        if found is None:
+            raise ValueError("target_values: expected a model with reconstruction_weight above 0, this one has 0")
+        if mask is None:
+            return F.mse_loss(found.float(), target.float())
+        if tuple(mask.shape) not in (tuple(target.shape), tuple(target.shape[:2])):
+            expected = f"{tuple(target.shape)} or {tuple(target.shape[:2])}"
+            raise ValueError(f"target_mask: expected {expected}, got {tuple(mask.shape)}")
+        mask = (mask if mask.ndim == 3 else mask[:, :, None]).bool().expand_as(target)
+        error = (found.float() - target.float()).masked_fill(~mask, 0).square()  # a lead that is not there may be NaN
+        return error.sum() / mask.sum().clamp(min=1)
+
+
+class DanetForSequenceClassification(DanetPreTrainedModel):
+    """Waveform-enhanced module and classifier; multi-label unless `config.problem_type` says otherwise."""
+
+    _keys_to_ignore_on_load_unexpected = (r"^reconstruction_head\.",)
+
+    def __init__(self, config: DanetConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.positive_weights = positive_weights(config)
+        self.waveform_module = DanetWaveformModule(config) if config.waveform_module == "soft" else None
+        if config.classifier_network == "ecgdan":
+            self.ecgdan = EcgDanModel(config)
+        else:
+            self.resnet = DanetResNet(config)
+        self.classifier = EcgDanClassifier(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: Tensor,
+        lead_mask: Tensor | None = None,
+        waveform_weights: Tensor | None = None,
+        labels: Tensor | None = None,
+        auxiliary_targets: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: object,
+    ) -> DanetClassifierOutput:
+        """Classifies ECGs and says where it looked.
+
+        Args:
+            input_values: (N, L, T), float, scaled by [`EcgDanFeatureExtractor`].
+            lead_mask: (N, L) boolean, true where the lead was recorded; None means all were.
+            waveform_weights: (N, T), the rule's weights, 0 to 1, from a feature extractor with the model's
+                `waveform_rule`; needed by `waveform_module="hard"`, and not looked at by the others.
+            labels: (N, num_labels) of 0, 1, a probability or NaN (unknown), or (N,) class indices, as in
+                [`EcgDanForSequenceClassification`].
+            auxiliary_targets: (N, num_auxiliary_labels).
+            output_attentions: return the dual attention's maps; `waveform_attention` is always there.
+            output_hidden_states: return the encoder's hidden states.
+
+        Raises:
+            ValueError: shapes the network was not built for, or a hard module without weights.
+        """
+        check_input(input_values, lead_mask, self.config)
+        if lead_mask is not None:
+            input_values = input_values.masked_fill(~lead_mask.bool()[:, :, None], 0)
+        amended, attention = self._amend(input_values.to(self.dtype), lead_mask, waveform_weights)
+        if self.config.classifier_network == "ecgdan":
+            encoded = self.ecgdan(amended, lead_mask, output_attentions, output_hidden_states)
+        else:
+            encoded = self.resnet(amended)
+        logits, auxiliary = self.classifier(encoded.pooler_output)
+        loss = None
+        if labels is not None:
+            weights = None if self.positive_weights is None else logits.new_tensor(self.positive_weights).float()
+            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets, weights)
+        return DanetClassifierOutput(
+            loss=loss,
+            logits=logits,
+            auxiliary_logits=auxiliary,
+            waveform_attention=attention,
+            **encoder_fields(encoded),
+        )
+
+    def _amend(self, signal: Tensor, lead_mask: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The signal the classifier sees, (N, L, T), and a(t), (N, T)."""
+        if self.config.waveform_module == "none":
+            return signal, None
+        if self.config.waveform_module == "hard":
+            check_weights(weights, signal, "waveform_weights")
+            return weights.to(signal.dtype)[:, None] * signal, weights.float()
+        attention = self.waveform_module(signal, lead_mask)[0].float().sigmoid()
+        return (1 + attention.to(signal.dtype))[:, None] * signal, attention
+
+
+def check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
+    """Refuses weights that are missing or do not belong to the signal, in one line."""
+    expected = (signal.shape[0], signal.shape[2])
+    if weights is None or tuple(weights.shape) != expected:
+        got = None if weights is None else tuple(weights.shape)
+        raise ValueError(
+            f"{name}: expected (batch, samples) {expected}, got {got}; prepare signals with an "
+            "EcgDanFeatureExtractor that has the model's waveform_rule"
+        )
+
+
+def positive_weights(config: DanetConfig) -> list[float] | None:
+    """`config.positive_weights` in the order of the labels, 1 where a label is not named.
+
+    Raises:
+        ValueError: a label the model does not have, or a problem with one label per record.
+    """
+    if not config.positive_weights:
+        return None
+    names = [config.id2label[label] for label in range(config.num_labels)]
+    unknown = sorted(set(config.positive_weights) - set(names))
+    if unknown:
+        raise ValueError(f"positive_weights: expected labels among {', '.join(names)}, got {unknown[0]}")
+    if config.problem_type == "single_label_classification":
+        raise ValueError("positive_weights: expected a multi-label problem, got single_label_classification")
+    return [float(config.positive_weights.get(name, 1.0)) for name in names]
