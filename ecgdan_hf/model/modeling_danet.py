@@ -67,7 +67,9 @@ class DanetClassifierOutput(ModelOutput):
     """Output of [`DanetForSequenceClassification`].
 
     Args:
-        loss: of the labels, plus `auxiliary_weight` times that of the auxiliary labels.
+        loss: of the labels, plus `auxiliary_weight` times that of the auxiliary labels and `waveform_weight` times
+            `waveform_loss`.
+        waveform_loss: of a(t), where `waveform_targets` were given to a soft module.
         logits: (N, num_labels).
         auxiliary_logits: (N, num_auxiliary_labels).
         waveform_attention: (N, T), a(t) from 0 to 1, float32, for all leads; None for `waveform_module="none"`.
@@ -76,6 +78,7 @@ class DanetClassifierOutput(ModelOutput):
     """
 
     loss: Tensor | None = None
+    waveform_loss: Tensor | None = None
     logits: Tensor | None = None
     auxiliary_logits: Tensor | None = None
     waveform_attention: Tensor | None = None
@@ -177,7 +180,6 @@ class DanetPreTrainedModel(EcgDanPreTrainedModel):
 
     config: DanetConfig
     config_class = DanetConfig
-    base_model_prefix = "danet"  # no class of that name: a checkpoint's names are the model's, prefix and all
     _no_split_modules = (*EcgDanPreTrainedModel._no_split_modules, "DanetWaveformBlock", "DanetResidualBlock")
     waveform_module: DanetWaveformModule | None
     _waveform_frozen = False
@@ -314,6 +316,7 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
         waveform_weights: Tensor | None = None,
         labels: Tensor | None = None,
         auxiliary_targets: Tensor | None = None,
+        waveform_targets: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         **kwargs: object,
@@ -328,6 +331,8 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
             labels: (N, num_labels) of 0, 1, a probability or NaN (unknown), or (N,) class indices, as in
                 [`EcgDanForSequenceClassification`].
             auxiliary_targets: (N, num_auxiliary_labels).
+            waveform_targets: (N, T), what a(t) should be, 0 to 1, where it is known: the soft module learns it beside
+                the labels, as in pretraining; not looked at by the others, nor without `labels`.
             output_attentions: return the dual attention's maps; `waveform_attention` is always there.
             output_hidden_states: return the encoder's hidden states.
 
@@ -337,33 +342,41 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
         check_input(input_values, lead_mask, self.config)
         if lead_mask is not None:
             input_values = input_values.masked_fill(~lead_mask.bool()[:, :, None], 0)
-        amended, attention = self._amend(input_values.to(self.dtype), lead_mask, waveform_weights)
+        amended, attention, waveform_logits = self._amend(input_values.to(self.dtype), lead_mask, waveform_weights)
         if self.config.classifier_network == "ecgdan":
             encoded = self.ecgdan(amended, lead_mask, output_attentions, output_hidden_states)
         else:
             encoded = self.resnet(amended)
         logits, auxiliary = self.classifier(encoded.pooler_output)
-        loss = None
+        loss = waveform_loss = None
         if labels is not None:
             weights = None if self.positive_weights is None else logits.new_tensor(self.positive_weights).float()
             loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets, weights)
+            if waveform_targets is not None and waveform_logits is not None:
+                check_weights(waveform_targets, input_values, "waveform_targets")
+                waveform_loss = F.binary_cross_entropy_with_logits(waveform_logits, waveform_targets.float())
+                loss = loss + self.config.waveform_weight * waveform_loss
         return DanetClassifierOutput(
             loss=loss,
+            waveform_loss=waveform_loss,
             logits=logits,
             auxiliary_logits=auxiliary,
             waveform_attention=attention,
             **encoder_fields(encoded),
         )
 
-    def _amend(self, signal: Tensor, lead_mask: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The signal the classifier sees, (N, L, T), and a(t), (N, T)."""
+    def _amend(
+        self, signal: Tensor, lead_mask: Tensor | None, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The signal the classifier sees, (N, L, T), a(t), (N, T), and its logits where a soft module made it."""
         if self.config.waveform_module == "none":
-            return signal, None
+            return signal, None, None
         if self.config.waveform_module == "hard":
             check_weights(weights, signal, "waveform_weights")
-            return weights.to(signal.dtype)[:, None] * signal, weights.float()
-        attention = self.waveform_module(signal, lead_mask)[0].float().sigmoid()
-        return (1 + attention.to(signal.dtype))[:, None] * signal, attention
+            return weights.to(signal.dtype)[:, None] * signal, weights.float(), None
+        logits = self.waveform_module(signal, lead_mask)[0].float()
+        attention = logits.sigmoid()
+        return (1 + attention.to(signal.dtype))[:, None] * signal, attention, logits
 
 
 def check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:

@@ -24,7 +24,9 @@ from ecgdan_hf import (
     DanetConfig,
     DanetForPreTraining,
     DanetForSequenceClassification,
+    EcgDanConfig,
     EcgDanFeatureExtractor,
+    EcgDanModel,
 )
 from ecgdan_hf.model import modeling_danet
 
@@ -396,6 +398,16 @@ def test_a_pretrained_module_loads_into_the_classifier_bit_by_bit(tmp_path):
     assert set(found) == set(expected) and all(torch.equal(found[name], expected[name]) for name in expected)
     batch = inputs(labels=False)
     assert torch.equal(model(**batch).waveform_attention, pretrained.eval()(**batch).waveform_attention)
+
+
+def test_an_encoder_of_the_package_loads_into_the_classifier(tmp_path):
+    options = {name: value for name, value in TINY.items() if not name.startswith("waveform_")}
+    encoder = EcgDanModel(EcgDanConfig(trunk="light", input_kind="rhythm", **options))
+    encoder.save_pretrained(tmp_path)
+    config = DanetConfig(**TINY, num_labels=2)
+    model = DanetForSequenceClassification.from_pretrained(tmp_path, config=config)
+    found = model.ecgdan.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in encoder.state_dict().items())
 
 
 @pytest.mark.parametrize("network", NETWORKS)

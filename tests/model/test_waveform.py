@@ -303,6 +303,9 @@ def test_the_configuration_asks_for_weights_only_where_the_module_is_hard():
 def test_masked_leads_do_not_enter_the_weights():
     signal, _ = strip()
     fe = extractor()
+    alone = extractor(lead_names=["V1"])(**given(signal[6:7], ["V1"]))
+    one_of_twelve = fe(**given(signal[6:7], ["V1"]))
+    np.testing.assert_array_equal(alone["waveform_weights"], one_of_twelve["waveform_weights"])
     two = fe(**given(signal[:2], LEADS[:2]))
     broken = np.vstack([signal[:2], np.full((1, 1000), np.nan)])
     with_nan = fe(**given(broken, ("I", "II", "V1")))
