@@ -25,7 +25,12 @@ from .model.modeling_ecgdan import (
     EcgDanForSurvival,
     EcgDanModel,
 )
-from .model.pipeline_ecgdan import ZeroShotEcgClassificationPipeline, register_pipelines
+from .model.pipeline_ecgdan import (
+    EcgClassificationPipeline,
+    ZeroShotEcgClassificationPipeline,
+    attended_intervals,
+    register_pipelines,
+)
 from .model.processing_ecgdan import EcgTextProcessor
 
 AutoConfig.register("danet", DanetConfig)
@@ -52,6 +57,7 @@ __all__ = [
     "DanetConfig",
     "DanetForPreTraining",
     "DanetForSequenceClassification",
+    "EcgClassificationPipeline",
     "EcgDanConfig",
     "EcgDanFeatureExtractor",
     "EcgDanForPreTraining",
@@ -64,4 +70,5 @@ __all__ = [
     "EcgTextProcessor",
     "ZeroShotEcgClassificationPipeline",
     "__version__",
+    "attended_intervals",
 ]
