@@ -196,8 +196,8 @@ class DanetConfig(EcgDanConfig):
             the one whose weights it was pretrained on.
         classifier_network: `"ecgdan"`, the dual attention network of this configuration, or `"resnet1d"`, a plain
             one-dimensional residual network over all leads.
-        waveform_channels: widths of the U-Net; each after the first halves time.
-        waveform_kernel: samples of its kernels, an odd number.
+        waveform_channels: widths of the U-Net on its way down, each at half the rate of the one before; two or more.
+        waveform_kernel: samples of the kernels that halve time, an odd number.
         waveform_weight: weight of the pretraining loss that regresses the rule's weights; `reconstruction_weight` is
             that of masked reconstruction (0 builds no head for it).
         positive_weights: for some labels, by name, what the loss of a positive record is multiplied by; a label not
@@ -234,8 +234,8 @@ class DanetConfig(EcgDanConfig):
         if self.waveform_module == "hard" and (self.waveform_rule is None or self.input_kind != "rhythm"):
             got = f"waveform_rule={self.waveform_rule!r} and input_kind={self.input_kind!r}"
             raise ValueError(f"waveform_module='hard': expected a waveform_rule and input_kind='rhythm', got {got}")
-        if not self.waveform_channels or min(self.waveform_channels) < 1:
-            raise ValueError(f"waveform_channels: expected positive widths, got {self.waveform_channels}")
+        if len(self.waveform_channels) < 2 or min(self.waveform_channels) < 1:
+            raise ValueError(f"waveform_channels: expected two positive widths or more, got {self.waveform_channels}")
         if self.waveform_kernel < 1 or not self.waveform_kernel % 2:
             raise ValueError(f"waveform_kernel: expected an odd number of samples, got {self.waveform_kernel}")
         if self.waveform_weight < 0:

@@ -40,8 +40,9 @@ from .survival_ecgdan import cox_loss
 TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, EcgDanLightStem, Baseline, cox_loss)
 """Not used here: a file that `auto_map` names has to name every file it needs, also through a neighbour."""
 
-RESNET_CHANNELS = (32, 48, 64)  # then half of hidden_size; with the default of 256 it has 0.2 M weights
-RESNET_KERNEL = 5
+RESNET_KERNEL = 9  # 90 ms at 100 Hz before the first halving of time: a QRS complex
+MERGE_KERNEL = 5
+WEIGHT_STRIDE = 4  # samples between two weights of the soft module
 
 
 @dataclass
@@ -89,52 +90,72 @@ class DanetClassifierOutput(ModelOutput):
 
 
 class DanetWaveformBlock(GradientCheckpointingLayer):
-    """Two normed convolutions over time; the first takes every `stride`-th sample."""
+    """A convolution that halves time, and a second one with a shortcut around it."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1):
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
         super().__init__()
-        self.conv1 = nn.Conv1d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+        self.conv1 = nn.Conv1d(in_channels, out_channels, kernel, 2, kernel // 2, bias=False)
         self.norm1 = nn.BatchNorm1d(out_channels)
-        self.conv2 = nn.Conv1d(out_channels, out_channels, kernel, 1, kernel // 2, bias=False)
+        self.conv2 = nn.Conv1d(out_channels, out_channels, MERGE_KERNEL, 1, MERGE_KERNEL // 2, bias=False)
         self.norm2 = nn.BatchNorm1d(out_channels)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(N, C, T) -> (N, C', T / stride)."""
+        """(N, C, T) -> (N, C', T / 2)."""
         hidden = F.relu(self.norm1(self.conv1(hidden)))
-        return F.relu(self.norm2(self.conv2(hidden)))
+        return F.relu(hidden + self.norm2(self.conv2(hidden)))
+
+
+class DanetMerge(nn.Module):
+    """One step up: the coarser features, repeated, plus what the way down has at this rate."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.lateral = nn.Conv1d(channels, width, 1)
+        self.conv = nn.Conv1d(width, width, MERGE_KERNEL, 1, MERGE_KERNEL // 2, bias=False)
+        self.norm = nn.BatchNorm1d(width)
+
+    def forward(self, state: Tensor, coarser: Tensor | None) -> Tensor:
+        """(N, C, T') and (N, width, T' / 2) -> (N, width, T')."""
+        hidden = self.lateral(state)
+        if coarser is not None:
+            hidden = hidden + coarser.repeat_interleave(2, dim=-1)
+        return F.relu(self.norm(self.conv(hidden)))
 
 
 class DanetWaveformModule(nn.Module):
     """The soft module: a one-dimensional U-Net (Ronneberger et al. 2015), one weight per sample for all leads.
 
-    With the default widths and kernel a sample's weight depends on 5 s of ECG at 100 Hz: a beat is early only
-    against the intervals before it.
+    The way up adds instead of concatenating (feature pyramid, Lin et al. 2017) and ends at a fourth of the sampling
+    rate, 40 ms at 100 Hz, between which weights are interpolated: waves are longer, and the last steps would cost
+    most. With the default widths and kernel a weight depends on 6 s of ECG at 100 Hz: a beat is early only against
+    the intervals before it.
     """
 
     def __init__(self, config: DanetConfig):
         super().__init__()
-        channels, kernel = list(config.waveform_channels), config.waveform_kernel
-        self.stride = 2 ** (len(channels) - 1)
-        self.entry = DanetWaveformBlock(config.num_leads, channels[0], kernel)
-        self.down = nn.ModuleList(DanetWaveformBlock(a, b, kernel, 2) for a, b in itertools.pairwise(channels))
-        self.up = nn.ModuleList(
-            DanetWaveformBlock(b + a, a, kernel) for b, a in itertools.pairwise(reversed(channels))
+        channels = list(config.waveform_channels)
+        self.stride = 2 ** len(channels)
+        self.down = nn.ModuleList(
+            DanetWaveformBlock(before, after, config.waveform_kernel)
+            for before, after in itertools.pairwise([config.num_leads, *channels])
         )
-        self.attention_head = nn.Conv1d(channels[0], 1, 1)
+        self.up = nn.ModuleList(DanetMerge(each, channels[1]) for each in reversed(channels[1:]))
+        self.attention_head = nn.Conv1d(channels[1], 1, 1)
 
     def forward(self, signal: Tensor, lead_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(N, L, T) and (N, L) -> logits of a(t), (N, T), and the features (N, C, T) they were made from."""
+        """(N, L, T) and (N, L) -> logits of a(t), (N, T), and the features (N, C, T / 4, rounded up) they come from."""
         samples = signal.shape[-1]
         if lead_mask is not None:
             signal = signal.masked_fill(~lead_mask.bool()[:, :, None], 0)
-        states = [self.entry(F.pad(signal, (0, -samples % self.stride)))]
+        states = [F.pad(signal, (0, -samples % self.stride))]
         for block in self.down:
             states.append(block(states[-1]))
-        hidden = states.pop()
-        for block in self.up:
-            hidden = block(torch.cat([hidden.repeat_interleave(2, dim=-1), states.pop()], dim=1))
-        features = hidden[..., :samples]
-        return self.attention_head(features).squeeze(1), features
+        hidden = None
+        for merge in self.up:
+            hidden = merge(states.pop(), hidden)
+        features = hidden[..., : -(-samples // WEIGHT_STRIDE)]
+        logits = F.interpolate(self.attention_head(hidden), scale_factor=WEIGHT_STRIDE, mode="linear")
+        return logits[:, 0, :samples], features
 
 
 class DanetResidualBlock(GradientCheckpointingLayer):
@@ -157,15 +178,19 @@ class DanetResidualBlock(GradientCheckpointingLayer):
 
 
 class DanetResNet(nn.Module):
-    """A plain residual network over all leads together, as a classifier that knows no attention of its own."""
+    """A plain residual network over all leads together, as a classifier that knows no attention of its own.
+
+    As wide as the light trunk: `stem_features`, `trunk_channels`, and half of `hidden_size` at the end.
+    """
 
     def __init__(self, config: DanetConfig):
         super().__init__()
-        channels = [*RESNET_CHANNELS, config.hidden_size // 2]
-        self.stem = nn.Conv1d(config.num_leads, channels[0], 7, 2, 3, bias=False)
+        channels = [config.stem_features, *config.trunk_channels, config.hidden_size // 2]
+        self.stem = nn.Conv1d(config.num_leads, channels[0], RESNET_KERNEL, 2, RESNET_KERNEL // 2, bias=False)
         self.norm = nn.BatchNorm1d(channels[0])
-        pairs = [(channels[0], channels[0]), *itertools.pairwise(channels)]
-        self.blocks = nn.ModuleList(DanetResidualBlock(before, after) for before, after in pairs)
+        self.blocks = nn.ModuleList(
+            DanetResidualBlock(before, after) for before, after in itertools.pairwise(channels)
+        )
 
     def forward(self, signal: Tensor) -> EcgDanModelOutput:
         """(N, L, T), masked leads zeroed -> the mean and maximum over time, (N, hidden_size), as `pooler_output`."""
@@ -226,8 +251,9 @@ class DanetForPreTraining(DanetPreTrainedModel):
         if config.waveform_module != "soft":
             raise ValueError(f"waveform_module: expected 'soft' for pretraining, got {config.waveform_module!r}")
         self.waveform_module = DanetWaveformModule(config)
-        width = config.waveform_channels[0]
-        self.reconstruction_head = nn.Conv1d(width, config.num_leads, 1) if config.reconstruction_weight else None
+        width, leads = config.waveform_channels[1], config.num_leads
+        head = nn.Conv1d(width, leads * WEIGHT_STRIDE, 1) if config.reconstruction_weight else None
+        self.reconstruction_head = head  # every step tells the samples of all leads beneath it
         self.post_init()
 
     @can_return_tuple
@@ -262,7 +288,8 @@ class DanetForPreTraining(DanetPreTrainedModel):
         logits, features = self.waveform_module(input_values.to(self.dtype), lead_mask)
         output = DanetPreTrainingOutput(waveform_attention=logits.float().sigmoid())
         if self.reconstruction_head is not None:
-            output.reconstruction = self.reconstruction_head(features)
+            steps = self.reconstruction_head(features).unflatten(1, (self.config.num_leads, -1))
+            output.reconstruction = steps.transpose(2, 3).flatten(2)[..., : input_values.shape[-1]]
         if not return_loss:
             return output
         if waveform_targets is not None:
