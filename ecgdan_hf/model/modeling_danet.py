@@ -143,7 +143,7 @@ class DanetWaveformModule(nn.Module):
         self.attention_head = nn.Conv1d(channels[1], 1, 1)
 
     def forward(self, signal: Tensor, lead_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(N, L, T) and (N, L) -> logits of a(t), (N, T), and the features (N, C, T / 4, rounded up) they come from."""
+        """(N, L, T) and (N, L) -> logits of a(t), (N, T), and the features (N, C, T / 4) they come from."""
         samples = signal.shape[-1]
         if lead_mask is not None:
             signal = signal.masked_fill(~lead_mask.bool()[:, :, None], 0)
