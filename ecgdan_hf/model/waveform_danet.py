@@ -186,7 +186,7 @@ def beat_features(
     return {
         "rr_ratio": before / usual,
         "rr_pair_ratio": (before + after) / (2 * usual),
-        "qrs_likeness": _qrs_likeness(signal_mv, sampling_rate, peaks),
+        "qrs_likeness": qrs_likeness(signal_mv, sampling_rate, peaks),
         "qrs_seconds": (waves.qrs_end - waves.qrs_onset) / sampling_rate,
         "pr_seconds": (waves.qrs_onset - waves.p_onset) / sampling_rate,
     }
@@ -200,8 +200,14 @@ def _usual_rr(before: np.ndarray) -> np.ndarray:
     return usual
 
 
-def _qrs_likeness(signal_mv: np.ndarray, sampling_rate: float, peaks: np.ndarray) -> np.ndarray:
-    """(beats,): correlation of each QRS with their median, best of a few shifts; NaN where it is cut off."""
+def qrs_likeness(signal_mv: np.ndarray, sampling_rate: float, peaks: np.ndarray) -> np.ndarray:
+    """(beats,): correlation of each QRS with their median, best of a few shifts; NaN where it is cut off.
+
+    Args:
+        signal_mv: (leads, samples), mV, high-pass filtered, usable leads only, without NaN.
+        sampling_rate: Hz.
+        peaks: (beats,), R peaks, sample indices, ascending.
+    """
     likeness = np.full(len(peaks), np.nan)
     fine = resample(signal_mv, sampling_rate, ANALYSIS_HZ)
     at = np.rint(peaks * ANALYSIS_HZ / sampling_rate).astype(int)
@@ -274,19 +280,37 @@ def waveform_weights(
     complete = resolve_waveform_rule(rule)
     if complete is None:
         raise ValueError("rule: expected a waveform rule, got None")
-    smooth = round(complete["smooth_seconds"] * sampling_rate)
     if complete.get("random"):
-        return _random_weights(signal_mv, smooth)
+        return _random_weights(signal_mv, round(complete["smooth_seconds"] * sampling_rate))
     peaks = find_r_peaks(signal_mv, sampling_rate) if r_peaks is None else np.asarray(r_peaks)
     waves = delineate_waves(signal_mv, sampling_rate, peaks)
     met = meets_rule(beat_features(signal_mv, sampling_rate, peaks, waves), complete)
-    weights = np.full(signal_mv.shape[1], complete["wave_weights"]["baseline"])
-    for beat in range(len(peaks)):
-        factor = 1.0 if met[beat] else complete["other_beats"]
+    return weigh(waves, met, signal_mv.shape[1], sampling_rate, complete)
+
+
+def weigh(
+    waves: BeatWaves, met: np.ndarray, samples: int, sampling_rate: float, rule: Mapping[str, Any]
+) -> np.ndarray:
+    """How much each sample weighs where the waves lie here and these beats meet the rule; see `waveform_weights`.
+
+    Args:
+        waves: in samples.
+        met: (beats,), true where a beat meets the rule.
+        samples: of the recording.
+        sampling_rate: Hz.
+        rule: a complete rule with wave weights, from `resolve_waveform_rule`.
+
+    Returns:
+        (samples,), float32, 0 to 1.
+    """
+    weights = np.full(samples, rule["wave_weights"]["baseline"])
+    for beat in range(len(met)):
+        factor = 1.0 if met[beat] else rule["other_beats"]
         for wave, (start, end) in _stretches(waves, beat, bool(met[beat]), sampling_rate).items():
-            weight = min(complete["wave_weights"][each] for each in wave.split("+"))
+            weight = min(rule["wave_weights"][each] for each in wave.split("+"))
             stretch = slice(max(0, round(start)), max(0, round(end) + 1))
             weights[stretch] = np.maximum(weights[stretch], factor * weight)
+    smooth = round(rule["smooth_seconds"] * sampling_rate)
     return np.clip(_smooth(weights, smooth), 0, 1).astype(np.float32)
 
 
