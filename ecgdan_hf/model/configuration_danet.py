@@ -198,6 +198,8 @@ class DanetConfig(EcgDanConfig):
             one-dimensional residual network over all leads.
         waveform_channels: widths of the U-Net on its way down, each at half the rate of the one before; two or more.
         waveform_kernel: samples of the kernels that halve time, an odd number.
+        use_attention_evidence: soft module: add to the logit of the rule's label how sure the module is of its
+            strongest wave. Not in the paper.
         waveform_weight: weight of the pretraining loss that regresses the rule's weights; `reconstruction_weight` is
             that of masked reconstruction (0 builds no head for it).
         positive_weights: for some labels, by name, what the loss of a positive record is multiplied by; a label not
@@ -217,6 +219,7 @@ class DanetConfig(EcgDanConfig):
     classifier_network: str = "ecgdan"
     waveform_channels: list[int] | tuple[int, ...] = (16, 24, 32, 48, 64)
     waveform_kernel: int = 9
+    use_attention_evidence: bool = True
     waveform_weight: float | int = 1.0
     positive_weights: dict[str, float | int] | None = None
 

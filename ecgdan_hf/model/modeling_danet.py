@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
@@ -33,6 +34,7 @@ from .modeling_ecgdan import (
     check_input,
     classification_loss,
     encoder_fields,
+    multi_label_loss,
 )
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import cox_loss
@@ -43,6 +45,7 @@ TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, EcgDanLightStem, Baselin
 RESNET_KERNEL = 9  # 90 ms at 100 Hz before the first halving of time: a QRS complex
 MERGE_KERNEL = 5
 WEIGHT_STRIDE = 4  # samples between two weights of the soft module
+EVIDENCE_SECONDS = 0.12  # a QRS complex, or a P wave: shorter peaks of a(t) are no beat
 
 
 @dataclass
@@ -158,6 +161,24 @@ class DanetWaveformModule(nn.Module):
         return logits[:, 0, :samples], features
 
 
+class DanetEvidence(nn.Module):
+    """How sure the soft module is of its strongest wave, as a term of each label's logit.
+
+    The highest mean of a(t)'s logits over 120 ms: one beat is enough for the label, wherever it lies, and what the map
+    shows as the highest is what spoke for it. A label that is not the rule's starts without it.
+    """
+
+    def __init__(self, config: DanetConfig):
+        super().__init__()
+        self.window = max(1, round(EVIDENCE_SECONDS * config.sampling_rate))
+        self.weight = nn.Parameter(torch.empty(config.num_labels))
+
+    def forward(self, waveform_logits: Tensor) -> Tensor:
+        """(N, T) -> (N, num_labels)."""
+        means = F.avg_pool1d(waveform_logits[:, None], self.window, WEIGHT_STRIDE)
+        return means.amax(-1) * self.weight
+
+
 class DanetResidualBlock(GradientCheckpointingLayer):
     """Two convolutions and an averaged shortcut; time halves."""
 
@@ -208,6 +229,15 @@ class DanetPreTrainedModel(EcgDanPreTrainedModel):
     _no_split_modules = (*EcgDanPreTrainedModel._no_split_modules, "DanetWaveformBlock", "DanetResidualBlock")
     waveform_module: DanetWaveformModule | None
     _waveform_frozen = False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As the dual attention network's; the evidence of the rule's own label counts from the start."""
+        if isinstance(module, DanetEvidence):
+            evident = evident_labels(self.config)
+            init.copy_(module.weight, torch.tensor([float(each in evident) for each in range(self.config.num_labels)]))
+        else:
+            super()._init_weights(module)
 
     def freeze_waveform_module(self) -> None:
         """Keeps the waveform module as it is: no gradients, and its norms' statistics stay fixed in training too.
@@ -333,6 +363,8 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
         else:
             self.resnet = DanetResNet(config)
         self.classifier = EcgDanClassifier(config)
+        evident = config.use_attention_evidence and self.waveform_module is not None
+        self.evidence = DanetEvidence(config) if evident else None
         self.post_init()
 
     @can_return_tuple
@@ -358,8 +390,8 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
             labels: (N, num_labels) of 0, 1, a probability or NaN (unknown), or (N,) class indices, as in
                 [`EcgDanForSequenceClassification`].
             auxiliary_targets: (N, num_auxiliary_labels).
-            waveform_targets: (N, T), what a(t) should be, 0 to 1, where it is known: the soft module learns it beside
-                the labels, as in pretraining; not looked at by the others, nor without `labels`.
+            waveform_targets: (N, T), what a(t) should be, 0 to 1, or NaN where it is not known: the soft module learns
+                it beside the labels, as in pretraining; not looked at by the others, nor without `labels`.
             output_attentions: return the dual attention's maps; `waveform_attention` is always there.
             output_hidden_states: return the encoder's hidden states.
 
@@ -375,13 +407,15 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
         else:
             encoded = self.resnet(amended)
         logits, auxiliary = self.classifier(encoded.pooler_output)
+        if self.evidence is not None:
+            logits = logits + self.evidence(waveform_logits).to(logits.dtype)
         loss = waveform_loss = None
         if labels is not None:
             weights = None if self.positive_weights is None else logits.new_tensor(self.positive_weights).float()
             loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets, weights)
             if waveform_targets is not None and waveform_logits is not None:
                 check_weights(waveform_targets, input_values, "waveform_targets")
-                waveform_loss = F.binary_cross_entropy_with_logits(waveform_logits, waveform_targets.float())
+                waveform_loss = multi_label_loss(waveform_logits, waveform_targets)
                 loss = loss + self.config.waveform_weight * waveform_loss
         return DanetClassifierOutput(
             loss=loss,
@@ -415,6 +449,14 @@ def check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
             f"{name}: expected (batch, samples) {expected}, got {got}; prepare signals with an "
             "EcgDanFeatureExtractor that has the model's waveform_rule"
         )
+
+
+def evident_labels(config: DanetConfig) -> list[int]:
+    """The label that the rule is about: the one of its name, or the only one there is."""
+    if config.num_labels == 1:
+        return [0]
+    name = str((config.waveform_rule or {}).get("name", ""))
+    return [label for label in range(config.num_labels) if config.id2label[label].lower() == name.lower()]
 
 
 def positive_weights(config: DanetConfig) -> list[float] | None:

@@ -1,6 +1,7 @@
 """DANet: what the waveform module does to the signal, what it learns, freezes, saves, and hands on."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -455,3 +456,32 @@ def test_hub_code_needs_only_what_a_reader_has_and_names_every_file_it_needs():
     for file in (source, *needed):
         libraries = {"torch", "numpy", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
         assert set(get_imports(str(file))) <= libraries
+
+
+def test_evidence_is_the_highest_mean_of_the_soft_modules_logits_and_can_be_left_out():
+    model = classifier("soft", id2label={0: "NORM", 1: "APC"}).eval()
+    assert model.evidence.weight.tolist() == [0.0, 1.0]  # the label of the rule
+    logits = torch.full((1, 80), -3.0)
+    logits[:, 40:56] = 2.0
+    assert model.evidence(logits).tolist() == [[0.0, 2.0]]
+    logits[:, 40:56] = -3.0
+    logits[:, 48] = 2.0  # one sample is no beat
+    assert model.evidence(logits)[0, 1] < 0
+    without = classifier("soft", id2label={0: "NORM", 1: "APC"}, use_attention_evidence=False).eval()
+    without.load_state_dict({name: value for name, value in model.state_dict().items() if "evidence" not in name})
+    batch = inputs()
+    batch.pop("labels")
+    attention = model.waveform_module(batch["input_values"], batch["lead_mask"])[0]
+    expected = without(**batch).logits + model.evidence(attention)
+    torch.testing.assert_close(model(**batch).logits, expected)
+
+
+def test_waveform_targets_that_are_not_known_are_not_learned():
+    model, batch = classifier("soft").train(), inputs()
+    targets = torch.rand(len(batch["labels"]), batch["input_values"].shape[-1])
+    assert model(**batch).waveform_loss is None
+    known = model(**batch, waveform_targets=targets).waveform_loss
+    half = targets.clone()
+    half[1:] = math.nan
+    assert math.isfinite(known.detach()) and known != model(**batch, waveform_targets=half).waveform_loss
+    assert model(**batch, waveform_targets=torch.full_like(targets, math.nan)).waveform_loss == 0
