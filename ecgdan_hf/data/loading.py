@@ -34,6 +34,7 @@ def load(
     with_outcome: bool = False,
     feature_extractor: Any | None = None,
     label_level: str = "superclass",
+    keep_labels: Sequence[str] | None = None,
     sampling_rate: int = 500,
     folds: Sequence[int] | None = None,
     limit: int | None = None,
@@ -51,6 +52,7 @@ def load(
         with_outcome: leaves records out whose `event` or `time` the source does not know, as survival needs it.
         feature_extractor: prepares the signals; None keeps them as recorded.
         label_level: of PTB-XL: `"superclass"`, `"subclass"` or `"statement"`.
+        keep_labels: only these of the source's labels, in this order; records without any of them stay.
         sampling_rate: of PTB-XL: which of its two versions to read, 500 or 100 Hz.
         folds: keeps these folds only.
         limit: keeps the first so many records.
@@ -66,9 +68,11 @@ def load(
 
     Raises:
         FileNotFoundError: the folder or a part of it is missing.
-        ValueError: an unknown source, a table or a record that cannot be used, or no outcome where one is wanted.
+        ValueError: an unknown source, a table or a record that cannot be used, or no outcome or label that is wanted.
     """
     table = read_table(name, data_dir, sampling_rate=sampling_rate, label_level=label_level)
+    if keep_labels is not None:
+        table = _with_labels(table, list(dict.fromkeys(keep_labels)))
     if outcomes is not None:
         table = _with_outcomes(table, outcomes)
     if with_outcome:
@@ -104,6 +108,25 @@ def _with_outcomes(table: pd.DataFrame, outcomes: str | Path | pd.DataFrame) -> 
     return joined
 
 
+def _with_labels(table: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
+    """The table with these labels alone."""
+    names = _label_names(table) if "labels" in table else []
+    unknown = [label for label in wanted if label not in names]
+    if unknown or not wanted:
+        raise ValueError(
+            f"labels: expected some of {', '.join(names) or 'none, the data have no labels'}, got "
+            f"{', '.join(unknown) or 'none'}; choose among them, or another label_level of ptb-xl"
+        )
+    kept = table.assign(labels=[[label for label in wanted if label in labels] for labels in table["labels"]])
+    kept.attrs["label_names"] = wanted
+    return kept
+
+
+def _label_names(table: pd.DataFrame) -> list[str]:
+    """All labels of a table: those its source declares, else those that occur."""
+    return list(table.attrs.get("label_names") or sorted({label for labels in table["labels"] for label in labels}))
+
+
 def _known_outcomes(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """The records whose event and time are known."""
     if "event" not in table or "time" not in table:
@@ -135,7 +158,7 @@ def _metadata(table: pd.DataFrame) -> Dataset:
     for name in table.columns.drop(list(READ_HINTS), errors="ignore"):
         values = table[name]
         if name == "labels":
-            names = table.attrs.get("label_names") or sorted({label for labels in values for label in labels})
+            names = _label_names(table)
             features[name] = List(ClassLabel(names=names)) if names else List(Value("string"))
             number = {label: i for i, label in enumerate(names)}
             values = values.map(lambda labels, number=number: [number[label] for label in labels])

@@ -15,8 +15,8 @@ def split_by_patient(
         table: one row per record, with `patient_id`.
         fractions: share of patients of each named part; together 1.
         seed: of the draw; the same patients and seed give the same parts, in whatever order the rows come.
-        stratify_by: column whose values every part should hold in equal shares, such as `event`; a patient counts by
-            the largest value of its records.
+        stratify_by: column whose values every part should hold in equal shares, such as `event`, and one patient at
+            least where there are enough; a patient counts by the largest value of its records.
 
     Returns:
         The rows of each part, in table order.
@@ -39,7 +39,7 @@ def split_by_patient(
     part_of: dict[str, str] = {}
     for _, members in sorted(largest.groupby(largest), key=lambda item: item[0]):
         shuffled = rng.permutation(np.array(sorted(members.index), dtype=object))
-        edges = np.round(np.cumsum([0.0, *fractions.values()]) * len(shuffled)).astype(int)
+        edges = _edges(list(fractions.values()), len(shuffled), one_each=stratify_by is not None)
         for name, start, stop in zip(fractions, edges[:-1], edges[1:], strict=True):
             part_of.update(dict.fromkeys(shuffled[start:stop], name))
     parts = {name: table[(patients.map(part_of) == name).to_numpy()] for name in fractions}
@@ -50,6 +50,16 @@ def split_by_patient(
             )
     check_patients_disjoint(parts)
     return parts
+
+
+def _edges(shares: list[float], count: int, one_each: bool) -> np.ndarray:
+    """Where each part begins and ends among `count` patients; with `one_each`, no part is empty if that can be."""
+    edges = np.round(np.cumsum([0.0, *shares]) * count).astype(int)
+    if one_each and count >= len(shares):
+        places = np.arange(len(edges))
+        edges = np.maximum.accumulate(edges - places) + places  # each after the one before ...
+        edges = np.minimum(edges, count - places[::-1])  # ... with room for those behind
+    return edges
 
 
 def split_by_fold(table: pd.DataFrame, folds: Mapping[str, list[int]]) -> dict[str, pd.DataFrame]:

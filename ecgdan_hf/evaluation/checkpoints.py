@@ -13,9 +13,11 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
+from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecg_text import EcgTextConfig
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForPreTraining,
@@ -29,12 +31,22 @@ REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 BUNDLE_ONLY = ("auto_map", "ecgdan_code_revision")
 Config = EcgDanConfig | EcgTextConfig
 CONFIG_CLASSES: dict[str, type[Config]] = {
-    config.model_type: config for config in (EcgDanConfig, EcgDanSurvivalConfig, EcgTextConfig)
+    config.model_type: config for config in (EcgDanConfig, EcgDanSurvivalConfig, EcgTextConfig, DanetConfig)
 }
 MODEL_CLASSES: dict[str, type[EcgDanPreTrainedModel]] = {
     model.__name__: model
-    for model in (EcgDanModel, EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival, EcgTextModel)
+    for model in (
+        EcgDanModel,
+        EcgDanForPreTraining,
+        EcgDanForSequenceClassification,
+        EcgDanForSurvival,
+        EcgTextModel,
+        DanetForPreTraining,
+        DanetForSequenceClassification,
+    )
 }
+Classifier = EcgDanForSequenceClassification | DanetForSequenceClassification
+"""What predicts labels."""
 MAY_BE_ABSENT = ("baseline.standard_error",)
 """Of survival checkpoints that were fitted before risks had limits."""
 
@@ -103,6 +115,16 @@ def load_config(path_or_repo: str | Path) -> Config:
     return _checked(config, source)
 
 
+def input_names(config: Config) -> list[str]:
+    """What a model is given of a prepared record: columns of the rows, and outputs of the feature extractor."""
+    return ["input_values", "lead_mask", *weight_columns(config)]
+
+
+def weight_columns(config: Config) -> list[str]:
+    """Those of them with one number for each sample: the weights of DANet's hard module."""
+    return ["waveform_weights"] if config.signal_contract.get("waveform_rule") else []
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Silences the progress bars and tables of transformers, too much for files that are read in a moment."""
@@ -134,7 +156,11 @@ def _checked(config: PreTrainedConfig, source: str) -> Config:
 def _architecture(config: Config, source: str) -> str:
     named = config.architectures[0] if config.architectures else None
     if named is None:
-        heads = {EcgDanSurvivalConfig: "EcgDanForSurvival", EcgTextConfig: "EcgTextModel"}
+        heads = {
+            EcgDanSurvivalConfig: "EcgDanForSurvival",
+            EcgTextConfig: "EcgTextModel",
+            DanetConfig: "DanetForSequenceClassification",
+        }
         named = heads.get(type(config), "EcgDanModel")
     if named not in MODEL_CLASSES:
         raise ValueError(f"{source}: architectures: expected one of {', '.join(MODEL_CLASSES)}, got {named!r}")

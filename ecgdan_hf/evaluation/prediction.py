@@ -18,11 +18,11 @@ from ecgdan_hf.data.ecg_folder import ecg_files
 from ecgdan_hf.data.formats import READABLE, read
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.wfdb_files import find_header
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint, load_config
+from ecgdan_hf.evaluation.checkpoints import Classifier, load_checkpoint, load_config
 from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 __all__ = ["endpoint_text", "expand_files", "load_checkpoint", "load_config", "predict"]
@@ -32,7 +32,7 @@ DEFAULT_THRESHOLD = 0.5
 # With a smaller share of its leads, a network's thresholds do not hold: with lead I alone the released classifier says
 # "MI" of 95 % of those who have none (docs/data.md). Its order of records still does.
 MIN_LEAD_SHARE_FOR_THRESHOLDS = 0.5
-PredictingModel = EcgDanForSurvival | EcgDanForSequenceClassification
+PredictingModel = EcgDanForSurvival | Classifier
 
 
 def predict(
@@ -71,7 +71,7 @@ def predict(
         ValueError: a model without a prediction head, a wrong argument, or, with `on_error="raise"`, a bad file.
         FileNotFoundError: a path that does not exist, with `on_error="raise"`; a folder without ECG files.
     """
-    if not isinstance(model, EcgDanForSurvival | EcgDanForSequenceClassification):
+    if not isinstance(model, PredictingModel):
         raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
     if on_error not in ("row", "raise"):
         raise ValueError(f"on_error: expected 'row' or 'raise', got {on_error!r}")
@@ -171,7 +171,7 @@ def _prepare(
         if on_error == "raise":
             raise
         return {**row, "error": " ".join(str(error).split())}
-    inputs = {name: features[name] for name in ("input_values", "lead_mask")}
+    inputs = {name: features[name] for name in extractor.model_input_names}
     if covariates is not None:
         inputs["covariates"] = torch.from_numpy(covariates)[None]
     flags = dict.fromkeys((*record.flags, *features["flags"][0]))
@@ -211,7 +211,7 @@ def _survival_columns(model: EcgDanForSurvival, inputs: dict[str, torch.Tensor])
     return columns | {f"risk_{year}y": risk[:, index].tolist() for index, year in enumerate(RISK_YEARS)}
 
 
-def _label_columns(model: EcgDanForSequenceClassification, inputs: dict[str, torch.Tensor]) -> dict[str, list[Any]]:
+def _label_columns(model: Classifier, inputs: dict[str, torch.Tensor]) -> dict[str, list[Any]]:
     logits = model(**inputs).logits.float()
     one_of = model.config.problem_type == "single_label_classification"
     probabilities = (logits.softmax(-1) if one_of else logits.sigmoid()).cpu().numpy()
@@ -228,7 +228,7 @@ def _prediction_columns(model: PredictingModel) -> list[str]:
     return [*_label_names(model), "positive"]
 
 
-def _label_names(model: EcgDanForSequenceClassification) -> list[str]:
+def _label_names(model: Classifier) -> list[str]:
     return [str(name) for _, name in sorted((model.config.id2label or {}).items())]
 
 

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from ecgdan_hf.evaluation.baselines import cross_validated_ridge_cox, embed, knows_age_and_sex, random_encoder
 from ecgdan_hf.evaluation.bootstrap import FloatArray
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.checkpoints import Classifier, input_names, load_checkpoint
 from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
 from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
 from ecgdan_hf.evaluation.measurement_cox import beside, fit_comparators
 from ecgdan_hf.evaluation.repeated_cv import risk_column
 from ecgdan_hf.evaluation.survival import calibration
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 RISK = "model"
@@ -215,13 +215,13 @@ def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
     Raises:
         ValueError: another kind of model, or covariates that the rows do not have.
     """
-    if not isinstance(model, EcgDanForSurvival | EcgDanForSequenceClassification):
+    if not isinstance(model, EcgDanForSurvival | Classifier):
         raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
     names = list(getattr(model.config, "covariate_names", []))
     covariates = covariate_matrix(read_table(dataset, source_columns(names)), names) if names else None
-    parts, start = [], 0
-    for batch in _batches(dataset, batch_size):
-        inputs = {name: torch.as_tensor(batch[name]) for name in ("input_values", "lead_mask")}
+    parts, start, read = [], 0, input_names(model.config)
+    for batch in _batches(dataset, batch_size, read):
+        inputs = {name: torch.as_tensor(batch[name]) for name in read}
         count = len(inputs["input_values"])
         if covariates is not None:
             inputs["covariates"] = torch.from_numpy(covariates[start : start + count])
@@ -280,8 +280,8 @@ def linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed
     return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"].to_numpy())
 
 
-def _batches(dataset: Any, batch_size: int) -> Any:
-    return dataset.with_format("numpy", columns=["input_values", "lead_mask"]).iter(batch_size=batch_size)
+def _batches(dataset: Any, batch_size: int, columns: Sequence[str] = ("input_values", "lead_mask")) -> Any:
+    return dataset.with_format("numpy", columns=list(columns)).iter(batch_size=batch_size)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 
 from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, quietly
-from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
+from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_danet import DanetForPreTraining
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
@@ -114,10 +115,15 @@ def _write_code_and_weights(
     config = json.loads(path.read_text(encoding="utf-8"))
     # saving lists the saved class alone; whoever wants another head of this configuration needs it listed too
     for head in MODEL_CLASSES.values():
-        if head.config_class is type(model.config):
+        if head.config_class is type(model.config) and can_build(head, model.config):
             config["auto_map"].setdefault(AUTO_CLASSES[head], f"{head.__module__.split('.')[-1]}.{head.__name__}")
     config[REVISION_KEY] = code_revision(folder.glob("*.py"))
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def can_build(head: type[EcgDanPreTrainedModel], config: EcgDanConfig) -> bool:
+    """Whether the head exists for this configuration: without a soft module there is nothing to pretrain in DANet."""
+    return head is not DanetForPreTraining or config.waveform_module == "soft"
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from ecgdan_hf.evaluation.checkpoints import Classifier
 from ecgdan_hf.evaluation.prediction import endpoint_text
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
+from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForPreTraining,
     EcgDanForSequenceClassification,
@@ -48,12 +50,14 @@ EXPECTED: dict[type[EcgDanPreTrainedModel], dict[str, str]] = {
         "random_encoder": "comparison with a random encoder",
     },
     EcgDanForPreTraining: {},
+    DanetForSequenceClassification: {"macro_auroc": "macro AUROC on test patients"},
+    DanetForPreTraining: {},
 }
 
 HUB_METRICS = {"macro_auroc": "roc_auc", "auroc": "roc_auc", "f1": "f1", "concordance_index": "concordance_index"}
 """What the Hub lists models by; losses and diagnostics of a run are in the card's table alone."""
 
-VERBS = {"pretraining": "pretrain", "survival": "finetune", "classification": "finetune"}
+VERBS = {"pretraining": "pretrain", "survival": "finetune", "classification": "finetune", "danet": "finetune"}
 TRAINING_TYPES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
 
@@ -108,7 +112,7 @@ def build_card(
         model_class=type(model).__name__,
         config=config,
         survival=isinstance(model, EcgDanForSurvival),
-        classification=isinstance(model, EcgDanForSequenceClassification),
+        classification=isinstance(model, Classifier),
         dual_encoder=config is not model.config,
         duration=(config.num_samples - 2 * config.pad_samples) / config.sampling_rate,
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
@@ -128,7 +132,7 @@ def build_card(
         emissions=emissions,
         is_ptb_xl=data_name == "PTB-XL",
         reasons=[(PARTS[part], metrics[part]["not_estimable"]) for part in _reasons(metrics)] if metrics else [],
-        labels=_label_rows(config) if isinstance(model, EcgDanForSequenceClassification) else [],
+        labels=_label_rows(config) if isinstance(model, Classifier) else [],
     )
 
 

@@ -51,7 +51,7 @@ def main(source: str, auto_class: str, inputs_path: str, outputs_path: str) -> i
     if info["missing_keys"] or info["unexpected_keys"]:
         print(f"weights missing or left over: {sorted(info['missing_keys']) + sorted(info['unexpected_keys'])}")
         return 1
-    inputs = {name: features[name] for name in ("input_values", "lead_mask")}
+    inputs = {name: features[name] for name in extractor.model_input_names}
     if "covariates" in given:
         inputs["covariates"] = torch.from_numpy(given["covariates"])
     with torch.inference_mode():

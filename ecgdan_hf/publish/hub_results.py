@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForPreTraining,
     EcgDanForSequenceClassification,
@@ -22,6 +23,8 @@ TASKS: dict[type[EcgDanPreTrainedModel], tuple[str, str]] = {
     EcgDanForSurvival: ("survival-analysis", "time to an event"),
     EcgDanForSequenceClassification: ("ecg-classification", "multi-label classification"),
     EcgDanForPreTraining: ("ecg-pretraining", "self-supervised pretraining"),
+    DanetForSequenceClassification: ("ecg-classification", "multi-label classification"),
+    DanetForPreTraining: ("ecg-pretraining", "self-supervised pretraining"),
 }
 
 PARTS = {"test": "test", "valid": "validation (the epoch was chosen on it: optimistic)"}
@@ -32,6 +35,11 @@ DATA: dict[str, tuple[str, str]] = {
     "ptb-xl": (
         "PTB-XL",
         "PTB-XL, 12-lead ECGs of 10 s from Germany, 1989 to 1996 (PhysioNet, CC BY 4.0; Wagner et al. 2020)",
+    ),
+    "mit-bih": (
+        "MIT-BIH Arrhythmia Database",
+        "MIT-BIH Arrhythmia Database, 10 s segments of two-lead Holter recordings from Boston, 1975 to 1979 "
+        "(PhysioNet, ODC-By; Moody and Mark 2001)",
     ),
     "synthetic": ("synthetic ECGs", "synthetic ECGs drawn by this package; no patient is behind them"),
     "wfdb": ("WFDB recordings", "recordings of the person who trained it, in WFDB format; describe them here"),

@@ -14,6 +14,7 @@ import torch
 
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanSurvivalConfig
+from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForPreTraining,
@@ -36,6 +37,8 @@ AUTO_CLASSES: dict[type[EcgDanPreTrainedModel], str] = {
     EcgDanForSequenceClassification: "AutoModelForSequenceClassification",
     EcgDanForSurvival: "AutoModel",
     EcgTextModel: "AutoModel",
+    DanetForPreTraining: "AutoModelForPreTraining",
+    DanetForSequenceClassification: "AutoModelForSequenceClassification",
 }
 """The Auto class that loads each model of the package."""
 
@@ -156,7 +159,7 @@ def _package_outputs(model: EcgDanPreTrainedModel, extractor: Any, inputs: Array
         lead_names=inputs["lead_names"].tolist(),
         return_tensors="pt",
     )
-    given = {name: features[name] for name in ("input_values", "lead_mask")}
+    given = {name: features[name] for name in extractor.model_input_names}
     if "covariates" in inputs:
         given["covariates"] = torch.from_numpy(inputs["covariates"])
     found = {name: value for name, value in model(**given).items() if isinstance(value, torch.Tensor)}

@@ -5,11 +5,12 @@ or one with more worker processes, sees the same batches with the same masks.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Array2D
 from torch import Tensor
@@ -126,12 +127,20 @@ class NumberedRows(Dataset):
         """Many rows at once, which is how the loader asks for a batch."""
         release_mapped_pages()  # what was read is only a copy of the disk; without this a pass looks like all of it
         columns: dict[str, Sequence[Any]] = {name: arrays[rows] for name, arrays in self.signals.items()}
-        columns |= {name: column.to_pylist() for name, column in self._table(rows).items()}
+        columns |= {name: _values(column) for name, column in self._table(rows).items()}
         return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
 
     def _table(self, rows: list[int]) -> dict[str, Any]:
         table = self.dataset[rows]
         return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _values(column: pa.ChunkedArray) -> Sequence[Any]:
+    """Plain values; of lists of floats, all as long as each other, one array (rows, length)."""
+    kind = column.type
+    if not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) or not pa.types.is_floating(kind.value_type):
+        return column.to_pylist()
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
 def _is_array(feature: Any) -> bool:
@@ -198,6 +207,10 @@ class EcgCollator:
         statement_dropout: how often a statement is left out of it; one always stays.
         lookups: model argument -> array with one row per dataset row, such as text embeddings or covariates.
         with_target: also give the unmasked signal as `target_values`, and which leads it has as `target_mask`.
+        target_hidden: `target_mask` is instead the samples of recorded leads that span masking hid, (batch, leads,
+            samples), and span masking is kept for evaluation.
+        sample_columns: dataset columns with one number for each sample, such as `waveform_weights`; cropped with the
+            signal.
         columns: further numeric columns handed on as float32, such as event and time.
         num_labels: width of the multi-hot labels; 0 leaves labels out.
         labels_name: model argument the labels go to.
@@ -216,7 +229,9 @@ class EcgCollator:
     statement_dropout: float = 0.0
     lookups: Mapping[str, np.ndarray] = field(default_factory=dict)
     with_target: bool = False
+    target_hidden: bool = False
     columns: Sequence[str] = ()
+    sample_columns: Sequence[str] = ()
     num_labels: int = 0
     labels_name: str = "labels"
     seed: int = 0
@@ -225,11 +240,13 @@ class EcgCollator:
     @property
     def reads(self) -> list[str]:
         """Dataset columns a row must have."""
-        return ["input_values", "lead_mask", *self.columns, *(["labels"] if self.num_labels else [])]
+        labels = ["labels"] if self.num_labels else []
+        return ["input_values", "lead_mask", *self.columns, *self.sample_columns, *labels]
 
     def still(self) -> "EcgCollator":
         """The same without masking, cropping and augmentation, for evaluation."""
-        plain = {"augment_scale": 0.0, "augment_noise": 0.0, "span_masking_probability": 0.0, "crop_samples": 0}
+        spans = self.span_masking_probability if self.target_hidden else 0.0
+        plain = {"augment_scale": 0.0, "augment_noise": 0.0, "span_masking_probability": spans, "crop_samples": 0}
         return replace(self, lead_masking="none", **plain)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -246,7 +263,10 @@ class EcgCollator:
             batch[name] = torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
         if self.num_labels:
             batch[self.labels_name] = multi_hot([row["labels"] for row in rows], self.num_labels)
-        signal = self._scaled(self._cropped(signal, rng), rng)
+        piece = self._piece(signal, rng)
+        for name in self.sample_columns:
+            batch[name] = torch.from_numpy(piece(np.stack([row[name] for row in rows])))
+        signal = self._scaled(piece(signal), rng)
         if self.with_target:
             batch |= {"target_values": torch.from_numpy(signal), "target_mask": torch.from_numpy(recorded)}
         shown = self._masked(recorded, rng)
@@ -256,6 +276,8 @@ class EcgCollator:
         signal = self._noisy(signal, rng)
         signal[~shown] = 0
         np.copyto(signal, 0, where=~np.asarray(seen))
+        if self.target_hidden:
+            batch["target_mask"] = torch.from_numpy(recorded[:, :, None] & ~np.asarray(seen))
         return batch | {"input_values": torch.from_numpy(signal), "lead_mask": torch.from_numpy(shown)}
 
     def _masked(self, recorded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -272,12 +294,13 @@ class EcgCollator:
         wording = self.statement_embeds[:, rng.integers(self.statement_embeds.shape[1])]
         return (kept / np.where(total > 0, total, 1) @ wording).round(5).astype(np.float32)
 
-    def _cropped(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _piece(self, signal: np.ndarray, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+        """Cuts arrays (records, ..., samples) to one random piece of each record."""
         if not self.crop_samples:
-            return signal
+            return lambda values: values
         starts = rng.integers(0, signal.shape[2] - self.crop_samples + 1, len(signal))
-        return np.stack(
-            [lead[:, start : start + self.crop_samples] for lead, start in zip(signal, starts, strict=True)]
+        return lambda values: np.stack(
+            [row[..., start : start + self.crop_samples] for row, start in zip(values, starts, strict=True)]
         )
 
     def _seen(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray | bool:

@@ -7,7 +7,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers import logging as transformers_logging
 
-from ecgdan_hf.evaluation.checkpoints import load_config
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint, load_config
+from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import SIGNAL_FIELDS, EcgDanConfig
 from ecgdan_hf.training.arguments import check_keys
 
@@ -28,7 +29,18 @@ FIXED_BY_WEIGHTS = (
 
 CARRIED_OVER = (*FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "drop_path_rate", "head_dropout")
 
-NOT_OURS_TO_SET = ("num_baseline_times", "num_auxiliary_labels", "prompt_labels", "thresholds", "ecgdan_version")
+WAVEFORM_FIELDS = ("waveform_module", "waveform_channels", "waveform_kernel")
+DANET_FIELDS = (*FIXED_BY_WEIGHTS, *WAVEFORM_FIELDS, "classifier_network", "classifier_hidden_size")
+DANET_CARRIED_OVER = (*CARRIED_OVER, *DANET_FIELDS, "waveform_rule", "waveform_weight")
+
+NOT_OURS_TO_SET = (
+    "num_baseline_times",
+    "num_auxiliary_labels",
+    "positive_weights",
+    "prompt_labels",
+    "thresholds",
+    "ecgdan_version",
+)
 
 
 def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint: str | None) -> EcgDanConfig:
@@ -44,14 +56,57 @@ def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint
         return kind(**overrides)
     source: Any = load_config(checkpoint)
     source = getattr(source, "ecg_config", source)  # of a dual encoder, its ECG side
-    given = kind(**{**{name: getattr(source, name) for name in CARRIED_OVER}, **overrides})
-    for name in FIXED_BY_WEIGHTS:
+    carried, fixed = _decided_by(source, kind, checkpoint)
+    given = kind(**{**{name: getattr(source, name) for name in carried}, **overrides})
+    for name in fixed:
         if getattr(given, name) != getattr(source, name):
             raise ValueError(
                 f"model: {name} is {getattr(source, name)!r} in {checkpoint}, got {getattr(given, name)!r}; the "
                 "weights fix it, leave it out or train from scratch"
             )
     return given
+
+
+def _decided_by(source: EcgDanConfig, kind: type[EcgDanConfig], checkpoint: str) -> tuple[tuple[str, ...], ...]:
+    """Fields that a checkpoint's configuration hands on, and those of them that its weights fix."""
+    if not isinstance(source, DanetConfig):
+        return CARRIED_OVER, FIXED_BY_WEIGHTS
+    if not issubclass(kind, DanetConfig):
+        raise ValueError(f"{checkpoint}: is a DANet checkpoint; go on from it with task danet")
+    module_alone = "DanetForPreTraining" in (source.architectures or ())
+    return DANET_CARRIED_OVER, (*SIGNAL_FIELDS, *WAVEFORM_FIELDS) if module_alone else DANET_FIELDS
+
+
+def build_danet(kind: type[PreTrainedModel], config: DanetConfig, checkpoint: str | None) -> tuple[Any, list[str]]:
+    """A DANet with random weights, or with every weight of the checkpoint that it has a place for.
+
+    The classifier's head is one of them where the labels are the checkpoint's. The checkpoint may also be an ECG-DAN,
+    whose encoder is taken.
+
+    Returns:
+        The model in float32, and the names of the parameters that start from random values.
+
+    Raises:
+        ValueError: a checkpoint of which nothing fits.
+    """
+    model = kind(config)
+    own = [name for name, _ in model.named_parameters()]
+    if checkpoint is None:
+        return model, own
+    source: Any = load_checkpoint(checkpoint)[0].float()
+    prefix = "" if hasattr(source, "ecgdan") or isinstance(source.config, DanetConfig) else "ecgdan."
+    parts: tuple[str, ...] = ("waveform_module.", "reconstruction_head.", "resnet.", "ecgdan.")
+    if isinstance(source.config, DanetConfig) and source.config.id2label == config.id2label:
+        parts += ("classifier.",)
+    weights = {prefix + name: value for name, value in source.state_dict().items()}
+    fitting = {name: value for name, value in weights.items() if name in model.state_dict() and name.startswith(parts)}
+    if not fitting:
+        raise ValueError(
+            f"{checkpoint}: expected weights of a DANet like this one, or an ECG-DAN for classifier_network ecgdan; "
+            f"nothing of this {type(source).__name__} fits"
+        )
+    model.load_state_dict(fitting, strict=False)
+    return model, [name for name in own if name not in fitting]
 
 
 def build_model(

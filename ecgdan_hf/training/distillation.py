@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification
+from ecgdan_hf.evaluation.checkpoints import Classifier, input_names, load_checkpoint, weight_columns
 from ecgdan_hf.training import rows
 from ecgdan_hf.training.arguments import FinetuneArguments
 from ecgdan_hf.training.batching import EcgCollator, NumberedRows
@@ -42,12 +41,13 @@ def _probabilities(
 ) -> np.ndarray:
     model, feature_extractor = load_checkpoint(teacher)
     found = list(model.config.id2label.values())
-    if not isinstance(model, EcgDanForSequenceClassification) or found != list(label_names):
+    if not isinstance(model, Classifier) or found != list(label_names):
         raise ValueError(f"teachers: expected a classifier of {', '.join(label_names)}, got {teacher}")
     dataset = rows.load_dataset(args, feature_extractor, label_level=args.label_level)
     position = {record: row for row, record in enumerate(dataset["record_id"])}
     part = dataset.select([position[record] for record in record_ids])
-    collator = EcgCollator(model.config.lead_names)
+    read = input_names(model.config)
+    collator = EcgCollator(model.config.lead_names, sample_columns=weight_columns(model.config))
     loader = DataLoader(NumberedRows(part, collator.reads), batch_size=args.batch_size, collate_fn=collator)
-    logits = [model(batch["input_values"], batch["lead_mask"]).logits for batch in loader]
+    logits = [model(**{name: batch[name] for name in read}).logits for batch in loader]
     return torch.cat(logits).sigmoid().numpy()

@@ -42,7 +42,9 @@ def load_dataset(
 
     if not args.data_dir:
         raise ValueError("data_dir: expected the folder of the recordings, got none; give --data-dir")
-    levels = {"label_level": label_level} if label_level else {}
+    labels: dict[str, Any] = {"label_level": label_level} if label_level else {}
+    if getattr(args, "keep_labels", None):
+        labels["keep_labels"] = [name.strip() for name in str(args.keep_labels).split(",")]
     return load(
         args.data,
         args.data_dir,
@@ -53,7 +55,7 @@ def load_dataset(
         num_proc=args.num_proc,
         cache_dir=args.cache_dir,
         skip_bad=args.skip_bad,
-        **levels,
+        **labels,
     )
 
 
@@ -67,7 +69,8 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
     Args:
         dataset: with `record_id`, `patient_id`, and `fold` where folds are given.
         args: folds, fractions and seed.
-        stratify_by: column whose values each part should hold in equal shares, such as `event`.
+        stratify_by: column whose values each part should hold in equal shares, such as `event`; for `labels` a
+            patient counts by the rarest of them.
 
     Raises:
         ValueError: folds or fractions that do not fit together, or a part without records.
@@ -75,10 +78,12 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
     wanted = ["record_id", "patient_id", "fold", *([stratify_by] if stratify_by else [])]
     table = read_table(dataset, wanted)
     table["row"] = np.arange(len(table))
+    if stratify_by == "labels" and "labels" in table:
+        table["labels"] = _rarest_label(label_matrix(dataset))
     stratify_by = stratify_by if stratify_by in table else None
     tables = _by_fold(table, args, stratify_by) if args.train_folds else _by_fraction(table, args, stratify_by)
     if args.label_fraction != 1:
-        labels = known_labels(dataset, stratify_by)
+        labels = known_labels(dataset, None if stratify_by == "labels" else stratify_by)
         for name in ("train", "valid"):
             rows = tables[name]["row"].to_numpy()
             patients = tables[name]["patient_id"].to_numpy()
@@ -87,6 +92,13 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
             tables[name] = tables[name].iloc[kept]
     parts = {name: dataset.select(part["row"].to_numpy()) for name, part in tables.items()}
     return Parts(parts["train"], parts["valid"], parts.get("test"))
+
+
+def _rarest_label(labels: np.ndarray) -> np.ndarray:
+    """(n,): 0 for a record without a label, else the rank of its rarest one, the highest rank for the rarest."""
+    rank = np.empty(labels.shape[1])
+    rank[np.argsort(-labels.sum(axis=0), kind="stable")] = np.arange(1, labels.shape[1] + 1)
+    return (labels * rank).max(axis=1, initial=0)
 
 
 def known_labels(dataset: Any, column: str | None = None) -> np.ndarray:

@@ -22,6 +22,7 @@ from ecgdan_hf.training.rows import read_table
 
 SLOPE_LIMITS = (0.1, 2.0)
 SLOPE_PENALIZER = 1e-4
+INPUTS = ("input_values", "lead_mask", "waveform_weights")
 SUBJECT_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex"]
 
 
@@ -134,7 +135,11 @@ class ClassificationTask:
 
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         """Mean AUROC over the labels that can be judged, and the loss."""
-        found = collect(model, self.valid_loader, self._forward, accelerator)
+        return self.judge(collect(model, self.valid_loader, self._forward, accelerator))
+
+    @staticmethod
+    def judge(found: dict[str, np.ndarray]) -> dict[str, float]:
+        """Mean AUROC and loss of `logits` (n, labels) against `labels` of 0 and 1."""
         loss = nn.functional.binary_cross_entropy_with_logits(
             *map(torch.from_numpy, (found["logits"], found["labels"]))
         )
@@ -142,7 +147,8 @@ class ClassificationTask:
 
     @staticmethod
     def _forward(model: nn.Module, batch: Batch) -> Batch:
-        return {"logits": model(batch["input_values"], batch["lead_mask"]).logits, "labels": batch["labels"]}
+        inputs = {name: batch[name] for name in INPUTS if name in batch}
+        return {"logits": model(**inputs).logits, "labels": batch["labels"]}
 
     def finish(
         self, model: EcgDanForSequenceClassification, train_loader: DataLoader, accelerator: Accelerator

@@ -12,7 +12,8 @@ from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, loa
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
 
-TINY = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
+PAPER = {"trunk": "paper", "trunk_channels": [2, 2, 4, 4, 4]}
+TINY = {**PAPER, "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
 
 
 def saved(
