@@ -9,10 +9,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Features, concatenate_datasets
 from datasets import config as datasets_config
@@ -71,19 +72,51 @@ def prepare_all(
     Raises:
         UnreadableRecordError: a record cannot be used (without `skip_bad`), or none can.
     """
-    root = Path(cache_dir) if cache_dir is not None else Path(datasets_config.HF_DATASETS_CACHE)
-    folder = root / f"ecgdan-{fingerprint(sources, preparation)}"
-    shards = _shards(len(sources))
-    files = [folder / f"{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
-    if not all(file.is_file() for file in files):  # a finished build may lie where nobody can write
-        _build([sources[rows.start : rows.stop] for rows in shards], files, preparation, num_proc)
-    prepared = concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+    name = f"ecgdan-{fingerprint(sources, preparation)}"
+    features = Features(preparation.features)
+    prepared = made_once(name, sources, preparation.examples, features, num_proc, cache_dir, "Preparing ECGs")
     _report_bad([error for error in prepared.data["error"].to_pylist() if error], len(sources), preparation.skip_bad)
     return prepared
 
 
+def made_once(
+    name: str,
+    items: Sequence[Any],
+    examples: Callable[[Sequence[Any]], Iterator[dict[str, Any]]],
+    features: Features,
+    num_proc: int | None,
+    cache_dir: str | Path | None,
+    job: str,
+) -> Dataset:
+    """Rows of all items, in order, memory-mapped from Arrow; what an earlier build of this name has is not made again.
+
+    Args:
+        name: of the build's folder; whatever changes the rows must change it.
+        items: what rows are made of, one each.
+        examples: the rows of some of the items; with several processes it must be picklable.
+        features: types of the columns.
+        num_proc: processes; default one for each core.
+        cache_dir: where builds lie; default the cache folder of `datasets`.
+        job: title of the progress bar.
+
+    Raises:
+        Exception: what `examples` raises.
+    """
+    folder = Path(cache_dir if cache_dir is not None else datasets_config.HF_DATASETS_CACHE) / name
+    shards = _shards(len(items))
+    files = [folder / f"{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
+    if not all(file.is_file() for file in files):  # a finished build may lie where nobody can write
+        write = partial(_write_arrow, examples, features)
+        _build([items[rows.start : rows.stop] for rows in shards], files, write, num_proc, job)
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+
+
 def _build(
-    parts: Sequence[Sequence[RecordFile]], files: Sequence[Path], preparation: Preparation, num_proc: int | None
+    parts: Sequence[Sequence[Any]],
+    files: Sequence[Path],
+    write: Callable[[Any, Path], None],
+    num_proc: int | None,
+    job: str,
 ) -> None:
     """Writes the shards that are not there yet; all lie in one folder."""
     folder = files[0].parent
@@ -92,7 +125,7 @@ def _build(
         for stray in set(folder.iterdir()) - set(files):
             stray.unlink()
         left = sum(len(part) for part, file in zip(parts, files, strict=True) if not file.is_file())
-        write_shards(partial(_write_arrow, preparation), parts, files, num_processes(left, num_proc), "Preparing ECGs")
+        write_shards(write, parts, files, num_processes(left, num_proc), job)
 
 
 def _shards(records: int) -> list[range]:
@@ -101,10 +134,11 @@ def _shards(records: int) -> list[range]:
     return [range(start, min(start + size, records)) for start in range(0, records, size)]
 
 
-def _write_arrow(preparation: Preparation, sources: Sequence[RecordFile], file: Path) -> None:
-    features = Features(preparation.features)
+def _write_arrow(
+    examples: Callable[[Sequence[Any]], Iterator[dict[str, Any]]], features: Features, items: Sequence[Any], file: Path
+) -> None:
     with ArrowWriter(features=features, path=str(file), writer_batch_size=WRITER_BATCH_RECORDS) as writer:
-        for example in preparation.examples(sources):
+        for example in examples(items):
             writer.write(features.encode_example(example))
         writer.finalize()
 

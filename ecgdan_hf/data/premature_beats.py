@@ -423,27 +423,39 @@ def add_noise(signal_mv: np.ndarray, sampling_rate: float, rng: np.random.Genera
 # What is known
 
 
-def targets(simulated: SimulatedEcg, rule: Mapping[str, Any]) -> np.ndarray:
-    """Which beats (beats,) are the rule's by construction.
+def target_kinds(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which simulated beats are the rule's, by construction: `"premature"`, `"ventricular"`, or both.
 
-    Premature atrial beats where the rule wants the QRS like the others, ventricular ones where it wants it unlike
-    them, both where it does not say.
+    Premature where the rule wants the QRS like the others, ventricular where it wants it unlike them, both where it
+    does not say.
+
+    Args:
+        rule: a complete rule, from `resolve_waveform_rule`.
+
+    Raises:
+        ValueError: a rule without a condition on beats, so that nothing can be simulated for it.
+    """
+    conditions = rule.get("beat")
+    if not conditions:
+        name = rule.get("name")
+        raise ValueError(f"rule: expected one with a condition on beats, which can be simulated, got {name!r}")
+    limits = conditions.get("qrs_likeness", {})
+    if "above" in limits:
+        return ("premature",)
+    return ("ventricular",) if "below" in limits else ("premature", "ventricular")
+
+
+def targets(simulated: SimulatedEcg, rule: Mapping[str, Any]) -> np.ndarray:
+    """(beats,), true where a beat is the rule's, as `target_kinds` says.
 
     Args:
         simulated: from `simulate`.
         rule: a complete rule, from `resolve_waveform_rule`.
 
     Raises:
-        ValueError: a rule without a condition on beats, so that nothing can be simulated for it.
+        ValueError: as `target_kinds`.
     """
-    if not rule.get("beat"):
-        raise ValueError(
-            f"waveform_rule: expected one with a condition on beats to simulate, got {rule.get('name')!r}"
-        )
-    limits = rule["beat"].get("qrs_likeness", {})
-    if "above" in limits:
-        return simulated.premature
-    return simulated.ventricular if "below" in limits else simulated.premature | simulated.ventricular
+    return np.any([getattr(simulated, kind) for kind in target_kinds(rule)], axis=0)
 
 
 def known_weights(simulated: SimulatedEcg, sampling_rate: float, rule: Mapping[str, Any]) -> np.ndarray:
@@ -458,7 +470,7 @@ def known_weights(simulated: SimulatedEcg, sampling_rate: float, rule: Mapping[s
         (samples,), float32, 0 to 1, as `waveform_weights`.
 
     Raises:
-        ValueError: as `targets`.
+        ValueError: as `target_kinds`.
     """
     met = targets(simulated, rule)
     return weigh(_known_waves(simulated, sampling_rate), met, simulated.signal_mv.shape[1], sampling_rate, rule)

@@ -207,12 +207,8 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
                 conditioned.append(self._condition(*recording))
             except ValueError as error:
                 raise ValueError(f"recording {index}: {error}" if batched else str(error)) from error
-        data: dict[str, Any] = {
-            "input_values": np.stack([self._scale(beat, mask) for beat, mask, _ in conditioned]),
-            "lead_mask": np.stack([mask for _, mask, _ in conditioned]),
-        }
-        if self.waveform_rule is not None:
-            data["waveform_weights"] = np.stack([self._weights(beat, mask) for beat, mask, _ in conditioned])
+        inputs = [self.inputs_of(signal_mv, mask) for signal_mv, mask, _ in conditioned]
+        data: dict[str, Any] = {name: np.stack([each[name] for each in inputs]) for name in inputs[0]}
         if return_flags:
             data["flags"] = [flags for _, _, flags in conditioned]
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["flags"])
@@ -236,6 +232,24 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         """
         signal_mv, lead_mask, flags = self._condition(signal, sampling_rate, unit, lead_names, median_beat)
         return np.nan_to_num(signal_mv).astype(np.float32), lead_mask, flags
+
+    def inputs_of(
+        self, signal_mv: np.ndarray, lead_mask: np.ndarray, r_peaks: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """What `__call__` returns for one recording that is conditioned already, or simulated.
+
+        Args:
+            signal_mv: (leads, num_samples - 2 * pad_samples), mV, as from `condition`; NaN where there is no sample.
+            lead_mask: (leads,), true where a lead was recorded.
+            r_peaks: (beats,), samples of `signal_mv`, where they are known; needed by the waveform rule alone.
+
+        Returns:
+            `input_values`, `lead_mask` and, with a waveform rule, `waveform_weights`, without the batch dimension.
+        """
+        inputs = {"input_values": self._scale(signal_mv, lead_mask), "lead_mask": lead_mask}
+        if self.waveform_rule is not None:
+            inputs["waveform_weights"] = self._weights(signal_mv, lead_mask, r_peaks)
+        return inputs
 
     def _condition(
         self,
@@ -363,12 +377,13 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             saved.pop("waveform_rule", None)
         return saved
 
-    def _weights(self, signal_mv: np.ndarray, lead_mask: np.ndarray) -> np.ndarray:
+    def _weights(self, signal_mv: np.ndarray, lead_mask: np.ndarray, r_peaks: np.ndarray | None) -> np.ndarray:
         """Weights of the samples under the waveform rule, (num_samples,) float32."""
         usable = signal_mv[lead_mask]
         known = np.isfinite(usable).all(axis=0)
         weights = np.zeros(self.signal_samples, np.float32)
-        weights[known] = waveform_weights(usable[:, known], self.sampling_rate, self.waveform_rule)
+        peaks = None if r_peaks is None else r_peaks - known.argmax()
+        weights[known] = waveform_weights(usable[:, known], self.sampling_rate, self.waveform_rule, peaks)
         return np.pad(weights, self.pad_samples)
 
     def _scale(self, signal_mv: np.ndarray, lead_mask: np.ndarray) -> np.ndarray:
