@@ -268,21 +268,32 @@ def explain(
     sampling_rate: SamplingRate = None,
     unit: Unit = None,
     lead_names: LeadNames = None,
+    start_seconds: Annotated[float, typer.Option(help="where to begin in a long recording")] = 0.0,
+    seconds: Annotated[float | None, typer.Option(help="how much to read; default: to the end")] = None,
 ) -> None:
     """Draw one page: the ECG with temporal attention, the map of leads, the risk curve.
+
+    Of a DANet checkpoint: the ECG as its waveform module amends it, a(t), and the beats of an `.atr` file beside FILE.
 
     \b
     Example:
       ecgdan explain ptb-xl/records500/00000/00001_hr --checkpoint runs/survival --out figure.png
+      ecgdan explain mit-bih/209 --start-seconds 143 --seconds 10 --checkpoint runs/danet --out figure.png
     """
     from ecgdan_hf.data.formats import read
     from ecgdan_hf.evaluation.prediction import load_checkpoint
     from ecgdan_hf.explain.figures import explain_page
+    from ecgdan_hf.explain.waveform_figure import read_beats, waveform_page
 
     check_writable(out, (".png", ".pdf", ".svg"))
-    record = read(file, **_read_options(sampling_rate, unit, lead_names))
+    options = _read_options(sampling_rate, unit, lead_names)
+    record = read(file, **options, start_seconds=start_seconds, seconds=seconds)
     model, feature_extractor = load_checkpoint(checkpoint)
-    figure = explain_page(record, model, feature_extractor, checkpoint=Path(checkpoint).name)
+    name = Path(checkpoint).name
+    if getattr(model.config, "waveform_module", "none") == "none":
+        figure = explain_page(record, model, feature_extractor, checkpoint=name)
+    else:
+        figure = waveform_page(record, model, feature_extractor, read_beats(file), name, start_seconds)
     partial = out.with_name(f".{out.stem}.partial{out.suffix}")
     figure.savefig(partial, dpi=150)
     partial.replace(out)

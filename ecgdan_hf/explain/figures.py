@@ -23,6 +23,7 @@ from ecgdan_hf.explain.panels import ORANGE, draw_labels, draw_lead_map, draw_ri
 from ecgdan_hf.explain.paper import SPEED_MM_S, draw_ecg
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
 
 FloatArray = npt.NDArray[np.float64]
@@ -150,7 +151,7 @@ def explain_page(
     draw_lead_map(_axes(figure, places["leads"]), found.lead_map, names, found.lead_mask)
     if isinstance(model, EcgDanForSurvival):
         draw_risk(_axes(figure, places["result"]), model, found.output.log_hazard)
-    elif isinstance(model, EcgDanForSequenceClassification):
+    elif isinstance(model, EcgDanForSequenceClassification | DanetForSequenceClassification):
         draw_labels(_axes(figure, places["labels"]), model.config, found.output.logits)
     _draw_header(figure, record, model, found, checkpoint)
     _draw_notes(figure, places["notes"], feature_extractor, found, gain, slots)

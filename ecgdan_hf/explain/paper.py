@@ -95,7 +95,7 @@ def draw_ecg(
     )  # the isoelectric line on the middle of the row
     layout = layout_for(len(lead_names), signal_mv.shape[1] / sampling_rate)
     gain = _gain(signal_mv, lead_mask, layout)
-    _draw_grid(axes, layout)
+    draw_grid(axes, layout)
     scale = attention_scale(weights[lead_mask] if weights is not None else None)
     traces = None
     for index, name in enumerate(lead_names):
@@ -105,7 +105,7 @@ def draw_ecg(
         else:
             axes.text(left, zero + 0.5 * layout.row_mm - 1.5, name, fontsize=8, weight="bold", va="top", color=INK)
         if index < layout.rows:
-            _draw_pulse(axes, layout.margin_mm - PULSE_MM, zero, gain)
+            draw_pulse(axes, layout.margin_mm - PULSE_MM, zero, gain)
         if not lead_mask[index]:
             axes.text(left + layout.panel_mm / 2, zero, "not recorded", fontsize=6.5, color="#777777", ha="center")
             continue
@@ -139,7 +139,7 @@ def _draw_coloured(axes: Axes, x: FloatArray, y: FloatArray, weights: FloatArray
     return traces
 
 
-def _draw_pulse(axes: Axes, left: float, zero: float, gain: float) -> None:
+def draw_pulse(axes: Axes, left: float, zero: float, gain: float) -> None:
     """1 mV for 200 ms."""
     x = left + np.array([0.6, 1.1, 1.1, 6.1, 6.1, 6.6])
     axes.plot(x, zero + gain * np.array([0, 0, 1, 1, 0, 0]), color=INK, linewidth=0.8, zorder=3)
@@ -151,8 +151,9 @@ def _draw_scale_bar(axes: Axes, left: float, milliseconds: float, label: str) ->
     axes.text(right + 1.5, 2.5, label, fontsize=6.5, va="center", color=INK, zorder=4)
 
 
-def _draw_grid(axes: Axes, layout: Layout) -> None:
-    width, height = layout.width_mm, layout.height_mm
+def draw_grid(axes: Axes, layout: Layout, above_mm: float = 0.0) -> None:
+    """Small and large squares, also `above_mm` over the leads; the axes count mm from the lower left corner."""
+    width, height = layout.width_mm, layout.height_mm + above_mm
     for step, colour, line in ((1.0, MINOR, 0.3), (5.0, MAJOR, 0.5)):
         vertical = [((x, 0), (x, height)) for x in np.arange(0, width + 1e-6, step)]
         horizontal = [((0, y), (width, y)) for y in np.arange(0, height + 1e-6, step)]
