@@ -23,15 +23,13 @@ from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel
+from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 __all__ = ["endpoint_text", "expand_files", "load_checkpoint", "load_config", "predict"]
 
 RISK_YEARS = (1, 5, 10)
 DEFAULT_THRESHOLD = 0.5
-# With a smaller share of its leads, a network's thresholds do not hold: with lead I alone the released classifier says
-# "MI" of 95 % of those who have none (docs/data.md). Its order of records still does.
-MIN_LEAD_SHARE_FOR_THRESHOLDS = 0.5
 PredictingModel = EcgDanForSurvival | Classifier
 
 

@@ -50,10 +50,10 @@ MARGIN_MM = 10.0
 MIN_WIDTH_MM = 200.0  # of the page: room for the header
 MAX_PAIRED_LEADS = 3  # up to so many leads have the amended ECG in a row of its own, more under their trace
 PAIRED_MM, SHARED_MM = 22.0, 11.0  # heights of rows
-AMENDED = {"hard": "a · x", "soft": "(1 + a) · x"}
+AMENDED = {"hard": "a · x", "soft": "(1+a) · x"}
 ECTOPIC = "AaJSVFejE"  # of WFDB's symbols; beats of the usual rhythm are written small
 GAP_MM = 2.5  # between paper and a(t)
-MAX_LABELS, MAX_INTERVALS = 4, 6
+MAX_LABELS, MAX_INTERVALS = 4, 5
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _draw_paper(axes: Axes, strip: AttendedStrip, layout: Layout, paired: bool, 
         if paired or index == 0:  # in low rows the pulses would stand on each other
             draw_pulse(axes, layout.margin_mm - PULSE_MM, zero, gain)
         if paired:
-            axes.text(1.0, below, AMENDED[module], fontsize=7, va="center", color=BLUE)
+            axes.text(1.0, below, AMENDED[module], fontsize=6.5, va="center", color=BLUE)
         axes.plot(x, below + gain * strip.amended_mv[index], color=BLUE, linewidth=0.9 if paired else 1.3, zorder=3)
         axes.plot(x, zero + gain * strip.signal_mv[index], color=INK, linewidth=0.8, zorder=4)
     return gain
@@ -319,7 +319,7 @@ def _draw_notes(
     attended = ", ".join(intervals[:MAX_INTERVALS]) + more or "none, a(t) is flat"
     amended, resolved = AMENDED[model.config.waveform_module], model.config.waveform_rule
     rule = resolved["name"] if isinstance(resolved, dict) else "none"
-    marks = " Letters: beats as marked by hand (A atrial, V ventricular premature)." if beats else ""
+    marks = " Letters: beats marked by hand (A atrial, V ventricular premature)." if beats else ""
     notes = [
         f"Attended intervals (light blue), strongest first: {attended}.",
         f"Black: the ECG, filtered, {SPEED_MM_S:g} mm/s and {gain:g} mm/mV: a small square is 40 ms by "

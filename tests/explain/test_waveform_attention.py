@@ -191,7 +191,7 @@ def test_the_page_says_label_score_threshold_leads_time_module_and_that_it_is_fo
     score = danet(**fe(**record().as_inputs(), return_tensors="pt")).logits.sigmoid().item()
     for part in (f"APC {score:.2f} (threshold 0.40)", "leads II, V1", "140 to 150 s", "(soft): danet-apc"):
         assert part in page
-    assert "Research use only" in page and "(1 + a) · x" in page and "rule: apc" in page
+    assert "Research use only" in page and "(1+a) · x" in page and "rule: apc" in page
 
 
 def test_a_threshold_is_not_shown_where_it_does_not_hold():

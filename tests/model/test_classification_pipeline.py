@@ -21,8 +21,6 @@ from ecgdan_hf import (
     EcgDanForSequenceClassification,
     attended_intervals,
 )
-from ecgdan_hf.evaluation import prediction
-from ecgdan_hf.model import pipeline_ecgdan
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 
 TASK = "ecg-classification"
@@ -108,7 +106,6 @@ def test_a_threshold_decides_and_with_too_few_leads_none_does(hard: Any):
     assert [found[label]["positive"] for label in LABELS] == [True, False, None]
     few = hard(leads(given, "II", "V1"))
     assert all(entry["threshold"] is None and entry["positive"] is None for entry in few)
-    assert pipeline_ecgdan.MIN_LEAD_SHARE_FOR_THRESHOLDS == prediction.MIN_LEAD_SHARE_FOR_THRESHOLDS
 
 
 def test_a_recording_may_be_a_mapping_an_array_or_a_path_and_a_batch_says_what_each_says_alone(
