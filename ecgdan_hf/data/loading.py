@@ -24,6 +24,7 @@ from ecgdan_hf.data.streaming import stream
 logger = logging.getLogger(__name__)
 
 FLOAT32_COLUMNS = ("age", "event", "time")
+LIST_COLUMNS = {"labels": pa.int64(), "beat_seconds": pa.float64(), "beat_kinds": pa.string()}
 
 
 def load(
@@ -162,6 +163,8 @@ def _metadata(table: pd.DataFrame) -> Dataset:
             features[name] = List(ClassLabel(names=names)) if names else List(Value("string"))
             number = {label: i for i, label in enumerate(names)}
             values = values.map(lambda labels, number=number: [number[label] for label in labels])
+        elif name in LIST_COLUMNS:
+            features[name] = List(Value("string" if name == "beat_kinds" else "float64"))
         elif pd.api.types.is_numeric_dtype(values):
             whole = "int64" if pd.api.types.is_integer_dtype(values) else "float64"
             features[name] = Value("float32" if name in FLOAT32_COLUMNS else whole)
@@ -169,5 +172,5 @@ def _metadata(table: pd.DataFrame) -> Dataset:
             features[name] = Value("string")
             values = values.astype(object).where(values.notna(), None).map(lambda v: v if v is None else str(v))
         # as Arrow: `datasets` would encode plain lists value by value, seconds for 300,000 records
-        columns[name] = pa.array(values.tolist(), pa.list_(pa.int64()) if name == "labels" else None)
+        columns[name] = pa.array(values.tolist(), pa.list_(LIST_COLUMNS[name]) if name in LIST_COLUMNS else None)
     return Dataset.from_dict(columns, features=Features(features))

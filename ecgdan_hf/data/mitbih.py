@@ -47,7 +47,8 @@ def read_table(data_dir: str | Path, segment_seconds: float = 10.0) -> pd.DataFr
     Returns:
         Columns `record_id` ("100-0010" begins at second 10), `patient_id`, `file`, `start_seconds`, `seconds`, `age`,
         `sex`, `paced` (1 for the four records with paced beats, which are usually left out), `labels` (kinds of beats
-        in the segment), `num_beats`, and `beats_KIND`, the number of each kind.
+        in the segment), `num_beats`, and `beats_KIND`, the number of each kind; `beat_seconds` and `beat_kinds`, the R
+        peak of each beat from the beginning of the segment, and what it is.
 
     Raises:
         FileNotFoundError: no such folder, no record of the database in it, or a record without its header.
@@ -71,8 +72,11 @@ def _segments(stem: Path, segment_seconds: float) -> pd.DataFrame:
         longest = f"at most the {header.sig_len / header.fs:g} s of {stem}"
         raise ValueError(f"segment_seconds: expected more than 0 and {longest}, got {segment_seconds}")
     starts = np.arange(number) * length / header.fs
-    counts = _count_beats(annotation, number, length)
+    beats = _beats(annotation, number, length)
+    counts = pd.crosstab(beats["segment"], beats["kind"]).reindex(range(number), columns=BEATS.values(), fill_value=0)
+    counts = counts.to_numpy()
     names = np.array(list(BEATS.values()))
+    in_segment = [part for _, part in beats.groupby(pd.Categorical(beats["segment"], range(number)), observed=False)]
     subject = next((found for line in header.comments if (found := _SUBJECT.match(line))), None)
     return pd.DataFrame(
         {
@@ -87,6 +91,8 @@ def _segments(stem: Path, segment_seconds: float) -> pd.DataFrame:
             "labels": [names[row > 0].tolist() for row in counts],
             "num_beats": counts.sum(axis=1),
             **{f"beats_{name}": counts[:, column] for column, name in enumerate(names)},
+            "beat_seconds": [(part["sample"].to_numpy() / header.fs).tolist() for part in in_segment],
+            "beat_kinds": [part["kind"].tolist() for part in in_segment],
         }
     )
 
@@ -101,12 +107,8 @@ def _read_record(stem: Path) -> tuple[wfdb.Record, wfdb.Annotation]:
         raise ValueError(f"{stem}: damaged header or annotations: {one_line(error)}") from error
 
 
-def _count_beats(annotation: wfdb.Annotation, number: int, length: int) -> np.ndarray:
-    """(segments, kinds of beats): how many of each lie in each segment of `length` samples."""
-    column = {symbol: place for place, symbol in enumerate(BEATS)}
-    kinds = np.array([column.get(symbol, -1) for symbol in annotation.symbol])
-    segments = annotation.sample // length
-    counted = (kinds >= 0) & (segments >= 0) & (segments < number)
-    counts = np.zeros((number, len(BEATS)), dtype=np.int64)
-    np.add.at(counts, (segments[counted], kinds[counted]), 1)
-    return counts
+def _beats(annotation: wfdb.Annotation, number: int, length: int) -> pd.DataFrame:
+    """The beats in `number` segments of `length` samples: `segment`, `sample` in it, and `kind`."""
+    kinds = pd.Series(annotation.symbol, dtype=object).map(BEATS)
+    table = pd.DataFrame({"segment": annotation.sample // length, "sample": annotation.sample % length, "kind": kinds})
+    return table[table["kind"].notna() & table["segment"].between(0, number - 1)]

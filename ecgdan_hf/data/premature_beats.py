@@ -473,19 +473,40 @@ def known_weights(simulated: SimulatedEcg, sampling_rate: float, rule: Mapping[s
         ValueError: as `target_kinds`.
     """
     met = targets(simulated, rule)
-    return weigh(_known_waves(simulated, sampling_rate), met, simulated.signal_mv.shape[1], sampling_rate, rule)
+    waves = _usual_waves(simulated.r_peaks, sampling_rate, simulated.ventricular, simulated.p_wave)
+    return weigh(waves, met, simulated.signal_mv.shape[1], sampling_rate, rule)
 
 
-def _known_waves(simulated: SimulatedEcg, sampling_rate: float) -> BeatWaves:
+def annotated_weights(
+    r_peaks: np.ndarray, met: np.ndarray, samples: int, sampling_rate: float, rule: Mapping[str, Any]
+) -> np.ndarray:
+    """How much each sample weighs under a rule where somebody has marked the beats that meet it.
+
+    Args:
+        r_peaks: (beats,), samples, ascending.
+        met: (beats,), true where a beat was marked as one of the rule's.
+        samples: of the recording.
+        sampling_rate: Hz.
+        rule: a complete rule, from `resolve_waveform_rule`.
+
+    Returns:
+        (samples,), float32, 0 to 1, as `waveform_weights`; waves lie at their usual places.
+    """
+    met = np.asarray(met, dtype=bool)
+    waves = _usual_waves(np.asarray(r_peaks), sampling_rate, np.zeros(len(met), bool), np.ones(len(met), bool))
+    return weigh(waves, met, samples, sampling_rate, rule)
+
+
+def _usual_waves(r_peaks: np.ndarray, sampling_rate: float, ventricular: np.ndarray, has_p: np.ndarray) -> BeatWaves:
     """Usual places from R, wider in ventricular beats; P begins after the QRS before it, T ends before the next P."""
-    r_peak = simulated.r_peaks.astype(float)
-    width = np.where(simulated.ventricular, np.mean(SLOWING), 1.0) * sampling_rate
+    r_peak = r_peaks.astype(float)
+    width = np.where(ventricular, np.mean(SLOWING), 1.0) * sampling_rate
     qrs_onset, qrs_end = (r_peak + seconds * width for seconds in QRS_USUAL_SECONDS)
     t_onset, t_end = (r_peak + seconds * width for seconds in T_USUAL_SECONDS)
     p_onset, p_end = (r_peak + seconds * sampling_rate for seconds in P_USUAL_SECONDS)
     p_onset[1:] = np.maximum(p_onset[1:], qrs_end[:-1])
     t_end[:-1] = np.minimum(t_end[:-1], p_onset[1:])
-    has_p, has_t = simulated.p_wave & (p_onset < p_end), t_onset < t_end
+    has_p, has_t = has_p & (p_onset < p_end), t_onset < t_end
     p_onset, p_end = (np.where(has_p, edge, np.nan) for edge in (p_onset, p_end))
     t_onset, t_end = (np.where(has_t, edge, np.nan) for edge in (t_onset, t_end))
     return BeatWaves(r_peak, p_onset, p_end, qrs_onset, qrs_end, t_onset, (t_onset + t_end) / 2, t_end)

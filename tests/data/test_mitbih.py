@@ -2,9 +2,13 @@ import numpy as np
 import pytest
 from fixtures.write_sources import mitbih_signal, write_mitbih
 
+from ecgdan_hf import EcgDanConfig, EcgDanFeatureExtractor
 from ecgdan_hf.data import formats, mitbih
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.record_file import record_files
+
+
+RHYTHM = EcgDanConfig(trunk="light", input_kind="rhythm", lead_names=["II", "V1"]).signal_contract
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +112,13 @@ def test_beats_of_the_real_records_are_those_published(shared):
     assert tens["labels"].explode().value_counts()["APC"] == 324
     part = record_files(tens.iloc[[200]])[0].read()
     assert (part.signal_mv.shape, part.sampling_rate) == ((2, 3600), 360)
+
+
+def test_beats_of_a_segment_are_named_with_their_time_in_it(folder):
+    row = mitbih.read_table(folder).set_index("record_id").loc["100-0010"]
+    assert len(row["beat_seconds"]) == len(row["beat_kinds"]) == row["num_beats"]
+    assert row["beat_kinds"].count("APC") == row["beats_APC"]
+    assert row["beat_seconds"] == sorted(row["beat_seconds"])
+    assert 0 <= min(row["beat_seconds"]) and max(row["beat_seconds"]) < 10
+    loaded = load("mit-bih", folder, feature_extractor=EcgDanFeatureExtractor(**RHYTHM))[1]
+    assert loaded["beat_seconds"] == row["beat_seconds"] and loaded["beat_kinds"] == row["beat_kinds"]
