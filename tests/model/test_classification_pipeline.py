@@ -21,6 +21,7 @@ from ecgdan_hf import (
     EcgDanForSequenceClassification,
     attended_intervals,
 )
+from ecgdan_hf.data.formats import read
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 
 TASK = "ecg-classification"
@@ -225,3 +226,16 @@ def test_attention_at_either_end_is_an_interval_too():
 def test_weights_or_a_share_that_make_no_sense_are_refused(arguments: dict, message: str):
     with pytest.raises(ValueError, match=message):
         attended_intervals(**{"weights": np.zeros(10), "sampling_rate": 100} | arguments)
+
+
+# A real recording
+
+
+def test_the_strongest_interval_lies_on_an_atrial_premature_beat_that_was_marked_by_hand(hard: Any, shared: Path):
+    stem, begin, seconds = shared / "data" / "mit-bih" / "209", 143.0, 10.0
+    marks = wfdb.rdann(str(stem), "atr")
+    times = marks.sample[np.array(marks.symbol) == "A"] / 360 - begin
+    (marked,) = times[(times > 0) & (times < seconds)]
+    strip = read(stem, start_seconds=begin, seconds=seconds)
+    first = hard(strip.as_inputs())[0]["intervals"][0]
+    assert first["start"] < marked < first["end"] and first["end"] - first["start"] < 0.6
