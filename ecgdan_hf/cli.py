@@ -37,31 +37,38 @@ app.add_typer(data_app, name="data")
 
 
 def pretrain(args: PretrainArguments) -> None:
-    """Pretrain on ECGs and their SCP statements: reconstruction and alignment with text.
+    """Pretrain: reconstruction and alignment with SCP statements, or a waveform module under the rule of a disease.
 
     \b
     Example:
       ecgdan pretrain --config pretrain-rhythm --data-dir ptb-xl --output-dir runs/pretrained
+      ecgdan pretrain --config pretrain-danet --data-dir ptb-xl --output-dir runs/danet-pretrained
     """
     _check_push(args)
-    from ecgdan_hf.training.pretrain import run
-
+    if args.task == "danet":
+        from ecgdan_hf.training.pretrain_danet import run
+    else:
+        from ecgdan_hf.training.pretrain import run
     metrics = run(args)
     say(f"{args.output_dir}: best epoch {metrics['best_epoch']}, " + _numbers(metrics["valid"]))
     _push_if_asked(args)
 
 
 def finetune(args: FinetuneArguments) -> None:
-    """Fine-tune for survival or classification, from a checkpoint or from scratch.
+    """Fine-tune for survival or classification, with a waveform module or without, from a checkpoint or from scratch.
 
     \b
     Example:
       ecgdan finetune --config finetune-survival --data ptb-xl --data-dir ptb-xl --labels outcomes.csv \\
         --train-folds 1-8 --test-folds 9 --checkpoint runs/pretrained --output-dir runs/survival
+      ecgdan finetune --config finetune-danet --data-dir mit-bih --checkpoint runs/danet-pretrained \\
+        --output-dir runs/danet
     """
     _check_push(args)
-    from ecgdan_hf.training.finetune import run
-
+    if args.task == "danet":
+        from ecgdan_hf.training.finetune_danet import run
+    else:
+        from ecgdan_hf.training.finetune import run
     metrics = run(args)
     simulated = " (simulated outcome)" if metrics["simulated_outcome"] else ""
     for part in ("valid", "test"):
@@ -378,7 +385,10 @@ def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
     options: dict[str, Any] = {name: getattr(args, name) for name in ("limit", "num_proc", "cache_dir", "skip_bad")}
     if args.label_level:
         options["label_level"] = args.label_level
-    survival = isinstance(load_config(str(args.checkpoint)), EcgDanSurvivalConfig)
+    config = load_config(str(args.checkpoint))
+    survival = isinstance(config, EcgDanSurvivalConfig)
+    if isinstance(args, EvaluateArguments) and str((config.architectures or [""])[0]).endswith("Classification"):
+        options["keep_labels"] = [name for _, name in sorted(config.id2label.items())]
     options |= {"outcomes": args.labels, "with_outcome": survival and isinstance(args, EvaluateArguments)}
     return lambda extractor: load(args.data, args.data_dir, feature_extractor=extractor, **options)
 
@@ -436,7 +446,8 @@ def _headline(metrics: dict[str, Any]) -> str:
 
 
 def _numbers(metrics: dict[str, Any]) -> str:
-    wanted = ("reconstruction_loss", "alignment_loss", "superclass_loss", "recall")
+    wanted = ("reconstruction_loss", "alignment_loss", "superclass_loss", "recall", "waveform_loss", "macro_auroc")
+    wanted = wanted if set(wanted) & set(metrics) else ("loss",)
     return ", ".join(f"{name} {metrics[name]:.4f}" for name in wanted if name in metrics)
 
 

@@ -94,6 +94,11 @@ class TrainingArguments(RunArguments):
 class PretrainArguments(TrainingArguments):
     """Arguments of `ecgdan pretrain`."""
 
+    task: str = option("alignment", "alignment (reconstruction, and ECG with text) or danet (a waveform module)")
+    pretext: str | None = option(
+        None, "simulated-beats (default), hard-weights or masked: what a waveform module learns (danet)"
+    )
+    simulated_records: int = option(8000, "training records simulated with and without early beats (danet)")
     text_model: str = option(
         "emilyalsentzer/Bio_ClinicalBERT", "language model: a name or folder; minilm; none for no alignment"
     )
@@ -112,7 +117,9 @@ class PretrainArguments(TrainingArguments):
     hold_out_statements: str | None = option(None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to continue from; default: random weights")
     select_by: str = option(
-        "loss", "validation metric that chooses the epoch: loss, reconstruction_loss, recall or zero_shot"
+        "loss",
+        "validation metric that chooses the epoch: loss, reconstruction_loss, recall or zero_shot; "
+        "danet: loss, or macro_auroc of simulated-beats",
     )
 
 
@@ -120,13 +127,20 @@ class PretrainArguments(TrainingArguments):
 class FinetuneArguments(TrainingArguments):
     """Arguments of `ecgdan finetune`."""
 
-    task: str = option("survival", "survival or classification")
+    task: str = option("survival", "survival, classification, or danet: classification behind a waveform module")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to start from")
     from_scratch: bool = option(False, "start from random weights instead")
     lead_masking: str = option("batch", "draw of leads to hide: record, batch or none")
     lead_masking_probability: float = option(1.0, "how often leads are drawn at all; half of the draws keep all")
     labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
     label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
+    keep_labels: str | None = option(None, "learn only these labels of the data, as APC or APC,PVC; default: all")
+    joint_epochs: int = option(0, "epochs in which the waveform module learns too, after those it is frozen (danet)")
+    joint_learning_rate: float | None = option(None, "peak learning rate of joint_epochs (danet)")
+    simulated_records: int = option(0, "records simulated from the training records and learned beside them (danet)")
+    positive_weight: str | float | None = option(
+        None, "weight of a positive record in the loss: a number, or balanced: negatives per positive (danet)"
+    )
     auxiliary_level: str | None = option(None, "level of further labels of ptb-xl, learned beside label_level's")
     teachers: str | None = option(None, "classifiers, separated by commas, whose mean prediction softens the labels")
     teacher_weight: float = option(0.5, "share of the teachers in the softened labels")

@@ -136,11 +136,13 @@ class NumberedRows(Dataset):
 
 
 def _values(column: pa.ChunkedArray) -> Sequence[Any]:
-    """Plain values; of lists of floats, all as long as each other, one array (rows, length)."""
-    kind = column.type
-    if not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)) or not pa.types.is_floating(kind.value_type):
+    """Plain values; of lists of one length, such as one number for each sample, (rows, length), NaN where missing."""
+    if not pa.types.is_fixed_size_list(column.type):
         return column.to_pylist()
-    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    values = np.full((len(column), column.type.list_size), np.nan, np.float32)
+    known = column.drop_null().combine_chunks().flatten().to_numpy()
+    values[column.is_valid().to_numpy()] = known.reshape(-1, column.type.list_size)
+    return values
 
 
 def _is_array(feature: Any) -> bool:

@@ -30,7 +30,13 @@ FIXED_BY_WEIGHTS = (
 CARRIED_OVER = (*FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "drop_path_rate", "head_dropout")
 
 WAVEFORM_FIELDS = ("waveform_module", "waveform_channels", "waveform_kernel")
-DANET_FIELDS = (*FIXED_BY_WEIGHTS, *WAVEFORM_FIELDS, "classifier_network", "classifier_hidden_size")
+DANET_FIELDS = (
+    *FIXED_BY_WEIGHTS,
+    *WAVEFORM_FIELDS,
+    "classifier_network",
+    "classifier_hidden_size",
+    "use_attention_evidence",
+)
 DANET_CARRIED_OVER = (*CARRIED_OVER, *DANET_FIELDS, "waveform_rule", "waveform_weight")
 
 NOT_OURS_TO_SET = (
@@ -97,7 +103,7 @@ def build_danet(kind: type[PreTrainedModel], config: DanetConfig, checkpoint: st
     prefix = "" if hasattr(source, "ecgdan") or isinstance(source.config, DanetConfig) else "ecgdan."
     parts: tuple[str, ...] = ("waveform_module.", "reconstruction_head.", "resnet.", "ecgdan.")
     if isinstance(source.config, DanetConfig) and source.config.id2label == config.id2label:
-        parts += ("classifier.",)
+        parts += ("classifier.", "evidence.")
     weights = {prefix + name: value for name, value in source.state_dict().items()}
     fitting = {name: value for name, value in weights.items() if name in model.state_dict() and name.startswith(parts)}
     if not fitting:

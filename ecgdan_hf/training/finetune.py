@@ -20,10 +20,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
 
 from ecgdan_hf.data import ptbxl
 from ecgdan_hf.data.reports import read_statements
 from ecgdan_hf.evaluation.baselines import fit_ridge_cox
+from ecgdan_hf.evaluation.checkpoints import weight_columns
 from ecgdan_hf.evaluation.concordance import has_pair
 from ecgdan_hf.evaluation.covariates import covariate_matrix, expand_covariates, source_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
@@ -45,7 +48,9 @@ logger = logging.getLogger(__name__)
 MODELS = {"survival": EcgDanForSurvival, "classification": EcgDanForSequenceClassification}
 TASKS = {"survival": SurvivalTask, "classification": ClassificationTask}
 SURVIVAL_ONLY = ("labels", "covariates", "missing_covariates", "stratify", "endpoint", "simulated_outcome")
-CLASSIFICATION_ONLY = ("label_level", "auxiliary_level", "teachers")
+CLASSIFICATION_ONLY = ("auxiliary_level", "teachers")
+LABELS_ONLY = ("label_level", "keep_labels")
+DANET_ONLY = ("joint_epochs", "joint_learning_rate", "simulated_records", "positive_weight")
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps covariates that say the same from running apart
 
 
@@ -70,6 +75,8 @@ def run(
     """
     started, folder = time.monotonic(), check_run(args)
     check_arguments(args)
+    if args.task not in MODELS:
+        raise ValueError("task: danet is trained by `ecgdan finetune` or ecgdan_hf.training.finetune_danet")
     if args.resume and is_finished(folder):
         return read_metrics(folder)
     kind = EcgDanSurvivalConfig if args.task == "survival" else EcgDanConfig
@@ -83,25 +90,19 @@ def run(
     config = model.config
     if isinstance(model, EcgDanForSurvival) and (not args.checkpoint or "covariate_head.weight" in new_weights):
         start_covariates(model, parts["train"])
-    collators = {name: build_collator(part, config, args) for name, part in parts.items()}
+    collator = build_collator(parts["train"], config, args)
     if args.teachers:
-        collators["train"] = soften(collators["train"], parts["train"], config, args)
-    loaders = {
-        name: evaluation_loader(part, build_collator(part, config, args).still(), args.batch_size, accelerator)
-        for name, part in parts.items()
-    }
+        collator = soften(collator, parts["train"], config, args)
+    loaders = build_loaders(parts, config, args, accelerator)
     task: FinetuningTask = TASKS[args.task](config, loaders["valid"])
     event = parts["train"]["event"] if args.task == "survival" and args.stratify is not False else None
     sampler = EpochBatchSampler(len(parts["train"]), args.batch_size, event, seed=args.seed)
-    trainer = Trainer(model, task, TrainingSet(parts["train"], sampler, collators["train"]), args, folder, accelerator)
+    trainer = Trainer(model, task, TrainingSet(parts["train"], sampler, collator), args, folder, accelerator)
     if accelerator.is_main_process:
         begin_run(folder, args)
     accelerator.wait_for_everyone()
     progress = trainer.run()
-    task.finish(model, loaders["train"], accelerator)
-    predictions = {
-        name: task.predictions(model, loaders[name], parts[name], accelerator) for name in parts if name != "train"
-    }
+    predictions = finish_and_predict(task, model, parts, loaders, accelerator)
     metrics: dict[str, Any] = {
         "task": args.task,
         "simulated_outcome": getattr(config, "simulated_outcome", False),
@@ -128,19 +129,22 @@ def check_arguments(args: FinetuneArguments) -> None:
     Raises:
         ValueError: see above.
     """
-    if args.task not in MODELS:
-        raise ValueError(f"task: expected survival or classification, got {args.task!r}")
+    if args.task not in (*MODELS, "danet"):
+        raise ValueError(f"task: expected survival, classification or danet, got {args.task!r}")
     if bool(args.checkpoint) == args.from_scratch:
         found = "both" if args.from_scratch else "neither"
         raise ValueError(f"checkpoint, from_scratch: expected exactly one of the two, got {found}")
-    if args.task == "classification":
-        ignored = [name for name in SURVIVAL_ONLY if getattr(args, name) is not None]
-        if ignored:
-            raise ValueError(f"{ignored[0]}: only task survival uses it, got task classification; leave it out")
-    else:
-        for name in CLASSIFICATION_ONLY:
-            if getattr(args, name) is not None:
-                raise ValueError(f"{name}: only task classification uses it, got task survival; leave it out")
+    defaults = FinetuneArguments()
+    users = {
+        ("survival",): SURVIVAL_ONLY,
+        ("classification",): CLASSIFICATION_ONLY,
+        ("classification", "danet"): LABELS_ONLY,
+        ("danet",): DANET_ONLY,
+    }
+    for tasks, names in users.items():
+        given = [name for name in names if getattr(args, name) != getattr(defaults, name)]
+        if given and args.task not in tasks:
+            raise ValueError(f"{given[0]}: only task {' or '.join(tasks)} uses it, got task {args.task}; leave it out")
     if not 0 <= args.teacher_weight <= 1:
         raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {args.teacher_weight}")
     for name in ("label_level", "auxiliary_level"):
@@ -178,7 +182,8 @@ def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments, split: 
     config.label2id = {name: label for label, name in enumerate(names)}
     config.problem_type = "multi_label_classification"
     config.num_auxiliary_labels = len(auxiliary_names(args))
-    return {name: part for name, part in vars(split(dataset, args, None)).items() if part is not None}
+    by = "labels" if args.task == "danet" else None
+    return {name: part for name, part in vars(split(dataset, args, by)).items() if part is not None}
 
 
 def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
@@ -294,9 +299,30 @@ def build_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> 
         lookups=lookups,
         with_target=survival and config.reconstruction_weight > 0,
         columns=("event", "time") if survival else (),
+        sample_columns=weight_columns(config),
         num_labels=0 if survival else config.num_labels,
         seed=args.seed,
     )
+
+
+def build_loaders(
+    parts: dict[str, Any], config: EcgDanConfig, args: FinetuneArguments, accelerator: Accelerator
+) -> dict[str, DataLoader]:
+    """Each part in its order, as it is evaluated."""
+    return {
+        name: evaluation_loader(part, build_collator(part, config, args).still(), args.batch_size, accelerator)
+        for name, part in parts.items()
+    }
+
+
+def finish_and_predict(
+    task: FinetuningTask, model: Any, parts: dict[str, Any], loaders: dict[str, DataLoader], accelerator: Accelerator
+) -> dict[str, pd.DataFrame]:
+    """Fits what comes after the weights, and predicts the parts that were not trained on."""
+    task.finish(model, loaders["train"], accelerator)
+    return {
+        name: task.predictions(model, loaders[name], parts[name], accelerator) for name in parts if name != "train"
+    }
 
 
 def summary_or_reason(task: FinetuningTask, predictions: pd.DataFrame, args: FinetuneArguments) -> dict[str, Any]:

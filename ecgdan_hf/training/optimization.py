@@ -12,8 +12,9 @@ from ecgdan_hf.model.light_ecgdan import EcgDanLeadScale
 from ecgdan_hf.training.arguments import TrainingArguments
 
 LAYERS = {
-    "stem": r"^ecgdan\.stem",
-    "trunk": r"^ecgdan\.trunk\.(\d+)",
+    "waveform": r"^waveform_module",
+    "stem": r"^(?:ecgdan|resnet)\.(?:stem|norm)",
+    "trunk": r"^(?:ecgdan\.trunk|resnet\.blocks)\.(\d+)",
     "attention": [(r"^ecgdan\.(?:time_attention|lead_attention)", None)],
     "projection": r"^ecgdan\.(?:average_projection|max_projection|readout)",
 }

@@ -21,7 +21,7 @@ import yaml
 from ecgdan_hf.training.arguments import NOT_PART_OF_THE_RUN, RunArguments
 
 PACKAGES = ("ecgdan-hf", "torch", "transformers", "accelerate", "datasets", "timm", "numpy")
-RUN_CONTENTS = ("checkpoints", "logs", "last")
+RUN_CONTENTS = ("checkpoints", "logs", "last", "stage-1", "stage-2")
 
 
 def versions() -> dict[str, str]:

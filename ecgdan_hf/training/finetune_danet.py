@@ -1,0 +1,275 @@
+"""Fine-tuning of DANet in two stages: the classifier behind a waveform module that stays as it is, then both.
+
+    ecgdan finetune --config finetune-danet --data-dir mit-bih --checkpoint runs/danet-pretrained \
+        --output-dir runs/danet
+    accelerate launch -m ecgdan_hf.training.finetune_danet --config finetune-danet ...
+
+Stage 1 trains for `epochs`, stage 2 for `joint_epochs` at `joint_learning_rate`; the best epoch of both, by the mean
+AUROC on the validation patients, is kept. Only a soft module can be frozen: with another module, or with none, stage 2
+trains the same weights on, so that what is compared has had as many steps. Each stage is a run of the loop in a folder
+of its own, which `resume` continues bit by bit.
+
+Where a label is rare, `positive_weight` weighs its records in the loss; batches stay as the data are.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from datasets import concatenate_datasets
+from safetensors.torch import load_file
+
+from ecgdan_hf.evaluation.checkpoints import input_names
+from ecgdan_hf.evaluation.protocol import label_matrix
+from ecgdan_hf.model.configuration_danet import DanetConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
+from ecgdan_hf.training import rows
+from ecgdan_hf.training.arguments import FinetuneArguments
+from ecgdan_hf.training.batching import EpochBatchSampler, check_augmentation
+from ecgdan_hf.training.checkpoints import build_config, build_danet, count_parameters
+from ecgdan_hf.training.command import run_as_program
+from ecgdan_hf.training.finetune import (
+    Split,
+    build_collator,
+    build_loaders,
+    check_arguments,
+    finish_and_predict,
+    prepare,
+    summary_or_reason,
+    write_result,
+)
+from ecgdan_hf.training.loop import Progress, Trainer, TrainingSet, build_accelerator
+from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
+from ecgdan_hf.training.simulated_beats import in_millivolt, simulated_rows
+from ecgdan_hf.training.tasks import ClassificationTask
+
+MAX_POSITIVE_WEIGHT = 10.0
+"""Of a balanced loss; a weight of hundreds would let a few records decide."""
+STAGE_SEED = 10_000
+"""Added to the seed in stage 2, whose batches are then other ones."""
+
+
+@dataclass
+class Stage:
+    """One run of the loop.
+
+    Attributes:
+        name: also of its folder in the run's.
+        args: those of the run, with the stage's epochs, rate and seed.
+        frozen: the waveform module does not learn.
+    """
+
+    name: str
+    args: FinetuneArguments
+    frozen: bool
+
+
+def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
+    """Fine-tunes, and leaves a checkpoint folder with `metrics.json` and `predictions.csv`.
+
+    Args:
+        args: what, on what, how long; task danet.
+        split: divides the rows in another way than the folds and fractions of `args` say.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        ValueError: arguments or data that cannot be used, before anything is trained.
+    """
+    started, folder = time.monotonic(), check_run(args)
+    check_arguments(args)
+    check_danet_arguments(args)
+    if args.resume and is_finished(folder):
+        return read_metrics(folder)
+    config = build_config(DanetConfig, args.model, args.checkpoint)
+    check_augmentation(args, config)
+    feature_extractor = EcgDanFeatureExtractor(**config.signal_contract)
+    dataset = rows.load_dataset(args, feature_extractor, label_level=args.label_level)
+    parts = prepare(dataset, config, args, split)
+    check_labels(parts)
+    learned = with_simulated(parts["train"], config, feature_extractor, args)
+    config.positive_weights = positive_weights(learned, args.positive_weight)
+    stages = plan(args, config)
+    accelerator = build_accelerator(args, folder)
+    model, new_weights = build_danet(DanetForSequenceClassification, config, args.checkpoint)
+    num_parameters = count_parameters(model)
+    if accelerator.is_main_process:
+        begin_run(folder, args)
+    accelerator.wait_for_everyone()
+    found = {}
+    for stage in stages:
+        accelerator = build_accelerator(stage.args, folder / stage.name)
+        found[stage.name] = run_stage(stage, model, parts, learned, folder, accelerator)
+    chosen = keep_best(model, found, folder)
+    loaders = build_loaders(parts, config, args, accelerator)
+    task = ClassificationTask(config, loaders["valid"])
+    predictions = finish_and_predict(task, model, parts, loaders, accelerator)
+    metrics: dict[str, Any] = {
+        "task": args.task,
+        "simulated_outcome": False,
+        "checkpoint": args.checkpoint or "random weights",
+        "new_weights": new_weights if args.checkpoint else "all",
+        "best_stage": chosen,
+        "best_epoch": found[chosen].best_epoch,
+        "stages": {name: summary(progress) for name, progress in found.items()},
+        "num_records": {name: len(part) for name, part in parts.items()},
+        "num_simulated": len(learned) - len(parts["train"]),
+        "num_positive": {name: positives(part) for name, part in parts.items()},
+        "positive_weights": config.positive_weights,
+        "num_parameters": num_parameters,
+        **{name: summary_or_reason(task, table, args) for name, table in predictions.items()},
+        "history": [{"stage": name, **entry} for name, progress in found.items() for entry in progress.history],
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if accelerator.is_main_process:
+        finish_run(folder, lambda staging: write_result(staging, model, feature_extractor, predictions), metrics)
+    accelerator.wait_for_everyone()
+    return metrics
+
+
+def check_danet_arguments(args: FinetuneArguments) -> None:
+    """Refuses what the two stages cannot be made of.
+
+    Raises:
+        ValueError: another task; a rate without epochs, epochs without a rate, a negative number, or a weight that is
+            none.
+    """
+    if args.task != "danet":
+        raise ValueError(f"task: expected danet, got {args.task!r}")
+    for name in ("joint_epochs", "simulated_records"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"{name}: expected no negative number, got {getattr(args, name)}")
+    rate = args.joint_learning_rate
+    if bool(args.joint_epochs) != (rate is not None) or (rate is not None and rate <= 0):
+        raise ValueError(
+            f"joint_epochs, joint_learning_rate: expected both, and a positive rate, or neither, got "
+            f"{args.joint_epochs} and {rate}"
+        )
+    weight = args.positive_weight
+    if weight not in (None, "balanced") and not (isinstance(weight, float) and 0 < weight < np.inf):
+        raise ValueError(f"positive_weight: expected balanced or a positive number, got {weight!r}")
+
+
+def check_labels(parts: dict[str, Any]) -> None:
+    """Refuses parts that nothing can be learned from, or no epoch be chosen by.
+
+    A test part without positives is allowed, as one fold of a cross-validation may have none; its summary says so.
+
+    Raises:
+        ValueError: no label that some records of the part have and some have not.
+    """
+    for name in ("train", "valid"):
+        counts, total = positives(parts[name]), len(parts[name])
+        if not any(0 < count < total for count in counts.values()):
+            said = ", ".join(f"{label} in {count}" for label, count in counts.items())
+            raise ValueError(
+                f"labels: expected records with and without a label in the {name} part, found {said} of {total} "
+                "records; choose other folds or fractions"
+            )
+
+
+def positives(part: Any) -> dict[str, int]:
+    """How many records have each label."""
+    counts = label_matrix(part).sum(axis=0).astype(int).tolist()
+    return dict(zip(part.features["labels"].feature.names, counts, strict=True))
+
+
+def positive_weights(part: Any, wanted: str | float | None) -> dict[str, float] | None:
+    """What the loss of a positive record is multiplied by, for each label.
+
+    Args:
+        part: what is trained on.
+        wanted: "balanced", records without the label over records with it, `MAX_POSITIVE_WEIGHT` at most; one number
+            for all labels; None for none.
+    """
+    if wanted is None:
+        return None
+    counts = positives(part)
+    if wanted != "balanced":
+        return dict.fromkeys(counts, float(wanted))
+    return {
+        label: min((len(part) - count) / count, MAX_POSITIVE_WEIGHT) if 0 < count < len(part) else 1.0
+        for label, count in counts.items()
+    }
+
+
+def with_simulated(
+    train: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor, args: FinetuneArguments
+) -> Any:
+    """The training rows, and behind them those simulated from the regular ones among them.
+
+    Of these a soft module also learns where the waves are: `waveform_targets`, which the others do not have.
+
+    Raises:
+        ValueError: labels other than the rule's own, which is all that is known of a simulated record.
+    """
+    if not args.simulated_records:
+        return train
+    rule: Any = config.waveform_rule
+    names, own = train.features["labels"].feature.names, rule and rule["name"].upper()
+    if names != [own]:
+        raise ValueError(
+            f"simulated_records: expected keep_labels {own}, the one label of the waveform rule, got "
+            f"{', '.join(names)}"
+        )
+    in_mv = rows.load_dataset(args, in_millivolt(feature_extractor), label_level=args.label_level)
+    position = {record: row for row, record in enumerate(in_mv["record_id"])}
+    sources = in_mv.select([position[record] for record in train["record_id"]])
+    made = simulated_rows(
+        sources, feature_extractor, rule, args.simulated_records, args.seed, args.num_proc, args.cache_dir
+    )
+    columns = [*input_names(config), "labels"]
+    targets = ["waveform_targets"] if config.waveform_module == "soft" else []
+    return concatenate_datasets([train.select_columns(columns), made.select_columns(columns + targets)])
+
+
+def plan(args: FinetuneArguments, config: DanetConfig) -> list[Stage]:
+    """The stages of a run."""
+    first = Stage("stage-1", args, config.waveform_module == "soft")
+    if not args.joint_epochs:
+        return [first]
+    seed, rate = args.seed + STAGE_SEED, float(args.joint_learning_rate or 0)
+    return [first, Stage("stage-2", replace(args, epochs=args.joint_epochs, learning_rate=rate, seed=seed), False)]
+
+
+def run_stage(
+    stage: Stage,
+    model: DanetForSequenceClassification,
+    parts: dict[str, Any],
+    learned: Any,
+    folder: Path,
+    accelerator: Accelerator,
+) -> Progress:
+    """Trains one stage, and leaves the model with its best weights."""
+    config, args = model.config, stage.args
+    if config.waveform_module == "soft":
+        (model.freeze_waveform_module if stage.frozen else model.unfreeze_waveform_module)()
+    loaders = build_loaders({"valid": parts["valid"]}, config, args, accelerator)
+    task = ClassificationTask(config, loaders["valid"])
+    sampler = EpochBatchSampler(len(learned), args.batch_size, seed=args.seed)
+    collator = build_collator(learned, config, args)
+    if "waveform_targets" in learned.column_names:
+        collator = replace(collator, sample_columns=[*collator.sample_columns, "waveform_targets"])
+    training_set = TrainingSet(learned, sampler, collator)
+    return Trainer(model, task, training_set, args, folder / stage.name, accelerator).run()
+
+
+def keep_best(model: DanetForSequenceClassification, found: dict[str, Progress], folder: Path) -> str:
+    """Gives the model the weights of the better stage, the earlier one where they are equal; its name."""
+    best = max(found, key=lambda name: found[name].best_value or 0.0)
+    model.load_state_dict(load_file(folder / best / "checkpoints" / "best.safetensors"))
+    return best
+
+
+def summary(progress: Progress) -> dict[str, Any]:
+    """A stage in `metrics.json`."""
+    return {"best_epoch": progress.best_epoch, ClassificationTask.metric: progress.best_value}
+
+
+if __name__ == "__main__":
+    run_as_program(FinetuneArguments, run)
