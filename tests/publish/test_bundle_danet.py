@@ -1,0 +1,41 @@
+"""A DANet on the Hub: what its bundle carries, and that a hard module finds its weights without the package."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from fixtures.danet_arguments import TINY_DANET
+
+from ecgdan_hf import DanetConfig, DanetForPreTraining, DanetForSequenceClassification, EcgDanFeatureExtractor
+from ecgdan_hf.publish.bundle import bundle, can_build
+
+
+@pytest.fixture
+def hard_checkpoint(tmp_path: Path) -> Path:
+    """A classifier behind the rule's own weights, with metrics and recipe as fine-tuning leaves them."""
+    torch.manual_seed(0)
+    config = DanetConfig(**TINY_DANET, waveform_module="hard", id2label={0: "APC"}, thresholds={"APC": 0.4})
+    DanetForSequenceClassification(config).save_pretrained(tmp_path / "run")
+    EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(tmp_path / "run")
+    recipe = {"task": "danet", "data": "mit-bih", "keep_labels": "APC"}
+    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"task": "danet", "num_records": {"train": 40}}))
+    return tmp_path / "run"
+
+
+def test_a_hard_module_is_bundled_with_the_code_that_finds_its_weights(hard_checkpoint: Path, tmp_path: Path):
+    folder = bundle(hard_checkpoint, tmp_path / "danet-apc")  # proved in a process without the package
+    assert (folder / "waveform_danet.py").is_file()
+    config = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig", "AutoModelForSequenceClassification"}
+    assert set(config["auto_map"]) == classes  # nothing to pretrain without a soft module
+    card = (folder / "README.md").read_text()
+    assert "MIT-BIH Arrhythmia Database" in card and "DanetForSequenceClassification" in card
+
+
+def test_only_a_soft_module_can_be_pretrained_alone():
+    soft, hard = (DanetConfig(**TINY_DANET, waveform_module=module) for module in ("soft", "hard"))
+    assert can_build(DanetForPreTraining, soft) and not can_build(DanetForPreTraining, hard)
+    assert can_build(DanetForSequenceClassification, hard)

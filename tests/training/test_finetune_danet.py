@@ -1,0 +1,323 @@
+"""DANet fine-tuned in two stages on synthetic Holter recordings: what learns when, and what reaches the model."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, List, Value
+from fixtures.danet_arguments import TINY_DANET, danet_flags
+from fixtures.write_holter import RATE, beats, signal, write_holter
+from fixtures.write_sources import write_record
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from ecgdan_hf.cli import app
+from ecgdan_hf.data.loading import load
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.prediction import predict
+from ecgdan_hf.evaluation.protocol import score_rows
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.training import finetune, finetune_danet, loop, pretrain_danet, rows
+from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, resolve
+
+Build = Callable[..., FinetuneArguments]
+JOINT = {"joint_epochs": 2, "joint_learning_rate": 0.005}
+
+
+class Stopped(Exception):
+    """A run killed from outside."""
+
+
+@pytest.fixture(scope="module")
+def holter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_holter(tmp_path_factory.mktemp("finetuning") / "holter")
+
+
+@pytest.fixture(scope="module")
+def pretrained(holter: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A soft module and its classifier after a look at simulated beats."""
+    folder = tmp_path_factory.mktemp("finetuning") / "pretrained"
+    flags = danet_flags(holter, cache, folder, simulated_records=32, epochs=1)
+    pretrain_danet.run(resolve(PretrainArguments, None, flags))
+    return str(folder)
+
+
+@pytest.fixture
+def danet_args(holter: Path, cache: Path, tmp_path: Path) -> Build:
+    return builder(holter, cache, tmp_path)
+
+
+def builder(holter: Path, cache: Path, folder: Path) -> Build:
+    def build(output: str = "run", **flags: object) -> FinetuneArguments:
+        start = {} if "checkpoint" in flags else {"from_scratch": True}
+        given = {"keep_labels": "APC", "bootstrap": 20, **start, **flags}
+        return resolve(FinetuneArguments, None, danet_flags(holter, cache, folder / output, **given))
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def hard_run(holter: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier behind the rule's own weights."""
+    build = builder(holter, cache, tmp_path_factory.mktemp("runs"))
+    args = build("hard", model={"waveform_module": "hard"}, epochs=3, positive_weight="balanced")
+    finetune_danet.run(args)
+    return Path(str(args.output_dir))
+
+
+def best_of(args: FinetuneArguments, stage: str) -> dict[str, torch.Tensor]:
+    return load_file(Path(str(args.output_dir)) / stage / "checkpoints" / "best.safetensors")
+
+
+def test_stage_one_leaves_the_module_as_it_was_and_stage_two_changes_it(
+    whole: tuple[FinetuneArguments, dict], pretrained: str
+):
+    before = load_checkpoint(pretrained)[0].state_dict()
+    args, metrics = whole
+    first, second = (best_of(args, stage) for stage in ("stage-1", "stage-2"))
+    module = [name for name in before if name.startswith("waveform_module.") and "num_batches" not in name]
+    assert any("running_mean" in name for name in module)
+    assert all(torch.equal(before[name], first[name]) for name in module)  # weights, and the norms' statistics
+    assert not any(torch.equal(first[name], second[name]) for name in module)
+    assert not torch.equal(before["classifier.output.weight"], first["classifier.output.weight"])
+    assert metrics["new_weights"] == []  # the labels are the same, so the head goes on too
+    assert set(metrics["stages"]) == {"stage-1", "stage-2"}
+    assert [entry["stage"] for entry in metrics["history"]] == ["stage-1"] * 2 + ["stage-2"] * 2
+    assert metrics["num_positive"]["train"]["APC"] > 0 and metrics["num_positive"]["valid"]["APC"] > 0
+
+
+@pytest.fixture(scope="module")
+def whole(
+    pretrained: str, holter: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FinetuneArguments, dict]:
+    """A run of both stages that nothing interrupted."""
+    build = builder(holter, cache, tmp_path_factory.mktemp("whole"))
+    args = build(checkpoint=pretrained, **JOINT, positive_weight=2.0)
+    return args, finetune_danet.run(args)
+
+
+@pytest.mark.parametrize("states", [1, 2, 3], ids=["in stage 1", "between the stages", "in stage 2"])
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
+    whole: tuple[FinetuneArguments, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: int
+):
+    args = replace(whole[0], output_dir=str(tmp_path / "cut"))
+    save, written = loop.Trainer._save_state, []
+
+    def save_and_die(trainer: loop.Trainer) -> None:
+        save(trainer)
+        written.append(1)
+        if len(written) == states:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_save_state", save_and_die)
+        with pytest.raises(Stopped):
+            finetune_danet.run(args)
+    torch.rand(5)
+    resumed = finetune_danet.run(replace(args, resume=True))
+    assert resumed["history"] == whole[1]["history"]
+    for place in ("model.safetensors", "stage-2/checkpoints/best.safetensors"):
+        expected, found = (load_file(Path(str(each.output_dir)) / place) for each in (whole[0], args))
+        assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_the_best_epoch_of_both_stages_is_kept(danet_args: Build):
+    args = danet_args(epochs=6, joint_epochs=1, joint_learning_rate=30.0, clip_norm=0.0)  # which ruins everything
+    metrics = finetune_danet.run(args)
+    values = {name: found["macro_auroc"] for name, found in metrics["stages"].items()}
+    assert values["stage-1"] > values["stage-2"]
+    assert metrics["best_stage"] == "stage-1"
+    kept = load_file(Path(str(args.output_dir)) / "model.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in best_of(args, "stage-1").items() if name in kept)
+    assert metrics["valid"]["macro_auroc"]["estimate"] == pytest.approx(values["stage-1"])
+
+
+def test_another_label_starts_a_new_head_behind_the_same_network(danet_args: Build, pretrained: str, holter: Path):
+    args = danet_args(checkpoint=pretrained, keep_labels="NORMAL,APC", epochs=1)
+    metrics = finetune_danet.run(args)
+    assert {name.split(".")[0] for name in metrics["new_weights"]} == {"classifier", "evidence"}
+    model, _ = load_checkpoint(str(args.output_dir))
+    assert model.config.id2label == {0: "NORMAL", 1: "APC"}
+    table = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv").set_index("record_id")
+    dataset = load("mit-bih", holter, feature_extractor=EcgDanFeatureExtractor(), limit=60, num_proc=1)
+    truth = dict(zip(dataset["record_id"], dataset["beats_APC"], strict=True))
+    assert all((truth[record] > 0) == row["true_APC"] for record, row in table.iterrows())
+
+
+def test_kept_labels_are_learned_by_plain_classification_too(danet_args: Build):
+    small = {name: value for name, value in TINY_DANET.items() if hasattr(EcgDanConfig(), name)}
+    args = replace(
+        danet_args(task="classification", epochs=1, keep_labels="PVC,APC"),
+        model={**small, "trunk": "light", "input_kind": "rhythm"},
+    )
+    finetune.run(args)
+    model, extractor = load_checkpoint(str(args.output_dir))
+    assert model.config.id2label == {0: "PVC", 1: "APC"}
+    dataset = rows.load_dataset(args, extractor)
+    positive = np.asarray(dataset["beats_APC"]) > 0
+    assert [labels == [1] for labels in dataset["labels"]] == positive.tolist() and positive.any()
+
+
+def labelled(*rows_of: tuple[str, list[int]], names: tuple[str, ...] = ("APC", "PVC")) -> Dataset:
+    columns = {
+        "record_id": [str(number) for number in range(len(rows_of))],
+        "patient_id": [patient for patient, _ in rows_of],
+        "labels": [labels for _, labels in rows_of],
+    }
+    kinds = {
+        "record_id": Value("string"),
+        "patient_id": Value("string"),
+        "labels": List(ClassLabel(names=list(names))),
+    }
+    return Dataset.from_dict(columns, features=Features(kinds))
+
+
+def test_positives_weigh_what_makes_them_even_and_no_more_than_ten():
+    part = labelled(*[("p", [0])] * 2, *[("p", [1])], *[("p", [])] * 17)
+    assert finetune_danet.positive_weights(part, "balanced") == {"APC": 9.0, "PVC": 10.0}
+    assert finetune_danet.positive_weights(part, 3.0) == {"APC": 3.0, "PVC": 3.0}
+    assert finetune_danet.positive_weights(part, None) is None
+    assert finetune_danet.positive_weights(labelled(("p", []), ("q", [])), "balanced") == {"APC": 1.0, "PVC": 1.0}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_part_has_patients_with_the_label_where_there_are_enough(seed: int):
+    sick = [(f"s{number}", [0]) for number in range(3)]
+    dataset = labelled(*sick, *[(f"h{number}", []) for number in range(17)], *[("s0", [])] * 3, names=("APC",))
+    args = FinetuneArguments(seed=seed, valid_fraction=0.1, test_fraction=0.1)
+    parts = vars(rows.split(dataset, args, "labels"))
+    assert {name: sum(map(len, part["labels"])) for name, part in parts.items()} == dict.fromkeys(parts, 1)
+    patients = [set(part["patient_id"]) for part in parts.values()]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 20
+
+
+def test_the_balance_travels_in_the_configuration(hard_run: Path):
+    model, extractor = load_checkpoint(hard_run)
+    weights = model.config.positive_weights
+    assert 1 < weights["APC"] <= 10 and model.positive_weights == [weights["APC"]]
+    assert extractor.waveform_rule == model.config.waveform_rule is not None
+    assert model.config.thresholds.keys() == {"APC"}
+
+
+def test_the_weights_of_the_rule_reach_the_model_wherever_it_classifies(
+    hard_run: Path, holter: Path, cache: Path, tmp_path: Path
+):
+    model, extractor = load_checkpoint(hard_run)
+    table = pd.read_csv(hard_run / "predictions.csv").set_index("record_id")
+    dataset = load("mit-bih", holter, feature_extractor=extractor, cache_dir=cache, num_proc=1)
+    rows_of = [row for row, record in enumerate(dataset["record_id"]) if record in table.index]
+    part = dataset.select(rows_of)
+    found = 1 / (1 + np.exp(-score_rows(model, part)[:, 0]))
+    expected = table.loc[list(part["record_id"]), "APC"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    ones = [np.ones_like(weights) for weights in part["waveform_weights"]]
+    uniform = Dataset.from_dict({**part.to_dict(), "waveform_weights": ones}, features=part.features)
+    assert np.abs(1 / (1 + np.exp(-score_rows(model, uniform)[:, 0])) - expected).max() > 1e-3
+    number = int(str(part["record_id"][0])[1:3])
+    whole = signal(beats(number)[0], number)[:, : 10 * RATE]
+    write_record(tmp_path / "strip", whole, RATE, ("MLII", "V1"), fmt="16", adc_gain=1000.0)
+    with torch.inference_mode():
+        direct = model(**extractor(whole, RATE, "mV", ["II", "V1"], return_tensors="pt")).logits.sigmoid().item()
+    assert predict(tmp_path / "strip.hea", model, extractor)["APC"][0] == pytest.approx(direct, abs=1e-3)
+    out = tmp_path / "out.csv"
+    done = CliRunner().invoke(
+        app, ["predict", str(tmp_path / "strip.hea"), f"--checkpoint={hard_run}", f"--out={out}"]
+    )
+    assert done.exit_code == 0, done.output
+    assert pd.read_csv(out)["APC"][0] == pytest.approx(direct, abs=1e-3)
+
+
+def test_a_danet_is_judged_on_the_labels_it_knows(hard_run: Path, holter: Path, cache: Path, tmp_path: Path):
+    elsewhere = shutil.copytree(holter, tmp_path / "holter")
+    flags = ["--data=mit-bih", f"--data-dir={elsewhere}", f"--cache-dir={cache}", "--bootstrap=10", "--num-proc=1"]
+    where = [f"--checkpoint={hard_run}", f"--output-dir={tmp_path / 'judged'}"]
+    done = CliRunner().invoke(app, ["evaluate", *flags, *where])
+    assert done.exit_code == 0, done.output
+    assert "60 held-out records of 12 patients" in done.output
+
+
+@pytest.mark.parametrize("module", ["soft", "hard"])
+def test_simulated_records_are_learned_beside_the_real_ones(
+    danet_args: Build, module: str, monkeypatch: pytest.MonkeyPatch
+):
+    batches, train = [], loop.Trainer.run
+
+    def look(trainer: loop.Trainer) -> loop.Progress:
+        batches.append(trainer.collator(trainer.loader.dataset.__getitems__([3, 19, 40, 63])))
+        return train(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "run", look)
+    args = danet_args(simulated_records=24, epochs=1, model={"waveform_module": module}, positive_weight="balanced")
+    metrics = finetune_danet.run(args)
+    assert metrics["num_simulated"] == 24 and metrics["num_records"]["train"] == 40
+    real = metrics["num_positive"]["train"]["APC"]
+    assert metrics["positive_weights"]["APC"] < (40 - real) / real  # half of what is simulated is positive
+    column = {"soft": "waveform_targets", "hard": "waveform_weights"}[module]
+    assert set(batches[0]) == {"input_values", "lead_mask", "labels", column}
+    simulated = batches[0][column][2:]
+    assert 0 <= simulated.min() < 0.3 and 0.3 < simulated.amax(dim=1).min() <= 1
+
+
+def test_a_given_split_divides_the_rows(danet_args: Build):
+    def one_record_out(dataset: Dataset, args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+        patients = np.asarray(dataset["patient_id"])
+        kept = {"train": ~np.isin(patients, ["100", "101", "103"]), "valid": np.isin(patients, ["101", "103"])}
+        chosen = {name: dataset.select(np.flatnonzero(where)) for name, where in kept.items()}
+        return rows.Parts(**chosen, test=dataset.select(np.flatnonzero(patients == "100")))
+
+    args = danet_args(epochs=1, joint_epochs=0)
+    metrics = finetune_danet.run(args, split=one_record_out)
+    assert metrics["num_records"] == {"train": 45, "valid": 10, "test": 5}
+    assert metrics["num_positive"]["test"] == {"APC": 0}
+    assert "not_estimable" in metrics["test"] or metrics["test"]["labels_not_estimable"] == ["APC"]
+    table = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv")
+    assert set(table.loc[table["part"] == "test", "patient_id"]) == {100}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"joint_epochs": 2}, "joint_epochs, joint_learning_rate: expected both"),
+        ({"joint_learning_rate": 0.1}, "joint_epochs, joint_learning_rate: expected both"),
+        ({"joint_epochs": -1, "joint_learning_rate": 0.1}, "joint_epochs: expected no negative number, got -1"),
+        ({"positive_weight": "heavy"}, "positive_weight: expected balanced or a positive number, got 'heavy'"),
+        ({"positive_weight": 0}, "positive_weight: expected balanced or a positive number, got 0"),
+        ({"keep_labels": "APC,apb"}, "labels: expected some of NORMAL, .*, got apb"),
+        (
+            {"keep_labels": "PVC"},
+            "labels: expected records with and without a label in the train part, found PVC",
+        ),
+        (
+            {"keep_labels": "APC,PVC", "simulated_records": 9},
+            "simulated_records: expected keep_labels APC, .* got APC",
+        ),
+        ({"teachers": "x"}, "teachers: only task classification uses it, got task danet"),
+        ({"covariates": "age"}, "covariates: only task survival uses it, got task danet"),
+        ({"stratify": False}, "stratify: only task survival uses it, got task danet"),
+        ({"task": "classification", "positive_weight": 2}, "positive_weight: only task danet uses it, got task class"),
+        ({"task": "survival", "keep_labels": "APC"}, "keep_labels: only task classification or danet uses it"),
+        ({"model": {"classifier_network": "vgg"}}, "classifier_network: expected one of ecgdan, resnet1d, got 'vgg'"),
+        ({"resume": True}, "expected a run to resume, found no recipe.yaml"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_written(danet_args: Build, flags: dict, message: str):
+    args = danet_args(**flags)
+    with pytest.raises(ValueError, match=message) as refusal:
+        (finetune_danet if args.task == "danet" else finetune).run(args)
+    assert "\n" not in str(refusal.value)
+    assert not Path(str(args.output_dir)).exists()
+
+
+def test_a_checkpoint_is_not_contradicted_and_not_taken_for_another(danet_args: Build, pretrained: str):
+    with pytest.raises(ValueError, match=r"model: waveform_module is 'soft' in .*, got 'none'; the weights fix it"):
+        finetune_danet.run(danet_args(checkpoint=pretrained, model={"waveform_module": "none"}))
+    with pytest.raises(ValueError, match="is a DANet checkpoint; go on from it with task danet"):
+        finetune.run(danet_args(task="classification", checkpoint=pretrained))
+    with pytest.raises(ValueError, match="task: danet is trained by `ecgdan finetune`"):
+        finetune.run(danet_args())
