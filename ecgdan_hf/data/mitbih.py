@@ -45,10 +45,11 @@ def read_table(data_dir: str | Path, segment_seconds: float = 10.0) -> pd.DataFr
         segment_seconds: length of a segment.
 
     Returns:
-        Columns `record_id` ("100-0010" begins at second 10), `patient_id`, `file`, `start_seconds`, `seconds`, `age`,
-        `sex`, `paced` (1 for the four records with paced beats, which are usually left out), `labels` (kinds of beats
-        in the segment), `num_beats`, and `beats_KIND`, the number of each kind; `beat_seconds` and `beat_kinds`, the R
-        peak of each beat from the beginning of the segment, and what it is.
+        Columns `record_id` ("100-0010" begins at second 10), `patient_id`, `file`, `start_seconds`, `seconds` (also as
+        `duration_seconds`, which rows keep), `age`, `sex`, `paced` (1 for the four records with paced beats, which are
+        usually left out), `labels` (kinds of beats in the segment), `num_beats`, and `beats_KIND`, the number of each
+        kind; `beat_seconds` and `beat_kinds`, the R peak of each beat from the beginning of the segment, and what it
+        is.
 
     Raises:
         FileNotFoundError: no such folder, no record of the database in it, or a record without its header.
@@ -85,6 +86,7 @@ def _segments(stem: Path, segment_seconds: float) -> pd.DataFrame:
             "file": str(stem),
             "start_seconds": starts,
             "seconds": length / header.fs,
+            "duration_seconds": length / header.fs,
             "age": float(subject[1]) if subject else np.nan,
             "sex": {"M": "male", "F": "female"}[subject[2]] if subject else None,
             "paced": int(stem.name in PACED),

@@ -6,7 +6,7 @@ disease is another rule and no code. A configuration carries its rule whole, nev
 The weights of the published method could not be read; those of `WAVEFORM_RULES` are a reconstruction from the criteria
 of the two beats:
 
-* atrial premature contraction (`apc`): early (RR below 0.85 of the mean before it), QRS like its neighbours, the pause
+* atrial premature contraction (`apc`): early (RR below 0.85 of the usual one), QRS like its neighbours, the pause
   after it incomplete (RR before and after together shorter than two), P wave abnormal or hidden in the T before it.
   The P wave decides, so it weighs most.
 * ventricular premature contraction (`pvc`): early, QRS unlike the others. The QRS decides.
@@ -27,9 +27,9 @@ from .configuration_ecgdan import EcgDanConfig
 WAVES = ("p", "qrs", "t", "baseline")
 
 BEAT_FEATURES: dict[str, str] = {
-    "rr_ratio": "RR interval before the beat over the mean of up to 8 before that one, or, where fewer than 3 of them "
-    "are known, over the recording's median RR; 1 is on time",
-    "rr_pair_ratio": "RR before plus RR after the beat over twice the same mean; below 1 the pause is incomplete",
+    "rr_ratio": "RR interval before the beat over the recording's usual one, which three quarters of its RR intervals "
+    "do not exceed; 1 is on time",
+    "rr_pair_ratio": "RR before plus RR after the beat over twice the usual one; below 1 the pause is incomplete",
     "qrs_likeness": "correlation, -1 to 1, of 80 ms to each side of R, all leads, with the recording's median QRS",
     "qrs_seconds": "duration of the QRS complex, seconds; 0.22 at most",
     "pr_seconds": "onset of P to onset of QRS, seconds; unknown without a P wave",
@@ -46,7 +46,7 @@ WAVEFORM_RULES: dict[str, dict[str, Any]] = {
         "wave_weights": {"p": 1.0, "qrs": 0.6, "t": 0.3, "baseline": 0.1},
         "beat": _APC_BEAT,
         "other_beats": 0.4,
-        "smooth_seconds": 0.05,
+        "smooth_seconds": 0.12,
     },
     "pvc": {
         "name": "pvc",
@@ -68,7 +68,7 @@ WAVEFORM_RULES: dict[str, dict[str, Any]] = {
         "wave_weights": {"p": 0.3, "qrs": 0.6, "t": 1.0, "baseline": 0.1},
         "beat": _APC_BEAT,
         "other_beats": 0.4,
-        "smooth_seconds": 0.05,
+        "smooth_seconds": 0.12,
     },
     "random": {"name": "random", "random": True, "smooth_seconds": 0.2},
 }

@@ -37,6 +37,7 @@ from .waveform_danet import waveform_weights
 logger = logging.get_logger(__name__)
 
 MAX_SECONDS = 60.0  # a median beat is taken over at most this much, from the middle of the record
+MIN_RATED_BEATS = 4  # of fewer, among pauses or noise, no heart rate says that the sampling rate is wrong
 HEART_RATES = (20.0, 300.0)  # per minute; outside, the sampling rate is more likely wrong than the heart
 MAX_EINTHOVEN_RESIDUAL = 0.2
 BEAT_SECONDS = 1.2  # window of the beat that rhythm input is checked by
@@ -62,7 +63,8 @@ FLAGS: dict[str, str] = {
     "cropped": "the recording is longer than the model's input; its middle was taken",
     "padded": "the recording is shorter than the model's input; zeros around it",
     "no_r_peaks": "no heart beat found (rhythm input only; a median beat is refused)",
-    "too_few_beats": f"number of beats the median beat rests on, fewer than {MIN_BEATS}",
+    "too_few_beats": f"number of beats the median beat rests on, fewer than {MIN_BEATS}; of rhythm input number of R "
+    f"peaks, fewer than {MIN_RATED_BEATS}, so that nothing was checked by the heart rate",
     "outlier_beats_dropped": "number of beats of another shape, left out of the median beat",
     "median_beat_of_file": "the recording's own median beat, as its cart computed it, was taken",
     "median_beat_unlike": "the recording's own median beat is not like the one computed here, which was taken",
@@ -325,7 +327,9 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         r_peaks = find_r_peaks(signal_mv, self.sampling_rate)
         if not rhythm:
             return self._median_beat(signal_mv, r_peaks, flags, given)
-        if len(r_peaks):
+        if 0 < len(r_peaks) < MIN_RATED_BEATS:
+            flags.append(f"too_few_beats:{len(r_peaks)}")
+        elif len(r_peaks):
             self._checked_beat(signal_mv, r_peaks, round(BEAT_SECONDS * self.sampling_rate), flags)
         else:
             flags.append("no_r_peaks")

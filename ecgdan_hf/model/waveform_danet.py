@@ -41,7 +41,7 @@ AFTER_T_SECONDS, AFTER_R_SECONDS = (
     0.04,
     0.2,
 )  # that place begins no earlier than this after the T peak and the R before
-RR_COUNT, MIN_RR_COUNT = 8, 3  # intervals that a beat's own is compared with
+USUAL_PERCENTILE = 75  # of the recording's RR intervals
 
 
 @dataclass(frozen=True)
@@ -192,12 +192,14 @@ def beat_features(
     }
 
 
-def _usual_rr(before: np.ndarray) -> np.ndarray:
-    """(beats,): mean of up to 8 RR intervals before each beat's own; the median of all where there are under 3."""
-    usual = np.full(len(before), np.median(before[1:]) if len(before) > 1 else np.nan)
-    for beat in range(1 + MIN_RR_COUNT, len(before)):
-        usual[beat] = before[max(1, beat - RR_COUNT) : beat].mean()
-    return usual
+def _usual_rr(before: np.ndarray) -> float:
+    """The RR interval that three quarters of the others do not exceed: what a beat is early against.
+
+    The mean of the intervals before a beat, the textbook's measure, shrinks with every early beat among them. On
+    MIT-BIH's training records fewer beats were found with it (`tests/benchmarks/bench_waveform_attention.py`).
+    """
+    known = before[np.isfinite(before)]
+    return float(np.percentile(known, USUAL_PERCENTILE)) if len(known) else float("nan")
 
 
 def qrs_likeness(signal_mv: np.ndarray, sampling_rate: float, peaks: np.ndarray) -> np.ndarray:
@@ -261,7 +263,7 @@ def waveform_weights(
 ) -> np.ndarray:
     """How much each sample weighs under a rule.
 
-    The waves of beats that meet the rule have the rule's weights, with no dip between P and QRS; those of the others
+    The waves of beats that meet the rule have the rule's weights, P's until the QRS begins; those of the others
     have `other_beats` times as much; no wave has less than the baseline. Where a beat that meets the rule shows no P
     wave, the usual place of one counts as P.
 
@@ -307,7 +309,7 @@ def weigh(
     for beat in range(len(met)):
         factor = 1.0 if met[beat] else rule["other_beats"]
         for wave, (start, end) in _stretches(waves, beat, bool(met[beat]), sampling_rate).items():
-            weight = min(rule["wave_weights"][each] for each in wave.split("+"))
+            weight = max(rule["wave_weights"][each] for each in wave.split("+"))
             stretch = slice(max(0, round(start)), max(0, round(end) + 1))
             weights[stretch] = np.maximum(weights[stretch], factor * weight)
     smooth = round(rule["smooth_seconds"] * sampling_rate)

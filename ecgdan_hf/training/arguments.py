@@ -99,6 +99,7 @@ class PretrainArguments(TrainingArguments):
         None, "simulated-beats (default), hard-weights or masked: what a waveform module learns (danet)"
     )
     simulated_records: int = option(8000, "training records simulated with and without early beats (danet)")
+    simulated_rule: str | None = option(None, "rule that simulated records follow [default: the model's] (danet)")
     text_model: str = option(
         "emilyalsentzer/Bio_ClinicalBERT", "language model: a name or folder; minilm; none for no alignment"
     )
@@ -138,6 +139,8 @@ class FinetuneArguments(TrainingArguments):
     joint_epochs: int = option(0, "epochs in which the waveform module learns too, after those it is frozen (danet)")
     joint_learning_rate: float | None = option(None, "peak learning rate of joint_epochs (danet)")
     simulated_records: int = option(0, "records simulated from the training records and learned beside them (danet)")
+    simulated_rule: str | None = option(None, "rule that simulated records follow [default: the model's] (danet)")
+    beat_annotations: bool = option(True, "teach a soft module where the source's marked beats are (danet)")
     positive_weight: str | float | None = option(
         None, "weight of a positive record in the loss: a number, or balanced: negatives per positive (danet)"
     )
@@ -284,6 +287,27 @@ class AblateArguments:
     label_fraction: float | None = option(None, "further probes on this share of the labelled patients, five draws")
     random_encoder: bool = option(True, "add a line for an encoder with random weights")
     limit: int | None = option(None, "use only the first records, for a trial run")
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
+    bootstrap: int = option(1000, "patient resamples behind each interval")
+
+
+@dataclass(kw_only=True)
+class CompareWaveformsArguments:
+    """Arguments of `python -m ecgdan_hf.training.waveform_comparison`."""
+
+    variants: dict[str, Any] = option({}, "changes of both recipes, as name={key: value}; the first is compared with")  # noqa: RUF009
+    only: str | None = option(None, "names of the variants to run, separated by commas; default: all")
+    pretrain: str = option("pretrain-danet", "recipe of ecgdan pretrain that every variant begins with")
+    pretrain_common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")  # noqa: RUF009
+    recipe: str = option("finetune-danet", "recipe of ecgdan finetune for every variant and fold")
+    common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")  # noqa: RUF009
+    data: str = option("mit-bih", DATA_HELP)
+    data_dir: str | None = option(None, "folder with the recordings to fine-tune and judge on")
+    pretrain_data_dir: str | None = option(None, "folder with the recordings to pretrain on")
+    output_dir: str | None = option(None, "folder for all runs, report.md, metrics.json and predictions.csv")
+    cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
+    folds: int = option(5, "folds of patients, each of which is predicted by networks that did not see it")
+    seeds: str = option("0-4", "seeds of each variant, as 0 or 0-4")
     num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
     bootstrap: int = option(1000, "patient resamples behind each interval")
 

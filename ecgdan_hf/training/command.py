@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 import yaml
 
-from ecgdan_hf.training.arguments import RunArguments, T, resolve
+from ecgdan_hf.training.arguments import T, resolve
 
 CONFIG_HELP = "recipe: a YAML file, or the name of one that ships with the package; flags override it"
 
@@ -90,11 +90,11 @@ def run_safely(function: Callable[[], Any]) -> int:
     return 0
 
 
-def run_as_program(kind: type[RunArguments], function: Callable[[Any], dict[str, Any]]) -> None:
+def run_as_program(kind: type[T], function: Callable[[Any], dict[str, Any]]) -> None:
     """`python -m ecgdan_hf.training.VERB`: the flags of `ecgdan VERB`, started by `accelerate launch` or by hand."""
 
     def run(args: Any) -> None:
-        if args.push_to_hub:
+        if getattr(args, "push_to_hub", None):
             raise ValueError(
                 "push_to_hub: only the command ecgdan uploads; use it, or `ecgdan bundle` and `ecgdan push`"
             )

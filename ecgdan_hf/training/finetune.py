@@ -50,7 +50,14 @@ TASKS = {"survival": SurvivalTask, "classification": ClassificationTask}
 SURVIVAL_ONLY = ("labels", "covariates", "missing_covariates", "stratify", "endpoint", "simulated_outcome")
 CLASSIFICATION_ONLY = ("auxiliary_level", "teachers")
 LABELS_ONLY = ("label_level", "keep_labels")
-DANET_ONLY = ("joint_epochs", "joint_learning_rate", "simulated_records", "positive_weight")
+DANET_ONLY = (
+    "joint_epochs",
+    "joint_learning_rate",
+    "simulated_records",
+    "simulated_rule",
+    "beat_annotations",
+    "positive_weight",
+)
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps covariates that say the same from running apart
 
 

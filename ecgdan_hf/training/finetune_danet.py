@@ -9,6 +9,7 @@ AUROC on the validation patients, is kept. Only a soft module can be frozen: wit
 trains the same weights on, so that what is compared has had as many steps. Each stage is a run of the loop in a folder
 of its own, which `resume` continues bit by bit.
 
+The soft module goes on learning where to look, from the beats that the source has marked and from simulated ones.
 Where a label is rare, `positive_weight` weighs its records in the loss; batches stay as the data are.
 """
 
@@ -22,11 +23,13 @@ from accelerate import Accelerator
 from datasets import concatenate_datasets
 from safetensors.torch import load_file
 
+from ecgdan_hf.data.premature_beats import annotated_weights
 from ecgdan_hf.evaluation.checkpoints import input_names
 from ecgdan_hf.evaluation.protocol import label_matrix
-from ecgdan_hf.model.configuration_danet import DanetConfig
+from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
+from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 from ecgdan_hf.training import rows
 from ecgdan_hf.training.arguments import FinetuneArguments
 from ecgdan_hf.training.batching import EpochBatchSampler, check_augmentation
@@ -92,8 +95,8 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
     dataset = rows.load_dataset(args, feature_extractor, label_level=args.label_level)
     parts = prepare(dataset, config, args, split)
     check_labels(parts)
-    learned = with_simulated(parts["train"], config, feature_extractor, args)
-    config.positive_weights = positive_weights(learned, args.positive_weight)
+    learned = what_is_learned(parts["train"], config, feature_extractor, args)
+    config.positive_weights = positive_weights(learned.rows, args.positive_weight)
     stages = plan(args, config)
     accelerator = build_accelerator(args, folder)
     model, new_weights = build_danet(DanetForSequenceClassification, config, args.checkpoint)
@@ -118,7 +121,7 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
         "best_epoch": found[chosen].best_epoch,
         "stages": {name: summary(progress) for name, progress in found.items()},
         "num_records": {name: len(part) for name, part in parts.items()},
-        "num_simulated": len(learned) - len(parts["train"]),
+        "num_simulated": learned.num_simulated,
         "num_positive": {name: positives(part) for name, part in parts.items()},
         "positive_weights": config.positive_weights,
         "num_parameters": num_parameters,
@@ -198,20 +201,56 @@ def positive_weights(part: Any, wanted: str | float | None) -> dict[str, float] 
     }
 
 
-def with_simulated(
-    train: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor, args: FinetuneArguments
-) -> Any:
-    """The training rows, and behind them those simulated from the regular ones among them.
+@dataclass
+class Learned:
+    """What is trained on: real records, then simulated ones.
 
-    Of these a soft module also learns where the waves are: `waveform_targets`, which the others do not have.
+    Attributes:
+        rows: of both.
+        num_simulated: of them, the last ones.
+        waveform_targets: (rows, samples), what a(t) should be, NaN where it is not known; None where nothing is.
+    """
+
+    rows: Any
+    num_simulated: int = 0
+    waveform_targets: np.ndarray | None = None
+
+
+def what_is_learned(
+    train: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor, args: FinetuneArguments
+) -> Learned:
+    """The training rows, behind them those simulated from the regular ones among them, and where a(t) is known.
 
     Raises:
         ValueError: labels other than the rule's own, which is all that is known of a simulated record.
     """
-    if not args.simulated_records:
-        return train
-    rule: Any = config.waveform_rule
-    names, own = train.features["labels"].feature.names, rule and rule["name"].upper()
+    soft = config.waveform_module == "soft"
+    known = [annotated_targets(train, config, feature_extractor)] if soft and args.beat_annotations else [None]
+    learned = Learned(train)
+    if args.simulated_records:
+        made = simulate_from(train, config, feature_extractor, args)
+        columns = [*input_names(config), "labels"]
+        both = concatenate_datasets([part.select_columns(columns) for part in (train, made)])
+        learned = Learned(both, len(made))
+        known.append(np.asarray(made.with_format("numpy")["waveform_targets"], dtype=np.float32) if soft else None)
+    if any(each is not None for each in known):
+        counts = (len(train), learned.num_simulated)
+        unknown = [np.full((count, config.num_samples), np.nan, np.float32) for count in counts]
+        found = [unknown[part] if each is None else each for part, each in enumerate(known)]
+        learned.waveform_targets = np.concatenate(found)
+    return learned
+
+
+def simulate_from(
+    train: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor, args: FinetuneArguments
+) -> Any:
+    """Rows simulated from the training records.
+
+    Raises:
+        ValueError: labels other than the rule's own.
+    """
+    rule = resolve_waveform_rule(args.simulated_rule or config.waveform_rule) or {}
+    names, own = train.features["labels"].feature.names, str(rule.get("name")).upper()
     if names != [own]:
         raise ValueError(
             f"simulated_records: expected keep_labels {own}, the one label of the waveform rule, got "
@@ -220,12 +259,27 @@ def with_simulated(
     in_mv = rows.load_dataset(args, in_millivolt(feature_extractor), label_level=args.label_level)
     position = {record: row for row, record in enumerate(in_mv["record_id"])}
     sources = in_mv.select([position[record] for record in train["record_id"]])
-    made = simulated_rows(
+    return simulated_rows(
         sources, feature_extractor, rule, args.simulated_records, args.seed, args.num_proc, args.cache_dir
     )
-    columns = [*input_names(config), "labels"]
-    targets = ["waveform_targets"] if config.waveform_module == "soft" else []
-    return concatenate_datasets([train.select_columns(columns), made.select_columns(columns + targets)])
+
+
+def annotated_targets(part: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor) -> np.ndarray | None:
+    """(records, samples), the rule's weights around the beats that the source has marked; None where it marks none.
+
+    Beats count by their kind, which must have the rule's name: `APC` for `apc`.
+    """
+    rule: Any = config.waveform_rule
+    if "beat_seconds" not in part.column_names or not (rule and "wave_weights" in rule):
+        return None
+    rate, kind, targets = feature_extractor.sampling_rate, rule["name"].upper(), []
+    columns = (part[name] for name in ("beat_seconds", "beat_kinds", "duration_seconds"))
+    for seconds, kinds, duration in zip(*columns, strict=True):
+        first, end, start = recorded_samples(feature_extractor, round(duration * rate), rate)
+        peaks = np.asarray(seconds, dtype=float) * rate - start
+        weights = annotated_weights(peaks, np.array(kinds) == kind, end - first, rate, rule)
+        targets.append(np.pad(weights, (first, config.num_samples - end)))
+    return np.stack(targets)
 
 
 def plan(args: FinetuneArguments, config: DanetConfig) -> list[Stage]:
@@ -241,7 +295,7 @@ def run_stage(
     stage: Stage,
     model: DanetForSequenceClassification,
     parts: dict[str, Any],
-    learned: Any,
+    learned: Learned,
     folder: Path,
     accelerator: Accelerator,
 ) -> Progress:
@@ -251,11 +305,11 @@ def run_stage(
         (model.freeze_waveform_module if stage.frozen else model.unfreeze_waveform_module)()
     loaders = build_loaders({"valid": parts["valid"]}, config, args, accelerator)
     task = ClassificationTask(config, loaders["valid"])
-    sampler = EpochBatchSampler(len(learned), args.batch_size, seed=args.seed)
-    collator = build_collator(learned, config, args)
-    if "waveform_targets" in learned.column_names:
-        collator = replace(collator, sample_columns=[*collator.sample_columns, "waveform_targets"])
-    training_set = TrainingSet(learned, sampler, collator)
+    sampler = EpochBatchSampler(len(learned.rows), args.batch_size, seed=args.seed)
+    collator = build_collator(learned.rows, config, args)
+    if learned.waveform_targets is not None:
+        collator.lookups["waveform_targets"] = learned.waveform_targets
+    training_set = TrainingSet(learned.rows, sampler, collator)
     return Trainer(model, task, training_set, args, folder / stage.name, accelerator).run()
 
 

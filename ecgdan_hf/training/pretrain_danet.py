@@ -24,7 +24,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 
 from ecgdan_hf.evaluation.checkpoints import weight_columns
-from ecgdan_hf.model.configuration_danet import DanetConfig
+from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.training import rows
@@ -234,7 +234,8 @@ def check_config(config: DanetConfig, pretext: str) -> None:
 
 def simulated_beats(config: DanetConfig, args: PretrainArguments, split: Any) -> Pretext:
     """Records simulated from those of each part, with the rule's label and the weights that are so by construction."""
-    feature_extractor, rule = EcgDanFeatureExtractor(**config.signal_contract), config.waveform_rule
+    feature_extractor = EcgDanFeatureExtractor(**config.signal_contract)
+    rule: Any = resolve_waveform_rule(args.simulated_rule or config.waveform_rule)
     sources = _parts(rows.load_dataset(args, in_millivolt(feature_extractor)), args, split)
     numbers = {
         name: max(round(args.simulated_records * len(part) / len(sources["train"])), MIN_JUDGED)

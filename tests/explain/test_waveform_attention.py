@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 from ecgdan_hf import DanetConfig, DanetForPreTraining, DanetForSequenceClassification, EcgDanFeatureExtractor
 from ecgdan_hf.cli import app
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.explain.figures import explain_page
-from ecgdan_hf.explain.waveform import (
+from ecgdan_hf.evaluation.waveform_attention import (
     attention_peaks,
     beat_localisation,
     enrichment_interval,
     localisation_table,
     mass_in_intervals,
 )
+from ecgdan_hf.explain.figures import explain_page
 from ecgdan_hf.explain.waveform_figure import BLUE, ORANGE, attended_strip, read_beats, waveform_page
 
 RATE = 100

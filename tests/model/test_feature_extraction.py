@@ -294,6 +294,19 @@ def test_the_given_beat_and_not_ours_reaches_the_network(ecg, beat_extractor):
     assert not plain[0, :, 4:14].any() and np.isfinite(plain).all()  # in front of the beat's first sample
 
 
+def test_rhythm_input_takes_long_pauses_and_flags_that_few_beats_say_nothing_of_the_rate(ecg):
+    fe = extractor(input_kind="rhythm")
+    pause = np.zeros((12, 5000))
+    pause[:, :500], pause[:, 3500:4000] = ecg[:, 1000:1500], ecg[:, 1000:1500]
+    with pytest.raises(ValueError, match="heart rate"):
+        extractor()(**given(pause))
+    inputs = fe(**given(pause), return_flags=True)
+    assert "too_few_beats" in flag_names(inputs["flags"][0])
+    slow = np.repeat(ecg, 5, axis=1)[:, :25000]  # 50 s at 500 Hz with as many beats as in 10 s
+    with pytest.raises(ValueError, match="is the sampling rate right"):
+        extractor(input_kind="rhythm", num_samples=5024)(**given(slow))
+
+
 def test_rhythm_input_ignores_a_given_beat(ecg):
     fe = extractor(input_kind="rhythm")
     with_beat, without = (fe(**given(ecg), median_beat=each, return_flags=True) for each in (-cart_beat(), None))

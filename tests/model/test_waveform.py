@@ -132,12 +132,17 @@ def test_beat_features_are_what_they_say():
     assert np.isnan(found["rr_ratio"][0]) and np.isnan(found["rr_pair_ratio"][[0, -1]]).all()
     assert found["rr_ratio"][EARLY] == pytest.approx(0.5 / 0.8, abs=0.02)
     assert found["rr_pair_ratio"][EARLY] == pytest.approx(1.4 / 1.6, abs=0.02)
-    after = EARLY + 2  # whose mean holds both the short and the long interval before it
-    assert found["rr_ratio"][after] == pytest.approx(0.8 / np.mean([0.8] * 5 + [0.5, 0.9]), abs=0.02)
-    assert found["rr_ratio"][2] == pytest.approx(1.0, abs=0.02)  # over the median: two intervals before it
+    assert found["rr_ratio"][[2, EARLY + 2]] == pytest.approx([1.0, 1.0], abs=0.02)
     assert np.nanmin(found["qrs_likeness"]) > 0.95
     assert np.nanmedian(found["pr_seconds"]) == pytest.approx(0.2, abs=0.06)
     assert 0.04 < np.nanmedian(found["qrs_seconds"]) < 0.14
+
+
+def test_beats_of_a_run_are_early_against_the_slower_beats_and_not_against_each_other():
+    signal, _ = strip()
+    rr = np.array([80, 80, 80, 50, 50, 50, 50, 120, 80, 80, 80])
+    found = beat_features(signal, RATE, 40 + np.cumsum(rr))
+    assert found["rr_ratio"][3:7] == pytest.approx([0.625] * 4)
 
 
 def test_a_wide_beat_has_an_unlike_and_longer_qrs():

@@ -10,6 +10,7 @@ from ecgdan_hf.training.ablation import plan
 from ecgdan_hf.training.arguments import (
     RECIPES_DIR,
     AblateArguments,
+    CompareWaveformsArguments,
     FinetuneArguments,
     PretrainArguments,
     parse_folds,
@@ -23,6 +24,7 @@ KINDS = {
     "finetune": FinetuneArguments,
     "demo": FinetuneArguments,
     "ablation": AblateArguments,
+    "compare": CompareWaveformsArguments,
 }
 
 
@@ -63,7 +65,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(key: str, value: object, e
 
 
 def test_a_recipe_that_does_not_exist_names_the_shipped_ones():
-    with pytest.raises(FileNotFoundError, match="shipped: ablation, demo, finetune-classification"):
+    with pytest.raises(FileNotFoundError, match="shipped: ablation, compare-danet, demo, finetune-classification"):
         read_recipe("no-such-recipe")
 
 
