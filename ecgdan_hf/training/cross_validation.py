@@ -475,8 +475,7 @@ def inner_split(dataset: Any, judged: pd.DataFrame, args: RunArguments, stratify
         args: `valid_fraction` and seed.
         stratify_by: column whose values both parts should hold in equal shares.
     """
-    table = rows.read_table(dataset, ["record_id", "patient_id", *([stratify_by] if stratify_by else [])])
-    table["row"] = np.arange(len(table))
+    table = rows.table_to_split(dataset, stratify_by)
     is_judged = table["record_id"].isin(set(judged["record_id"]))
     patients = set(judged["patient_id"].astype(str)) | set(table.loc[is_judged, "patient_id"].astype(str))
     inside = ~is_judged & ~table["patient_id"].astype(str).isin(patients)

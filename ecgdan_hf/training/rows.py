@@ -75,11 +75,7 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
     Raises:
         ValueError: folds or fractions that do not fit together, or a part without records.
     """
-    wanted = ["record_id", "patient_id", "fold", *([stratify_by] if stratify_by else [])]
-    table = read_table(dataset, wanted)
-    table["row"] = np.arange(len(table))
-    if stratify_by == "labels" and "labels" in table:
-        table["labels"] = _rarest_label(label_matrix(dataset))
+    table = table_to_split(dataset, stratify_by)
     stratify_by = stratify_by if stratify_by in table else None
     tables = _by_fold(table, args, stratify_by) if args.train_folds else _by_fraction(table, args, stratify_by)
     if args.label_fraction != 1:
@@ -99,6 +95,20 @@ def _rarest_label(labels: np.ndarray) -> np.ndarray:
     rank = np.empty(labels.shape[1])
     rank[np.argsort(-labels.sum(axis=0), kind="stable")] = np.arange(1, labels.shape[1] + 1)
     return (labels * rank).max(axis=1, initial=0)
+
+
+def table_to_split(dataset: Any, stratify_by: str | None) -> pd.DataFrame:
+    """What parts are made of: `record_id`, `patient_id`, `fold` if there are folds, `row`, and the stratum.
+
+    Args:
+        dataset: rows.
+        stratify_by: a column, or `labels`, which becomes the number of each record's rarest label.
+    """
+    table = read_table(dataset, ["record_id", "patient_id", "fold", *([stratify_by] if stratify_by else [])])
+    table["row"] = np.arange(len(table))
+    if stratify_by == "labels" and "labels" in table:
+        table["labels"] = _rarest_label(label_matrix(dataset))
+    return table
 
 
 def known_labels(dataset: Any, column: str | None = None) -> np.ndarray:

@@ -59,16 +59,19 @@ def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: 
         ValueError: arguments or data that cannot be used.
     """
     folder, variants = begin(args)
-    seeds = parse_folds(args.seeds) or []
+    seeds = {name: parse_folds(str(each.pop("seeds", args.seeds))) or [] for name, each in variants.items()}
     tables = {
-        name: [predictions(args, name, overrides, seed, say) for seed in seeds] for name, overrides in variants.items()
+        name: [predictions(args, name, overrides, seed, say) for seed in seeds[name]]
+        for name, overrides in variants.items()
     }
     found = compare(tables, args.bootstrap)
     for name, overrides in variants.items():
-        found["variants"][name]["changed"] = describe(overrides)
-    metrics = {"task": "waveform comparison", "label": label_of(args), "num_seeds": len(seeds), **found}
+        found["variants"][name] |= {"changed": describe(overrides), "seeds": seeds[name]}
+    metrics = {"task": "waveform comparison", "label": label_of(args), **found}
     every = [
-        t.assign(variant=name, seed=seed) for name, runs in tables.items() for seed, t in zip(seeds, runs, strict=True)
+        t.assign(variant=name, seed=seed)
+        for name, runs in tables.items()
+        for seed, t in zip(seeds[name], runs, strict=True)
     ]
     write_text(folder / "predictions.csv", pd.concat(every).to_csv(index=False, float_format="%.6g"))
     write_text(folder / "report.md", report(metrics, args))
@@ -92,10 +95,10 @@ def begin(args: CompareWaveformsArguments) -> tuple[Path, dict[str, dict[str, An
     if args.folds < 2:
         raise ValueError(f"folds: expected two or more, got {args.folds}")
     folder = Path(str(args.output_dir))
-    if not (folder / slug(wanted[0])).is_dir():
+    if not any((folder / slug(name)).is_dir() for name in args.variants):
         check_folder(args.output_dir, True, "metrics.json")
     folder.mkdir(parents=True, exist_ok=True)
-    return folder, {name: args.variants[name] or {} for name in wanted}
+    return folder, {name: dict(args.variants[name] or {}) for name in wanted}
 
 
 def predictions(
@@ -132,7 +135,7 @@ def finetune_arguments(
         "output_dir": str(folder / f"fold-{fold}"),
         "checkpoint": str(folder / "pretrained"),
         "seed": seed,
-        "bootstrap": 0 if args.bootstrap == 0 else 20,  # the intervals of a single fold are not looked at
+        "bootstrap": 20,  # the intervals of a single fold are not looked at
     }
     return _resolved(FinetuneArguments, args.recipe, args, args.common, overrides, given)
 
@@ -337,11 +340,21 @@ def report(metrics: Mapping[str, Any], args: CompareWaveformsArguments) -> str:
     """The two tables with what they are of."""
     variants = metrics["variants"]
     first = next(iter(variants))
-    heads = ["variant", "what changed", *SCORES, f"AUROC minus {first}", f"F1 minus {first}"]
+    heads = ["variant", "what changed", "seeds", *SCORES, f"AUROC minus {first}", f"F1 minus {first}"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for name, entry in variants.items():
         differences = [_difference(entry[score].get("difference")) for score in ("AUROC", "F1")]
-        lines.append(_row([name, entry["changed"], *(_interval(entry[score]) for score in SCORES), *differences]))
+        lines.append(
+            _row(
+                [
+                    name,
+                    entry["changed"],
+                    str(len(entry["seeds"])),
+                    *(_interval(entry[score]) for score in SCORES),
+                    *differences,
+                ]
+            )
+        )
     heads = ["variant", "highest on the beat", "by chance", "beats found", "by chance"]
     places = [_row(heads), _row(["---"] * len(heads))]
     places += [
@@ -354,7 +367,7 @@ def report(metrics: Mapping[str, Any], args: CompareWaveformsArguments) -> str:
         f"{metrics['num_patients']} patients"
     )
     what = (
-        f"Source {args.data}: {counts}; {args.folds} folds of patients, {metrics['num_seeds']} seed(s), means over "
+        f"Source {args.data}: {counts}; {args.folds} folds of patients, means over "
         "seeds. Each segment is predicted by a network that saw neither its patient in fine-tuning nor its database "
         "in pretraining. 95 % intervals by resampling patients, in pairs for differences; few patients have most of "
         "the positive segments, so they are wide."
