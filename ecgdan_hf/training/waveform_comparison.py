@@ -106,15 +106,15 @@ def predictions(
 ) -> pd.DataFrame:
     """One variant and seed: every segment, predicted by the network that did not see its patient."""
     folder = Path(str(args.output_dir)) / slug(name) / f"seed-{seed}"
-    if (folder / "predictions.csv").is_file():
-        return pd.read_csv(folder / "predictions.csv", dtype={"record_id": str, "patient_id": str})
-    say(f"{name}, seed {seed}: pretraining")
-    pretrained = pretrain_danet.run(pretrain_arguments(args, overrides, seed, folder / "pretrained"))
-    say(f"{name}, seed {seed}: pretrained, AUROC on simulated beats {pretrained['valid']['macro_auroc']:.3f}")
-    parts = [predict_fold(args, overrides, seed, fold, folder) for fold in range(args.folds)]
-    table = pd.concat(parts, ignore_index=True).sort_values("record_id", ignore_index=True)
-    write_text(folder / "predictions.csv", table.to_csv(index=False, float_format="%.6g"))
-    return table
+    file = folder / "predictions.csv"
+    if not file.is_file():
+        say(f"{name}, seed {seed}: pretraining")
+        pretrained = pretrain_danet.run(pretrain_arguments(args, overrides, seed, folder / "pretrained"))
+        say(f"{name}, seed {seed}: pretrained, AUROC on simulated beats {pretrained['valid']['macro_auroc']:.3f}")
+        parts = [predict_fold(args, overrides, seed, fold, folder) for fold in range(args.folds)]
+        table = pd.concat(parts, ignore_index=True).sort_values("record_id", ignore_index=True)
+        write_text(file, table.to_csv(index=False, float_format="%.6g"))
+    return pd.read_csv(file, dtype={"record_id": str, "patient_id": str})  # the same numbers now as when resumed
 
 
 def pretrain_arguments(
