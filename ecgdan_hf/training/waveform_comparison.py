@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ecgdan_hf.evaluation.bootstrap import bootstrap_comparison, bootstrap_interval
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.classification import auprc, auroc
+from ecgdan_hf.evaluation.module_comparison import LOCALISATION, compare, report
 from ecgdan_hf.evaluation.waveform_attention import beat_localisation
 from ecgdan_hf.training import finetune_danet, pretrain_danet, rows
 from ecgdan_hf.training.ablation import describe, slug
@@ -40,9 +39,6 @@ from ecgdan_hf.training.finetune import build_collator
 from ecgdan_hf.training.loop import build_accelerator
 from ecgdan_hf.training.run_folder import as_json, check_folder, is_finished, write_text
 from ecgdan_hf.training.tasks import INPUTS
-
-SCORES = ("AUROC", "AUPRC", "F1", "sensitivity", "specificity", "PPV")
-LOCALISATION = ("highest_on_beat", "highest_on_beat_chance", "beats_found", "beats_found_chance")
 
 
 def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -67,14 +63,16 @@ def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: 
     found = compare(tables, args.bootstrap)
     for name, overrides in variants.items():
         found["variants"][name] |= {"changed": describe(overrides), "seeds": seeds[name]}
-    metrics = {"task": "waveform comparison", "label": label_of(args), **found}
+    as_recipes = next((name for name, overrides in variants.items() if not overrides), None)
+    facts = {"label": label_of(args), "data": args.data, "folds": args.folds, "as_recipes": as_recipes}
+    metrics = {"task": "waveform comparison", **facts, **found}
     every = [
         t.assign(variant=name, seed=seed)
         for name, runs in tables.items()
         for seed, t in zip(seeds[name], runs, strict=True)
     ]
     write_text(folder / "predictions.csv", pd.concat(every).to_csv(index=False, float_format="%.6g"))
-    write_text(folder / "report.md", report(metrics, args))
+    write_text(folder / "report.md", report(metrics))
     write_text(folder / "metrics.json", json.dumps(as_json(metrics), indent=2) + "\n")
     return metrics
 
@@ -250,151 +248,6 @@ def localisation(
         return {}
     found = beat_localisation(weights, own, sampling_rate)
     return {"num_beats": len(own), **{name: found[name] for name in LOCALISATION}}
-
-
-def compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[str, Any]:
-    """Every variant's metrics, mean over seeds, and for each metric the paired difference to the first variant.
-
-    Args:
-        tables: variant -> a table for each seed, rows in the same order: `patient_id`, `true`, `probability`,
-            `positive`, and the columns of `LOCALISATION` where there is attention.
-        n: resamples of patients.
-
-    Returns:
-        `num_records`, `num_positive`, `num_patients`, and under `variants` for each of `SCORES` an interval with, but
-        for the first variant, its `difference` (this minus the first), and the localisation where there is any.
-    """
-    base = next(iter(tables.values()))[0]
-    truth = base["true"].to_numpy(dtype=float)
-    options: dict[str, Any] = {"patient_ids": base["patient_id"].to_numpy(), "n": n, "seed": 0}
-    stacked = {name: np.stack([_both(table) for table in runs], axis=1) for name, runs in tables.items()}
-    found: dict[str, dict[str, Any]] = {name: {} for name in tables}
-    for score in SCORES:
-        metric = _over_seeds(score)
-        intervals, differences = bootstrap_comparison(metric, truth, scores=stacked, **options)
-        for name, interval in intervals.items():
-            found[name][score] = interval.as_dict() | {"by_seed": _by_seed(score, truth, stacked[name])}
-            if name in differences:  # given as "first minus this"
-                this = differences[name].as_dict()
-                turned = {"estimate": -this["estimate"], "low": -this["high"], "high": -this["low"]}
-                found[name][score]["difference"] = this | turned
-    for name, runs in tables.items():
-        found[name] |= localisation_of(runs, n)
-    counts = {"num_records": len(base), "num_positive": int(truth.sum()), "num_patients": base["patient_id"].nunique()}
-    return {**counts, "variants": found}
-
-
-def _both(table: pd.DataFrame) -> np.ndarray:
-    """(n, 2): probability and decision."""
-    return table[["probability", "positive"]].to_numpy(dtype=float)
-
-
-def _over_seeds(score: str) -> Callable[..., float]:
-    def mean(truth: np.ndarray, values: np.ndarray) -> float:
-        return float(np.mean(_by_seed(score, truth, values)))
-
-    return mean
-
-
-def _by_seed(score: str, truth: np.ndarray, values: np.ndarray) -> list[float]:
-    """The score of each seed; values are (n, seeds, 2)."""
-    return [one_score(score, truth, values[:, seed]) for seed in range(values.shape[1])]
-
-
-def one_score(score: str, truth: np.ndarray, values: np.ndarray) -> float:
-    """One of `SCORES` of probabilities and decisions (n, 2)."""
-    if score in ("AUROC", "AUPRC"):
-        return {"AUROC": auroc, "AUPRC": auprc}[score](truth, values[:, 0])
-    said, true = values[:, 1] > 0, truth > 0
-    counts = {
-        "sensitivity": (said & true, true),
-        "specificity": (~said & ~true, ~true),
-        "PPV": (said & true, said),
-        "F1": (2 * (said & true), said.astype(int) + true),
-    }
-    hit, total = (float(np.sum(each)) for each in counts[score])
-    if total == 0:
-        raise ValueError(f"{score}: expected segments to judge it by, found none")
-    return hit / total
-
-
-def localisation_of(runs: list[pd.DataFrame], n: int) -> dict[str, Any]:
-    """Means over the positive segments and seeds, with intervals over patients; empty without attention."""
-    if "num_beats" not in runs[0] or runs[0]["num_beats"].isna().all():
-        return {}
-    table = pd.concat(runs)
-    mean = table.groupby(["record_id", "patient_id"], as_index=False)[[*LOCALISATION, "num_beats"]].mean().dropna()
-    found = {}
-    for name in LOCALISATION:
-        weights = mean["num_beats"] if name.startswith("beats_found") else np.ones(len(mean))
-        interval = bootstrap_interval(_weighted_mean, weights, mean[name], patient_ids=mean["patient_id"], n=n, seed=0)
-        found[name] = interval.as_dict()
-    return found
-
-
-def _weighted_mean(weights: np.ndarray, values: np.ndarray) -> float:
-    return float(np.sum(weights * values) / np.sum(weights))
-
-
-def report(metrics: Mapping[str, Any], args: CompareWaveformsArguments) -> str:
-    """The two tables with what they are of."""
-    variants = metrics["variants"]
-    first = next(iter(variants))
-    heads = ["variant", "what changed", "seeds", *SCORES, f"AUROC minus {first}", f"F1 minus {first}"]
-    lines = [_row(heads), _row(["---"] * len(heads))]
-    for name, entry in variants.items():
-        differences = [_difference(entry[score].get("difference")) for score in ("AUROC", "F1")]
-        lines.append(
-            _row(
-                [
-                    name,
-                    entry["changed"],
-                    str(len(entry["seeds"])),
-                    *(_interval(entry[score]) for score in SCORES),
-                    *differences,
-                ]
-            )
-        )
-    heads = ["variant", "highest on the beat", "by chance", "beats found", "by chance"]
-    places = [_row(heads), _row(["---"] * len(heads))]
-    places += [
-        _row([name, *(_interval(e[key]) for key in LOCALISATION)])
-        for name, e in variants.items()
-        if LOCALISATION[0] in e
-    ]
-    counts = (
-        f"{metrics['num_records']} segments, {metrics['num_positive']} of them with {metrics['label']}, of "
-        f"{metrics['num_patients']} patients"
-    )
-    what = (
-        f"Source {args.data}: {counts}; {args.folds} folds of patients, means over "
-        "seeds. Each segment is predicted by a network that saw neither its patient in fine-tuning nor its database "
-        "in pretraining. 95 % intervals by resampling patients, in pairs for differences; few patients have most of "
-        "the positive segments, so they are wide."
-    )
-    where = (
-        "Whether a(t) is highest within 150 ms of one of the label's beats, and which share of these beats lies "
-        "within 150 ms of any attention peak (half way from the median to the maximum of a(t) or higher), in the "
-        "segments that have one; by chance: the same a(t) shifted in time."
-    )
-    return (
-        "\n".join(
-            ["# DANet's modules and controls", "", what, "", *lines, "", where, "", *places, "", "Research use only."]
-        )
-        + "\n"
-    )
-
-
-def _interval(found: Mapping[str, Any]) -> str:
-    return "{estimate:.3f} ({low:.3f} to {high:.3f})".format(**found)
-
-
-def _difference(found: Mapping[str, Any] | None) -> str:
-    return "" if found is None else "{estimate:+.3f} ({low:+.3f} to {high:+.3f})".format(**found)
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

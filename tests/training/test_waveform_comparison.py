@@ -12,10 +12,11 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 
 from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.data.loading import load
+from ecgdan_hf.evaluation.module_comparison import SCORES, compare, one_score
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.training.arguments import CompareWaveformsArguments, resolve
 from ecgdan_hf.training.finetune_danet import annotated_targets
-from ecgdan_hf.training.waveform_comparison import SCORES, compare, localisation, one_score, patients_of_fold, run
+from ecgdan_hf.training.waveform_comparison import localisation, patients_of_fold, run
 
 
 @pytest.fixture(scope="module")
