@@ -141,6 +141,8 @@ class FinetuneArguments(TrainingArguments):
     simulated_records: int = option(0, "records simulated from the training records and learned beside them (danet)")
     simulated_rule: str | None = option(None, "rule that simulated records follow [default: the model's] (danet)")
     beat_annotations: bool = option(True, "teach a soft module where the source's marked beats are (danet)")
+    balance: bool = option(False, "draw half of the real records positive, patients evenly, half simulated (danet)")
+    keep_stage: str = option("best", "stage whose weights are kept: best by validation, or last (danet)")
     positive_weight: str | float | None = option(
         None, "weight of a positive record in the loss: a number, or balanced: negatives per positive (danet)"
     )

@@ -102,6 +102,57 @@ class EpochBatchSampler(Sampler[list[int]]):
             yield np.concatenate([event_parts[batch], other_parts[batch]]).tolist()
 
 
+class DrawnBatchSampler(EpochBatchSampler):
+    """Batches of rows drawn with given probabilities, with replacement; as many in an epoch as the rows make.
+
+    Args:
+        shares: (num_rows,), how often each row is drawn, up to a factor.
+        batch_size: rows of every batch.
+        seed: of the draws.
+
+    Raises:
+        ValueError: no rows, a batch size below one, or shares of which none is positive.
+    """
+
+    def __init__(self, shares: Sequence[float], batch_size: int, seed: int = 0):
+        super().__init__(len(shares), batch_size, seed=seed)
+        total = float(np.sum(shares))
+        if not total > 0 or np.min(shares) < 0:
+            raise ValueError("shares: expected positive numbers for some rows and negative ones for none")
+        self.shares = np.asarray(shares, dtype=float) / total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        drawn = rng.choice(self.num_rows, (self.num_batches, self.batch_size), p=self.shares)
+        yield from drawn[self.start_batch :].tolist()
+
+
+def balanced_shares(positive: np.ndarray, patient_ids: Sequence[str], simulated: np.ndarray) -> np.ndarray:
+    """How often each row is drawn so that no kind of record and no patient decides alone.
+
+    Half of what is drawn is simulated, where anything is; half of the real records are positive. A patient's positives
+    together are drawn in proportion to the root of their number: one with a hundred early beats ten times as often as
+    one with one, not a hundred times.
+
+    Args:
+        positive: (rows,), true for records with the label.
+        patient_ids: of each row.
+        simulated: (rows,), true for simulated records, which are drawn alike.
+
+    Returns:
+        (rows,), together 1, unless there are no positive or no negative records.
+    """
+    patients = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)[1].reshape(-1)
+    real_share = 0.5 if simulated.any() else 1.0
+    shares = np.where(simulated, 0.5 / max(simulated.sum(), 1), 0.0)
+    positives, negatives = positive & ~simulated, ~positive & ~simulated
+    shares[negatives] = 0.5 * real_share / max(negatives.sum(), 1)
+    counts = np.bincount(patients[positives], minlength=patients.max() + 1)
+    each = 1 / np.sqrt(np.maximum(counts, 1))  # root of the number, divided among so many
+    shares[positives] = 0.5 * real_share * each[patients[positives]] / np.sqrt(counts).sum()
+    return shares
+
+
 class NumberedRows(Dataset):
     """A `datasets.Dataset` whose rows carry their number, so that the collator can look things up by it.
 

@@ -56,6 +56,8 @@ DANET_ONLY = (
     "simulated_records",
     "simulated_rule",
     "beat_annotations",
+    "balance",
+    "keep_stage",
     "positive_weight",
 )
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps covariates that say the same from running apart

@@ -10,7 +10,9 @@ trains the same weights on, so that what is compared has had as many steps. Each
 of its own, which `resume` continues bit by bit.
 
 The soft module goes on learning where to look, from the beats that the source has marked and from simulated ones.
-Where a label is rare, `positive_weight` weighs its records in the loss; batches stay as the data are.
+Where a label is rare, `positive_weight` weighs its records in the loss, or `balance` draws them more often, patients
+with many not much more often than those with few. A validation part of a few patients says little of which stage is
+better; `keep_stage: last` then keeps the second, and validation chooses the thresholds alone.
 """
 
 import time
@@ -32,7 +34,7 @@ from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 from ecgdan_hf.training import rows
 from ecgdan_hf.training.arguments import FinetuneArguments
-from ecgdan_hf.training.batching import EpochBatchSampler, check_augmentation
+from ecgdan_hf.training.batching import DrawnBatchSampler, EpochBatchSampler, balanced_shares, check_augmentation
 from ecgdan_hf.training.checkpoints import build_config, build_danet, count_parameters
 from ecgdan_hf.training.command import run_as_program
 from ecgdan_hf.training.finetune import (
@@ -108,7 +110,7 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
     for stage in stages:
         accelerator = build_accelerator(stage.args, folder / stage.name)
         found[stage.name] = run_stage(stage, model, parts, learned, folder, accelerator)
-    chosen = keep_best(model, found, folder)
+    chosen = keep_best(model, found, folder, args.keep_stage)
     loaders = build_loaders(parts, config, args, accelerator)
     task = ClassificationTask(config, loaders["valid"])
     predictions = finish_and_predict(task, model, parts, loaders, accelerator)
@@ -153,6 +155,8 @@ def check_danet_arguments(args: FinetuneArguments) -> None:
             f"joint_epochs, joint_learning_rate: expected both, and a positive rate, or neither, got "
             f"{args.joint_epochs} and {rate}"
         )
+    if args.keep_stage not in ("best", "last"):
+        raise ValueError(f"keep_stage: expected best or last, got {args.keep_stage!r}")
     weight = args.positive_weight
     if weight not in (None, "balanced") and not (isinstance(weight, float) and 0 < weight < np.inf):
         raise ValueError(f"positive_weight: expected balanced or a positive number, got {weight!r}")
@@ -207,11 +211,13 @@ class Learned:
 
     Attributes:
         rows: of both.
+        patient_ids: of each row.
         num_simulated: of them, the last ones.
         waveform_targets: (rows, samples), what a(t) should be, NaN where it is not known; None where nothing is.
     """
 
     rows: Any
+    patient_ids: list[str]
     num_simulated: int = 0
     waveform_targets: np.ndarray | None = None
 
@@ -226,12 +232,12 @@ def what_is_learned(
     """
     soft = config.waveform_module == "soft"
     known = [annotated_targets(train, config, feature_extractor)] if soft and args.beat_annotations else [None]
-    learned = Learned(train)
+    learned = Learned(train, list(train["patient_id"]))
     if args.simulated_records:
         made = simulate_from(train, config, feature_extractor, args)
         columns = [*input_names(config), "labels"]
         both = concatenate_datasets([part.select_columns(columns) for part in (train, made)])
-        learned = Learned(both, len(made))
+        learned = Learned(both, [*train["patient_id"], *made["patient_id"]], len(made))
         known.append(np.asarray(made.with_format("numpy")["waveform_targets"], dtype=np.float32) if soft else None)
     if any(each is not None for each in known):
         counts = (len(train), learned.num_simulated)
@@ -305,7 +311,7 @@ def run_stage(
         (model.freeze_waveform_module if stage.frozen else model.unfreeze_waveform_module)()
     loaders = build_loaders({"valid": parts["valid"]}, config, args, accelerator)
     task = ClassificationTask(config, loaders["valid"])
-    sampler = EpochBatchSampler(len(learned.rows), args.batch_size, seed=args.seed)
+    sampler = build_sampler(learned, args)
     collator = build_collator(learned.rows, config, args)
     if learned.waveform_targets is not None:
         collator.lookups["waveform_targets"] = learned.waveform_targets
@@ -313,9 +319,21 @@ def run_stage(
     return Trainer(model, task, training_set, args, folder / stage.name, accelerator).run()
 
 
-def keep_best(model: DanetForSequenceClassification, found: dict[str, Progress], folder: Path) -> str:
-    """Gives the model the weights of the better stage, the earlier one where they are equal; its name."""
+def build_sampler(learned: Learned, args: FinetuneArguments) -> EpochBatchSampler:
+    """Every row once an epoch, or with `balance` rows drawn as [`balanced_shares`] says."""
+    if not args.balance:
+        return EpochBatchSampler(len(learned.rows), args.batch_size, seed=args.seed)
+    simulated = np.arange(len(learned.rows)) >= len(learned.rows) - learned.num_simulated
+    positive = label_matrix(learned.rows).any(axis=1)
+    return DrawnBatchSampler(balanced_shares(positive, learned.patient_ids, simulated), args.batch_size, args.seed)
+
+
+def keep_best(
+    model: DanetForSequenceClassification, found: dict[str, Progress], folder: Path, keep_stage: str = "best"
+) -> str:
+    """Gives the model the weights of the better stage, the earlier one if they are equal, or of the last; its name."""
     best = max(found, key=lambda name: found[name].best_value or 0.0)
+    best = list(found)[-1] if keep_stage == "last" else best
     model.load_state_dict(load_file(folder / best / "checkpoints" / "best.safetensors"))
     return best
 

@@ -9,9 +9,11 @@ from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.training.arguments import TrainingArguments
 from ecgdan_hf.training.batching import (
     LEAD_SUBSETS,
+    DrawnBatchSampler,
     EcgCollator,
     EpochBatchSampler,
     NumberedRows,
+    balanced_shares,
     check_augmentation,
     draw_lead_mask,
     draw_span_mask,
@@ -230,3 +232,35 @@ def test_hidden_spans_are_the_same_in_every_lead_and_stay_in_the_target():
 
 def test_probability_zero_hides_nothing():
     assert not draw_span_mask(50, 100, np.random.default_rng(0), 0.0).any()
+
+
+def test_balanced_shares_give_each_kind_its_half_and_patients_the_root_of_their_positives():
+    patients = np.array(["a"] * 16 + ["b"] * 4 + ["c"] * 30 + ["s"] * 10)
+    positive = np.r_[np.ones(20, bool), np.zeros(30, bool), np.arange(10) % 2 == 0]
+    simulated = patients == "s"
+    shares = balanced_shares(positive, patients, simulated)
+    assert shares.sum() == pytest.approx(1) and shares[simulated] == pytest.approx(0.05)
+    assert shares[patients == "c"].sum() == pytest.approx(0.25)
+    assert shares[patients == "a"].sum() / shares[patients == "b"].sum() == pytest.approx(2)  # roots of 16 and 4
+    without = balanced_shares(positive[:50], patients[:50], simulated[:50])
+    assert without[:20].sum() == pytest.approx(0.5) and without[20:].sum() == pytest.approx(0.5)
+
+
+def test_rows_are_drawn_by_their_shares_and_go_on_where_an_epoch_was_left():
+    shares = np.r_[np.zeros(50), np.full(25, 1.0), np.full(25, 3.0)]
+    sampler = DrawnBatchSampler(shares, 20, seed=3)
+    drawn = np.array(list(sampler))
+    assert drawn.shape == (5, 20) and len(sampler) == 5
+    many = np.concatenate([drawn_in(sampler, epoch) for epoch in range(200)])
+    assert many.min() >= 50 and np.mean(many >= 75) == pytest.approx(0.75, abs=0.01)
+    assert not np.array_equal(drawn_in(sampler, 0), drawn_in(sampler, 1))
+    whole = drawn_in(sampler, 7).reshape(5, 20)
+    sampler.start_batch = 2
+    assert np.array_equal(drawn_in(sampler, 7).reshape(3, 20), whole[2:])
+    with pytest.raises(ValueError, match="shares: expected positive numbers"):
+        DrawnBatchSampler(np.zeros(10), 2)
+
+
+def drawn_in(sampler: DrawnBatchSampler, epoch: int) -> np.ndarray:
+    sampler.set_epoch(epoch)
+    return np.array(list(sampler)).ravel()

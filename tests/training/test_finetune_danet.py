@@ -136,6 +136,27 @@ def test_the_best_epoch_of_both_stages_is_kept(danet_args: Build):
     kept = load_file(Path(str(args.output_dir)) / "model.safetensors")
     assert all(torch.equal(value, kept[name]) for name, value in best_of(args, "stage-1").items() if name in kept)
     assert metrics["valid"]["macro_auroc"]["estimate"] == pytest.approx(values["stage-1"])
+    last = finetune_danet.run(replace(args, output_dir=f"{args.output_dir}-last", keep_stage="last"))
+    assert last["best_stage"] == "stage-2" and last["stages"] == metrics["stages"]
+
+
+def test_balanced_batches_hold_real_positives_negatives_and_simulated_records(danet_args: Build, pretrained: str):
+    flags = {"checkpoint": pretrained, "simulated_records": 16, "batch_size": 64, "epochs": 1, "balance": True}
+    args = danet_args(**flags)
+    config = load_checkpoint(pretrained)[0].config
+    extractor = EcgDanFeatureExtractor(**config.signal_contract)
+    dataset = rows.load_dataset(args, extractor)
+    config.id2label, config.label2id = {0: "APC"}, {"APC": 0}
+    learned = finetune_danet.what_is_learned(dataset, config, extractor, args)
+    assert len(learned.rows) == len(learned.patient_ids) == len(dataset) + 16
+    positive = np.array([len(labels) > 0 for labels in learned.rows["labels"]])
+    drawn = np.concatenate([batch for _ in range(20) for batch in finetune_danet.build_sampler(learned, args)])
+    assert np.mean(drawn >= len(dataset)) == pytest.approx(0.5, abs=0.1)
+    assert np.mean(positive[drawn[drawn < len(dataset)]]) == pytest.approx(0.5, abs=0.1)
+    assert np.isfinite(learned.waveform_targets).all()  # real beats are marked, simulated ones known
+    with_beats = learned.waveform_targets[: len(dataset)].max(axis=1) > 0.9
+    assert np.array_equal(with_beats, positive[: len(dataset)])
+    assert finetune_danet.run(args)["num_simulated"] == 16
 
 
 def test_another_label_starts_a_new_head_behind_the_same_network(danet_args: Build, pretrained: str, holter: Path):
