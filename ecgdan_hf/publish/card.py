@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from ecgdan_hf.evaluation.checkpoints import Classifier
@@ -58,6 +59,7 @@ HUB_METRICS = {"macro_auroc": "roc_auc", "auroc": "roc_auc", "f1": "f1", "concor
 """What the Hub lists models by; losses and diagnostics of a run are in the card's table alone."""
 
 VERBS = {"pretraining": "pretrain", "survival": "finetune", "classification": "finetune", "danet": "finetune"}
+DATASET_NAMES = {"PTB-XL": "ptb-xl", "MIT-BIH Arrhythmia Database": "mit-bih-arrhythmia-database"}
 TRAINING_TYPES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
 
@@ -93,7 +95,7 @@ def build_card(
         license="apache-2.0",
         library_name="transformers",
         tags=["ecg", "electrocardiogram", "cardiology", "ecgdan", "custom_code", *_tags(model)],
-        datasets=["ptb-xl"] if data_name == "PTB-XL" else None,
+        datasets=[DATASET_NAMES[data_name]] if data_name in DATASET_NAMES else None,
         metrics=_hub_metrics(found, evaluations) or None,
         model_name=name,
         eval_results=model_index(model, found, data_name, simulated)
@@ -102,6 +104,7 @@ def build_card(
         **_emission_metadata(metrics, emissions),
     )
     verb = VERBS.get(str((metrics or {}).get("task")))
+    trained_on = {(recipe or {}).get("data"), ((metrics or {}).get("pretraining") or {}).get("data")}
     return ModelCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
@@ -130,10 +133,44 @@ def build_card(
         verb=verb,
         time=time_text(metrics),
         emissions=emissions,
-        is_ptb_xl=data_name == "PTB-XL",
+        is_ptb_xl="ptb-xl" in trained_on,
+        is_mit_bih="mit-bih" in trained_on,
+        what=_what(model),
+        rule=_rule(config),
+        pretraining=pretraining_text(metrics),
         reasons=[(PARTS[part], metrics[part]["not_estimable"]) for part in _reasons(metrics)] if metrics else [],
         labels=_label_rows(config) if isinstance(model, Classifier) else [],
     )
+
+
+def _what(model: EcgDanPreTrainedModel) -> str:
+    """The network in words."""
+    if isinstance(model, DanetForSequenceClassification | DanetForPreTraining):
+        words = {"soft": "a waveform module that learns where to look, in front of", "none": "(without its module)"}
+        words["hard"] = "weights of the waves under a rule, in front of"
+        network = {"ecgdan": "the dual attention network", "resnet1d": "a residual network"}
+        return f"DANet, {words[model.config.waveform_module]} {network[model.config.classifier_network]}"
+    return "a dual attention network for the 12-lead ECG (ECG-DAN)"
+
+
+def _rule(config: EcgDanConfig) -> str:
+    """The waveform rule as YAML; empty for networks without one."""
+    rule = getattr(config, "waveform_rule", None)
+    used = rule and getattr(config, "waveform_module", "none") != "none"
+    return yaml.safe_dump(rule, sort_keys=False, default_flow_style=None).strip() if used else ""
+
+
+def pretraining_text(metrics: Mapping[str, Any] | None) -> str:
+    """What a fine-tuned network was pretrained on, in words; empty where that was not recorded."""
+    found = (metrics or {}).get("pretraining")
+    if not found:
+        return ""
+    _, data = DATA.get(str(found.get("data")), ("", "data that were not recorded"))
+    folds = f", folds {found['train_folds']}" if found.get("train_folds") else ""
+    made = (
+        f", {found['simulated_records']:,} records simulated from" if found.get("pretext") == "simulated-beats" else ""
+    )
+    return f"Pretrained without labels ({found.get('pretext', found.get('task'))}){made}: {data}{folds}."
 
 
 def _hub_metrics(found: list[Result], evaluations: Sequence[Evaluation]) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from ecgdan_hf.evaluation import module_comparison
+
 METRIC_NAMES = {
     "concordance_index": "C-index (Harrell)",
     "attainable_concordance_index": "C-index of the true hazard (the best attainable)",
@@ -24,6 +26,10 @@ METRIC_NAMES = {
     "age_sex": "age and sex alone (Cox)",
     "random_encoder": "random encoder (ridge Cox)",
     "permuted_prompts": "prompts permuted (range)",
+    "highest_on_beat": "highest attention on a beat of the label",
+    "highest_on_beat_chance": "the same by chance",
+    "beats_found": "beats of the label at an attention peak",
+    "beats_found_chance": "the same by chance, of beats",
     "num_records": "records",
     "num_events": "events",
     "num_positives": "records with the label",
@@ -103,10 +109,26 @@ class Evaluation:
     @property
     def split(self) -> str:
         """The part of the data, for metadata."""
+        if self._compares_modules:
+            return "cross-validation"
         return f"{'fold' if self.folds.isdigit() else 'folds'} {self.folds}" if self.folds else "test"
 
+    @property
+    def tables(self) -> str:
+        """Tables of the whole comparison in Markdown, where this is one of DANet's modules; else empty."""
+        return module_comparison.tables(self.metrics) if self._compares_modules else ""
+
+    @property
+    def _compares_modules(self) -> bool:
+        return self.metrics.get("task") == "waveform comparison"
+
     def measured(self) -> list[Measured]:
-        """Every number with an interval; per-label ones only where the labels are few."""
+        """Every number with an interval; per-label ones only where the labels are few.
+
+        Of a comparison of DANet's modules those of the recipe as it is: the others are controls.
+        """
+        if self._compares_modules:
+            return list(_walk(self.metrics["variants"].get(self.metrics.get("as_recipes"), {}), ()))
         parts = [part for part in ("test", "valid") if isinstance(self.metrics.get(part), Mapping)]
         if parts:  # of a run, the test part, or the one that chose the epoch where there is no other
             return list(_walk(self.metrics[parts[0]], () if parts[0] == "test" else ("validation",)))
@@ -127,7 +149,8 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     recipe = read_mapping(folder / "recipe.yaml", yaml.safe_load) or {}
     folds = metrics.get("test_folds") or recipe.get("test_folds") or ""
     text = ",".join(map(str, folds)) if isinstance(folds, list) else str(folds)
-    found = Evaluation(slug(folder.resolve().name), _kind(metrics), metrics, recipe.get("data"), text)
+    data = recipe.get("data", metrics.get("data"))
+    found = Evaluation(slug(folder.resolve().name), _kind(metrics), metrics, data, text)
     if not found.measured():
         raise ValueError(f"{folder}: expected results with intervals in metrics.json, found none")
     return found
@@ -192,6 +215,8 @@ def without_local_paths(content: Any, key: str = "") -> Any:
 
 
 def _kind(metrics: Mapping[str, Any]) -> str:
+    if metrics.get("task") == "waveform comparison":
+        return "DANet's modules and controls, cross-validation of the recipe"
     if metrics.get("task") == "sanity":
         return "Deletion test of the attention maps"
     for key, kind in (("levels", "Zero-shot"), ("label_fractions", "Label efficiency"), ("variants", "Ablation")):

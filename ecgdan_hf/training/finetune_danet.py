@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from accelerate import Accelerator
 from datasets import concatenate_datasets
 from safetensors.torch import load_file
@@ -118,6 +119,7 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
         "task": args.task,
         "simulated_outcome": False,
         "checkpoint": args.checkpoint or "random weights",
+        "pretraining": pretraining_of(args.checkpoint),
         "new_weights": new_weights if args.checkpoint else "all",
         "best_stage": chosen,
         "best_epoch": found[chosen].best_epoch,
@@ -336,6 +338,16 @@ def keep_best(
     best = list(found)[-1] if keep_stage == "last" else best
     model.load_state_dict(load_file(folder / best / "checkpoints" / "best.safetensors"))
     return best
+
+
+def pretraining_of(checkpoint: str | None) -> dict[str, Any] | None:
+    """What the checkpoint was pretrained on, as far as the recipe beside it says; None without one."""
+    file = Path(str(checkpoint)) / "recipe.yaml"
+    if not checkpoint or not file.is_file():
+        return None
+    recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    wanted = ("task", "pretext", "data", "train_folds", "simulated_records", "seed")
+    return {name: recipe[name] for name in wanted if recipe.get(name) is not None}
 
 
 def summary(progress: Progress) -> dict[str, Any]:
