@@ -142,6 +142,11 @@ class FinetuneArguments(TrainingArguments):
     simulated_rule: str | None = option(None, "rule that simulated records follow [default: the model's] (danet)")
     beat_annotations: bool = option(True, "teach a soft module where the source's marked beats are (danet)")
     balance: bool = option(False, "draw half of the real records positive, patients evenly, half simulated (danet)")
+    thresholds: dict[str, Any] = option(  # noqa: RUF009
+        {},
+        "decision thresholds from elsewhere, such as a cross-validation, as label=probability; needed where "
+        "valid_fraction 0 trains on every patient (danet)",
+    )
     keep_stage: str = option("best", "stage whose weights are kept: best by validation, or last (danet)")
     positive_weight: str | float | None = option(
         None, "weight of a positive record in the loss: a number, or balanced: negatives per positive (danet)"

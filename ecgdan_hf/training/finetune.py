@@ -58,6 +58,7 @@ DANET_ONLY = (
     "beat_annotations",
     "balance",
     "keep_stage",
+    "thresholds",
     "positive_weight",
 )
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps covariates that say the same from running apart

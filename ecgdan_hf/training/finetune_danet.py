@@ -96,7 +96,8 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
     check_augmentation(args, config)
     feature_extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(args, feature_extractor, label_level=args.label_level)
-    parts = prepare(dataset, config, args, split)
+    parts = prepare(dataset, config, args, everyone if args.valid_fraction == 0 else split)
+    check_thresholds(args, config)
     check_labels(parts)
     learned = what_is_learned(parts["train"], config, feature_extractor, args)
     config.positive_weights = positive_weights(learned.rows, args.positive_weight)
@@ -115,6 +116,10 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
     loaders = build_loaders(parts, config, args, accelerator)
     task = ClassificationTask(config, loaders["valid"])
     predictions = finish_and_predict(task, model, parts, loaders, accelerator)
+    if args.thresholds:
+        model.config.thresholds = {name: float(value) for name, value in args.thresholds.items()}
+    if args.valid_fraction == 0:
+        predictions.pop("valid")  # they were trained on
     metrics: dict[str, Any] = {
         "task": args.task,
         "simulated_outcome": False,
@@ -124,7 +129,7 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
         "best_stage": chosen,
         "best_epoch": found[chosen].best_epoch,
         "stages": {name: summary(progress) for name, progress in found.items()},
-        "num_records": {name: len(part) for name, part in parts.items()},
+        "num_records": {name: len(part) for name, part in parts.items() if name == "train" or name in predictions},
         "num_simulated": learned.num_simulated,
         "num_positive": {name: positives(part) for name, part in parts.items()},
         "positive_weights": config.positive_weights,
@@ -162,6 +167,32 @@ def check_danet_arguments(args: FinetuneArguments) -> None:
     weight = args.positive_weight
     if weight not in (None, "balanced") and not (isinstance(weight, float) and 0 < weight < np.inf):
         raise ValueError(f"positive_weight: expected balanced or a positive number, got {weight!r}")
+
+
+def everyone(dataset: Any, args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+    """Every patient trains; the loop validates on the same, which decides nothing."""
+    return rows.Parts(dataset, dataset, None)
+
+
+def check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
+    """Refuses thresholds that are none, and a run on every patient in which validation would have to decide something.
+
+    Raises:
+        ValueError: see above.
+    """
+    names = [config.id2label[label] for label in range(config.num_labels)]
+    for name, value in args.thresholds.items():
+        if name not in names or not isinstance(value, int | float) or not 0 < value < 1:
+            raise ValueError(
+                f"thresholds: expected a probability for some of {', '.join(names)}, got {name}={value!r}"
+            )
+    if args.valid_fraction == 0:
+        if args.keep_stage != "last" or args.epochs != 1 or args.joint_epochs > 1:
+            raise ValueError("valid_fraction: 0 leaves nobody to choose by; it needs keep_stage last and epochs of 1")
+        if set(args.thresholds) != set(names) or args.train_folds or args.test_fraction:
+            raise ValueError(
+                "valid_fraction: 0 trains on every patient; give each label a threshold, no folds, test_fraction 0"
+            )
 
 
 def check_labels(parts: dict[str, Any]) -> None:

@@ -214,4 +214,6 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
 def write_predictions(folder: Path, predictions: dict[str, pd.DataFrame]) -> None:
     """`predictions.csv`: the out-of-sample rows of every part, named in the column `part`."""
     tables = [table.assign(part=part) for part, table in predictions.items()]
+    if not tables:  # every patient was trained on
+        return
     pd.concat(tables).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")

@@ -159,6 +159,34 @@ def test_balanced_batches_hold_real_positives_negatives_and_simulated_records(da
     assert finetune_danet.run(args)["num_simulated"] == 16
 
 
+EVERYONE = {"valid_fraction": 0.0, "keep_stage": "last", "epochs": 1, "thresholds": {"APC": 0.7}}
+
+
+def test_every_patient_can_be_trained_on_with_thresholds_from_elsewhere(danet_args: Build):
+    args = danet_args(**EVERYONE)
+    metrics = finetune_danet.run(args)
+    folder = Path(str(args.output_dir))
+    assert metrics["num_records"] == {"train": 60} and "valid" not in metrics
+    assert not (folder / "predictions.csv").exists()
+    assert load_checkpoint(folder)[0].config.thresholds == {"APC": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keep_stage": "best"}, "valid_fraction: 0 leaves nobody to choose by"),
+        ({"epochs": 2}, "valid_fraction: 0 leaves nobody to choose by"),
+        ({"thresholds": {}}, "valid_fraction: 0 trains on every patient; give each label"),
+        ({"test_fraction": 0.2}, "valid_fraction: 0 trains on every patient"),
+        ({"thresholds": {"APC": 1.5}}, "thresholds: expected a probability for some of APC, got APC=1.5"),
+        ({"thresholds": {"PVC": 0.5}}, "thresholds: expected a probability for some of APC, got PVC=0.5"),
+    ],
+)
+def test_training_on_every_patient_leaves_nothing_to_choose(danet_args: Build, change: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        finetune_danet.run(danet_args(**{**EVERYONE, **change}))
+
+
 def test_another_label_starts_a_new_head_behind_the_same_network(danet_args: Build, pretrained: str, holter: Path):
     args = danet_args(checkpoint=pretrained, keep_labels="NORMAL,APC", epochs=1)
     metrics = finetune_danet.run(args)
