@@ -45,6 +45,7 @@ TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, EcgDanLightStem, Baselin
 RESNET_KERNEL = 9  # 90 ms at 100 Hz before the first halving of time: a QRS complex
 MERGE_KERNEL = 5
 WEIGHT_STRIDE = 4  # samples between two weights of the soft module
+SAME_LABEL = {"APC": "PAC", "PVC": "VPC"}  # MIT-BIH's names, and how other sources turn them round
 EVIDENCE_SECONDS = 0.12  # a QRS complex, or a P wave: shorter peaks of a(t) are no beat
 
 
@@ -452,11 +453,12 @@ def check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
 
 
 def evident_labels(config: DanetConfig) -> list[int]:
-    """The label that the rule is about: the one of its name, or the only one there is."""
+    """The label that the rule is about: the one of its name, in any source's spelling, or the only one there is."""
     if config.num_labels == 1:
         return [0]
-    name = str((config.waveform_rule or {}).get("name", ""))
-    return [label for label in range(config.num_labels) if config.id2label[label].lower() == name.lower()]
+    name = str((config.waveform_rule or {}).get("name", "")).upper()
+    spellings = {name, SAME_LABEL.get(name, name)}
+    return [label for label in range(config.num_labels) if config.id2label[label].upper() in spellings]
 
 
 def positive_weights(config: DanetConfig) -> list[float] | None:

@@ -485,3 +485,16 @@ def test_waveform_targets_that_are_not_known_are_not_learned():
     half[1:] = math.nan
     assert math.isfinite(known.detach()) and known != model(**batch, waveform_targets=half).waveform_loss
     assert model(**batch, waveform_targets=torch.full_like(targets, math.nan)).waveform_loss == 0
+
+
+def test_the_label_of_the_rule_is_known_in_either_spelling():
+    for names, expected in {("NORM", "PAC"): [0.0, 1.0], ("APC", "PVC"): [1.0, 0.0], ("MI", "CD"): [0.0, 0.0]}.items():
+        assert classifier("soft", id2label=dict(enumerate(names))).evidence.weight.tolist() == expected
+
+
+def test_hard_weights_of_one_throughout_are_no_module_at_all():
+    none, hard, batch = classifier("none"), classifier("hard"), inputs()
+    hard.load_state_dict(none.state_dict())
+    ones = torch.ones(len(batch["labels"]), batch["input_values"].shape[-1])
+    batch.pop("waveform_weights", None)
+    assert torch.equal(hard(**batch, waveform_weights=ones).logits, none(**batch).logits)
