@@ -26,6 +26,7 @@ from accelerate import Accelerator
 from datasets import concatenate_datasets
 from safetensors.torch import load_file
 
+from ecgdan_hf.data.mitbih import BEATS
 from ecgdan_hf.data.premature_beats import annotated_weights
 from ecgdan_hf.evaluation.checkpoints import input_names
 from ecgdan_hf.evaluation.protocol import label_matrix
@@ -90,6 +91,8 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
     started, folder = time.monotonic(), check_run(args)
     check_arguments(args)
     check_danet_arguments(args)
+    if args.valid_fraction == 0 and split is not rows.split:  # it leaves patients out, who would be trained on
+        raise ValueError("valid_fraction: expected above 0 beside a given split, got 0")
     if args.resume and is_finished(folder):
         return read_metrics(folder)
     config = build_config(DanetConfig, args.model, args.checkpoint)
@@ -117,9 +120,11 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
     task = ClassificationTask(config, loaders["valid"])
     predictions = finish_and_predict(task, model, parts, loaders, accelerator)
     if args.thresholds:
-        model.config.thresholds = {name: float(value) for name, value in args.thresholds.items()}
+        given = {name: float(value) for name, value in args.thresholds.items()}
+        model.config.thresholds = {**(model.config.thresholds or {}), **given}
     if args.valid_fraction == 0:
         predictions.pop("valid")  # they were trained on
+    judged = {name: part for name, part in parts.items() if name == "train" or name in predictions}
     metrics: dict[str, Any] = {
         "task": args.task,
         "simulated_outcome": False,
@@ -129,9 +134,9 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
         "best_stage": chosen,
         "best_epoch": found[chosen].best_epoch,
         "stages": {name: summary(progress) for name, progress in found.items()},
-        "num_records": {name: len(part) for name, part in parts.items() if name == "train" or name in predictions},
+        "num_records": {name: len(part) for name, part in judged.items()},
         "num_simulated": learned.num_simulated,
-        "num_positive": {name: positives(part) for name, part in parts.items()},
+        "num_positive": {name: positives(part) for name, part in judged.items()},
         "positive_weights": config.positive_weights,
         "num_parameters": num_parameters,
         **{name: summary_or_reason(task, table, args) for name, table in predictions.items()},
@@ -165,7 +170,7 @@ def check_danet_arguments(args: FinetuneArguments) -> None:
     if args.keep_stage not in ("best", "last"):
         raise ValueError(f"keep_stage: expected best or last, got {args.keep_stage!r}")
     weight = args.positive_weight
-    if weight not in (None, "balanced") and not (isinstance(weight, float) and 0 < weight < np.inf):
+    if weight not in (None, "balanced") and not (isinstance(weight, int | float) and 0 < weight < np.inf):
         raise ValueError(f"positive_weight: expected balanced or a positive number, got {weight!r}")
 
 
@@ -189,9 +194,11 @@ def check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
     if args.valid_fraction == 0:
         if args.keep_stage != "last" or args.epochs != 1 or args.joint_epochs > 1:
             raise ValueError("valid_fraction: 0 leaves nobody to choose by; it needs keep_stage last and epochs of 1")
-        if set(args.thresholds) != set(names) or args.train_folds or args.test_fraction:
+        folds = args.train_folds or args.valid_folds or args.test_folds
+        if set(args.thresholds) != set(names) or folds or args.test_fraction or args.label_fraction != 1:
             raise ValueError(
-                "valid_fraction: 0 trains on every patient; give each label a threshold, no folds, test_fraction 0"
+                "valid_fraction: 0 trains on every patient; give each label a threshold, no folds, test_fraction 0, "
+                "label_fraction 1"
             )
 
 
@@ -306,10 +313,13 @@ def simulate_from(
 def annotated_targets(part: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor) -> np.ndarray | None:
     """(records, samples), the rule's weights around the beats that the source has marked; None where it marks none.
 
-    Beats count by their kind, which must have the rule's name: `APC` for `apc`.
+    Beats count by their kind, which must have the rule's name: `APC` for `apc`. Of a rule of another name nothing is
+    known: that no beat meets it would be learned otherwise.
     """
     rule: Any = config.waveform_rule
     if "beat_seconds" not in part.column_names or not (rule and "wave_weights" in rule):
+        return None
+    if rule["name"].upper() not in BEATS.values():
         return None
     rate, kind, targets = feature_extractor.sampling_rate, rule["name"].upper(), []
     columns = (part[name] for name in ("beat_seconds", "beat_kinds", "duration_seconds"))
@@ -372,11 +382,14 @@ def keep_best(
 
 
 def pretraining_of(checkpoint: str | None) -> dict[str, Any] | None:
-    """What the checkpoint was pretrained on, as far as the recipe beside it says; None without one."""
-    file = Path(str(checkpoint)) / "recipe.yaml"
-    if not checkpoint or not file.is_file():
+    """What the checkpoint was pretrained on, as its own folder says; None where it was not, or does not say so."""
+    folder = Path(str(checkpoint))
+    if not checkpoint or not (folder / "recipe.yaml").is_file() or not is_finished(folder):
         return None
-    recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    metrics, recipe = read_metrics(folder), yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    if metrics.get("task") != "pretraining":  # a fine-tuned network has seen labels
+        return None
+    recipe["pretext"] = metrics.get("pretext")  # by its name, where the recipe left it to the default
     wanted = ("task", "pretext", "data", "train_folds", "simulated_records", "seed")
     return {name: recipe[name] for name in wanted if recipe.get(name) is not None}
 
