@@ -171,7 +171,7 @@ def predict_fold(
     finetune_danet.run(run_args, split=split)
     if finished:
         _, extractor = load_checkpoint(Path(str(run_args.output_dir)))
-        split(rows.load_dataset(run_args, extractor), run_args, None)
+        split(rows.load_dataset(run_args, extractor, label_level=run_args.label_level), run_args, None)
     return judged(Path(str(run_args.output_dir)), kept["test"], run_args, label_of(args))
 
 
