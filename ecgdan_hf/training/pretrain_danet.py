@@ -204,8 +204,9 @@ def check_arguments(args: PretrainArguments) -> str:
     for each in ALIGNMENT_ONLY:
         if getattr(args, each) != getattr(defaults, each):
             raise ValueError(f"{each}: only task alignment uses it, got task danet; leave it out")
-    if name != "simulated-beats" and args.simulated_records != defaults.simulated_records:
-        raise ValueError(f"simulated_records: only pretext simulated-beats uses it, got {name}; leave it out")
+    for each in ("simulated_records", "simulated_rule"):
+        if name != "simulated-beats" and getattr(args, each) != getattr(defaults, each):
+            raise ValueError(f"{each}: only pretext simulated-beats uses it, got {name}; leave it out")
     if args.simulated_records < 1:
         raise ValueError(f"simulated_records: expected one or more, got {args.simulated_records}")
     metrics = ("loss", "macro_auroc") if name == "simulated-beats" else ("loss",)
