@@ -27,8 +27,14 @@ def compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[str
     Returns:
         `num_records`, `num_positive`, `num_patients`, and under `variants` for each of `SCORES` an interval with, but
         for the first variant, its `difference` (this minus the first), and the localisation where there is any.
+
+    Raises:
+        ValueError: tables of different records, which cannot be compared in pairs.
     """
     base = next(iter(tables.values()))[0]
+    for name, runs in tables.items():
+        if not all(_whose(table) == _whose(base) for table in runs):
+            raise ValueError(f"tables: expected the same records in every variant and seed, {name} has others")
     truth = base["true"].to_numpy(dtype=float)
     options: dict[str, Any] = {"patient_ids": base["patient_id"].to_numpy(), "n": n, "seed": 0}
     stacked = {name: np.stack([_both(table) for table in runs], axis=1) for name, runs in tables.items()}
@@ -46,6 +52,10 @@ def compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[str
         found[name] |= localisation_of(runs, n)
     counts = {"num_records": len(base), "num_positive": int(truth.sum()), "num_patients": base["patient_id"].nunique()}
     return {**counts, "variants": found}
+
+
+def _whose(table: pd.DataFrame) -> list[tuple[str, bool]]:
+    return [(str(patient), bool(true)) for patient, true in zip(table["patient_id"], table["true"], strict=True)]
 
 
 def _both(table: pd.DataFrame) -> FloatArray:
