@@ -37,7 +37,7 @@ METRIC_NAMES = {
 }
 
 UNSAID = ("models", "labels", "levels", "controls", "label_fractions", "test")
-CONTROLS = ("controls", "permuted_prompts")
+CONTROLS = ("controls", "permuted_prompts", "highest_on_beat_chance", "beats_found_chance")
 MAX_LABELS = 10
 """Labels whose own results a card shows; those of more are in the file beside it."""
 
@@ -224,9 +224,9 @@ def _kind(metrics: Mapping[str, Any]) -> str:
             return kind
     if "models" in metrics:
         return "Linear probe" if "num_records_fitted" in metrics else "Held-out evaluation"
-    return {"survival": "Fine-tuned, survival", "classification": "Fine-tuned, classification"}.get(
-        str(metrics.get("task")), "Evaluation"
-    )
+    fine_tuned = {"survival": "survival", "classification": "classification", "danet": "classification"}
+    task = fine_tuned.get(str(metrics.get("task")))
+    return f"Fine-tuned, {task}" if task else "Evaluation"
 
 
 def _walk(node: Any, path: tuple[str, ...], is_control: bool = False) -> Iterator[Measured]:
