@@ -446,10 +446,9 @@ def check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
     expected = (signal.shape[0], signal.shape[2])
     if weights is None or tuple(weights.shape) != expected:
         got = None if weights is None else tuple(weights.shape)
-        raise ValueError(
-            f"{name}: expected (batch, samples) {expected}, got {got}; prepare signals with an "
-            "EcgDanFeatureExtractor that has the model's waveform_rule"
-        )
+        advice = "; prepare signals with an EcgDanFeatureExtractor that has the model's waveform_rule"
+        advice = advice if name == "waveform_weights" else ""
+        raise ValueError(f"{name}: expected (batch, samples) {expected}, got {got}{advice}")
 
 
 def evident_labels(config: DanetConfig) -> list[int]:
