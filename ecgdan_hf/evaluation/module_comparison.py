@@ -136,9 +136,11 @@ def _what(metrics: Mapping[str, Any]) -> str:
         f"{metrics['num_records']:,} segments, {metrics['num_positive']:,} of them with {metrics['label']}, of "
         f"{metrics['num_patients']} patients"
     )
+    pretrained = "neither its patient in fine-tuning nor its database" if metrics.get("other_database") else ""
+    seen = f"{pretrained} in pretraining" if pretrained else "not its patient in fine-tuning"
     return (
         f"Source {metrics['data']}: {counts}; {metrics['folds']} folds of patients, means over seeds. Each segment is "
-        "predicted by a network that saw neither its patient in fine-tuning nor its database in pretraining. In "
+        f"predicted by a network that saw {seen}. In "
         "brackets 95 % intervals by resampling patients, in pairs for differences; few patients have most of the "
         "positive segments, so they are wide, and the luck of a seed is not in them."
     )

@@ -133,7 +133,7 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
         "new_weights": new_weights if args.checkpoint else "all",
         "best_stage": chosen,
         "best_epoch": found[chosen].best_epoch,
-        "stages": {name: summary(progress) for name, progress in found.items()},
+        "stages": {name: summary(progress, args) for name, progress in found.items()},
         "num_records": {name: len(part) for name, part in judged.items()},
         "num_simulated": learned.num_simulated,
         "num_positive": {name: positives(part) for name, part in judged.items()},
@@ -394,9 +394,10 @@ def pretraining_of(checkpoint: str | None) -> dict[str, Any] | None:
     return {name: recipe[name] for name in wanted if recipe.get(name) is not None}
 
 
-def summary(progress: Progress) -> dict[str, Any]:
-    """A stage in `metrics.json`."""
-    return {"best_epoch": progress.best_epoch, ClassificationTask.metric: progress.best_value}
+def summary(progress: Progress, args: FinetuneArguments) -> dict[str, Any]:
+    """A stage in `metrics.json`; what was validated on training patients says so."""
+    name = ClassificationTask.metric if args.valid_fraction else f"train_{ClassificationTask.metric}"
+    return {"best_epoch": progress.best_epoch, name: progress.best_value}
 
 
 if __name__ == "__main__":

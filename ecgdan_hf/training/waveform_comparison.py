@@ -11,6 +11,7 @@ after an interruption, and two processes may share the work by seeds, if a third
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import torch
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.module_comparison import LOCALISATION, compare, report
 from ecgdan_hf.evaluation.waveform_attention import beat_localisation
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 from ecgdan_hf.training import finetune_danet, pretrain_danet, rows
 from ecgdan_hf.training.ablation import describe, slug
 from ecgdan_hf.training.arguments import (
@@ -39,6 +42,8 @@ from ecgdan_hf.training.finetune import build_collator
 from ecgdan_hf.training.loop import build_accelerator
 from ecgdan_hf.training.run_folder import as_json, check_folder, is_finished, write_text
 from ecgdan_hf.training.tasks import INPUTS
+
+MAY_CHANGE = ("variants", "only", "seeds", "bootstrap", "output_dir", "cache_dir", "num_proc")
 
 
 def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -65,6 +70,7 @@ def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: 
         found["variants"][name] |= {"changed": describe(overrides), "seeds": seeds[name]}
     as_recipes = next((name for name, overrides in variants.items() if not overrides), None)
     facts = {"label": label_of(args), "data": args.data, "folds": args.folds, "as_recipes": as_recipes}
+    facts["other_database"] = args.data_dir != args.pretrain_data_dir
     metrics = {"task": "waveform comparison", **facts, **found}
     every = [
         t.assign(variant=name, seed=seed)
@@ -96,7 +102,27 @@ def begin(args: CompareWaveformsArguments) -> tuple[Path, dict[str, dict[str, An
     if not any((folder / slug(name)).is_dir() for name in args.variants):
         check_folder(args.output_dir, True, "metrics.json")
     folder.mkdir(parents=True, exist_ok=True)
+    check_same(folder, args)
     return folder, {name: dict(args.variants[name] or {}) for name in wanted}
+
+
+def check_same(folder: Path, args: CompareWaveformsArguments) -> None:
+    """Refuses to go on with other folds, data or recipes than the runs in the folder began with.
+
+    Networks of one division of the patients would be judged on patients they were trained on.
+
+    Raises:
+        ValueError: see above.
+    """
+    lasting = {name: value for name, value in asdict(args).items() if name not in MAY_CHANGE}
+    file = folder / "comparison.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else lasting
+    for name, value in lasting.items():
+        if as_json(value) != before.get(name):
+            raise ValueError(
+                f"{name}: the comparison in {folder} began with {before.get(name)!r}, got {value!r}; choose another"
+            )
+    write_text(file, json.dumps(as_json(lasting), indent=2) + "\n")
 
 
 def predictions(
@@ -211,10 +237,9 @@ def judged(folder: Path, test: Any, args: FinetuneArguments, label: str) -> pd.D
     table["positive"] = probability >= model.config.thresholds[label]
     if "waveform_attention" not in found:
         return table
-    recorded = slice(extractor.pad_samples, found["waveform_attention"].shape[1] - extractor.pad_samples)
     places = [
-        localisation(weights[recorded], row, label, extractor.sampling_rate)
-        for weights, row in zip(found["waveform_attention"], _beats(test), strict=True)
+        localisation(weights, beats, label, extractor)
+        for weights, beats in zip(found["waveform_attention"], _beats(test), strict=True)
     ]
     return pd.concat([table, pd.DataFrame(places)], axis=1)
 
@@ -232,22 +257,35 @@ def _forward_all(model: Any, test: Any, collator: EcgCollator, args: FinetuneArg
     return collect(model.to(accelerator.device), loader, forward, accelerator)
 
 
-def _beats(test: Any) -> list[tuple[list[float], list[str]]]:
-    """Times and kinds of each segment's beats; none where the source has no beat annotations."""
-    if "beat_seconds" not in test.column_names:
-        return [([], [])] * len(test)
-    return list(zip(test["beat_seconds"], test["beat_kinds"], strict=True))
+def _beats(test: Any) -> list[dict[str, Any]]:
+    """Each segment's length and its beats' times and kinds; empty where the source has no beat annotations."""
+    names = ("duration_seconds", "beat_seconds", "beat_kinds")
+    if not set(names) <= set(test.column_names):
+        return [{}] * len(test)
+    return [dict(zip(names, row, strict=True)) for row in zip(*(test[name] for name in names), strict=True)]
 
 
 def localisation(
-    weights: np.ndarray, beats: tuple[list[float], list[str]], label: str, sampling_rate: float
+    weights: np.ndarray, beats: Mapping[str, Any], label: str, extractor: EcgDanFeatureExtractor
 ) -> dict[str, float]:
-    """[`beat_localisation`] of the label's own beats in one segment, and their number; empty without any."""
-    own = [at for at, kind in zip(*beats, strict=True) if kind == label]
-    if not own:
+    """[`beat_localisation`] of the label's own beats that the network was shown, and their number; empty without any.
+
+    Args:
+        weights: (num_samples,), a(t) with its padding.
+        beats: `duration_seconds` of the segment, `beat_seconds`, `beat_kinds`; empty where nothing is annotated.
+        label: kind of the beats that count.
+        extractor: what prepared the segment.
+    """
+    if not beats:
         return {}
-    found = beat_localisation(weights, own, sampling_rate)
-    return {"num_beats": len(own), **{name: found[name] for name in LOCALISATION}}
+    rate = extractor.sampling_rate
+    first, end, start = recorded_samples(extractor, round(beats["duration_seconds"] * rate), rate)
+    own = [at for at, kind in zip(beats["beat_seconds"], beats["beat_kinds"], strict=True) if kind == label]
+    shown = [at - start / rate for at in own if 0 <= at * rate - start < end - first]
+    if not shown:
+        return {}
+    found = beat_localisation(weights[first:end], shown, rate)
+    return {"num_beats": len(shown), **{name: found[name] for name in LOCALISATION}}
 
 
 if __name__ == "__main__":

@@ -4,16 +4,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
 from ecgdan_hf import STANDARD_LEADS, EcgDanFeatureExtractor, EcgDanForSurvival, EcgDanModel
+from ecgdan_hf.data.premature_beats import simulate
 from ecgdan_hf.data.synthetic import make_cohort
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 from ecgdan_hf.publish.bundle import bundle
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 FOLDERS = sorted(folder for folder in CARDS.iterdir() if folder.is_dir())
+ENCODERS = [folder for folder in FOLDERS if '"model_type": "ecgdan' in (folder / "config.json").read_text()]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -26,7 +31,7 @@ def test_a_released_checkpoint_is_whole_and_tells_ecgs_apart(folder):
     assert first.isfinite().all() and not torch.allclose(first, second, atol=1e-2)
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", ENCODERS, ids=lambda folder: folder.name)
 def test_a_released_checkpoint_is_the_base_of_other_heads(folder):
     encoder = EcgDanModel.from_pretrained(folder)
     survival = EcgDanForSurvival.from_pretrained(folder)
@@ -42,6 +47,27 @@ def test_a_card_says_what_it_is_for_what_it_saw_and_what_it_reached(folder):
         assert heading in card
     assert "Research use only" in card and "CC BY 4.0" in card
     assert {"metrics.json", "recipe.yaml"} <= {path.name for path in folder.iterdir()}
+
+
+def test_the_released_danet_tells_premature_beats_and_says_where_they_are():
+    classify = pipeline("ecg-classification", model=str(CARDS / "danet-apc"))
+    signals, _ = make_cohort(12, seed=3)
+    given = {"sampling_rate": 500, "unit": "mV", "lead_names": ["II", "V1"]}
+    scores: dict[str, list[float]] = {"premature": [], "sinus": []}
+    found = []
+    for number, twelve in enumerate(signals):
+        two = twelve[[STANDARD_LEADS.index("II"), STANDARD_LEADS.index("V1")]]
+        peaks = find_r_peaks(two, 500)
+        for kind, values in scores.items():
+            simulated = simulate(two, 500, peaks, np.random.default_rng(number), kind=kind, ventricular_share=0)
+            [answer] = classify({"signal": simulated.signal_mv, **given})
+            assert answer["label"] == "APC"
+            values.append(answer["score"])
+            early = simulated.r_peaks[simulated.premature] / 500
+            if len(early):
+                found.append(any(np.abs(each["peak"] - early).min() < 0.2 for each in answer["intervals"][:1]))
+    assert np.median(scores["premature"]) > np.median(scores["sinus"])
+    assert len(found) > 6 and np.mean(found) > 0.7  # the strongest interval lies on an early beat
 
 
 def test_a_released_checkpoint_is_bundled_with_the_card_and_the_results_it_has(tmp_path: Path):

@@ -97,12 +97,19 @@ def test_differences_are_paired_and_of_the_variant_minus_the_first():
     assert second["difference"]["low"] > 0 and second["by_seed"] == [second["estimate"]]
 
 
-def test_a_segment_is_located_by_the_label_s_own_beats():
-    weights = np.zeros(1000)
-    weights[490:510] = 1.0
-    assert localisation(weights, ([5.0, 8.0], ["APC", "NORMAL"]), "APC", 100)["highest_on_beat"] == 1
-    assert localisation(weights, ([5.0, 8.0], ["NORMAL", "APC"]), "APC", 100)["highest_on_beat"] == 0
-    assert localisation(weights, ([5.0], ["NORMAL"]), "APC", 100) == {}
+def test_a_segment_is_located_by_the_label_s_own_beats_that_were_shown():
+    config = DanetConfig(**TINY_DANET, num_samples=784, pad_samples=12)
+    extractor = EcgDanFeatureExtractor(**config.signal_contract)
+    weights = np.zeros(784)
+    weights[12 + 380 - 10 : 12 + 380 + 10] = 1.0  # second 5.0 of a segment of ten, of which the middle 7.6 s are shown
+
+    def found(seconds: list[float], kinds: list[str]) -> dict[str, float]:
+        beats = {"duration_seconds": 10.0, "beat_seconds": seconds, "beat_kinds": kinds}
+        return localisation(weights, beats, "APC", extractor)
+
+    assert found([5.0, 8.0], ["APC", "NORMAL"])["highest_on_beat"] == 1
+    assert found([5.0, 8.0], ["NORMAL", "APC"])["highest_on_beat"] == 0
+    assert found([0.5, 5.0], ["APC", "NORMAL"]) == {} == localisation(weights, {}, "APC", extractor)
 
 
 def test_variants_are_trained_judged_and_not_trained_again(holter: Path, cache: Path, tmp_path: Path):
@@ -138,6 +145,8 @@ def test_variants_are_trained_judged_and_not_trained_again(holter: Path, cache: 
     again = run(resolve(CompareWaveformsArguments, None, flags), said.append)
     assert again["variants"] == metrics["variants"]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")} == stamps
+    with pytest.raises(ValueError, match=r"folds: the comparison in .* began with 2, got 3"):
+        run(resolve(CompareWaveformsArguments, None, {**flags, "folds": 3}))
 
 
 JOINT = "joint_learning_rate: 1e-3\n"
