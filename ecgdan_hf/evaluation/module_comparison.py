@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgdan_hf.evaluation.bootstrap import bootstrap_comparison, bootstrap_interval
-from ecgdan_hf.evaluation.classification import auprc, auroc
+from ecgdan_hf.evaluation.classification import auprc, auroc, best_f1_thresholds
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[str
                 turned = {"estimate": -this["estimate"], "low": -this["high"], "high": -this["low"]}
                 found[name][score]["difference"] = this | turned
     for name, runs in tables.items():
-        found[name] |= localisation_of(runs, n)
+        found[name] |= localisation_of(runs, n) | {"best_f1_threshold": threshold_of(runs)}
     counts = {"num_records": len(base), "num_positive": int(truth.sum()), "num_patients": base["patient_id"].nunique()}
     return {**counts, "variants": found}
 
@@ -90,6 +90,12 @@ def one_score(score: str, truth: FloatArray, values: FloatArray) -> float:
     if total == 0:
         raise ValueError(f"{score}: expected segments to judge it by, found none")
     return hit / total
+
+
+def threshold_of(runs: list[pd.DataFrame]) -> float:
+    """Probability with the best F1 on patients left out, mean over seeds: for a network trained on all of them."""
+    found = [best_f1_thresholds(run[["true"]], run[["probability"]], ["label"])["label"] for run in runs]
+    return float(np.mean(found))
 
 
 def localisation_of(runs: list[pd.DataFrame], n: int) -> dict[str, Any]:
