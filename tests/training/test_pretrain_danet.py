@@ -186,7 +186,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(danet_args: B
     ("flags", "message"),
     [
         ({"task": "danet"}, "task: danet is trained by `ecgdan pretrain`"),
-        ({"task": "alignement"}, "task: expected alignment or danet, got 'alignement'"),
+        ({"task": "survival"}, "task: expected alignment or danet, got 'survival'"),
         ({"pretext": "masked"}, "pretext: only task danet uses it, got task alignment"),
         ({"simulated_records": 5}, "simulated_records: only task danet uses it"),
     ],
