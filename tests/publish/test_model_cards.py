@@ -51,7 +51,7 @@ def test_a_card_says_what_it_is_for_what_it_saw_and_what_it_reached(folder):
 
 def test_the_released_danet_tells_premature_beats_and_says_where_they_are():
     classify = pipeline("ecg-classification", model=str(CARDS / "danet-apc"))
-    signals, _ = make_cohort(12, seed=3)
+    signals, _ = make_cohort(20, seed=3)
     given = {"sampling_rate": 500, "unit": "mV", "lead_names": ["II", "V1"]}
     scores: dict[str, list[float]] = {"premature": [], "sinus": []}
     found = []
