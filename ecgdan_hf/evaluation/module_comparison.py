@@ -9,6 +9,7 @@ import pandas as pd
 
 from ecgdan_hf.evaluation.bootstrap import bootstrap_comparison, bootstrap_interval
 from ecgdan_hf.evaluation.classification import auprc, auroc, best_f1_thresholds
+from ecgdan_hf.evaluation.waveform_attention import weighted_mean
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -107,13 +108,9 @@ def localisation_of(runs: list[pd.DataFrame], n: int) -> dict[str, Any]:
     found = {}
     for name in LOCALISATION:
         weights = mean["num_beats"] if name.startswith("beats_found") else np.ones(len(mean))
-        interval = bootstrap_interval(_weighted_mean, weights, mean[name], patient_ids=mean["patient_id"], n=n, seed=0)
+        interval = bootstrap_interval(weighted_mean, weights, mean[name], patient_ids=mean["patient_id"], n=n, seed=0)
         found[name] = interval.as_dict()
     return found
-
-
-def _weighted_mean(weights: FloatArray, values: FloatArray) -> float:
-    return float(np.sum(weights * values) / np.sum(weights))
 
 
 def report(metrics: Mapping[str, Any]) -> str:

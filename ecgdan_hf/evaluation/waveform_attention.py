@@ -156,11 +156,12 @@ def localisation_table(
     for name in measured[0]:
         share = beats_of if name.startswith("beats_found") else np.ones(len(measured))
         values = [each[name] for each in measured]
-        table[name] = bootstrap_interval(_weighted_mean, share, values, patient_ids=patient_ids, n=n, seed=seed)
+        table[name] = bootstrap_interval(weighted_mean, share, values, patient_ids=patient_ids, n=n, seed=seed)
     return table
 
 
-def _weighted_mean(share: FloatArray, values: FloatArray) -> float:
+def weighted_mean(share: FloatArray, values: FloatArray) -> float:
+    """Mean of values that count by their share, both (n,)."""
     return float(np.sum(share * values) / np.sum(share))
 
 

@@ -200,8 +200,8 @@ class DanetConfig(EcgDanConfig):
         waveform_kernel: samples of the kernels that halve time, an odd number.
         use_attention_evidence: soft module: add to the logit of the rule's label how sure the module is of its
             strongest wave. Not in the paper.
-        waveform_weight: weight of the pretraining loss that regresses the rule's weights; `reconstruction_weight` is
-            that of masked reconstruction (0 builds no head for it).
+        waveform_weight: weight of the loss of a(t), in pretraining and beside the labels; `reconstruction_weight`
+            is that of masked reconstruction (0 builds no head for it).
         positive_weights: for some labels, by name, what the loss of a positive record is multiplied by; a label not
             named has 1. For labels that few records have.
 

@@ -1,10 +1,9 @@
 """Weights of the waves of an ECG under the rule of one disease: the hard waveform-enhanced module of DANet.
 
 P and T are found by neurokit2 (`ecg_delineate`, prominence), each in the mean of the leads turned so that its usual
-wave points up; the QRS lasts while the leads together are steep. Chosen on 34 recordings of LUDB, conditioned to
-100 Hz, against the hand-marked waves of lead II: samples of P, QRS and T are found with F1 0.83, 0.91, 0.88. On 20 of
-them neurokit2 alone has 0.78, 0.81, 0.86 in lead II by prominence, 0.79, 0.85, 0.61 by its wavelets (`dwt`), which
-need ten times as long, and the median over leads finds fewer P waves than lead II does.
+wave points up; the QRS lasts while the leads together are steep. The limits below were chosen on 34 recordings of
+LUDB, conditioned to 100 Hz, against the hand-marked waves of lead II. Which share of the weights lies in the marked
+waves of all is measured by `tests/benchmarks/bench_waveform_attention.py`.
 
 Travels with the weights: numpy, and neurokit2 and scipy where they are needed.
 """
@@ -23,11 +22,11 @@ from .conditioning_ecgdan import resample
 from .configuration_danet import resolve_waveform_rule
 from .median_beat_ecgdan import find_r_peaks
 
-ANALYSIS_HZ = 250  # waves are delineated at this rate; at 500 Hz nothing is found better
+ANALYSIS_HZ = 250  # waves are delineated at this rate
 WINDOW_SECONDS = (0.30, 0.45)  # of the usual beat, before and after R
 P_SECONDS = (-0.25, -0.07)  # where the usual beat has its P wave, from R
 T_SECONDS = (0.14, 0.44)
-SMALLEST_P_MV = 0.015  # of the usual beat: in LUDB half of the recordings without P waves have less, 2 % of others
+SMALLEST_P_MV = 0.015  # of the usual beat: with less the recording has no P waves, as in fibrillation
 SMALLEST_P_RISE_MV = 0.005  # of each beat, over the higher end of its P wave
 P_TO_QRS_SECONDS = 0.04  # at least, from the peak of P
 QRS_REACH_SECONDS = (0.10, 0.12)  # before and after R, where the QRS begins and ends
@@ -37,10 +36,7 @@ QRS_SECONDS = 0.08  # to each side of R: what is compared
 SHIFT_SECONDS = 0.02  # an R peak at 100 Hz may be this far off
 QRS_USUAL_SECONDS = (-0.04, 0.06)  # from R, where no QRS was delineated
 P_USUAL_SECONDS = (-0.24, -0.06)  # from R, where a beat that meets the rule has no P: it may hide in the T before
-AFTER_T_SECONDS, AFTER_R_SECONDS = (
-    0.04,
-    0.2,
-)  # that place begins no earlier than this after the T peak and the R before
+AFTER_T_SECONDS, AFTER_R_SECONDS = 0.04, 0.2  # and begins no earlier than this after the T peak and the R before
 USUAL_PERCENTILE = 75  # of the recording's RR intervals
 
 
@@ -195,8 +191,8 @@ def beat_features(
 def _usual_rr(before: np.ndarray) -> float:
     """The RR interval that three quarters of the others do not exceed: what a beat is early against.
 
-    The mean of the intervals before a beat, the textbook's measure, shrinks with every early beat among them. On
-    MIT-BIH's training records fewer beats were found with it (`tests/benchmarks/bench_waveform_attention.py`).
+    The mean of the intervals before a beat, the textbook's measure, shrinks with every early beat among them, so that
+    the later beats of a run would be on time.
     """
     known = before[np.isfinite(before)]
     return float(np.percentile(known, USUAL_PERCENTILE)) if len(known) else float("nan")

@@ -115,7 +115,7 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
     for stage in stages:
         accelerator = build_accelerator(stage.args, folder / stage.name)
         found[stage.name] = run_stage(stage, model, parts, learned, folder, accelerator)
-    chosen = keep_best(model, found, folder, args.keep_stage)
+    chosen = keep_weights(model, found, folder, args.keep_stage)
     loaders = build_loaders(parts, config, args, accelerator)
     task = ClassificationTask(config, loaders["valid"])
     predictions = finish_and_predict(task, model, parts, loaders, accelerator)
@@ -371,14 +371,14 @@ def build_sampler(learned: Learned, args: FinetuneArguments) -> EpochBatchSample
     return DrawnBatchSampler(balanced_shares(positive, learned.patient_ids, simulated), args.batch_size, args.seed)
 
 
-def keep_best(
-    model: DanetForSequenceClassification, found: dict[str, Progress], folder: Path, keep_stage: str = "best"
+def keep_weights(
+    model: DanetForSequenceClassification, found: dict[str, Progress], folder: Path, keep_stage: str
 ) -> str:
     """Gives the model the weights of the better stage, the earlier one if they are equal, or of the last; its name."""
-    best = max(found, key=lambda name: found[name].best_value or 0.0)
-    best = list(found)[-1] if keep_stage == "last" else best
-    model.load_state_dict(load_file(folder / best / "checkpoints" / "best.safetensors"))
-    return best
+    last, best = list(found)[-1], max(found, key=lambda name: found[name].best_value or 0.0)
+    kept = last if keep_stage == "last" else best
+    model.load_state_dict(load_file(folder / kept / "checkpoints" / "best.safetensors"))
+    return kept
 
 
 def pretraining_of(checkpoint: str | None) -> dict[str, Any] | None:

@@ -73,9 +73,9 @@ def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: 
     facts["other_database"] = args.data_dir != args.pretrain_data_dir
     metrics = {"task": "waveform comparison", **facts, **found}
     every = [
-        t.assign(variant=name, seed=seed)
+        table.assign(variant=name, seed=seed)
         for name, runs in tables.items()
-        for seed, t in zip(seeds[name], runs, strict=True)
+        for seed, table in zip(seeds[name], runs, strict=True)
     ]
     write_text(folder / "predictions.csv", pd.concat(every).to_csv(index=False, float_format="%.6g"))
     write_text(folder / "report.md", report(metrics))
