@@ -154,6 +154,9 @@ class FinetuneArguments(TrainingArguments):
     auxiliary_level: str | None = option(None, "level of further labels of ptb-xl, learned beside label_level's")
     teachers: str | None = option(None, "classifiers, separated by commas, whose mean prediction softens the labels")
     teacher_weight: float = option(0.5, "share of the teachers in the softened labels")
+    shuffle_labels: bool = option(
+        False, "control for ecgdan sanity: deal labels or follow-up out anew among the training records"
+    )
     covariates: str | None = option(None, "columns beside the ECG, such as age,sex; text becomes levels")
     missing_covariates: str | None = option(
         None, "a missing covariate: mean (of training; default), indicator (that and a column for it) or refuse"

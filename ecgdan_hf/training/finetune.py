@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from datasets import concatenate_datasets
 from torch.utils.data import DataLoader
 
 from ecgdan_hf.data import ptbxl
@@ -50,6 +51,7 @@ TASKS = {"survival": SurvivalTask, "classification": ClassificationTask}
 SURVIVAL_ONLY = ("labels", "covariates", "missing_covariates", "stratify", "endpoint", "simulated_outcome")
 CLASSIFICATION_ONLY = ("auxiliary_level", "teachers")
 LABELS_ONLY = ("label_level", "keep_labels")
+OUTCOME_COLUMNS = ("labels", "scp_codes", "event", "time")
 DANET_ONLY = (
     "joint_epochs",
     "joint_learning_rate",
@@ -95,6 +97,8 @@ def run(
     feature_extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(args, feature_extractor, outcomes=args.labels, label_level=args.label_level)
     parts = prepare(dataset, config, args, split)
+    if args.shuffle_labels:
+        parts |= {name: with_shuffled_labels(parts[name], args.seed) for name in ("train", "valid")}
     accelerator = build_accelerator(args, folder)
     model, new_weights = build_model(network or MODELS[args.task], config, args.checkpoint)
     config = model.config
@@ -117,6 +121,7 @@ def run(
         "task": args.task,
         "simulated_outcome": getattr(config, "simulated_outcome", False),
         "checkpoint": args.checkpoint or "random weights",
+        **({"shuffled_labels": True} if args.shuffle_labels else {}),
         "new_weights": new_weights if args.checkpoint else "all",
         "best_epoch": progress.best_epoch,
         **({"calibration_slope": task.calibration_slope} if isinstance(task, SurvivalTask) else {}),
@@ -150,11 +155,14 @@ def check_arguments(args: FinetuneArguments) -> None:
         ("classification",): CLASSIFICATION_ONLY,
         ("classification", "danet"): LABELS_ONLY,
         ("danet",): DANET_ONLY,
+        ("survival", "classification"): ("shuffle_labels",),
     }
     for tasks, names in users.items():
         given = [name for name in names if getattr(args, name) != getattr(defaults, name)]
         if given and args.task not in tasks:
             raise ValueError(f"{given[0]}: only task {' or '.join(tasks)} uses it, got task {args.task}; leave it out")
+    if args.shuffle_labels and args.teachers:
+        raise ValueError("shuffle_labels, teachers: teachers know the labels that were dealt anew; leave one out")
     if not 0 <= args.teacher_weight <= 1:
         raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {args.teacher_weight}")
     for name in ("label_level", "auxiliary_level"):
@@ -194,6 +202,17 @@ def prepare(dataset: Any, config: EcgDanConfig, args: FinetuneArguments, split: 
     config.num_auxiliary_labels = len(auxiliary_names(args))
     by = "labels" if args.task == "danet" else None
     return {name: part for name, part in vars(split(dataset, args, by)).items() if part is not None}
+
+
+def with_shuffled_labels(part: Any, seed: int) -> Any:
+    """The part with each record's labels and follow-up dealt to another record, as often as they occur.
+
+    What a network learns from it is nothing about the ECG (Adebayo et al., NeurIPS 2018, section 4). The validation
+    part is dealt anew too, for whoever chooses an epoch by true labels has learned from them.
+    """
+    names = [name for name in OUTCOME_COLUMNS if name in part.column_names]
+    order = np.random.default_rng(seed).permutation(len(part))
+    return concatenate_datasets([part.remove_columns(names), part.select_columns(names).select(order)], axis=1)
 
 
 def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
