@@ -5,11 +5,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.module_comparison import LOCALISATION, compare
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForPreTraining,
     EcgDanForSequenceClassification,
@@ -19,7 +22,8 @@ from ecgdan_hf.model.modeling_ecgdan import (
 from ecgdan_hf.publish.attention_text import attention_sentences
 from ecgdan_hf.publish.carbon import emissions_of
 from ecgdan_hf.publish.card import build_card
-from ecgdan_hf.publish.hub_results import eval_results
+from ecgdan_hf.publish.evaluations import Evaluation, read_evaluation
+from ecgdan_hf.publish.hub_results import eval_results, further_eval_results
 
 SANITY = {
     "num_records": 333,
@@ -216,3 +220,44 @@ def test_the_card_gives_recipe_seed_folds_prompts_and_licences(pretrained_bundle
     assert "Weights and code: Apache-2.0." in section(text, "Licence")
     assert "CC BY 4.0" in section(text, "Licence")
     assert "\n\n\n" not in text
+
+
+@pytest.fixture(scope="module")
+def module_results(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """DANet's modules compared, as the command leaves them: the recipe as it is, and a control with better numbers."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"record_id": [f"r{row}" for row in range(40)], "patient_id": np.arange(40) // 4})
+    table["true"] = np.arange(40) % 2 == 0
+    table["num_beats"] = 1.0
+    table = table.assign(**{name: 0.25 + 0.125 * place for place, name in enumerate(LOCALISATION)})
+    scores = {"soft": 0.3 * table["true"] + 0.7 * rng.random(40), "all-ones": 0.9 * table["true"]}
+    found = compare({name: [table.assign(probability=p, positive=p > 0.5)] for name, p in scores.items()}, n=10)
+    for entry in found["variants"].values():
+        entry |= {"changed": "", "seeds": [0]}
+    facts = {"task": "waveform comparison", "label": "APC", "data": "mit-bih", "folds": 5, "as_recipes": "soft"}
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "metrics.json").write_text(json.dumps(facts | found))
+    return read_evaluation(folder)
+
+
+def test_what_attention_finds_by_chance_is_a_control_of_the_recipe_s_own_numbers(module_results: Evaluation) -> None:
+    told = {number.path: number.is_control for number in module_results.measured()}
+    places = {(name,): name.endswith("_chance") for name in LOCALISATION}
+    assert sorted(places.values()) == [False, False, True, True]
+    assert {path: is_control for path, is_control in told.items() if path in places} == places
+    assert told[("AUROC",)] is False and not any("all-ones" in path for path in told)
+
+
+def test_no_number_found_by_chance_enters_the_metadata(
+    module_results: Evaluation, classification_checkpoint: Path
+) -> None:
+    model = load_checkpoint(classification_checkpoint)[0]
+    card = build_card(model, None, {"data": "mit-bih"}, "danet", [module_results])
+    values = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    recipe = module_results.metrics["variants"]["soft"]
+    for words, name in {"AUROC": "AUROC", "highest attention on a beat of the label": "highest_on_beat"}.items():
+        value = values[f"{module_results.title}: {words}"]
+        assert value == pytest.approx(recipe[name]["estimate"], abs=1e-4)
+    assert not [name for name in values if "chance" in name]
+    indexed = further_eval_results(module_results, "owner/mit-bih")
+    assert indexed and not [entry for entry in indexed if "chance" in json.dumps(entry)]

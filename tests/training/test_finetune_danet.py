@@ -1,5 +1,6 @@
 """DANet fine-tuned in two stages on synthetic Holter recordings: what learns when, and what reaches the model."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +20,10 @@ from typer.testing import CliRunner
 from ecgdan_hf.cli import app
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.classification import f1_at
 from ecgdan_hf.evaluation.prediction import predict
 from ecgdan_hf.evaluation.protocol import score_rows
+from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.training import finetune, finetune_danet, loop, pretrain_danet, rows
@@ -178,13 +181,54 @@ def test_every_patient_can_be_trained_on_with_thresholds_from_elsewhere(danet_ar
         ({"epochs": 2}, "valid_fraction: 0 leaves nobody to choose by"),
         ({"thresholds": {}}, "valid_fraction: 0 trains on every patient; give each label"),
         ({"test_fraction": 0.2}, "valid_fraction: 0 trains on every patient"),
+        ({"train_folds": "1-8"}, "valid_fraction: 0 trains on every patient; .* no folds"),
+        ({"valid_folds": "9"}, "valid_fraction: 0 trains on every patient; .* no folds"),
+        ({"test_folds": "10"}, "valid_fraction: 0 trains on every patient; .* no folds"),
+        ({"label_fraction": 0.5}, "valid_fraction: 0 trains on every patient; .* label_fraction 1"),
         ({"thresholds": {"APC": 1.5}}, "thresholds: expected a probability for some of APC, got APC=1.5"),
         ({"thresholds": {"PVC": 0.5}}, "thresholds: expected a probability for some of APC, got PVC=0.5"),
     ],
 )
 def test_training_on_every_patient_leaves_nothing_to_choose(danet_args: Build, change: dict, message: str):
-    with pytest.raises(ValueError, match=message):
-        finetune_danet.run(danet_args(**{**EVERYONE, **change}))
+    args = danet_args(**{**EVERYONE, **change})
+    with pytest.raises(ValueError, match=message) as refusal:
+        finetune_danet.run(args)
+    assert "\n" not in str(refusal.value) and not Path(str(args.output_dir)).exists()
+
+
+def test_a_split_that_leaves_patients_out_is_not_overruled_by_training_on_every_patient(danet_args: Build):
+    args = danet_args(**EVERYONE)
+    with pytest.raises(ValueError, match="valid_fraction: expected above 0 beside a given split, got 0") as refusal:
+        finetune_danet.run(args, split=lambda *_: pytest.fail("was asked to divide the rows"))
+    assert "\n" not in str(refusal.value) and not Path(str(args.output_dir)).exists()
+
+
+def test_a_given_threshold_stands_beside_the_chosen_ones_and_is_the_one_that_is_judged(danet_args: Build):
+    args = danet_args(keep_labels="NORMAL,APC", epochs=1)
+    finetune_danet.run(args)
+    table = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv")
+    thresholds = load_checkpoint(str(args.output_dir))[0].config.thresholds
+    given = float(table["APC"].median())
+    assert given != thresholds["APC"]
+    again = replace(args, output_dir=f"{args.output_dir}-given", thresholds={"APC": given})
+    judged = finetune_danet.run(again)["valid"]["labels"]
+    assert load_checkpoint(str(again.output_dir))[0].config.thresholds == {**thresholds, "APC": given}
+    assert judged["APC"]["f1"] == pytest.approx(f1_at(table["true_APC"], table["APC"], given))
+
+
+def test_what_a_network_was_pretrained_on_is_said_of_those_that_were(
+    pretrained: str, whole: tuple[FinetuneArguments, dict], hard_run: Path, tmp_path: Path
+):
+    facts = {"task": "danet", "pretext": "simulated-beats", "data": "mit-bih", "simulated_records": 32, "seed": 0}
+    assert whole[1]["pretraining"] == finetune_danet.pretraining_of(pretrained) == facts
+    begun = shutil.copytree(pretrained, tmp_path / "begun")
+    (begun / "metrics.json").unlink()
+    bare = shutil.copytree(pretrained, tmp_path / "bare")
+    (bare / "recipe.yaml").unlink()
+    fine_tuned, elsewhere = str(hard_run), "owner/danet"
+    assert json.loads((hard_run / "metrics.json").read_text())["pretraining"] is None
+    for checkpoint in (None, elsewhere, str(begun), str(bare), fine_tuned):
+        assert finetune_danet.pretraining_of(checkpoint) is None, checkpoint
 
 
 def test_another_label_starts_a_new_head_behind_the_same_network(danet_args: Build, pretrained: str, holter: Path):
@@ -233,6 +277,44 @@ def test_positives_weigh_what_makes_them_even_and_no_more_than_ten():
     assert finetune_danet.positive_weights(part, 3.0) == {"APC": 3.0, "PVC": 3.0}
     assert finetune_danet.positive_weights(part, None) is None
     assert finetune_danet.positive_weights(labelled(("p", []), ("q", [])), "balanced") == {"APC": 1.0, "PVC": 1.0}
+
+
+QRS_ALONE = {"name": "apc", "wave_weights": {"p": 0.0, "qrs": 1.0, "t": 0.0, "baseline": 0.0}}
+QRS_ALONE |= {"beat": {}, "other_beats": 0.5, "smooth_seconds": 0.0}
+
+
+def marked(rule: str | dict, num_samples: int = 1024, pad: int = 12) -> tuple[DanetConfig, EcgDanFeatureExtractor]:
+    config = DanetConfig(**TINY_DANET, waveform_rule=rule, num_samples=num_samples, pad_samples=pad)
+    return config, EcgDanFeatureExtractor(**config.signal_contract)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "num_samples", "expected"),
+    [(10.0, 1024, 12 + 500), (10.0, 784, 12 + 500 - 120), (6.0, 1024, 12 + 500 + 200), (30.0, 1024, 12 + 500 - 1000)],
+    ids=["whole", "cropped", "padded", "of a long recording"],
+)
+def test_targets_lie_on_the_samples_of_the_marked_beats(seconds: float, num_samples: int, expected: int):
+    """A QRS complex reaches from 4 samples before R to 6 after it, that of the rule's own beats from where P ends."""
+    later = 11.0 if seconds == 30 else 5.0  # of 30 s the first ten are not shown
+    part = Dataset.from_dict(
+        {"beat_seconds": [[later, later + 0.8]], "beat_kinds": [["NORMAL", "APC"]], "duration_seconds": [seconds]}
+    )
+    found = finetune_danet.annotated_targets(part, *marked(QRS_ALONE, num_samples))
+    weights = np.zeros((1, num_samples), np.float32)
+    r_peak = expected + round((later - 5.0) * RATE)
+    weights[0, r_peak - 4 : r_peak + 7], weights[0, r_peak + 80 - 6 : r_peak + 80 + 7] = 0.5, 1.0
+    np.testing.assert_array_equal(found, weights)
+
+
+@pytest.mark.parametrize(
+    ("rule", "known"),
+    [("apc", True), ("pvc", True), ({**QRS_ALONE, "name": "mine"}, False), ("all-ones", False), ("random", False)],
+)
+def test_of_a_rule_whose_beats_nobody_marked_nothing_is_learned(rule: str | dict, known: bool):
+    """That no beat meets it would be learned otherwise."""
+    part = Dataset.from_dict({"beat_seconds": [[5.0]], "beat_kinds": [["NORMAL"]], "duration_seconds": [10.0]})
+    assert (finetune_danet.annotated_targets(part, *marked(rule)) is not None) == known
+    assert finetune_danet.annotated_targets(part.select_columns("duration_seconds"), *marked(rule)) is None
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -158,6 +158,11 @@ def test_a_pretrained_module_is_taken_on_whole_and_nothing_else(danet_args: Buil
         ({"text_model": "minilm"}, "text_model: only task alignment uses it, got task danet"),
         ({"pretext": "masked"}, "span_masking_probability: pretext masked hides stretches of time, expected above 0"),
         ({"pretext": "hard-weights", "simulated_records": 9}, "simulated_records: only pretext simulated-beats uses"),
+        ({"pretext": "hard-weights", "simulated_rule": "pvc"}, "simulated_rule: only pretext simulated-beats uses it"),
+        (
+            {"pretext": "masked", "span_masking_probability": 1.0, "simulated_rule": "pvc"},
+            "simulated_rule: only pretext simulated-beats uses it, got masked",
+        ),
         ({"simulated_records": 0}, "simulated_records: expected one or more, got 0"),
         (
             {"select_by": "recall"},

@@ -97,6 +97,22 @@ def test_differences_are_paired_and_of_the_variant_minus_the_first():
     assert second["difference"]["low"] > 0 and second["by_seed"] == [second["estimate"]]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"patient_id": [1, 1, 2, 3]}, {"true": [True, False, True, True]}, None],
+    ids=["another patient", "another truth", "fewer records"],
+)
+@pytest.mark.parametrize("where", ["another variant", "another seed"])
+def test_tables_of_different_records_are_not_compared(other: dict | None, where: str):
+    base = pd.DataFrame({"record_id": ["a", "b", "c", "d"], "patient_id": [1, 1, 2, 2]})
+    base = base.assign(true=[True, False, True, False], probability=[0.9, 0.2, 0.6, 0.4], positive=[1, 0, 1, 0])
+    wrong = base.iloc[:3] if other is None else base.assign(**other)
+    variants = {"none": [base], "soft": [wrong]} if where == "another variant" else {"soft": [base, wrong]}
+    message = "tables: expected the same records in every variant and seed, soft has others"
+    with pytest.raises(ValueError, match=message):
+        compare(variants, n=10)
+
+
 def test_a_segment_is_located_by_the_label_s_own_beats_that_were_shown():
     config = DanetConfig(**TINY_DANET, num_samples=784, pad_samples=12)
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
