@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from ecgdan_hf.evaluation.prediction import DEFAULT_THRESHOLD
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
-from ecgdan_hf.model.survival_ecgdan import survival_curve
+from ecgdan_hf.model.risk_ecgdan import Risk, absolute_risk
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -63,7 +63,7 @@ def draw_lead_map(
 
 
 def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) -> None:
-    """Risk of the event over the years after the ECG, marked at 1, 5 and 10 years.
+    """Risk of the event over the years after the ECG, marked at 1, 5 and 10 years, with the limits of the baseline.
 
     Args:
         axes: axes to draw into.
@@ -80,11 +80,14 @@ def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) ->
         return
     last = float(model.baseline.times[-1])
     years = np.union1d(np.linspace(0.0, last, 400), model.baseline.times.cpu().numpy())
-    risk = _risk(model, log_hazard, years)
+    risk, low, high = risk_at(model, log_hazard, years)
+    limits = bool(np.isfinite(high).any())  # a checkpoint may have none
+    if limits:
+        axes.fill_between(years, low, high, step="post", color=PALE, alpha=0.6, linewidth=0, zorder=1)
     axes.plot(years, risk, color=BLUE, linewidth=1.4, drawstyle="steps-post")
-    marked = _risk(model, log_hazard, np.array(RISK_YEARS))
+    marked = risk_at(model, log_hazard, np.array(RISK_YEARS)).risk
     end = max(last, RISK_YEARS[-1]) * 1.05
-    top = float(max(0.05, min(1.25, 1.35 * np.nanmax(risk))))
+    top = float(max(0.05, min(1.25, 1.35 * np.nanmax(high if limits else risk))))
     for year, value in zip(RISK_YEARS, marked, strict=True):
         if np.isfinite(value):
             axes.plot(year, value, "o", color=ORANGE, markersize=4, zorder=3)
@@ -97,16 +100,24 @@ def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) ->
     axes.set(xlim=(0, end), ylim=(0, top))
     axes.set_xticks([tick for tick in axes.get_xticks() if tick <= end])
     axes.set_yticks([tick for tick in axes.get_yticks() if tick <= min(top, 1.0)])
-    axes.set_xlabel("years after the ECG", fontsize=7, labelpad=1)
+    band = "; band: 95 % limits of the baseline" if limits else ""
+    axes.set_xlabel(f"years after the ECG{band}", fontsize=7, labelpad=1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.1 else 1))
     _plain(axes, grid="y")
 
 
-def _risk(model: EcgDanForSurvival, log_hazard: torch.Tensor, years: FloatArray) -> FloatArray:
+def risk_at(model: EcgDanForSurvival, log_hazard: torch.Tensor, years: npt.ArrayLike) -> Risk:
+    """Risk by each of `years` with the 95 % limits of the baseline, (m,) each; NaN beyond the end of follow-up.
+
+    Args:
+        model: with a fitted baseline hazard; limits are NaN where the checkpoint has no standard errors.
+        log_hazard: (1,).
+        years: (m,), years since the ECG, zero or more.
+    """
     baseline: Any = model.baseline
-    times = torch.as_tensor(years, dtype=torch.float32, device=log_hazard.device)
-    survival = survival_curve(log_hazard, baseline.times, baseline.log_cumulative_hazard, times)
-    return (1 - survival[0]).double().cpu().numpy()
+    times = torch.as_tensor(np.asarray(years), dtype=torch.float32, device=log_hazard.device)
+    found = absolute_risk(log_hazard, baseline.fitted, times)
+    return Risk(*(values[0].double().cpu() for values in found))
 
 
 def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor) -> None:
