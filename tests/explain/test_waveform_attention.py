@@ -110,6 +110,18 @@ def test_attention_that_peaks_at_every_beat_finds_all_and_its_highest_no_more_th
     assert table["highest_on_beat"].estimate < 0.3
 
 
+def test_chance_is_the_same_attention_shifted_round_in_time():
+    """The highest peak and three lower ones are near a beat more often than it alone; two beats lie at the ends."""
+    weights, beats, tolerance = np.zeros(100), np.array([1, 45, 98]), 4
+    weights[[10, 30, 50, 70]] = 1.0, 0.9, 0.8, 0.7
+    found = beat_localisation(weights, beats / RATE, RATE, tolerance / RATE)
+    moved = [np.roll(weights, shift) for shift in np.random.default_rng(0).integers(0, 100, 20)]
+    near = [[each[max(0, beat - tolerance) : beat + tolerance + 1].max() for beat in beats] for each in moved]
+    highest, share = np.mean(np.max(near, axis=1) == 1), np.mean(np.array(near) > 0)
+    assert 0 < highest < share < 1
+    assert found["highest_on_beat_chance"] == highest and found["beats_found_chance"] == pytest.approx(share)
+
+
 def test_flat_attention_finds_nothing():
     found = beat_localisation(np.ones(1000), BEATS, RATE)
     assert set(found.values()) == {0.0}
@@ -210,6 +222,10 @@ def test_the_strip_is_what_the_network_sees_and_its_time_is_the_recording_s(modu
         assert len(strip.weights) == min(seconds, 10) * RATE == strip.signal_mv.shape[1]
         r_peak = strip.seconds[strip.signal_mv[0, : 2 * RATE].argmax()] - 100
         assert np.abs(BEATS - r_peak).min() < 0.02
+        assert strip.intervals or module == "soft"  # of random weights, whose attention may be flat
+        for each in strip.intervals:
+            assert strip.weights[np.abs(strip.seconds - each["peak"]).argmin()] == each["weight"]
+            assert strip.begin_seconds <= each["start"] < each["end"] <= strip.seconds[-1] + 1 / RATE
 
 
 def test_marked_beats_stand_above_their_r_peaks_and_ectopic_ones_are_orange():

@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from fixtures.danet_arguments import TINY_DANET, danet_flags
 from fixtures.write_holter import RATE, beats, signal, write_holter
 from fixtures.write_sources import write_record
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from ecgdan_hf.cli import app
@@ -141,6 +141,30 @@ def test_the_best_epoch_of_both_stages_is_kept(danet_args: Build):
     assert metrics["valid"]["macro_auroc"]["estimate"] == pytest.approx(values["stage-1"])
     last = finetune_danet.run(replace(args, output_dir=f"{args.output_dir}-last", keep_stage="last"))
     assert last["best_stage"] == "stage-2" and last["stages"] == metrics["stages"]
+
+
+@pytest.mark.parametrize(
+    ("values", "keep_stage", "kept"),
+    [
+        ((0.7, 0.8), "best", "stage-2"),
+        ((0.8, 0.7), "best", "stage-1"),
+        ((0.8, 0.8), "best", "stage-1"),
+        ((0.8, None), "best", "stage-1"),
+        ((0.8, 0.7), "last", "stage-2"),
+        ((0.8,), "last", "stage-1"),
+    ],
+)
+def test_the_earlier_of_equal_stages_is_kept_or_the_last_if_asked_for(
+    values: tuple[float | None, ...], keep_stage: str, kept: str, tmp_path: Path
+):
+    model, found = torch.nn.Linear(1, 1, bias=False), {}
+    for number, value in enumerate(values, 1):
+        found[f"stage-{number}"] = loop.Progress(best_value=value)
+        folder = tmp_path / f"stage-{number}" / "checkpoints"
+        folder.mkdir(parents=True)
+        save_file({"weight": torch.full((1, 1), float(number))}, folder / "best.safetensors")
+    assert finetune_danet.keep_weights(model, found, tmp_path, keep_stage) == kept
+    assert kept == f"stage-{model.weight.item():.0f}"
 
 
 def test_balanced_batches_hold_real_positives_negatives_and_simulated_records(danet_args: Build, pretrained: str):
