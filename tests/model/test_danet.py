@@ -487,14 +487,16 @@ def test_waveform_targets_that_are_not_known_are_not_learned():
     assert model(**batch, waveform_targets=torch.full_like(targets, math.nan)).waveform_loss == 0
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_the_loss_of_the_weights_counts_beside_that_of_the_labels_by_its_weight(weight):
+    model, batch = classifier("soft", waveform_weight=weight), inputs()
+    targets = torch.rand(len(batch["labels"]), SAMPLES)
+    alone, both = model(**batch), model(**batch, waveform_targets=targets)
+    logits = model.waveform_module(batch["input_values"], batch["lead_mask"])[0]
+    torch.testing.assert_close(both.waveform_loss, nn.functional.binary_cross_entropy_with_logits(logits, targets))
+    torch.testing.assert_close(both.loss, alone.loss + weight * both.waveform_loss)
+
+
 def test_the_label_of_the_rule_is_known_in_either_spelling():
     for names, expected in {("NORM", "PAC"): [0.0, 1.0], ("APC", "PVC"): [1.0, 0.0], ("MI", "CD"): [0.0, 0.0]}.items():
         assert classifier("soft", id2label=dict(enumerate(names))).evidence.weight.tolist() == expected
-
-
-def test_hard_weights_of_one_throughout_are_no_module_at_all():
-    none, hard, batch = classifier("none"), classifier("hard"), inputs()
-    hard.load_state_dict(none.state_dict())
-    ones = torch.ones(len(batch["labels"]), batch["input_values"].shape[-1])
-    batch.pop("waveform_weights", None)
-    assert torch.equal(hard(**batch, waveform_weights=ones).logits, none(**batch).logits)
