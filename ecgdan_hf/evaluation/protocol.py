@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from scipy.special import expit, softmax
 from torch import Tensor
 
 from ecgdan_hf.evaluation.baselines import cross_validated_ridge_cox, embed, knows_age_and_sex, random_encoder
@@ -23,6 +24,8 @@ from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, fi
 from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
 from ecgdan_hf.evaluation.measurement_cox import beside, fit_comparators
 from ecgdan_hf.evaluation.repeated_cv import risk_column
+from ecgdan_hf.evaluation.subgroup_text import subgroup_text
+from ecgdan_hf.evaluation.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.evaluation.survival import calibration
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
@@ -126,6 +129,7 @@ def held_out(
         metrics |= {"calibration": _calibration(judged, risk), "endpoint": judged.model.config.endpoint}
         if risk is not None:
             predictions[risk_column(RISK, CALIBRATION_YEARS)] = risk
+    metrics["subgroups"] = _subgroups(judged, main, risk if survival else None, n, seed)
     report = _report(outcome, table, metrics)
     recipe = recipe_of(next(iter(checkpoints.values())))
     return HeldOut(metrics, table, report, predictions, main if survival else None, recipe)
@@ -344,6 +348,18 @@ def _calibration(judged: _Judged, risk: FloatArray | None) -> dict[str, Any]:
     return {"horizon_years": CALIBRATION_YEARS, "groups": groups.to_dict(orient="records")}
 
 
+def _subgroups(judged: _Judged, scores: FloatArray, risk: FloatArray | None, n: int, seed: int) -> Found:
+    """How the judged model does by sex and age."""
+    table = read_table(judged.test, ["patient_id", "age", "sex", "event", "time"])
+    if isinstance(judged.model, EcgDanForSurvival):
+        return survival_subgroups(table, scores, risk, CALIBRATION_YEARS, n=n, seed=seed)
+    config, labels = judged.model.config, judged.test.features["labels"].feature.names
+    one_of = config.problem_type == "single_label_classification"
+    probabilities = softmax(scores, axis=1) if one_of else expit(scores)
+    thresholds = config.thresholds or {}
+    return classification_subgroups(table, label_matrix(judged.test), probabilities, labels, thresholds, n, seed)
+
+
 def _predictions(judged: _Judged, scores: Mapping[str, FloatArray]) -> pd.DataFrame:
     table = read_table(judged.test, TABLE_COLUMNS).rename(columns={"log_hazard": "true_log_hazard"})
     columns: dict[str, FloatArray] = {}
@@ -372,6 +388,7 @@ def _report(outcome: Outcome, table: str, metrics: Mapping[str, Any]) -> str:
             observed = f"{group['observed']:.3f} ({group['low']:.3f} to {group['high']:.3f})"
             lines += [f"| {group['predicted']:.3f} | {observed} | {group['num_records']} | {group['num_events']} |"]
         lines += [""]
+    lines += ["## By sex and age", "", subgroup_text(metrics["subgroups"], outcome.simulated), ""]
     return "\n".join([*lines, "Research use only."]) + "\n"
 
 

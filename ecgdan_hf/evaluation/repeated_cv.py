@@ -6,10 +6,9 @@ in one ranking. Two spreads are told apart: over folds, which share training pat
 over seeds, the repetitions of the whole procedure.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ecgdan_hf.evaluation.bootstrap import FloatArray, Interval, bootstrap_compa
 from ecgdan_hf.evaluation.concordance import has_pair
 from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc
 from ecgdan_hf.evaluation.risk_calibration import calibration_errors, calibration_slope, observed_over_expected
+from ecgdan_hf.evaluation.subgroups import Found, survival_subgroups
 from ecgdan_hf.evaluation.survival import check_outcomes, concordance_index
 
 SUBJECT = ["record_id", "patient_id", "event", "time"]
@@ -33,9 +33,6 @@ RISK_MEASURES: dict[str, Callable[..., float]] = {
     "ici": lambda *given, **horizon: calibration_errors(*given, **horizon)["ici"],
 }
 """Functions of (event, time, risk, horizon_years)."""
-AGE_BANDS = (0.0, 50.0, 60.0, 70.0, 80.0, 200.0)
-MIN_EVENTS = 10
-"""Events below which a subgroup is counted and not judged."""
 
 
 @dataclass(frozen=True)
@@ -299,47 +296,10 @@ def describe(table: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def subgroups(predictions: pd.DataFrame, model: str, n: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """C-index within men and women and within bands of age, where there are events enough.
-
-    Returns:
-        `sex` and `age` -> group -> `num_records`, `num_events` and, from `MIN_EVENTS` on, `concordance_index`.
-    """
+def subgroups(predictions: pd.DataFrame, model: str, n: int = 1000, seed: int = 0) -> Found:
+    """C-index within men and women and within bands of age: [`survival_subgroups`] of the scores of all seeds."""
     people, scores = subjects(predictions), standardised(predictions, model)
-    groups: dict[str, Mapping[str, Any]] = {}
-    if "sex" in people:
-        groups["sex"] = {name: (people["sex"] == name).to_numpy() for name in ("female", "male")}
-    if "age" in people:
-        groups["age"] = {band: where for band, where in _age_bands(people["age"]).items() if where.any()}
-    return {
-        name: {group: _within(people, scores, where, n, seed) for group, where in members.items()}
-        for name, members in groups.items()
-    }
-
-
-def _within(people: pd.DataFrame, scores: FloatArray, where: npt.NDArray[np.bool_], n: int, seed: int) -> Any:
-    inside = people[where]
-    counts: dict[str, Any] = {"num_records": int(where.sum()), "num_events": int(inside["event"].sum())}
-    if counts["num_events"] < MIN_EVENTS:
-        return counts
-    interval = bootstrap_interval(
-        mean_over_seeds(concordance_index),
-        inside["event"],
-        inside["time"],
-        scores[where],
-        patient_ids=inside["patient_id"].to_numpy(),
-        n=n,
-        seed=seed,
-    )
-    return {**counts, "concordance_index": interval.as_dict()}
-
-
-def _age_bands(age: "pd.Series[float]") -> dict[str, npt.NDArray[np.bool_]]:
-    found = {}
-    for low, high in pairwise(AGE_BANDS):
-        name = f"under {high:g}" if low == 0 else f"{low:g} and over" if high > 120 else f"{low:g} to {high - 1:g}"
-        found[name] = ((age >= low) & (age < high)).to_numpy()
-    return found
+    return survival_subgroups(people, scores, metric=mean_over_seeds(concordance_index), n=n, seed=seed)
 
 
 def _by_seed(predictions: pd.DataFrame, values: "pd.Series[float]") -> FloatArray:

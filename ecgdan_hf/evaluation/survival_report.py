@@ -122,7 +122,7 @@ def write_held_out_page(
         **{key: metrics.get(key) for key in ("simulated_outcome", "endpoint", "test_folds", "statements")},
         "data": describe(predictions),
         "models": found,
-        "subgroups": subgroups(judged, models[0], n),
+        "subgroups": metrics.get("subgroups") or subgroups(judged, models[0], n),
     }
     drawn = _draw(folder, Judged(judged, models, page))
     text = tripod.report(page, recipe, drawn, models[0])

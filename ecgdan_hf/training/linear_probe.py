@@ -15,6 +15,8 @@ from typing import Any
 
 from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, report_table
 from ecgdan_hf.evaluation.protocol import ATTAINABLE
+from ecgdan_hf.evaluation.subgroup_text import subgroup_text
+from ecgdan_hf.evaluation.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.training import label_efficiency, rows, zero_shot_probe
 from ecgdan_hf.training.arguments import ProbeArguments
 from ecgdan_hf.training.command import run_as_program
@@ -89,8 +91,21 @@ def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     found = compare(outcome, scores, n=args.bootstrap, seed=args.seed)
     metrics = {"task": args.task, "metric": outcome.name, **outcome.counts(), "models": found}
     metrics["num_records_fitted"] = len(main.fit)
+    metrics["subgroups"] = subgroups(main, scores[MAIN], args)
     title = "# Linear probe\n\n" + ("Simulated outcome.\n\n" if outcome.simulated else "")
-    return metrics, title + report_table(outcome, found)
+    by_group = f"\n\n## By sex and age\n\n{subgroup_text(metrics['subgroups'], outcome.simulated)}"
+    return metrics, title + report_table(outcome, found) + by_group
+
+
+def subgroups(main: Probed, scores: Any, args: ProbeArguments) -> Found:
+    """How the linear model on the judged encoder ranks by sex and age; a probe makes no decisions."""
+    table = rows.read_table(main.test, ["patient_id", "age", "sex", "event", "time"])
+    if args.task == "survival":
+        return survival_subgroups(table, scores, n=args.bootstrap, seed=args.seed)
+    names = main.test.features["labels"].feature.names
+    return classification_subgroups(
+        table, rows.label_matrix(main.test), scores, names, None, args.bootstrap, args.seed
+    )
 
 
 def probed_outcome(main: Probed, args: ProbeArguments) -> Outcome:

@@ -25,6 +25,8 @@ from ecgdan_hf.evaluation.baselines import embed
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.protocol import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.reduced_leads import kept_leads, row_batches
+from ecgdan_hf.evaluation.subgroup_text import subgroup_text
+from ecgdan_hf.evaluation.subgroups import classification_subgroups
 from ecgdan_hf.evaluation.zero_shot import (
     LEVELS,
     Level,
@@ -66,18 +68,25 @@ def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
         others[name] = other.logits, other.labels
     options = {"aggregation": args.aggregation, "temperature": args.temperature, "softmax": args.prompt_softmax}
     score, patients = partial(group_scores, **options), np.asarray(main.test["patient_id"])
-    found, missing = {}, {}
+    table = rows.read_table(main.test, ["patient_id", "age", "sex"])
+    found, missing, groups = {}, {}, None
     for level in levels(main, args):
         if not level.groups:
             missing[level.name] = level.not_judged
             continue
         settings = {"score": score, "permutations": args.permutations, "n": args.bootstrap, "seed": args.seed}
         found[level.name] = level_metrics(level, main.logits, main.labels, patients, others, **settings)
+        if (
+            groups is None
+        ):  # of the first level alone, which is PTB-XL's superclasses: more would be hundreds of numbers
+            logits, names = score(main.logits, main.labels, level.groups), list(level.groups)
+            groups = classification_subgroups(table, level.truth, logits, names, None, args.bootstrap, args.seed)
     if not found:
         raise ValueError(f"zero_shot: no class with a prompt and {args.min_positives} positives among {len(patients)}")
     notes = optimism(args)
     metrics = {"task": "zero-shot", "metric": "macro_auroc", "num_records": len(patients), "options": options}
     metrics |= {"num_patients": len(np.unique(patients)), "notes": notes, "levels": found, "not_judged": missing}
+    metrics["subgroups"] = groups
     return metrics, report(metrics, args)
 
 
@@ -211,6 +220,7 @@ def report(metrics: Mapping[str, Any], args: ProbeArguments) -> str:
     for level, reasons in absent.items():
         if reasons:
             lines += ["", f"Not judged, {level}: {', '.join(f'{name} ({why})' for name, why in reasons.items())}."]
+    lines += ["", f"## By sex and age, {next(iter(metrics['levels']))}", "", subgroup_text(metrics["subgroups"])]
     return "\n".join(lines)
 
 
