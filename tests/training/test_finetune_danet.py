@@ -419,6 +419,13 @@ def test_simulated_records_are_learned_beside_the_real_ones(
     assert 0 <= simulated.min() < 0.3 and 0.3 < simulated.amax(dim=1).min() <= 1
 
 
+def test_a_control_is_shown_simulated_beats_of_the_rule_it_controls(danet_args: Build):
+    flags = {"simulated_records": 8, "epochs": 1, "model": {"waveform_module": "none", "waveform_rule": "all-ones"}}
+    with pytest.raises(ValueError, match=r"simulated_records: expected keep_labels ALL-ONES, .* got APC"):
+        finetune_danet.run(danet_args(**flags))
+    assert finetune_danet.run(danet_args(**flags, simulated_rule="apc"))["num_simulated"] == 8
+
+
 def test_a_given_split_divides_the_rows(danet_args: Build):
     def one_record_out(dataset: Dataset, args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
         patients = np.asarray(dataset["patient_id"])

@@ -98,6 +98,16 @@ def test_without_a_soft_module_the_label_alone_is_learned(danet_args: Build, mod
     assert (extractor.waveform_rule is not None) == (module == "hard")
 
 
+def test_a_control_learns_the_same_simulated_beats_as_the_rule_it_controls(danet_args: Build):
+    flags = {"simulated_records": 32, "epochs": 1, "model": {"waveform_module": "none", "waveform_rule": "all-ones"}}
+    args = danet_args(**flags, simulated_rule="apc")
+    pretrain_danet.run(args)
+    config = load_checkpoint(str(args.output_dir))[0].config
+    assert config.id2label == {0: "APC"} and config.waveform_rule["name"] == "all-ones"
+    with pytest.raises(ValueError, match=r"rule: expected one with a condition on beats, .* got 'all-ones'"):
+        pretrain_danet.run(danet_args("without", **flags))
+
+
 def test_masking_hides_stretches_of_all_leads_and_asks_for_them_alone(danet_args: Build):
     args = danet_args(pretext="masked", span_masking_probability=1.0)
     config = DanetConfig(**TINY_DANET)
