@@ -312,6 +312,16 @@ def test_a_frozen_module_keeps_weights_and_statistics_and_an_unfrozen_one_does_n
     assert {"waveform_module.down.0.conv1.weight", "waveform_module.down.0.norm1.running_mean"} <= moved
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_freezing_takes_effect_at_once_and_unfreezing_gives_back_the_mode_of_the_model(training):
+    model = classifier().train(training)
+    model.freeze_waveform_module()
+    assert not any(each.training for each in model.waveform_module.modules())
+    assert model.ecgdan.training == training
+    model.unfreeze_waveform_module()
+    assert all(each.training == training for each in model.waveform_module.modules())
+
+
 def test_only_a_soft_module_can_be_frozen():
     with pytest.raises(ValueError, match="waveform_module: expected 'soft' to freeze, got 'hard'"):
         classifier("hard").freeze_waveform_module()
