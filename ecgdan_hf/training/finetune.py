@@ -129,6 +129,7 @@ def run(
         "num_records": {name: len(part) for name, part in parts.items()},
         "num_parameters": count_parameters(model),
         **{name: summary_or_reason(task, table, args) for name, table in predictions.items()},
+        **by_sex_and_age(task, predictions.get("test"), args),
         "history": progress.history,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -360,6 +361,11 @@ def summary_or_reason(task: FinetuningTask, predictions: pd.DataFrame, args: Fin
         return task.summary(predictions, args.bootstrap, args.seed)
     except ValueError as error:
         return {"not_estimable": str(error)}
+
+
+def by_sex_and_age(task: FinetuningTask, predictions: pd.DataFrame | None, args: FinetuneArguments) -> dict[str, Any]:
+    """Under `subgroups` how the test part does by sex and age; nothing without a test part."""
+    return {} if predictions is None else {"subgroups": task.subgroups(predictions, args.bootstrap, args.seed)}
 
 
 def write_result(

@@ -43,6 +43,7 @@ from ecgdan_hf.training.finetune import (
     Split,
     build_collator,
     build_loaders,
+    by_sex_and_age,
     check_arguments,
     finish_and_predict,
     prepare,
@@ -140,6 +141,7 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
         "positive_weights": config.positive_weights,
         "num_parameters": num_parameters,
         **{name: summary_or_reason(task, table, args) for name, table in predictions.items()},
+        **by_sex_and_age(task, predictions.get("test"), args),
         "history": [{"stage": name, **entry} for name, progress in found.items() for entry in progress.history],
         "seconds": round(time.monotonic() - started, 1),
     }

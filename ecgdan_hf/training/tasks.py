@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ecgdan_hf.evaluation.baselines import fit_ridge_cox
 from ecgdan_hf.evaluation.classification import best_f1_thresholds, classification_metrics, macro_auroc
 from ecgdan_hf.evaluation.prediction import RISK_YEARS
+from ecgdan_hf.evaluation.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.evaluation.survival import concordance_index, survival_metrics
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
@@ -47,6 +48,9 @@ class FinetuningTask(Protocol):
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """Metrics of predictions, with intervals over patients."""
+
+    def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
+        """The same by sex and age."""
 
 
 class SurvivalTask:
@@ -119,6 +123,10 @@ class SurvivalTask:
             found["attainable_concordance_index"] = concordance_index(*truth, predictions["true_log_hazard"])
         return found
 
+    def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
+        """Concordance by sex and age."""
+        return survival_subgroups(predictions, predictions["log_hazard"], n=n, seed=seed)
+
 
 class ClassificationTask:
     """Binary cross-entropy for each label; the epoch with the best mean AUROC on the validation patients."""
@@ -182,6 +190,12 @@ class ClassificationTask:
             n=n,
             seed=seed,
         )
+
+    def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
+        """AUROC, and decisions at the stored thresholds, by sex and age."""
+        labels = predictions[[f"true_{name}" for name in self.names]].to_numpy()
+        probabilities, thresholds = predictions[self.names].to_numpy(), self.config.thresholds or {}
+        return classification_subgroups(predictions, labels, probabilities, self.names, thresholds, n, seed)
 
 
 def log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:

@@ -21,6 +21,7 @@ import torch
 
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.evaluation.module_comparison import LOCALISATION, compare, report
+from ecgdan_hf.evaluation.subgroups import Found, classification_subgroups
 from ecgdan_hf.evaluation.waveform_attention import beat_localisation
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
@@ -71,7 +72,8 @@ def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: 
     as_recipes = next((name for name, overrides in variants.items() if not overrides), None)
     facts = {"label": label_of(args), "data": args.data, "folds": args.folds, "as_recipes": as_recipes}
     facts["other_database"] = args.data_dir != args.pretrain_data_dir
-    metrics = {"task": "waveform comparison", **facts, **found}
+    judged = tables[as_recipes or next(iter(tables))]
+    metrics = {"task": "waveform comparison", **facts, **found, "subgroups": by_sex_and_age(judged, args)}
     every = [
         table.assign(variant=name, seed=seed)
         for name, runs in tables.items()
@@ -81,6 +83,13 @@ def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: 
     write_text(folder / "report.md", report(metrics))
     write_text(folder / "metrics.json", json.dumps(as_json(metrics), indent=2) + "\n")
     return metrics
+
+
+def by_sex_and_age(tables: list[pd.DataFrame], args: CompareWaveformsArguments) -> Found:
+    """How one variant ranks by sex and age, its probabilities averaged over seeds."""
+    truth = tables[0][["true"]].to_numpy(dtype=float)
+    scores = np.mean([table[["probability"]].to_numpy() for table in tables], axis=0)
+    return classification_subgroups(tables[0], truth, scores, [label_of(args)], n=args.bootstrap)
 
 
 def begin(args: CompareWaveformsArguments) -> tuple[Path, dict[str, dict[str, Any]]]:
@@ -231,7 +240,7 @@ def judged(folder: Path, test: Any, args: FinetuneArguments, label: str) -> pd.D
     found = _forward_all(model, test, collator, args)
     place = next(number for number, name in model.config.id2label.items() if name == label)
     probability = 1 / (1 + np.exp(-found["logits"][:, place].astype(float)))
-    table = rows.read_table(test, ["record_id", "patient_id"])
+    table = rows.read_table(test, ["record_id", "patient_id", "age", "sex"])
     table["true"] = [place in labels for labels in test["labels"]]
     table["probability"] = probability
     table["positive"] = probability >= model.config.thresholds[label]
