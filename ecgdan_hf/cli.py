@@ -373,6 +373,29 @@ def push(
     say(upload(bundle_dir, repository, private=private))
 
 
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="checkpoint folder or Hub name")],
+    out: Annotated[Path, typer.Argument(help="file to write, such as model.onnx")],
+    int8: Annotated[bool, typer.Option(help="8-bit weights: a third of the size, and another answer")] = False,
+) -> None:
+    """Write a checkpoint as ONNX, after onnxruntime has answered from it as the network does.
+
+    The file takes what the feature extractor makes of a recording; its settings, the labels, the rate and the leads
+    are in the file's metadata.
+
+    \b
+    Example:
+      ecgdan export model_cards/ecg-dan-rhythm-superclasses superclasses.onnx
+    """
+    from ecgdan_hf.publish.export import export as write_onnx
+
+    check_writable(out, (".onnx",), option="out")
+    found = write_onnx(checkpoint, out, int8=int8)
+    outputs = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in found.outputs.items())
+    say(f"{out}: {found.num_bytes / 1e6:.2f} MB: {outputs}; largest difference {found.largest_difference:.1g}")
+
+
 def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
     """Feature extractor -> rows, for a verb that judges a checkpoint; refuses one that names no checkpoint or data."""
     from ecgdan_hf.data.loading import load

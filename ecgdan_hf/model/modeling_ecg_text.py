@@ -278,7 +278,7 @@ class EcgTextModel(EcgDanPreTrainedModel):
         if output.text_embeds is not None:
             output.logits_per_ecg = self._logits(output.ecg_embeds, output.text_embeds)
             output.logits_per_text = output.logits_per_ecg.T
-            if return_loss and len(output.text_embeds) == len(output.ecg_embeds):
+            if return_loss and output.text_embeds.shape[0] == output.ecg_embeds.shape[0]:
                 same = equal_rows(text_embeds if input_ids is None else own_tokens(input_ids, attention_mask))
                 output.loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, same)
         return output

@@ -889,7 +889,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
         output = EcgDanSurvivalOutput(
             log_hazard=self.config.calibration_slope
-            * (self.risk_head(encoded.pooler_output) + self._covariate_term(covariates, len(input_values))),
+            * (self.risk_head(encoded.pooler_output) + self._covariate_term(covariates, input_values.shape[0])),
             **encoder_fields(encoded),
         )
         if return_loss and event is not None and time is not None:
@@ -909,7 +909,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
             found = None if covariates is None else tuple(covariates.shape)
             raise ValueError(f"covariates: expected {(records, len(names))} with {', '.join(names)}, got {found}")
         covariates = covariates.to(torch.promote_types(covariates.dtype, torch.float32))
-        if covariates.isinf().any():
+        if not torch.compiler.is_compiling() and covariates.isinf().any():  # a look at the values breaks the graph
             odd = names[int(covariates.isinf().any(dim=0).nonzero()[0])]
             raise ValueError(f"covariates: expected finite numbers or NaN, got an infinite {odd}")
         mean, std = (

@@ -1,0 +1,251 @@
+"""A checkpoint -> one ONNX file, for programs that have no torch.
+
+The file holds the network alone: what `EcgDanFeatureExtractor` does to a recording before it (leads, filter,
+resampling, scaling) stays in Python, and its settings travel as metadata. The batch is dynamic. A file is given its
+name only after onnxruntime has answered from it as the network does.
+
+Made by torch's own exporter: that of transformers writes two files and every output, and needs a newer transformers
+than the rest of the package.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+
+TOLERANCE = 1e-4
+OUTPUTS = ("logits", "log_hazard", "survival", "prompt_logits", "ecg_embeds", "waveform_attention", "pooler_output")
+"""What is exported, where the network has it."""
+RESEARCH_USE = "research use only; not a medical device"
+TRACED, PROVED = 2, (1, 3)
+"""Records the network is traced with, and those of the batches it is then compared on."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        num_bytes: its size.
+        outputs: name -> shape of each output; the first dimension is `batch`.
+        largest_difference: from the network, relative to an output's largest value where that is above 1.
+    """
+
+    path: Path
+    num_bytes: int
+    outputs: dict[str, list[int | str]]
+    largest_difference: float
+
+
+class ExportedNetwork(nn.Module):
+    """The outputs worth having, as a tuple in the order of `OUTPUTS`; `survival` at the baseline's own times."""
+
+    def __init__(self, model: EcgDanPreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
+        """Tensors of (N, ...) by name -> those of `OUTPUTS` that the model has."""
+        return tuple(self.named_outputs(**inputs).values())
+
+    def named_outputs(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """The same, by name."""
+        output = dict(self.model(**inputs, return_loss=False))
+        if getattr(self.model.config, "num_baseline_times", 0):  # S = exp(-H0 exp(log hazard)), (N, times)
+            log_cumulative = output["log_hazard"][:, None] + self.model.baseline.log_cumulative_hazard
+            output["survival"] = torch.exp(-torch.exp(log_cumulative))
+        return {name: output[name] for name in OUTPUTS if output.get(name) is not None}
+
+
+def export(checkpoint: str | Path, out: str | Path, int8: bool = False) -> Exported:
+    """Writes a checkpoint as ONNX.
+
+    Inputs of the file: `input_values` (batch, leads, samples), float32, as the feature extractor scales them;
+    `lead_mask` (batch, leads), boolean; `covariates` (batch, covariates), float32, NaN where unknown, and
+    `waveform_weights` (batch, samples), float32, where the network takes them. Of the dual encoder of ECG and text
+    the ECG's side is exported, with the prompts it carries.
+
+    Args:
+        checkpoint: folder, or `USER/NAME` on the Hub.
+        out: file to write, replaced if it is there.
+        int8: keep the weights as 8-bit integers and compute with them; the difference is then reported, not judged.
+
+    Returns:
+        Where, how large, what it gives and how far that is from the network.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: not a checkpoint, libraries that are missing, or a file that does not answer as the network does.
+            Nothing is left behind.
+    """
+    _check_libraries()
+    model, extractor = load_checkpoint(checkpoint)
+    network, out = ExportedNetwork(model.float()).eval(), Path(out)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        with _quietly():
+            file = _write_onnx(network, extractor, staging / "network.onnx")
+            difference = prove(network, file)
+            if int8:
+                file = _quantise(file, staging / "int8.onnx")
+                difference = prove(network, file, tolerance=np.inf)
+        exported = Exported(out, file.stat().st_size, output_shapes(file), difference)
+        os.replace(file, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return exported
+
+
+def example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Tensor]:
+    """Noise of the shapes the network takes, some leads and covariates missing, the same at every call."""
+    contract, generator = model.config.signal_contract, torch.Generator().manual_seed(records)
+    leads, samples = len(contract["lead_names"]), contract["num_samples"]
+    inputs = {
+        "input_values": torch.randn(records, leads, samples, generator=generator),
+        "lead_mask": torch.rand(records, leads, generator=generator) < 0.8,
+    }
+    inputs["lead_mask"][:, 0] = True
+    if names := getattr(model.config, "covariate_names", ()):
+        spread = torch.randn(records, len(names), generator=generator) * torch.tensor(model.config.covariate_stds)
+        inputs["covariates"] = spread + torch.tensor(model.config.covariate_means)
+        inputs["covariates"][0, 0] = torch.nan
+    if getattr(model.config, "waveform_module", None) == "hard":
+        inputs["waveform_weights"] = torch.rand(records, samples, generator=generator)
+    return inputs
+
+
+def prove(network: ExportedNetwork, file: Path, tolerance: float = TOLERANCE) -> float:
+    """Compares onnxruntime's answers from a file with the network's, on batches it was not traced with.
+
+    Returns:
+        The largest difference, relative to an output's largest value where that is above 1.
+
+    Raises:
+        ValueError: a difference above `tolerance`, or an answer that is not finite.
+    """
+    import onnxruntime
+
+    session, largest = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]), 0.0
+    for records in PROVED:
+        inputs = example_inputs(network.model, records)
+        with torch.no_grad():
+            expected = network.named_outputs(**inputs)
+        found = session.run(list(expected), {name: value.numpy() for name, value in inputs.items()})
+        for (name, value), other in zip(expected.items(), found, strict=True):
+            difference = np.abs(other - value.numpy()).max() / max(1.0, float(value.abs().max()))
+            if not difference <= tolerance:  # NaN is no answer either
+                raise ValueError(
+                    f"{name}: expected onnxruntime to differ from the network by less than {tolerance:g}, found "
+                    f"{difference:.2g} for {records} records; nothing is written"
+                )
+            largest = max(largest, float(difference))
+    return largest
+
+
+def output_shapes(file: Path) -> dict[str, list[int | str]]:
+    """Name -> shape of each output of an ONNX file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return {output.name: list(output.shape) for output in session.get_outputs()}
+
+
+def describe(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
+    """What a program that reads the file has to know, as ONNX metadata; lists and mappings are JSON.
+
+    `labels` name the columns of `logits`, `prompt_labels` those of `prompt_logits`, `survival_years` those of
+    `survival`.
+    """
+    config, contract = model.config, model.config.signal_contract
+    told: dict[str, Any] = {
+        "use": RESEARCH_USE,
+        "model": type(model).__name__,
+        "ecgdan_version": ECGDAN_VERSION,
+        "preprocessing": "input_values are made by EcgDanFeatureExtractor with preprocessor_config, not in this file",
+        "preprocessor_config": extractor.to_dict(),
+        "sampling_rate_hz": contract["sampling_rate"],
+        "unit": contract["unit"],
+        "lead_names": contract["lead_names"],
+    }
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        told["labels"] = [config.id2label[label] for label in range(config.num_labels)]
+        told["problem_type"] = config.problem_type or "multi_label_classification"
+        told["thresholds"] = config.thresholds or {}
+    if prompts := getattr(config, "ecg_config", config).prompt_labels:
+        told["prompt_labels"] = prompts
+    if hasattr(config, "endpoint"):
+        told |= {"endpoint": config.endpoint, "simulated_outcome": config.simulated_outcome}
+        told |= {"covariate_names": config.covariate_names, "survival_years": model.baseline.times.tolist()}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+
+
+def _write_onnx(network: ExportedNetwork, extractor: EcgDanFeatureExtractor, file: Path) -> Path:
+    import onnx
+    import onnx_ir
+    from onnxscript import optimizer
+
+    inputs = example_inputs(network.model, TRACED)
+    with torch.no_grad():
+        names = list(network.named_outputs(**inputs))
+    program = torch.onnx.export(
+        network,
+        kwargs=inputs,
+        dynamic_shapes={"inputs": {name: {0: "batch"} for name in inputs}},
+        input_names=list(inputs),
+        output_names=names,
+        dynamo=True,
+        verbose=False,
+    )
+    unlimited = {"input_size_limit": 2**31, "output_size_limit": 2**31}
+    optimizer.optimize(program.model, **unlimited)  # norms end up in the kernels, which int8 needs
+    proto = onnx_ir.to_proto(program.model)
+    del proto.graph.value_info[:]  # shapes of before, some of which no longer hold
+    onnx.helper.set_model_props(proto, describe(network.model, extractor))
+    onnx.checker.check_model(proto, full_check=True)
+    file.write_bytes(proto.SerializeToString())
+    return file
+
+
+def _quantise(file: Path, out: Path) -> Path:
+    """Dynamic int8: weights are stored as integers, activations are rounded to integers as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(file, out, weight_type=QuantType.QUInt8)  # convolutions of signed weights are three times slower
+    return out
+
+
+def _check_libraries() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(name) is None:
+            raise ValueError(f"export: needs {name}, which is not installed; pip install ecgdan-hf[onnx]")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Silences the exporters' remarks about their own workings."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
