@@ -90,6 +90,49 @@ def token_attention(time_attention: npt.ArrayLike) -> FloatArray:
     return np.asarray(time_attention, dtype=np.float64).mean(axis=-2)
 
 
+def attention_rollup(
+    lead_attention: npt.ArrayLike, time_attention: npt.ArrayLike, lead_mask: npt.ArrayLike, order: str = "parallel"
+) -> FloatArray:
+    """Attention rollout (Abnar and Zuidema, ACL 2020, arXiv 2005.00928): each lead's and moment's share in the output.
+
+    A = (I + attention) / 2 stands for a block and the shortcut around it, attention being the mean over heads. This
+    network has one block over time within each lead, one across leads at each time, side by side or in a row:
+
+        parallel:    R(l, t) = (r_time(l, t) / L + r_lead(l) / T') / 2
+        sequential:  R(l, t) = r_lead(l) r_time(l, t)
+        r_lead(l) = mean over present leads k of A_lead(k, l),   r_time(l, t) = mean over tokens s of A_time(l; s, t)
+
+    with outputs read alike by the head. There are no layers to multiply, so it adds nothing to the two maps but their
+    common scale: side by side its sums over time or leads rank leads and moments exactly as the maps alone do, and
+    what deletion says of attention holds for it. Like them it knows nothing of the trunk before nor of the head after,
+    nor how large the values are that attention mixes.
+
+    Args:
+        lead_attention: (..., L, L), rows sum to 1.
+        time_attention: (..., L, T', T'), rows sum to 1.
+        lead_mask: (..., L), True where the lead was there.
+        order: `config.attention_order`, "parallel" or "sequential".
+
+    Returns:
+        (..., L, T'), 0 for absent leads, sums to 1.
+
+    Raises:
+        ValueError: another order.
+    """
+    if order not in ("parallel", "sequential"):
+        raise ValueError(f"order: expected parallel or sequential, got {order!r}")
+    mask = np.asarray(lead_mask, dtype=bool)
+    count = mask.sum(axis=-1)[..., None]
+    across = np.where(mask[..., :, None], np.asarray(lead_attention, dtype=np.float64), 0).sum(axis=-2) / count
+    within = token_attention(time_attention)
+    tokens = within.shape[-1]
+    leads = np.where(mask, (1 / count + across) / 2, 0)[..., None]
+    times = np.where(mask[..., None], (1 / tokens + within) / 2, 0)
+    if order == "sequential":
+        return np.asarray(leads * times)
+    return np.asarray((times / count[..., None] + leads / tokens) / 2)
+
+
 def sample_attention(tokens: npt.ArrayLike, config: EcgDanConfig) -> FloatArray:
     """Attention of each signal sample, as a multiple of even attention: (..., tokens) -> (..., signal samples).
 

@@ -133,6 +133,9 @@ class FinetuneArguments(TrainingArguments):
     from_scratch: bool = option(False, "start from random weights instead")
     lead_masking: str = option("batch", "draw of leads to hide: record, batch or none")
     lead_masking_probability: float = option(1.0, "how often leads are drawn at all; half of the draws keep all")
+    lora_rank: int = option(
+        0, "learn the head and low-rank updates of the encoder alone, of this rank (needs peft); 0 trains every weight"
+    )
     labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
     label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
     keep_labels: str | None = option(None, "learn only these labels of the data, as APC or APC,PVC; default: all")
@@ -238,19 +241,23 @@ class EvaluateArguments:
 class SanityArguments:
     """Arguments of `ecgdan sanity`."""
 
-    checkpoint: str | None = option(None, "checkpoint folder or Hub name whose attention is tested")
+    checkpoint: str | None = option(None, "checkpoint folder or Hub name whose maps are tested")
     data: str = option("ptb-xl", DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
     label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
     test_folds: str | None = option(None, "folds to test on; default: every record, for data never trained on")
+    methods: str | None = option(None, "maps to test, such as attention,gradient; default: all the network has")
+    control: dict[str, Any] = option({}, "checkpoint whose maps are compared, as name=folder; repeatable")  # noqa: RUF009
     draws: int = option(3, "random orders per record")
     time_steps: int = option(10, "steps in which time is deleted")
-    output_dir: str | None = option(None, "folder for report.md, metrics.json and deletion.png")
+    map_records: int = option(64, "records whose maps are compared with those of random weights; 0: none")
+    map_draws: int = option(1, "networks with random weights at each depth")
+    output_dir: str | None = option(None, "folder for report.md, metrics.json and the figures")
     cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
     skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
     num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
-    limit: int | None = option(None, "use only the first records, for a trial run")
+    limit: int | None = option(None, "test on so many of the records, drawn by the seed")
     batch_size: int = option(128, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
     seed: int = option(0, "seed of the random orders and of the resampling")

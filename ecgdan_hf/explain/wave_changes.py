@@ -1,0 +1,68 @@
+"""What the P waves, QRS complexes and T waves of held-out records mean to a network: occlusion by wave, over a set."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ecgdan_hf.evaluation.bootstrap import bootstrap_interval
+from ecgdan_hf.explain.occlusion import WAVES, occlude_waves, wave_stretches
+from ecgdan_hf.explain.scores import batches_of, score_of
+
+USUAL_SD_MV = 0.25  # of a lead; what z-scored signals are taken to have, where waves are looked for
+
+
+@torch.no_grad()
+def wave_changes(
+    model: Any, dataset: Any, batch_size: int = 128, n: int = 1000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """What bridging all P waves, QRS complexes or T waves changes, beside the same stretches moved elsewhere.
+
+    Args:
+        model, dataset, batch_size: see [`delete`].
+        n, seed: of the bootstrap; the seed is also that of the shifts.
+
+    Returns:
+        For each wave that was found in some record: `wave`, `num_records`, `share_of_time`, `score` (mean change of
+        the score, positive where the wave spoke for it), `change` (its mean size) and `over_shifted` (how much larger
+        that is than elsewhere), with intervals over patients.
+    """
+    rng, parts = np.random.default_rng(seed), []
+    for inputs in batches_of(model, dataset, batch_size):
+        places = _places(model.config, inputs)
+        moved = {f"{wave}, moved": _moved(places[wave], rng) for wave in WAVES}
+        found = occlude_waves(score_of(model, inputs), inputs, {**places, **moved})
+        parts.append({**found, **{f"{wave}, share": places[wave].mean(axis=1) for wave in WAVES}})
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    patients, rows = np.asarray(dataset["patient_id"]), []
+    for wave in WAVES:
+        there = np.isfinite(columns[wave])
+        if there.any():
+            own, other = columns[wave][there], columns[f"{wave}, moved"][there]
+            options: dict[str, Any] = {"patient_ids": patients[there], "n": n, "seed": seed}
+            values = {"score": own, "change": np.abs(own), "over_shifted": np.abs(own) - np.abs(other)}
+            intervals = {name: bootstrap_interval(np.mean, each, **options).as_dict() for name, each in values.items()}
+            share = float(columns[f"{wave}, share"][there].mean())
+            rows.append({"wave": wave, "num_records": int(there.sum()), "share_of_time": share, **intervals})
+    return rows
+
+
+def _places(config: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Where the waves of each record lie: name -> (N, T). A z-scored lead is taken to have the usual SD in mV."""
+    scale = (config.global_mean_mv, config.global_std_mv) if config.normalization == "global" else (0.0, USUAL_SD_MV)
+    signals = scale[0] + scale[1] * inputs["input_values"].double().cpu().numpy()
+    masks = inputs["lead_mask"].cpu().numpy()
+    found = [
+        wave_stretches(signal, mask, config.sampling_rate, config.input_kind)
+        for signal, mask in zip(signals, masks, strict=True)
+    ]
+    return {wave: np.stack([each[wave] for each in found]) for wave in WAVES}
+
+
+def _moved(places: Any, rng: np.random.Generator) -> Any:
+    """Each record's stretches moved along it by chance, what goes out at one end coming in at the other."""
+    length = places.shape[1]
+    shift = rng.integers(1, length, len(places))
+    return np.take_along_axis(places, (np.arange(length) - shift[:, None]) % length, axis=1)
