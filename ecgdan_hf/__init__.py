@@ -1,74 +1,56 @@
 """Dual attention networks for 12-lead ECG in the Hugging Face ecosystem.
 
-Importing the package registers its models with transformers' Auto classes. Research use only.
+Importing the package makes its models, processors and pipelines known to transformers' Auto classes and to
+`transformers.pipeline`. It imports neither torch nor transformers: a name is imported when it is first used.
+
+Research use only.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForPreTraining,
-    AutoModelForSequenceClassification,
-    AutoProcessor,
-)
+import importlib
+from typing import Any
 
-from .model.configuration_danet import WAVEFORM_RULES, DanetConfig
-from .model.configuration_ecg_text import EcgTextConfig
-from .model.configuration_ecgdan import ECGDAN_VERSION as __version__
-from .model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
-from .model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from .model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
-from .model.modeling_ecg_text import EcgTextModel
-from .model.modeling_ecgdan import (
-    EcgDanForPreTraining,
-    EcgDanForSequenceClassification,
-    EcgDanForSurvival,
-    EcgDanModel,
-)
-from .model.pipeline_ecgdan import (
-    EcgClassificationPipeline,
-    ZeroShotEcgClassificationPipeline,
-    attended_intervals,
-    register_pipelines,
-)
-from .model.processing_ecgdan import EcgTextProcessor
+from .registration import register_with_transformers
 
-AutoConfig.register("danet", DanetConfig)
-AutoConfig.register("ecg-text", EcgTextConfig)
-AutoConfig.register("ecgdan", EcgDanConfig)
-AutoConfig.register("ecgdan-survival", EcgDanSurvivalConfig)
-AutoFeatureExtractor.register(DanetConfig, EcgDanFeatureExtractor)
-AutoFeatureExtractor.register(EcgDanConfig, EcgDanFeatureExtractor)
-AutoFeatureExtractor.register(EcgDanSurvivalConfig, EcgDanFeatureExtractor)
-AutoFeatureExtractor.register(EcgTextConfig, EcgDanFeatureExtractor)
-AutoModel.register(EcgDanConfig, EcgDanModel)
-AutoModel.register(EcgDanSurvivalConfig, EcgDanForSurvival)
-AutoModel.register(EcgTextConfig, EcgTextModel)
-AutoModelForPreTraining.register(DanetConfig, DanetForPreTraining)
-AutoModelForPreTraining.register(EcgDanConfig, EcgDanForPreTraining)
-AutoModelForSequenceClassification.register(DanetConfig, DanetForSequenceClassification)
-AutoModelForSequenceClassification.register(EcgDanConfig, EcgDanForSequenceClassification)
-AutoProcessor.register(EcgTextConfig, EcgTextProcessor)
-register_pipelines()
+__version__ = "0.1.0"
 
-__all__ = [
-    "STANDARD_LEADS",
-    "WAVEFORM_RULES",
-    "DanetConfig",
-    "DanetForPreTraining",
-    "DanetForSequenceClassification",
-    "EcgClassificationPipeline",
-    "EcgDanConfig",
-    "EcgDanFeatureExtractor",
-    "EcgDanForPreTraining",
-    "EcgDanForSequenceClassification",
-    "EcgDanForSurvival",
-    "EcgDanModel",
-    "EcgDanSurvivalConfig",
-    "EcgTextConfig",
-    "EcgTextModel",
-    "EcgTextProcessor",
-    "ZeroShotEcgClassificationPipeline",
-    "__version__",
-    "attended_intervals",
-]
+# Where each public name is; `__init__.pyi` says the same to type checkers.
+_NAMES = {
+    "STANDARD_LEADS": "model.configuration_ecgdan",
+    "WAVEFORM_RULES": "model.configuration_danet",
+    "DanetConfig": "model.configuration_danet",
+    "DanetForPreTraining": "model.modeling_danet",
+    "DanetForSequenceClassification": "model.modeling_danet",
+    "EcgClassificationPipeline": "model.pipeline_ecgdan",
+    "EcgDanConfig": "model.configuration_ecgdan",
+    "EcgDanFeatureExtractor": "model.feature_extraction_ecgdan",
+    "EcgDanForPreTraining": "model.modeling_ecgdan",
+    "EcgDanForSequenceClassification": "model.modeling_ecgdan",
+    "EcgDanForSurvival": "model.modeling_ecgdan",
+    "EcgDanModel": "model.modeling_ecgdan",
+    "EcgDanSurvivalConfig": "model.configuration_ecgdan",
+    "EcgFeatureExtractionPipeline": "model.pipeline_ecgdan",
+    "EcgSurvivalPipeline": "model.pipeline_ecgdan",
+    "EcgTextConfig": "model.configuration_ecg_text",
+    "EcgTextModel": "model.modeling_ecg_text",
+    "EcgTextProcessor": "model.processing_ecgdan",
+    "ZeroShotEcgClassificationPipeline": "model.pipeline_ecgdan",
+    "attended_intervals": "model.pipeline_ecgdan",
+}
+
+__all__ = [*_NAMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for (PEP 562)."""
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_with_transformers()
