@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from .configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
+from .configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig, say_what_differs
 
 
 @strict
@@ -49,6 +49,20 @@ class EcgTextConfig(PreTrainedConfig):
             self.text_model_revision = self.text_model_revision or self.ecg_config.text_model_revision
         super().__post_init__(**kwargs)
         self.check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; says where the configuration comes from another version of the package."""
+        say_what_differs(cls, config_dict)
+        inner = config_dict.get("ecg_config")
+        if isinstance(inner, dict) and "transformers_version" in config_dict:
+            said = {"transformers_version": "", "ecgdan_version": ECGDAN_VERSION}  # of the versions, just above
+            say_what_differs(EcgDanConfig, inner | said)
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers; whatever version it was read from, it is written by this one."""
+        return super().to_dict() | {"ecgdan_version": ECGDAN_VERSION}
 
     def check(self) -> None:
         """Refuses a language model that cannot be stored or does not fit the alignment head."""

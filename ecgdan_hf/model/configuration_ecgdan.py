@@ -6,12 +6,20 @@ sampling rate, unit, filter, scaling), so that a checkpoint says by itself what 
 Travels with the weights: imports nothing but transformers and huggingface_hub.
 """
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 ECGDAN_VERSION = "0.1.0"
+
+WRITTEN_BESIDE = ("auto_map", "custom_pipelines", "ecgdan_code_revision", "quantization_config")
+"""What bundles and transformers add to a saved configuration."""
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -69,6 +77,35 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "alignment_objective": ("clip", "siglip", "cosine"),
     "ties": ("efron", "breslow"),
 }
+
+
+def say_what_differs(kind: type[PreTrainedConfig], saved: Mapping[str, Any]) -> None:
+    """Warns, once, where a saved configuration is not as this version of the package would have written it.
+
+    Args:
+        kind: class that reads it.
+        saved: its content; without `transformers_version` it was not saved but written by hand, and nothing is said.
+    """
+    if "transformers_version" not in saved:
+        return
+    version, said = saved.get("ecgdan_version"), []
+    own = [each for each in fields(kind) if each.name not in {base.name for base in fields(PreTrainedConfig)}]
+    lacking = {each.name: each.default for each in own if each.name not in saved}
+    unknown = [name for name in saved if not (hasattr(kind, name) or name.startswith("_") or name in WRITTEN_BESIDE)]
+    if version != ECGDAN_VERSION:
+        code = f" (code {saved['ecgdan_code_revision']})" if "ecgdan_code_revision" in saved else ""
+        said.append(f"was written by ecgdan-hf {version or 'of an unnamed version'}{code}, this is {ECGDAN_VERSION}")
+    if unknown:
+        said.append(f"has fields unknown here, which are ignored: {', '.join(sorted(unknown))}")
+    if lacking:
+        defaults = (name if value is None else f"{name} ({value})" for name, value in sorted(lacking.items()))
+        said.append(f"lacks fields, which take their defaults: {', '.join(defaults)}")
+    advice = "Check the names in config.json, or save the checkpoint again."
+    if version not in (None, ECGDAN_VERSION):
+        advice = f"Should it not do as published: pip install ecgdan-hf=={version}, or its own code by "
+        advice += "trust_remote_code=True where ecgdan_hf is not imported."
+    if said:
+        logger.warning_once(f"The {kind.model_type} checkpoint {'; it '.join(said)}. {advice}")
 
 
 @strict
@@ -182,6 +219,16 @@ class EcgDanConfig(PreTrainedConfig):
             self.filter = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
         super().__post_init__(**kwargs)
         self.check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; says where the configuration comes from another version of the package."""
+        say_what_differs(cls, config_dict)
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers; whatever version it was read from, it is written by this one."""
+        return super().to_dict() | {"ecgdan_version": ECGDAN_VERSION}
 
     def check(self) -> None:
         """Refuses values the network cannot be built from."""
