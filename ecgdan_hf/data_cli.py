@@ -206,11 +206,15 @@ def convert(
       ecgdan data convert ptb-xl parquet --license cc-by-4.0 --keep-ids
     """
     from ecgdan_hf.data.sources import detect_source
+    from ecgdan_hf.evaluation.checkpoints import repository_and_revision
     from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
     from ecgdan_hf.publish.dataset import check_converted
     from ecgdan_hf.publish.dataset import convert as convert_source
 
-    extractor = None if checkpoint is None else EcgDanFeatureExtractor.from_pretrained(checkpoint)
+    extractor = None
+    if checkpoint is not None:
+        repository, revision = repository_and_revision(checkpoint)
+        extractor = EcgDanFeatureExtractor.from_pretrained(repository, revision=revision)
     folder = convert_source(
         data or detect_source(data_dir),
         data_dir,

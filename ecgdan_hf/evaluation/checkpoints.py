@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
@@ -55,27 +57,29 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
     """Loads a model in evaluation mode and the feature extractor saved beside it.
 
     Args:
-        path_or_repo: checkpoint folder, or `USER/NAME` on the Hub.
+        path_or_repo: checkpoint folder, or `USER/NAME` on the Hub, or `USER/NAME@REVISION` for one of its commits,
+            tags or branches.
 
     Returns:
         The model, of the class its configuration names, and its feature extractor; one made from the configuration's
         signal contract where none was saved.
 
     Raises:
-        FileNotFoundError: no such folder, and no such repository.
+        FileNotFoundError: no such folder, and no such repository or revision that may be read.
         ValueError: no configuration, another project's model, weights missing or left over, or a feature extractor
             that contradicts the configuration.
     """
     source = str(path_or_repo)
+    name, revision = repository_and_revision(source)
     config = load_config(source)
     model_class = MODEL_CLASSES[_architecture(config, source)]
     try:
         with quietly():  # what transformers would report in a table is refused below in one line
             # the annotated return type knows nothing of output_loading_info
-            loaded: Any = model_class.from_pretrained(source, config=config, output_loading_info=True)
+            loaded: Any = model_class.from_pretrained(name, config=config, revision=revision, output_loading_info=True)
     except RuntimeError as error:
         raise ValueError(f"{source}: the weights do not fit the configuration: {_one_line(error)}") from error
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(f"{source}: the weights cannot be read: {_one_line(error)}") from error
     model, info = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -92,27 +96,43 @@ def load_config(path_or_repo: str | Path) -> Config:
     """Loads the configuration of a checkpoint of this package.
 
     Raises:
-        FileNotFoundError: no such folder, and no such repository.
+        FileNotFoundError: no such folder, and no such repository or revision that may be read.
         ValueError: no configuration there, or another project's.
     """
     source = str(path_or_repo)
-    folder = Path(source)
+    name, revision = repository_and_revision(source)
+    folder = Path(name)
     if folder.is_file():
         raise ValueError(f"{source}: expected a checkpoint folder, found a file")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"{source}: expected a checkpoint folder with config.json, found none")
-    if not folder.is_dir() and not REPOSITORY_NAME.fullmatch(source):
+    if not folder.is_dir() and not REPOSITORY_NAME.fullmatch(name):
         raise FileNotFoundError(f"{source}: no such checkpoint folder")
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(name, revision=revision)
     except OSError as error:
         raise FileNotFoundError(
-            f"{source}: no such checkpoint folder or Hub repository ({_one_line(error)})"
+            f"{source}: no such checkpoint folder or Hub repository ({_why_not(error)})"
         ) from error
     except (ValueError, KeyError) as error:
         raise ValueError(f"{source}: not a checkpoint of this package: {_one_line(error)}") from error
     _forget_bundle(config)
     return _checked(config, source)
+
+
+def repository_and_revision(path_or_repo: str | Path) -> tuple[str, str]:
+    """`USER/NAME@REVISION` -> the repository and its branch, tag or commit; `main` where none is named.
+
+    Raises:
+        ValueError: a revision of a folder, which has none, or an empty one.
+    """
+    source = str(path_or_repo)
+    name, at, revision = source.rpartition("@")
+    if not at or Path(source).exists():
+        return source, "main"
+    if not revision or Path(name).is_dir():
+        raise ValueError(f"{source}: expected a folder, or USER/NAME@REVISION on the Hub")
+    return name, revision
 
 
 def input_names(config: Config) -> list[str]:
@@ -168,22 +188,37 @@ def _architecture(config: Config, source: str) -> str:
 
 
 def _load_feature_extractor(source: str, config: Config) -> EcgDanFeatureExtractor:
+    name, revision = repository_and_revision(source)
     try:
-        extractor = EcgDanFeatureExtractor.from_pretrained(source)
+        extractor = EcgDanFeatureExtractor.from_pretrained(name, revision=revision)
     except OSError:
         return EcgDanFeatureExtractor(**config.signal_contract)
     _forget_bundle(extractor)
-    for name, expected in config.signal_contract.items():
-        found = getattr(extractor, name)
+    for field, expected in config.signal_contract.items():
+        found = getattr(extractor, field)
         if _plain(found) != _plain(expected):
             raise ValueError(
-                f"{source}: preprocessor_config.json: {name}: expected the model's {expected}, got {found}"
+                f"{source}: preprocessor_config.json: {field}: expected the model's {expected}, got {found}"
             )
     return extractor
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _why_not(error: OSError) -> str:
+    """Why a repository cannot be read, and what to do about it."""
+    why = error.__cause__
+    if isinstance(why, GatedRepoError):
+        return "it is gated: ask for access on its page, then log in with 'hf auth login' or set HF_TOKEN"
+    if isinstance(why, RevisionNotFoundError):
+        return "it has no such branch, tag or commit"
+    if isinstance(why, RepositoryNotFoundError):
+        return "there is none, or it is private: log in with 'hf auth login' or set HF_TOKEN"
+    if isinstance(why, HfHubHTTPError) and why.server_message:
+        return " ".join(why.server_message.split())
+    return _one_line(error)
 
 
 def _one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers import logging as transformers_logging
 
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint, load_config
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint, load_config, repository_and_revision
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import SIGNAL_FIELDS, EcgDanConfig
 from ecgdan_hf.training.arguments import check_keys
@@ -131,8 +131,10 @@ def build_model(
         return model, [name for name, _ in model.named_parameters()]
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # heads that start anew are expected; they are reported by name
+    name, revision = repository_and_revision(checkpoint)
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
     try:
-        model, info = kind.from_pretrained(checkpoint, config=config, dtype=torch.float32, output_loading_info=True)
+        model, info = kind.from_pretrained(name, config=config, revision=revision, **options)
     finally:
         transformers_logging.set_verbosity(level)
     missing = sorted(info["missing_keys"])

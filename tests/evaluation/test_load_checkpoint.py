@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ecgdan_hf import EcgTextConfig, EcgTextModel
-from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, load_config
+from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, load_config, repository_and_revision
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
 
@@ -83,6 +83,8 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
     odd = saved(EcgDanForSurvival, tmp_path / "odd")
     config = json.loads((odd / "config.json").read_text())
     (odd / "config.json").write_text(json.dumps(config | {"architectures": ["SomethingElse"]}))
+    cut = saved(EcgDanForSurvival, tmp_path / "cut")
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-100])
     for source, kind, message in (
         (tmp_path / "absent", FileNotFoundError, "no such checkpoint folder"),
         (tmp_path / "empty", ValueError, r"expected a checkpoint folder with config\.json, found none"),
@@ -92,6 +94,10 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
         (no_weights, ValueError, "the weights cannot be read"),
         (odd, ValueError, "architectures: expected one of .*, got 'SomethingElse'"),
         ("someone/absent", FileNotFoundError, "no such checkpoint folder or Hub repository"),
+        ("someone/absent@v1", FileNotFoundError, "no such checkpoint folder or Hub repository"),
+        (f"{odd}@v1", ValueError, "expected a folder, or USER/NAME@REVISION on the Hub"),
+        ("someone/absent@", ValueError, "expected a folder, or USER/NAME@REVISION on the Hub"),
+        (cut, ValueError, "the weights cannot be read: .*incomplete metadata"),
     ):
         with pytest.raises(kind, match=message) as caught:
             load_checkpoint(source)
@@ -105,3 +111,10 @@ def test_a_configuration_copied_from_a_bundle_forgets_the_bundle(tmp_path: Path)
     path.write_text(json.dumps(json.loads(path.read_text()) | bundled))
     load_config(folder).save_pretrained(tmp_path / "copy")
     assert not set(bundled) & set(json.loads((tmp_path / "copy" / "config.json").read_text()))
+
+
+def test_a_folder_whose_name_has_an_at_sign_is_a_folder(tmp_path: Path) -> None:
+    folder = saved(EcgDanForSurvival, tmp_path / "someone" / "risk@home")
+    assert repository_and_revision(folder) == (str(folder), "main")
+    assert isinstance(load_checkpoint(folder)[0], EcgDanForSurvival)
+    assert repository_and_revision("someone/risk@refs/pr/1") == ("someone/risk", "refs/pr/1")
