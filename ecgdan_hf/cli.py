@@ -230,7 +230,7 @@ LeadNames = Annotated[str | None, typer.Option(help="such as I,II,V1, for files 
 @app.command()
 def predict(
     paths: Annotated[list[Path], typer.Argument(help="ECG files and folders of them")],
-    checkpoint: Annotated[str, typer.Option(help="checkpoint folder or Hub name")],
+    checkpoint: Annotated[str, typer.Option(help="checkpoint folder, or USER/NAME or USER/NAME@REVISION on the Hub")],
     out: Annotated[Path, typer.Option(help="CSV to write, one row for each file")],
     covariates: Annotated[Path | None, typer.Option(help="CSV with file and the model's covariates")] = None,
     sampling_rate: SamplingRate = None,
@@ -270,7 +270,7 @@ def predict(
 @app.command()
 def explain(
     file: Annotated[Path, typer.Argument(help="ECG file")],
-    checkpoint: Annotated[str, typer.Option(help="checkpoint folder or Hub name")],
+    checkpoint: Annotated[str, typer.Option(help="checkpoint folder, or USER/NAME or USER/NAME@REVISION on the Hub")],
     out: Annotated[Path, typer.Option(help="figure to write: png, pdf or svg")],
     sampling_rate: SamplingRate = None,
     unit: Unit = None,
@@ -361,16 +361,21 @@ def push(
     bundle_dir: Annotated[Path, typer.Argument(help="folder made by `ecgdan bundle`")],
     repository: Annotated[str, typer.Argument(help="USER/NAME")],
     private: Annotated[bool, typer.Option(help="make a new repository private")] = False,
+    revision: Annotated[str | None, typer.Option(help="branch to upload to, made if needed; default: main")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request instead")] = False,
+    message: Annotated[str, typer.Option(help="of the commit")] = "Upload model",
 ) -> None:
-    """Upload a bundle to the Hub, after it has proved that it loads.
+    """Upload a bundle to the Hub, after it has proved that it loads; the answer pins the version that was uploaded.
 
     \b
     Example:
       ecgdan push bundles/ecg-dan-survival USER/ecg-dan-survival --private
+      ecgdan predict my-ecgs --checkpoint USER/ecg-dan-survival@COMMIT --out predictions.csv
     """
     from ecgdan_hf.publish.push import push as upload
 
-    say(upload(bundle_dir, repository, private=private))
+    commit = upload(bundle_dir, repository, private, message, revision, create_pr)
+    say(f"{commit.pr_url or commit.repo_url}: {repository}@{commit.oid}")
 
 
 @app.command()
@@ -432,9 +437,9 @@ def _measurements(args: EvaluateArguments) -> Any:
 def _check_push(args: RunArguments) -> None:
     """Refuses before hours of training what would fail after them."""
     if args.push_to_hub:
-        from ecgdan_hf.publish.push import check_push
+        from ecgdan_hf.publish.push import check_login
 
-        check_push(args.push_to_hub)
+        check_login(args.push_to_hub)
 
 
 def _push_if_asked(args: RunArguments) -> None:
@@ -447,7 +452,8 @@ def _push_if_asked(args: RunArguments) -> None:
 
     with tempfile.TemporaryDirectory() as work:
         folder = make_bundle(str(args.output_dir), Path(work, "bundle"), args.push_to_hub.split("/")[-1])
-        say(upload(folder, args.push_to_hub))
+        commit = upload(folder, args.push_to_hub)
+        say(f"{commit.repo_url}: {args.push_to_hub}@{commit.oid}")
 
 
 def _read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:

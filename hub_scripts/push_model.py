@@ -22,7 +22,8 @@ def main() -> int:
         check_push(arguments.repository)
         name = arguments.repository.split("/")[1]
         folder = bundle(arguments.checkpoint, arguments.bundle_dir, name=name, dataset_id=arguments.dataset_id)
-        print(push(folder, arguments.repository, private=arguments.private))
+        commit = push(folder, arguments.repository, private=arguments.private)
+        print(f"{commit.repo_url}: {arguments.repository}@{commit.oid}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -25,7 +25,7 @@ from huggingface_hub import DatasetCardData, HfApi
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.shards import num_processes, write_shards
 from ecgdan_hf.publish.card import PLACEHOLDER_REPOSITORY
-from ecgdan_hf.publish.push import check_push, said_by_the_hub
+from ecgdan_hf.publish.push import check_push, make_repository, said_by_the_hub
 
 ARRAYS = ("signal", "input_values")
 SIGNALS = ("signal", "sampling_rate", "lead_names", "input_values", "lead_mask", "flags")
@@ -306,15 +306,16 @@ def push_dataset(folder: str | Path, repo_id: str, private: bool = False, messag
 
     Raises:
         FileNotFoundError: no such folder, or no Parquet in it.
-        ValueError: an unfinished conversion, a damaged file, a bad name, no token, or a refusal of the Hub.
+        ValueError: an unfinished conversion, a damaged file, a bad name, no token, a public repository where a private
+            one was asked for, or a refusal of the Hub.
     """
     check_push(repo_id)
     folder = Path(folder)
     check_converted(folder)
     api = HfApi()
     card = (folder / "README.md").read_text(encoding="utf-8").replace(PLACEHOLDER_REPOSITORY, repo_id)
+    url = make_repository(api, repo_id, private, "dataset")
     with said_by_the_hub(repo_id):
-        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         options: dict[str, Any] = {"repo_id": repo_id, "repo_type": "dataset", "commit_message": message}
         api.upload_folder(folder_path=folder, allow_patterns="data/*.parquet", delete_patterns="data/*", **options)
         api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", **options)

@@ -9,44 +9,88 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import CommitInfo, HfApi, RepoUrl, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ecgdan_hf.publish.card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.verify import verify_bundle
 
+OF_A_BUNDLE = ("*.py", "*.safetensors", "*.safetensors.index.json", ".eval_results/*", "evaluation/*")
+OF_A_BUNDLE += ("metrics.json", "recipe.yaml")
+"""What must not stay behind of an earlier version: code that is read no more, results of other weights."""
 
-def push(bundle_dir: str | Path, repo_id: str, private: bool = False, message: str = "Upload model") -> str:
-    """Uploads a bundle.
+
+def push(
+    bundle_dir: str | Path,
+    repo_id: str,
+    private: bool = False,
+    message: str = "Upload model",
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> CommitInfo:
+    """Uploads a bundle in one commit, or nothing.
 
     Args:
         bundle_dir: written by `bundle`.
         repo_id: `USER/NAME`; made if it does not exist.
         private: make a new repository private.
         message: of the commit.
+        revision: branch; made if it does not exist, default the main one.
+        create_pr: open a pull request instead, as one does in a repository of somebody else.
 
     Returns:
-        Address of the repository.
+        The commit: its `oid` pins this version, its `repo_url` is the repository, its `pr_url` the pull request.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: a name that cannot be one, no token, a folder that is no bundle or does not load in a clean
-            process, or a refusal of the Hub. Nothing is uploaded before the proof.
+            process, a repository that is public though `private` was asked for, one that changed meanwhile, or a
+            refusal of the Hub. Nothing is asked of the Hub before the proof.
     """
+    if revision and create_pr:
+        raise ValueError("revision: a pull request goes to the main branch; leave out the one or the other")
     check_push(repo_id)
     verify_bundle(bundle_dir)
+    return _upload(Path(bundle_dir), repo_id, private, message, revision, create_pr)
+
+
+def _upload(
+    bundle_dir: Path, repo_id: str, private: bool, message: str, revision: str | None = None, create_pr: bool = False
+) -> CommitInfo:
     api = HfApi()
-    with tempfile.TemporaryDirectory() as work:
+    make_repository(api, repo_id, private)
+    with tempfile.TemporaryDirectory() as work, said_by_the_hub(repo_id):
         folder = Path(work, "bundle")
         shutil.copytree(bundle_dir, folder)
         card = folder / "README.md"
         card.write_text(card.read_text(encoding="utf-8").replace(PLACEHOLDER_REPOSITORY, repo_id), encoding="utf-8")
-        with said_by_the_hub(repo_id):
-            url = api.create_repo(repo_id, private=private, exist_ok=True)
-            # code of an earlier version must not stay behind beside the new one
-            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, delete_patterns=["*.py"])
-    return str(url)
+        if revision:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=message,
+            revision=revision,
+            create_pr=create_pr,
+            delete_patterns=list(OF_A_BUNDLE),
+            # two uploads at once must not leave a mixture of both
+            parent_commit=api.repo_info(repo_id, revision=revision).sha,
+        )
+
+
+def make_repository(api: HfApi, repo_id: str, private: bool, repo_type: str | None = None) -> RepoUrl:
+    """The repository, made if it does not exist.
+
+    Raises:
+        ValueError: a refusal of the Hub, or a public repository where a private one was asked for.
+    """
+    with said_by_the_hub(repo_id):
+        url = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type)
+        is_private = not private or api.repo_info(repo_id, repo_type=repo_type).private
+    if not is_private:
+        raise ValueError(f"{repo_id}: expected a private repository, found a public one; nothing was uploaded")
+    return url
 
 
 def check_push(repo_id: str) -> None:
@@ -67,9 +111,20 @@ def check_push(repo_id: str) -> None:
         raise ValueError("token: expected a Hub token, found none; run 'hf auth login' or set HF_TOKEN")
 
 
+def check_login(repo_id: str) -> None:
+    """Asks the Hub whether it knows the token, and refuses what [`check_push`] refuses.
+
+    Raises:
+        ValueError: see above, or a Hub that cannot be reached.
+    """
+    check_push(repo_id)
+    with said_by_the_hub(repo_id, "login"):
+        HfApi().whoami()
+
+
 @contextmanager
-def said_by_the_hub(repo_id: str) -> Iterator[None]:
-    """Turns what fails during an upload into one line.
+def said_by_the_hub(repo_id: str, what: str = "upload") -> Iterator[None]:
+    """Turns what fails on the Hub or on the way to it into one line.
 
     Raises:
         ValueError: a refusal of the Hub, or a failure on the way to it.
@@ -77,6 +132,14 @@ def said_by_the_hub(repo_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # answers of the Hub, and a client library's errors of many unrelated classes
-        message = error.server_message if isinstance(error, HfHubHTTPError) else None
-        reason = " ".join(str(message or error).split()) or type(error).__name__
-        raise ValueError(f"{repo_id}: the upload failed: {reason}") from error
+        raise ValueError(f"{repo_id}: the {what} failed: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    answered = isinstance(error, HfHubHTTPError)
+    said = " ".join(str((error.server_message if answered else None) or error).split()) or type(error).__name__
+    if answered and error.response.status_code == 401:
+        return f"{said.rstrip('.')}; is the token still good? run 'hf auth login' or set HF_TOKEN"
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of one file; why is in its cause
+        return f"{said} ({_reason(error.__cause__)})"
+    return said

@@ -16,16 +16,14 @@ from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.publish.push import check_push, push
 from ecgdan_hf.publish.verify import clean_process_outputs, probe_inputs
 
-PUSH = "import sys; from ecgdan_hf.publish.push import push; print(push(sys.argv[1], sys.argv[2], private=True))"
 
-
-def run_push(folder: Path, repository: str, environment: dict[str, str]) -> subprocess.CompletedProcess:
+def ecgdan_push(folder: Path, repository: str, environment: dict[str, str]) -> subprocess.CompletedProcess:
     """The client reads its environment when it is imported, hence a process of its own."""
-    command = [sys.executable, "-c", PUSH, str(folder), repository]
+    command = [sys.executable, "-m", "ecgdan_hf.cli", "push", str(folder), repository, "--private"]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
-def test_a_pushed_bundle_loads_by_name_without_the_package_and_computes_the_same(
+def test_a_pushed_bundle_loads_by_name_without_the_package_and_again_without_the_hub(
     survival_bundle: Path, survival_checkpoint: Path, tmp_path: Path
 ) -> None:
     model, extractor = load_checkpoint(survival_checkpoint)
@@ -34,13 +32,16 @@ def test_a_pushed_bundle_loads_by_name_without_the_package_and_computes_the_same
         environment = {**hub.environment, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
         hub.repositories["user/risk"] = Repository(private=True)
         hub.repositories["user/risk"].commit({".gitattributes": b"", "old_ecgdan.py": b"x = 1", "notes.txt": b"kept"})
-        done = run_push(survival_bundle, "user/risk", environment)
+        done = ecgdan_push(survival_bundle, "user/risk", environment)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == f"{hub.address}/user/risk"
-        files = hub.repositories["user/risk"].commits[-1][1]
+        commit, files = hub.repositories["user/risk"].commits[-1]
+        assert done.stdout == f"{hub.address}/user/risk: user/risk@{commit}\n"
         found = clean_process_outputs("user/risk", "AutoModel", inputs, environment)
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{hub.address}/user/risk/resolve/main/config.json")
+    # the server is gone; another process, with nothing but the cache of the first
+    again = clean_process_outputs("user/risk", "AutoModel", inputs, {**environment, "HF_HUB_OFFLINE": "1"})
+    assert np.array_equal(again["log_hazard"], found["log_hazard"])
     bundled = {path.relative_to(survival_bundle).as_posix() for path in survival_bundle.rglob("*") if path.is_file()}
     assert set(files) == bundled | {".gitattributes", "notes.txt"}
     assert files["model.safetensors"] == (survival_bundle / "model.safetensors").read_bytes()
