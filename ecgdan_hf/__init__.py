@@ -28,13 +28,13 @@ _NAMES = {
     "EcgDanForSurvival": "model.modeling_ecgdan",
     "EcgDanModel": "model.modeling_ecgdan",
     "EcgDanSurvivalConfig": "model.configuration_ecgdan",
-    "EcgFeatureExtractionPipeline": "model.pipeline_ecgdan",
-    "EcgSurvivalPipeline": "model.pipeline_ecgdan",
+    "EcgFeatureExtractionPipeline": "model.pipeline_base_ecgdan",
+    "EcgSurvivalPipeline": "model.pipeline_survival_ecgdan",
     "EcgTextConfig": "model.configuration_ecg_text",
     "EcgTextModel": "model.modeling_ecg_text",
     "EcgTextProcessor": "model.processing_ecgdan",
     "ZeroShotEcgClassificationPipeline": "model.pipeline_ecgdan",
-    "attended_intervals": "model.pipeline_ecgdan",
+    "attended_intervals": "model.intervals_ecgdan",
 }
 
 __all__ = [*_NAMES, "__version__"]

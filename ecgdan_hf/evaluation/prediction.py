@@ -20,10 +20,11 @@ from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.wfdb_files import find_header
 from ecgdan_hf.evaluation.checkpoints import Classifier, load_checkpoint, load_config
 from ecgdan_hf.evaluation.covariates import covariate_matrix, source_columns
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
+from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 __all__ = ["endpoint_text", "expand_files", "load_checkpoint", "load_config", "predict"]
@@ -114,14 +115,6 @@ def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
             raise FileNotFoundError(f"{path}: no ECG file in this folder; what is read: {READABLE}")
         files.update(dict.fromkeys(found))
     return list(files)
-
-
-def endpoint_text(config: EcgDanConfig) -> str:
-    """The event of a survival model in words, with "simulated" in front where the follow-up was simulated."""
-    if not isinstance(config, EcgDanSurvivalConfig):
-        return ""
-    simulated = config.simulated_outcome and "simulated" not in config.endpoint
-    return f"simulated {config.endpoint}" if simulated else config.endpoint
 
 
 class _CovariateTable:

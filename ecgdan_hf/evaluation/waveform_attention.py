@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.signal import find_peaks
 
 from ecgdan_hf.evaluation.bootstrap import Interval, bootstrap_interval
-from ecgdan_hf.model.pipeline_ecgdan import FLAT_ATTENTION
+from ecgdan_hf.model.intervals_ecgdan import FLAT_ATTENTION
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

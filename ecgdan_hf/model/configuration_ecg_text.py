@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from .configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig, say_what_differs
+from .configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig, say_what_differs, without_bundled_pipelines
 
 
 @strict
@@ -40,6 +40,7 @@ class EcgTextConfig(PreTrainedConfig):
     ecgdan_version: str = ECGDAN_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
+        without_bundled_pipelines(kwargs)
         if not isinstance(self.ecg_config, PreTrainedConfig):
             self.ecg_config = EcgDanConfig(**(self.ecg_config or {}))
         if isinstance(self.text_config, dict):

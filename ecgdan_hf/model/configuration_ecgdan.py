@@ -79,6 +79,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+def without_bundled_pipelines(saved: dict[str, Any]) -> None:
+    """Inside the package, drops the pipelines that a bundle brings: the package's own serve it, with its own classes.
+
+    transformers would otherwise ask to trust the bundle's code, and prefer it.
+    """
+    if not __name__.startswith("transformers_modules."):
+        saved.pop("custom_pipelines", None)
+
+
 def say_what_differs(kind: type[PreTrainedConfig], saved: Mapping[str, Any]) -> None:
     """Warns, once, where a saved configuration is not as this version of the package would have written it.
 
@@ -208,6 +217,7 @@ class EcgDanConfig(PreTrainedConfig):
     ecgdan_version: str = ECGDAN_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
+        without_bundled_pipelines(kwargs)
         self.lead_names = list(self.lead_names)
         self.prompt_labels = list(self.prompt_labels)
         defaults = INPUT_DEFAULTS.get((self.trunk, self.input_kind), {}) | TRUNK_DEFAULTS.get(self.trunk, {})

@@ -5,6 +5,7 @@ The folder carries the code of `ecgdan_hf/model`, and its configuration says whi
 hidden folder beside its destination, proved there in a clean process, and only then given its name.
 """
 
+import inspect
 import json
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.dynamic_module_utils import get_relative_import_files
 
 from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, quietly
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
@@ -22,13 +24,22 @@ from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+from ecgdan_hf.model.pipeline_ecgdan import auto_classes
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
 from ecgdan_hf.publish.carbon import WORLD_GCO2_PER_KWH, emissions_of
 from ecgdan_hf.publish.card import build_card
-from ecgdan_hf.publish.evaluations import Evaluation, read_evaluation, read_mapping, without_local_paths
+from ecgdan_hf.publish.evaluations import (
+    Evaluation,
+    in_order,
+    kept_evaluations,
+    read_evaluation,
+    read_mapping,
+    without_local_paths,
+)
 from ecgdan_hf.publish.hub_code import code_revision
+from ecgdan_hf.publish.hub_metadata import metadata_problems
 from ecgdan_hf.publish.hub_results import eval_results, further_eval_results, is_simulated
-from ecgdan_hf.publish.verify import AUTO_CLASSES, REVISION_KEY, is_bundle, verify_bundle
+from ecgdan_hf.publish.verify import AUTO_CLASSES, REVISION_KEY, is_bundle, pipelines_of, verify_bundle
 
 
 def bundle(
@@ -39,10 +50,14 @@ def bundle(
     results: Sequence[str | Path] = (),
     power_watts: float | None = None,
     grid_gco2_per_kwh: float = WORLD_GCO2_PER_KWH,
+    contact: str | None = None,
+    training_data: str | None = None,
+    base_model: str | None = None,
 ) -> Path:
     """Writes the Hub-ready folder of a checkpoint.
 
-    A checkpoint that has a card keeps it, with its results, unless something new is to be said in it.
+    A checkpoint that has a card keeps it, unless something new is to be said in it: the card is then written anew,
+    with the evaluations the checkpoint carries and those given.
 
     Args:
         checkpoint_dir: folder with model and feature extractor, and, where training wrote them, `metrics.json` and
@@ -55,6 +70,7 @@ def bundle(
             into the card, their numbers into the metadata and `evaluation/`.
         power_watts: power of the hardware training kept busy, for an estimate of its energy; None makes none.
         grid_gco2_per_kwh: carbon intensity of the electricity.
+        contact, training_data, base_model: of the card, see [`build_card`].
 
     Returns:
         `out_dir`.
@@ -69,16 +85,19 @@ def bundle(
         raise FileNotFoundError(f"{source}: no such checkpoint folder")
     _check_destination(source, out)
     evaluations = _read_evaluations(results)
+    said = {"contact": contact, "training_data": training_data, "base_model": base_model}
     model, extractor = load_checkpoint(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write_code_and_weights(model, extractor, staging, _tokenizer(model, source))
+        write_code_and_weights(model, extractor, staging, _tokenizer(model, source))
         emissions = (power_watts, grid_gco2_per_kwh)
-        if (source / "README.md").is_file() and not (name or dataset_id or evaluations or power_watts):
+        if (source / "README.md").is_file() and not any((name, dataset_id, evaluations, power_watts, *said.values())):
             _carry_documents(source, staging)
         else:
-            _write_documents(model, source, staging, name or out.name, dataset_id, evaluations, emissions)
+            carried = [each for each in kept_evaluations(source) if each.name not in {new.name for new in evaluations}]
+            evaluations = in_order([*carried, *evaluations])
+            _write_documents(model, source, staging, name or out.name, dataset_id, evaluations, emissions, said)
         verify_bundle(staging)
         for path in (staging, *staging.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -102,9 +121,16 @@ def _tokenizer(model: EcgDanPreTrainedModel, source: Path) -> Any:
     return EcgTextProcessor.from_pretrained(source).tokenizer if isinstance(model, EcgTextModel) else None
 
 
-def _write_code_and_weights(
+def write_code_and_weights(
     model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor, folder: Path, tokenizer: Any = None
 ) -> None:
+    """Everything of a bundle that is needed to load it: weights, configuration, and code of every class.
+
+    Args:
+        model, extractor: as [`load_checkpoint`] gives them.
+        folder: empty.
+        tokenizer: of the language model, where the checkpoint stores one.
+    """
     model.config.ecgdan_version = ECGDAN_VERSION
     with _registered(model, extractor), quietly():
         model.save_pretrained(folder)
@@ -116,9 +142,32 @@ def _write_code_and_weights(
     # saving lists the saved class alone; whoever wants another head of this configuration needs it listed too
     for head in MODEL_CLASSES.values():
         if head.config_class is type(model.config) and can_build(head, model.config):
-            config["auto_map"].setdefault(AUTO_CLASSES[head], f"{head.__module__.split('.')[-1]}.{head.__name__}")
+            config["auto_map"].setdefault(AUTO_CLASSES[head], _named(head))
+    if isinstance(model, EcgTextModel):
+        config["auto_map"]["AutoProcessor"] = _copied(EcgTextProcessor, folder)
+    own = AUTO_CLASSES[type(model)]  # tried first: refusing a checkpoint takes an Auto class seconds
+    config["custom_pipelines"] = {
+        pipeline.serves: {
+            "impl": _copied(pipeline, folder),
+            "pt": [own, *(name for name in auto_classes(pipeline) if name != own)],
+            "type": "multimodal",
+        }
+        for pipeline in pipelines_of(model)
+    }
     config[REVISION_KEY] = code_revision(folder.glob("*.py"))
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _named(kind: type) -> str:
+    return f"{kind.__module__.split('.')[-1]}.{kind.__name__}"
+
+
+def _copied(kind: type, folder: Path) -> str:
+    """Name of a class, once its code and all that code needs is in the folder."""
+    file = inspect.getfile(kind)
+    for path in map(Path, (file, *get_relative_import_files(file))):
+        shutil.copyfile(path, folder / path.name)
+    return _named(kind)
 
 
 def can_build(head: type[EcgDanPreTrainedModel], config: EcgDanConfig) -> bool:
@@ -162,11 +211,15 @@ def _write_documents(
     dataset_id: str | None,
     evaluations: Sequence[Evaluation],
     power_and_grid: tuple[float | None, float],
+    said: dict[str, str | None],
 ) -> None:
     metrics = without_local_paths(read_mapping(source / "metrics.json", json.loads))
     recipe = without_local_paths(read_mapping(source / "recipe.yaml", yaml.safe_load))
     emissions = emissions_of(metrics, *power_and_grid)
-    build_card(model, metrics, recipe, name, evaluations, emissions).save(folder / "README.md")
+    card = build_card(model, metrics, recipe, name, evaluations, emissions, **said)
+    if problems := metadata_problems(str(card)):
+        raise ValueError(f"{source}: the Hub would refuse the card's metadata: {'; '.join(problems)}")
+    card.save(folder / "README.md")
     (folder / "LICENSE").write_text(license_text(), encoding="utf-8")
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

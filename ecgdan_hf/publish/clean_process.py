@@ -5,10 +5,12 @@ Run by path in isolated mode, never imported by the package:
     python -I clean_process.py FOLDER_OR_REPO AUTO_CLASS INPUTS.npz OUTPUTS.npz
 
 Prepares the recording in INPUTS.npz with `AutoFeatureExtractor`, feeds it to `AUTO_CLASS`, writes every tensor of the
-output, and loads every other class that the configuration's `auto_map` names.
+output and the answer of every pipeline that comes with the checkpoint, as JSON, and loads every other class that the
+configuration's `auto_map` names.
 """
 
 import importlib.abc
+import json
 import sys
 
 
@@ -63,6 +65,10 @@ def main(source: str, auto_class: str, inputs_path: str, outputs_path: str) -> i
         if name not in ("AutoConfig", auto_class):
             getattr(transformers, name).from_pretrained(source, trust_remote_code=True)
     arrays = {name: value.numpy() for name, value in {**inputs, **found}.items()}
+    arguments = json.loads(str(given["arguments"]))
+    for task in getattr(model.config, "custom_pipelines", ()):
+        answers = transformers.pipeline(task, model=source, trust_remote_code=True)
+        arrays[f"pipeline {task}"] = json.dumps(answers(given["signal"], **recording, **arguments.get(task, {})))
     np.savez(outputs_path, model_module=type(model).__module__, model_class=type(model).__name__, **arrays)
     return 0
 

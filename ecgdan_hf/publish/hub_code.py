@@ -9,10 +9,20 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterable
+from functools import cache
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 TRAVEL_LIBRARIES = frozenset({"huggingface_hub", "numpy", "safetensors", "torch", "transformers"})
 """What every reader of a checkpoint has installed; anything else must be imported inside try/except."""
+
+OPTIONAL_LIBRARIES = frozenset({"peft"})
+"""Needed only to adapt the language model, never to use a checkpoint."""
+
+MODEL_FOLDER = Path(__file__).resolve().parents[1] / "model"
 
 # the same patterns as transformers' get_relative_imports, which knows nothing of docstrings
 _SEEN_BY_TRANSFORMERS = re.compile(r"^\s*(?:from\s+\.(\S+)\s+import|import\s+\.(\S+)\s*$)", re.MULTILINE)
@@ -49,6 +59,54 @@ def code_revision(files: Iterable[Path]) -> str:
     for path in sorted(files, key=lambda path: path.name):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def requirements(files: Iterable[Path] | None = None) -> list[str]:
+    """What a reader without the package has to install for travelling code, as `pip install` takes it.
+
+    Every library the code imports, in `try` too, as the feature extractor cannot do without; but not what
+    transformers itself brings. Versions are those the package asks for.
+
+    Args:
+        files: default all that may travel.
+
+    Raises:
+        ValueError: the code imports a library that the package does not require.
+    """
+    imported = {name for path in files or MODEL_FOLDER.glob("*.py") for name in _libraries(path)}
+    asked, brought = _required("ecgdan-hf"), _required("transformers")
+    needed = {_distribution(name) for name in imported - OPTIONAL_LIBRARIES} - brought.keys()
+    for unknown in sorted(needed - asked.keys()):
+        raise ValueError(f"{unknown}: imported by code that travels, expected among the package's requirements")
+    return [asked[name] for name in sorted(needed)]
+
+
+def _required(distribution: str) -> dict[str, str]:
+    """What an installed distribution requires here, without its extras, by name."""
+    parsed = [Requirement(each) for each in metadata.requires(distribution) or ()]
+    here = [each for each in parsed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return {canonicalize_name(each.name): f"{each.name}{each.specifier}" for each in here}
+
+
+def _libraries(path: Path) -> set[str]:
+    """Top-level names of all third-party imports of a file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).split(".")[0])
+    return found - set(sys.stdlib_module_names)
+
+
+def _distribution(library: str) -> str:
+    """What is installed for an import: `yaml` comes with pyyaml."""
+    return canonicalize_name(next(iter(_distributions().get(library, ())), library))
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return dict(metadata.packages_distributions())
 
 
 def _neighbours(path: Path, modules: dict[str, Path]) -> set[str]:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.evaluation.covariates import is_rule
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
@@ -23,6 +24,8 @@ from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanModel,
     EcgDanPreTrainedModel,
 )
+from ecgdan_hf.model.pipeline_base_ecgdan import SURVIVAL, ZERO_SHOT, EcgPipeline, fitting_tasks
+from ecgdan_hf.model.pipeline_ecgdan import PIPELINES
 from ecgdan_hf.publish.hub_code import check_hub_code, code_revision
 
 Arrays = dict[str, np.ndarray]
@@ -73,7 +76,8 @@ def verify_bundle(folder: str | Path) -> float:
         raise ValueError(f"{folder}: expected a bundle, found none; make one with: ecgdan bundle CHECKPOINT {folder}")
     config, preprocessor = _read_json(folder / "config.json"), _read_json(folder / "preprocessor_config.json")
     code = sorted(folder.glob("*.py"))
-    classes = {**config["auto_map"], **preprocessor.get("auto_map", {})}.values()
+    classes = [*config["auto_map"].values(), *preprocessor.get("auto_map", {}).values()]
+    classes += [pipeline["impl"] for pipeline in config.get("custom_pipelines", {}).values()]
     check_hub_code(code, {name.split(".")[0] for name in classes})
     if code_revision(code) != config[REVISION_KEY]:
         raise ValueError(
@@ -82,9 +86,20 @@ def verify_bundle(folder: str | Path) -> float:
         )
     model, extractor = load_checkpoint(folder)
     inputs = probe_inputs(model)
-    expected = _package_outputs(model, extractor, inputs)
+    expected = package_outputs(model, extractor, inputs)
     found = clean_process_outputs(str(folder.resolve()), AUTO_CLASSES[type(model)], inputs)
-    return _largest_difference(expected, found, folder)
+    return largest_difference(expected, found, folder)
+
+
+def pipelines_of(model: EcgDanPreTrainedModel) -> list[type[EcgPipeline]]:
+    """The pipelines that the model's weights serve, and that go into its bundle.
+
+    Not zero-shot for a dual encoder that has neither prompts nor its language model with it: it cannot be proved here.
+    """
+    fitting = fitting_tasks(model)
+    if not (getattr(model.config, "prompt_labels", None) or getattr(model.config, "store_text_model", False)):
+        fitting = [task for task in fitting if task != ZERO_SHOT]
+    return [pipeline for pipeline in PIPELINES if pipeline.serves in fitting]
 
 
 def probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
@@ -103,11 +118,27 @@ def probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
     if isinstance(model.config, EcgDanSurvivalConfig) and model.config.covariate_names:
         means, stds = np.array(model.config.covariate_means), np.array(model.config.covariate_stds)
         inputs["covariates"] = (means + 0.5 * stds)[None].astype(np.float32)
+    inputs["arguments"] = np.array(json.dumps(_pipeline_arguments(model, inputs)))
     return inputs
 
 
+def _pipeline_arguments(model: EcgDanPreTrainedModel, inputs: Arrays) -> dict[str, Any]:
+    """What some pipelines are asked beside the recording, by task."""
+    arguments: dict[str, Any] = {}
+    if "covariates" in inputs:
+        known = dict(zip(model.config.covariate_names, inputs["covariates"][0].tolist(), strict=True))
+        arguments[SURVIVAL] = {"covariates": {name: value for name, value in known.items() if not is_rule(name)}}
+    if not getattr(model.config, "prompt_labels", None):
+        arguments[ZERO_SHOT] = {"candidate_labels": ["sinus rhythm", "atrial fibrillation"]}
+    return arguments
+
+
 def clean_process_outputs(
-    source: str, auto_class: str, inputs: Arrays, environment: Mapping[str, str] | None = None
+    source: str,
+    auto_class: str,
+    inputs: Arrays,
+    environment: Mapping[str, str] | None = None,
+    python: str | Path = sys.executable,
 ) -> Arrays:
     """Outputs of a checkpoint loaded by `trust_remote_code` where `import ecgdan_hf` fails.
 
@@ -116,6 +147,10 @@ def clean_process_outputs(
         auto_class: name of the Auto class that loads it.
         inputs: of [`probe_inputs`].
         environment: variables beside the current ones; a folder needs no network, so the default is offline.
+        python: the interpreter.
+
+    Returns:
+        Inputs and outputs of the model by name, and under `pipeline TASK` the answer of each pipeline, as JSON.
 
     Raises:
         ValueError: the process failed; the reason is its last line.
@@ -129,7 +164,7 @@ def clean_process_outputs(
             "TRANSFORMERS_VERBOSITY": "error",
             **(environment if environment is not None else {"HF_HUB_OFFLINE": "1"}),
         }
-        command = [sys.executable, "-I", str(script), source, auto_class, f"{work}/inputs.npz", f"{work}/outputs.npz"]
+        command = [str(python), "-I", str(script), source, auto_class, f"{work}/inputs.npz", f"{work}/outputs.npz"]
         done = subprocess.run(
             command, env=variables, cwd=work, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
         )
@@ -151,26 +186,37 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _package_outputs(model: EcgDanPreTrainedModel, extractor: Any, inputs: Arrays) -> Arrays:
-    features = extractor(
-        inputs["signal"],
-        sampling_rate=float(inputs["sampling_rate"]),
-        unit="mV",
-        lead_names=inputs["lead_names"].tolist(),
-        return_tensors="pt",
-    )
+def package_outputs(model: EcgDanPreTrainedModel, extractor: Any, inputs: Arrays) -> Arrays:
+    """What [`clean_process_outputs`] should be, by the package's own classes."""
+    recording = {
+        "sampling_rate": float(inputs["sampling_rate"]),
+        "unit": "mV",
+        "lead_names": inputs["lead_names"].tolist(),
+    }
+    features = extractor(inputs["signal"], **recording, return_tensors="pt")
     given = {name: features[name] for name in extractor.model_input_names}
     if "covariates" in inputs:
         given["covariates"] = torch.from_numpy(inputs["covariates"])
     found = {name: value for name, value in model(**given).items() if isinstance(value, torch.Tensor)}
     if isinstance(model, EcgDanForSurvival) and model.config.num_baseline_times:
         found["survival"] = model.predict_survival(**given)
-    return {name: value.numpy() for name, value in {**given, **found}.items()}
+    arrays = {name: value.numpy() for name, value in {**given, **found}.items()}
+    arguments = json.loads(str(inputs["arguments"]))
+    for pipeline in pipelines_of(model):
+        answers = pipeline(model=model, feature_extractor=extractor, device=model.device)
+        answer = answers(inputs["signal"], **recording, **arguments.get(pipeline.serves, {}))
+        arrays[f"pipeline {pipeline.serves}"] = np.array(json.dumps(answer))
+    return arrays
 
 
-def _largest_difference(expected: Arrays, found: Arrays, folder: Path) -> float:
-    largest = 0.0
-    for name, value in expected.items():
+def largest_difference(expected: Arrays, found: Arrays, folder: Path) -> float:
+    """Over all outputs, relative to the largest value of an output where that is above 1.
+
+    Raises:
+        ValueError: an output that is missing, or differs by more than 1e-6.
+    """
+    largest, found = 0.0, _unpacked(found)
+    for name, value in _unpacked(expected).items():
         if name not in found or found[name].shape != value.shape:
             raise ValueError(f"{folder}: without the package {name} is missing or has another shape")
         if not np.array_equal(np.isnan(found[name]), np.isnan(value)):
@@ -181,3 +227,22 @@ def _largest_difference(expected: Arrays, found: Arrays, folder: Path) -> float:
         if difference > TOLERANCE * scale:
             raise ValueError(f"{folder}: without the package {name} differs by {difference:.2g}, expected the same")
     return largest
+
+
+def _unpacked(outputs: Arrays) -> Arrays:
+    """With each number in a pipeline's answer under a name of its own, and each word in the name."""
+    plain = {name: value for name, value in outputs.items() if value.dtype.kind != "U"}
+    for name in outputs.keys() - plain.keys():
+        if name.startswith("pipeline "):
+            plain |= dict(_leaves(name, json.loads(str(outputs[name]))))
+    return plain
+
+
+def _leaves(name: str, answer: Any) -> Iterator[tuple[str, np.ndarray]]:
+    if isinstance(answer, dict | list):
+        for key, value in answer.items() if isinstance(answer, dict) else enumerate(answer):
+            yield from _leaves(f"{name}/{key}", value)
+    elif isinstance(answer, int | float) and not isinstance(answer, bool):
+        yield name, np.array(float(answer))
+    else:
+        yield f"{name}={answer!r}", np.zeros(())

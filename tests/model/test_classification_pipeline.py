@@ -22,7 +22,7 @@ from ecgdan_hf import (
     attended_intervals,
 )
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
+from ecgdan_hf.model.intervals_ecgdan import recorded_samples
 
 TASK = "ecg-classification"
 LABELS = ("APC", "PVC", "NORMAL")
@@ -96,7 +96,7 @@ def test_scores_are_the_network_s_probabilities_highest_first(tmp_path: Path, pr
     expected = logits.softmax(-1) if problem.startswith("single") else logits.sigmoid()
     assert scores(found) == pytest.approx(dict(zip(LABELS, expected.tolist(), strict=True)), abs=1e-5)
     assert [entry["score"] for entry in found] == sorted(scores(found).values(), reverse=True)
-    assert all(set(entry) == {"label", "score", "threshold", "positive"} for entry in found)
+    assert all(set(entry) == {"label", "score", "threshold", "positive", "flags"} for entry in found)
     assert all(entry["threshold"] is None and entry["positive"] is None for entry in found)
 
 
@@ -105,8 +105,20 @@ def test_a_threshold_decides_and_with_too_few_leads_none_does(hard: Any):
     found = {entry["label"]: entry for entry in hard(given)}
     assert [found[label]["threshold"] for label in LABELS] == [0.01, 0.99, None]
     assert [found[label]["positive"] for label in LABELS] == [True, False, None]
+    assert all("thresholds_need_more_leads" not in entry["flags"] for entry in found.values())
     few = hard(leads(given, "II", "V1"))
     assert all(entry["threshold"] is None and entry["positive"] is None for entry in few)
+    assert all("thresholds_need_more_leads" in entry["flags"] for entry in few)
+
+
+def test_a_given_threshold_takes_the_place_of_the_checkpoint_s_whatever_the_leads(hard: Any):
+    given = recording()["given"]
+    found = {entry["label"]: entry for entry in hard(given, thresholds={"APC": 0.999, "NORMAL": 0.0})}
+    assert [found[label]["threshold"] for label in LABELS] == [0.999, 0.99, 0.0]
+    assert [found[label]["positive"] for label in LABELS] == [False, False, True]
+    few = {entry["label"]: entry for entry in hard(leads(given, "II"), thresholds={"NORMAL": 0.0})}
+    assert [few[label]["threshold"] for label in LABELS] == [None, None, 0.0]
+    assert [entry["threshold"] for entry in hard(given) if entry["label"] == "APC"] == [0.01]  # of that call alone
 
 
 def test_a_recording_may_be_a_mapping_an_array_or_a_path_and_a_batch_says_what_each_says_alone(
@@ -129,7 +141,13 @@ def test_a_recording_may_be_a_mapping_an_array_or_a_path_and_a_batch_says_what_e
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"top_k": 0}, "top_k: expected one or more, got 0"), ({"rate": 500}, "rate: nothing reads it")],
+    [
+        ({"top_k": 0}, "top_k: expected one or more, got 0"),
+        ({"rate": 500}, "rate: nothing reads it"),
+        ({"thresholds": {"AF": 0.5}}, "^thresholds: expected labels among APC, PVC, NORMAL, got AF$"),
+        ({"thresholds": {"APC": 5}}, "^thresholds: APC: expected a probability from 0 to 1, got 5$"),
+        ({"thresholds": 0.5}, "^thresholds: expected a mapping of labels, got float$"),
+    ],
 )
 def test_arguments_that_cannot_be_served_are_refused(hard: Any, arguments: dict, message: str):
     with pytest.raises(ValueError, match=message):
@@ -139,7 +157,9 @@ def test_arguments_that_cannot_be_served_are_refused(hard: Any, arguments: dict,
 def test_a_model_without_a_classifier_is_refused():
     model = EcgDanForPreTraining(EcgDanConfig(**{**TINY, "sampling_rate": 50}))
     extractor = EcgDanFeatureExtractor(**model.config.signal_contract)
-    with pytest.raises(ValueError, match="model: expected one for classification, got EcgDanForPreTraining"):
+    with pytest.raises(
+        ValueError, match=r"^model: expected a checkpoint for ecg-classification, got EcgDanForPreTraining"
+    ):
         EcgClassificationPipeline(model=model, feature_extractor=extractor)
 
 
@@ -226,6 +246,15 @@ def test_attention_at_either_end_is_an_interval_too():
 def test_weights_or_a_share_that_make_no_sense_are_refused(arguments: dict, message: str):
     with pytest.raises(ValueError, match=message):
         attended_intervals(**{"weights": np.zeros(10), "sampling_rate": 100} | arguments)
+
+
+def test_intervals_of_a_prepared_row_count_from_the_beginning_of_the_row(hard: Any):
+    given = recording(10.0)["given"]
+    features = hard.feature_extractor(**given)
+    row = {name: features[name][0] for name in hard.feature_extractor.model_input_names}
+    alone, prepared = hard(given), hard({**row, "flags": []})
+    assert scores(prepared) == pytest.approx(scores(alone), abs=1e-5)
+    assert prepared[0]["intervals"] == alone[0]["intervals"] != []
 
 
 # A real recording

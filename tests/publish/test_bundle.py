@@ -1,20 +1,25 @@
 """Bundles: what is in them, that they load without the package, and what is refused."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from transformers import AutoFeatureExtractor, AutoModel
+from transformers import AutoFeatureExtractor, AutoModel, pipeline
 
+from ecgdan_hf import EcgSurvivalPipeline
 from ecgdan_hf.evaluation.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.publish.bundle import bundle
 from ecgdan_hf.publish.hub_code import code_revision
-from ecgdan_hf.publish.verify import is_bundle, probe_inputs, verify_bundle
+from ecgdan_hf.publish.verify import is_bundle, largest_difference, probe_inputs, verify_bundle
 
 
 def config_of(folder: Path) -> dict:
@@ -112,9 +117,103 @@ def test_the_files_of_a_bundle_can_be_read_by_others(survival_bundle: Path) -> N
     assert {path.stat().st_mode & 0o777 for path in survival_bundle.iterdir() if path.is_file()} == {0o644}
 
 
+def test_a_bundle_brings_the_pipelines_that_fit_its_head(survival_bundle: Path, pretrained_bundle: Path) -> None:
+    # the clean process of bundle() has asked each of them
+    found = config_of(survival_bundle)["custom_pipelines"]
+    classes = {task: pipeline["impl"] for task, pipeline in found.items()}
+    assert classes == {
+        "ecg-survival": "pipeline_survival_ecgdan.EcgSurvivalPipeline",
+        "ecg-feature-extraction": "pipeline_base_ecgdan.EcgFeatureExtractionPipeline",
+    }
+    assert found["ecg-survival"]["pt"][0] == "AutoModel"
+    tasks = {"zero-shot-ecg-classification", "ecg-feature-extraction"}
+    assert set(config_of(pretrained_bundle)["custom_pipelines"]) == tasks
+
+
+def test_a_pipeline_that_answers_something_else_fails_the_proof(survival_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(survival_bundle, folder)
+    code = folder / "pipeline_survival_ecgdan.py"
+    changed = code.read_text().replace("HORIZONS_YEARS = (1.0, 5.0, 10.0)", "HORIZONS_YEARS = (1.0, 6.0, 10.0)")
+    assert changed != code.read_text()
+    code.write_text(changed)
+    config = config_of(folder) | {"ecgdan_code_revision": code_revision(folder.glob("*.py"))}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="without the package pipeline ecg-survival/risk/1/years differs by 1,"):
+        verify_bundle(folder)
+
+
+def test_every_number_and_word_of_a_pipeline_s_answer_is_compared() -> None:
+    def outputs(**changed: object) -> dict[str, np.ndarray]:
+        answer = {
+            "risk": [{"years": 5.0, "risk": 0.25}],
+            "low": None,
+            "simulated": True,
+            "flags": ["padded"],
+        } | changed
+        return {"pipeline ecg-survival": np.array(json.dumps(answer))}
+
+    folder = Path("bundle")
+    assert largest_difference(outputs(), outputs(), folder) == 0
+    assert largest_difference(outputs(), outputs(risk=[{"years": 5.0, "risk": 0.25 + 5e-7}]), folder) > 1e-7
+    for changed in (
+        {"risk": [{"years": 5.0, "risk": 0.2501}]},
+        {"risk": []},
+        {"low": 0.0},
+        {"simulated": False},
+        {"flags": []},
+    ):
+        with pytest.raises(
+            ValueError, match=r"^bundle: without the package pipeline ecg-survival/(risk|low|sim|flags)"
+        ):
+            largest_difference(outputs(), outputs(**changed), folder)
+    with pytest.raises(ValueError, match="pipeline ecg-survival"):
+        largest_difference(outputs(), {}, folder)
+
+
 def test_with_the_package_a_bundle_loads_as_the_local_class(survival_bundle: Path) -> None:
     model = AutoModel.from_pretrained(survival_bundle)
     assert type(model) is EcgDanForSurvival
+
+
+@pytest.mark.parametrize("trust", [None, True])
+def test_with_the_package_a_bundle_s_pipelines_are_the_local_ones_trusted_or_not(
+    survival_bundle: Path, trust: bool | None
+) -> None:
+    risk_of = pipeline("ecg-survival", model=str(survival_bundle), trust_remote_code=trust)
+    assert type(risk_of) is EcgSurvivalPipeline and type(risk_of.model) is EcgDanForSurvival
+    assert not hasattr(risk_of.model.config, "custom_pipelines")  # a copy saved from here has no code to refer to
+
+
+STRANGER = """
+import json, sys, transformers
+assert "ecgdan_hf" not in sys.modules
+risk_of = transformers.pipeline("ecg-survival", model=sys.argv[1], trust_remote_code=True)
+assert type(risk_of).__module__.startswith("transformers_modules.")
+print(json.dumps(risk_of(sys.argv[2])))  # the package is there to read the file, and is imported now at the earliest
+print(json.dumps(transformers.pipeline("ecg-survival", model=sys.argv[1])(sys.argv[2])))
+try:
+    transformers.pipeline(model=sys.argv[1], trust_remote_code=True)
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_where_the_package_is_there_but_not_imported_the_bundle_s_own_code_answers_the_same(
+    survival_bundle: Path, tmp_path: Path
+) -> None:
+    given = probe_inputs(load_checkpoint(survival_bundle)[0])
+    contract = {"sampling_rate": 500, "unit": "mV", "lead_names": given["lead_names"]}
+    np.savez(tmp_path / "ecg.npz", signal=given["signal"], **contract)
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", STRANGER, str(survival_bundle), str(tmp_path / "ecg.npz")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-800:]
+    bundled, local, choice = done.stdout.strip().splitlines()
+    assert json.loads(bundled) == json.loads(local)
+    assert "simulated" in bundled
+    # transformers infers a task only where there is one to choose from, and says which there are
+    assert "ecg-survival" in choice and "ecg-feature-extraction" in choice
 
 
 def test_ordinary_saving_copies_no_code_after_a_bundle_was_made_and_loaded(

@@ -19,7 +19,8 @@ def write(folder: Path, **files: str) -> list[Path]:
 def test_the_code_of_this_package_may_travel() -> None:
     assert len(MODEL_FILES) >= 8
     entries = ["configuration_ecgdan", "modeling_ecgdan", "feature_extraction_ecgdan", "modeling_ecg_text"]
-    check_hub_code(MODEL_FILES, [*entries, "configuration_danet", "modeling_danet"])
+    pipelines = ["pipeline_base_ecgdan", "pipeline_survival_ecgdan", "pipeline_ecgdan"]
+    check_hub_code(MODEL_FILES, [*entries, *pipelines, "configuration_danet", "modeling_danet", "processing_ecgdan"])
 
 
 @pytest.mark.parametrize(

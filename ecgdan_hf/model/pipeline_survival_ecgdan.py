@@ -1,0 +1,230 @@
+"""Recordings -> risk of the event within some years, with its limits, by a survival checkpoint.
+
+    from transformers import pipeline
+    import ecgdan_hf  # registers the pipelines
+    risk_of = pipeline("ecg-survival", model="runs/demo/model")
+    risk_of({"path": "ecg.hea", "age": 61, "sex": "female"}, horizon_years=[1, 5])
+
+Travels with the weights: imports only torch, numpy, transformers and its neighbours.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .pipeline_base_ecgdan import SURVIVAL, EcgPipeline, given_only, signal_arguments
+from .recording_ecgdan import Recording, as_recording
+from .risk_ecgdan import Baseline, absolute_risk
+from .survival_ecgdan import working_dtype
+
+TRAVELS = (Recording, working_dtype)
+"""Not called here: a file that is loaded by name has to name every file it needs, also through a neighbour."""
+
+HORIZONS_YEARS = (1.0, 5.0, 10.0)
+SEX_VALUES = {"male": 1.0, "female": 0.0}
+
+
+class EcgSurvivalPipeline(EcgPipeline):
+    r"""Risk of an event within some years of the ECG.
+
+    Takes a checkpoint of [`EcgDanForSurvival`].
+
+    What a call takes, [`EcgPipeline.__call__`] says. Covariates of the checkpoint are read from each mapping (`age`,
+    `sex`, ..., or all of them under `covariates`), else from the argument, else from the file itself; what stays
+    unknown counts as the mean of the training data.
+
+    Args of a call:
+        horizon_years: one number or several, years since the ECG; default 1, 5 and 10, as far as the training data
+            were followed up.
+        covariates: a mapping of their names, for all recordings of the call.
+        level: coverage of the limits.
+        return_curve: add `curve`.
+        sampling_rate, unit, lead_names: of arrays, and of files that do not say them.
+
+    Returns, for each recording, a dictionary:
+        log_hazard: natural logarithm of the hazard relative to the baseline; orders recordings.
+        risk: for each horizon `years` and `risk`, the probability of the event by then, with the limits `low` and
+            `high`, which say how well the baseline hazard is known, not how well the network is. None beyond
+            `follow_up_years`, and for limits of a checkpoint without standard errors. Empty where no baseline hazard
+            was fitted.
+        follow_up_years: end of the follow-up of the training data; None without a baseline.
+        endpoint: the event in words.
+        simulated: whether the outcomes the checkpoint learned from were simulated; then these are no risks of
+            anybody's.
+        covariates: as the network took them; None where unknown.
+        flags: quality flags of the recording.
+        curve: `years`, `survival` (the probability of no event until then, a step function) and its limits `low` and
+            `high`, lists of one length.
+    """
+
+    serves = SURVIVAL
+
+    def _sanitize_parameters(
+        self,
+        horizon_years: float | Sequence[float] | None = None,
+        covariates: Mapping[str, Any] | None = None,
+        level: float | None = None,
+        return_curve: bool | None = None,
+        **signal: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        first = signal_arguments(signal, "horizon_years, covariates, level, return_curve")
+        if covariates is not None:
+            first["covariates"] = self._checked_covariates(covariates)
+        if (horizon_years is not None or return_curve) and not self.model.config.num_baseline_times:
+            raise ValueError(
+                "model: expected one with a fitted baseline hazard for absolute risks, this one has log hazards only"
+            )
+        if level is not None and not 0 < level < 1:
+            raise ValueError(f"level: expected a coverage between 0 and 1, got {level}")
+        horizons = None if horizon_years is None else _checked_horizons(horizon_years)
+        last = {"horizon_years": horizons, "level": level, "return_curve": return_curve}
+        return first, {}, given_only(last)
+
+    def _checked_covariates(self, covariates: Any) -> dict[str, Any]:
+        columns = [_column(name) for name in self.model.config.covariate_names]
+        expected = ", ".join(dict.fromkeys(columns)) or "none, as the checkpoint takes none"
+        if not isinstance(covariates, Mapping):
+            raise ValueError(f"covariates: expected a mapping of {expected}, got {type(covariates).__name__}")
+        unknown = [str(name) for name in covariates if name not in columns]
+        if unknown:
+            raise ValueError(f"covariates: expected {expected}, got {unknown[0]}")
+        return dict(covariates)
+
+    def preprocess(self, inputs: Any, covariates: Mapping[str, Any] | None = None, **signal: Any) -> dict[str, Any]:
+        """As every pipeline here; and `covariates` (1, names), where the checkpoint takes any."""
+        recording, names = as_recording(inputs, signal), self.model.config.covariate_names
+        prepared, own = self._prepare(recording), dict(recording.given)
+        own |= self._checked_covariates(own.pop("covariates", None) or {})
+        known = _known(recording.said) | _known(covariates or {}) | _known(own)
+        return prepared | {"covariates": torch.tensor([[covariate_of(name, known) for name in names]])}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        covariates = model_inputs["covariates"]
+        given = {"covariates": covariates} if covariates.shape[1] else {}
+        output = self.model(**self._network_inputs(model_inputs), **given, return_loss=False)
+        log_hazard = output.log_hazard.float()
+        return {"log_hazard": log_hazard, "covariates": covariates, "flags": model_inputs["flags"]}
+
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        horizon_years: Sequence[float] | None = None,
+        level: float = 0.95,
+        return_curve: bool = False,
+    ) -> dict[str, Any]:
+        """Log hazard, risks and what they rest on."""
+        config, log_hazard = self.model.config, model_outputs["log_hazard"].double()
+        fitted = Baseline(*(values.cpu() for values in self.model.baseline.fitted))
+        end = float(fitted.times[-1]) if len(fitted.times) else None
+        if horizon_years is None:
+            within = [] if end is None else [years for years in HORIZONS_YEARS if years <= end * (1 + 1e-6)]
+            horizon_years = within or ([] if end is None else [end])
+        covariates = dict(zip(config.covariate_names, _plain(model_outputs["covariates"][0]), strict=True))
+        answer = {
+            "log_hazard": float(log_hazard[0]),
+            "risk": _risks(log_hazard, fitted, horizon_years, level),
+            "follow_up_years": end,
+            "endpoint": endpoint_text(config),
+            "simulated": bool(config.simulated_outcome),
+            "covariates": covariates,
+            "flags": model_outputs["flags"],
+        }
+        return answer | {"curve": _curve(log_hazard, fitted, level)} if return_curve else answer
+
+
+def endpoint_text(config: Any) -> str:
+    """The event of a survival model in words, with "simulated" in front where the follow-up was simulated."""
+    endpoint = str(getattr(config, "endpoint", ""))
+    simulated = getattr(config, "simulated_outcome", False) and "simulated" not in endpoint
+    return f"simulated {endpoint}" if simulated else endpoint
+
+
+def covariate_of(name: str, known: Mapping[str, Any]) -> float:
+    """One covariate of one patient by the rule in its name, as `evaluation.covariates` makes it of a table.
+
+    Args:
+        name: `age` is a number, `sex` "male" or "female" or a number, `smoking=current` is 1 where `smoking` says
+            current, `bmi?` is 1 where `bmi` is missing.
+        known: values by column, missing ones left out.
+
+    Returns:
+        The value, NaN where it is unknown.
+
+    Raises:
+        ValueError: a value that is no finite number, or a number where text is expected.
+
+    >>> covariate_of("sex", {"sex": "male"}), covariate_of("bmi?", {}), covariate_of("smoking=never", {"smoking": "x"})
+    (1.0, 1.0, 0.0)
+    """
+    column, is_level, level = name.partition("=")
+    value = known.get(_column(name))
+    if not is_level and name.endswith("?"):
+        return float(value is None)
+    if value is None:
+        return math.nan
+    number = _number(value)
+    if is_level:
+        if number is not None:
+            raise ValueError(f"covariates: {name}: expected text in {column}, got {value!r}")
+        return float(str(value) == level)
+    if number is None or math.isinf(number):
+        raise ValueError(f"covariates: {name}: expected a finite number, got {value!r}")
+    return number
+
+
+def _column(name: str) -> str:
+    return name.partition("=")[0] if "=" in name else name.removesuffix("?")
+
+
+def _number(value: Any) -> float | None:
+    """A number, or the number that stands for a sex; None for other text."""
+    try:
+        return SEX_VALUES[value] if value in SEX_VALUES else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without missing values (None and NaN), scalars of numpy and torch as plain ones."""
+    plain = {name: value.item() if getattr(value, "ndim", None) == 0 else value for name, value in values.items()}
+    return {name: value for name, value in plain.items() if not (value is None or _is_nan(value))}
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _checked_horizons(horizon_years: float | Sequence[float]) -> list[float]:
+    try:
+        horizons = [float(years) for years in (horizon_years if np.ndim(horizon_years) else [horizon_years])]
+    except (TypeError, ValueError):
+        horizons = []
+    if not horizons or not all(0 < years < math.inf for years in horizons):
+        raise ValueError(f"horizon_years: expected years above zero, one number or several, got {horizon_years!r}")
+    return horizons
+
+
+def _plain(values: torch.Tensor) -> list[float | None]:
+    """Numbers, None for NaN."""
+    return [None if _is_nan(value) else value for value in values.tolist()]
+
+
+def _risks(
+    log_hazard: torch.Tensor, fitted: Baseline, horizons: Sequence[float], level: float
+) -> list[dict[str, float | None]]:
+    if not horizons:
+        return []
+    found = absolute_risk(log_hazard, fitted, torch.tensor(horizons, dtype=torch.float32), level)
+    columns = (_plain(values[0]) for values in found)
+    rows = zip(horizons, *columns, strict=True)
+    return [{"years": years, "risk": risk, "low": low, "high": high} for years, risk, low, high in rows]
+
+
+def _curve(log_hazard: torch.Tensor, fitted: Baseline, level: float) -> dict[str, list[float | None]]:
+    years = torch.cat([torch.zeros(1), fitted.times])
+    risk, low, high = (values[0] for values in absolute_risk(log_hazard, fitted, years, level))
+    limits = {"survival": 1 - risk, "low": 1 - high, "high": 1 - low}
+    return {"years": years.tolist()} | {name: _plain(values) for name, values in limits.items()}
