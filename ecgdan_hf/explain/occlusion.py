@@ -6,6 +6,7 @@ Zeiler and Fergus (ECCV 2014, arXiv 1311.2901). Pure functions of a score (see `
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 WAVES = ("P", "QRS", "T")
+USUAL_SD_MV = 0.25  # of a lead; what z-scored signals are taken to have, where waves are looked for
 
 
 @torch.no_grad()
@@ -99,6 +101,20 @@ def wave_stretches(
     for row, first, last in find(usable, sampling_rate, heart_rate_bpm):
         inside[row, max(round(first), 0) : max(round(last) + 1, 0)] = True
     return dict(zip(WAVES, inside, strict=True))
+
+
+def waves_of(config: Any, inputs: Inputs, heart_rate_bpm: float = 60.0) -> list[dict[str, BoolArray]]:
+    """Where the waves of each record lie, in samples of `input_values`; see [`wave_stretches`].
+
+    A z-scored lead is taken to have the usual SD in millivolt.
+    """
+    scale = (config.global_mean_mv, config.global_std_mv) if config.normalization == "global" else (0.0, USUAL_SD_MV)
+    signals = scale[0] + scale[1] * inputs["input_values"].double().cpu().numpy()
+    masks = inputs["lead_mask"].bool().cpu().numpy()
+    return [
+        wave_stretches(signal, mask, config.sampling_rate, config.input_kind, heart_rate_bpm)
+        for signal, mask in zip(signals, masks, strict=True)
+    ]
 
 
 def _of_rhythm(usable: FloatArray, sampling_rate: float, _: float) -> list[tuple[int, float, float]]:

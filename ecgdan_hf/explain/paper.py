@@ -25,6 +25,8 @@ MINOR, MAJOR = "#f9dede", "#f0b4b4"
 INK = "#1a1a1a"
 # Light to dark in one hue, so that it reads in grey and for every kind of colour vision, and against the red grid.
 ATTENTION_COLOURS = LinearSegmentedColormap.from_list("attention", ["#9cc5ea", "#3d82c4", "#0b3a7a", "#020a1c"])
+# Blue speaks against, orange for; what says neither is grey.
+SIGNED_COLOURS = LinearSegmentedColormap.from_list("signed", ["#08306b", "#2171b5", "#a3acb5", "#d95f02", "#7f2704"])
 EVEN = 0.25  # the scale always covers 1 +- this much: nearly even attention must look nearly even
 
 
@@ -70,6 +72,12 @@ def attention_scale(weights: FloatArray | None) -> Normalize:
     return Normalize(min(float(np.nanmin(weights)), 1 - EVEN), max(float(np.nanmax(weights)), 1 + EVEN))
 
 
+def signed_scale(weights: FloatArray) -> Normalize:
+    """One scale for all leads with 0 in its middle; the largest hundredth of values share the last colour."""
+    top = float(np.nanquantile(np.abs(weights), 0.99)) if np.isfinite(weights).any() else 0.0
+    return Normalize(-max(top, 1e-6), max(top, 1e-6))
+
+
 def draw_ecg(
     axes: Axes,
     signal_mv: FloatArray,
@@ -78,6 +86,7 @@ def draw_ecg(
     sampling_rate: float,
     weights: FloatArray | None = None,
     scale_bar: tuple[float, str] | None = None,
+    signed: bool = False,
 ) -> tuple[float, LineCollection | None]:
     """Draws all leads and returns the gain in mm/mV and the coloured traces, for a colour bar.
 
@@ -88,6 +97,7 @@ def draw_ecg(
         lead_mask: (leads,), True where the lead was there; other leads are named as absent.
         sampling_rate: Hz.
         weights: (leads, samples), attention as a multiple of even attention; None draws black traces.
+        signed: the weights are changes of a score, which may be negative.
         scale_bar: duration in milliseconds and label of a bar at the foot of the paper.
     """
     signal_mv = signal_mv - np.median(
@@ -96,7 +106,8 @@ def draw_ecg(
     layout = layout_for(len(lead_names), signal_mv.shape[1] / sampling_rate)
     gain = _gain(signal_mv, lead_mask, layout)
     draw_grid(axes, layout)
-    scale = attention_scale(weights[lead_mask] if weights is not None else None)
+    known = weights[lead_mask] if weights is not None else None
+    scale = signed_scale(known) if signed and known is not None else attention_scale(known)
     traces = None
     for index, name in enumerate(lead_names):
         left, zero = layout.origin(index)
@@ -114,7 +125,7 @@ def draw_ecg(
         if weights is None:
             axes.plot(x, y, color=INK, linewidth=0.8)
         else:
-            traces = _draw_coloured(axes, x, y, weights[index], scale)
+            traces = _draw_coloured(axes, x, y, weights[index], scale, signed)
     if scale_bar is not None:
         _draw_scale_bar(axes, layout.margin_mm, *scale_bar)
     return gain, traces
@@ -129,12 +140,18 @@ def _gain(signal_mv: FloatArray, lead_mask: npt.NDArray[np.bool_], layout: Layou
     return next((gain for gain in GAINS_MM_MV if gain * reach <= 1), GAINS_MM_MV[-1])
 
 
-def _draw_coloured(axes: Axes, x: FloatArray, y: FloatArray, weights: FloatArray, scale: Normalize) -> LineCollection:
+def _draw_coloured(
+    axes: Axes, x: FloatArray, y: FloatArray, weights: FloatArray, scale: Normalize, signed: bool
+) -> LineCollection:
     points = np.stack([x, y], axis=1)
     segments = np.stack([points[:-1], points[1:]], axis=1)
-    traces = LineCollection(list(segments), cmap=ATTENTION_COLOURS, norm=scale, capstyle="round", zorder=3)
+    colours = SIGNED_COLOURS if signed else ATTENTION_COLOURS
+    traces = LineCollection(list(segments), cmap=colours, norm=scale, capstyle="round", zorder=3)
     traces.set_array((weights[:-1] + weights[1:]) / 2)
-    traces.set_linewidth(0.7 + 1.4 * np.clip(scale(traces.get_array()), 0, 1))  # width says it too, for print in grey
+    share = np.clip(scale(traces.get_array()), 0, 1)
+    traces.set_linewidth(
+        0.7 + 1.4 * (np.abs(2 * share - 1) if signed else share)
+    )  # width says it too, for print in grey
     axes.add_collection(traces, autolim=False)
     return traces
 

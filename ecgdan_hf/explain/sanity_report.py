@@ -1,5 +1,6 @@
 """What `ecgdan sanity` found, in words, as a page and as figures. See `sanity` for what is measured."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,24 @@ def map_verdict(entry: Mapping[str, Any], unit: str) -> str:
         return f"It points at no {unit} the output depends on: taken away, what it marks matters as a random choice."
     if "area_over_shifted" in entry and entry["area_over_shifted"]["low"] <= 0:
         return "The same pattern moved elsewhere does as well: its clusters matter, not where they lie."
-    part = f", but for a part of its order (rank correlation {last['estimate']:.2f}) weights do not matter"
-    shared = part if last and last["low"] > SAME / 2 else ""
+    partly = last is not None and last["low"] > SAME / 2
+    shared = ", but a part of it is there with random weights too" if partly else ""
     return f"It points at {'leads' if unit == 'leads' else 'moments'} the output depends on{shared}."
+
+
+def sanity_of(checkpoint: str | Path) -> dict[str, Any] | None:
+    """The result of `ecgdan sanity` that lies beside a checkpoint, in `sanity/` or a bundle's `evaluation/`.
+
+    Args:
+        checkpoint: folder; a Hub name has nothing beside it.
+    """
+    folder, found = Path(checkpoint), []
+    for path in (folder / "sanity" / "metrics.json", *sorted(folder.glob("evaluation/*.json"))):
+        if path.is_file():
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(metrics, dict) and metrics.get("task") == "sanity":
+                found.append(metrics)
+    return max(found, key=lambda metrics: len(metrics.get("methods", ())), default=None)
 
 
 def map_findings(metrics: Mapping[str, Any] | None, method: str) -> list[str]:
@@ -65,15 +81,14 @@ def map_findings(metrics: Mapping[str, Any] | None, method: str) -> list[str]:
         entries["attention"] = {unit: metrics[unit] for unit in UNITS if unit in metrics}
     entries.setdefault("rollup", entries.get("attention", {}))
     if metrics is None or not entries.get(method):
-        return [f"Not tested: whether {method} maps of this network say anything is not known (ecgdan sanity)."]
+        return [f"Not tested: ecgdan sanity has not said whether {method} maps of this network mean anything."]
     lines = []
     for unit in (unit for unit in UNITS if unit in entries[method]):
         entry = entries[method][unit]
-        told = f"deletion {_span(entry['area_over_random'], '+.3f')} over random"
-        last = list(entry.get("random_weights", {}).values())[-1:]
-        if last and last[0]:
-            told += f", rank correlation with random weights {_span(last[0], '.2f')}"
-        lines.append(f"Tested on {metrics['num_records']} records, {unit}: {told}. {map_verdict(entry, unit)}")
+        last = [each for each in list(entry.get("random_weights", {}).values())[-1:] if each]
+        alike = f"rank correlation {last[0]['estimate']:.2f}" if last else "not tested"
+        told = f"deletion {entry['area_over_random']['estimate']:+.3f} over random, random weights {alike}"
+        lines.append(f"{unit.capitalize()}, {metrics['num_records']} test records: {told}. {map_verdict(entry, unit)}")
     return lines
 
 

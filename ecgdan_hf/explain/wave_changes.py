@@ -1,17 +1,13 @@
 """What the P waves, QRS complexes and T waves of held-out records mean to a network: occlusion by wave, over a set."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ecgdan_hf.evaluation.bootstrap import bootstrap_interval
-from ecgdan_hf.explain.occlusion import WAVES, occlude_waves, wave_stretches
+from ecgdan_hf.explain.occlusion import WAVES, occlude_waves, waves_of
 from ecgdan_hf.explain.scores import batches_of, score_of
-
-USUAL_SD_MV = 0.25  # of a lead; what z-scored signals are taken to have, where waves are looked for
 
 
 @torch.no_grad()
@@ -31,10 +27,11 @@ def wave_changes(
     """
     rng, parts = np.random.default_rng(seed), []
     for inputs in batches_of(model, dataset, batch_size):
-        places = _places(model.config, inputs)
+        found = waves_of(model.config, inputs)
+        places = {wave: np.stack([each[wave] for each in found]) for wave in WAVES}
         moved = {f"{wave}, moved": _moved(places[wave], rng) for wave in WAVES}
-        found = occlude_waves(score_of(model, inputs), inputs, {**places, **moved})
-        parts.append({**found, **{f"{wave}, share": places[wave].mean(axis=1) for wave in WAVES}})
+        changes = occlude_waves(score_of(model, inputs), inputs, {**places, **moved})
+        parts.append({**changes, **{f"{wave}, share": places[wave].mean(axis=1) for wave in WAVES}})
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     patients, rows = np.asarray(dataset["patient_id"]), []
     for wave in WAVES:
@@ -47,18 +44,6 @@ def wave_changes(
             share = float(columns[f"{wave}, share"][there].mean())
             rows.append({"wave": wave, "num_records": int(there.sum()), "share_of_time": share, **intervals})
     return rows
-
-
-def _places(config: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Where the waves of each record lie: name -> (N, T). A z-scored lead is taken to have the usual SD in mV."""
-    scale = (config.global_mean_mv, config.global_std_mv) if config.normalization == "global" else (0.0, USUAL_SD_MV)
-    signals = scale[0] + scale[1] * inputs["input_values"].double().cpu().numpy()
-    masks = inputs["lead_mask"].cpu().numpy()
-    found = [
-        wave_stretches(signal, mask, config.sampling_rate, config.input_kind)
-        for signal, mask in zip(signals, masks, strict=True)
-    ]
-    return {wave: np.stack([each[wave] for each in found]) for wave in WAVES}
 
 
 def _moved(places: Any, rng: np.random.Generator) -> Any:

@@ -158,6 +158,7 @@ def waveform_page(
     beats: Beats | None = None,
     checkpoint: str | None = None,
     begin_seconds: float = 0.0,
+    findings: Sequence[str] = (),
 ) -> Figure:
     """The page: ECG and amended ECG on ECG paper at 25 mm/s, marked beats above, a(t) below, all in one time.
 
@@ -166,6 +167,7 @@ def waveform_page(
         beats: time (seconds, on the clock of `begin_seconds`) and symbol of beats that a person marked; those outside
             the strip are left out.
         checkpoint: name to print; by default where the model was loaded from.
+        findings: what tests said of a(t), see [`map_findings`]; printed beneath.
 
     Returns:
         A matplotlib figure in its true size; `figure.savefig("figure.png", dpi=150)`.
@@ -190,7 +192,7 @@ def waveform_page(
     _draw_beats(paper, strip, layout, beats)
     _draw_band(band, strip)
     _draw_header(figure, record, model, strip, checkpoint)
-    _draw_notes(figure, strip, model, gain, beats)
+    _draw_notes(figure, strip, model, gain, beats, findings)
     return figure
 
 
@@ -310,7 +312,12 @@ def _scores(model: DanetForSequenceClassification, found: Explanation) -> str:
 
 
 def _draw_notes(
-    figure: Figure, strip: AttendedStrip, model: DanetForSequenceClassification, gain: float, beats: Beats | None
+    figure: Figure,
+    strip: AttendedStrip,
+    model: DanetForSequenceClassification,
+    gain: float,
+    beats: Beats | None,
+    findings: Sequence[str],
 ) -> None:
     """What the page shows and how far to trust it."""
     wide, high = figure.get_size_inches() * MM_PER_INCH
@@ -325,6 +332,7 @@ def _draw_notes(
         f"Black: the ECG, filtered, {SPEED_MM_S:g} mm/s and {gain:g} mm/mV: a small square is 40 ms by "
         f"{1 / gain:g} mV. Blue: {amended}, as the network sees it; rule: {rule}.{marks}",
         "Attention shows where the network was made or trained to look; it is no delineation and proves no cause.",
+        *findings,
     ]
     lines = "\n".join(textwrap.fill(note, round((wide - 2 * MARGIN_MM) / 1.35)) for note in notes)
     figure.text(MARGIN_MM / wide, (NOTES_MM - 1) / high, lines, fontsize=7, va="top", color=GREY, linespacing=1.35)
