@@ -5,6 +5,7 @@ shows the traceback). Research use only: nothing here is a clinical claim.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,18 +185,19 @@ def recalibrate(args: RecalibrateArguments) -> None:
 
 
 def sanity(args: SanityArguments) -> None:
-    """Test whether attention maps say where the network looks: delete what they point at, on held-out records.
+    """Test whether maps say what the network uses: delete what they point at, and compare them with random networks'.
 
     \b
     Example:
-      ecgdan sanity --checkpoint runs/rhythm --data ptb-xl --data-dir ptb-xl --test-folds 9 --output-dir runs/sanity
+      ecgdan sanity --checkpoint runs/rhythm --data ptb-xl --data-dir ptb-xl --test-folds 9 \\
+        --control "shuffled labels=runs/shuffled" --output-dir runs/sanity
     """
     from ecgdan_hf.explain.sanity import judge
     from ecgdan_hf.explain.sanity_report import write_report
     from ecgdan_hf.training.run_folder import check_folder, finish_run
 
     folder = check_folder(args.output_dir, args.overwrite, "metrics.json")
-    load_rows = _row_loader(args)
+    load_rows = _row_loader(replace(args, limit=None))  # of the test folds, not of the file's first records
     metrics = judge(
         str(args.checkpoint),
         load_rows,
@@ -206,6 +208,11 @@ def sanity(args: SanityArguments) -> None:
         batch_size=args.batch_size,
         n=args.bootstrap,
         seed=args.seed,
+        methods=[name.strip() for name in args.methods.split(",")] if args.methods else None,
+        controls={name: str(path) for name, path in args.control.items()},
+        map_records=args.map_records,
+        map_draws=args.map_draws,
+        limit=args.limit,
     )
     finish_run(folder, lambda staging: write_report(staging, metrics, Path(str(args.checkpoint)).name), metrics)
     say((folder / "report.md").read_text(encoding="utf-8"))
@@ -277,30 +284,42 @@ def explain(
     lead_names: LeadNames = None,
     start_seconds: Annotated[float, typer.Option(help="where to begin in a long recording")] = 0.0,
     seconds: Annotated[float | None, typer.Option(help="how much to read; default: to the end")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="attention (default), rollup, gradient, integrated-gradients or occlusion")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="label a method other than attention explains; default: the one predicted first")
+    ] = None,
 ) -> None:
-    """Draw one page: the ECG with temporal attention, the map of leads, the risk curve.
+    """Draw one page: the ECG coloured by what matters to the network, the leads, the risk curve or the labels.
 
     Of a DANet checkpoint: the ECG as its waveform module amends it, a(t), and the beats of an `.atr` file beside FILE.
+    Beneath stands what `ecgdan sanity` found of such maps, if its result lies in CHECKPOINT/sanity or in a bundle.
 
     \b
     Example:
       ecgdan explain ptb-xl/records500/00000/00001_hr --checkpoint runs/survival --out figure.png
+      ecgdan explain my.xml --checkpoint runs/rhythm --method integrated-gradients --label MI --out figure.png
       ecgdan explain mit-bih/209 --start-seconds 143 --seconds 10 --checkpoint runs/danet --out figure.png
     """
     from ecgdan_hf.data.formats import read
     from ecgdan_hf.evaluation.prediction import load_checkpoint
     from ecgdan_hf.explain.figures import explain_page
+    from ecgdan_hf.explain.sanity_report import map_findings, sanity_of
     from ecgdan_hf.explain.waveform_figure import read_beats, waveform_page
 
     check_writable(out, (".png", ".pdf", ".svg"))
     options = _read_options(sampling_rate, unit, lead_names)
     record = read(file, **options, start_seconds=start_seconds, seconds=seconds)
     model, feature_extractor = load_checkpoint(checkpoint)
-    name = Path(checkpoint).name
-    if getattr(model.config, "waveform_module", "none") == "none":
-        figure = explain_page(record, model, feature_extractor, checkpoint=name)
+    name, tested = Path(checkpoint).name, sanity_of(checkpoint)
+    if getattr(model.config, "waveform_module", "none") == "none" or method or label:
+        method = method or "attention"
+        findings, options = map_findings(tested, method), {"method": method, "label": label}
+        figure = explain_page(record, model, feature_extractor, checkpoint=name, findings=findings, **options)
     else:
-        figure = waveform_page(record, model, feature_extractor, read_beats(file), name, start_seconds)
+        findings = map_findings(tested, "waveform")
+        figure = waveform_page(record, model, feature_extractor, read_beats(file), name, start_seconds, findings)
     partial = out.with_name(f".{out.stem}.partial{out.suffix}")
     figure.savefig(partial, dpi=150)
     partial.replace(out)

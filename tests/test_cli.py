@@ -162,15 +162,19 @@ def test_sanity_tests_the_maps_on_records_the_network_was_not_trained_on(
 ):
     out = tmp_path / "sanity"
     arguments = ["sanity", "--checkpoint", checkpoint, "--data", "csv", "--data-dir", cohort, "--output-dir", out,
-                 "--bootstrap", "20", "--draws", "1", "--time-steps", "4", "--cache-dir", cohort.parent / "cache",
+                 "--bootstrap", "20", "--draws", "1", "--time-steps", "4", "--cache-dir", cohort.parent / "cache", "--limit", "12",
+                 "--methods", "attention,gradient", "--map-records", "6", "--control", f"itself={checkpoint}",
                  "--num-proc", "1"]  # fmt: skip
     assert ecgdan(*arguments, "--test-folds", "6-10") == 2
     assert "was trained on folds [6]" in capfd.readouterr().err
     assert ecgdan(*arguments, "--test-folds", "7-10") == 0
-    assert {path.name for path in out.iterdir()} == {"report.md", "metrics.json", "deletion.png"}
+    written = {"report.md", "metrics.json", "deletion.png", "maps.png", "randomisation.png"}
+    assert {path.name for path in out.iterdir()} == written
     assert "The outcome is simulated" in (out / "report.md").read_text()
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["leads"]["performance"]["metric"] == "concordance_index"
+    assert metrics["num_records"] == 12 and [each["method"] for each in metrics["methods"]] == ["attention", "gradient"]
+    assert all(each["time"]["controls"]["itself"]["estimate"] > 0.999 for each in metrics["methods"])
     assert metrics["hardware"]["threads"] >= 1
 
 
