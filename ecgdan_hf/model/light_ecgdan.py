@@ -24,8 +24,11 @@ BLOCK_KERNELS = (7, 5)
 
 
 def normed_convolution(conv: nn.Module, norm: nn.Module, hidden: Tensor) -> Tensor:
-    """`norm(conv(hidden))`; in evaluation mode the norm's scale is put into the kernel, which saves a pass."""
-    if norm.training:
+    """`norm(conv(hidden))`; in evaluation mode the norm's scale is put into the kernel, which saves a pass.
+
+    Not where something stands around the convolution that has no kernel of its own, such as peft's low-rank update.
+    """
+    if norm.training or not hasattr(conv, "_conv_forward"):
         return norm(conv(hidden))
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     weight = conv.weight * scale.view(-1, *[1] * (conv.weight.ndim - 1))
@@ -61,11 +64,22 @@ class EcgDanLightStem(nn.Module):
         return F.relu(self.scale(hidden), inplace=True)
 
 
-class EcgDanPairConvolution(nn.Conv2d):
-    """1x1 convolution of the mean of two neighbouring samples, in one pass over the signal."""
+class EcgDanPairConvolution(nn.Module):
+    """1x1 convolution of the mean of two neighbouring samples, in one pass over the signal.
+
+    No `nn.Conv2d`, for peft would put an update beside it that reads every other sample, and merge it as another one.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, C, L, T) -> (N, C', L, T / 2)."""
+        return self._conv_forward(hidden, self.weight, None)
 
     def _conv_forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return super()._conv_forward(hidden, (weight / 2).expand(-1, -1, -1, 2), bias)
+        return F.conv2d(hidden, (weight / 2).expand(-1, -1, -1, 2), bias, stride=(1, 2))
 
 
 class EcgDanLightBlock(GradientCheckpointingLayer):
@@ -79,7 +93,7 @@ class EcgDanLightBlock(GradientCheckpointingLayer):
         self.conv2 = nn.Conv2d(out_channels, out_channels, (1, second), 1, (0, second // 2), bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.scale = EcgDanLeadScale(out_channels, leads)
-        self.shortcut = EcgDanPairConvolution(in_channels, out_channels, 1, (1, 2), bias=False)
+        self.shortcut = EcgDanPairConvolution(in_channels, out_channels)
         self.shortcut_norm = nn.BatchNorm2d(out_channels)
         self.drop_path = EcgDanDropPath(config.drop_path_rate, config.dropout_scope)
 

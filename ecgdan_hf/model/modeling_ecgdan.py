@@ -35,6 +35,7 @@ from .light_ecgdan import (
     EcgDanLightReadout,
     EcgDanLightStem,
     EcgDanLightTimeAttention,
+    EcgDanPairConvolution,
 )
 from .risk_ecgdan import Baseline, Risk, absolute_risk, baseline_hazard, recalibrate
 from .survival_ecgdan import cox_loss, survival_curve
@@ -422,10 +423,12 @@ class EcgDanPreTrainedModel(PreTrainedModel):
         config = getattr(self.config, "ecg_config", self.config)  # of the ECG's tower in the dual encoder
         if isinstance(module, EcgDanCovariateHead):
             init.zeros_(module.weight)
-        elif config.trunk == "light" and isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+        elif isinstance(module, EcgDanPairConvolution) or (
+            config.trunk == "light" and isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear))
+        ):
             bound = module.weight[0].numel() ** -0.5  # torch's own for both kinds of layer
             init.uniform_(module.weight, -bound, bound)
-            if module.bias is not None:
+            if getattr(module, "bias", None) is not None:
                 init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_normal_(module.weight, nonlinearity="leaky_relu")

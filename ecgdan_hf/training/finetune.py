@@ -41,6 +41,7 @@ from ecgdan_hf.training.collect import evaluation_loader
 from ecgdan_hf.training.command import run_as_program
 from ecgdan_hf.training.distillation import mean_probabilities
 from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator
+from ecgdan_hf.training.lora import add_lora, merge_lora
 from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
 from ecgdan_hf.training.tasks import ClassificationTask, FinetuningTask, SurvivalTask, write_predictions
 
@@ -104,6 +105,9 @@ def run(
     config = model.config
     if isinstance(model, EcgDanForSurvival) and (not args.checkpoint or "covariate_head.weight" in new_weights):
         start_covariates(model, parts["train"])
+    if args.lora_rank:
+        add_lora(model, args.lora_rank, new_weights)
+    num_trained = count_parameters(model)
     collator = build_collator(parts["train"], config, args)
     if args.teachers:
         collator = soften(collator, parts["train"], config, args)
@@ -116,6 +120,8 @@ def run(
         begin_run(folder, args)
     accelerator.wait_for_everyone()
     progress = trainer.run()
+    if args.lora_rank:
+        merge_lora(model)
     predictions = finish_and_predict(task, model, parts, loaders, accelerator)
     metrics: dict[str, Any] = {
         "task": args.task,
@@ -128,6 +134,7 @@ def run(
         **({"covariates": covariate_summary(parts["train"], config)} if args.covariates else {}),
         "num_records": {name: len(part) for name, part in parts.items()},
         "num_parameters": count_parameters(model),
+        **({"lora_rank": args.lora_rank, "num_trained_parameters": num_trained} if args.lora_rank else {}),
         **{name: summary_or_reason(task, table, args) for name, table in predictions.items()},
         **by_sex_and_age(task, predictions.get("test"), args),
         "history": progress.history,
@@ -150,13 +157,17 @@ def check_arguments(args: FinetuneArguments) -> None:
     if bool(args.checkpoint) == args.from_scratch:
         found = "both" if args.from_scratch else "neither"
         raise ValueError(f"checkpoint, from_scratch: expected exactly one of the two, got {found}")
+    if args.lora_rank < 0:
+        raise ValueError(f"lora_rank: expected one or more, or 0 to train every weight, got {args.lora_rank}")
+    if args.lora_rank and not args.checkpoint:
+        raise ValueError(f"lora_rank: expected a checkpoint whose weights to update, got rank {args.lora_rank} alone")
     defaults = FinetuneArguments()
     users = {
         ("survival",): SURVIVAL_ONLY,
         ("classification",): CLASSIFICATION_ONLY,
         ("classification", "danet"): LABELS_ONLY,
         ("danet",): DANET_ONLY,
-        ("survival", "classification"): ("shuffle_labels",),
+        ("survival", "classification"): ("shuffle_labels", "lora_rank"),
     }
     for tasks, names in users.items():
         given = [name for name in names if getattr(args, name) != getattr(defaults, name)]
