@@ -1,7 +1,9 @@
 """Writes a folder of model_cards/: the bundle of a checkpoint without code and licence, which the repository has.
 
 python hub_scripts/release_checkpoint.py CHECKPOINT_DIR model_cards/NAME [--results FOLDER ...] \
-    [--dataset-id OWNER/NAME] [--power-watts W]
+    [--dataset-id OWNER/NAME] [--power-watts W] [--base-model OWNER/NAME] [--contact TEXT]
+
+CHECKPOINT_DIR may be the folder itself: its card is then written anew from what it carries.
 """
 
 import argparse
@@ -20,7 +22,8 @@ def strip(folder: Path) -> None:
         path.unlink()
     for name in ("config.json", "preprocessor_config.json"):
         content = json.loads((folder / name).read_text())
-        content.pop("auto_map", None)
+        for pointer in ("auto_map", "custom_pipelines"):
+            content.pop(pointer, None)
         (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
@@ -46,6 +49,8 @@ def main() -> int:
     parser.add_argument("--results", action="append", default=[], type=Path, help="a further evaluation, for the card")
     parser.add_argument("--dataset-id", help="OWNER/NAME of the evaluation data on the Hub")
     parser.add_argument("--power-watts", type=float, help="of the hardware training kept busy")
+    parser.add_argument("--base-model", help="OWNER/NAME on the Hub of the checkpoint it was fine-tuned from")
+    parser.add_argument("--contact", help="whom to write to; default: the repository's Community tab")
     given = vars(parser.parse_args())
     try:
         release(given.pop("checkpoint"), given.pop("out"), **given)

@@ -107,7 +107,10 @@ def _pair(measured: Mapping[str, Any] | None) -> list[str]:
 
 def _text(span: Mapping[str, Any] | None, signed: bool = False) -> str:
     form = "+.3f" if signed else ".3f"
-    return "" if span is None else f"{span['estimate']:{form}} ({span['low']:{form}} to {span['high']:{form}})"
+    if span is None:
+        return ""
+    value, low, high = (f"{round(span[key], 3) + 0.0:{form}}" for key in ("estimate", "low", "high"))  # no minus zero
+    return f"{value} ({low} to {high})"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

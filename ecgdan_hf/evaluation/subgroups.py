@@ -87,17 +87,17 @@ def survival_subgroups(
     patients = table["patient_id"].astype(str).to_numpy()
     options: dict[str, Any] = {"patients": patients, "n": n, "seed": seed}
 
-    def one(where: BoolArray) -> dict[str, Any]:
+    def one(where: BoolArray, with_rest: bool) -> dict[str, Any]:
         found = _counts(where, patients) | {"num_events": int(event[where].sum())}
         judged = [_num_patients(patients, part & (event == 1)) >= MIN_PATIENTS for part in (where, ~where)]
         if not judged[0]:
             return found
-        found |= _measure("concordance_index", metric, truth, scores, where, judged[1], **options)
+        found |= _measure("concordance_index", metric, truth, scores, where, with_rest and judged[1], **options)
         if risk is not None and horizon_years is not None:
             found |= _calibration(truth, np.asarray(risk, dtype=np.float64), horizon_years, where, patients)
         return found
 
-    return {name: {group: one(where) for group, where in each.items()} for name, each in groups_of(table).items()}
+    return _of_each(one, table)
 
 
 def classification_subgroups(
@@ -132,22 +132,22 @@ def classification_subgroups(
     patients = table["patient_id"].astype(str).to_numpy()
     options: dict[str, Any] = {"patients": patients, "n": n, "seed": seed}
 
-    def one(where: BoolArray) -> dict[str, Any]:
+    def one(where: BoolArray, with_rest: bool) -> dict[str, Any]:
         found, judged = _counts(where, patients) | {"labels": {}}, []
         for column, name in enumerate(names):
             cut = None if thresholds is None else thresholds.get(name, DEFAULT_THRESHOLD)
-            found["labels"][name] = _label(truth[:, column], values[:, column], where, cut, **options)
+            found["labels"][name] = _label(truth[:, column], values[:, column], where, with_rest, cut, **options)
             if _can_be_judged(truth[:, column], where, patients) == (True, True) or (
                 where.all() and "auroc" in found["labels"][name]
             ):
                 judged.append(column)
         if judged:
             found["labels_judged"] = [names[column] for column in judged]
-            given = (truth[:, judged],), values[:, judged], where, not where.all()
+            given = (truth[:, judged],), values[:, judged], where, with_rest and not where.all()
             found |= _measure("macro_auroc", macro_auroc, *given, **options)
         return found
 
-    return {name: {group: one(where) for group, where in each.items()} for name, each in groups_of(table).items()}
+    return _of_each(one, table)
 
 
 def differences(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -161,6 +161,16 @@ def differences(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 for name, measured in each.items():
                     if isinstance(measured, Mapping) and "versus_rest" in measured:
                         yield f"{by} {group}: {label}, {name}", measured["versus_rest"]
+
+
+def _of_each(judge: Callable[[BoolArray, bool], dict[str, Any]], table: pd.DataFrame) -> Found:
+    """What is found of each group; of two groups the second has no difference, which would be that of the first."""
+    return {
+        name: {
+            group: judge(where, len(members) > 2 or place == 0) for place, (group, where) in enumerate(members.items())
+        }
+        for name, members in groups_of(table).items()
+    }
 
 
 def _band(low: float, high: float) -> str:
@@ -192,10 +202,16 @@ def _can_be_judged(truth: FloatArray, where: BoolArray, patients: npt.NDArray[An
 
 
 def _label(
-    truth: FloatArray, scores: FloatArray, where: BoolArray, threshold: float | None, **options: Any
+    truth: FloatArray,
+    scores: FloatArray,
+    where: BoolArray,
+    with_rest: bool,
+    threshold: float | None,
+    **options: Any,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"num_positives": int((truth[where] == 1).sum())}
     inside, outside = _can_be_judged(truth, where, options["patients"])
+    outside = outside and with_rest
     if not inside:
         return found
     found |= _measure("auroc", auroc, (truth,), scores, where, outside, **options)

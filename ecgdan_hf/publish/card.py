@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ecgdan_hf.evaluation.checkpoints import Classifier
 from ecgdan_hf.evaluation.prediction import endpoint_text
+from ecgdan_hf.evaluation.subgroup_text import subgroup_text
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecgdan import (
@@ -23,9 +24,12 @@ from ecgdan_hf.model.modeling_ecgdan import (
 )
 from ecgdan_hf.publish.attention_text import attention_sentences
 from ecgdan_hf.publish.carbon import Emissions, time_text
+from ecgdan_hf.publish.card_check import DATA_MISSING, GROUPS_MISSING, MISSING, RESEARCH_USE, RESULTS_MISSING
 from ecgdan_hf.publish.evaluations import METRIC_NAMES, Evaluation
+from ecgdan_hf.publish.hub_code import requirements
 from ecgdan_hf.publish.hub_results import (
     DATA,
+    HUB_METRICS,
     PARTS,
     TASKS,
     Result,
@@ -34,7 +38,7 @@ from ecgdan_hf.publish.hub_results import (
     model_index,
     results,
 )
-from ecgdan_hf.publish.verify import AUTO_CLASSES
+from ecgdan_hf.publish.verify import AUTO_CLASSES, pipelines_of
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PLACEHOLDER_REPOSITORY = "USER/NAME"
@@ -55,8 +59,21 @@ EXPECTED: dict[type[EcgDanPreTrainedModel], dict[str, str]] = {
     DanetForPreTraining: {},
 }
 
-HUB_METRICS = {"macro_auroc": "roc_auc", "auroc": "roc_auc", "f1": "f1", "concordance_index": "concordance_index"}
-"""What the Hub lists models by; losses and diagnostics of a run are in the card's table alone."""
+FEATURES, OTHER = "feature-extraction", "other"
+"""Tasks of the Hub. It knows none for labels or risks of a physiological signal, and would take a classifier that
+names none for one of text."""
+
+CONTACT = (
+    f"the Community tab of the repository it lies in, https://huggingface.co/{PLACEHOLDER_REPOSITORY}/discussions"
+)
+
+CALLS = {
+    "ecg-classification": ("classify", ""),
+    "ecg-survival": ("risk_of", ""),
+    "zero-shot-ecg-classification": ("name_it", ", top_k=3"),
+    "ecg-feature-extraction": ("embed", ""),
+}
+"""Task -> name of its pipeline in the card, and what a call is given beside the recording."""
 
 VERBS = {"pretraining": "pretrain", "survival": "finetune", "classification": "finetune", "danet": "finetune"}
 DATASET_NAMES = {"PTB-XL": "ptb-xl", "MIT-BIH Arrhythmia Database": "mit-bih-arrhythmia-database"}
@@ -70,6 +87,9 @@ def build_card(
     name: str,
     evaluations: Sequence[Evaluation] = (),
     emissions: Emissions | None = None,
+    contact: str | None = None,
+    training_data: str | None = None,
+    base_model: str | None = None,
 ) -> ModelCard:
     """The card of a checkpoint.
 
@@ -80,16 +100,19 @@ def build_card(
         name: title.
         evaluations: further results, with their controls.
         emissions: estimate of what the run emitted, None for none.
+        contact: whom to write to; default the repository's own Community tab.
+        training_data: what it was trained on, in words; default what the recipe says of a known source.
+        base_model: `OWNER/NAME` on the Hub of the checkpoint it was fine-tuned from.
 
     Returns:
-        A card whose metadata huggingface_hub accepts, with `model-index` where there are results of test records.
+        A card whose metadata the Hub accepts, with `model-index` where there are results of test records. A required
+        part that nothing was given for says so, and what makes it.
     """
     config: Any = getattr(model.config, "ecg_config", model.config)  # of a dual encoder, its ECG side
     simulated = is_simulated(config, metrics)
     found = list(results(metrics))
-    data_name, data_text = DATA.get(
-        str((recipe or {}).get("data")), ("unknown data", "not recorded; describe it here")
-    )
+    data_name, data_text = DATA.get(str((recipe or {}).get("data")), ("unknown data", ""))
+    data_text = training_data or data_text
     _, task = TASKS.get(type(model), ("feature-extraction", "embedding of ECGs"))
     metadata = ModelCardData(
         license="apache-2.0",
@@ -97,10 +120,13 @@ def build_card(
         tags=["ecg", "electrocardiogram", "cardiology", "ecgdan", "custom_code", *_tags(model)],
         datasets=[DATASET_NAMES[data_name]] if data_name in DATASET_NAMES else None,
         metrics=_hub_metrics(found, evaluations) or None,
+        pipeline_tag=OTHER if isinstance(model, EcgDanForSurvival | Classifier) else FEATURES,
+        base_model=base_model,
         model_name=name,
         eval_results=model_index(model, found, data_name, simulated)
         + further_index(model, evaluations, data_name, simulated)
         or None,
+        **({"base_model_relation": "finetune"} if base_model else {}),
         **_emission_metadata(metrics, emissions),
     )
     verb = VERBS.get(str((metrics or {}).get("task")))
@@ -128,6 +154,16 @@ def build_card(
         rows=[(PARTS[result.part], result.name, result.number(simulated)) for result in found] + _unscored(metrics),
         missing=_missing(model, found, evaluations, metrics, emissions),
         evaluations=[(each, _notes(each, recipe, data_name), _rows(each)) for each in evaluations],
+        groups=_groups(metrics, evaluations, recipe, data_name, simulated),
+        is_tested=_is_tested(found, evaluations),
+        results_missing=f"{MISSING} {RESULTS_MISSING}.",
+        groups_missing=f"{MISSING} {GROUPS_MISSING}.",
+        data_missing=f"{MISSING} {DATA_MISSING}.",
+        research_use=RESEARCH_USE,
+        contact=contact or CONTACT,
+        base=base_model or _base(metrics),
+        calls=[(pipeline.serves, *CALLS[pipeline.serves]) for pipeline in pipelines_of(model)],
+        requirements=" ".join(f'"{each}"' for each in requirements()),
         attention=[attention_sentences(each.metrics) for each in evaluations if each.is_sanity],
         folds=_folds(recipe),
         verb=verb,
@@ -141,6 +177,31 @@ def build_card(
         reasons=[(PARTS[part], metrics[part]["not_estimable"]) for part in _reasons(metrics)] if metrics else [],
         labels=_label_rows(config) if isinstance(model, Classifier) else [],
     )
+
+
+def _is_tested(found: list[Result], evaluations: Sequence[Evaluation]) -> bool:
+    """Whether anything was measured on records that did not train it."""
+    return any(result.part == "test" for result in found) or any(not each.is_sanity for each in evaluations)
+
+
+def _groups(
+    metrics: Mapping[str, Any] | None,
+    evaluations: Sequence[Evaluation],
+    recipe: Mapping[str, Any] | None,
+    data_name: str,
+    simulated: bool,
+) -> list[tuple[str, str, str]]:
+    """Where, on which records, and how it does by sex and age: of the run's own test part and of each evaluation."""
+    found = (metrics or {}).get("subgroups")
+    own = [("Test records of the run", "", subgroup_text(found, simulated))] if found else []
+    further = [(each.title, _notes(each, recipe, data_name), each.groups) for each in evaluations]
+    return own + [entry for entry in further if entry[-1]]
+
+
+def _base(metrics: Mapping[str, Any] | None) -> str:
+    """Name of the checkpoint it was fine-tuned from; empty where it began with random weights."""
+    start = str((metrics or {}).get("checkpoint") or "")
+    return "" if start == "random weights" else start
 
 
 def _what(model: EcgDanPreTrainedModel) -> str:
@@ -174,6 +235,7 @@ def pretraining_text(metrics: Mapping[str, Any] | None) -> str:
 
 
 def _hub_metrics(found: list[Result], evaluations: Sequence[Evaluation]) -> list[str]:
+    """What the Hub lists models by; losses and diagnostics of a run are in the card's table alone."""
     names = {result.path[-1] for result in found} | {str(each.metrics.get("metric")) for each in evaluations}
     return sorted({HUB_METRICS[name] for name in names & HUB_METRICS.keys()})
 

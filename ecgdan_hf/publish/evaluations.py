@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 
 from ecgdan_hf.evaluation import module_comparison
+from ecgdan_hf.evaluation.subgroup_text import subgroup_text
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 METRIC_NAMES = {
     "concordance_index": "C-index (Harrell)",
@@ -43,6 +45,9 @@ MAX_LABELS = 10
 
 LOCAL_PATHS = ("data_dir", "output_dir", "cache_dir", "checkpoint", "labels", "prompts", "control", "teachers")
 """Entries of recipes and metrics that may hold paths of one machine: only their last part is published."""
+
+KINDS = ("Held-out evaluation", "Zero-shot", "Linear probe", "Label efficiency", "Ablation")
+"""In this order a card shows them; what is not named comes after, the test of the attention maps last."""
 
 Span = tuple[float, float | None, float | None]
 
@@ -122,6 +127,12 @@ class Evaluation:
     def _compares_modules(self) -> bool:
         return self.metrics.get("task") == "waveform comparison"
 
+    @property
+    def groups(self) -> str:
+        """How the model does by sex and age, in Markdown; empty where that was not measured."""
+        found = self.metrics.get("subgroups")
+        return subgroup_text(found, bool(self.metrics.get("simulated_outcome"))) if found else ""
+
     def measured(self) -> list[Measured]:
         """Every number with an interval; per-label ones only where the labels are few.
 
@@ -147,13 +158,42 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         raise FileNotFoundError(f"{folder}: expected a folder of results with metrics.json, found none")
     metrics = without_local_paths(read_mapping(folder / "metrics.json", json.loads))
     recipe = read_mapping(folder / "recipe.yaml", yaml.safe_load) or {}
-    folds = metrics.get("test_folds") or recipe.get("test_folds") or ""
-    text = ",".join(map(str, folds)) if isinstance(folds, list) else str(folds)
     data = recipe.get("data", metrics.get("data"))
-    found = Evaluation(slug(folder.resolve().name), _kind(metrics), metrics, data, text)
+    said = {"data": data, "test_folds": metrics.get("test_folds") or recipe.get("test_folds")}
+    metrics |= {key: value for key, value in said.items() if value}
+    found = Evaluation(slug(folder.resolve().name), _kind(metrics), metrics, data, _folds(metrics))
     if not found.measured():
         raise ValueError(f"{folder}: expected results with intervals in metrics.json, found none")
     return found
+
+
+def kept_evaluations(folder: str | Path) -> list[Evaluation]:
+    """The evaluations that a released checkpoint or a bundle carries in `evaluation/`.
+
+    Raises:
+        ValueError: a file that is not readable.
+    """
+    found = []
+    for path in sorted(Path(folder, "evaluation").glob("*.json")):
+        metrics = read_mapping(path, json.loads) or {}
+        found.append(Evaluation(path.stem, _kind(metrics), metrics, metrics.get("data"), _folds(metrics)))
+    return in_order(found)
+
+
+def in_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """As a card shows them: by kind, the ones with all leads before those with fewer."""
+
+    def place(each: Evaluation) -> tuple[int, int, str]:
+        leads = each.metrics.get("leads")
+        kind = KINDS.index(each.kind) if each.kind in KINDS else len(KINDS) + each.is_sanity
+        return kind, -leads.count(",") if isinstance(leads, str) else -len(STANDARD_LEADS), each.name
+
+    return sorted(evaluations, key=place)
+
+
+def _folds(metrics: Mapping[str, Any]) -> str:
+    folds = metrics.get("test_folds") or ""
+    return ",".join(map(str, folds)) if isinstance(folds, list) else str(folds)
 
 
 def words(path: Sequence[str]) -> str:
@@ -239,7 +279,7 @@ def _walk(node: Any, path: tuple[str, ...], is_control: bool = False) -> Iterato
     first = next(iter(node), None)
     for key, value in node.items():
         other = is_control or key in CONTROLS or (path[-1:] == ("models",) and key != first)
-        if key == "labels" and isinstance(value, Mapping) and len(value) > MAX_LABELS:
+        if key == "subgroups" or (key == "labels" and isinstance(value, Mapping) and len(value) > MAX_LABELS):
             continue
         yield from _walk(value, (*path, str(key)), other)
 

@@ -29,6 +29,10 @@ TASKS: dict[type[EcgDanPreTrainedModel], tuple[str, str]] = {
 
 PARTS = {"test": "test", "valid": "validation (the epoch was chosen on it: optimistic)"}
 
+HUB_METRICS = {"macro_auroc": "roc_auc", "auroc": "roc_auc", "AUROC": "roc_auc", "auprc": "average_precision"}
+HUB_METRICS |= {"f1": "f1", "F1": "f1", "concordance_index": "concordance_index"}
+"""What the Hub lists models by."""
+
 NOT_RESULTS = ("num_negatives", "num_labels", "num_labels_estimable", "threshold", "num_patients")
 
 DATA: dict[str, tuple[str, str]] = {
@@ -42,8 +46,8 @@ DATA: dict[str, tuple[str, str]] = {
         "(PhysioNet, ODC-By; Moody and Mark 2001)",
     ),
     "synthetic": ("synthetic ECGs", "synthetic ECGs drawn by this package; no patient is behind them"),
-    "wfdb": ("WFDB recordings", "recordings of the person who trained it, in WFDB format; describe them here"),
-    "csv": ("own recordings", "recordings of the person who trained it, listed in a table; describe them here"),
+    "wfdb": ("WFDB recordings", ""),
+    "csv": ("own recordings", ""),
 }
 
 
@@ -72,6 +76,11 @@ class Result:
     def is_count(self) -> bool:
         """Whether the number counts or describes records and is no measure of quality."""
         return self.path[-1].startswith("num_") or self.path[-1] == "median_follow_up_years"
+
+    @property
+    def is_the_models(self) -> bool:
+        """Whether it measures the model, and not the records or the best that any model could reach."""
+        return not self.is_count and self.path[-1] != "attainable_concordance_index"
 
     def number(self, simulated: bool) -> str:
         """The number with its interval, and with the word "simulated" where it must not be read without."""
@@ -104,7 +113,7 @@ def eval_results(model: EcgDanPreTrainedModel, metrics: Mapping[str, Any], datas
             notes=f"{result.name}: {result.number(simulated)}",
         )
         for result in results(metrics)
-        if result.part == "test" and not result.is_count
+        if result.part == "test" and result.is_the_models
     ]
     return eval_result_entries_to_yaml(entries)
 
@@ -131,6 +140,11 @@ def further_eval_results(evaluation: Evaluation, dataset_id: str, simulated: boo
     return eval_result_entries_to_yaml(entries)
 
 
+def metric_id(key: str) -> str:
+    """The Hub's name of a metric, by which it lists results; our own where the Hub has none."""
+    return HUB_METRICS.get(key, slug(key))
+
+
 def is_simulated(config: EcgDanConfig, metrics: Mapping[str, Any] | None) -> bool:
     """Whether the outcome was simulated: said by either the configuration or the metrics."""
     return bool(getattr(config, "simulated_outcome", False) or (metrics or {}).get("simulated_outcome"))
@@ -149,12 +163,12 @@ def model_index(
             dataset_type=data_name.lower().replace(" ", "-"),
             dataset_name=data_name + suffix,
             dataset_split="test",
-            metric_type="_".join(result.path),
+            metric_type=metric_id(result.path[-1]),
             metric_name=result.name + suffix,
             metric_value=round(result.value, 4),
         )
         for result in found
-        if result.part == "test" and not result.is_count
+        if result.part == "test" and result.is_the_models
     ]
 
 
@@ -165,6 +179,8 @@ def further_index(
     task_type, task_name = TASKS.get(type(model), ("feature-extraction", "embedding of ECGs"))
     found = []
     for each in evaluations:
+        if each.is_sanity:  # of the maps, and no measure of how good the model is
+            continue
         of_folder = DATA.get(str(each.data), (data_name, ""))[0]
         metric = METRIC_NAMES.get(str(each.metrics.get("metric")), "value")
         suffix = ", simulated outcomes" if simulated or each.metrics.get("simulated_outcome") else ""
@@ -175,7 +191,7 @@ def further_index(
                 dataset_type=of_folder.lower().replace(" ", "-"),
                 dataset_name=of_folder + suffix,
                 dataset_split=each.split,
-                metric_type=_identifier(each, number.path),
+                metric_type=metric_id(_metric_key(each, number.path)),
                 metric_name=f"{each.title}: {number.words or metric}{suffix}",
                 metric_value=round(number.value, 4),
             )
@@ -194,6 +210,11 @@ def _walk(node: Any, part: str, path: tuple[str, ...]) -> Iterator[Result]:
                 yield from _walk(value, part, (*path, str(key)))
     elif isinstance(node, int | float) and not isinstance(node, bool) and path:
         yield Result(part, path, float(node))
+
+
+def _metric_key(evaluation: Evaluation, path: tuple[str, ...]) -> str:
+    """Key of the metric: the last of the path, or the evaluation's own where that is the name of a model."""
+    return path[-1] if path[-1] in METRIC_NAMES else str(evaluation.metrics.get("metric") or path[-1])
 
 
 def _identifier(evaluation: Evaluation, path: tuple[str, ...]) -> str:

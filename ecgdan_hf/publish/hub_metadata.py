@@ -1,0 +1,141 @@
+"""Rules for the metadata of a model card, checked without a network.
+
+The Hub checks a card at `/api/validate-yaml`, at the end of an upload; the rules are not published as a schema. These
+are the documented ones (hub-docs: modelcard.md, model-cards.md, repositories-licenses.md; huggingface.js:
+tasks/pipelines.ts) and the pattern for names that its refusals quote. What passes here may still be refused there, as
+the Hub's lists grow and shrink; what is refused here would not be found or not be shown.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard
+
+REPOSITORY_ID = re.compile(r"(?:[\w-]+/)?[\w.-]+")
+"""Of a model or dataset, as the Hub's refusals quote it."""
+
+LANGUAGE = re.compile(r"[a-z]{2,3}|code|multilingual")
+
+_LICENCES = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1
+lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl
+lgpl-lr unknown other
+"""
+LICENCES = frozenset(_LICENCES.split())
+
+_PIPELINE_TAGS = """
+text-classification token-classification table-question-answering question-answering zero-shot-classification
+translation summarization feature-extraction text-generation fill-mask sentence-similarity text-to-speech
+text-to-audio automatic-speech-recognition audio-to-audio audio-classification audio-text-to-text
+voice-activity-detection depth-estimation image-classification object-detection image-segmentation text-to-image
+image-to-text image-to-image image-to-video unconditional-image-generation video-classification reinforcement-learning
+robotics tabular-classification tabular-regression tabular-to-text table-to-text multiple-choice text-ranking
+text-retrieval time-series-forecasting text-to-video image-text-to-text visual-question-answering
+document-question-answering zero-shot-image-classification graph-ml mask-generation zero-shot-object-detection
+text-to-3d image-to-3d image-feature-extraction video-text-to-text keypoint-detection visual-document-retrieval
+any-to-any other
+"""
+PIPELINE_TAGS = frozenset(_PIPELINE_TAGS.split())
+"""Tasks of the Hub. None is about physiological signals."""
+
+BASE_MODEL_RELATIONS = ("adapter", "finetune", "merge", "quantized")
+
+IDS, TEXTS = "an id NAME or OWNER/NAME", "text"
+
+
+def metadata_problems(card: str) -> list[str]:
+    """What the Hub would refuse of a card, one line each; empty where it is good.
+
+    Args:
+        card: the whole README.
+    """
+    try:
+        data = ModelCard(card, ignore_metadata_errors=False).data.to_dict()
+    except (ValueError, TypeError, yaml.YAMLError) as error:  # YAML that is none, or an index without its fields
+        return [f"metadata: not readable: {' '.join(str(error).split())}"]
+    if not data:
+        return ["metadata: expected a YAML block at the top, found none"]
+    return [*_plain_fields(data), *_lists(data), *_base_model(data), *_index(data.get("model-index")), *_carbon(data)]
+
+
+def _plain_fields(data: Mapping[str, Any]) -> Iterator[str]:
+    licence = data.get("license")
+    if licence not in LICENCES:
+        yield f"license: expected one of the Hub's identifiers such as apache-2.0, got {licence!r}"
+    if licence == "other" and not data.get("license_name"):
+        yield "license_name: expected a name beside license other, got none"
+    if data.get("pipeline_tag") not in PIPELINE_TAGS:
+        yield f"pipeline_tag: expected one of the Hub's tasks, got {data.get('pipeline_tag')!r}"
+    if not isinstance(data.get("library_name"), str):
+        yield f"library_name: expected text, got {data.get('library_name')!r}"
+
+
+def _lists(data: Mapping[str, Any]) -> Iterator[str]:
+    patterns = {"tags": (None, TEXTS), "metrics": (None, TEXTS), "datasets": (REPOSITORY_ID, IDS)}
+    for name, (pattern, expected) in {**patterns, "language": (LANGUAGE, "an ISO 639 code")}.items():
+        given = data.get(name)
+        entries = given if isinstance(given, list) else [] if given is None else [given]
+        if given is not None and name != "language" and not isinstance(given, list):
+            yield f"{name}: expected a list, got {type(given).__name__}"
+        for number, entry in enumerate(entries):
+            if not isinstance(entry, str) or not entry or (pattern and not pattern.fullmatch(entry)):
+                yield f"{name}[{number}]: expected {expected}, got {entry!r}"
+
+
+def _base_model(data: Mapping[str, Any]) -> Iterator[str]:
+    given, relation = data.get("base_model"), data.get("base_model_relation")
+    for entry in given if isinstance(given, list) else [] if given is None else [given]:
+        if not isinstance(entry, str) or not REPOSITORY_ID.fullmatch(entry):
+            yield f"base_model: expected {IDS}, got {entry!r}"
+    if relation is not None and relation not in BASE_MODEL_RELATIONS:
+        yield f"base_model_relation: expected one of {', '.join(BASE_MODEL_RELATIONS)}, got {relation!r}"
+    if relation is not None and given is None:
+        yield "base_model: expected a model beside base_model_relation, got none"
+
+
+def _index(index: Any) -> Iterator[str]:
+    for model in _mappings(index):
+        if not isinstance(model.get("name"), str):
+            yield f"model-index: name: expected text, got {model.get('name')!r}"
+        for number, result in enumerate(_mappings(model.get("results"))):
+            where = f"model-index: results[{number}]"
+            yield from _texts(result, where, ("task", "type"), ("dataset", "type"), ("dataset", "name"))
+            kind = (result.get("dataset") or {}).get("type")
+            if isinstance(kind, str) and not REPOSITORY_ID.fullmatch(kind):
+                yield f"{where}: dataset.type: expected {IDS}, got {kind!r}"
+            if not result.get("metrics"):
+                yield f"{where}: metrics: expected at least one, got none"
+            for metric in _mappings(result.get("metrics")):
+                yield from _metric(metric, where)
+
+
+def _metric(metric: Mapping[str, Any], where: str) -> Iterator[str]:
+    kind, value = metric.get("type"), metric.get("value")
+    if not isinstance(kind, str) or not REPOSITORY_ID.fullmatch(kind):
+        yield f"{where}: metrics: type: expected the id of a metric, got {kind!r}"
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value != value:
+        yield f"{where}: metrics: {metric.get('name', kind)}: expected a value, got {value!r}"
+
+
+def _carbon(data: Mapping[str, Any]) -> Iterator[str]:
+    given = data.get("co2_eq_emissions")
+    grams = given.get("emissions") if isinstance(given, Mapping) else given
+    if grams is not None and (isinstance(grams, bool) or not isinstance(grams, int | float) or grams < 0):
+        yield f"co2_eq_emissions: emissions: expected grams, got {grams!r}"
+
+
+def _texts(result: Mapping[str, Any], where: str, *paths: Sequence[str]) -> Iterator[str]:
+    for first, second in paths:
+        found = (result.get(first) or {}).get(second)
+        if not isinstance(found, str) or not found.strip():
+            yield f"{where}: {first}.{second}: expected text, got {found!r}"
+
+
+def _mappings(given: Any) -> list[Mapping[str, Any]]:
+    return [each for each in given or [] if isinstance(each, Mapping)] if isinstance(given, list) else []
