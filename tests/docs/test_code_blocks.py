@@ -1,0 +1,152 @@
+"""Every code block of README and docs runs, in order, in what a reader has: a clone after `make demo` and some data.
+
+Bash splits and expands the commands; they then run in this process, made small by flags at their end. A block that
+cannot run in a test says why in a comment before it: `<!-- not run: REASON -->`.
+"""
+
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from fixtures.write_clone import REPOSITORY, write_clone
+
+from ecgdan_hf.cli import app
+from ecgdan_hf.training.command import run_safely
+
+DOCUMENTS = [
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
+BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w+)\n(?P<code>.*?)^```", re.M | re.S)
+
+RUN = ["--num-proc", "1", "--epochs", "1", "--log-with", "none", "--batch-size", "16"]
+JUDGE = ["--num-proc", "1", "--bootstrap", "20"]
+SMALL = {
+    "pretrain": RUN,
+    "finetune": [*RUN, "--bootstrap", "20"],
+    "probe": JUDGE,
+    "evaluate": JUDGE,
+    "sanity": [*JUDGE, "--draws", "1"],
+}
+"""Flags that make a command small; nothing else of it changes."""
+
+LAUNCHERS = {"accelerate": ["accelerate.commands.accelerate_cli"], "torchrun": ["torch.distributed.run"]}
+
+LISTEN = """
+listen() { printf "%q " "$PWD" "$@" >> "$COMMANDS"; echo >> "$COMMANDS"; }
+ecgdan() { listen ecgdan "$@"; }
+python() { listen python "$@"; }
+accelerate() { listen accelerate "$@"; }
+torchrun() { listen torchrun "$@"; }
+set -euo pipefail
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    code: str
+    line: int
+    reason: str | None
+
+
+def blocks_of(document: Path) -> list[Block]:
+    text = document.read_text(encoding="utf-8")
+    return [
+        Block(found["language"], found["code"], text.count("\n", 0, found.start()) + 1, found["reason"])
+        for found in BLOCK.finditer(text)
+    ]
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clone(tmp_path_factory.mktemp("reader") / "ecgdan_hf")
+
+
+@pytest.fixture
+def clone(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the reader's folder, for one document."""
+    folder = tmp_path / "ecgdan_hf"
+    shutil.copytree(pristine, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_code_block_runs(document: Path, clone: Path, tmp_path: Path) -> None:
+    names: dict[str, object] = {}
+    for block in blocks_of(document):
+        if block.reason is None:
+            where = f"{document.name}:{block.line}"
+            if block.language == "python":
+                exec(compile(block.code, where, "exec"), names)
+            elif block.language == "bash":
+                for folder, words in commands_of(block.code, tmp_path / "commands"):
+                    assert run(folder, words) == 0, f"{where}: {shlex.join(words)}"
+            elif block.language == "yaml":
+                assert yaml.safe_load(block.code), where
+
+
+def test_a_block_in_another_language_is_neither_code_nor_overlooked() -> None:
+    languages = {block.language for document in DOCUMENTS for block in blocks_of(document)}
+    assert languages <= {"python", "bash", "yaml", "text", "bibtex"}
+    fences = sum(document.read_text().count("\n```") for document in DOCUMENTS)
+    assert fences == 2 * sum(len(blocks_of(document)) for document in DOCUMENTS)
+
+
+def commands_of(code: str, record: Path) -> list[tuple[Path, list[str]]]:
+    """Folder and words of each command of a block, as bash understands them."""
+    record.write_text("")
+    lines = f"{LISTEN}{code}"
+    done = subprocess.run(
+        ["bash", "-c", lines], env={"COMMANDS": str(record), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = [shlex.split(line) for line in record.read_text().splitlines()]
+    return [(Path(folder), words) for folder, *words in found]
+
+
+def run(folder: Path, words: list[str]) -> int:
+    program, *arguments = words
+    assert folder == Path.cwd(), "a block that changes folder is not understood here"
+    if program == "ecgdan":
+        return run_safely(lambda: app(made_small(arguments), standalone_mode=False))
+    if program in LAUNCHERS or arguments[0] == "-m":
+        return run_process(words)
+    return run_script(arguments)
+
+
+def made_small(arguments: list[str]) -> list[str]:
+    verb = arguments[0]
+    small = list(SMALL.get(verb, []))
+    if verb == "pretrain" and "--text-model" not in arguments and "danet" not in " ".join(arguments):
+        small += ["--text-model", "minilm"]
+    return [*arguments, *small]
+
+
+def run_script(arguments: list[str]) -> int:
+    before, sys.argv = sys.argv, arguments
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def run_process(words: list[str]) -> int:
+    """A module run by python, or by a launcher in as many processes as the block says."""
+    program, *arguments = words
+    verb = next(word for word in arguments if word.startswith("ecgdan_hf.")).rsplit(".", 1)[1]
+    start = [sys.executable, "-m", *LAUNCHERS[program]] if program in LAUNCHERS else [sys.executable]
+    return subprocess.run([*start, *arguments, *made_small([verb])[1:]], check=False).returncode
