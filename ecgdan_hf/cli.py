@@ -28,13 +28,27 @@ from ecgdan_hf.training.command import run_safely, with_flags
 
 app = typer.Typer(
     name="ecgdan",
-    help="Dual attention networks for 12-lead ECG: pretrain, fine-tune, judge, predict, explain. Research use only.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from ecgdan_hf import __version__
+
+        say(f"ecgdan-hf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say it")] = False,
+) -> None:
+    """Dual attention networks for 12-lead ECG: pretrain, fine-tune, judge, predict, explain. Research use only."""
 
 
 def pretrain(args: PretrainArguments) -> None:
