@@ -1,0 +1,147 @@
+"""ONNX: what is written answers as the network does for any batch, says what it needs, or is not written at all."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from heads import build, inputs
+from typer.testing import CliRunner
+
+from ecgdan_hf import EcgDanFeatureExtractor
+from ecgdan_hf.cli import app
+from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.publish import export as exporting
+from ecgdan_hf.publish.export import ExportedNetwork, export
+
+HEADS = {
+    "classification": {"logits", "pooler_output"},
+    "survival": {"log_hazard", "survival", "pooler_output"},
+    "ecg-text": {"prompt_logits", "ecg_embeds", "pooler_output"},
+    "danet": {"logits", "waveform_attention", "pooler_output"},
+    "danet-hard": {"logits", "waveform_attention", "pooler_output"},
+}
+
+
+def save(name: str, folder: Path, **options) -> Path:
+    model = build(name, **options)
+    model.save_pretrained(folder)
+    EcgDanFeatureExtractor(**model.config.signal_contract).save_pretrained(folder)
+    return folder
+
+
+def answers(file: Path, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    given = {each.name: batch[each.name].numpy() for each in session.get_inputs()}
+    return dict(zip(names, session.run(names, given), strict=True))
+
+
+def metadata(file: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_onnxruntime_answers_as_the_network_for_a_batch_of_another_size(name: str, tmp_path: Path):
+    trunk = {"trunk": "light"} if name == "classification" else {}
+    folder = save(name, tmp_path / "checkpoint", **trunk)
+    found = export(folder, tmp_path / "model.onnx")
+    model, batch = load_checkpoint(folder)[0], inputs(name, records=5)
+    with torch.no_grad():
+        expected = model(**batch, return_loss=False)
+    got = answers(found.path, batch)
+    assert set(got) == set(found.outputs) == HEADS[name]
+    for key in got.keys() - {"survival"}:
+        np.testing.assert_allclose(got[key], expected[key].numpy(), atol=1e-4, rtol=1e-4, err_msg=key)
+    if name == "survival":
+        years = json.loads(metadata(found.path)["survival_years"])
+        with torch.no_grad():
+            curve = model.predict_survival(**batch, years=years)
+        np.testing.assert_allclose(got["survival"], curve.numpy(), atol=1e-4)
+    assert found.num_bytes == found.path.stat().st_size and found.largest_difference < 1e-4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "model.onnx"]
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    labels = {0: "NORM", 1: "MI", 2: "HYP"}
+    options = {"id2label": labels, "num_labels": 3, "thresholds": {"MI": 0.3}}
+    return save("classification", tmp_path_factory.mktemp("checkpoint"), **options)
+
+
+@pytest.fixture(scope="module")
+def int8(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> exporting.Exported:
+    return export(classifier, tmp_path_factory.mktemp("int8") / "int8.onnx", int8=True)
+
+
+def test_the_file_says_what_it_needs_and_what_its_columns_are(classifier: Path, int8: exporting.Exported):
+    told = metadata(int8.path)
+    assert json.loads(told["labels"]) == ["NORM", "MI", "HYP"] and json.loads(told["thresholds"]) == {"MI": 0.3}
+    model, extractor = load_checkpoint(classifier)
+    assert json.loads(told["lead_names"]) == model.config.lead_names and told["unit"] == "mV"
+    assert float(told["sampling_rate_hz"]) == model.config.sampling_rate
+    assert "research use only" in told["use"] and told["ecgdan_version"] == model.config.ecgdan_version
+    again = EcgDanFeatureExtractor.from_dict(json.loads(told["preprocessor_config"]))
+    assert again.to_dict() == extractor.to_dict()
+
+
+def test_eight_bits_store_kernels_as_integers_and_stay_near(classifier: Path, int8: exporting.Exported):
+    graph = onnx.load(int8.path).graph
+    kinds = {node.op_type for node in graph.node}
+    assert "ConvInteger" in kinds and "Conv" not in kinds
+    batch = inputs("classification", records=5)
+    with torch.no_grad():
+        expected = load_checkpoint(classifier)[0](**batch).logits.numpy()
+    found = answers(int8.path, batch)["logits"]
+    assert 1e-4 < np.abs(found - expected).max() < 0.3 and int8.largest_difference > 1e-4
+
+
+def test_a_file_that_answers_otherwise_is_not_written(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "model.onnx").write_text("of before")
+    right = ExportedNetwork.named_outputs
+
+    def wrong(self, **batch):
+        found = right(self, **batch)
+        return {**found, "logits": found["logits"] + 2e-3 * torch.compiler.is_compiling()}
+
+    monkeypatch.setattr(ExportedNetwork, "named_outputs", wrong)
+    with pytest.raises(
+        ValueError, match="logits: expected onnxruntime to differ from the network by less than 0.0001"
+    ):
+        export(classifier, tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_text() == "of before"
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_library_is_one_line(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == missing else real(name))
+    with pytest.raises(ValueError, match=rf"export: needs {missing}, .* pip install ecgdan-hf\[onnx\]") as refusal:
+        export(classifier, tmp_path / "model.onnx")
+    assert "\n" not in str(refusal.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere/at/all", "model.onnx"], "no such checkpoint folder"),
+        (["CHECKPOINT", "model.pt"], "out: expected a name that ends in .onnx"),
+        (["CHECKPOINT", "absent/model.onnx"], "out: expected a file in an existing folder"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_write(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+):
+    monkeypatch.chdir(tmp_path)
+    given = [str(classifier) if each == "CHECKPOINT" else each for each in arguments]
+    result = CliRunner().invoke(app, ["export", *given])
+    assert result.exit_code and message in str(result.exception) and not list(tmp_path.iterdir())
