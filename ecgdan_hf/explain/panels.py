@@ -120,15 +120,17 @@ def risk_at(model: EcgDanForSurvival, log_hazard: torch.Tensor, years: npt.Array
     return Risk(*(values[0].double().cpu() for values in found))
 
 
-def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor) -> None:
+def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor, with_thresholds: bool = True) -> None:
     """Probability of each label, the highest first, with its decision threshold.
 
     Args:
         axes: axes to draw into.
         config: of the classification model: label names, thresholds, problem type.
         logits: (1, labels).
+        with_thresholds: False where thresholds do not hold, as with few leads.
     """
     single = config.problem_type == "single_label_classification"
+    marked = with_thresholds and not single
     scores = logits[0].float()
     probabilities = (scores.softmax(-1) if single else scores.sigmoid()).cpu().numpy()
     order = np.argsort(-probabilities)[:MAX_LABELS]
@@ -136,10 +138,11 @@ def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor) -> None:
     thresholds = np.array([(config.thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in names])
     values, rows = probabilities[order], np.arange(len(order))
     more = f", highest {MAX_LABELS} of {len(probabilities)}" if len(probabilities) > MAX_LABELS else ""
-    marks = "" if single else " (orange: threshold)"
+    marks = " (orange: threshold)" if marked else ""
     axes.set_title(f"Label probabilities{marks}{more}", fontsize=8, pad=4)
-    axes.barh(rows, values, height=0.62, color=[BLUE if above else PALE for above in values >= thresholds])
-    if not single:
+    reached = (values >= thresholds) & (with_thresholds or single)
+    axes.barh(rows, values, height=0.62, color=[BLUE if above else PALE for above in reached])
+    if marked:
         axes.vlines(thresholds, rows - 0.42, rows + 0.42, color=ORANGE, linewidth=1.6)
     for row, value in zip(rows, values, strict=True):
         axes.text(value + 0.015, row, f"{value:.2f}", fontsize=6.5, va="center")

@@ -1,0 +1,174 @@
+"""A page to try the released checkpoints on: an ECG file in, the explained ECG out. Research use only.
+
+python hub_scripts/space/app.py
+
+Checkpoints are folders or names on the Hub, from ECGDAN_LABELS_MODEL, ECGDAN_STATEMENTS_MODEL and ECGDAN_RISK_MODEL;
+by default those of `model_cards/`, or of the owner whom `hub_scripts/push_space.py` writes in here.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported, which would ask for its newest version
+
+import gradio as gr
+from page import INTRODUCTION, ON_LOAD, STYLE, TO_RESULT, banner_html, downloads_html, error_html, result_html
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uploads import SYNTHETIC, can_be_mended, discard, read_upload, synthetic_ecg
+
+from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.explain.ecg_report import Networks, load_networks, report
+
+DEFAULTS = {
+    "ECGDAN_LABELS_MODEL": "OWNER/ecg-dan-rhythm-superclasses",
+    "ECGDAN_STATEMENTS_MODEL": "OWNER/ecg-dan-rhythm",
+    "ECGDAN_RISK_MODEL": "OWNER/ecg-dan-rhythm-survival-simulated",
+}
+MODEL_CARDS = Path(__file__).parents[2] / "model_cards"
+DELETE_EVERY, DELETE_AFTER = 60, 600  # seconds
+MAX_FILE_SIZE = "25mb"
+MAPS = {"of the labels": "labels", "of the risk": "risk"}
+UNITS = {"as the file says": None, "mV": "mV", "uV": "uV", "V": "V"}
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'"
+)
+
+Pieces = Iterator[tuple[object, ...]]
+
+
+class OnlyThisHost:
+    """Tells the browser to ask nobody but this server, whatever the libraries of the page would like to fetch."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+def networks_of_environment() -> Networks:
+    """The checkpoints that the environment names, else those of the repository, else those on the Hub.
+
+    Raises:
+        FileNotFoundError, ValueError: one is not there, or is of another kind.
+    """
+    return load_networks(*(os.environ.get(variable) or _default(name) for variable, name in DEFAULTS.items()))
+
+
+def _default(name: str) -> str:
+    folder = MODEL_CARDS / name.split("/")[1]
+    return str(folder) if folder.is_dir() else name
+
+
+def analyse(record: EcgRecord, networks: Networks, maps: str) -> Iterator[tuple[str, str, str]]:
+    """Status, result and downloads; the result before the downloads, which take as long again."""
+    yield "Analysing…", "", ""
+    found = report(record, networks, MAPS[maps])
+    shown = result_html(found)
+    yield "Analysed; the result follows.", shown, ""
+    yield "Analysed; the result and its downloads follow.", shown, downloads_html(found)
+
+
+def analyse_upload(
+    files: Sequence[str] | None, maps: str, rate: float | None, unit: str, leads: str, networks: Networks
+) -> Pieces:
+    """Status, result, downloads, the files that stay chosen and whether the options open.
+
+    Files are deleted in any case but one: an ECG that was refused may only need an option, and stays for ten minutes.
+    """
+    files = files or []
+    try:
+        record = read_upload(files, rate, UNITS[unit], leads)
+        for pieces in analyse(record, networks, maps):
+            discard(files)
+            yield (*pieces, None, gr.skip())
+    except Exception as error:
+        mendable = bool(files) and isinstance(error, ValueError | OSError) and can_be_mended(files)
+        if not mendable:
+            discard(files)
+        yield error_html(_said(error)), "", "", gr.skip() if mendable else None, gr.Accordion(open=mendable)
+
+
+def analyse_synthetic(choice: str, maps: str, networks: Networks) -> Pieces:
+    """Status, result and downloads."""
+    yield from analyse(synthetic_ecg(choice), networks, maps)
+
+
+def _said(error: Exception) -> str:
+    """One line; of an error nobody foresaw only its kind, as it may carry anything."""
+    if isinstance(error, ValueError | OSError):
+        return " ".join(str(error).split())
+    return f"This file could not be analysed ({type(error).__name__}); please report its format."
+
+
+def build(networks: Networks) -> gr.Blocks:
+    """The page."""
+    with gr.Blocks(
+        title="One ECG, explained", analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)
+    ) as page:
+        gr.HTML(banner_html(networks.risk[0].config.simulated_outcome), elem_id="banner")
+        gr.HTML(INTRODUCTION, elem_id="introduction")
+        maps = gr.Radio(list(MAPS), value=next(iter(MAPS)), label="Network whose attention is drawn", elem_id="maps")
+        with gr.Row():
+            with gr.Column():
+                gr.HTML("<h2>Your ECG</h2>")
+                files = gr.File(
+                    label="ECG file, or the .hea and .dat of a WFDB record", file_count="multiple", elem_id="upload"
+                )
+                with gr.Accordion("My file does not say its sampling rate, unit or leads", open=False) as options:
+                    rate = gr.Number(None, label="Sampling rate, Hz", minimum=0, elem_id="rate")
+                    unit = gr.Radio(list(UNITS), value="as the file says", label="Unit", elem_id="unit")
+                    leads = gr.Textbox("", label="Leads in the order of the file, such as I, II, V1", elem_id="leads")
+                upload = gr.Button("Analyse my file", variant="primary", elem_id="analyse-file")
+            with gr.Column():
+                gr.HTML("<h2>Or a synthetic one</h2>")
+                choice = gr.Radio(
+                    list(SYNTHETIC), value=next(iter(SYNTHETIC)), label="Synthetic ECG", elem_id="choice"
+                )
+                example = gr.Button("Analyse this synthetic ECG", variant="primary", elem_id="analyse-synthetic")
+        status = gr.HTML("", elem_id="status")
+        downloads = gr.HTML("", elem_id="downloads")
+        result = gr.HTML("", elem_id="result-area")
+        shown = [status, result, downloads]
+
+        def on_upload(*given: object) -> Pieces:
+            yield from analyse_upload(*given, networks=networks)  # type: ignore[arg-type]
+
+        def on_synthetic(*given: object) -> Pieces:
+            yield from analyse_synthetic(*given, networks=networks)  # type: ignore[arg-type]
+
+        quietly = {"api_visibility": "private", "show_progress": "hidden"}
+        after_upload = upload.click(on_upload, [files, maps, rate, unit, leads], [*shown, files, options], **quietly)
+        after_example = example.click(on_synthetic, [choice, maps], shown, **quietly)
+        for event in (after_upload, after_example):
+            event.then(None, js=TO_RESULT)
+    return page
+
+
+def launch(page: gr.Blocks, **options: object) -> object:
+    """Serves the page; the environment variables of Gradio say where, Spaces set them."""
+    fonts = ["system-ui", "sans-serif"]  # those of the system: none is fetched
+    return page.queue(default_concurrency_limit=2).launch(
+        theme=gr.themes.Default(primary_hue="blue", font=fonts, font_mono=["ui-monospace", "monospace"]),
+        css=STYLE,
+        js=ON_LOAD,
+        footer_links=[],
+        max_file_size=MAX_FILE_SIZE,
+        ssr_mode=False,
+        share=False,
+        app_kwargs={"middleware": [Middleware(OnlyThisHost)]},
+        **options,
+    )
+
+
+if __name__ == "__main__":
+    launch(build(networks_of_environment()))

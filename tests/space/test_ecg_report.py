@@ -1,0 +1,199 @@
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from space.conftest import LABELS, STATEMENTS
+
+from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.data.synthetic import make_signal
+from ecgdan_hf.explain.ecg_report import EcgReport, Networks, load_networks, report, statement_names
+from ecgdan_hf.explain.figures import explain
+from ecgdan_hf.explain.panels import draw_risk
+from ecgdan_hf.explain.report_pages import html_report, pdf_report
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+
+HOSTILE = "<script>x</script>|![a](http://x.org/a.png)$\\frac$"
+PERCENT = r"\d %"
+
+
+def ecg(leads: tuple[str, ...] = STANDARD_LEADS, name: str = "00042") -> EcgRecord:
+    signal_mv = make_signal(strain=2.0, qrs_duration_ms=100.0, heart_rate_bpm=80.0, seed=0)
+    rows = [STANDARD_LEADS.index(lead) for lead in leads]
+    return EcgRecord(signal_mv[rows], 500, leads, record_id=name, age=63, sex="male")
+
+
+@pytest.fixture(scope="module")
+def found(networks: Networks) -> EcgReport:
+    return report(ecg(), networks)
+
+
+def section(of: EcgReport, title: str):
+    return next(part for part in of.sections if part.title.startswith(title))
+
+
+def test_the_tables_hold_what_the_networks_said(networks: Networks, found: EcgReport) -> None:
+    labels, extractor = networks.labels
+    inputs = extractor(**ecg().as_inputs(), return_tensors="pt")
+    with torch.no_grad():
+        probabilities = labels(**inputs).logits[0].sigmoid()
+    by_label = {labels.config.id2label[index]: f"{float(value):.2f}" for index, value in enumerate(probabilities)}
+    table = section(found, "Labels").table
+    assert {
+        re.findall(r"\((\w+)\)", name)[0]: value for name, value in table[["Label", "Probability"]].to_numpy()
+    } == by_label
+    risk, low, high = networks.risk[0].predict_risk_interval(**inputs, horizon_years=5.0)
+    cell = section(found, "Risk").table.set_index("Years after the ECG").iloc[:, 0]["5"]
+    numbers = [float(number) for number in re.findall(r"\d+\.\d", cell)]
+    assert numbers == pytest.approx([100 * float(value) for value in (risk, low, high)], abs=0.051)
+    nearest = networks.statements(ecg().as_inputs(), top_k=5)
+    codes = [re.findall(r"\(([^()]+(?:\(S\))?)\)$", name)[0] for name in section(found, "Nearest").table["Statement"]]
+    assert codes == [entry["label"] for entry in nearest]
+
+
+def test_the_lead_table_is_the_map_and_the_ecg_table_finds_the_highest_attention(
+    networks: Networks, found: EcgReport
+) -> None:
+    said = explain(ecg(), *networks.labels)
+    leads = section(found, "Which leads").table
+    assert np.allclose(leads.iloc[:, 1:].astype(float).to_numpy(), said.lead_map, atol=0.0051)
+    table = section(found, "ECG with").table.set_index("Lead")
+    lead, sample = np.unravel_index(said.attention.argmax(), said.attention.shape)
+    row = table.loc[STANDARD_LEADS[lead]].astype(float)
+    assert row["at second"] == pytest.approx(sample / 100, abs=0.0051)
+    assert row["Highest attention, times even"] == pytest.approx(said.attention.max(), abs=0.0051)
+    assert row["Highest, mV"] == pytest.approx(said.signal_mv[lead].max(), abs=0.0051)
+
+
+def test_alternative_texts_say_the_numbers(found: EcgReport) -> None:
+    ecg_part, leads, labels, risk = (part for part in found.sections if part.figure is not None)
+    assert "25 mm/s" in ecg_part.alt and "V6" in ecg_part.alt and re.search(r"\d\.\d\d times even", ecg_part.alt)
+    assert re.search(r"Read most.*\d+ %.*even would be 8 %", leads.alt)
+    assert all(value in labels.alt for value in labels.table["Probability"])
+    assert all(cell in risk.alt for cell in risk.table.iloc[:, 1])
+
+
+def test_every_risk_is_called_simulated_where_it_was_and_nowhere_else(networks: Networks, found: EcgReport) -> None:
+    risk = section(found, "Risk")
+    assert "simulated" in risk.title and "simulated" in risk.text
+    cells = list(risk.table.iloc[:, 1])
+    assert sum(bool(re.search(PERCENT, cell)) for cell in cells) == 5
+    assert all("simulated outcome" in cell for cell in cells)
+    assert "simulated outcome" in found.findings[2] and re.search(PERCENT, found.findings[2])
+    networks.risk[0].config.simulated_outcome = False
+    try:
+        other = report(ecg(), networks)
+    finally:
+        networks.risk[0].config.simulated_outcome = True
+    said = [*other.findings, *(part.title + part.text + part.alt + part.table.to_string() for part in other.sections)]
+    assert not any("simulated" in words for words in said)
+
+
+def test_attention_is_drawn_of_the_network_that_was_asked_for(networks: Networks, found: EcgReport) -> None:
+    other = report(ecg(), networks, maps_of="risk")
+    said = explain(ecg(), *networks.risk)
+    drawn = section(other, "Which leads").table.iloc[:, 1:].astype(float).to_numpy()
+    assert np.allclose(drawn, said.lead_map, atol=0.0051)
+    assert section(other, "ECG with").figure != section(found, "ECG with").figure
+    with pytest.raises(ValueError, match="maps_of: expected labels or risk, got 'x'"):
+        report(ecg(), networks, maps_of="x")
+
+
+def test_of_two_leads_only_those_are_told_and_thresholds_are_left_out(networks: Networks) -> None:
+    found = report(ecg(("II", "V2")), networks)
+    assert "2 of 12 leads" in found.facts
+    table = section(found, "ECG with").table.set_index("Lead")
+    assert (table["Lowest, mV"] == "not recorded").sum() == 10
+    assert list(section(found, "Which leads").table.columns) == ["Lead, reads from", "II", "V2"]
+    labels = section(found, "Labels")
+    assert set(labels.table["Threshold"]) == {"none"} and "do not hold" in labels.text
+    assert found.findings[0].startswith("Most probable label:")
+    assert any("masked" in notice and "V6" in notice for notice in found.notices)
+
+
+def test_reversed_electrodes_are_noticed(networks: Networks) -> None:
+    right = ecg()
+    swapped = right.signal_mv.copy()  # both arms exchanged
+    swapped[[0, 1, 2, 3, 4]] = np.stack(
+        [-right.signal_mv[0], right.signal_mv[2], right.signal_mv[1], *right.signal_mv[[4, 3]]]
+    )
+    assert not report(right, networks).notices
+    assert any(
+        "limb leads reversed" in notice for notice in report(replace(right, signal_mv=swapped), networks).notices
+    )
+
+
+def test_the_band_of_the_risk_curve_is_the_limits_of_the_baseline(networks: Networks) -> None:
+    model, extractor = networks.risk
+    inputs = extractor(**ecg().as_inputs(), return_tensors="pt")
+    axes = Figure().add_subplot()
+    draw_risk(axes, model, model(**inputs).log_hazard.detach())
+    band = next(part for part in axes.collections if isinstance(part, PolyCollection))
+    corners = band.get_paths()[0].vertices
+    at_five = corners[np.abs(corners[:, 0] - 5.0) < 0.06]
+    _, low, high = model.predict_risk_interval(**inputs, horizon_years=5.0)
+    assert at_five[:, 1].min() == pytest.approx(float(low), abs=0.01)
+    assert at_five[:, 1].max() == pytest.approx(float(high), abs=0.01)
+    assert float(high - low) > 0.02
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, headings, and the text."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def of(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def test_the_html_report_stands_alone_and_a_hostile_name_stays_text(networks: Networks) -> None:
+    found = report(ecg(name=HOSTILE), networks)
+    page = Page(html_report(found))
+    assert page.of("html") == [{"lang": "en"}]
+    assert not page.of("script")
+    images = page.of("img")
+    assert len(images) == 4 and all(image["src"].startswith("data:image/png;base64,") for image in images)
+    assert [image["alt"] for image in images] == [part.alt for part in found.sections if part.figure is not None]
+    assert len(page.of("table")) == 5
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1 and headings.count(1) == 1 and all(b - a <= 1 for a, b in pairwise(headings))
+    assert HOSTILE in page.text and "Research use only" in page.text
+    assert "simulated outcome" in page.text
+
+
+def test_the_pdf_has_three_pages_also_for_a_hostile_name(networks: Networks) -> None:
+    content = pdf_report(report(ecg(name=HOSTILE), networks))
+    assert content.startswith(b"%PDF-") and content.rstrip().endswith(b"%%EOF")
+    assert len(re.findall(rb"/Type /Page\b", content)) == 3
+
+
+def test_checkpoints_of_another_kind_are_refused_by_name(risk_checkpoint: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"expected a checkpoint of EcgDanForSequenceClassification, found EcgDanForS"
+    ):
+        load_networks(risk_checkpoint, STATEMENTS, risk_checkpoint)
+    with pytest.raises(ValueError, match=r"superclasses: expected a checkpoint of EcgDanForPreTraining"):
+        load_networks(LABELS, LABELS, risk_checkpoint)
+
+
+def test_every_label_of_the_released_checkpoints_has_a_name() -> None:
+    codes = json.loads((STATEMENTS / "config.json").read_text())["prompt_labels"]
+    labels = json.loads((LABELS / "config.json").read_text())["label2id"]
+    assert not [code for code in (*codes, *labels) if len(statement_names().get(code, "")) < 5]
