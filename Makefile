@@ -1,10 +1,10 @@
-# Two commands: `make demo` and `make test`. Both install into .venv first; nothing else is needed.
+# `make demo`, `make test`, `make space`: each installs into .venv first; nothing else is needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint space clean
 
 # One thread: with networks this small, two threads on a busy machine wait for each other longer than they work.
 demo: $(STAMP)
@@ -13,6 +13,10 @@ demo: $(STAMP)
 # Two workers of one thread each: the tests are many small networks.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The page for trying a checkpoint in a browser, as it runs on the Hub.
+space: $(STAMP)
+	$(BIN)/python hub_scripts/space/app.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

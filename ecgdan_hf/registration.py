@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 CONFIGURATIONS = ("configuration_danet", "configuration_ecg_text", "configuration_ecgdan")
-PIPELINES = ("pipeline_ecgdan",)
+PIPELINES = ("pipeline_base_ecgdan", "pipeline_ecgdan", "pipeline_survival_ecgdan")
 
 
 def register_with_transformers() -> None:

@@ -40,7 +40,8 @@ ours.EcgDanFeatureExtractor(**config("ecgdan").signal_contract).save_pretrained(
 loaded = transformers.AutoFeatureExtractor.from_pretrained(sys.argv[1])
 assert type(loaded) is ours.EcgDanFeatureExtractor
 from transformers.pipelines import PIPELINE_REGISTRY
-assert {"ecg-classification", "zero-shot-ecg-classification"} <= set(PIPELINE_REGISTRY.get_supported_tasks())
+TASKS = {"ecg-classification", "ecg-feature-extraction", "ecg-survival", "zero-shot-ecg-classification"}
+assert TASKS <= set(PIPELINE_REGISTRY.get_supported_tasks())
 """
 
 
@@ -59,7 +60,7 @@ def python(script: str, *arguments: object) -> str:
         "import ecgdan_hf; from transformers.modeling_layers import GradientCheckpointingLayer",
         "from transformers import AutoModel, AutoProcessor, pipeline; import ecgdan_hf",
         # the package's own modules import Auto classes and pipelines, and are half imported then
-        "from ecgdan_hf.model.pipeline_ecgdan import EcgClassificationPipeline",
+        "from ecgdan_hf.model.pipeline_base_ecgdan import EcgPipeline",
         "from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor",
     ],
 )
