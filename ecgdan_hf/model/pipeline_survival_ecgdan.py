@@ -122,14 +122,14 @@ class EcgSurvivalPipeline(EcgPipeline):
         if horizon_years is None:
             within = [] if end is None else [years for years in HORIZONS_YEARS if years <= end * (1 + 1e-6)]
             horizon_years = within or ([] if end is None else [end])
-        covariates = dict(zip(config.covariate_names, _plain(model_outputs["covariates"][0]), strict=True))
+        taken = [None if value is None else float(f"{value:.6g}") for value in _plain(model_outputs["covariates"][0])]
         answer = {
             "log_hazard": float(log_hazard[0]),
             "risk": _risks(log_hazard, fitted, horizon_years, level),
             "follow_up_years": end,
             "endpoint": endpoint_text(config),
             "simulated": bool(config.simulated_outcome),
-            "covariates": covariates,
+            "covariates": dict(zip(config.covariate_names, taken, strict=True)),
             "flags": model_outputs["flags"],
         }
         return answer | {"curve": _curve(log_hazard, fitted, level)} if return_curve else answer

@@ -159,6 +159,10 @@ def test_every_form_of_a_recording_gives_the_same_answer(embed: Any, files: list
         arguments = rest if isinstance(recording, (np.ndarray, torch.Tensor)) else {}
         assert torch.allclose(embed(recording, **arguments), expected, atol=1e-5), form
     assert torch.allclose(embed(1000 * signal, **rest | {"unit": "uV"}), expected, atol=1e-5)
+    content = io.BytesIO()
+    np.save(content, signal)  # a file that says nothing of its signal
+    for recording, arguments in (({"bytes": content.getvalue(), **rest}, {}), (content.getvalue(), rest)):
+        assert torch.allclose(embed(recording, **arguments), expected, atol=1e-5)
 
 
 def test_several_recordings_are_answered_in_order_and_a_batch_says_what_each_says_alone(embed: Any, files: list[Path]):

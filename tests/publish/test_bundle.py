@@ -188,14 +188,14 @@ def test_with_the_package_a_bundle_s_pipelines_are_the_local_ones_trusted_or_not
 STRANGER = """
 import json, sys, transformers
 assert "ecgdan_hf" not in sys.modules
-risk_of = transformers.pipeline("ecg-survival", model=sys.argv[1], trust_remote_code=True)
-assert type(risk_of).__module__.startswith("transformers_modules.")
-print(json.dumps(risk_of(sys.argv[2])))  # the package is there to read the file, and is imported now at the earliest
-print(json.dumps(transformers.pipeline("ecg-survival", model=sys.argv[1])(sys.argv[2])))
 try:
     transformers.pipeline(model=sys.argv[1], trust_remote_code=True)
 except RuntimeError as error:
     print(error)
+risk_of = transformers.pipeline("ecg-survival", model=sys.argv[1], trust_remote_code=True)
+assert type(risk_of).__module__.startswith("transformers_modules.")
+print(json.dumps(risk_of(sys.argv[2])))  # the package is there to read the file, and is imported now at the earliest
+print(json.dumps(transformers.pipeline("ecg-survival", model=sys.argv[1])(sys.argv[2])))
 """
 
 
@@ -209,7 +209,7 @@ def test_where_the_package_is_there_but_not_imported_the_bundle_s_own_code_answe
     command = [sys.executable, "-c", STRANGER, str(survival_bundle), str(tmp_path / "ecg.npz")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-800:]
-    bundled, local, choice = done.stdout.strip().splitlines()
+    choice, bundled, local = done.stdout.strip().splitlines()
     assert json.loads(bundled) == json.loads(local)
     assert "simulated" in bundled
     # transformers infers a task only where there is one to choose from, and says which there are
@@ -242,8 +242,8 @@ def test_every_python_block_of_a_card_runs(
 ) -> None:
     folder = request.getfixturevalue(name)
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    assert AutoFeatureExtractor.__name__ in blocks[0]
+    assert len(blocks) == 3
+    assert "pipeline(" in blocks[0] and AutoFeatureExtractor.__name__ in blocks[1]
     names = {"signal": probe_inputs(load_checkpoint(folder)[0])["signal"][[0, 1, 6, 7]]}
     for block in blocks:
         exec(block.replace("USER/NAME", str(folder)), names)
