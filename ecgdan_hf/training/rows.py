@@ -32,7 +32,7 @@ class Parts:
 
 def load_dataset(
     args: RunArguments, feature_extractor: Any, outcomes: str | None = None, label_level: str | None = None
-):
+) -> Any:
     """The preprocessed rows of the source that `args` names; for survival, those whose outcome is known.
 
     Raises:

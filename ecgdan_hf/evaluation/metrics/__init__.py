@@ -10,7 +10,7 @@ def metric_path(name: str) -> str:
     """Path for `evaluate.load` of a metric of this folder.
 
     Args:
-        name: `"brier_score"`, `"concordance_index"`, `"dynamic_auc"` or `"macro_auroc"`.
+        name: `"brier_score"`, `"concordance_index"`, `"dynamic_auc"`, `"macro_auprc"` or `"macro_auroc"`.
 
     Raises:
         ValueError: no such metric.
