@@ -375,6 +375,16 @@ def bundle(
     grid_gco2_per_kwh: Annotated[
         float, typer.Option(help="carbon intensity of the electricity; default: the world's mean of 2018")
     ] = 475.0,
+    contact: Annotated[
+        str | None, typer.Option(help="whom to write to, for the card; default: the repository's Community tab")
+    ] = None,
+    training_data: Annotated[
+        str | None,
+        typer.Option(help="what it was trained on, in a sentence for the card; known sources say it themselves"),
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="OWNER/NAME on the Hub of the checkpoint it was fine-tuned from")
+    ] = None,
 ) -> None:
     """Make the folder for the Hub: weights, code and card; it loads without this package.
 
@@ -383,10 +393,14 @@ def bundle(
       ecgdan bundle runs/survival bundles/ecg-dan-survival --results runs/evaluation --results runs/sanity
     """
     from ecgdan_hf.publish.bundle import bundle as make_bundle
+    from ecgdan_hf.publish.card_check import missing_parts
 
     carbon: dict[str, Any] = {"power_watts": power_watts, "grid_gco2_per_kwh": grid_gco2_per_kwh}
-    out = make_bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon)
+    said = {"contact": contact, "training_data": training_data, "base_model": base_model}
+    out = make_bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon, **said)
     say(f"{out}: loads in a clean process with the same outputs")
+    for part in missing_parts((out / "README.md").read_text(encoding="utf-8")):
+        say(f"{out / 'README.md'}: to be made public it needs {part}")
 
 
 @app.command()
@@ -476,16 +490,10 @@ def _check_push(args: RunArguments) -> None:
 
 
 def _push_if_asked(args: RunArguments) -> None:
-    if not args.push_to_hub:
-        return
-    import tempfile
+    if args.push_to_hub:
+        from ecgdan_hf.publish.push import push_checkpoint
 
-    from ecgdan_hf.publish.bundle import bundle as make_bundle
-    from ecgdan_hf.publish.push import push as upload
-
-    with tempfile.TemporaryDirectory() as work:
-        folder = make_bundle(str(args.output_dir), Path(work, "bundle"), args.push_to_hub.split("/")[-1])
-        commit = upload(folder, args.push_to_hub)
+        commit = push_checkpoint(str(args.output_dir), args.push_to_hub)
         say(f"{commit.repo_url}: {args.push_to_hub}@{commit.oid}")
 
 

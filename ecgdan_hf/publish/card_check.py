@@ -5,10 +5,13 @@ the command that makes it. Whoever fills the part in by hand takes the line out.
 a stranger would, and holds for cards that were edited.
 """
 
+import logging
 import re
 from pathlib import Path
 
 from ecgdan_hf.publish.hub_metadata import metadata_problems
+
+logger = logging.getLogger(__name__)
 
 SECTIONS = (
     "Use",
@@ -53,11 +56,12 @@ def missing_parts(card: str) -> list[str]:
     return found + [line.strip().rstrip(".") for line in re.findall(rf"{re.escape(MISSING)}(.*)", text)]
 
 
-def check_card(folder: str | Path) -> None:
+def check_card(folder: str | Path, private: bool = False) -> None:
     """Refuses to publish a card that says too little, or that the Hub would refuse.
 
     Args:
         folder: with the card as `README.md`.
+        private: what is missing is then warned of: among colleagues a card may be unfinished.
 
     Raises:
         FileNotFoundError: no card.
@@ -69,8 +73,11 @@ def check_card(folder: str | Path) -> None:
     card = path.read_text(encoding="utf-8")
     if problems := metadata_problems(card):
         raise ValueError(f"{path}: the Hub would refuse its metadata: {'; '.join(problems)}")
-    if missing := missing_parts(card):
-        raise ValueError(f"{path}: not to be published without {'; and without '.join(missing)}")
+    missing = "; and without ".join(missing_parts(card))
+    if missing and not private:
+        raise ValueError(f"{path}: not to be published without {missing}; or push it with --private")
+    if missing:
+        logger.warning("%s: not to be made public without %s", path, missing)
 
 
 def _section(text: str, name: str) -> str:

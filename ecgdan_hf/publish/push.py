@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, RepoUrl, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from ecgdan_hf.publish.bundle import bundle
 from ecgdan_hf.publish.card import PLACEHOLDER_REPOSITORY
+from ecgdan_hf.publish.card_check import check_card, missing_parts
 from ecgdan_hf.publish.verify import verify_bundle
 
 OF_A_BUNDLE = ("*.py", "*.safetensors", "*.safetensors.index.json", ".eval_results/*", "evaluation/*")
@@ -45,14 +48,36 @@ def push(
     Raises:
         FileNotFoundError: no such folder.
         ValueError: a name that cannot be one, no token, a folder that is no bundle or does not load in a clean
-            process, a repository that is public though `private` was asked for, one that changed meanwhile, or a
-            refusal of the Hub. Nothing is asked of the Hub before the proof.
+            process, a card that lacks a required part (a warning with `private`), a repository that is public though
+            `private` was asked for, one that changed meanwhile, or a refusal of the Hub.
+            Nothing is asked of the Hub before the proof.
     """
     if revision and create_pr:
         raise ValueError("revision: a pull request goes to the main branch; leave out the one or the other")
     check_push(repo_id)
     verify_bundle(bundle_dir)
+    check_card(bundle_dir, private)
     return _upload(Path(bundle_dir), repo_id, private, message, revision, create_pr)
+
+
+def push_checkpoint(checkpoint_dir: str | Path, repo_id: str, private: bool = False, **said: Any) -> CommitInfo:
+    """Bundles a checkpoint, which proves that it loads, and uploads the bundle.
+
+    Args:
+        checkpoint_dir: as training left it.
+        repo_id: `USER/NAME`; made if it does not exist.
+        private: make a new repository private; so it is made, with a warning, where the card lacks a required part.
+        said: further arguments of `bundle`, for the card.
+
+    Raises:
+        ValueError: what `bundle` and [`push`] refuse.
+    """
+    check_push(repo_id)
+    with tempfile.TemporaryDirectory() as work:
+        folder = bundle(checkpoint_dir, Path(work, "bundle"), name=repo_id.split("/")[1], **said)
+        private = private or bool(missing_parts((folder / "README.md").read_text(encoding="utf-8")))
+        check_card(folder, private)  # after hours of training an unfinished card is no reason to keep nothing
+        return _upload(folder, repo_id, private, "Upload model")
 
 
 def _upload(

@@ -60,6 +60,7 @@ def survival_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "num_records": {"train": 300, "valid": 80, "test": 90},
         "valid": {"concordance_index": {**INTERVAL, "estimate": 0.7456}, "num_records": 80, "num_events": 17},
         "test": {"concordance_index": INTERVAL, "num_records": 90, "num_events": 21},
+        "subgroups": {"sex": {"female": {"num_records": 90, "num_patients": 80, "num_events": 21}}, "age": {}},
         "history": [{"epoch": 0, "loss": 1.0}],
     }
     recipe = {"data": "ptb-xl", "data_dir": "/home/someone/secret/ptb-xl", "epochs": 3, "labels": None}
