@@ -162,9 +162,9 @@ def test_sanity_tests_the_maps_on_records_the_network_was_not_trained_on(
 ):
     out = tmp_path / "sanity"
     arguments = ["sanity", "--checkpoint", checkpoint, "--data", "csv", "--data-dir", cohort, "--output-dir", out,
-                 "--bootstrap", "20", "--draws", "1", "--time-steps", "4", "--cache-dir", cohort.parent / "cache", "--limit", "12",
-                 "--methods", "attention,gradient", "--map-records", "6", "--control", f"itself={checkpoint}",
-                 "--num-proc", "1"]  # fmt: skip
+                 "--bootstrap", "20", "--draws", "1", "--time-steps", "4", "--cache-dir", cohort.parent / "cache",
+                 "--limit", "12", "--methods", "attention,gradient", "--map-records", "6",
+                 "--control", f"itself={checkpoint}", "--num-proc", "1"]  # fmt: skip
     assert ecgdan(*arguments, "--test-folds", "6-10") == 2
     assert "was trained on folds [6]" in capfd.readouterr().err
     assert ecgdan(*arguments, "--test-folds", "7-10") == 0
@@ -173,7 +173,8 @@ def test_sanity_tests_the_maps_on_records_the_network_was_not_trained_on(
     assert "The outcome is simulated" in (out / "report.md").read_text()
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["leads"]["performance"]["metric"] == "concordance_index"
-    assert metrics["num_records"] == 12 and [each["method"] for each in metrics["methods"]] == ["attention", "gradient"]
+    assert metrics["num_records"] == 12
+    assert [each["method"] for each in metrics["methods"]] == ["attention", "gradient"]
     assert all(each["time"]["controls"]["itself"]["estimate"] > 0.999 for each in metrics["methods"])
     assert metrics["hardware"]["threads"] >= 1
 
@@ -202,6 +203,10 @@ def test_explain_draws_a_page(checkpoint: Path, cohort: Path, tmp_path: Path):
     assert ecgdan("explain", file, "--checkpoint", checkpoint, "--out", tmp_path / "page.png") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["page.png"]
     assert (tmp_path / "page.png").stat().st_size > 20_000
+    other = ["explain", file, "--checkpoint", checkpoint, "--out", tmp_path / "other.png", "--method"]
+    assert ecgdan(*other, "occlusion") == 0
+    assert ecgdan(*other, "gradient", "--label", "MI") == 2  # of a survival model
+    assert (tmp_path / "page.png").read_bytes() != (tmp_path / "other.png").read_bytes()
 
 
 def test_data_verbs_make_and_check_a_cohort(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

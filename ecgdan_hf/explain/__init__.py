@@ -1,1 +1,28 @@
-"""Where the network looked: attention maps as arrays (`attention`) and as one page (`figures`)."""
+"""What a prediction rests on: maps as pure functions, the tests that say whether they mean anything, and one page.
+
+Attribution: `gradient_times_input`, `integrated_gradients`, `occlude_leads`, `occlude_waves`, `attention_rollup`, of
+the number that `score_of` picks from any head. Tests: `sanity`. Page: `figures.explain_page`.
+"""
+
+from ecgdan_hf.explain.attention import attention_rollup
+from ecgdan_hf.explain.gradients import gradient_times_input, integrated_gradients
+from ecgdan_hf.explain.maps import METHODS, maps_of, methods_of
+from ecgdan_hf.explain.occlusion import occlude_leads, occlude_time, occlude_waves, wave_stretches
+from ecgdan_hf.explain.randomisation import randomised, rank_correlation
+from ecgdan_hf.explain.scores import score_of
+
+__all__ = [
+    "METHODS",
+    "attention_rollup",
+    "gradient_times_input",
+    "integrated_gradients",
+    "maps_of",
+    "methods_of",
+    "occlude_leads",
+    "occlude_time",
+    "occlude_waves",
+    "randomised",
+    "rank_correlation",
+    "score_of",
+    "wave_stretches",
+]

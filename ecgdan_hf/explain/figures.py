@@ -210,6 +210,7 @@ def _draw_paper(
     if shown is not None:
         scale = f"{shown.method}: {shown.score}" if signed else "attention rollout (1 = even; one scale for all leads)"
     bar.set_label(scale, fontsize=7, labelpad=1)
+    bar.ax.locator_params(axis="x", nbins=5)
     bar.ax.tick_params(labelsize=6.5, length=2, pad=1)
     bar.outline.set_linewidth(0.4)
     return gain

@@ -77,7 +77,9 @@ def integrated_gradients(
 
     The default baseline x' is the flat line: 0 after scaling, the mean of each lead where leads are z-scored, about
     0 mV under one scale for all. No ECG is flat, so part of the path is of a kind the network never saw; all of the
-    change is attributed all the same. The leads of the baseline count as recorded.
+    change is attributed all the same. The leads of the baseline count as recorded. The paper's trunk normalises every
+    record in its stem, so that to it the faintest ECG on the path is as strong as the whole one: nearly all change
+    happens beside the flat line, where no number of steps may be enough. Give it another baseline, or occlude.
 
     Args:
         score: of [`score_of`].
@@ -103,7 +105,7 @@ def integrated_gradients(
             worst = int(np.argmax(found.incompleteness))
             raise ValueError(
                 f"integrated gradients: not complete after {steps} steps: record {worst}'s map sums to "
-                f"{found.gap[worst] + change[worst]:.4f}, its score changes by {change[worst]:.4f}; give more steps"
+                f"{found.gap[worst] + change[worst]:.4f}, its score changes by {change[worst]:.4f}; try occlusion"
             )
         steps = min(2 * steps, max_steps)
 

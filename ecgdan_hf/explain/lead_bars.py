@@ -31,7 +31,7 @@ def draw_lead_bars(axes: Axes, shown: Attribution, lead_names: list[str]) -> Non
     for tick, value in zip(axes.get_yticklabels(), shown.leads, strict=True):
         tick.set_color("black" if np.isfinite(value) else "#999999")
     axes.set_ylim(len(lead_names) - 0.4, -0.6)
-    axes.locator_params(axis="x", nbins=5)
+    axes.locator_params(axis="x", nbins=3)
     axes.tick_params(axis="x", labelsize=6.5, length=2, pad=1.5)
     axes.tick_params(axis="y", length=0, pad=2)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -106,10 +106,14 @@ def wave_stretches(
 def waves_of(config: Any, inputs: Inputs, heart_rate_bpm: float = 60.0) -> list[dict[str, BoolArray]]:
     """Where the waves of each record lie, in samples of `input_values`; see [`wave_stretches`].
 
-    A z-scored lead is taken to have the usual SD in millivolt.
+    A z-scored lead is taken to have the usual SD in millivolt. Of median beats other than the package's usual ones,
+    600 samples at 500 Hz, waves cannot be found, and there are none.
     """
+    values = inputs["input_values"]
+    if config.input_kind == "median_beat" and (config.sampling_rate != RATE_HZ or values.shape[2] < BEAT_SAMPLES):
+        return [{wave: np.zeros(values.shape[2], dtype=bool) for wave in WAVES} for _ in values]
     scale = (config.global_mean_mv, config.global_std_mv) if config.normalization == "global" else (0.0, USUAL_SD_MV)
-    signals = scale[0] + scale[1] * inputs["input_values"].double().cpu().numpy()
+    signals = scale[0] + scale[1] * values.double().cpu().numpy()
     masks = inputs["lead_mask"].bool().cpu().numpy()
     return [
         wave_stretches(signal, mask, config.sampling_rate, config.input_kind, heart_rate_bpm)

@@ -1,9 +1,9 @@
 """Does a map change when what the network learned is taken from it? (Adebayo et al., NeurIPS 2018, arXiv 1810.03292)
 
 Weights are drawn anew from the head down to the stem, and the maps are compared by rank correlation with those of the
-trained network. A map that stays the same shows the ECG and the architecture, not what was learned. Norms are given
-the mean and variance that the new weights produce: with those of the old ones activations explode or die, and maps
-would differ for that alone.
+trained network. A map that stays the same shows the ECG and the architecture, not what was learned. Batch norms among
+the new weights are given the mean and variance that these produce: with those of the old ones activations explode or
+die, and maps would differ for that alone.
 """
 
 import copy
@@ -71,14 +71,14 @@ def randomised(model: Any, names: Sequence[str], seed: int, inputs: Sequence[Inp
     chosen = {key: fresh[key] for key in state if key.startswith(tuple(f"{name}." for name in names))}
     twin.load_state_dict({**state, **chosen})
     twin.train(False)
-    fit_norms(twin, inputs)
+    fit_norms([twin.get_submodule(name) for name in names], twin, inputs)
     return twin
 
 
 @torch.no_grad()
-def fit_norms(model: nn.Module, inputs: Sequence[Inputs]) -> None:
-    """Gives all batch norms the mean and variance of their inputs over these batches; all else stays."""
-    norms = [each for each in model.modules() if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d)]
+def fit_norms(parts: Sequence[nn.Module], model: nn.Module, inputs: Sequence[Inputs]) -> None:
+    """Gives the batch norms of these parts the mean and variance of what they see in these batches; all else stays."""
+    norms = [each for part in parts for each in part.modules() if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d)]
     if not inputs or not norms:
         return
     momenta = [norm.momentum for norm in norms]

@@ -314,7 +314,7 @@ def summarise(
         metrics[unit] |= {name: area for name, area in methods["attention"][unit].items() if name.startswith("area")}
         if truth is not None:
             metrics[unit]["performance"] = _performance(curves, truth, options)
-    return {**metrics, "methods": list(methods.values())}
+    return {**metrics, "methods": [methods[name] for name in METHODS if name in methods]}
 
 
 def _areas(curves: DeletionCurves, method: str, options: Mapping[str, Any]) -> dict[str, Any]:

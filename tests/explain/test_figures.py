@@ -59,6 +59,15 @@ def said(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in texts(figure))
 
 
+def light_classifier() -> EcgDanForSequenceClassification:
+    return classifier(trunk="light", input_kind="rhythm", normalization="global")
+
+
+FINDINGS = [
+    f"{unit}, 1333 test records: deletion +0.143 over random, random weights rank correlation 0.42. It points at "
+    "leads the output depends on, but a part of it is there with random weights too."
+    for unit in ("Leads", "Time")
+]
 PAGES = {
     "risk, beat": lambda: page(survival_model(simulated_outcome=True)),
     "risk, rhythm": lambda: page(survival_model(input_kind="rhythm")),
@@ -67,6 +76,9 @@ PAGES = {
     "71 labels, rhythm": lambda: page(classifier(tuple(f"A_LONG_LABEL_{i}" for i in range(71)), input_kind="rhythm")),
     "no head": lambda: page(EcgDanModel(EcgDanConfig())),
     "short follow-up": lambda: page(survival_model(last_year=4)),
+    "rollup, rhythm": lambda: page(survival_model(input_kind="rhythm"), method="rollup", findings=FINDINGS),
+    "gradient, beat": lambda: page(classifier(), method="gradient", label="MI", findings=FINDINGS),
+    "occlusion, rhythm": lambda: page(light_classifier(), method="occlusion", findings=FINDINGS),
     "two leads": lambda: page(survival_model(input_kind="rhythm"), record(("I", "V5"))),
 }
 
@@ -205,3 +217,27 @@ def test_the_page_is_a4_landscape_and_writes_every_format(tmp_path):
     for suffix in ("png", "pdf", "svg"):
         figure.savefig(tmp_path / f"page.{suffix}")
         assert (tmp_path / f"page.{suffix}").stat().st_size > 20_000
+
+
+def test_the_page_names_the_method_what_it_explains_and_what_tests_said():
+    words = said(page(light_classifier(), method="integrated-gradients", label="MI", findings=["Not tested: x"]))
+    for expected in (
+        "integrated-gradients: logit of MI",
+        "Part of the logit of MI by lead",
+        "Not tested: x",
+        "sum to",
+    ):
+        assert expected in words
+    assert "Lead attention" not in words
+    words = said(page(light_classifier(), method="occlusion"))
+    assert "QRS" in words and "loses without a lead" in words
+    with pytest.raises(ValueError, match="label: attention is the same for every label"):
+        page(classifier(), label="MI")
+
+
+def test_lead_bars_are_what_each_lead_adds_and_absent_leads_have_none():
+    figure = page(light_classifier(), record(("I", "II", "V2")), method="occlusion")
+    bars = next(axes for axes in figure.axes if "loses without" in axes.get_title())
+    widths = np.array([bar.get_width() for bar in bars.patches])
+    there = np.isin(STANDARD_LEADS, ("I", "II", "III", "aVR", "aVL", "aVF", "V2"))
+    assert (widths[~there] == 0).all() and (widths[there] != 0).all()
