@@ -1,83 +1,153 @@
-"""The stock transformers Trainer trains every head: the loss it reports is the loss, and evaluation reports one."""
+"""The stock Trainer of transformers trains every head; evaluation gives the loss, and the metrics of our modules.
 
+Gradient accumulation gives the update of the large batch where the loss is a mean over records. It cannot where a
+record's loss depends on who else is in the batch: the Cox loss (risk sets) and the contrastive one (negatives). Norms
+are in evaluation mode here, for batch statistics too depend on the batch.
+"""
+
+from pathlib import Path
+
+import evaluate
+import numpy as np
 import pytest
 import torch
-from tiny import TINY, signals
+from heads import TRAINED, build, learnable
+from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from ecgdan_hf import (
-    EcgDanConfig,
-    EcgDanForPreTraining,
-    EcgDanForSequenceClassification,
-    EcgDanForSurvival,
-    EcgDanSurvivalConfig,
-)
+from ecgdan_hf.evaluation import metrics as modules
+from ecgdan_hf.evaluation.concordance import concordance_index
+
+LABELS = {"survival": ["event", "time"]}
+MEAN_OVER_RECORDS = ("classification", "danet", "danet-hard", "danet-pretraining")
+DEPENDS_ON_THE_BATCH = ("survival", "ecg-text")
 
 
-def rows(name: str, n: int = 16) -> list[dict[str, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    ecgs = signals(n)
-    extra = {
-        "pretraining": lambda i: {"text_embeds": torch.randn(6, generator=generator)},
-        "classification": lambda i: {"labels": (torch.rand(3, generator=generator) > 0.5).float()},
-        "survival": lambda i: {"event": torch.tensor(float(i % 2)), "time": torch.tensor(1.0 + i)},
-    }[name]
-    return [{"input_values": ecgs[i], "lead_mask": torch.ones(12, dtype=torch.bool), **extra(i)} for i in range(n)]
+def rows(name: str, n: int) -> list[dict[str, torch.Tensor]]:
+    batch = learnable(name, n)
+    return [{key: value[row] for key, value in batch.items()} for row in range(n)]
 
 
-def build(name: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    if name == "survival":
-        return EcgDanForSurvival(EcgDanSurvivalConfig(**TINY, head_dropout=0.0, mlp_dropout=0.0))
-    if name == "pretraining":
-        return EcgDanForPreTraining(EcgDanConfig(**TINY, text_embed_dim=6, mlp_dropout=0.0))
-    return EcgDanForSequenceClassification(EcgDanConfig(**TINY, num_labels=3, head_dropout=0.0, mlp_dropout=0.0))
+class FixedNorms(Trainer):
+    """Norms keep their statistics, so that a record's answer does not depend on the batch."""
+
+    def training_step(self, model: nn.Module, *args, **kwargs) -> torch.Tensor:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        model.train = lambda mode=True: model
+        return super().training_step(model, *args, **kwargs)
 
 
-def trainer(name: str, folder, **options) -> Trainer:
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_steps=1,
-        remove_unused_columns=True,
-        **options,
-    )
-    return Trainer(build(name), arguments, train_dataset=rows(name), eval_dataset=rows(name))
+def trainer(name: str, folder: Path, kind: type[Trainer] = Trainer, n: int = 16, **options) -> Trainer:
+    settings = {"report_to": [], "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, "use_cpu": True}
+    settings |= {"label_names": LABELS[name]} if name in LABELS else {}
+    arguments = TrainingArguments(output_dir=str(folder), **{**settings, **options})
+    return kind(build(name), arguments, train_dataset=rows(name, n), eval_dataset=rows(name, n))
 
 
-def test_accumulating_gradients_does_not_inflate_the_reported_loss(tmp_path):
-    name = "classification"  # Trainer counts items only where it finds `labels`, so only here could it go wrong
+def whole(name: str, model: nn.Module, n: int = 16) -> float:
+    with torch.no_grad():
+        return float(model.eval()(**learnable(name, n)).loss)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_loss_goes_down_and_evaluation_reports_it(name: str, tmp_path: Path):
     train = trainer(
-        name, tmp_path, max_steps=1, per_device_train_batch_size=4, gradient_accumulation_steps=4, learning_rate=0.0
+        name, tmp_path, max_steps=12, per_device_train_batch_size=16, per_device_eval_batch_size=16, learning_rate=5e-3
     )
+    before = train.evaluate()["eval_loss"]
+    assert before == pytest.approx(whole(name, build(name)), rel=1e-4)
+    train.train()
+    logged = [entry["loss"] for entry in train.state.log_history if "loss" in entry]
+    assert logged[-1] < logged[0]
+
+
+def update(name: str, folder: Path, **options) -> dict[str, torch.Tensor]:
+    """What one optimizer step of plain gradient descent adds to each weight."""
+    before = build(name).state_dict()
+    train = trainer(name, folder, FixedNorms, max_steps=1, optim="sgd", max_grad_norm=0, learning_rate=1.0, **options)
+    train.train()
+    after = train.model.state_dict()
+    return {key: after[key] - before[key] for key in before if before[key].is_floating_point()}
+
+
+def apart(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """Distance of two updates over their length."""
+    one, other = (torch.cat([value.flatten() for value in each.values()]) for each in (first, second))
+    return float((one - other).norm() / one.norm())
+
+
+@pytest.mark.parametrize("name", [*MEAN_OVER_RECORDS, *DEPENDS_ON_THE_BATCH])
+def test_accumulated_gradients_are_those_of_the_large_batch_where_the_loss_is_a_mean(name: str, tmp_path: Path):
+    large = update(name, tmp_path / "large", per_device_train_batch_size=16)
+    small = update(name, tmp_path / "small", per_device_train_batch_size=4, gradient_accumulation_steps=4)
+    if name in MEAN_OVER_RECORDS:
+        assert apart(large, small) < 1e-4
+    else:
+        assert apart(large, small) > 1e-2  # and that it cannot be is no rounding
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_accumulation_does_not_inflate_the_reported_loss(name: str, tmp_path: Path):
+    options = {"max_steps": 1, "learning_rate": 0.0, "per_device_train_batch_size": 4}
+    train = trainer(name, tmp_path, FixedNorms, gradient_accumulation_steps=4, **options)
     train.train()
     logged = next(entry["loss"] for entry in train.state.log_history if "loss" in entry)
-    model = build(name).train()
-    batches = [rows(name)[i : i + 4] for i in range(0, 16, 4)]
-    losses = [model(**{k: torch.stack([row[k] for row in batch]) for k in batch[0]}).loss.item() for batch in batches]
-    # the sampler shuffles, and a loss over a batch depends on who is in it; four times too large would be far off
-    assert logged == pytest.approx(sum(losses) / 4, rel=0.35)
+    batches = [{key: value[i : i + 4] for key, value in learnable(name, 16).items()} for i in range(0, 16, 4)]
+    with torch.no_grad():
+        losses = [float(build(name)(**batch).loss) for batch in batches]
+    # the sampler shuffles, and some losses depend on who is in the batch; four times too large would be far off
+    assert logged == pytest.approx(np.mean(losses), rel=0.5)
 
 
-@pytest.mark.parametrize(
-    ("name", "label_names"),
-    [("pretraining", None), ("classification", None), ("survival", None), ("survival", ["event", "time"])],
-)
-def test_evaluation_reports_a_loss(tmp_path, name, label_names):
-    options = {} if label_names is None else {"label_names": label_names}
-    metrics = trainer(name, tmp_path, per_device_eval_batch_size=16, **options).evaluate()
-    batch = {k: torch.stack([row[k] for row in rows(name)]) for k in rows(name)[0]}
-    assert metrics["eval_loss"] == pytest.approx(build(name).eval()(**batch).loss.item(), rel=1e-4)
+@pytest.mark.parametrize("name", ["classification", "ecg-text", "danet"])
+def test_gradient_checkpointing_gives_the_same_update(name: str, tmp_path: Path):
+    plain = update(name, tmp_path / "plain", per_device_train_batch_size=16)
+    saved = update(name, tmp_path / "saved", per_device_train_batch_size=16, gradient_checkpointing=True)
+    assert apart(plain, saved) < 1e-5
 
 
-def test_survival_metrics_see_event_and_time_when_they_are_named_as_labels(tmp_path):
+@pytest.mark.parametrize("name", ["classification", "survival"])
+def test_a_run_resumed_from_trainers_checkpoint_ends_with_the_same_weights(name: str, tmp_path: Path):
+    options = {"max_steps": 4, "save_steps": 2, "save_strategy": "steps", "per_device_train_batch_size": 8}
+    first = trainer(name, tmp_path, **options)
+    first.train()
+    assert (tmp_path / "checkpoint-2" / "model.safetensors").is_file() and not list(tmp_path.rglob("pytorch_model*"))
+    again = trainer(name, tmp_path, **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    expected = first.model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in again.model.state_dict().items())
+
+
+def test_metrics_of_classification_come_from_our_evaluate_module(tmp_path: Path):
+    metric = evaluate.load(str(Path(modules.__file__).with_name("macro_auroc.py")))
+
+    def judge(prediction) -> dict[str, float]:
+        logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+        return metric.compute(predictions=logits, references=prediction.label_ids)
+
+    train = trainer("classification", tmp_path, per_device_eval_batch_size=8)
+    train.compute_metrics = judge
+    found = train.evaluate()
+    assert 0 <= found["eval_macro_auroc"] <= 1 and "eval_loss" in found
+
+
+def test_metrics_of_survival_see_event_and_time(tmp_path: Path):
+    metric = evaluate.load(str(Path(modules.__file__).with_name("concordance_index.py")))
     seen = {}
-    train = trainer("survival", tmp_path, per_device_eval_batch_size=8, label_names=["event", "time"])
-    train.compute_metrics = lambda prediction: seen.update(labels=prediction.label_ids) or {"subjects": 1.0}
-    metrics = train.evaluate()
-    assert metrics["eval_subjects"] == 1.0
-    event, time = seen["labels"]
-    assert event.tolist() == [i % 2 for i in range(16)] and time.tolist() == [1.0 + i for i in range(16)]
+
+    def judge(prediction) -> dict[str, float]:
+        seen["event"], seen["time"] = prediction.label_ids
+        return metric.compute(predictions=prediction.predictions[0], event=seen["event"], time=seen["time"])
+
+    train = trainer("survival", tmp_path, per_device_eval_batch_size=8)
+    train.compute_metrics = judge
+    found, batch = train.evaluate(), learnable("survival", 16)
+    with torch.no_grad():
+        log_hazard = build("survival")(**batch).log_hazard
+    expected = concordance_index(batch["event"].numpy(), batch["time"].numpy(), log_hazard.numpy())
+    assert found["eval_concordance_index"] == pytest.approx(expected)
+    assert seen["event"].tolist() == batch["event"].tolist()
+    assert seen["time"].tolist() == pytest.approx(batch["time"].tolist())

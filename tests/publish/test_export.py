@@ -111,9 +111,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
         return {**found, "logits": found["logits"] + 2e-3 * torch.compiler.is_compiling()}
 
     monkeypatch.setattr(ExportedNetwork, "named_outputs", wrong)
-    with pytest.raises(
-        ValueError, match="logits: expected onnxruntime to differ from the network by less than 0.0001"
-    ):
+    with pytest.raises(ValueError, match="logits: expected onnxruntime to differ from the network by less"):
         export(classifier, tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_text() == "of before"
