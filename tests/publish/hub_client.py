@@ -12,7 +12,7 @@ from pathlib import Path
 
 FORK_FOR_EACH_LINE = """
 import json, os, sys, traceback
-import torch, pandas, scipy.signal, scipy.stats, huggingface_hub.hf_api, transformers.modeling_utils
+import datasets, huggingface_hub.hf_api, pandas, scipy.signal, scipy.stats, torch, transformers.modeling_utils, wfdb
 for line in sys.stdin:
     task = json.loads(line)
     child = os.fork()

@@ -77,6 +77,7 @@ class HubServer:
     def __init__(self, port: int = 0) -> None:
         self.repositories: dict[str, Repository] = {}
         self.large_files: dict[str, bytes] = {}
+        self.served: dict[str, bytes] = {}
         self.parts: dict[tuple[str, str], bytes] = {}
         self.part_bytes: int | None = None
         self.requests: list[Request] = []
@@ -472,7 +473,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(404, "Entry not found", "EntryNotFound", **{"X-Repo-Commit": sha})
         elif _is_large(path, len(files[path])):
             oid, size = _sha256(files[path]), str(len(files[path]))
-            self.hub.large_files.setdefault(oid, files[path])
+            self.hub.served[oid] = files[path]
             linked = {"X-Linked-ETag": f'"{oid}"', "X-Linked-Size": size, "X-Repo-Commit": sha}
             self.answer(302, b"", {"Location": f"{self.hub.cdn_address}/cdn/{oid}", **linked})
         else:
@@ -482,7 +483,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "authorization" in self.headers:
             self.refuse(400, "the address itself is the permission; a token does not belong here")
             return
-        self._send(self.hub.large_files[oid], {"ETag": f'"{oid}"'})
+        self._send(self.hub.served[oid], {"ETag": f'"{oid}"'})
 
     def _send(self, data: bytes, headers: dict[str, str]) -> None:
         headers["Accept-Ranges"] = "bytes"

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from hub_client import WITHOUT_THE_PACKAGE, HubClient
 from hub_server import PAGE_ENTRIES, STRANGERS_TOKEN, TOKEN, HubServer, Repository
+from safetensors.numpy import load
 
+from ecgdan_hf.data import synthetic
 from ecgdan_hf.publish.hub_code import code_revision
 
 STRANGER = {"HF_TOKEN": STRANGERS_TOKEN}
@@ -70,8 +72,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HubServe
 def hub(running: tuple[HubServer, HubClient]) -> HubServer:
     """The server, with nothing asked of it yet by this test."""
     server = running[0]
-    server.requests.clear()
-    server.breaks.clear()
+    for left_over in (server.requests, server.breaks, server.large_files):
+        left_over.clear()
     server.part_bytes, server.before = None, lambda request: None
     return server
 
@@ -270,7 +272,6 @@ def test_of_a_large_file_only_the_broken_part_goes_again(
     weights = (survival_bundle / "model.safetensors").read_bytes()
     hub.part_bytes = len(weights) // 3 + 1
     hub.breaks = ["PUT /lfs/[0-9a-f]+/part/2"]
-    hub.large_files.clear()
     done = client.run(UPLOAD, survival_bundle, "user/parts")
     assert done.returncode == 0, done.stderr
     parts = [(each.path[-1], each.status) for each in hub.asked("PUT .*")]
@@ -312,6 +313,28 @@ def test_what_was_loaded_once_is_not_fetched_again_and_a_pinned_commit_asks_for_
     done = client.run(LOAD, f"user/cached@{pinned}")
     assert json.loads(done.stdout) == pytest.approx([local_hazard], abs=1e-5)
     assert hub.requests == []
+
+
+TINY = ["sampling_rate=50", "num_samples=64", "pad_samples=2", "trunk_channels=[4, 8]", "num_attention_heads=2"]
+TINY += ["hidden_size=8", "input_kind=rhythm", "trunk=paper"]
+
+
+def test_a_training_verb_pushes_what_it_trained(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    synthetic.write_cohort(tmp_path / "cohort", n=32, seed=0)
+    train = ["finetune", "--data", "csv", "--data-dir", tmp_path / "cohort", "--from-scratch", "--epochs", "1"]
+    train += ["--train-folds", "1-6", "--test-folds", "7-10", "--batch-size", "16", "--num-proc", "1", "--no-progress"]
+    train += ["--cache-dir", tmp_path / "cache", "--log-with", "none", "--bootstrap", "20"]
+    train += [part for value in TINY for part in ("--model", value)]
+    done = client.cli(*train, "--output-dir", tmp_path / "run", "--push-to-hub", "user/trained")
+    assert done.returncode == 0, done.stderr
+    commit, files = hub.repositories["user/trained"].commits[-1]
+    assert done.stdout.splitlines()[-1] == f"{hub.address}/user/trained: user/trained@{commit}"
+    pushed = load(files["model.safetensors"])
+    trained = load((tmp_path / "run" / "model.safetensors").read_bytes())
+    assert {name: value.tolist() for name, value in pushed.items()} == {
+        name: value.tolist() for name, value in trained.items()
+    }
+    assert b"simulated" in files["README.md"]
 
 
 def tampered(bundle: Path, folder: Path, name: str) -> Path:
