@@ -228,7 +228,7 @@ def _quantise(file: Path, out: Path) -> Path:
     """Dynamic int8: weights are stored as integers, activations are rounded to integers as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(file, out, weight_type=QuantType.QUInt8)  # convolutions of signed weights are three times slower
+    quantize_dynamic(file, out, weight_type=QuantType.QUInt8)
     return out
 
 
