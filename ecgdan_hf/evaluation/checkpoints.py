@@ -73,10 +73,12 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
     name, revision = repository_and_revision(source)
     config = load_config(source)
     model_class = MODEL_CLASSES[_architecture(config, source)]
+    _refuse_pickle(Path(name), source)
+    options: dict[str, Any] = {"config": config, "revision": revision, "use_safetensors": True}
     try:
         with quietly():  # what transformers would report in a table is refused below in one line
             # the annotated return type knows nothing of output_loading_info
-            loaded: Any = model_class.from_pretrained(name, config=config, revision=revision, output_loading_info=True)
+            loaded: Any = model_class.from_pretrained(name, **options, output_loading_info=True)
     except RuntimeError as error:
         raise ValueError(f"{source}: the weights do not fit the configuration: {_one_line(error)}") from error
     except (OSError, SafetensorError) as error:
@@ -158,6 +160,14 @@ def quietly() -> Iterator[None]:
         messages.set_verbosity(level)
         if bar:
             messages.enable_progress_bar()
+
+
+def _refuse_pickle(folder: Path, source: str) -> None:
+    if (folder / "pytorch_model.bin").is_file() and not list(folder.glob("model*.safetensors*")):
+        raise ValueError(
+            f"{source}: expected model.safetensors, found pytorch_model.bin, a pickle, which may run code; where you "
+            "trust it, load it with from_pretrained and save it again"
+        )
 
 
 def _forget_bundle(saved: Any) -> None:

@@ -26,9 +26,10 @@ BLOCK_KERNELS = (7, 5)
 def normed_convolution(conv: nn.Module, norm: nn.Module, hidden: Tensor) -> Tensor:
     """`norm(conv(hidden))`; in evaluation mode the norm's scale is put into the kernel, which saves a pass.
 
-    Not where something stands around the convolution that has no kernel of its own, such as peft's low-rank update.
+    Not where something stands around the convolution: peft's low-rank update, which has no kernel of its own, or the
+    hook of accelerate that brings a kernel from elsewhere once the convolution is called.
     """
-    if norm.training or not hasattr(conv, "_conv_forward"):
+    if norm.training or not hasattr(conv, "_conv_forward") or hasattr(conv, "_hf_hook"):
         return norm(conv(hidden))
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     weight = conv.weight * scale.view(-1, *[1] * (conv.weight.ndim - 1))

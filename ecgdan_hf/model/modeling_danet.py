@@ -227,7 +227,13 @@ class DanetPreTrainedModel(EcgDanPreTrainedModel):
 
     config: DanetConfig
     config_class = DanetConfig
-    _no_split_modules = (*EcgDanPreTrainedModel._no_split_modules, "DanetWaveformBlock", "DanetResidualBlock")
+    _no_split_modules = (
+        *EcgDanPreTrainedModel._no_split_modules,
+        "DanetWaveformModule",
+        "DanetResNet",
+        "DanetWaveformBlock",
+        "DanetResidualBlock",
+    )
     waveform_module: DanetWaveformModule | None
     _waveform_frozen = False
 

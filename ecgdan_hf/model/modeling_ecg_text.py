@@ -284,8 +284,8 @@ class EcgTextModel(EcgDanPreTrainedModel):
         return output
 
     def _logits(self, ecg_embeds: Tensor, text_embeds: Tensor) -> Tensor:
-        logits = self.alignment_head.logit_scale() * ecg_embeds @ text_embeds.T
-        return logits + self.alignment_head.logit_bias if self.alignment_head.objective == "siglip" else logits
+        scale, bias = self.alignment_head()
+        return scale * ecg_embeds @ text_embeds.T + bias
 
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Tensor:
         text_model = self._text_tower()

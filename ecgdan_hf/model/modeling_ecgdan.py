@@ -335,9 +335,14 @@ class EcgDanAlignmentHead(nn.Module):
         """(N, text_embed_dim) -> (N, projection_size), of unit length."""
         return F.normalize(self.text_projection(text), dim=-1)
 
+    def forward(self) -> tuple[Tensor | float, Tensor | float]:
+        """What cosine similarities are multiplied by, and what is added; a call, in which offloaded weights come."""
+        scale = 1.0 if self.objective == "cosine" else self.log_logit_scale.clamp(max=math.log(100.0)).exp()
+        return scale, self.logit_bias if self.objective == "siglip" else 0.0
+
     def logit_scale(self) -> Tensor | float:
         """What cosine similarities are multiplied by."""
-        return 1.0 if self.objective == "cosine" else self.log_logit_scale.clamp(max=math.log(100.0)).exp()
+        return self()[0]
 
     def prompt_logits(self, ecg_embeds: Tensor) -> Tensor:
         """(N, projection_size) -> (N, prompts): scaled cosine similarity to each cached prompt."""
@@ -357,8 +362,7 @@ class EcgDanAlignmentHead(nn.Module):
         """Scalar distance of the paired, projected embeddings."""
         if self.objective == "cosine":
             return alignment_loss(ecg_embeds, text_embeds, "cosine")
-        scale = self.logit_scale()
-        bias = self.logit_bias if self.objective == "siglip" else 0.0
+        scale, bias = self()
         return alignment_loss(ecg_embeds, text_embeds, self.objective, scale, bias, same_text)
 
 
@@ -404,7 +408,10 @@ class EcgDanPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False  # Trainer itself divides the loss by the accumulation steps
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules = (
+    _no_split_modules = (  # the first three: `device_map="auto"` then leaves so small a network on one device
+        "EcgDanModel",
+        "EcgDanAlignmentHead",
+        "EcgDanLightReadout",
         "EcgDanResidualBlock",
         "EcgDanTimeAttention",
         "EcgDanLeadAttention",

@@ -132,7 +132,7 @@ def build_model(
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # heads that start anew are expected; they are reported by name
     name, revision = repository_and_revision(checkpoint)
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
     try:
         model, info = kind.from_pretrained(name, config=config, revision=revision, **options)
     finally:
