@@ -130,7 +130,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
     (tmp_path / "model.onnx").write_text("of before")
     rounded = written("danet-hard", int8=True).path  # what 8 bits make of it is not near enough
     monkeypatch.setattr(exporting, "_write_onnx", lambda network, extractor, file: shutil.copy(rounded, file))
-    with pytest.raises(ValueError, match="expected onnxruntime to differ from the network by less"):
+    with pytest.raises(ValueError, match=r"expected onnxruntime to differ from the network by less"):
         export(checkpoints["danet-hard"], tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_text() == "of before"
