@@ -133,16 +133,19 @@ def build_model(
     transformers_logging.set_verbosity_error()  # heads that start anew are expected; they are reported by name
     name, revision = repository_and_revision(checkpoint)
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
+    options["ignore_mismatched_sizes"] = True  # a head of other labels, the baseline hazard of another cohort
     try:
         model, info = kind.from_pretrained(name, config=config, revision=revision, **options)
     finally:
         transformers_logging.set_verbosity(level)
-    missing = sorted(info["missing_keys"])
-    encoder = [name for name in missing if name.startswith(f"{model.base_model_prefix}.")]
-    if encoder or info["mismatched_keys"]:
-        first = (encoder or sorted(str(key) for key in info["mismatched_keys"]))[0]
+    misshapen = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]}
+    absent = sorted({*info["missing_keys"], *misshapen})
+    encoder = [name for name in absent if name.startswith(f"{model.base_model_prefix}.")]
+    if encoder:
+        first = encoder[0]
         raise ValueError(f"{checkpoint}: expected the weights of the whole encoder, missing or misshapen: {first}")
-    return model, missing
+    learned = {name for name, _ in model.named_parameters()}
+    return model, [name for name in absent if name in learned]
 
 
 def count_parameters(model: torch.nn.Module) -> int:

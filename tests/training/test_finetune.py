@@ -119,6 +119,25 @@ def test_fine_tuning_starts_from_the_weights_of_the_checkpoint(
     assert load_checkpoint(str(tuned.output_dir))[0].config.hidden_size == 16
 
 
+def test_a_risk_model_goes_on_learning_from_another_cohort_and_gets_its_baseline(
+    finetune_args: Build, survival_run: tuple[Path, dict]
+):
+    before = load_checkpoint(survival_run[0])[0]
+    args = finetune_args(
+        "further",
+        checkpoint=str(survival_run[0]),
+        covariates="age,sex",
+        train_folds="1-4",
+        test_folds="5-10",
+        learning_rate=1e-6,
+        epochs=1,
+    )
+    finetune.run(args)
+    after = load_checkpoint(str(args.output_dir))[0]
+    assert after.config.num_baseline_times != before.config.num_baseline_times
+    torch.testing.assert_close(after.risk_head.output.weight, before.risk_head.output.weight, atol=1e-4, rtol=0)
+
+
 def test_classification_learns_labels_whose_names_and_thresholds_travel(finetune_args: Build):
     args = finetune_args(task="classification", lead_masking="none", learning_rate=0.02, epochs=4)
     metrics = finetune.run(args)
