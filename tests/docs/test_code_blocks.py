@@ -105,21 +105,17 @@ def test_every_code_block_runs(document: Path, clone: Path, tmp_path: Path, requ
 
 
 def test_every_code_block_on_publishing_runs_against_a_hub(clone: Path, tmp_path: Path) -> None:
-    python = ""
+    blocks = blocks_of(REPOSITORY / "docs" / NEEDS_A_HUB)
+    code = {
+        language: [block.code for block in blocks if block.language == language] for language in ("bash", "python")
+    }
+    words = commands_of("".join(code["bash"]).replace("USER/", "user/"), tmp_path / "commands")
+    programs = [(PROGRAMS[program], arguments) for _, (program, *arguments) in words]
+    programs.append(("".join(code["python"]).replace("USER/", "user/"), []))  # what it loads has been pushed by then
     with HubServer() as hub, HubClient({**hub.environment, "HF_TOKEN": TOKEN}, tmp_path) as client:
-        for block in blocks_of(REPOSITORY / "docs" / NEEDS_A_HUB):
-            code = block.code.replace("USER/", "user/")
-            if block.language == "python":
-                python += code  # later blocks use the names of earlier ones
-                programs = [(python, [])]
-            elif block.language == "bash":
-                found = commands_of(code, tmp_path / "commands")
-                programs = [(PROGRAMS[words[0]], words[1:]) for _, words in found]
-            else:
-                continue
-            for program, arguments in programs:
-                done = client.run(program, *arguments)
-                assert done.returncode == 0, f"{NEEDS_A_HUB}:{block.line}: {shlex.join(arguments)}\n{done.stderr}"
+        for program, arguments in programs:
+            done = client.run(program, *arguments)
+            assert done.returncode == 0, f"{NEEDS_A_HUB}: {shlex.join(arguments)}\n{done.stderr}"
 
 
 def test_a_block_in_another_language_is_neither_code_nor_overlooked() -> None:

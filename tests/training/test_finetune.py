@@ -135,7 +135,7 @@ def test_a_risk_model_goes_on_learning_from_another_cohort_and_gets_its_baseline
     finetune.run(args)
     after = load_checkpoint(str(args.output_dir))[0]
     assert after.config.num_baseline_times != before.config.num_baseline_times
-    torch.testing.assert_close(after.risk_head.output.weight, before.risk_head.output.weight, atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.risk_head.hidden.weight, before.risk_head.hidden.weight, atol=1e-4, rtol=0)
 
 
 def test_classification_learns_labels_whose_names_and_thresholds_travel(finetune_args: Build):
