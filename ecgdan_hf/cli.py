@@ -414,10 +414,11 @@ def push(
 ) -> None:
     """Upload a bundle to the Hub, after it has proved that it loads; the answer pins the version that was uploaded.
 
+    The answer ends in USER/NAME@COMMIT, which every --checkpoint takes: the version that was uploaded, for good.
+
     \b
     Example:
       ecgdan push bundles/ecg-dan-survival USER/ecg-dan-survival --private
-      ecgdan predict my-ecgs --checkpoint USER/ecg-dan-survival@COMMIT --out predictions.csv
     """
     from ecgdan_hf.publish.push import push as upload
 

@@ -1,7 +1,6 @@
 """The demo, with a cohort too small to learn from but large enough to walk the whole way."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -42,18 +41,3 @@ def test_an_earlier_demo_is_replaced_only_when_asked(page: tuple[Path, list[str]
     (tmp_path / "mine.txt").write_text("not a demo")
     with pytest.raises(ValueError, match="found other files"):
         demo.run(tmp_path, n=70, seed=0, overwrite=True, say=print)
-
-
-README = Path(__file__).parents[1] / "README.md"
-
-
-def test_the_python_of_the_readme_runs_after_the_demo(
-    page: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    clone = page[0].parents[1]
-    (clone / "model_cards").symlink_to(README.parent / "model_cards")
-    monkeypatch.chdir(clone)
-    snippets = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    for snippet in snippets:
-        exec(snippet, {})
-    assert len(snippets) >= 2 and re.search(r"tensor\(\[0\.\d+\]\)", capsys.readouterr().out)

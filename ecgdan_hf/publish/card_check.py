@@ -50,7 +50,8 @@ def missing_parts(card: str) -> list[str]:
         card: the whole README.
     """
     text = card.split("\n---\n", 1)[-1]
-    found = [] if re.search(r"^# \S", text, re.MULTILINE) else ["a title"]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)  # a comment in code is no title
+    found = [] if re.search(r"^# \S", prose, re.MULTILINE) else ["a title"]
     found += [] if RESEARCH_USE in text else [f"the words '{RESEARCH_USE}'"]
     found += [f"the part '{name}'" for name in SECTIONS if not _section(text, name)]
     return found + [line.strip().rstrip(".") for line in re.findall(rf"{re.escape(MISSING)}(.*)", text)]
