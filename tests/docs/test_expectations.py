@@ -19,7 +19,7 @@ def test_every_test_named_in_the_table_exists() -> None:
 def test_every_row_of_the_table_names_a_test() -> None:
     rows = [
         line
-        for line in TABLE.splitlines()
+        for line in TABLE.split("## A stranger's path")[0].splitlines()
         if line.startswith("| ") and not line.startswith(("| expectation", "| asked"))
     ]
     assert [row for row in rows if "::test_" not in row] == []
