@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgdan_hf.evaluation.classification import macro_auroc
+from ecgdan_hf.evaluation.measures.classification import macro_auroc
 
 
 @pytest.fixture

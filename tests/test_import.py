@@ -83,7 +83,7 @@ def test_help_imports_no_torch(verb: str) -> None:
     script = """
 import sys
 sys.argv = ["ecgdan", *sys.argv[1:], "--help"]
-from ecgdan_hf.cli import main
+from ecgdan_hf.cli.main import main
 try:
     main()
 except SystemExit as end:

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from tiny import TINY
 
 import ecgdan_hf
-from ecgdan_hf.data.synthetic import write_cohort
+from ecgdan_hf.data.simulate.synthetic import write_cohort
 
 ROOT = Path(ecgdan_hf.__file__).resolve().parents[1]
 EXTRAS = {"peft": "peft", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "gradio": "space"}
@@ -134,7 +134,7 @@ for name in sys.argv[1:]:
 for module in pkgutil.walk_packages(ecgdan_hf.__path__, "ecgdan_hf."):
     importlib.import_module(module.name)
 from typer.testing import CliRunner
-from ecgdan_hf.cli import app
+from ecgdan_hf.cli.main import app
 names = [command.name or command.callback.__name__ for command in app.registered_commands]
 for name in [*names, "data"]:
     found = CliRunner().invoke(app, [name, "--help"])
@@ -159,8 +159,8 @@ def test_the_minimal_install_predicts_explains_and_says_which_extra_is_missing(m
     checkpoint = ("--checkpoint", tmp_path / "model", "--out")
     script = """
 import sys
-from ecgdan_hf.cli import app
-from ecgdan_hf.training.command import run_safely
+from ecgdan_hf.cli.main import app
+from ecgdan_hf.training.arguments.command import run_safely
 for line in sys.stdin.read().splitlines():
     sys.argv[1:] = line.split("\\t")
     print(run_safely(lambda: app(standalone_mode=False)), file=sys.stderr)

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ecgdan_hf.data.array_files import NPY_MARK, as_record, names_a_lead, read_csv, read_numpy
-from ecgdan_hf.data.cardiosoft import is_cardiosoft, read_cardiosoft
-from ecgdan_hf.data.declared import agreed_leads, agreed_rate
-from ecgdan_hf.data.matlab_files import is_hdf5, is_matlab, read_hdf5, read_matlab
-from ecgdan_hf.data.median_files import with_median_beat
-from ecgdan_hf.data.parquet_files import PARQUET_MARK, read_row
+from ecgdan_hf.data.readers.arrays import NPY_MARK, as_record, names_a_lead, read_csv, read_numpy
+from ecgdan_hf.data.readers.cardiosoft import is_cardiosoft, read_cardiosoft
+from ecgdan_hf.data.readers.declared import agreed_leads, agreed_rate
+from ecgdan_hf.data.readers.matlab import is_hdf5, is_matlab, read_hdf5, read_matlab
+from ecgdan_hf.data.readers.median_beats import with_median_beat
+from ecgdan_hf.data.readers.parquet import PARQUET_MARK, read_row
+from ecgdan_hf.data.readers.vendors import read_vendor, vendor_kind, xml_root
+from ecgdan_hf.data.readers.wfdb_records import RECORD_LINE, find_header, read_wfdb, sample_range
+from ecgdan_hf.data.readers.zips import MAX_BYTES, read_entry, zip_entries
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.data.vendor_files import read_vendor, vendor_kind, xml_root
-from ecgdan_hf.data.wfdb_files import RECORD_LINE, find_header, read_wfdb, sample_range
-from ecgdan_hf.data.zip_files import MAX_BYTES, read_entry, zip_entries
 
 READABLE = (
     "WFDB (.hea with its .dat), HL7 aECG, GE MUSE, GE CardioSoft, Philips Sierra, Mortara, AliveCor Kardia, DICOM, "

@@ -14,12 +14,12 @@ import pandas as pd
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value, concatenate_datasets
 
-from ecgdan_hf.data import csv_files
-from ecgdan_hf.data.arrow_cache import prepare_all
-from ecgdan_hf.data.preparation import Preparation
-from ecgdan_hf.data.record_file import READ_HINTS, first_lead_names, record_files
-from ecgdan_hf.data.sources import read_table
-from ecgdan_hf.data.streaming import stream
+from ecgdan_hf.data.prepared.cache import prepare_all
+from ecgdan_hf.data.prepared.preparation import Preparation
+from ecgdan_hf.data.prepared.record_file import READ_HINTS, first_lead_names, record_files
+from ecgdan_hf.data.prepared.streaming import stream
+from ecgdan_hf.data.sources import csv_table as csv_files
+from ecgdan_hf.data.sources.registry import read_table
 
 logger = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ Attribution: `gradient_times_input`, `integrated_gradients`, `occlude_leads`, `o
 the number that `score_of` picks from any head. Tests: `sanity`. Page: `figures.explain_page`.
 """
 
-from ecgdan_hf.explain.attention import attention_rollup
-from ecgdan_hf.explain.gradients import gradient_times_input, integrated_gradients
-from ecgdan_hf.explain.maps import METHODS, maps_of, methods_of
-from ecgdan_hf.explain.occlusion import occlude_leads, occlude_time, occlude_waves, wave_stretches
-from ecgdan_hf.explain.randomisation import randomised, rank_correlation
-from ecgdan_hf.explain.scores import score_of
+from ecgdan_hf.explain.checks.randomisation import randomised, rank_correlation
+from ecgdan_hf.explain.maps.attention import attention_rollup
+from ecgdan_hf.explain.maps.gradients import gradient_times_input, integrated_gradients
+from ecgdan_hf.explain.maps.methods import METHODS, maps_of, methods_of
+from ecgdan_hf.explain.maps.occlusion import occlude_leads, occlude_time, occlude_waves, wave_stretches
+from ecgdan_hf.explain.maps.scores import score_of
 
 __all__ = [
     "METHODS",

@@ -143,7 +143,7 @@ def endpoint_text(config: Any) -> str:
 
 
 def covariate_of(name: str, known: Mapping[str, Any]) -> float:
-    """One covariate of one patient by the rule in its name, as `evaluation.covariates` makes it of a table.
+    """One covariate of one patient by the rule in its name, as `inference.covariates` makes it of a table.
 
     Args:
         name: `age` is a number, `sex` "male" or "female" or a number, `smoking=current` is 1 where `smoking` says

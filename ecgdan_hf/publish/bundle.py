@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from ecgdan_hf.evaluation.checkpoints import MODEL_CLASSES, load_checkpoint, quietly
+from ecgdan_hf.inference.checkpoints import MODEL_CLASSES, load_checkpoint, quietly
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining
@@ -26,9 +26,9 @@ from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import auto_classes
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
-from ecgdan_hf.publish.carbon import WORLD_GCO2_PER_KWH, emissions_of
-from ecgdan_hf.publish.card import build_card
-from ecgdan_hf.publish.evaluations import (
+from ecgdan_hf.publish.card.carbon import WORLD_GCO2_PER_KWH, emissions_of
+from ecgdan_hf.publish.card.eval_results import eval_results, further_eval_results, is_simulated
+from ecgdan_hf.publish.card.evaluations import (
     Evaluation,
     in_order,
     kept_evaluations,
@@ -36,9 +36,9 @@ from ecgdan_hf.publish.evaluations import (
     read_mapping,
     without_local_paths,
 )
+from ecgdan_hf.publish.card.metadata import metadata_problems
+from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import code_revision
-from ecgdan_hf.publish.hub_metadata import metadata_problems
-from ecgdan_hf.publish.hub_results import eval_results, further_eval_results, is_simulated
 from ecgdan_hf.publish.verify import AUTO_CLASSES, REVISION_KEY, is_bundle, pipelines_of, verify_bundle
 
 

@@ -23,8 +23,8 @@ from datasets import Dataset, Features, load_dataset
 from huggingface_hub import DatasetCardData, HfApi
 
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.data.shards import num_processes, write_shards
-from ecgdan_hf.publish.card import PLACEHOLDER_REPOSITORY
+from ecgdan_hf.data.prepared.shards import num_processes, write_shards
+from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.push import check_push, make_repository, said_by_the_hub
 
 ARRAYS = ("signal", "input_values")

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel

@@ -15,8 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ecgdan_hf.publish.bundle import bundle
-from ecgdan_hf.publish.card import PLACEHOLDER_REPOSITORY
-from ecgdan_hf.publish.card_check import check_card, missing_parts
+from ecgdan_hf.publish.card.checks import check_card, missing_parts
+from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.verify import verify_bundle
 
 OF_A_BUNDLE = ("*.py", "*.safetensors", "*.safetensors.index.json", ".eval_results/*", "evaluation/*")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.covariates import is_rule
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.covariates import is_rule
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel

@@ -24,26 +24,26 @@ from accelerate import Accelerator
 from datasets import concatenate_datasets
 from torch.utils.data import DataLoader
 
-from ecgdan_hf.data import ptbxl
-from ecgdan_hf.data.reports import read_statements
-from ecgdan_hf.evaluation.baselines import fit_ridge_cox
-from ecgdan_hf.evaluation.checkpoints import weight_columns
-from ecgdan_hf.evaluation.concordance import has_pair
-from ecgdan_hf.evaluation.covariates import covariate_matrix, expand_covariates, source_columns
+from ecgdan_hf.data.sources import ptbxl
+from ecgdan_hf.data.text.statements import read_statements
+from ecgdan_hf.evaluation.comparators.baselines import fit_ridge_cox
+from ecgdan_hf.evaluation.measures.concordance import has_pair
+from ecgdan_hf.inference.checkpoints import weight_columns
+from ecgdan_hf.inference.covariates import covariate_matrix, expand_covariates, source_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
-from ecgdan_hf.training import rows
-from ecgdan_hf.training.arguments import FinetuneArguments
-from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, check_augmentation, multi_hot
-from ecgdan_hf.training.checkpoints import build_config, build_model, count_parameters
-from ecgdan_hf.training.collect import evaluation_loader
-from ecgdan_hf.training.command import run_as_program
-from ecgdan_hf.training.distillation import mean_probabilities
-from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator
-from ecgdan_hf.training.lora import add_lora, merge_lora
-from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
-from ecgdan_hf.training.tasks import ClassificationTask, FinetuningTask, SurvivalTask, write_predictions
+from ecgdan_hf.training.arguments.command import run_as_program
+from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler, check_augmentation, multi_hot
+from ecgdan_hf.training.core.collect import evaluation_loader
+from ecgdan_hf.training.core.distillation import mean_probabilities
+from ecgdan_hf.training.core.loop import Trainer, TrainingSet, build_accelerator
+from ecgdan_hf.training.core.lora import add_lora, merge_lora
+from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
+from ecgdan_hf.training.core.starting_weights import build_config, build_model, count_parameters
+from ecgdan_hf.training.core.tasks import ClassificationTask, FinetuningTask, SurvivalTask, write_predictions
 
 logger = logging.getLogger(__name__)
 

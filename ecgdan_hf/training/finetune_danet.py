@@ -26,19 +26,23 @@ from accelerate import Accelerator
 from datasets import concatenate_datasets
 from safetensors.torch import load_file
 
-from ecgdan_hf.data.mitbih import BEATS
-from ecgdan_hf.data.premature_beats import annotated_weights
-from ecgdan_hf.evaluation.checkpoints import input_names
-from ecgdan_hf.evaluation.protocol import label_matrix
+from ecgdan_hf.data.simulate.premature_beats import annotated_weights
+from ecgdan_hf.data.sources.mitbih import BEATS
+from ecgdan_hf.evaluation.protocols.held_out import label_matrix
+from ecgdan_hf.inference.checkpoints import input_names
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
-from ecgdan_hf.training import rows
-from ecgdan_hf.training.arguments import FinetuneArguments
-from ecgdan_hf.training.batching import DrawnBatchSampler, EpochBatchSampler, balanced_shares, check_augmentation
-from ecgdan_hf.training.checkpoints import build_config, build_danet, count_parameters
-from ecgdan_hf.training.command import run_as_program
+from ecgdan_hf.training.arguments.command import run_as_program
+from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.batching import DrawnBatchSampler, EpochBatchSampler, balanced_shares, check_augmentation
+from ecgdan_hf.training.core.loop import Progress, Trainer, TrainingSet, build_accelerator
+from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
+from ecgdan_hf.training.core.simulated_beats import in_millivolt, simulated_rows
+from ecgdan_hf.training.core.starting_weights import build_config, build_danet, count_parameters
+from ecgdan_hf.training.core.tasks import ClassificationTask
 from ecgdan_hf.training.finetune import (
     Split,
     build_collator,
@@ -50,10 +54,6 @@ from ecgdan_hf.training.finetune import (
     summary_or_reason,
     write_result,
 )
-from ecgdan_hf.training.loop import Progress, Trainer, TrainingSet, build_accelerator
-from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
-from ecgdan_hf.training.simulated_beats import in_millivolt, simulated_rows
-from ecgdan_hf.training.tasks import ClassificationTask
 
 MAX_POSITIVE_WEIGHT = 10.0
 """Of a balanced loss; a weight of hundreds would let a few records decide."""

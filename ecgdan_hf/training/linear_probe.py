@@ -13,14 +13,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ecgdan_hf.evaluation.comparison import Outcome, age_sex_scores, compare, report_table
-from ecgdan_hf.evaluation.protocol import ATTAINABLE
-from ecgdan_hf.evaluation.subgroup_text import subgroup_text
-from ecgdan_hf.evaluation.subgroups import Found, classification_subgroups, survival_subgroups
-from ecgdan_hf.training import label_efficiency, rows, zero_shot_probe
-from ecgdan_hf.training.arguments import ProbeArguments
-from ecgdan_hf.training.command import run_as_program
-from ecgdan_hf.training.frozen_encoders import (
+from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, compare, report_table
+from ecgdan_hf.evaluation.protocols.held_out import ATTAINABLE
+from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
+from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
+from ecgdan_hf.training import zero_shot_probe
+from ecgdan_hf.training.arguments.command import run_as_program
+from ecgdan_hf.training.arguments.fields import ProbeArguments
+from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.frozen_encoders import (
     MAIN,
     RANDOM,
     Probed,
@@ -29,7 +30,8 @@ from ecgdan_hf.training.frozen_encoders import (
     probe_checkpoint,
     random_features,
 )
-from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run
+from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run
+from ecgdan_hf.training.studies import label_efficiency
 
 AGE_SEX = "age and sex"
 ZERO_SHOT_ONLY = (

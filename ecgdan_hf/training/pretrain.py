@@ -22,22 +22,22 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
-from ecgdan_hf.evaluation.retrieval import alignment_and_uniformity, embedding_spread, retrieval_recall
+from ecgdan_hf.evaluation.measures.retrieval import alignment_and_uniformity, embedding_spread, retrieval_recall
 from ecgdan_hf.model.alignment_ecgdan import equal_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecg_text import own_tokens
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
-from ecgdan_hf.training import rows
-from ecgdan_hf.training.arguments import PretrainArguments
-from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, check_augmentation
-from ecgdan_hf.training.checkpoints import build_config, build_model, count_parameters
-from ecgdan_hf.training.collect import Batch, collect, evaluation_loader, gather_with_grad
-from ecgdan_hf.training.command import run_as_program
-from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator
-from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
-from ecgdan_hf.training.texts import (
+from ecgdan_hf.training.arguments.command import run_as_program
+from ecgdan_hf.training.arguments.fields import PretrainArguments
+from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler, check_augmentation
+from ecgdan_hf.training.core.collect import Batch, collect, evaluation_loader, gather_with_grad
+from ecgdan_hf.training.core.loop import Trainer, TrainingSet, build_accelerator
+from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
+from ecgdan_hf.training.core.starting_weights import build_config, build_model, count_parameters
+from ecgdan_hf.training.core.texts import (
     Arrays,
     EcgDanWithTextTower,
     TextSide,

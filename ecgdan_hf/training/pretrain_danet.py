@@ -23,21 +23,21 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 
-from ecgdan_hf.evaluation.checkpoints import weight_columns
+from ecgdan_hf.inference.checkpoints import weight_columns
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
-from ecgdan_hf.training import rows
-from ecgdan_hf.training.arguments import PretrainArguments
-from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, check_augmentation
-from ecgdan_hf.training.checkpoints import build_config, build_danet, count_parameters
-from ecgdan_hf.training.collect import Batch, collect, evaluation_loader
-from ecgdan_hf.training.command import run_as_program
+from ecgdan_hf.training.arguments.command import run_as_program
+from ecgdan_hf.training.arguments.fields import PretrainArguments
+from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler, check_augmentation
+from ecgdan_hf.training.core.collect import Batch, collect, evaluation_loader
+from ecgdan_hf.training.core.loop import Trainer, TrainingSet, build_accelerator
+from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
+from ecgdan_hf.training.core.simulated_beats import in_millivolt, simulated_rows
+from ecgdan_hf.training.core.starting_weights import build_config, build_danet, count_parameters
+from ecgdan_hf.training.core.tasks import INPUTS, ClassificationTask
 from ecgdan_hf.training.finetune_danet import check_labels
-from ecgdan_hf.training.loop import Trainer, TrainingSet, build_accelerator
-from ecgdan_hf.training.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
-from ecgdan_hf.training.simulated_beats import in_millivolt, simulated_rows
-from ecgdan_hf.training.tasks import INPUTS, ClassificationTask
 
 PRETEXTS = ("simulated-beats", "hard-weights", "masked")
 TARGETS = ("waveform_targets",)

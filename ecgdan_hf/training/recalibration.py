@@ -14,13 +14,20 @@ import torch
 import yaml
 
 from ecgdan_hf.data.splits import check_patients_disjoint
-from ecgdan_hf.evaluation.absolute_risk import brier_score
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.protocol import check_unseen, read_table, recipe_of, risk_within, score_rows, select_folds
-from ecgdan_hf.evaluation.risk_calibration import calibration_slope, observed_over_expected
+from ecgdan_hf.evaluation.measures.absolute_risk import brier_score
+from ecgdan_hf.evaluation.measures.risk_calibration import calibration_slope, observed_over_expected
+from ecgdan_hf.evaluation.protocols.held_out import (
+    check_unseen,
+    read_table,
+    recipe_of,
+    risk_within,
+    score_rows,
+    select_folds,
+)
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
-from ecgdan_hf.training.arguments import RecalibrateArguments, parse_folds
-from ecgdan_hf.training.run_folder import check_folder, finish_run
+from ecgdan_hf.training.arguments.fields import RecalibrateArguments, parse_folds
+from ecgdan_hf.training.core.run_folder import check_folder, finish_run
 
 METHODS = ("baseline", "slope")
 

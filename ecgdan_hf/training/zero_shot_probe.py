@@ -20,14 +20,12 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from ecgdan_hf.data.reports import embed_texts, read_statements
-from ecgdan_hf.evaluation.baselines import embed
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.protocol import check_unseen, recipe_of, select_folds
-from ecgdan_hf.evaluation.reduced_leads import kept_leads, row_batches
-from ecgdan_hf.evaluation.subgroup_text import subgroup_text
-from ecgdan_hf.evaluation.subgroups import classification_subgroups
-from ecgdan_hf.evaluation.zero_shot import (
+from ecgdan_hf.data.text.statements import embed_texts, read_statements
+from ecgdan_hf.evaluation.comparators.baselines import embed
+from ecgdan_hf.evaluation.protocols.held_out import check_unseen, recipe_of, select_folds
+from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
+from ecgdan_hf.evaluation.protocols.subgroups import classification_subgroups
+from ecgdan_hf.evaluation.protocols.zero_shot import (
     LEVELS,
     Level,
     class_table,
@@ -37,9 +35,11 @@ from ecgdan_hf.evaluation.zero_shot import (
     statement_groups,
     zero_shot_table,
 )
-from ecgdan_hf.training import rows
-from ecgdan_hf.training.arguments import ProbeArguments, parse_folds
-from ecgdan_hf.training.frozen_encoders import check_same_records, controls, encoder_config
+from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.training.arguments.fields import ProbeArguments, parse_folds
+from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.frozen_encoders import check_same_records, controls, encoder_config
 
 HELD_OUT = "held out of pretraining"
 

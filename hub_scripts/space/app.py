@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uploads import SYNTHETIC, can_be_mended, discard, read_upload, synthetic_ecg
 
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.explain.ecg_report import Networks, load_networks, report
+from ecgdan_hf.explain.page.ecg_report import Networks, load_networks, report
 
 DEFAULTS = {
     "ECGDAN_LABELS_MODEL": "OWNER/ecg-dan-rhythm-superclasses",

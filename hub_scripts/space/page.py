@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ecgdan_hf.explain.ecg_report import EcgReport, Section
-from ecgdan_hf.explain.report_pages import html_report, pdf_report
+from ecgdan_hf.explain.page.ecg_report import EcgReport, Section
+from ecgdan_hf.explain.page.report_pages import html_report, pdf_report
 
 STYLE = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 SIMULATED = " The risk shown is of a <strong>simulated</strong> outcome."

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from ecgdan_hf.data.formats import kind, read
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.data.synthetic import SAMPLING_RATE, make_signal
+from ecgdan_hf.data.simulate.synthetic import SAMPLING_RATE, make_signal
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 # strain, QRS duration in ms, beats per minute, leads

@@ -13,18 +13,18 @@ from collections.abc import Callable
 import numpy as np
 from lifelines.utils import concordance_index as lifelines_concordance_index
 
-from ecgdan_hf.evaluation.absolute_risk import brier_score, integrated_brier_score, observed_risk
-from ecgdan_hf.evaluation.concordance import (
+from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, integrated_brier_score, observed_risk
+from ecgdan_hf.evaluation.measures.concordance import (
     concordance_difference,
     concordance_index,
     concordance_interval,
     uno_concordance_index,
 )
-from ecgdan_hf.evaluation.cumulative_incidence import cumulative_incidence
-from ecgdan_hf.evaluation.decision_curve import decision_curve
-from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc, dynamic_aucs
-from ecgdan_hf.evaluation.risk_calibration import calibration_curve, calibration_errors, calibration_slope
-from ecgdan_hf.evaluation.survival import calibration, kaplan_meier, logrank_p_value
+from ecgdan_hf.evaluation.measures.cumulative_incidence import cumulative_incidence
+from ecgdan_hf.evaluation.measures.decision_curve import decision_curve
+from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc, dynamic_aucs
+from ecgdan_hf.evaluation.measures.risk_calibration import calibration_curve, calibration_errors, calibration_slope
+from ecgdan_hf.evaluation.measures.survival import calibration, kaplan_meier, logrank_p_value
 
 YEARS = [1.0, 3.0, 5.0, 8.0, 10.0]
 HORIZON = 5.0

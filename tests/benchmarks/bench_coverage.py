@@ -14,16 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from ecgdan_hf.evaluation.absolute_risk import brier_score, observed_risk, scaled_brier_score
-from ecgdan_hf.evaluation.bootstrap import bootstrap_interval
-from ecgdan_hf.evaluation.concordance import (
+from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, observed_risk, scaled_brier_score
+from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_interval
+from ecgdan_hf.evaluation.measures.concordance import (
     concordance_difference,
     concordance_index,
     concordance_interval,
     uno_concordance_index,
 )
-from ecgdan_hf.evaluation.dynamic_auc import dynamic_auc
-from ecgdan_hf.evaluation.risk_calibration import calibration_intercept, calibration_slope, observed_over_expected
+from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc
+from ecgdan_hf.evaluation.measures.risk_calibration import (
+    calibration_intercept,
+    calibration_slope,
+    observed_over_expected,
+)
 
 HORIZON, BASELINE, NOISE, SLOPE = 5.0, 0.06, 0.7, 1.25
 Table = dict[str, np.ndarray]

@@ -14,7 +14,7 @@ STATEMENTS = {
     "from transformers import AutoModel": "from transformers import AutoModel",
     "the same after import ecgdan_hf": "import ecgdan_hf; from transformers import AutoModel",
     "from ecgdan_hf import EcgDanModel": "from ecgdan_hf import EcgDanModel",
-    "ecgdan --help": "from ecgdan_hf.cli import app; app(['--help'], standalone_mode=False)",
+    "ecgdan --help": "from ecgdan_hf.cli.main import app; app(['--help'], standalone_mode=False)",
 }
 TIMED = "import time; start = time.perf_counter(); {}; import sys; print(time.perf_counter() - start, file=sys.stderr)"
 

@@ -5,7 +5,7 @@ python tests/benchmarks/bench_lead_reversal.py --ptb-xl ../shared/data/ptb-xl [-
 
 Exchanges are simulated on real records: exactly for the limb electrodes (linear maps of I and II) and the chest
 electrodes (rows exchanged), and for the right leg's under the assumption that the legs differ by 2 % of lead II.
-PTB-XL folds 1-4 made the regression and the thresholds of `data/electrode_swaps.py` (`--fit` prints them); folds 5-8
+PTB-XL folds 1-4 made the regression and the thresholds of `data/check/electrodes.py` (`--fit` prints them); folds 5-8
 judge, fold 9 and LUDB confirm. Records count as correctly recorded, although a few of them may not be.
 """
 
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ecgdan_hf.data import electrode_swaps
-from ecgdan_hf.data.electrode_swaps import (
+from ecgdan_hf.data.check import electrodes as electrode_swaps
+from ecgdan_hf.data.check.electrodes import (
     CHEST_LEADS,
     REGRESSION,
     SWAPS,
@@ -30,9 +30,9 @@ from ecgdan_hf.data.electrode_swaps import (
     limb_scores,
     limb_swap,
 )
-from ecgdan_hf.data.record_file import RecordFile, record_files
-from ecgdan_hf.data.signal_check import representative_beat
-from ecgdan_hf.data.sources import detect_source, read_table
+from ecgdan_hf.data.check.signals import representative_beat
+from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
+from ecgdan_hf.data.sources.registry import detect_source, read_table
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 Beat = dict[str, np.ndarray]

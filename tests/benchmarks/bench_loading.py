@@ -24,13 +24,13 @@ import psutil
 import torch
 from datasets import Dataset
 
-from ecgdan_hf.data.arrow_cache import prepare_all
-from ecgdan_hf.data.preparation import Preparation
-from ecgdan_hf.data.record_file import RecordFile
-from ecgdan_hf.data.streaming import stream
-from ecgdan_hf.data.synthetic import write_cohort
+from ecgdan_hf.data.prepared.cache import prepare_all
+from ecgdan_hf.data.prepared.preparation import Preparation
+from ecgdan_hf.data.prepared.record_file import RecordFile
+from ecgdan_hf.data.prepared.streaming import stream
+from ecgdan_hf.data.simulate.synthetic import write_cohort
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.training.batching import EcgCollator, EpochBatchSampler, NumberedRows
+from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler, NumberedRows
 
 BATCH = 64
 ROUNDS = 3

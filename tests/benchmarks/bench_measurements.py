@@ -24,16 +24,16 @@ import pandas as pd
 import wfdb
 from sklearn.metrics import roc_auc_score
 
-from ecgdan_hf.data import plasmode
-from ecgdan_hf.data.delineation import BEAT_SAMPLES, RATE_HZ
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.loading import read_table
-from ecgdan_hf.data.measurement_table import measure_table
-from ecgdan_hf.data.measurements import HIGHPASS_HZ, flags, measure
+from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, RATE_HZ
+from ecgdan_hf.data.measure.measurements import HIGHPASS_HZ, flags, measure
+from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.evaluation.baselines import age_sex_cox
-from ecgdan_hf.evaluation.measurement_cox import KINDS, measurement_cox
-from ecgdan_hf.evaluation.survival import concordance_index
+from ecgdan_hf.data.simulate import plasmode
+from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
+from ecgdan_hf.evaluation.comparators.measurement_cox import KINDS, measurement_cox
+from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate, median_beat

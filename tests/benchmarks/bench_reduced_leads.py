@@ -22,16 +22,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ecgdan_hf.data import ptbxl
-from ecgdan_hf.data.csv_files import join_outcomes, read_outcomes
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.evaluation.bootstrap import bootstrap_comparison
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.classification import auroc, macro_auroc
-from ecgdan_hf.evaluation.concordance import concordance_index
-from ecgdan_hf.evaluation.prediction import DEFAULT_THRESHOLD
-from ecgdan_hf.evaluation.reduced_leads import kept_leads, mask_leads
+from ecgdan_hf.data.sources import ptbxl
+from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
+from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_comparison
+from ecgdan_hf.evaluation.measures.classification import auroc, macro_auroc
+from ecgdan_hf.evaluation.measures.concordance import concordance_index
+from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, mask_leads
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.predict import DEFAULT_THRESHOLD
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel

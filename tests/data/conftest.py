@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import wfdb
 
-from ecgdan_hf.data import synthetic
+from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 

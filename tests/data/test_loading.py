@@ -12,13 +12,15 @@ import psutil
 import pytest
 from datasets import Array2D, IterableDataset
 
-from ecgdan_hf.data import loading, plasmode, sources, synthetic
-from ecgdan_hf.data.arrow_cache import fingerprint
-from ecgdan_hf.data.folder_check import check
+from ecgdan_hf.data import loading
+from ecgdan_hf.data.check.folder import check
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.data.preparation import Preparation
-from ecgdan_hf.data.record_file import RecordFile, record_files
-from ecgdan_hf.data.shards import worker_pool, write_shards
+from ecgdan_hf.data.prepared.cache import fingerprint
+from ecgdan_hf.data.prepared.preparation import Preparation
+from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
+from ecgdan_hf.data.prepared.shards import worker_pool, write_shards
+from ecgdan_hf.data.simulate import plasmode, synthetic
+from ecgdan_hf.data.sources import registry as sources
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 

@@ -21,8 +21,8 @@ from golden_weights import authors_state, read_oracle
 from publish.hub_client import CLI, HubClient
 from publish.hub_server import TOKEN, HubServer
 
-from ecgdan_hf.cli import app
-from ecgdan_hf.training.command import run_safely
+from ecgdan_hf.cli.main import app
+from ecgdan_hf.training.arguments.command import run_safely
 
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NEEDS_A_HUB = "publish.md"

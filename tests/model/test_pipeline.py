@@ -17,8 +17,8 @@ from transformers.pipelines.pt_utils import KeyDataset
 import ecgdan_hf
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.data.reports import resolve_text_model
-from ecgdan_hf.data.synthetic import write_cohort
+from ecgdan_hf.data.simulate.synthetic import write_cohort
+from ecgdan_hf.data.text.statements import resolve_text_model
 
 TASK = "zero-shot-ecg-classification"
 LABELS = ["NORM", "AFIB", "LVH"]

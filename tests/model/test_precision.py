@@ -16,8 +16,8 @@ from heads import BUILDERS, build, inputs, learnable
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from ecgdan_hf import EcgDanConfig, EcgDanForSequenceClassification, EcgDanModel
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.training.checkpoints import build_model
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.training.core.starting_weights import build_model
 
 TRUNKS = [(name, trunk) for name in BUILDERS for trunk in ("paper", "light") if name != "danet-pretraining"]
 HEADS = [*TRUNKS, ("danet-pretraining", "light")]  # which has no trunk

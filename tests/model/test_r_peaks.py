@@ -8,7 +8,7 @@ import wfdb
 from synthetic_beats import LEADS, record
 from wfdb.processing import compare_annotations
 
-from ecgdan_hf.data import synthetic
+from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter, resample
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 

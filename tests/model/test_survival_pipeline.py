@@ -13,9 +13,9 @@ from transformers import pipeline
 
 from ecgdan_hf import EcgDanFeatureExtractor, EcgDanForSurvival, EcgDanSurvivalConfig
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.data.synthetic import write_cohort
-from ecgdan_hf.evaluation.covariates import covariate_matrix
-from ecgdan_hf.evaluation.prediction import predict
+from ecgdan_hf.data.simulate.synthetic import write_cohort
+from ecgdan_hf.inference.covariates import covariate_matrix
+from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.model.pipeline_survival_ecgdan import covariate_of
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from ecgdan_hf.evaluation import metrics as modules
-from ecgdan_hf.evaluation.concordance import concordance_index
+from ecgdan_hf.evaluation.measures.concordance import concordance_index
 
 LABELS = {"survival": ["event", "time"]}
 MEAN_OVER_RECORDS = ("classification", "danet", "danet-pretraining")

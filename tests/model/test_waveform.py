@@ -9,7 +9,7 @@ from synthetic_beats import LEADS, beat, ectopic
 from transformers import AutoFeatureExtractor
 
 from ecgdan_hf import WAVEFORM_RULES, DanetConfig, EcgDanConfig, EcgDanFeatureExtractor
-from ecgdan_hf.data.preparation import Preparation
+from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.configuration_danet import BEAT_FEATURES, resolve_waveform_rule
 from ecgdan_hf.model.waveform_danet import beat_features, delineate_waves, meets_rule, waveform_weights

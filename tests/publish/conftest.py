@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from ecgdan_hf.evaluation.comparison import Outcome, compare
-from ecgdan_hf.evaluation.zero_shot import judged_level, level_metrics
+from ecgdan_hf.evaluation.comparators.comparison import Outcome, compare
+from ecgdan_hf.evaluation.protocols.zero_shot import judged_level, level_metrics
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import (

@@ -41,7 +41,7 @@ for line in sys.stdin:
 WITHOUT_THE_PACKAGE = "import sys; sys.modules['ecgdan_hf'] = None\n"
 """First line of code that must do with what the repository carries."""
 
-CLI = "import sys; from ecgdan_hf.cli import main; sys.exit(main())"
+CLI = "import sys; from ecgdan_hf.cli.main import main; sys.exit(main())"
 
 
 class HubClient:

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from transformers import AutoFeatureExtractor, AutoModel, pipeline
 
 from ecgdan_hf import EcgSurvivalPipeline
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.publish.bundle import bundle
 from ecgdan_hf.publish.hub_code import code_revision

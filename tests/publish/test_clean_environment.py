@@ -30,10 +30,10 @@ from ecgdan_hf import (
     EcgDanModel,
     EcgDanSurvivalConfig,
 )
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.publish import clean_process
 from ecgdan_hf.publish.bundle import write_code_and_weights
-from ecgdan_hf.publish.card import build_card
+from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import MODEL_FOLDER, requirements
 from ecgdan_hf.publish.verify import AUTO_CLASSES, largest_difference, package_outputs, probe_inputs
 

@@ -15,9 +15,9 @@ from hub_server import TOKEN, HubServer
 from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
 
-from ecgdan_hf.cli import app
+from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.data.synthetic import write_cohort
+from ecgdan_hf.data.simulate.synthetic import write_cohort
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.publish import dataset as published

@@ -16,8 +16,8 @@ from heads import build, inputs
 from typer.testing import CliRunner
 
 from ecgdan_hf import EcgDanFeatureExtractor
-from ecgdan_hf.cli import app
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.cli.main import app
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.publish import export as exporting
 from ecgdan_hf.publish.export import Exported, export
 

@@ -15,7 +15,7 @@ from hub_client import WITHOUT_THE_PACKAGE, HubClient
 from hub_server import PAGE_ENTRIES, STRANGERS_TOKEN, TOKEN, HubServer, Repository
 from safetensors.numpy import load
 
-from ecgdan_hf.data import synthetic
+from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.publish.hub_code import code_revision
 
 STRANGER = {"HF_TOKEN": STRANGERS_TOKEN}
@@ -35,7 +35,7 @@ except ValueError as error:
 PUSH_TO_HUB = """
 import sys
 import torch
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 model, extractor = load_checkpoint(sys.argv[1])
 extractor.push_to_hub(sys.argv[2])
 for shift in (0.0, 1.0):
@@ -55,7 +55,7 @@ def log_hazard(model):
 LOAD = f"""
 import json, sys
 import torch
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 {LOG_HAZARD}
 print(json.dumps([log_hazard(load_checkpoint(source)[0]) for source in sys.argv[1:]]))
 """

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hub_server import TOKEN, HubServer, Repository
 
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.publish.push import check_push, push
 from ecgdan_hf.publish.verify import clean_process_outputs, probe_inputs
 

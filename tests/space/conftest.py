@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ecgdan_hf.data.synthetic import write_cohort
-from ecgdan_hf.explain.ecg_report import Networks, load_networks
+from ecgdan_hf.data.simulate.synthetic import write_cohort
+from ecgdan_hf.explain.page.ecg_report import Networks, load_networks
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival

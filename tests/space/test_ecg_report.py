@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from space.conftest import LABELS, STATEMENTS
 
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.data.synthetic import make_signal
-from ecgdan_hf.explain.ecg_report import EcgReport, Networks, load_networks, report, statement_names
-from ecgdan_hf.explain.figures import explain
-from ecgdan_hf.explain.panels import draw_risk
-from ecgdan_hf.explain.report_pages import html_report, pdf_report
+from ecgdan_hf.data.simulate.synthetic import make_signal
+from ecgdan_hf.explain.page.ecg_report import EcgReport, Networks, load_networks, report, statement_names
+from ecgdan_hf.explain.page.figures import explain
+from ecgdan_hf.explain.page.panels import draw_risk
+from ecgdan_hf.explain.page.report_pages import html_report, pdf_report
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 HOSTILE = "<script>x</script>|![a](http://x.org/a.png)$\\frac$"

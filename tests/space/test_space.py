@@ -12,9 +12,9 @@ from publish.hub_server import TOKEN, HubServer
 from space.conftest import LABELS, ROOT, STATEMENTS
 from space.test_ecg_report import Page, ecg
 
-from ecgdan_hf.data.synthetic import SAMPLING_RATE, make_signal
-from ecgdan_hf.explain.ecg_report import Networks, report
-from ecgdan_hf.explain.figures import explain
+from ecgdan_hf.data.simulate.synthetic import SAMPLING_RATE, make_signal
+from ecgdan_hf.explain.page.ecg_report import Networks, report
+from ecgdan_hf.explain.page.figures import explain
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install -e '.[space]'")
@@ -215,7 +215,7 @@ def test_the_space_is_pushed_with_its_package_and_its_models(tmp_path: Path) -> 
         assert done.returncode == 0, done.stderr
         files = hub.repositories["user/page"].commits[-1][1]
     assert {"app.py", "page.py", "uploads.py", "style.css", "requirements.txt", "LICENSE"} <= set(files)
-    assert "ecgdan_hf/data/statement_names.csv" in files and "ecgdan_hf/evaluation/html_page.css" in files
+    assert "ecgdan_hf/data/text/statement_names.csv" in files and "ecgdan_hf/evaluation/report/html_page.css" in files
     assert not [name for name in files if "__pycache__" in name]
     assert b"- lab/ecg-dan-rhythm\n" in files["README.md"] and b"OWNER" not in files["README.md"]
     assert b'"lab/ecg-dan-rhythm-survival-simulated"' in files["app.py"] and b"OWNER" not in files["app.py"]

@@ -17,7 +17,7 @@ from space.test_ecg_report import Page
 from space.test_space import apart, csv_without_rate
 
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.explain.ecg_report import Networks, report
+from ecgdan_hf.explain.page.ecg_report import Networks, report
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install -e '.[space]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright to drive a browser")

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ecgdan_hf.data import synthetic
+from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.training import pretrain
-from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, ProbeArguments, resolve
+from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments, ProbeArguments, resolve
 
 TINY_MODEL = {
     "sampling_rate": 50,

@@ -11,15 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.survival import concordance_index
+from ecgdan_hf.evaluation.measures.survival import concordance_index
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.training import finetune, pretrain, rows
-from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, read_recipe, resolve
-from ecgdan_hf.training.batching import NumberedRows
-from ecgdan_hf.training.checkpoints import build_config
-from ecgdan_hf.training.tasks import SLOPE_LIMITS, log_hazard_slope
+from ecgdan_hf.training import finetune, pretrain
+from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments, read_recipe, resolve
+from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.batching import NumberedRows
+from ecgdan_hf.training.core.starting_weights import build_config
+from ecgdan_hf.training.core.tasks import SLOPE_LIMITS, log_hazard_slope
 
 Build = Callable[..., FinetuneArguments]
 TINY = {"hidden_size": 16, "num_samples": 64, "pad_samples": 2, "trunk_channels": [4, 8], "num_attention_heads": 2}

@@ -17,17 +17,18 @@ from fixtures.write_sources import write_record
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from ecgdan_hf.cli import app
+from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.evaluation.classification import f1_at
-from ecgdan_hf.evaluation.prediction import predict
-from ecgdan_hf.evaluation.protocol import score_rows
+from ecgdan_hf.evaluation.measures.classification import f1_at
+from ecgdan_hf.evaluation.protocols.held_out import score_rows
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.training import finetune, finetune_danet, loop, pretrain_danet, rows
-from ecgdan_hf.training.arguments import FinetuneArguments, PretrainArguments, resolve
+from ecgdan_hf.training import finetune, finetune_danet, pretrain_danet
+from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments, resolve
+from ecgdan_hf.training.core import loop, rows
 
 Build = Callable[..., FinetuneArguments]
 JOINT = {"joint_epochs": 2, "joint_learning_rate": 0.005}

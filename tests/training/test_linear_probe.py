@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ecgdan_hf.training import linear_probe
-from ecgdan_hf.training.arguments import ProbeArguments
+from ecgdan_hf.training.arguments.fields import ProbeArguments
 
 BuildProbe = Callable[..., ProbeArguments]
 

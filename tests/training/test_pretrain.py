@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from ecgdan_hf import EcgDanConfig, EcgDanForPreTraining, EcgTextModel, EcgTextProcessor
-from ecgdan_hf.data import reports
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
-from ecgdan_hf.training import loop, pretrain
-from ecgdan_hf.training.arguments import PretrainArguments
-from ecgdan_hf.training.checkpoints import build_config, build_model
-from ecgdan_hf.training.texts import TextSide, shuffled
+from ecgdan_hf.data.text import statements as reports
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.training import pretrain
+from ecgdan_hf.training.arguments.fields import PretrainArguments
+from ecgdan_hf.training.core import loop
+from ecgdan_hf.training.core.starting_weights import build_config, build_model
+from ecgdan_hf.training.core.texts import TextSide, shuffled
 
 TEMPLATES = reports.PROMPT_TEMPLATES
 Build = Callable[..., PretrainArguments]

@@ -11,14 +11,15 @@ from fixtures.write_holter import write_holter
 from typer.testing import CliRunner
 
 from ecgdan_hf import DanetForPreTraining, DanetForSequenceClassification
-from ecgdan_hf.cli import app
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.cli.main import app
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.training import loop, pretrain, pretrain_danet, rows
-from ecgdan_hf.training.arguments import PretrainArguments, resolve
-from ecgdan_hf.training.batching import EcgCollator, NumberedRows
-from ecgdan_hf.training.checkpoints import build_config, build_danet
+from ecgdan_hf.training import pretrain, pretrain_danet
+from ecgdan_hf.training.arguments.fields import PretrainArguments, resolve
+from ecgdan_hf.training.core import loop, rows
+from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows
+from ecgdan_hf.training.core.starting_weights import build_config, build_danet
 
 Build = Callable[..., PretrainArguments]
 

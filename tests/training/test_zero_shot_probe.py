@@ -10,12 +10,12 @@ import torch
 import yaml
 from tiny import TINY
 
-from ecgdan_hf.evaluation.checkpoints import load_checkpoint
+from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 from ecgdan_hf.training import linear_probe, zero_shot_probe
-from ecgdan_hf.training.arguments import ProbeArguments, resolve
+from ecgdan_hf.training.arguments.fields import ProbeArguments, resolve
 
 LABELS = ["NORM", "LVH", "CLBBB", "CRBBB"]
 TEXT_WIDTH = 384

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from ecgdan_hf.evaluation.absolute_risk import brier_score, scaled_brier_score
+from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, scaled_brier_score
 
 _DESCRIPTION = "Squared error of predicted risks at a horizon, weighted for censoring, and the share it explains."
 _INPUTS = """

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from ecgdan_hf.evaluation.survival import concordance_index
+from ecgdan_hf.evaluation.measures.survival import concordance_index
 
 _DESCRIPTION = "Harrell's concordance index: the share of comparable pairs that a log hazard orders as the events did."
 _INPUTS = """

@@ -9,7 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from ecgdan_hf.evaluation.classification import auprc
+from ecgdan_hf.evaluation.measures.classification import auprc
 
 _DESCRIPTION = "Mean average precision of the labels that have positives; by chance it is their share of positives."
 _INPUTS = """

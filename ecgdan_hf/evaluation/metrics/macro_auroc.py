@@ -9,7 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from ecgdan_hf.evaluation.classification import auroc_per_label
+from ecgdan_hf.evaluation.measures.classification import auroc_per_label
 
 _DESCRIPTION = "Mean AUROC of the labels that have positives and negatives, and how many those are."
 _INPUTS = """

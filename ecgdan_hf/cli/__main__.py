@@ -1,0 +1,5 @@
+"""`python -m ecgdan_hf.cli`: the same as `ecgdan`."""
+
+from ecgdan_hf.cli.main import main
+
+main()

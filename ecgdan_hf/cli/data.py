@@ -1,0 +1,250 @@
+"""`ecgdan data VERB`: make, check and convert data; whatever is heavy is imported inside the verbs."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ecgdan_hf.cli.output import check_writable, say, write_whole
+from ecgdan_hf.data import SOURCE_NAMES
+
+DATA_HELP = f"source, one of {SOURCE_NAMES}; default: told by the files; see docs/data.md"
+
+app = typer.Typer(help="Make, check and convert data.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def plasmode(
+    data_dir: Annotated[Path, typer.Argument(help="PTB-XL folder")],
+    out: Annotated[Path, typer.Option(help="CSV to write: record_id, patient_id, event, time, log_hazard")],
+    seed: Annotated[int, typer.Option(help="seed of the simulation")] = 0,
+    scenario: Annotated[
+        str, typer.Option(help="default, invisible (no ECG tells more than age and sex) or rare (2 % events)")
+    ] = "default",
+    event_rate: Annotated[
+        float | None, typer.Option(help="share of records with an event [default: 0.2, rare: 0.02]")
+    ] = None,
+) -> None:
+    """Simulate follow-up on real ECGs from a known hazard. The outcomes are invented; every number on them is too.
+
+    \b
+    Example:
+      ecgdan data plasmode ptb-xl --out outcomes.csv --seed 0
+    """
+    from ecgdan_hf.data.simulate.plasmode import attainable_c_index, simulate
+    from ecgdan_hf.data.sources.ptbxl import read_table
+
+    check_writable(out)
+    outcomes = simulate(read_table(data_dir), seed, scenario=scenario, event_rate=event_rate)
+    write_whole(out, outcomes.to_csv(index=False))
+    events = int(outcomes["event"].sum())
+    say(
+        f"{out}: simulated follow-up of {len(outcomes)} records, {events} events, attainable C-index "
+        f"{attainable_c_index(outcomes):.3f}"
+    )
+
+
+@app.command()
+def synthetic(
+    out_dir: Annotated[Path, typer.Argument(help="folder to make")],
+    n: Annotated[int, typer.Option(help="number of subjects")] = 600,
+    seed: Annotated[int, typer.Option(help="seed of the cohort")] = 0,
+) -> None:
+    """Write a cohort of synthetic 12-lead ECGs (WFDB and table.csv) whose hazard is known.
+
+    \b
+    Example:
+      ecgdan data synthetic cohort --n 600 --seed 0
+    """
+    from ecgdan_hf.data.simulate.plasmode import attainable_c_index
+    from ecgdan_hf.data.simulate.synthetic import write_cohort
+
+    table = write_cohort(out_dir, n=n, seed=seed)
+    say(
+        f"{out_dir}: {len(table)} synthetic ECGs, {int(table['event'].sum())} simulated events, attainable C-index "
+        f"{attainable_c_index(table):.3f}"
+    )
+
+
+@app.command()
+def check(
+    data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV of outcomes to join: record_id, event, time")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON to write everything to")] = None,
+    html: Annotated[Path | None, typer.Option(help="page to write, with the worst records drawn")] = None,
+    limit: Annotated[int | None, typer.Option(help="read only the first records")] = None,
+    strict: Annotated[bool, typer.Option(help="let warnings fail the check as errors do")] = False,
+    num_proc: Annotated[int | None, typer.Option(help="processes; default: one for each core")] = None,
+) -> None:
+    """Read every record of a folder and say what is there and what is wrong, before hours of training do.
+
+    Exit code 2 where there are errors: what training would refuse, or what would silently go wrong.
+
+    \b
+    Example:
+      ecgdan data check ptb-xl --labels outcomes.csv --out check.json --html check.html
+    """
+    import json
+
+    from ecgdan_hf.data.check.folder import check as check_folder
+    from ecgdan_hf.data.check.page import html as page
+    from ecgdan_hf.data.check.problems import summary
+
+    for path, option in ((out, "--out"), (html, "--html")):
+        if path is not None:
+            check_writable(path, option=option)
+    found = check_folder(data, data_dir, labels=labels, limit=limit, num_proc=num_proc)
+    facts = found.facts
+    for line in summary(facts):
+        say(line)
+    if out is not None:
+        write_whole(out, json.dumps(facts, indent=2) + "\n")
+    if html is not None:
+        write_whole(html, page(facts, found.read_worst(), data_dir.resolve().name))
+    if facts["errors"] or (strict and facts["warnings"]):
+        raise ValueError(f"{data_dir}: {facts['errors']} with errors, {facts['warnings']} with warnings, see above")
+
+
+@app.command()
+def ukb_cohort(
+    data_dir: Annotated[Path, typer.Argument(help="folder or zip with EID_20205_INSTANCE_ARRAY.xml, loose or zipped")],
+    fields: Annotated[
+        Path, typer.Option(help="table of fields: a row per participant, columns p131286 or 131286-0.0")
+    ],
+    out: Annotated[Path, typer.Option(help="CSV of outcomes to write; the flow goes beside it as STEM_flow.csv")],
+    end_of_follow_up: Annotated[
+        str, typer.Option(help="last day of follow-up; the default is that of England's hospital records")
+    ] = "2022-10-31",
+    instance: Annotated[
+        int | None, typer.Option(help="ECGs of this visit only [default: a participant's first]")
+    ] = None,
+    prevalent: Annotated[
+        str, typer.Option(help="condition by the day of the ECG: any, hypertension, myocardial-infarction or none")
+    ] = "any",
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=ID: another field, or the first of several: heart-failure=131354,42000"),
+    ] = None,
+    withdrawn: Annotated[Path | None, typer.Option(help="list of participants who have withdrawn")] = None,
+    all_ecgs: Annotated[bool, typer.Option("--all-ecgs", help="every ECG of a participant, not the first")] = False,
+    competing_death: Annotated[
+        bool, typer.Option("--competing-death", help="adds competing_event: 1 where death ended the follow-up")
+    ] = False,
+) -> None:
+    """Outcomes of UK Biobank's resting ECGs: incident heart failure after hypertension or a myocardial infarction.
+
+    Death ends the follow-up as censoring. Says how many ECGs each exclusion left out, and no participant's number.
+
+    \b
+    Example:
+      ecgdan data ukb-cohort ecgs --fields fields.csv --out outcomes.csv --withdrawn w12345.csv
+    """
+    from ecgdan_hf.data.sources.ukb_cohort import build, write
+
+    check_writable(out)
+    unnamed = [text for text in field or () if "=" not in text]
+    if unnamed:
+        raise ValueError(f"--field: expected NAME=ID, got {unnamed[0]}")
+    if out.resolve() in [file.resolve() for file in (data_dir, fields, withdrawn) if file is not None]:
+        raise ValueError(f"--out: expected another file than those that are read, got {out}")
+    try:
+        end = datetime.strptime(end_of_follow_up, "%Y-%m-%d").date()
+    except ValueError:
+        raise ValueError(f"--end-of-follow-up: expected a day as 2022-10-31, got {end_of_follow_up}") from None
+    cohort = build(
+        data_dir,
+        fields,
+        end_of_follow_up=end,
+        instance=instance,
+        prevalent=prevalent,
+        fields=dict(text.split("=", 1) for text in field or ()),
+        withdrawn=withdrawn,
+        all_ecgs=all_ecgs,
+    )
+    for row in cohort.flow.itertuples():
+        change = f"-{row.left_out}, " if row.Index else ""
+        say(f"{row.step}: {change}{row.ecgs} ECGs of {row.participants} participants")
+    for note in cohort.notes:
+        say(f"note: {note}")
+    flow_file = write(cohort, out, competing_death)
+    outcomes = cohort.outcomes
+    say(
+        f"{out}: {len(outcomes)} ECGs, {int(outcomes['event'].sum())} with heart failure, "
+        f"{int(outcomes['competing_event'].sum())} ended by death, median follow-up "
+        f"{outcomes['time'].median():.1f} years; {flow_file.name} says who was left out"
+    )
+
+
+@app.command()
+def convert(
+    data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
+    out_dir: Annotated[Path, typer.Argument(help="new folder, or one whose conversion was interrupted")],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    labels: Annotated[Path | None, typer.Option(help="outcomes to join: CSV with record_id, event, time")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="write the input of this network instead of signals as recorded")
+    ] = None,
+    license_id: Annotated[str, typer.Option("--license", help="of the data, as the Hub spells it")] = "other",
+    title: Annotated[str | None, typer.Option(help="heading of the card")] = None,
+    keep: Annotated[str, typer.Option(help="further columns to write, such as report; you answer for them")] = "",
+    keep_ids: Annotated[bool, typer.Option(help="write the source's record and patient ids, not pseudonyms")] = False,
+    limit: Annotated[int | None, typer.Option(help="the first records only")] = None,
+    strict: Annotated[
+        bool, typer.Option(help="stop at a record that cannot be used, instead of leaving it out")
+    ] = False,
+    num_proc: Annotated[int | None, typer.Option(help="processes; default one for each core")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="where prepared signals are kept")] = None,
+) -> None:
+    """Convert a source to Parquet with a card, without what could identify a patient, ready for the Hub.
+
+    An interrupted conversion goes on where it stopped when the same command is given again.
+
+    \b
+    Example:
+      ecgdan data convert ptb-xl parquet --license cc-by-4.0 --keep-ids
+    """
+    from ecgdan_hf.data.sources.registry import detect_source
+    from ecgdan_hf.inference.checkpoints import repository_and_revision
+    from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+    from ecgdan_hf.publish.dataset import check_converted
+    from ecgdan_hf.publish.dataset import convert as convert_source
+
+    extractor = None
+    if checkpoint is not None:
+        repository, revision = repository_and_revision(checkpoint)
+        extractor = EcgDanFeatureExtractor.from_pretrained(repository, revision=revision)
+    folder = convert_source(
+        data or detect_source(data_dir),
+        data_dir,
+        out_dir,
+        license_id=license_id,
+        title=title,
+        keep=[name.strip() for name in keep.split(",") if name.strip()],
+        keep_ids=keep_ids,
+        num_proc=num_proc,
+        outcomes=labels,
+        feature_extractor=extractor,
+        limit=limit,
+        skip_bad=not strict,
+        cache_dir=cache_dir,
+    )
+    say(f"{folder}: {check_converted(folder)} records")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="folder made by `ecgdan data convert`")],
+    repository: Annotated[str, typer.Argument(help="USER/NAME")],
+    private: Annotated[bool, typer.Option(help="make a new repository private")] = False,
+) -> None:
+    """Upload a converted dataset to the Hub, after it has proved that it loads.
+
+    \b
+    Example:
+      ecgdan data push parquet USER/my-ecgs --private
+    """
+    from ecgdan_hf.publish.dataset import push_dataset
+
+    say(push_dataset(folder, repository, private=private))

@@ -1,0 +1,1 @@
+"""Checks of a folder before training: signals, electrodes, tables, duplicates."""

@@ -1,0 +1,1 @@
+"""Measurements of an ECG: delineation, intervals, axes, voltages."""

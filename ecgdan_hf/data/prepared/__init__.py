@@ -1,0 +1,1 @@
+"""Records prepared for a network and cached in Arrow, or streamed."""

@@ -1,0 +1,198 @@
+"""Prepared records in Arrow: made once, in parallel, and found again by a fingerprint.
+
+A build is a folder of shards. Each shard appears whole or not at all, so that an interrupted build goes on where it
+stopped and never passes for a complete one. Shards are written a few records at a time and memory-mapped when read
+back: memory does not grow with the number of records.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, concatenate_datasets
+from datasets import config as datasets_config
+from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock
+
+from ecgdan_hf.data.prepared.preparation import Preparation
+from ecgdan_hf.data.prepared.record_file import RecordFile, UnreadableRecordError
+from ecgdan_hf.data.prepared.shards import num_processes, write_shards
+from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
+
+logger = logging.getLogger(__name__)
+
+MIN_SHARD_RECORDS = 16
+MAX_SHARD_RECORDS = 1024  # 50 MB of prepared rhythm records
+USUAL_SHARDS = 128  # in between: enough for a bar that moves, and for any number of processes
+WRITER_BATCH_RECORDS = 32  # what a process holds before it writes; 12 leads x 10 s x 500 Hz are 240 kB each
+MAX_LISTED_ERRORS = 20
+
+# Code whose change makes prepared signals stale.
+_CODE = (
+    "data/readers/arrays.py",
+    "data/readers/cardiosoft.py",
+    "data/readers/declared.py",
+    "data/formats.py",
+    "data/readers/matlab.py",
+    "data/readers/median_beats.py",
+    "data/readers/parquet.py",
+    "data/record.py",
+    "data/prepared/record_file.py",
+    "data/readers/vendor_sizes.py",
+    "data/readers/vendors.py",
+    "data/readers/wfdb_records.py",
+    "data/readers/zips.py",
+    "model/conditioning_ecgdan.py",
+    "model/configuration_danet.py",
+    "model/feature_extraction_ecgdan.py",
+    "model/given_beat_ecgdan.py",
+    "model/leads_ecgdan.py",
+    "model/median_beat_ecgdan.py",
+    "model/waveform_danet.py",
+)
+
+
+def prepare_all(
+    sources: Sequence[RecordFile], preparation: Preparation, num_proc: int | None, cache_dir: str | Path | None
+) -> Dataset:
+    """Rows of all records, in order, memory-mapped from Arrow; what an earlier build has is not prepared again.
+
+    Args:
+        sources: the records.
+        preparation: how they become rows.
+        num_proc: processes; default one for each core.
+        cache_dir: where builds lie; default the cache folder of `datasets`.
+
+    Raises:
+        UnreadableRecordError: a record cannot be used (without `skip_bad`), or none can.
+    """
+    name = f"ecgdan-{fingerprint(sources, preparation)}"
+    features = Features(preparation.features)
+    prepared = made_once(name, sources, preparation.examples, features, num_proc, cache_dir, "Preparing ECGs")
+    _report_bad([error for error in prepared.data["error"].to_pylist() if error], len(sources), preparation.skip_bad)
+    return prepared
+
+
+def made_once(
+    name: str,
+    items: Sequence[Any],
+    examples: Callable[[Sequence[Any]], Iterator[dict[str, Any]]],
+    features: Features,
+    num_proc: int | None,
+    cache_dir: str | Path | None,
+    job: str,
+) -> Dataset:
+    """Rows of all items, in order, memory-mapped from Arrow; what an earlier build of this name has is not made again.
+
+    Args:
+        name: of the build's folder; whatever changes the rows must change it.
+        items: what rows are made of, one each.
+        examples: the rows of some of the items; with several processes it must be picklable.
+        features: types of the columns.
+        num_proc: processes; default one for each core.
+        cache_dir: where builds lie; default the cache folder of `datasets`.
+        job: title of the progress bar.
+
+    Raises:
+        Exception: what `examples` raises.
+    """
+    folder = Path(cache_dir if cache_dir is not None else datasets_config.HF_DATASETS_CACHE) / name
+    shards = _shards(len(items))
+    files = [folder / f"{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
+    if not all(file.is_file() for file in files):  # a finished build may lie where nobody can write
+        write = partial(_write_arrow, examples, features)
+        _build([items[rows.start : rows.stop] for rows in shards], files, write, num_proc, job)
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+
+
+def _build(
+    parts: Sequence[Sequence[Any]],
+    files: Sequence[Path],
+    write: Callable[[Any, Path], None],
+    num_proc: int | None,
+    job: str,
+) -> None:
+    """Writes the shards that are not there yet; all lie in one folder."""
+    folder = files[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # another process may be building the same
+        for stray in set(folder.iterdir()) - set(files):
+            stray.unlink()
+        left = sum(len(part) for part, file in zip(parts, files, strict=True) if not file.is_file())
+        write_shards(write, parts, files, num_processes(left, num_proc), job)
+
+
+def _shards(records: int) -> list[range]:
+    """Rows of each shard; depends on the number of records alone, so that a build can go on with other settings."""
+    size = min(max(-(-records // USUAL_SHARDS), MIN_SHARD_RECORDS), MAX_SHARD_RECORDS)
+    return [range(start, min(start + size, records)) for start in range(0, records, size)]
+
+
+def _write_arrow(
+    examples: Callable[[Sequence[Any]], Iterator[dict[str, Any]]], features: Features, items: Sequence[Any], file: Path
+) -> None:
+    with ArrowWriter(features=features, path=str(file), writer_batch_size=WRITER_BATCH_RECORDS) as writer:
+        for example in examples(items):
+            writer.write(features.encode_example(example))
+        writer.finalize()
+
+
+def fingerprint(sources: Sequence[RecordFile], preparation: Preparation) -> str:
+    """Changes with the records, their files' sizes and times, the feature extractor, or the code that prepares."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256(ECGDAN_VERSION.encode())
+    for name in _CODE:
+        digest.update((package / name).read_bytes())
+    extractor = preparation.feature_extractor
+    settings = list(preparation.lead_names) if extractor is None else extractor.to_dict()
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    as_text = json.JSONEncoder(sort_keys=True).encode
+    for source in sources:
+        digest.update(as_text([source.file, source.options]).encode())
+    medians = (source.options.get("median_file") for source in sources)
+    for stamp in _file_stamps({file for file in chain((source.file for source in sources), medians) if file}):
+        digest.update(stamp.encode())
+    return digest.hexdigest()[:32]
+
+
+def _file_stamps(files: set[str]) -> Iterator[str]:
+    """Name, size and time of every file that may belong to a record: `STEM.hea`, `STEM.dat`, `STEM_1.dat`...
+
+    A folder is read once for all records in it, and its files are asked for their size and time only where they
+    belong to one; paths stay text, as there may be a million folders.
+    """
+    wanted: dict[str, set[str]] = {}
+    for file in files:
+        folder, name = os.path.split(file)
+        wanted.setdefault(folder, set()).add(_stem(name))
+    for folder in sorted(wanted):
+        try:
+            entries = os.scandir(folder or ".")
+        except (FileNotFoundError, NotADirectoryError):  # said when the record is read
+            continue
+        with entries:
+            mine = [(entry.name, entry.stat()) for entry in entries if _stem(entry.name) in wanted[folder]]
+        yield f"{folder}{sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in mine)}"
+
+
+def _stem(name: str) -> str:
+    head, _, tail = name.split(".")[0].rpartition("_")
+    return head if head and tail.isdigit() else name.split(".")[0]
+
+
+def _report_bad(errors: list[str], total: int, skip_bad: bool) -> None:
+    """One summary of what is left out; a build made with `skip_bad` may also be met by a run without it."""
+    if errors and not skip_bad:
+        raise UnreadableRecordError(errors[0])
+    if total and len(errors) == total:
+        raise UnreadableRecordError(f"none of {total} records can be used; the first: {errors[0]}")
+    if errors:
+        shown = "".join(f"\n  {error}" for error in errors[:MAX_LISTED_ERRORS])
+        more = "\n  ..." if len(errors) > MAX_LISTED_ERRORS else ""
+        logger.warning("%d of %d records cannot be used and are left out:%s%s", len(errors), total, shown, more)

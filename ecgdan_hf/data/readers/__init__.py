@@ -1,0 +1,1 @@
+"""One file in, one `EcgRecord` out: a module for each format."""

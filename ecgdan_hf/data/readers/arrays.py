@@ -1,0 +1,157 @@
+"""ECGs kept as plain arrays: .npy, .npz and .csv. A rate, a unit and lead names are never guessed."""
+
+import csv
+import math
+import re
+import zipfile
+from collections.abc import Sequence
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+from numpy.lib import format as npy_format
+
+from ecgdan_hf.data.readers.declared import agreed_factor, agreed_leads, agreed_rate, one_line
+from ecgdan_hf.data.readers.zips import read_entry, zip_entries
+from ecgdan_hf.data.record import EcgRecord, canonical_lead, check_sampling_rate
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+
+NPY_MARK = b"\x93NUMPY"
+TIME_COLUMNS = ("time", "time_s", "time_seconds", "seconds", "t")
+
+
+def read_numpy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """The array of a .npy or .npz and what the latter says of it; never pickled objects."""
+    with path.open("rb") as file:
+        is_array = file.read(len(NPY_MARK)) == NPY_MARK
+        if is_array:
+            return _load(file, path.stat().st_size, path), {}
+    entries = zip_entries(path)
+    arrays = {entry.filename.removesuffix(".npy"): _load_entry(path, entry) for entry in entries}
+    said = {name: values.tolist() if values.ndim <= 1 else values for name, values in arrays.items()}
+    name = signal_name({name: values.shape for name, values in arrays.items() if values.dtype.kind in "fiu"}, path)
+    said.pop(name)
+    return arrays[name], said
+
+
+def _load_entry(path: Path, entry: zipfile.ZipInfo) -> np.ndarray:
+    content = read_entry(path, entry)
+    return _load(BytesIO(content), len(content), path)
+
+
+def _load(file: BinaryIO, size: int, path: Path) -> np.ndarray:
+    """An array whose header names no more than the file holds, so that no lie about its shape allocates memory."""
+    try:
+        file.seek(0)
+        version = npy_format.read_magic(file)
+        read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        expected, found = math.prod(shape) * dtype.itemsize, size - file.tell()
+        if not dtype.hasobject and expected > found:
+            raise ValueError(f"expected {expected} bytes for {shape} of {dtype}, got {found}")
+        file.seek(0)
+        return np.asarray(np.load(file, allow_pickle=False))
+    except Exception as error:  # numpy parses the header as Python, and raises what its tokenizer does
+        raise ValueError(f"{path}: truncated or damaged numpy file: {one_line(error)[:200]}") from error
+
+
+def signal_name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
+    """Which of the numeric arrays of a file is the signal: `signal`, or the only one with two dimensions.
+
+    Raises:
+        ValueError: neither.
+    """
+    planes = {name: shape for name, shape in shapes.items() if len(shape) == 2 and max(shape) > 1}
+    found = [name for name, shape in planes.items() if min(shape) > 1] or list(planes)  # a row is a lead or a time
+    if "signal" in shapes or len(found) == 1:
+        return "signal" if "signal" in shapes else found[0]
+    raise ValueError(
+        f"{path}: expected an array named 'signal', or one array only with two dimensions, got "
+        f"{', '.join(f'{name} {shape}' for name, shape in list(shapes.items())[:8]) or 'none'}"
+    )
+
+
+def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """The columns of a .csv, (leads, samples), and what it says of them."""
+    text = path.read_text(errors="replace")
+    said = _comments(text)
+    try:
+        one_lead = canonical_lead(first_row(text).strip('"')) in STANDARD_LEADS
+        separator = "," if one_lead else None  # in one column there is none to be found
+        table = pd.read_csv(StringIO(text), sep=separator, engine="python", comment="#")
+    except (ValueError, csv.Error, pd.errors.ParserError) as error:
+        raise ValueError(f"{path}: not a readable table: {one_line(error)[:200]}") from error
+    if all(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?(\.\d+)?", str(name), re.IGNORECASE) for name in table.columns):
+        raise ValueError(f"{path}: expected a first row with lead names, got numbers")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first lead for names of rows
+        raise ValueError(f"{path}: expected {len(table.columns)} values in a row, one for each name, got more")
+    twice = [str(name) for name in table.columns if f"{name}.1" in table.columns]  # as pandas renames the second
+    if twice:
+        raise ValueError(f"{path}: expected different lead names, got {twice[0]} twice")
+    text_columns = [str(name) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    if text_columns:
+        raise ValueError(f"{path}: column {text_columns[0]}: expected numbers, got text")
+    times = [name for name in table.columns if str(name).strip().lower() in TIME_COLUMNS]
+    if times:
+        said["sampling_rate"] = agreed_rate(_rate_of(table.pop(times[0]), path), said.get("sampling_rate"), path)
+    said["lead_names"] = [str(name) for name in table.columns]
+    return table.to_numpy().T, said
+
+
+def names_a_lead(head: bytes) -> bool:
+    """Whether the first row of a table, lines of comments left out, names a standard lead."""
+    first = first_row(head.decode("utf-8-sig", "replace"))
+    return any(canonical_lead(name.strip().strip('"')) in STANDARD_LEADS for name in re.split("[,;\t]", first))
+
+
+def first_row(text: str) -> str:
+    """The first line that is neither empty nor a comment."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and not line.startswith("#")), "")
+
+
+def _comments(text: str) -> dict[str, Any]:
+    """`sampling_rate`, `unit` and the like from lines `# name: value`."""
+    said = {}
+    for line in re.findall("^#(.*)$", text, re.MULTILINE):
+        name, _, value = line.replace("=", ":", 1).partition(":")
+        if value := value.strip():
+            said[name.strip()] = value if len(value) <= 80 else f"{value[:80]}..."
+    return said
+
+
+def _rate_of(times: pd.Series, path: Path) -> float:
+    step = float(np.median(np.diff(times.to_numpy(dtype=np.float64)))) if len(times) > 1 else 0.0
+    # three decimals: times are written with few digits
+    return check_sampling_rate(round(1 / step, 3) if step else 0.0, f"{path}: column {times.name}")
+
+
+def as_record(
+    array: np.ndarray,
+    said: dict[str, Any],
+    path: Path,
+    sampling_rate: float | None,
+    unit: str | None,
+    lead_names: Sequence[str] | None,
+    member: str | None = None,
+) -> EcgRecord:
+    """The array in millivolt, with what the file and the caller say of it; `member` is its place in a file of many."""
+    rate = agreed_rate(sampling_rate, said.get("sampling_rate"), path)
+    factor = agreed_factor(unit, said.get("unit"), path)
+    leads = agreed_leads(lead_names, said.get("lead_names"), path)
+    if array.ndim == 1 and len(leads) == 1:  # a device with a single lead
+        array = array[None]
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or len(leads) not in array.shape:
+        found = f"{array.dtype} {array.shape}"
+        raise ValueError(f"{path}: expected numbers (leads, samples) for {len(leads)} leads, got {found}")
+    if array.shape[0] != len(leads):
+        array = array.T
+    return EcgRecord(
+        signal_mv=(array.astype(np.float64) * factor).astype(np.float32),
+        sampling_rate=rate,
+        lead_names=tuple(leads),
+        record_id=path.stem if member is None else f"{path.stem}/{member}",
+        source=str(path),
+    )

@@ -1,0 +1,109 @@
+"""The median beat of a recording where it lies in a WFDB file of its own, as PTB-XL+ publishes those of GE's 12SL.
+
+The headers of PTB-XL+ 1.0.1 (Strodthoff et al., Scientific Data 10:279, 2023) name a folder of their makers in every
+line (`ge_median_beats_wfdb/00001_medians`), which wfdb refuses, and call millivolt what are microvolt. So names are
+read without their folder, and the recording settles the unit: a beat is as large as the beats it stands for.
+"""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ecgdan_hf.data.readers.wfdb_records import read_wfdb
+from ecgdan_hf.data.record import EcgRecord, FloatArray
+from ecgdan_hf.model.conditioning_ecgdan import resample
+
+MEDIAN_UNUSABLE = "median_beat_unusable"
+MAX_BYTES = 1 << 20  # 12 leads x 600 samples x 4 bytes are 28,800
+STRETCH_SECONDS = 2.0  # holds a beat from 30 per minute on, and little of a wandering baseline
+MAX_RATIO = 4.0  # of the sizes of beat and recording; 0.60 to 0.99 for our own beats of 666 records of PTB-XL
+_FOLDER = re.compile(r"^[^#\s]+/", re.MULTILINE)  # before the first name of a line
+_MILLIVOLT = re.compile(r"/mV\b", re.IGNORECASE)
+
+
+def with_median_beat(record: EcgRecord, file: str | Path) -> EcgRecord:
+    """The record with the median beat of a file.
+
+    Args:
+        record: the whole recording.
+        file: WFDB record of its median beat: the header, or its stem. It may have another rate.
+
+    Returns:
+        The record with `median_beat_mv`; flagged `median_beat_unusable` instead where the file is absent or damaged,
+        lacks a lead, or has values that neither in the unit of its header nor in microvolt are as large as the
+        recording.
+    """
+    path = Path(file)
+    try:
+        beat_mv = _beat_of(record, path if path.suffix == ".hea" else path.with_name(f"{path.name}.hea"))
+        return replace(record, median_beat_mv=beat_mv)
+    except (OSError, ValueError):
+        return replace(record, median_beat_mv=None, flags=(*record.flags, MEDIAN_UNUSABLE))
+
+
+def beat_at_rate(beat_mv: FloatArray, from_rate: float, to_rate: float) -> FloatArray:
+    """Resampled; a stretch without samples stays one.
+
+    Args:
+        beat_mv: (leads, samples), millivolt; NaN where it has no sample, but not for a whole lead.
+        from_rate: Hz.
+        to_rate: Hz.
+    """
+    if from_rate == to_rate:
+        return beat_mv
+    missing = np.isnan(beat_mv)
+    position = np.arange(beat_mv.shape[1])
+    filled = [np.interp(position, position[~gap], lead[~gap]) for lead, gap in zip(beat_mv, missing, strict=True)]
+    resampled = resample(np.stack(filled), from_rate, to_rate)
+    nearest = np.minimum(np.round(np.arange(resampled.shape[1]) * from_rate / to_rate), len(position) - 1).astype(int)
+    return np.where(missing[:, nearest], np.nan, resampled).astype(np.float32)
+
+
+def _beat_of(record: EcgRecord, header: Path) -> FloatArray:
+    """(leads, samples) in millivolt, in the order and at the rate of the record."""
+    beat = _read_as_microvolt(header)
+    if absent := set(record.lead_names) - set(beat.lead_names):
+        raise ValueError(f"{header}: expected the leads of the recording, missing {', '.join(sorted(absent))}")
+    signal = beat.signal_mv[[beat.lead_names.index(lead) for lead in record.lead_names]]
+    if np.isnan(signal).all(axis=1).any():
+        raise ValueError(f"{header}: expected samples in every lead")
+    signal = signal * _factor(signal, beat.sampling_rate, record, header)
+    return beat_at_rate(signal.astype(np.float32), beat.sampling_rate, record.sampling_rate)
+
+
+def _read_as_microvolt(header: Path) -> EcgRecord:
+    """A copy whose names have no folder, and whose millivolts are called microvolt: else they might be refused."""
+    data = header.with_suffix(".dat")
+    if data.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{data}: expected a median beat of at most {MAX_BYTES >> 20} MiB")
+    text = header.read_text(errors="replace")
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / header.name
+        copy.write_text(_MILLIVOLT.sub("/uV", _FOLDER.sub("", text)))
+        shutil.copyfile(data, copy.with_suffix(".dat"))
+        return read_wfdb(copy)
+
+
+def _factor(beat_uv: FloatArray, beat_rate: float, record: EcgRecord, header: Path) -> float:
+    """1000 where the header is right, 1 where its millivolts are microvolt."""
+    sizes = _sizes(record.signal_mv, record.sampling_rate)
+    recorded = sizes > 0
+    if not recorded.any():
+        raise ValueError(f"{header}: expected a recording to compare with, got flat leads")
+    ratio = float(np.median(_sizes(beat_uv, beat_rate)[recorded] / sizes[recorded]))
+    for factor in (1000.0, 1.0):
+        if 1 / MAX_RATIO <= factor * ratio <= MAX_RATIO:
+            return factor
+    raise ValueError(f"{header}: expected a beat as large as the recording, got {1000 * ratio:.3g} times its size")
+
+
+def _sizes(signal: FloatArray, sampling_rate: float) -> FloatArray:
+    """(leads,) peak to peak of the middle one of all stretches; 0 where most have no samples."""
+    length = min(round(STRETCH_SECONDS * sampling_rate), signal.shape[1])
+    stretches = signal[:, : signal.shape[1] // length * length].reshape(len(signal), -1, length)
+    ranges = np.fmax.reduce(stretches, axis=2) - np.fmin.reduce(stretches, axis=2)
+    return np.asarray(np.median(np.nan_to_num(ranges), axis=1))

@@ -1,0 +1,1 @@
+"""One dataset in, one table of records out: a module for each source."""

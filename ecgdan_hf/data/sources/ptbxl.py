@@ -1,0 +1,122 @@
+"""PTB-XL in its official folder layout, as published on PhysioNet (Wagner et al., Scientific Data 7:154, 2020).
+
+Expects `ptbxl_database.csv`, `scp_statements.csv` and the signals of one of the two rates; these may be WFDB format 16
+or 516. Knows the annotations only: signals are read by `formats`, and the median beats of PTB-XL+ (Strodthoff et al.,
+Scientific Data 10:279, 2023), in `ptb-xl-plus/` inside or beside the folder, by `median_files`.
+"""
+
+import ast
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from ecgdan_hf.data.sources.published_tables import read_published
+from ecgdan_hf.data.text.statements import read_statements
+
+SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
+LABEL_LEVELS = ("superclass", "subclass", "statement")
+DATABASE_NAME = "ptbxl_database.csv"
+MEDIAN_PATTERN = "median_beats/12sl/*/*[0-9]_medians.hea"
+AGE_OVER_89 = 300  # the source's code
+AGE_OVER_89_YEARS = 95.0
+
+_FILE_COLUMNS = {500: "filename_hr", 100: "filename_lr"}
+_COLUMNS = {
+    **{"ecg_id": "int64", "patient_id": "int64", "age": "float64", "sex": "float64", "report": "object"},
+    **{"scp_codes": "str", "strat_fold": "int64", **dict.fromkeys(_FILE_COLUMNS.values(), "str")},
+}
+_SEX = {0: "male", 1: "female"}
+
+
+def read_table(data_dir: str | Path, sampling_rate: int = 500, label_level: str = "superclass") -> pd.DataFrame:
+    """One row per record of PTB-XL.
+
+    Args:
+        data_dir: folder with `ptbxl_database.csv`.
+        sampling_rate: 500 or 100 Hz: which of the two published versions `file` points to.
+        label_level: `"superclass"` (5 names), `"subclass"` (23) or `"statement"` (71). A statement counts at any
+            likelihood, 0 included, which in this source means "not stated".
+
+    Returns:
+        Columns `record_id, patient_id, file, sampling_rate, age, sex, fold, report, scp_codes, labels`, and
+        `median_file` (12SL's median beat) where PTB-XL+ is there. Age 300, the source's code for "over 89", becomes
+        95 years. `table.attrs["label_names"]` holds all label names in order.
+
+    Raises:
+        FileNotFoundError: a part of the layout is missing.
+        ValueError: an unknown rate or label level, or a table that is not PTB-XL's.
+    """
+    data_dir = Path(data_dir)
+    if sampling_rate not in _FILE_COLUMNS:
+        raise ValueError(f"sampling_rate: PTB-XL is published at 500 and 100 Hz, got {sampling_rate}")
+    names_of_code = names_by_code(read_statements(data_dir), label_level)
+    names = label_names(names_of_code, label_level)
+    database = read_published(data_dir / DATABASE_NAME, "PTB-XL", "ecg_id", _COLUMNS)
+    codes = [_parse_codes(text, data_dir) for text in database["scp_codes"]]
+    table = pd.DataFrame(
+        {
+            "record_id": database["ecg_id"].astype(str),
+            "patient_id": database["patient_id"].astype(str),
+            "file": _files(data_dir, database[_FILE_COLUMNS[sampling_rate]], sampling_rate),
+            "sampling_rate": sampling_rate,
+            "age": database["age"].replace(AGE_OVER_89, AGE_OVER_89_YEARS),
+            "sex": [_SEX.get(sex) for sex in database["sex"]],
+            "fold": database["strat_fold"],
+            "report": database["report"].fillna("").astype(str),
+            "scp_codes": [json.dumps(code) for code in codes],
+            "labels": [[name for name in names if name in {names_of_code.get(c) for c in code}] for code in codes],
+        }
+    )
+    if medians := _median_files(data_dir):
+        table["median_file"] = database["ecg_id"].map(medians)
+    table.attrs["label_names"] = names
+    return table
+
+
+def names_by_code(statements: pd.DataFrame, label_level: str) -> dict[str, str]:
+    """Label name of each SCP code that has one at `label_level`.
+
+    Args:
+        statements: `scp_statements.csv`, indexed by code.
+        label_level: one of `LABEL_LEVELS`; the first two exist for diagnostic statements only.
+
+    Raises:
+        ValueError: an unknown level.
+    """
+    if label_level not in LABEL_LEVELS:
+        raise ValueError(f"label_level: expected one of {', '.join(LABEL_LEVELS)}, got {label_level!r}")
+    if label_level == "statement":
+        return {code: code for code in statements.index}
+    column = {"superclass": "diagnostic_class", "subclass": "diagnostic_subclass"}[label_level]
+    return dict(statements.loc[statements["diagnostic"] == 1, column].dropna())
+
+
+def label_names(names_of_code: dict[str, str], label_level: str) -> list[str]:
+    """All label names of a level, in the order of the source (superclasses in the customary order)."""
+    found = list(dict.fromkeys(names_of_code.values()))
+    return [name for name in SUPERCLASSES if name in found] if label_level == "superclass" else found
+
+
+def _files(data_dir: Path, names: pd.Series, sampling_rate: int) -> list[str]:
+    folders = sorted({Path(name).parts[0] for name in names})
+    absent = [folder for folder in folders if not (data_dir / folder).is_dir()]
+    if absent:
+        raise FileNotFoundError(f"{data_dir / absent[0]}: no such folder; it holds the {sampling_rate} Hz signals")
+    return [str(data_dir / name) for name in names]
+
+
+def _median_files(data_dir: Path) -> dict[int, str]:
+    """12SL's median beats of PTB-XL+ by `ecg_id`, as WFDB stems; empty where its folder is not there."""
+    places = (data_dir, data_dir / "ptb-xl-plus", data_dir.parent / "ptb-xl-plus")
+    headers = next(filter(None, (sorted(place.glob(MEDIAN_PATTERN)) for place in places)), [])
+    return {int(path.name.split("_")[0]): str(path.with_suffix("")) for path in headers}
+
+
+def _parse_codes(text: str, data_dir: Path) -> dict[str, float]:
+    try:
+        codes = ast.literal_eval(text)
+        return {str(code): float(likelihood) for code, likelihood in codes.items()}
+    except (ValueError, SyntaxError, AttributeError) as error:
+        path = data_dir / DATABASE_NAME
+        raise ValueError(f"{path}: scp_codes: expected {{code: likelihood}}, got {text!r}") from error

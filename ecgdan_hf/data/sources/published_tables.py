@@ -1,0 +1,45 @@
+"""Tables as public sources publish them: the columns a source needs, in the types it needs them in."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from ecgdan_hf.data.readers.declared import one_line
+
+
+def read_published(
+    path: Path, source: str, id_column: str, columns: Mapping[str, str], optional: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Reads the columns of a published CSV.
+
+    Args:
+        path: the CSV, which may be compressed (`.gz`).
+        source: name of the dataset, for error messages.
+        id_column: whose values must differ.
+        columns: names that must be there, with their pandas types.
+        optional: names that may be there, the same way.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a CSV, a column is missing, a value is not of its column's type, or an id comes twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the folder of {source} as it is published")
+    types = {**columns, **(optional or {})}
+    try:
+        table = pd.read_csv(path, usecols=lambda name: name in types, low_memory=False)
+    except (ValueError, OSError, EOFError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path}: not a readable CSV: {one_line(error)}") from error
+    absent = [name for name in columns if name not in table]
+    if absent:
+        raise ValueError(f"{path}: expected the columns of {source}, missing {', '.join(absent)}")
+    for name in table.columns:
+        try:
+            table[name] = table[name].astype(pd.api.types.pandas_dtype(types[name]))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {name}: expected {types[name]} values: {one_line(error)}") from error
+    twice = table[id_column][table[id_column].duplicated()]
+    if len(twice):
+        raise ValueError(f"{path}: {id_column}: expected each record once, got {twice.iloc[0]} more than once")
+    return table

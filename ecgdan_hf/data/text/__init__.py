@@ -1,0 +1,1 @@
+"""SCP statements and reports as prompts and texts."""

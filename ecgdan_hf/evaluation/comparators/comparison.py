@@ -1,0 +1,190 @@
+"""Held-out comparison: one model beside its controls, on the same records, with intervals over patients.
+
+A number alone says little. Beside it stand age and sex, an untrained encoder, further checkpoints, and, where the
+outcome was simulated, the best that any model could reach. Differences are paired: the same patients are resampled for
+both, so that the luck of who had an event cancels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
+from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, Metric, bootstrap_comparison
+from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.measures.survival import concordance_index
+
+REGULARISATION = (0.0001, 0.001, 0.01, 0.1, 1.0)
+"""Inverse penalties tried for linear classifiers; embeddings have hundreds of correlated features."""
+
+METRIC_WORDS = {"concordance_index": "C-index", "macro_auroc": "macro AUROC"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened to the records that are judged, and how scores of it are judged.
+
+    Attributes:
+        name: `"concordance_index"` or `"macro_auroc"`.
+        metric: function of the truth arrays and the scores.
+        truth: `(event, time)`, or `(labels,)`.
+        patient_ids: (n,).
+        simulated: whether the follow-up was simulated.
+    """
+
+    name: str
+    metric: Metric
+    truth: tuple[npt.NDArray[Any], ...]
+    patient_ids: npt.NDArray[Any]
+    simulated: bool = False
+
+    @classmethod
+    def survival(cls, table: pd.DataFrame, simulated: bool = False) -> "Outcome":
+        """From columns `event`, `time` (years), `patient_id`.
+
+        Raises:
+            ValueError: a column is missing.
+        """
+        _require(table, ["event", "time", "patient_id"])
+        truth = table["event"].to_numpy(), table["time"].to_numpy()
+        return cls("concordance_index", concordance_index, truth, table["patient_id"].to_numpy(), simulated)
+
+    @classmethod
+    def classification(cls, labels: npt.NDArray[Any], patient_ids: npt.NDArray[Any]) -> "Outcome":
+        """From (n, labels) of 0, 1 or NaN."""
+        return cls("macro_auroc", macro_auroc, (labels,), patient_ids)
+
+    def counts(self) -> dict[str, Any]:
+        """Records, patients, and events or positives of each label."""
+        found: dict[str, Any] = {
+            "num_records": len(self.patient_ids),
+            "num_patients": len(np.unique(self.patient_ids)),
+        }
+        if self.name == "concordance_index":
+            return found | {"num_events": int(self.truth[0].sum()), "simulated_outcome": self.simulated}
+        return found | {"num_positives": np.nansum(self.truth[0], axis=0).astype(int).tolist()}
+
+
+def compare(
+    outcome: Outcome, scores: Mapping[str, npt.ArrayLike], n: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """The metric of every score with its interval, and how far the first one is ahead of each other.
+
+    Args:
+        outcome: the truth.
+        scores: name -> (n,) log hazards, or (n, labels); the first is the model that is judged.
+        n: resamples.
+        seed: of the resampling; the same patients are drawn for all.
+
+    Returns:
+        name -> the fields of `Interval`, and, for all but the first, under `ahead` those of the paired difference
+        "first minus this".
+
+    Raises:
+        ValueError: no score, or what the metric refuses.
+    """
+    if not scores:
+        raise ValueError("scores: expected at least one model to judge, got none")
+    intervals, ahead = bootstrap_comparison(
+        outcome.metric, *outcome.truth, scores=scores, patient_ids=outcome.patient_ids, n=n, seed=seed
+    )
+    return {
+        name: interval.as_dict() | ({"ahead": ahead[name].as_dict()} if name in ahead else {})
+        for name, interval in intervals.items()
+    }
+
+
+def report_table(outcome: Outcome, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The comparison as a Markdown table.
+
+    Args:
+        outcome: the truth.
+        found: from [`compare`].
+    """
+    words = METRIC_WORDS[outcome.name]
+    lines = [f"| | {words} | 95 % interval | ahead of it by (95 % interval) |", "|---|---|---|---|"]
+    for name, entry in found.items():
+        ahead = entry.get("ahead")
+        lead = f"{ahead['estimate']:+.3f} ({ahead['low']:+.3f} to {ahead['high']:+.3f})" if ahead else ""
+        lines.append(f"| {name} | {entry['estimate']:.3f} | {entry['low']:.3f} to {entry['high']:.3f} | {lead} |")
+    return "\n".join(lines)
+
+
+def age_sex_scores(fit: pd.DataFrame, test: pd.DataFrame, labels: npt.NDArray[Any] | None = None) -> FloatArray:
+    """What age and sex alone say: log hazards by Cox, or, with labels of `fit`, logits by logistic regression.
+
+    Args:
+        fit: table with `age`, `sex` (and `event`, `time` without `labels`).
+        test: table with `age`, `sex`.
+        labels: (len(fit), labels) of 0 and 1.
+
+    Raises:
+        ValueError: what [`age_sex_cox`] refuses.
+    """
+    if labels is None:
+        return age_sex_cox(fit, test)
+    _require(fit, ["age", "sex"])
+    age = fit["age"].median()
+
+    def features(table: pd.DataFrame) -> FloatArray:
+        male = table["sex"].map({"male": 1.0, "female": 0.0}).astype(float).fillna(0.5)
+        return np.stack([table["age"].astype(float).fillna(age), male], axis=1)
+
+    return fit_logistic(features(fit), labels, features(test), regularisation=(1.0,))
+
+
+def fit_logistic(
+    features: npt.ArrayLike,
+    labels: npt.NDArray[Any],
+    test_features: npt.ArrayLike,
+    patient_ids: Sequence[Any] | npt.NDArray[Any] | None = None,
+    regularisation: Sequence[float] = REGULARISATION,
+    num_folds: int = 5,
+) -> FloatArray:
+    """Logits of a linear classifier for each label (scikit-learn), the penalty chosen by cross-validated AUROC.
+
+    Args:
+        features: (n, features), standardised inside.
+        labels: (n, labels) of 0 and 1.
+        test_features: (m, features).
+        patient_ids: patient of each training record; a patient stays in one fold.
+        regularisation: inverse penalties to try; a single one is used as it is.
+        num_folds: folds of the inner cross-validation.
+
+    Returns:
+        (m, labels); a label without positives or negatives in training gets zeros.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    values, tested = np.asarray(features, dtype=np.float64), np.asarray(test_features, dtype=np.float64)
+    groups = np.arange(len(values)) if patient_ids is None else pd.factorize(np.asarray(patient_ids))[0]
+    logits = np.zeros((len(tested), labels.shape[1]))
+    for column in range(labels.shape[1]):
+        truth = labels[:, column].astype(int)
+        if truth.min() == truth.max():
+            continue
+        middle = regularisation[len(regularisation) // 2]
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=middle, max_iter=500))
+        folds = min(num_folds, *(len(np.unique(groups[truth == kind])) for kind in (0, 1)))
+        splits = list(StratifiedGroupKFold(folds).split(values, truth, groups)) if folds > 1 else []
+        judged = all(len(np.unique(truth[part])) == 2 for split in splits for part in split)
+        if len(regularisation) > 1 and splits and judged:  # too few patients to choose with keep the middle penalty
+            grid = {"logisticregression__C": list(regularisation)}
+            model = GridSearchCV(model, grid, scoring="roc_auc", cv=splits).fit(values, truth).best_estimator_
+        else:
+            model.fit(values, truth)
+        logits[:, column] = model.decision_function(tested)
+    return logits
+
+
+def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    absent = [column for column in columns if column not in table]
+    if absent:
+        raise ValueError(f"table: expected a column {absent[0]}, got {', '.join(map(str, table.columns))}")

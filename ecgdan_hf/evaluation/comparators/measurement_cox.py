@@ -1,0 +1,218 @@
+"""A Cox model on ECG measurements: what a network has to beat that needs no network.
+
+The comparator of arXiv 2403.10581 is heart rate and fourteen flags of the ECG. The measurements behind the flags, on
+their own scale, lose nothing at a limit; age and sex can be added to either. The table comes from
+`data.measure.table.measure_table`, or from a cart's own measurements under the same names.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ecgdan_hf.data.measure.measurements import MEASUREMENTS, flags
+from ecgdan_hf.evaluation.comparators.baselines import (
+    PENALIZERS,
+    RidgeCox,
+    age_and_sex_of,
+    column_of,
+    cross_validated_ridge_cox,
+    fit_ridge_cox,
+)
+from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
+from ecgdan_hf.evaluation.measures.survival import check_outcomes
+
+KINDS = ("values", "flags")
+COMPARATORS: dict[str, dict[str, Any]] = {
+    "ECG measurements": {"kind": "values"},
+    "ECG measurements as 15 flags": {"kind": "flags"},
+    "ECG measurements, age and sex": {"kind": "values", "age_and_sex": True},
+    "15 flags, age and sex": {"kind": "flags", "age_and_sex": True},
+}
+"""What reports compare a network with, as arguments of [`fit_measurement_cox`]."""
+REPEATED = ("qt_ms", "qtc_bazett_ms", "t_axis_deg")  # told by the rate with QTc, or by QRS axis and angle
+VALUES = tuple(name for name in MEASUREMENTS if name not in REPEATED)
+NORMAL_AXES_DEG = {"p_axis_deg": 50.0, "qrs_axis_deg": 40.0}  # medians of normal records of PTB-XL, rounded
+SMALL_PENALIZER = 1e-3  # per record: keeps flags that no event, or every event, carries from diverging
+TRUSTED_SHARE = 0.99  # values are cut off at the limits of this middle share of the training values
+FEWEST_MISSING = 5  # records with a missing value before "missing" becomes a predictor of its own
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """How columns become predictors, learned in training.
+
+    Attributes:
+        columns: measured columns that vary in training.
+        indicators: columns of them whose absence is a predictor of its own.
+        fill: (columns,), training medians for what is missing.
+        low, high: (columns,), cut-offs.
+    """
+
+    columns: tuple[str, ...]
+    indicators: tuple[str, ...]
+    fill: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the predictors."""
+        return (*self.columns, *(f"{column}_missing" for column in self.indicators))
+
+    def __call__(self, table: pd.DataFrame) -> FloatArray:
+        """Predictors (records, names) of a table, without NaN."""
+        values = table[list(self.columns)].to_numpy(dtype=np.float64)
+        filled = np.clip(np.where(np.isnan(values), self.fill, values), self.low, self.high)
+        missing = table[list(self.indicators)].isna().to_numpy(dtype=np.float64)
+        result: FloatArray = np.hstack([filled, missing])
+        return result
+
+
+@dataclass(frozen=True)
+class MeasurementCox:
+    """A fitted Cox model on ECG measurements.
+
+    Attributes:
+        kind: `"values"` or `"flags"`.
+        age_and_sex: whether they are predictors as well.
+        standardiser: how a table becomes predictors.
+        cox: the fit; its weights are log hazard ratios per standard deviation.
+    """
+
+    kind: str
+    age_and_sex: bool
+    standardiser: Standardiser
+    cox: RidgeCox
+
+    def log_hazard(self, table: pd.DataFrame, name: str = "table") -> FloatArray:
+        """Log hazard (records,) of a table with the columns the model was fitted on.
+
+        Raises:
+            ValueError: a missing column.
+        """
+        return self.cox.log_hazard(self.standardiser(_candidates(table, name, self.kind, self.age_and_sex)))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Log hazard ratio per training standard deviation of each predictor."""
+        return dict(zip(self.standardiser.names, self.cox.weights.tolist(), strict=True))
+
+
+def measurement_cox(
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    kind: str = "flags",
+    age_and_sex: bool = False,
+    penalizer: float | None = SMALL_PENALIZER,
+) -> FloatArray:
+    """Log hazard of the test records by a Cox model on ECG measurements; see [`fit_measurement_cox`].
+
+    Args:
+        train: table with the columns of `data.measure.measurements.MEASUREMENTS`, `event`, `time` (years), `sex` for
+            the limits of the flags where known, and `age` (years) and `sex` with `age_and_sex`.
+        test: the same without outcomes.
+        kind: `"flags"`, heart rate and the fourteen flags; `"values"`, the measurements themselves.
+        age_and_sex: adds both.
+        penalizer: ridge penalty; None chooses it by cross-validation in training.
+
+    Returns:
+        (len(test),), log hazard.
+
+    Raises:
+        ValueError: an unknown kind, a missing column, no event in training, or nothing that varies in training.
+    """
+    return fit_measurement_cox(train, kind, age_and_sex, penalizer).log_hazard(test, "test")
+
+
+def fit_measurement_cox(
+    train: pd.DataFrame,
+    kind: str = "flags",
+    age_and_sex: bool = False,
+    penalizer: float | None = SMALL_PENALIZER,
+    penalizers: Sequence[float] = PENALIZERS,
+    seed: int = 0,
+) -> MeasurementCox:
+    """Fits the Cox model of [`measurement_cox`].
+
+    A missing value counts as the training median, and that it is missing is a predictor of its own where at least
+    five training records lack it (a P wave is missing in atrial fibrillation). Axes are turned into distances from
+    a normal one. No record is left out, so that a comparison is on the same records.
+
+    Args:
+        train, kind, age_and_sex, penalizer: as in [`measurement_cox`].
+        penalizers: what None chooses from, over folds of `patient_id` where there is one.
+        seed: of those folds.
+
+    Raises:
+        ValueError: as [`measurement_cox`].
+    """
+    candidates = _candidates(train, "train", kind, age_and_sex)
+    event, time = check_outcomes(column_of(train, "event", "train"), column_of(train, "time", "train"))
+    if not event.any():
+        raise ValueError(f"train: no event among {len(event)} records, a Cox model cannot be fitted")
+    standardiser = _standardiser(candidates)
+    predictors = standardiser(candidates)
+    if penalizer is not None:
+        return MeasurementCox(kind, age_and_sex, standardiser, fit_ridge_cox(predictors, event, time, penalizer))
+    patients = train["patient_id"].to_numpy() if "patient_id" in train else None
+    cox = cross_validated_ridge_cox(predictors, event, time, patients, penalizers, seed=seed)
+    return MeasurementCox(kind, age_and_sex, standardiser, cox)
+
+
+def fit_comparators(train: pd.DataFrame, with_age_and_sex: bool) -> dict[str, MeasurementCox]:
+    """Fits [`usable_comparators`] to one table."""
+    return {name: fit_measurement_cox(train, **given) for name, given in usable_comparators(with_age_and_sex).items()}
+
+
+def usable_comparators(with_age_and_sex: bool) -> dict[str, dict[str, Any]]:
+    """All of `COMPARATORS`, or those without age and sex."""
+    return {name: given for name, given in COMPARATORS.items() if with_age_and_sex or "age_and_sex" not in given}
+
+
+def beside(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
+    """A table with the measurements of its records, row for row; its own columns stay."""
+    columns = ["record_id", *(name for name in measurements if name not in table)]
+    return table.merge(measurements[columns], on="record_id", how="left", validate="one_to_one")
+
+
+def _standardiser(candidates: pd.DataFrame) -> Standardiser:
+    varying = [str(name) for name in candidates if candidates[name].nunique() > 1]
+    missing = candidates[varying].isna()
+    if not varying:
+        raise ValueError("train: expected measurements that vary, found all constant or missing")
+    values = candidates[varying]
+    flag = values.nunique() == 2  # a flag that few records carry keeps them
+    low = values.quantile((1 - TRUSTED_SHARE) / 2).where(~flag, values.min())
+    high = values.quantile((1 + TRUSTED_SHARE) / 2).where(~flag, values.max())
+    fill, lowest, highest = (column.to_numpy(dtype=float) for column in (values.median(), low, high))
+    return Standardiser(tuple(varying), _indicators(missing), fill, lowest, highest)
+
+
+def _indicators(missing: pd.DataFrame) -> tuple[str, ...]:
+    """Columns often missing, one of each pattern: PR and P axis are missing where the P wave is."""
+    often = missing.loc[:, missing.sum() >= FEWEST_MISSING]
+    return tuple(str(name) for name in often.columns[~often.T.duplicated().to_numpy(dtype=bool)])
+
+
+def _candidates(table: pd.DataFrame, name: str, kind: str, age_and_sex: bool) -> pd.DataFrame:
+    """Every predictor before standardisation, NaN where missing."""
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    for column in (*MEASUREMENTS, *(("age", "sex") if age_and_sex else ())):
+        column_of(table, column, name)
+    chosen = (flags(table) if kind == "flags" else _values(table)).reset_index(drop=True)
+    if not age_and_sex:
+        return chosen
+    return pd.concat([chosen, age_and_sex_of(table, name)], axis=1)
+
+
+def _values(table: pd.DataFrame) -> pd.DataFrame:
+    """The measurements, axes as degrees away from a normal one: too far left and too far right are both abnormal."""
+    values = table[[name for name in VALUES if name not in NORMAL_AXES_DEG]].astype(float)
+    for name, normal in NORMAL_AXES_DEG.items():
+        turn = (table[name].astype(float) - normal + 180) % 360 - 180
+        values[f"{name}_left"], values[f"{name}_right"] = (-turn).clip(lower=0), turn.clip(lower=0)
+    return values

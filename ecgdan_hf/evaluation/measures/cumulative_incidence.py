@@ -1,0 +1,79 @@
+"""Cumulative incidence of an event that competing events, such as death, can forestall.
+
+One minus Kaplan-Meier, with competing events taken for censoring, overstates the risk: it answers what would happen if
+nobody died of anything else. The estimate is `model.risk_ecgdan.aalen_johansen`; here it becomes a table.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from ecgdan_hf.evaluation.measures.analytic_interval import half_width
+from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
+from ecgdan_hf.evaluation.measures.follow_up import check_times
+from ecgdan_hf.model.risk_ecgdan import aalen_johansen
+from ecgdan_hf.model.survival_ecgdan import at_years
+
+
+def cumulative_incidence(
+    event: npt.ArrayLike, time: npt.ArrayLike, event_of_interest: int = 1, level: float = 0.95
+) -> pd.DataFrame:
+    r"""Aalen-Johansen estimate of the cumulative incidence, with limits on the log(-log) scale.
+
+    $$F_1(t) = \sum_{u \le t} S(u-) \frac{d_{1u}}{n_u}$$
+
+    with S the survival of all events together. Ties are taken as they are, without jitter. Without competing events
+    this is one minus Kaplan-Meier. O(n log n).
+
+    Args:
+        event: (n,), 0 censored, `event_of_interest`, or another positive integer for a competing event.
+        time: (n,), years, positive.
+        event_of_interest: its code.
+        level: coverage.
+
+    Returns:
+        One row per distinct time, from 0: `time`, `incidence`, `low`, `high`, `at_risk` (just before `time`).
+
+    Raises:
+        ValueError: different lengths, codes that are not integers of at least 0, times that are not positive, or no
+            event of interest.
+
+    Examples:
+        >>> cumulative_incidence([1, 2, 1, 0], [1.0, 2.0, 3.0, 4.0])["incidence"].tolist()
+        [0.0, 0.25, 0.25, 0.5, 0.5]
+    """
+    codes, times = _check(event, time, event_of_interest)
+    cause = np.where(codes == event_of_interest, 1, np.where(codes > 0, 2, 0))
+    found = aalen_johansen(torch.from_numpy(cause), torch.from_numpy(times))
+    distinct, counts = np.unique(times, return_counts=True)
+    knots = np.append(0.0, distinct)
+    years = torch.from_numpy(knots)
+    incidence, error = (at_years(found.times, values[0], years, before=0.0).numpy() for values in found[1:])
+    low, high = _limits(incidence, error, level)
+    at_risk = np.append(len(codes), np.cumsum(counts[::-1])[::-1])
+    return pd.DataFrame({"time": knots, "incidence": incidence, "low": low, "high": high, "at_risk": at_risk})
+
+
+def _check(
+    event: npt.ArrayLike, time: npt.ArrayLike, event_of_interest: int
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    codes, times = np.asarray(event, dtype=np.float64), np.asarray(time, dtype=np.float64)
+    if codes.ndim != 1 or codes.shape != times.shape or codes.size == 0:
+        raise ValueError(f"event and time: expected two arrays of one length, got shapes {codes.shape}, {times.shape}")
+    odd = ~(np.isfinite(codes) & (codes >= 0) & (codes == np.floor(codes)))
+    if odd.any():
+        raise ValueError(f"event: expected 0 (censored) or a positive integer for each kind, got {codes[odd][0]:g}")
+    check_times(times)
+    if event_of_interest == 0 or not (codes == event_of_interest).any():
+        found = sorted({int(code) for code in codes})
+        raise ValueError(f"event_of_interest: expected a code that happened, got {event_of_interest} of {found}")
+    return codes.astype(np.int64), times
+
+
+def _limits(incidence: FloatArray, error: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:
+    inside = (incidence > 0) & (incidence < 1 - 1e-12)  # where all had the event, rounding leaves a trace of survival
+    survival = np.where(inside, 1 - incidence, 0.5)
+    half = half_width(level) * error / (survival * -np.log(survival))
+    low, high = (np.where(inside, 1 - survival ** np.exp(sign * half), incidence) for sign in (-1, 1))
+    return low, high

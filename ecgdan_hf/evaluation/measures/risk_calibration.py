@@ -1,0 +1,305 @@
+"""Calibration of predicted risks at a horizon: smooth curve, slope, intercept, observed over expected, ICI, E50, E90.
+
+The status at the horizon is regressed on the prediction on the complementary log-log scale, on which a Cox model is
+linear (Austin, Harrell, van Klaveren, Statistics in Medicine 39:2714-2742, 2020). Records censored earlier have no
+status; those like them weigh more, by the inverse probability of censoring (Scheike, Zhang, Gerds, Biometrika
+95:205-220, 2008). The weighted likelihood is concave, and with no predictor but a constant gives Kaplan-Meier;
+pseudo-observations do not: those above 1 can drive the regression away. Standard errors are sandwiches, clustered by
+patient, and take the weights as known. Plain functions of arrays: imports numpy and pandas alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ecgdan_hf.evaluation.measures.absolute_risk import observed_risk
+from ecgdan_hf.evaluation.measures.analytic_interval import (
+    AnalyticInterval,
+    clustered_error,
+    half_width,
+    patient_codes,
+    two_sided,
+)
+from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
+from ecgdan_hf.evaluation.measures.follow_up import (
+    SurvivalCurve,
+    check_horizon,
+    check_outcomes,
+    check_risks,
+    pseudo_observations,
+    status_weights,
+)
+
+SMALLEST_RISK = 1e-6  # risks of 0 and 1 are moved here and to its mirror image: their log(-log) is infinite
+KNOT_QUANTILES = (0.05, 0.35, 0.65, 0.95)  # Harrell, Regression Modeling Strategies, 2nd edition, table 2.3
+MAX_STEPS = 100
+
+
+def calibration_slope(
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+    level: float = 0.95,
+    censoring: SurvivalCurve | None = None,
+) -> AnalyticInterval:
+    r"""Slope b of $\log(-\log(1 - P(T \le t))) = a + b \log(-\log(1 - p))$; 1 is right, below 1 is too extreme.
+
+    Args:
+        event: (n,), 1 happened, 0 censored.
+        time: (n,), years, positive.
+        risk: (n,), predicted probability p of the event within `horizon_years`.
+        horizon_years: t, at most the last follow-up.
+        patient_ids: patient of each record; None takes every record for a patient of its own.
+        level: coverage.
+        censoring: survival of censoring, from `follow_up.censoring_survival` of, say, the training records; None
+            estimates it on these records.
+
+    Returns:
+        The interval; its p value asks whether the slope is 1.
+
+    Raises:
+        ValueError: what the checks of [`follow_up`] refuse, a risk outside [0, 1], one risk for all, or a regression
+            that does not converge.
+    """
+    status, weights, predicted = _prepare(event, time, risk, horizon_years, censoring)
+    _require_spread(predicted)
+    codes = patient_codes(patient_ids, len(status))
+    features = np.stack([np.ones_like(predicted), predicted], axis=1)
+    coefficients, covariance = _regress(status, weights, features, codes)
+    return _wald(float(coefficients[1]), float(np.sqrt(covariance[1, 1])), 1.0, level, codes)
+
+
+def calibration_intercept(
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+    level: float = 0.95,
+    censoring: SurvivalCurve | None = None,
+) -> AnalyticInterval:
+    r"""Intercept a of $\log(-\log(1 - P(T \le t))) = a + \log(-\log(1 - p))$; 0 is right, above 0 is too low a risk.
+
+    exp(a) is the ratio of the observed to the predicted cumulative hazard.
+
+    Args:
+        event, time, risk, horizon_years, patient_ids, level, censoring: as in [`calibration_slope`].
+
+    Returns:
+        The interval; its p value asks whether the intercept is 0.
+
+    Raises:
+        ValueError: as [`calibration_slope`]; one risk for all is welcome here.
+    """
+    status, weights, predicted = _prepare(event, time, risk, horizon_years, censoring)
+    codes = patient_codes(patient_ids, len(status))
+    coefficients, covariance = _regress(status, weights, np.ones((len(status), 1)), codes, offset=predicted)
+    return _wald(float(coefficients[0]), float(np.sqrt(covariance[0, 0])), 0.0, level, codes)
+
+
+def observed_over_expected(
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+    level: float = 0.95,
+) -> AnalyticInterval:
+    """Observed risk (Kaplan-Meier) over mean predicted risk at a horizon, with limits on the log scale; 1 is right.
+
+    Who happened to be in the cohort moves both risks alike; the error accounts for it, where that of the observed risk
+    alone would be too wide.
+
+    Args:
+        event, time, risk, horizon_years, patient_ids, level: as in [`calibration_slope`].
+
+    Returns:
+        The interval; its p value asks whether the ratio is 1.
+
+    Raises:
+        ValueError: as [`observed_risk`], or a mean predicted risk of 0.
+    """
+    events, times = check_outcomes(event, time)
+    risks = check_risks(risk, len(events))
+    expected = float(risks.mean())
+    if expected == 0:
+        raise ValueError("risk: expected a positive mean, got 0 for every record; there is no ratio to it")
+    observed = observed_risk(events, times, horizon_years, patient_ids, level).estimate
+    pseudo = pseudo_observations(events, times, horizon_years)
+    influence = ((pseudo - pseudo.mean()) / observed - (risks - expected) / expected) / len(events)
+    error, patients = clustered_error(influence, patient_ids)
+    ratio, factor = observed / expected, float(np.exp(half_width(level) * error))
+    p_value = two_sided(float(np.log(ratio)) / error)
+    low, high = ratio / factor, ratio * factor
+    return AnalyticInterval(ratio, low, high, level, ratio * error, p_value, len(events), patients)
+
+
+def calibration_curve(
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+    level: float = 0.95,
+    num_points: int = 100,
+    censoring: SurvivalCurve | None = None,
+) -> pd.DataFrame:
+    """Smooth curve of observed against predicted risk at a horizon, with pointwise limits.
+
+    A restricted cubic spline with four knots in log(-log(1 - risk)), as in Austin, Harrell, van Klaveren (2020).
+
+    Args:
+        event, time, risk, horizon_years, patient_ids, level, censoring: as in [`calibration_slope`].
+        num_points: rows, evenly spaced between the 1 % and the 99 % quantile of the predicted risk.
+
+    Returns:
+        One row per point: `predicted`, `observed`, `low`, `high`.
+
+    Raises:
+        ValueError: as [`calibration_slope`].
+    """
+    status, weights, predicted = _prepare(event, time, risk, horizon_years, censoring)
+    knots, coefficients, covariance = _fit_spline(status, weights, predicted, patient_ids)
+    low, high = (float(end) for end in np.quantile(np.asarray(risk, dtype=np.float64), [0.01, 0.99]))
+    points = np.linspace(low, high, num_points)
+    basis = _spline(_log_minus_log(points), knots)
+    middle = basis @ coefficients
+    half = half_width(level) * np.sqrt(np.einsum("ij,jk,ik->i", basis, covariance, basis))
+    columns = {"observed": middle, "low": middle - half, "high": middle + half}
+    return pd.DataFrame({"predicted": points} | {name: _to_risk(values) for name, values in columns.items()})
+
+
+def calibration_errors(
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    censoring: SurvivalCurve | None = None,
+) -> dict[str, float]:
+    """Distance of the smooth calibration curve from the diagonal over the records, in units of risk.
+
+    Args:
+        event, time, risk, horizon_years, censoring: as in [`calibration_slope`].
+
+    Returns:
+        `ici` (integrated calibration index, the mean distance), `e50` (median), `e90` (90 % quantile), `emax`.
+
+    Raises:
+        ValueError: as [`calibration_slope`].
+    """
+    status, weights, predicted = _prepare(event, time, risk, horizon_years, censoring)
+    knots, coefficients, _ = _fit_spline(status, weights, predicted, None)
+    distance = np.abs(_to_risk(_spline(predicted, knots) @ coefficients) - np.asarray(risk, dtype=np.float64))
+    e50, e90, emax = (float(value) for value in np.quantile(distance, [0.5, 0.9, 1.0]))
+    return {"ici": float(distance.mean()), "e50": e50, "e90": e90, "emax": emax}
+
+
+def _prepare(
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    censoring: SurvivalCurve | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Status at the horizon, its weight (0 where it is not known) and log(-log(1 - risk)): (n,) each."""
+    events, times = check_outcomes(event, time)
+    risks, horizon = check_risks(risk, len(events)), check_horizon(horizon_years, times)
+    cases, controls, weights = status_weights(events, times, horizon, censoring)
+    if not cases.any() or not controls.any():
+        raise ValueError(
+            f"horizon_years: expected records with and without the event by {horizon:g} years, got {cases.sum()} with "
+            f"and {controls.sum()} without; take another"
+        )
+    return cases.astype(np.float64), weights, _log_minus_log(risks)
+
+
+def _require_spread(predicted: FloatArray) -> None:
+    if np.ptp(predicted) == 0:
+        raise ValueError("risk: expected different risks, got one for all; take calibration_intercept")
+
+
+def _log_minus_log(risks: FloatArray) -> FloatArray:
+    values: FloatArray = np.log(-np.log1p(-np.clip(risks, SMALLEST_RISK, 1 - SMALLEST_RISK)))
+    return values
+
+
+def _to_risk(values: FloatArray) -> FloatArray:
+    risks: FloatArray = -np.expm1(-np.exp(np.clip(values, -40.0, 4.0)))
+    return risks
+
+
+def _wald(estimate: float, error: float, null: float, level: float, codes: npt.NDArray[np.intp]) -> AnalyticInterval:
+    half = half_width(level) * error
+    p_value = two_sided((estimate - null) / error)
+    patients = int(codes.max()) + 1
+    return AnalyticInterval(estimate, estimate - half, estimate + half, level, error, p_value, len(codes), patients)
+
+
+def _fit_spline(
+    status: FloatArray,
+    weights: FloatArray,
+    predicted: FloatArray,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Knots, coefficients and their covariance."""
+    _require_spread(predicted)
+    knots = np.unique(np.quantile(predicted, KNOT_QUANTILES))
+    codes = patient_codes(patient_ids, len(status))
+    return knots, *_regress(status, weights, _spline(predicted, knots), codes)
+
+
+def _spline(values: FloatArray, knots: FloatArray) -> FloatArray:
+    """Restricted cubic spline basis with intercept: (n, len(knots)); linear outside, or with fewer than 3, knots."""
+    columns = [np.ones_like(values), values]
+    if len(knots) > 2:
+        cubes = np.maximum(values[:, None] - knots, 0.0) ** 3
+        *inner, before, last = knots
+        for index, knot in enumerate(inner):
+            bend = cubes[:, -2] * (last - knot) / (last - before) - cubes[:, -1] * (before - knot) / (last - before)
+            columns.append((cubes[:, index] - bend) / (last - knots[0]) ** 2)
+    return np.stack(columns, axis=1)
+
+
+def _regress(
+    status: FloatArray,
+    weights: FloatArray,
+    features: FloatArray,
+    codes: npt.NDArray[np.intp],
+    offset: FloatArray | float = 0.0,
+) -> tuple[FloatArray, FloatArray]:
+    r"""Weighted binomial regression with complementary log-log link by Fisher scoring, and the clustered sandwich.
+
+    Solves $\sum_i w_i x_i \frac{\mu'_i}{\mu_i (1 - \mu_i)} (y_i - \mu_i) = 0$ with $\mu = 1 - e^{-e^{\eta}}$, where
+    $\mu' / (\mu (1 - \mu)) = e^\eta / \mu$.
+    """
+    coefficients = np.zeros(features.shape[1])
+    mean = float((weights * status).sum() / weights.sum())
+    coefficients[0] = np.log(-np.log1p(-mean)) - np.mean(offset)
+    for _ in range(MAX_STEPS):
+        linear = np.clip(features @ coefficients + offset, -30.0, 3.5)
+        expected = -np.expm1(-np.exp(linear))
+        gain = weights * np.exp(linear) / expected
+        scores = features * (gain * (status - expected))[:, None]
+        information = features.T @ (features * (gain * np.exp(linear - np.exp(linear)))[:, None])
+        step = _solve(information, scores.sum(axis=0))
+        coefficients = coefficients + step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-300))
+        if np.abs(step).max() < 1e-9 * max(1.0, float(np.abs(coefficients).max())):
+            break
+    else:
+        raise ValueError(f"risk: the calibration regression did not converge on {len(status)} records; add records")
+    columns = (scores @ np.linalg.inv(information)).T
+    influence = np.stack([np.bincount(codes, weights=column).astype(np.float64) for column in columns])
+    covariance: FloatArray = influence @ influence.T
+    return coefficients, covariance
+
+
+def _solve(information: FloatArray, score: FloatArray) -> FloatArray:
+    try:
+        return np.linalg.solve(information, score).astype(np.float64)
+    except np.linalg.LinAlgError:
+        raise ValueError("risk: too few different risks for the calibration regression; add records") from None

@@ -1,0 +1,1 @@
+"""Who is evaluated on whom: held-out folds, repeated cross-validation, zero-shot, subgroups."""

@@ -1,0 +1,416 @@
+"""The held-out protocol of `ecgdan evaluate`: checkpoints on records they never saw, beside controls.
+
+Refuses what would flatter: test folds a checkpoint was trained on, or all records of a folder it was trained on.
+Rows come from a function of the caller, so that nothing here knows where data live.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from scipy.special import expit, softmax
+from torch import Tensor
+
+from ecgdan_hf.evaluation.comparators.baselines import (
+    cross_validated_ridge_cox,
+    embed,
+    knows_age_and_sex,
+    random_encoder,
+)
+from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
+from ecgdan_hf.evaluation.comparators.measurement_cox import beside, fit_comparators
+from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
+from ecgdan_hf.evaluation.measures.survival import calibration
+from ecgdan_hf.evaluation.protocols.repeated_cv import risk_column
+from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
+from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
+from ecgdan_hf.inference.checkpoints import Classifier, input_names, load_checkpoint
+from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
+from ecgdan_hf.model.survival_ecgdan import survival_curve
+
+RISK = "model"
+"""Under this name `predictions` holds the judged model's risk; see `repeated_cv.risk_column`."""
+AGE_SEX, RANDOM_ENCODER, ATTAINABLE = "age and sex", "random encoder, linear", "attainable (true hazard)"
+CALIBRATION_YEARS = 5.0
+TABLE_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex", "event", "time", "log_hazard"]
+
+LoadRows = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Result of the protocol.
+
+    Attributes:
+        metrics: content of `metrics.json`.
+        table: the comparison as a Markdown table.
+        report: Markdown, the table in it.
+        predictions: one row per test record: who, what happened, and every model's score.
+        risk_groups: scores of the judged survival model on the test records; None for classification.
+        recipe: of the judged checkpoint, where its folder has one.
+    """
+
+    metrics: dict[str, Any]
+    table: str
+    report: str
+    predictions: pd.DataFrame
+    risk_groups: FloatArray | None
+    recipe: dict[str, Any] | None = None
+
+
+def held_out(
+    checkpoints: Mapping[str, str],
+    load_rows: LoadRows,
+    test_folds: Sequence[int] | None,
+    train_folds: Sequence[int] | None = None,
+    with_random_encoder: bool = True,
+    data_dir: str | None = None,
+    batch_size: int = 256,
+    n: int = 1000,
+    seed: int = 0,
+    measurements: pd.DataFrame | None = None,
+) -> HeldOut:
+    """Judges the first checkpoint beside the others and the baselines.
+
+    Args:
+        checkpoints: name -> folder or Hub name; the first is judged.
+        load_rows: feature extractor -> dataset with `input_values`, `lead_mask`, `patient_id`, and `event` and
+            `time`, or `labels`.
+        test_folds: folds that are judged; None judges every record.
+        train_folds: folds the baselines are fitted on; None leaves the fitted baselines out.
+        with_random_encoder: fit a linear model on an untrained encoder of the judged architecture.
+        data_dir: where the rows come from, to recognise training data.
+        batch_size: records per forward pass.
+        n, seed: of the bootstrap.
+        measurements: ECG measurements of the records (`data.measure.table`), to compare a survival model with Cox
+            models on them; None leaves these out.
+
+    Raises:
+        ValueError: models of different tasks, folds that a checkpoint was trained on, or data without the outcome.
+    """
+    if test_folds and set(test_folds) & set(train_folds or ()):
+        raise ValueError(f"test_folds, train_folds: expected different folds, got {test_folds} and {train_folds}")
+    scores: dict[str, FloatArray] = {}
+    judged: _Judged | None = None
+    for name, path in checkpoints.items():
+        check_unseen(path, test_folds, data_dir)
+        model, extractor = load_checkpoint(path)
+        dataset = load_rows(extractor)
+        test = select_folds(dataset, test_folds)
+        if judged is None:
+            judged = _Judged(model, dataset, test)
+        elif type(model) is not type(judged.model):
+            raise ValueError(
+                f"{path}: expected a {type(judged.model).__name__} as the first one, got {type(model).__name__}"
+            )
+        scores[name] = score_rows(model, test, batch_size)
+    if judged is None:
+        raise ValueError("checkpoint: expected one to judge, got none")
+    outcome = judged.outcome()
+    if train_folds:
+        fit = select_folds(judged.dataset, train_folds)
+        scores |= _baselines(judged, fit, with_random_encoder, batch_size, seed)
+        if measurements is not None and isinstance(judged.model, EcgDanForSurvival):
+            scores |= _measurement_scores(judged, fit, measurements)
+    if outcome.simulated and "log_hazard" in judged.test.column_names:
+        scores[ATTAINABLE] = np.asarray(judged.test["log_hazard"], dtype=np.float64)
+    found = compare(outcome, scores, n=n, seed=seed)
+    metrics = {"metric": outcome.name, **outcome.counts(), "models": found}
+    metrics["test_folds"] = list(test_folds) if test_folds else None
+    main = next(iter(scores.values()))
+    survival = isinstance(judged.model, EcgDanForSurvival)
+    table = report_table(outcome, found)
+    predictions = _predictions(judged, scores)
+    if survival:
+        risk = _risk(judged, main)
+        metrics |= {"calibration": _calibration(judged, risk), "endpoint": judged.model.config.endpoint}
+        if risk is not None:
+            predictions[risk_column(RISK, CALIBRATION_YEARS)] = risk
+    metrics["subgroups"] = _subgroups(judged, main, risk if survival else None, n, seed)
+    report = _report(outcome, table, metrics)
+    recipe = recipe_of(next(iter(checkpoints.values())))
+    return HeldOut(metrics, table, report, predictions, main if survival else None, recipe)
+
+
+def select_folds(dataset: Any, folds: Sequence[int] | None) -> Any:
+    """The rows of these folds; all rows for None.
+
+    Raises:
+        ValueError: data without folds, or none of these.
+    """
+    if folds is None:
+        return dataset
+    if "fold" not in dataset.column_names:
+        raise ValueError("folds: expected data with folds, found none; leave test_folds out to judge every record")
+    rows = np.flatnonzero(np.isin(np.asarray(dataset["fold"]), list(folds)))
+    if not len(rows):
+        raise ValueError(f"folds: no record in folds {list(folds)}")
+    return dataset.select(rows)
+
+
+def check_unseen(
+    checkpoint: str,
+    test_folds: Sequence[int] | None,
+    data_dir: str | None,
+    seen_in: Sequence[str] = ("train_folds", "valid_folds"),
+) -> None:
+    """Refuses to judge a checkpoint on records its recipe says it was trained on.
+
+    Args:
+        checkpoint: folder; one without a recipe is taken as it is.
+        test_folds: folds to judge on; None is every record.
+        data_dir: where the records come from.
+        seen_in: entries of the recipe whose folds are refused.
+
+    Raises:
+        ValueError: a common fold, or all records of the folder it was trained on.
+    """
+    recipe = recipe_of(checkpoint)
+    if recipe is None:
+        return
+    if recipe.get("checkpoint") and "train_folds" in seen_in:  # what it started from has learned too
+        check_unseen(str(recipe["checkpoint"]), test_folds, data_dir, ("train_folds",))
+    _check_not_recalibrated_on(checkpoint, recipe.get("recalibrated_on") or {}, test_folds, data_dir)
+    same = (
+        data_dir is not None
+        and recipe.get("data_dir")
+        and Path(recipe["data_dir"]).resolve() == Path(data_dir).resolve()
+    )
+    if not same:
+        return
+    seen = [fold for name in seen_in for fold in _folds(recipe.get(name))]
+    common = sorted(set(seen) & set(test_folds or ()))
+    if common or test_folds is None or not seen:
+        what = f"folds {common}" if common else f"records of {data_dir}"
+        raise ValueError(f"{checkpoint}: was trained on {what}; choose test folds it has not seen")
+
+
+def _check_not_recalibrated_on(
+    checkpoint: str, fitted: Mapping[str, Any], test_folds: Sequence[int] | None, data_dir: str | None
+) -> None:
+    if not fitted or data_dir is None or Path(str(fitted["data_dir"])).resolve() != Path(data_dir).resolve():
+        return
+    if not fitted.get("fit_folds") or not test_folds or set(_folds(fitted["fit_folds"])) & set(test_folds):
+        raise ValueError(f"{checkpoint}: was recalibrated to records of {data_dir}; choose test folds it has not seen")
+
+
+def recipe_of(checkpoint: str) -> dict[str, Any] | None:
+    """What the `recipe.yaml` beside a checkpoint says; None without one."""
+    path = Path(checkpoint) / "recipe.yaml"
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else None
+
+
+def _folds(text: Any) -> list[int]:
+    found: list[int] = []
+    for part in str(text or "").split(","):
+        first, _, last = part.partition("-")
+        if first.strip().isdigit():
+            found += range(int(first), int(last or first) + 1)
+    return found
+
+
+@torch.inference_mode()
+def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
+    """Log hazards (n,) of a survival model, or logits (n, labels) of a classifier, in the order of the rows.
+
+    Raises:
+        ValueError: another kind of model, or covariates that the rows do not have.
+    """
+    if not isinstance(model, EcgDanForSurvival | Classifier):
+        raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
+    names = list(getattr(model.config, "covariate_names", []))
+    covariates = covariate_matrix(read_table(dataset, source_columns(names)), names) if names else None
+    parts, start, read = [], 0, input_names(model.config)
+    for batch in _batches(dataset, batch_size, read):
+        inputs = {name: torch.as_tensor(batch[name]) for name in read}
+        count = len(inputs["input_values"])
+        if covariates is not None:
+            inputs["covariates"] = torch.from_numpy(covariates[start : start + count])
+        output = model(**{name: value.to(model.device) for name, value in inputs.items()})
+        scores = output.log_hazard if isinstance(model, EcgDanForSurvival) else output.logits
+        parts.append(scores.double().cpu().numpy())
+        start += count
+    return np.concatenate(parts)
+
+
+def risk_within(log_hazard: FloatArray, baseline: Iterable[Tensor], years: Sequence[float]) -> FloatArray:
+    """Probability of the event within each of `years`, (n, years); NaN beyond the end of follow-up.
+
+    Args:
+        log_hazard: (n,).
+        baseline: times and log cumulative hazard, as of `breslow_baseline` or the `knots` of a checkpoint's.
+        years: horizons.
+    """
+    times, log_cumulative = (values.cpu().double() for values in baseline)
+    curve = survival_curve(torch.from_numpy(log_hazard), times, log_cumulative, torch.tensor(years).double())
+    risk: FloatArray = 1 - curve.numpy()
+    return risk
+
+
+def read_table(dataset: Any, columns: Sequence[str]) -> pd.DataFrame:
+    """Those of the columns that the dataset has, as a table."""
+    present = [name for name in columns if name in dataset.column_names]
+    table: pd.DataFrame = dataset.select_columns(present).to_pandas() if present else pd.DataFrame()
+    return table
+
+
+def label_matrix(dataset: Any) -> FloatArray:
+    """(n, labels) of 0 and 1 from the lists in `labels`."""
+    names = dataset.features["labels"].feature.names
+    hot = np.zeros((len(dataset), len(names)))
+    for row, present in enumerate(dataset["labels"]):
+        hot[row, list(present)] = 1
+    return hot
+
+
+def linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed: int = 0) -> FloatArray:
+    """What a linear model on a frozen encoder says of `test`: ridge Cox where there is follow-up, else logistic.
+
+    Args:
+        encoder: any model of the package; its head is not used.
+        fit: rows with the outcome.
+        test: rows.
+        batch_size: records per forward pass.
+        seed: of the inner cross-validation.
+    """
+    features, tested = (embed(encoder, _batches(part, batch_size)) for part in (fit, test))
+    table = read_table(fit, ["patient_id", "event", "time"])
+    if "event" in table:
+        fitted = cross_validated_ridge_cox(features, table["event"], table["time"], table["patient_id"], seed=seed)
+        return fitted.log_hazard(tested)
+    return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"].to_numpy())
+
+
+def _batches(dataset: Any, batch_size: int, columns: Sequence[str] = ("input_values", "lead_mask")) -> Any:
+    return dataset.with_format("numpy", columns=list(columns)).iter(batch_size=batch_size)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The model that is judged, with the rows its feature extractor made."""
+
+    model: Any
+    dataset: Any
+    test: Any
+
+    def outcome(self) -> Outcome:
+        config: EcgDanConfig = self.model.config
+        if isinstance(self.model, EcgDanForSurvival):
+            table = read_table(self.test, TABLE_COLUMNS)
+            simulated = bool(getattr(config, "simulated_outcome", False)) or "log_hazard" in table
+            if "event" not in table:
+                raise ValueError("labels: survival needs event and time, the data have none; give an outcomes table")
+            return Outcome.survival(table, simulated)
+        names = self.test.features["labels"].feature.names if "labels" in self.test.column_names else []
+        expected = [str(name) for _, name in sorted((config.id2label or {}).items())]
+        if names != expected:
+            raise ValueError(f"labels: the model knows {expected}, the data have {names}; choose the same label_level")
+        return Outcome.classification(label_matrix(self.test), np.asarray(self.test["patient_id"]))
+
+
+def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, seed: int) -> dict[str, FloatArray]:
+    survival = isinstance(judged.model, EcgDanForSurvival)
+    columns = ["age", "sex", "event", "time"]
+    labels = None if survival else label_matrix(fit)
+    tables = read_table(fit, columns), read_table(judged.test, columns)
+    found = {AGE_SEX: age_sex_scores(*tables, labels)} if knows_age_and_sex(tables[0]) else {}
+    if with_random:
+        encoder = random_encoder(judged.model.config, seed)
+        needed = ["input_values", "lead_mask", "patient_id", *(["event", "time"] if survival else ["labels"])]
+        found[RANDOM_ENCODER] = linear_scores(encoder, fit.select_columns(needed), judged.test, batch_size, seed)
+    return found
+
+
+def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -> dict[str, FloatArray]:
+    columns = ["record_id", "age", "sex", "event", "time"]
+    train, test = (beside(read_table(part, columns), measurements) for part in (fit, judged.test))
+    models = fit_comparators(train, knows_age_and_sex(train))
+    return {name: model.log_hazard(test) for name, model in models.items()}
+
+
+def _risk(judged: _Judged, log_hazard: FloatArray) -> FloatArray | None:
+    """Risk at five years, where the checkpoint's follow-up reaches that far."""
+    if not judged.model.config.num_baseline_times:
+        return None
+    risk: FloatArray = risk_within(log_hazard, judged.model.baseline.knots, [CALIBRATION_YEARS])[:, 0]
+    return None if np.isnan(risk).any() else risk
+
+
+def _calibration(judged: _Judged, risk: FloatArray | None) -> dict[str, Any]:
+    """Predicted and observed risk by fifths of predicted risk; empty without risks."""
+    if risk is None:
+        return {}
+    table = read_table(judged.test, ["event", "time"])
+    groups = calibration(table["event"], table["time"], risk, CALIBRATION_YEARS)
+    return {"horizon_years": CALIBRATION_YEARS, "groups": groups.to_dict(orient="records")}
+
+
+def _subgroups(judged: _Judged, scores: FloatArray, risk: FloatArray | None, n: int, seed: int) -> Found:
+    """How the judged model does by sex and age."""
+    table = read_table(judged.test, ["patient_id", "age", "sex", "event", "time"])
+    if isinstance(judged.model, EcgDanForSurvival):
+        return survival_subgroups(table, scores, risk, CALIBRATION_YEARS, n=n, seed=seed)
+    config, labels = judged.model.config, judged.test.features["labels"].feature.names
+    one_of = config.problem_type == "single_label_classification"
+    probabilities = softmax(scores, axis=1) if one_of else expit(scores)
+    thresholds = config.thresholds or {}
+    return classification_subgroups(table, label_matrix(judged.test), probabilities, labels, thresholds, n, seed)
+
+
+def _predictions(judged: _Judged, scores: Mapping[str, FloatArray]) -> pd.DataFrame:
+    table = read_table(judged.test, TABLE_COLUMNS).rename(columns={"log_hazard": "true_log_hazard"})
+    columns: dict[str, FloatArray] = {}
+    for name, values in scores.items():
+        if values.ndim == 1:
+            columns[name] = values
+        else:
+            labels = judged.test.features["labels"].feature.names
+            columns |= {f"{name}: {label}": values[:, index] for index, label in enumerate(labels)}
+    columns.pop(ATTAINABLE, None)
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)
+
+
+def _report(outcome: Outcome, table: str, metrics: Mapping[str, Any]) -> str:
+    counts = outcome.counts()
+    events = f", {counts['num_events']} events" if "num_events" in counts else ""
+    what = f"{counts['num_records']} held-out records of {counts['num_patients']} patients{events}"
+    lines = ["# Held-out evaluation", "", f"On {what}. Intervals: patients resampled, differences paired.", ""]
+    if outcome.simulated:
+        lines += ["**The outcome is simulated: these numbers say nothing about patients.**", ""]
+    lines += [table, ""]
+    if metrics.get("calibration"):
+        lines += [f"Risk within {metrics['calibration']['horizon_years']:g} years, by fifths of predicted risk:", ""]
+        lines += ["| predicted | observed (95 % interval) | records | events |", "|---|---|---|---|"]
+        for group in metrics["calibration"]["groups"]:
+            observed = f"{group['observed']:.3f} ({group['low']:.3f} to {group['high']:.3f})"
+            lines += [f"| {group['predicted']:.3f} | {observed} | {group['num_records']} | {group['num_events']} |"]
+        lines += [""]
+    lines += ["## By sex and age", "", subgroup_text(metrics["subgroups"], outcome.simulated), ""]
+    return "\n".join([*lines, "Research use only."]) + "\n"
+
+
+def write_report(folder: Path, result: HeldOut) -> None:
+    """`report.md`, `predictions.csv` and, for survival, `report.html` and its figures, into an existing folder."""
+    report = result.report
+    if result.risk_groups is not None:
+        from ecgdan_hf.evaluation.report.survival_report import write_held_out_page
+
+        write_held_out_page(folder, result.predictions, result.metrics, result.recipe)
+        report += "\n![Kaplan-Meier curves by thirds of predicted risk](kaplan_meier.png)\n"
+        report += "\nWhat TRIPOD+AI asks for, as far as this run can say it: `report.html`.\n"
+    result.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+    (folder / "report.md").write_text(report, encoding="utf-8")
+
+
+def to_json(metrics: Mapping[str, Any]) -> str:
+    """`metrics.json`; NaN becomes null."""
+    text = json.dumps(metrics, default=float)
+    return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2) + "\n"

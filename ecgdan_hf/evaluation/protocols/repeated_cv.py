@@ -1,0 +1,314 @@
+"""Repeated stratified cross-validation of survival models: who is in which fold, and what the folds say together.
+
+Every record is judged once in each repetition (seed), by models that never saw its patient. Scores of different folds
+come from different models and have no common scale, so they are standardised within their fold before they are put
+in one ranking. Two spreads are told apart: over folds, which share training patients and differ in who is judged, and
+over seeds, the repetitions of the whole procedure.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, observed_risk, scaled_brier_score
+from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, Interval, bootstrap_comparison, bootstrap_interval
+from ecgdan_hf.evaluation.measures.concordance import has_pair
+from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc
+from ecgdan_hf.evaluation.measures.risk_calibration import (
+    calibration_errors,
+    calibration_slope,
+    observed_over_expected,
+)
+from ecgdan_hf.evaluation.measures.survival import check_outcomes, concordance_index
+from ecgdan_hf.evaluation.protocols.subgroups import Found, survival_subgroups
+
+SUBJECT = ["record_id", "patient_id", "event", "time"]
+RISK_MEASURES: dict[str, Callable[..., float]] = {
+    "auc": dynamic_auc,
+    "brier": brier_score,
+    "scaled_brier": scaled_brier_score,
+    "calibration_slope": lambda *given, **horizon: calibration_slope(*given, **horizon).estimate,
+    "observed_over_expected": lambda *given, **horizon: observed_over_expected(*given, **horizon).estimate,
+    "ici": lambda *given, **horizon: calibration_errors(*given, **horizon)["ici"],
+}
+"""Functions of (event, time, risk, horizon_years)."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of one repetition: rows of the table that are judged; all others are trained on.
+
+    Attributes:
+        seed: repetition.
+        number: from 1.
+        test: (m,), row numbers, ascending.
+    """
+
+    seed: int
+    number: int
+    test: npt.NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """Such as `seed-0-fold-1`."""
+        return f"seed-{self.seed}-fold-{self.number}"
+
+
+def make_folds(table: pd.DataFrame, num_folds: int = 2, seeds: Sequence[int] = (0, 1, 2, 3, 4)) -> list[Fold]:
+    """Divides patients into folds with the same share of events, anew for every seed (scikit-learn).
+
+    Args:
+        table: columns `patient_id`, `event` and `time`, one row per record.
+        num_folds: folds of each repetition.
+        seeds: repetitions.
+
+    Raises:
+        ValueError: fewer than two folds, a seed given twice, too few events, or a fold without a comparable pair.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if num_folds < 2:
+        raise ValueError(f"folds: expected two or more, got {num_folds}")
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise ValueError(f"seeds: expected different numbers, got {list(seeds)}")
+    event, patients = table["event"].to_numpy(), table["patient_id"].astype(str).to_numpy()
+    if len(np.unique(patients[event == 1])) < 2 * num_folds:
+        found = len(np.unique(patients[event == 1]))
+        raise ValueError(f"folds: expected two patients with an event in each of {num_folds}, got {found} in all")
+    folds = []
+    for seed in seeds:
+        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+        parts = splitter.split(np.zeros(len(table)), event, patients)
+        folds += [Fold(seed, number, np.sort(test)) for number, (_, test) in enumerate(parts, start=1)]
+    time = table["time"].to_numpy()
+    thin = next((fold for fold in folds if not has_pair(event[fold.test], time[fold.test])), None)
+    if thin:
+        raise ValueError(f"folds: {thin.name} has no record still at risk at another's event; ask for fewer folds")
+    return folds
+
+
+def corrected_t_test(differences: npt.ArrayLike, test_over_train: float) -> dict[str, float]:
+    r"""Corrected resampled t-test (Nadeau and Bengio, Machine Learning 52:239-281, 2003).
+
+    Folds share their training records, so the variance of a mean difference is not \(s^2 / J\) but
+
+    \((1 / J + n_\text{test} / n_\text{train}) s^2\), with J - 1 degrees of freedom.
+
+    Args:
+        differences: (J,), of the metric of two models on each fold of each repetition.
+        test_over_train: records judged over records trained on; 1 for two folds.
+
+    Returns:
+        `difference`, `t`, `df` and the two-sided `p`; t and p are NaN where all differences are the same.
+
+    Raises:
+        ValueError: fewer than two differences, one that is not finite, or a share that is not positive.
+    """
+    from scipy.stats import t as student
+
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"differences: expected two or more finite numbers, got {values.tolist()}")
+    if not test_over_train > 0:
+        raise ValueError(f"test_over_train: expected a positive share, got {test_over_train}")
+    variance = (1 / len(values) + test_over_train) * values.var(ddof=1)
+    statistic = float(values.mean() / np.sqrt(variance)) if variance > 0 else float("nan")
+    p = float(2 * student.sf(abs(statistic), len(values) - 1))
+    return {"difference": float(values.mean()), "t": statistic, "df": len(values) - 1, "p": p}
+
+
+def standardised(predictions: pd.DataFrame, column: str) -> FloatArray:
+    """Scores in one ranking: (records, seeds), z-scores within each fold, records in order of `record_id`.
+
+    Args:
+        predictions: columns `record_id`, `seed`, `fold` and `column`; each record once per seed.
+        column: of the score.
+    """
+    folds = predictions.groupby(["seed", "fold"])[column]
+    spread = folds.transform("std", ddof=0)
+    scores = (predictions[column] - folds.transform("mean")) / spread.where(spread > 0, 1.0)
+    return _by_seed(predictions, scores)
+
+
+def as_predicted(predictions: pd.DataFrame, column: str) -> FloatArray:
+    """Absolute risks as they were predicted: (records, seeds), records in order of `record_id`."""
+    return _by_seed(predictions, predictions[column])
+
+
+def subjects(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row per record, in order of `record_id`: who, what happened, and age and sex where known."""
+    columns = [*SUBJECT, *(name for name in ("age", "sex") if name in predictions)]
+    return predictions[columns].drop_duplicates("record_id").sort_values("record_id").reset_index(drop=True)
+
+
+def mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
+    """The metric of (event, time, scores (n, seeds)) as the mean over seeds: what one repetition is worth."""
+
+    def mean(event: FloatArray, time: FloatArray, scores: FloatArray) -> float:
+        return float(np.mean([metric(event, time, column) for column in np.asarray(scores).T]))
+
+    return mean
+
+
+def judge(
+    predictions: pd.DataFrame, models: Sequence[str], n: int = 1000, seed: int = 0, trained_share: float = 1.0
+) -> dict[str, dict[str, Any]]:
+    """C-index of every model out of fold, its spread, and how far the first model is ahead.
+
+    Args:
+        predictions: `record_id`, `patient_id`, `event`, `time`, `seed`, `fold`, and a log hazard under each model's
+            name; each record once per seed.
+        models: names; the first is judged.
+        n, seed: of the bootstrap over patients.
+        trained_share: of the records outside a fold, those that trained and did not choose the epoch.
+
+    Returns:
+        For each model `concordance_index` (mean over seeds of the C-index over all records, as the fields of
+        `Interval`), `over_folds` and `over_seeds` (`mean`, `sd`, `values`) and, but for the first, `ahead` (paired
+        interval of first minus this) and `t_test` ([`corrected_t_test`] over folds).
+    """
+    people = subjects(predictions)
+    event, time = check_outcomes(people["event"], people["time"])
+    intervals, ahead = bootstrap_comparison(
+        mean_over_seeds(concordance_index),
+        event,
+        time,
+        scores={name: standardised(predictions, name) for name in models},
+        patient_ids=people["patient_id"].to_numpy(),
+        n=n,
+        seed=seed,
+    )
+    values = {name: fold_values(predictions, name) for name in models}
+    first, share = models[0], test_over_train(predictions) / trained_share
+    found: dict[str, dict[str, Any]] = {}
+    for name, interval in intervals.items():
+        found[name] = {"concordance_index": interval.as_dict(), **spreads(values[name])}
+        if name in ahead:
+            found[name]["ahead"] = ahead[name].as_dict()
+            found[name]["t_test"] = corrected_t_test(values[first].to_numpy() - values[name].to_numpy(), share)
+    return found
+
+
+def fold_values(predictions: pd.DataFrame, model: str) -> "pd.Series[float]":
+    """C-index in each fold, indexed by seed and fold."""
+    found = {
+        key: concordance_index(part["event"], part["time"], part[model])
+        for key, part in predictions.groupby(["seed", "fold"])
+    }
+    return pd.Series(found, dtype=float).rename_axis(["seed", "fold"])
+
+
+def spreads(values: "pd.Series[float]") -> dict[str, dict[str, Any]]:
+    """Mean and SD over all folds, and over seeds (each the mean of its folds); the SD of one value is NaN."""
+    seeds = values.groupby("seed").mean()
+    return {
+        name: {"mean": float(each.mean()), "sd": float(each.std(ddof=1)), "values": each.round(6).tolist()}
+        for name, each in (("over_folds", values), ("over_seeds", seeds))
+    }
+
+
+def test_over_train(predictions: pd.DataFrame) -> float:
+    """Records judged in a fold over those trained on, the mean of all folds."""
+    sizes = predictions.groupby(["seed", "fold"]).size().to_numpy(dtype=float)
+    total = predictions["record_id"].nunique()
+    return float(np.mean(sizes / (total - sizes)))
+
+
+def fold_counts(predictions: pd.DataFrame) -> list[dict[str, int]]:
+    """Records, patients and events of every fold."""
+    return [
+        {
+            "seed": int(part["seed"].iloc[0]),
+            "fold": int(part["fold"].iloc[0]),
+            "num_records": len(part),
+            "num_patients": int(part["patient_id"].nunique()),
+            "num_events": int(part["event"].sum()),
+        }
+        for _, part in predictions.groupby(["seed", "fold"])
+    ]
+
+
+def risk_column(model: str, years: float) -> str:
+    """Name of the column that holds a model's risk within so many years."""
+    return f"{model} | risk within {years:g} years"
+
+
+def judge_risks(
+    predictions: pd.DataFrame, model: str, horizons: Sequence[float], n: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """How a model's absolute risks hold at each horizon; empty where it predicted none.
+
+    Each measure is the mean over seeds, its interval a bootstrap of patients.
+
+    Args:
+        predictions: as in [`judge`], with the columns that [`risk_column`] names.
+        model: name.
+        horizons: years.
+        n, seed: of the bootstrap.
+
+    Returns:
+        Horizon as text -> `predicted_risk`, and, as fields of intervals, `observed_risk` and what `RISK_MEASURES`
+        names; under `not_estimable` the reason for each that these records do not give.
+    """
+    people = subjects(predictions)
+    truth, patients = check_outcomes(people["event"], people["time"]), people["patient_id"].to_numpy()
+    found = {}
+    for years in horizons:
+        if risk_column(model, years) not in predictions:
+            continue
+        risks = as_predicted(predictions, risk_column(model, years))
+        entry: dict[str, Any] = {"predicted_risk": float(risks.mean()), "not_estimable": {}}
+        options: dict[str, Any] = {"patient_ids": patients, "n": n, "seed": seed}
+        measures: dict[str, Callable[..., Any]]
+        measures = {name: partial(_risk_interval, each, *truth, risks) for name, each in RISK_MEASURES.items()}
+        measures["observed_risk"] = lambda years, patient_ids, **_: observed_risk(*truth, years, patient_ids)
+        for name, measure in measures.items():
+            try:
+                entry[name] = measure(years, **options).as_dict()
+            except ValueError as error:
+                entry["not_estimable"][name] = str(error)
+        found[f"{years:g}"] = entry
+    return found
+
+
+def _risk_interval(
+    measure: Callable[..., float], event: FloatArray, time: FloatArray, risks: FloatArray, years: float, **options: Any
+) -> Interval:
+    return bootstrap_interval(mean_over_seeds(partial(measure, horizon_years=years)), event, time, risks, **options)
+
+
+def describe(table: pd.DataFrame) -> dict[str, Any]:
+    """Who the records are: counts, follow-up, age and sex, with what is missing counted."""
+    found: dict[str, Any] = {
+        "num_records": len(table),
+        "num_patients": int(table["patient_id"].nunique()),
+        "num_events": int(table["event"].sum()),
+        "median_follow_up_years": float(table["time"].median()),
+        "max_follow_up_years": float(table["time"].max()),
+    }
+    if "age" in table:
+        age = table["age"].astype(float)
+        found["age"] = {"mean": age.mean(), "sd": age.std(), "num_missing": int(age.isna().sum())}
+    if "sex" in table:
+        counts = {name: int((table["sex"] == name).sum()) for name in ("female", "male")}
+        found["sex"] = {**counts, "num_missing": int(table["sex"].isna().sum())}
+    return found
+
+
+def subgroups(predictions: pd.DataFrame, model: str, n: int = 1000, seed: int = 0) -> Found:
+    """C-index within men and women and within bands of age: [`survival_subgroups`] of the scores of all seeds."""
+    people, scores = subjects(predictions), standardised(predictions, model)
+    return survival_subgroups(people, scores, metric=mean_over_seeds(concordance_index), n=n, seed=seed)
+
+
+def _by_seed(predictions: pd.DataFrame, values: "pd.Series[float]") -> FloatArray:
+    table = predictions[["record_id", "seed"]].assign(value=values).pivot(index="record_id", columns="seed")
+    if table.isna().to_numpy().any():
+        raise ValueError("predictions: expected each record once for every seed, some are missing")
+    result: FloatArray = table.sort_index().to_numpy(dtype=np.float64)
+    return result

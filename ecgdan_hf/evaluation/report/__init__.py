@@ -1,0 +1,1 @@
+"""Numbers in, pages and figures out; the TRIPOD+AI page."""

@@ -1,0 +1,299 @@
+"""How good absolute and relative risks are, drawn: calibration at a horizon, AUC over years, C-index by subgroup.
+
+The numbers come from the metric functions; nothing is estimated here. Calibration shows groups, a smooth curve and the
+distribution of predicted risks together (Van Calster et al., BMC Medicine 17:230, 2019). Returns matplotlib Figures.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
+from ecgdan_hf.evaluation.measures.follow_up import check_scores
+from ecgdan_hf.evaluation.report.figure_style import (
+    BLACK,
+    BLUE,
+    GREY,
+    LABEL_SIZE,
+    SMALL_SIZE,
+    STYLES,
+    TITLE_SIZE,
+    VERMILION,
+    counts,
+    headline,
+    new_figure,
+    read_columns,
+    tidy,
+)
+
+Table = pd.DataFrame | Mapping[str, npt.ArrayLike]
+
+INTERVAL = ("estimate", "low", "high")
+COLUMNS = (0.54, 0.72, 1.0)
+"""Right edges of the numbers beside a forest plot, as shares of their panel."""
+
+
+def calibration_figure(
+    groups: Table,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    smooth: Table | None = None,
+    simulated: bool = False,
+    notes: Mapping[str, str] | None = None,
+) -> Figure:
+    """Observed against predicted risk at a horizon, over the distribution of predicted risks.
+
+    Args:
+        groups: `predicted`, `observed`, `low`, `high`, `num_records`, `num_events` (by the horizon) of each group, as
+            [`calibration`](survival.py) gives them; NaN where follow-up ends earlier.
+        risk: (n,), predicted probability of the event within `horizon_years`.
+        horizon_years: horizon in years.
+        smooth: `predicted` and `observed` of a smooth calibration curve, with `low` and `high` where it has a band.
+        simulated: says so in the title.
+        notes: what to print in the panel, such as `{"slope": "0.94 (0.80 to 1.08)"}`.
+
+    Raises:
+        ValueError: a missing column, a risk outside [0, 1], or a horizon that is not positive.
+    """
+    columns = ("predicted", "observed", "low", "high", "num_records", "num_events")
+    table = read_columns("groups", groups, columns)
+    risks = _read_risks(risk)
+    if not horizon_years > 0:
+        raise ValueError(f"horizon_years: expected positive years, found {horizon_years:g}")
+    curve = None if smooth is None else read_columns("smooth", smooth, ("predicted", "observed"), least=2)
+    figure = new_figure(6.4)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    top = _largest_risk(table, risks)
+    axes.plot([0, top], [0, top], color=GREY, linewidth=1, linestyle=":", label="perfect")
+    if curve is not None:
+        _draw_smooth(axes, curve.sort_values("predicted"))
+    _draw_groups(axes, table)
+    _draw_notes(axes, notes)
+    _draw_distribution(below, risks, top, horizon_years)
+    axes.set(xlim=(0, top), ylim=(0, top))
+    axes.set_ylabel(f"observed risk within {horizon_years:g} years", fontsize=LABEL_SIZE)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.legend(frameon=False, fontsize=LABEL_SIZE, loc="upper left")
+    said = counts(int(table["num_records"].sum()), int(table["num_events"].sum()), simulated)
+    title = headline(f"calibration at {horizon_years:g} years", simulated)
+    axes.set_title(f"{title}\n{said} by then", fontsize=TITLE_SIZE)
+    tidy(axes)
+    return figure
+
+
+def auc_figure(
+    curves: Mapping[str, Table], num_records: int, num_events: int, simulated: bool = False, ylabel: str = "AUC(t)"
+) -> Figure:
+    """Time-dependent AUC over the years, one line per model.
+
+    Args:
+        curves: name -> `years` and `auc`, with `low` and `high` where there is a band; at most seven models. A
+            year that is not estimable is NaN and left out.
+        num_records, num_events: what all models were judged on.
+        simulated: says so in the title.
+        ylabel: what is drawn, for example "cumulative/dynamic AUC".
+
+    Raises:
+        ValueError: no model or more than seven, or a missing column.
+    """
+    if not 1 <= len(curves) <= len(STYLES):
+        raise ValueError(f"curves: expected 1 to {len(STYLES)} models, found {len(curves)}; draw the others apart")
+    figure = new_figure(4.3 + 0.12 * len(curves))
+    axes = figure.subplots()
+    ends = [_draw_auc(axes, name, curves[name], style) for name, style in zip(curves, STYLES, strict=False)]
+    axes.axhline(0.5, color=GREY, linewidth=1, linestyle=":", label="chance")
+    axes.set_ylim(min(0.48, *(low for low, _ in ends)) - 0.02, max(0.55, *(high for _, high in ends)) + 0.02)
+    axes.set_xlabel("years since the ECG", fontsize=LABEL_SIZE)
+    axes.set_ylabel(ylabel, fontsize=LABEL_SIZE)
+    bands = "; bands: 95 %" if any("low" in pd.DataFrame(dict(curve)) for curve in curves.values()) else ""
+    title = headline("discrimination over the years", simulated)
+    axes.set_title(f"{title}\n{counts(num_records, num_events, simulated)}{bands}", fontsize=TITLE_SIZE)
+    figure.legend(frameon=False, fontsize=LABEL_SIZE, handlelength=4, loc="outside lower center", ncols=2)
+    tidy(axes)
+    return figure
+
+
+def subgroup_table(
+    overall: Mapping[str, Any], subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> pd.DataFrame:
+    """Rows of a forest plot from `metrics.json`: everyone first, then each level of each subgroup.
+
+    Args:
+        overall: `concordance_index` (with `estimate`, `low`, `high`), `num_records`, `num_events` of all records.
+        subgroups: "sex" -> "female" -> the same.
+
+    Returns:
+        `subgroup`, `level`, `estimate`, `low`, `high`, `num_records`, `num_events`; NaN where nothing was estimable.
+
+    Examples:
+        >>> found = {"concordance_index": {"estimate": 0.7}, "num_records": 9, "num_events": 4}
+        >>> subgroup_table(found, {"sex": {"female": found}})["level"].tolist()
+        ['all', 'female']
+    """
+    rows = [("", "all", overall)]
+    rows += [(name, level, found) for name, levels in subgroups.items() for level, found in levels.items()]
+    return pd.DataFrame([{"subgroup": name, "level": level, **_estimate(found)} for name, level, found in rows])
+
+
+def forest_figure(rows: Table, simulated: bool = False, xlabel: str = "C-index (95 % interval)") -> Figure:
+    """C-index of subgroups, one row each, with records and events beside it.
+
+    Args:
+        rows: `subgroup`, `level`, `estimate`, `low`, `high`, `num_records`, `num_events`, as [`subgroup_table`] gives
+            them; a row with an empty subgroup is everyone, drawn as a diamond and as a line through the others.
+        simulated: says so in the title.
+        xlabel: what is drawn.
+
+    Raises:
+        ValueError: a missing column, or no row that could be estimated.
+    """
+    table = read_columns("rows", rows, (*INTERVAL, "num_records", "num_events"))
+    if not {"subgroup", "level"} <= set(table):
+        raise ValueError(f"rows: expected columns subgroup and level, found {', '.join(map(str, table.columns))}")
+    if table["estimate"].isna().all():
+        raise ValueError(f"rows: expected an estimate, found NaN in all {len(table)} rows")
+    heights = _row_heights(table["subgroup"].tolist())
+    figure = new_figure(1.5 + 0.27 * (heights[-1] + 1))
+    axes, text = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2.4))
+    for height, (_, row) in zip(heights, table.iterrows(), strict=True):
+        _draw_forest_row(axes, text, height, row, simulated)
+    _draw_forest_labels(axes, table, heights)
+    axes.axvline(0.5, color=GREY, linewidth=1, linestyle=":")
+    axes.set_xlabel(xlabel, fontsize=LABEL_SIZE)
+    axes.set_ylim(heights[-1] + 0.8, -1.2)
+    text.axis("off")
+    text.set_xlim(0, 1)
+    everyone = table[table["subgroup"] == ""]
+    said = ""
+    if len(everyone):
+        said = counts(int(everyone["num_records"].iloc[0]), int(everyone["num_events"].iloc[0]), simulated)
+        axes.axvline(float(everyone["estimate"].iloc[0]), color=BLACK, linewidth=0.8, linestyle="--")
+    figure.suptitle(f"{headline('C-index by subgroup', simulated)}\n{said}".strip(), fontsize=TITLE_SIZE)
+    tidy(axes)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _read_risks(risk: npt.ArrayLike) -> FloatArray:
+    risks = check_scores(risk, np.size(risk), "risk")
+    if not len(risks) or risks.min() < 0 or risks.max() > 1:
+        found = f"{risks.min():g} to {risks.max():g}" if len(risks) else "none"
+        raise ValueError(f"risk: expected probabilities between 0 and 1, found {found}")
+    return risks
+
+
+def _largest_risk(table: pd.DataFrame, risks: FloatArray) -> float:
+    """End of both axes: all groups with their intervals, and 99 % of the predictions."""
+    seen = [*table[["predicted", "observed", "high"]].to_numpy().ravel(), np.quantile(risks, 0.99)]
+    return float(min(1.0, 1.06 * max(np.nanmax(seen), 0.01)))
+
+
+def _draw_smooth(axes: Axes, curve: pd.DataFrame) -> None:
+    axes.plot(curve["predicted"], curve["observed"], color=VERMILION, linestyle="--", linewidth=1.8, label="smooth")
+    if {"low", "high"} <= set(curve):
+        axes.fill_between(curve["predicted"], curve["low"], curve["high"], color=VERMILION, alpha=0.15, linewidth=0)
+
+
+def _draw_groups(axes: Axes, table: pd.DataFrame) -> None:
+    seen = table.dropna(subset=["observed"])
+    left_out = len(table) - len(seen)
+    label = f"{len(seen)} groups by predicted risk, 95 % intervals"
+    if left_out:
+        label += f" ({left_out} followed too briefly)"
+    bars = [seen["observed"] - seen["low"], seen["high"] - seen["observed"]]
+    axes.errorbar(
+        seen["predicted"], seen["observed"], yerr=np.clip(np.nan_to_num(bars), 0, None), fmt="o", color=BLUE,
+        capsize=3, markersize=5.5, linewidth=1.3, label=label,
+    )  # fmt: skip
+
+
+def _draw_notes(axes: Axes, notes: Mapping[str, str] | None) -> None:
+    if notes:
+        text = "\n".join(f"{name}: {value}" for name, value in notes.items())
+        axes.text(0.985, 0.03, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=SMALL_SIZE,
+                  bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2})  # fmt: skip
+
+
+def _draw_distribution(axes: Axes, risks: FloatArray, top: float, horizon_years: float) -> None:
+    axes.hist(risks, np.linspace(0, top, 41).tolist(), color=BLUE, alpha=0.45, edgecolor=BLUE, linewidth=0.5)
+    beyond = int((risks > top).sum())
+    more = f" ({beyond} above {top:.0%} not drawn)" if beyond else ""
+    axes.set_xlabel(f"predicted risk within {horizon_years:g} years{more}", fontsize=LABEL_SIZE)
+    axes.set_ylabel("records", fontsize=LABEL_SIZE)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    tidy(axes)
+
+
+def _draw_auc(axes: Axes, name: str, curve: Table, style: Mapping[str, Any]) -> tuple[float, float]:
+    """Draws one model; the lowest and highest value."""
+    table = read_columns(f"curves[{name!r}]", curve, ("years", "auc")).dropna(subset=["auc"]).sort_values("years")
+    axes.plot(table["years"], table["auc"], label=name, linewidth=1.6, markersize=5, **style)
+    values = [table["auc"]]
+    if {"low", "high"} <= set(table):
+        axes.fill_between(table["years"], table["low"], table["high"], color=style["color"], alpha=0.12, linewidth=0)
+        values += [table["low"], table["high"]]
+    seen = np.concatenate([np.asarray(column, dtype=np.float64) for column in values])
+    return (float(np.nanmin(seen)), float(np.nanmax(seen))) if len(table) else (0.5, 0.5)
+
+
+def _estimate(found: Mapping[str, Any]) -> dict[str, float]:
+    index = found.get("concordance_index") or {}
+    values = {name: index.get(name) for name in INTERVAL}
+    values |= {name: found.get(name) for name in ("num_records", "num_events")}
+    return {name: np.nan if value is None else float(value) for name, value in values.items()}
+
+
+def _row_heights(subgroups: list[str]) -> list[float]:
+    """Vertical place of each row; a new subgroup starts after a gap that holds its name."""
+    heights: list[float] = []
+    height, last = -1.0, ""
+    for name in subgroups:
+        height += 1.0 if name == last else 2.1
+        heights.append(height if heights or name else 0.0)
+        height, last = heights[-1], name
+    return heights
+
+
+def _draw_forest_row(axes: Axes, text: Axes, height: float, row: Any, simulated: bool) -> None:
+    everyone = row["subgroup"] == ""
+    said = "not estimable"
+    if np.isfinite(row["estimate"]):
+        said = f"{row['estimate']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        low, high = np.nan_to_num(row["estimate"] - row["low"]), np.nan_to_num(row["high"] - row["estimate"])
+        look: dict[str, Any] = {"fmt": "D", "color": BLACK} if everyone else {"fmt": "o", "color": BLUE}
+        axes.errorbar(
+            row["estimate"],
+            height,
+            xerr=[[max(low, 0)], [max(high, 0)]],
+            capsize=3,
+            markersize=6,
+            linewidth=1.4,
+            **look,
+        )
+    numbers = ["?" if np.isnan(row[name]) else f"{int(row[name]):,}" for name in ("num_records", "num_events")]
+    for place, words in zip(COLUMNS, (said, *numbers), strict=True):
+        text.text(place, height, words, ha="right", va="center", fontsize=SMALL_SIZE)
+    if height == 0:
+        for place, words in zip(
+            COLUMNS, ("C-index", "n", "simulated\nevents" if simulated else "events"), strict=True
+        ):
+            text.text(place, -1, words, ha="right", va="center", fontsize=SMALL_SIZE, weight="bold")
+
+
+def _draw_forest_labels(axes: Axes, table: pd.DataFrame, heights: list[float]) -> None:
+    axes.set_yticks(heights, [str(level) for level in table["level"]])
+    last = ""
+    for height, name in zip(heights, table["subgroup"], strict=True):
+        if name not in ("", last):
+            axes.annotate(
+                str(name), (0, height - 1), xycoords=("axes fraction", "data"), xytext=(-4, 0),
+                textcoords="offset points", ha="right", va="center", fontsize=LABEL_SIZE, weight="bold",
+            )  # fmt: skip
+        last = str(name)

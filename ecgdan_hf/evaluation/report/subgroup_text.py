@@ -1,0 +1,117 @@
+"""Groups by sex and age as Markdown: tables, who was too few to be judged, and how many differences were looked at.
+
+Imports nothing but `subgroups`, whose numbers it writes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ecgdan_hf.evaluation.protocols.subgroups import MIN_PATIENTS, Found, differences
+
+WORDS = {
+    "concordance_index": "C-index",
+    "macro_auroc": "macro AUROC",
+    "auroc": "AUROC",
+    "false_positive_rate": "false positive rate",
+    "predicted_minus_observed": "predicted minus observed",
+}
+REST = "minus everyone else"
+Entries = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+def subgroup_text(found: Found, simulated: bool = False) -> str:
+    """The groups as Markdown.
+
+    Args:
+        found: of `survival_subgroups` or `classification_subgroups`.
+        simulated: the outcome was simulated, which the heading of every number then says.
+    """
+    entries = [(f"{by}: {group}", entry) for by, members in found.items() for group, entry in members.items()]
+    survival = any("num_events" in entry for _, entry in entries)
+    tables = [_survival_table(entries, simulated)] if survival else [_group_table(entries), _label_table(entries)]
+    return "\n\n".join([*filter(None, tables), _small_print(found, survival)])
+
+
+def _survival_table(entries: Entries, simulated: bool) -> str:
+    mark = " (simulated)" if simulated else ""
+    heads = ["group", "records", "patients", f"events{mark}", f"C-index{mark}", REST]
+    heads.append(f"observed over predicted risk{mark}")
+    rows = []
+    for name, entry in entries:
+        index, ratio = _pair(entry.get("concordance_index")), _text(entry.get("observed_over_expected"))
+        rows.append([name, *_sizes(entry), str(entry["num_events"]), *index, ratio])
+    return _table(heads, rows)
+
+
+def _group_table(entries: Entries) -> str:
+    heads = ["group", "records", "patients", "macro AUROC", REST, "over the labels"]
+    rows = [
+        [name, *_sizes(entry), *_pair(entry.get("macro_auroc")), ", ".join(entry.get("labels_judged", []))]
+        for name, entry in entries
+    ]
+    return _table(heads, rows)
+
+
+def _label_table(entries: Entries) -> str:
+    """Each label in each group; columns that nothing fills are left out."""
+    heads = ["label, group", "with the label", "AUROC", REST, "sensitivity", REST, "false positive rate", REST]
+    heads.append("predicted minus observed")
+    rows = []
+    for label in dict.fromkeys(label for _, entry in entries for label in entry["labels"]):
+        for name, entry in entries:
+            each = entry["labels"][label]
+            cells = [f"{label}, {name}", str(each["num_positives"])]
+            for measure in ("auroc", "sensitivity", "false_positive_rate"):
+                cells += _pair(each.get(measure))
+            rows.append([*cells, _text(each.get("predicted_minus_observed"), signed=True)])
+    filled = [column for column in range(len(heads)) if any(row[column] for row in rows)]
+    return _table([heads[column] for column in filled], [[row[column] for column in filled] for row in rows])
+
+
+def _small_print(found: Found, survival: bool) -> str:
+    whom = "the event" if survival else "the label, or without it,"
+    said = [f"95 % intervals by resampling patients. A group with fewer than {MIN_PATIENTS} patients with {whom} is"]
+    said.append("counted and not judged.")
+    spans = list(differences(found))
+    if not spans:
+        said.append("No group could be compared with everyone else: nothing is known of how it does by sex and age.")
+        return " ".join(said)
+    beyond = [_readable(name) for name, span in spans if span["low"] > 0 or span["high"] < 0]
+    said.append(f"Of {len(spans)} differences, none chosen beforehand, about {0.05 * len(spans):.1f} would have zero")
+    said.append(f"outside their interval by chance alone; {_list(beyond)}.")
+    said.append("An interval with zero inside is no proof of equality: groups are small.")
+    if survival:
+        said.append("Risks differ less within a band of age than over all ages, so C-indices are lower there.")
+    return " ".join(said)
+
+
+def _readable(name: str) -> str:
+    for key, words in WORDS.items():
+        name = name.removesuffix(key) + words if name.endswith(f" {key}") else name
+    return name
+
+
+def _list(beyond: list[str]) -> str:
+    if not beyond:
+        return "none has"
+    return f"{len(beyond)} {'has' if len(beyond) == 1 else 'have'} ({'; '.join(beyond)})"
+
+
+def _sizes(entry: Mapping[str, Any]) -> list[str]:
+    return [f"{entry['num_records']:,}", f"{entry['num_patients']:,}"]
+
+
+def _pair(measured: Mapping[str, Any] | None) -> list[str]:
+    return [_text(measured), _text((measured or {}).get("versus_rest"), signed=True)]
+
+
+def _text(span: Mapping[str, Any] | None, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    if span is None:
+        return ""
+    value, low, high = (f"{round(span[key], 3) + 0.0:{form}}" for key in ("estimate", "low", "high"))  # no minus zero
+    return f"{value} ({low} to {high})"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))

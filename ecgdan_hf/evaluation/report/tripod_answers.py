@@ -1,0 +1,145 @@
+"""What a run can say to the items of TRIPOD+AI by itself. Items that are not here only people can answer.
+
+Methods are in `tripod_methods.py`. Nothing is stated that the run's files do not hold or this package does not always
+do; what is known in part says what is still missing.
+"""
+
+from collections.abc import Callable, Mapping
+
+from ecgdan_hf.evaluation.report.tripod_methods import CROSS_VALIDATION, HELD_OUT, METHODS, division
+from ecgdan_hf.evaluation.report.tripod_run import (
+    NOTHING,
+    Answer,
+    Run,
+    cohort,
+    count,
+    dig,
+    escape,
+    estimate,
+    follow_up,
+    in_years,
+    is_number,
+    joined,
+)
+from ecgdan_hf.evaluation.report.tripod_tables import (
+    folds_table,
+    horizons_table,
+    models_table,
+    not_estimable,
+    participants_table,
+    subgroups_table,
+)
+
+MIN_EVALUATION_EVENTS = 100
+"""Collins, Ogundimu, Altman, Statistics in Medicine 35:214-226, 2016: at least, to evaluate a model."""
+
+
+def _title(run: Run) -> Answer:
+    kind = {
+        CROSS_VALIDATION: "Development and internal evaluation, by repeated cross-validation,",
+        HELD_OUT: "Evaluation on held-out records",
+    }.get(run.get("protocol"), "Evaluation")
+    endpoint = run.endpoint
+    event = f" for {run.sim}{escape(endpoint)}" if endpoint else f" for a {run.sim}event" if run.sim else ""
+    return Answer(f"{kind} of a survival model of the ECG{event}: {escape(run.name)}.", "the target population")
+
+
+def _abstract(run: Run) -> Answer:
+    numbers = cohort(run)
+    first = next(iter(run.models.items()), None)
+    found = f"{escape(first[0])}: C-index{run.mark}: {estimate(dig(first[1], 'concordance_index'))}." if first else ""
+    return (
+        Answer(joined(numbers, found), "a structured summary; these are its numbers") if numbers or found else NOTHING
+    )
+
+
+def _objectives(run: Run) -> Answer:
+    said = {
+        CROSS_VALIDATION: "Models are developed anew in every fold and evaluated on the records left out.",
+        HELD_OUT: "Models that were trained before are evaluated.",
+    }.get(run.get("protocol"), "")
+    others = [escape(name) for name in list(run.models)[1:]]
+    beside = f"Compared with: {', '.join(others)}." if others else ""
+    return Answer(joined(said, beside), "the aim behind it") if said else NOTHING
+
+
+def _registered_code(run: Run) -> Answer:
+    versions = run.get("versions") or {}
+    known = "The analysis is done by the Python package ecgdan_hf (Apache-2.0)"
+    version = versions.get("ecgdan-hf") or versions.get("ecgdan_hf")
+    known += f", version {escape(version)}." if version else "."
+    return Answer(known, "where this study's own code and the weights can be obtained")
+
+
+def _flow(run: Run) -> Answer:
+    numbers = joined(cohort(run), follow_up(run))
+    return Answer(numbers, "how many were screened and left out, and why") if numbers else NOTHING
+
+
+def _characteristics(run: Run) -> Answer:
+    table = participants_table(run)
+    return Answer(table, "further characteristics, and differences between groups") if table else NOTHING
+
+
+def _in_each_analysis(run: Run) -> Answer:
+    table = folds_table(run)
+    if not table:
+        numbers = cohort(run) if run.get("protocol") == HELD_OUT else ""
+        return Answer(f"Evaluation: {numbers}", "participants and events in development") if numbers else NOTHING
+    return Answer(f"{division(run)}\n\n{table}".strip())
+
+
+def _model_itself(run: Run) -> Answer:
+    known = "The recipe is at the end of this page; a network is given by its weights and its code."
+    return Answer(known, "where the weights can be had") if run.recipe else NOTHING
+
+
+def _performance(run: Run) -> Answer:
+    tables = models_table(run), horizons_table(run), not_estimable(run), subgroups_table(run)
+    if not any(tables):
+        return NOTHING
+    note = "**Every number below rests on a simulated outcome.**" if run.simulated else ""
+    return Answer("\n\n".join(part for part in (note, *tables) if part))
+
+
+def _limitations(run: Run) -> Answer:
+    events, last = run.get("data", "num_events"), run.get("data", "max_follow_up_years")
+    late = [years for years in run.horizons if is_number(last) and float(years) > last]
+    found = [
+        "The outcome is simulated: no number here says anything about patients." if run.simulated else "",
+        "Evaluated within the data it was developed on, on none from elsewhere."
+        if run.get("protocol") == CROSS_VALIDATION
+        else "",
+        f"{count(events)} {run.sim}events are fewer than the {MIN_EVALUATION_EVENTS} that an evaluation needs "
+        "(Collins et al., Statistics in Medicine 35:214-226, 2016)."
+        if is_number(events) and events < MIN_EVALUATION_EVENTS
+        else "",
+        f"No record was followed to {in_years(late)} years." if late else "",
+    ]
+    known = "\n".join(f"* {line}" for line in found if line)
+    return Answer(f"From the run's numbers:\n\n{known}", "all others") if known else NOTHING
+
+
+def _poor_input(_: Run) -> Answer:
+    return Answer(
+        "The package refuses a signal without sampling rate or unit, masks leads that are absent, takes the training "
+        "mean for unknown covariates, and puts quality flags beside a prediction.",
+        "what users should do about them",
+    )
+
+
+ANSWERS: Mapping[str, Callable[[Run], Answer]] = {
+    **METHODS,
+    "1": _title,
+    "2": _abstract,
+    "4": _objectives,
+    "18f": _registered_code,
+    "20a": _flow,
+    "20b": _characteristics,
+    "21": _in_each_analysis,
+    "22": _model_itself,
+    "23a": _performance,
+    "26": _limitations,
+    "27a": _poor_input,
+}
+"""By number; 3, 6a, 6c, 9c, 17 to 18e, 19, 20c, 23b, 25, 27b and 27c are for people."""

@@ -1,0 +1,1 @@
+"""Sanity checks: do the maps say what the network uses?"""

@@ -1,0 +1,152 @@
+"""Attribution by occlusion: what becomes of a score when a lead, a wave or a moment is taken away.
+
+Change of the score, whole less occluded, in its unit: positive where what was taken away spoke for it. A lead is taken
+away by the lead mask, the network's own notion of absence; a wave or a moment by a straight line in all leads. After
+Zeiler and Fergus (ECCV 2014, arXiv 1311.2901). Pure functions of a score (see `scores`) and its inputs.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, RATE_HZ, delineate
+from ecgdan_hf.explain.maps.deletion import bridge, tokens_of_samples
+from ecgdan_hf.explain.maps.scores import Inputs, Score
+from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
+from ecgdan_hf.model.waveform_danet import delineate_waves
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+WAVES = ("P", "QRS", "T")
+USUAL_SD_MV = 0.25  # of a lead; what z-scored signals are taken to have, where waves are looked for
+
+
+@torch.no_grad()
+def occlude_leads(score: Score, inputs: Inputs) -> FloatArray:
+    """F(x) - F(x without lead l): (N, L), NaN for leads that are absent, or that are a record's only one.
+
+    Leads are no independent witnesses: III = II - I, so that what one lead shows the others often show too, and a lead
+    that matters can have a small change.
+    """
+    mask = _mask(inputs)
+    whole, changes = score(inputs), []
+    for lead in range(mask.shape[1]):
+        left = mask.clone()
+        left[:, lead] = False
+        possible = mask[:, lead] & left.any(dim=1)
+        left = torch.where(possible[:, None], left, mask)
+        change = whole - score({**inputs, "lead_mask": left})
+        changes.append(change.masked_fill(~possible, torch.nan))
+    return torch.stack(changes, dim=1).double().cpu().numpy()
+
+
+@torch.no_grad()
+def occlude_time(score: Score, inputs: Inputs, num_tokens: int, stride: int) -> FloatArray:
+    """F(x) - F(x with the samples around one token bridged in all leads): (N, num_tokens).
+
+    Args:
+        score, inputs: see [`occlude_leads`].
+        num_tokens, stride: of the network's time tokens, which divide the record.
+    """
+    values = inputs["input_values"]
+    token = tokens_of_samples(values.shape[2], num_tokens, stride)
+    stretches = {str(each): np.tile(token == each, (len(values), 1)) for each in range(num_tokens)}
+    return np.stack(list(occlude_waves(score, inputs, stretches).values()), axis=1)
+
+
+@torch.no_grad()
+def occlude_waves(score: Score, inputs: Inputs, stretches: Mapping[str, BoolArray]) -> dict[str, FloatArray]:
+    """F(x) - F(x with these stretches bridged in all leads): name -> (N,), NaN where a record has no such stretch.
+
+    Args:
+        score, inputs: see [`occlude_leads`].
+        stretches: name -> (N, T), true for the samples of the waves, all beats together; see [`wave_stretches`].
+    """
+    values = inputs["input_values"]
+    signal, whole, found = values.float().cpu().numpy(), score(inputs), {}
+    for name, stretch in stretches.items():
+        without = torch.from_numpy(bridge(signal, stretch)).to(values)
+        change = (whole - score({**inputs, "input_values": without})).double().cpu().numpy()
+        found[name] = np.where(stretch.any(axis=1), change, np.nan)
+    return found
+
+
+def wave_stretches(
+    signal_mv: npt.ArrayLike,
+    lead_mask: npt.ArrayLike,
+    sampling_rate: float,
+    input_kind: str = "rhythm",
+    heart_rate_bpm: float = 60.0,
+) -> dict[str, BoolArray]:
+    """Where the P waves, QRS complexes and T waves of one record lie: name -> (samples,), all False if none was found.
+
+    Waves of a rhythm strip are those of DANet's rules ([`delineate_waves`]), of a median beat those of the
+    measurements ([`delineate`]), with ST and T as one: from the end of the QRS to that of the T wave.
+
+    Args:
+        signal_mv: (leads, samples), mV, high-pass filtered; zero padding at the ends does no harm.
+        lead_mask: (leads,), leads that were there.
+        sampling_rate: Hz.
+        input_kind: "rhythm" or "median_beat", which has to be at 500 Hz, R peak at 40 % of the signal.
+        heart_rate_bpm: of a median beat; bounds where its T may end and P may begin.
+    """
+    signal = np.asarray(signal_mv, dtype=np.float64)
+    usable = signal[np.asarray(lead_mask, dtype=bool)]
+    inside = np.zeros((len(WAVES), signal.shape[1]), dtype=bool)
+    find = _of_beat if input_kind == "median_beat" else _of_rhythm
+    for row, first, last in find(usable, sampling_rate, heart_rate_bpm):
+        inside[row, max(round(first), 0) : max(round(last) + 1, 0)] = True
+    return dict(zip(WAVES, inside, strict=True))
+
+
+def waves_of(config: Any, inputs: Inputs, heart_rate_bpm: float = 60.0) -> list[dict[str, BoolArray]]:
+    """Where the waves of each record lie, in samples of `input_values`; see [`wave_stretches`].
+
+    A z-scored lead is taken to have the usual SD in millivolt. Of median beats other than the package's usual ones,
+    600 samples at 500 Hz, waves cannot be found, and there are none.
+    """
+    values = inputs["input_values"]
+    if config.input_kind == "median_beat" and (config.sampling_rate != RATE_HZ or values.shape[2] < BEAT_SAMPLES):
+        return [{wave: np.zeros(values.shape[2], dtype=bool) for wave in WAVES} for _ in values]
+    scale = (config.global_mean_mv, config.global_std_mv) if config.normalization == "global" else (0.0, USUAL_SD_MV)
+    signals = scale[0] + scale[1] * values.double().cpu().numpy()
+    masks = inputs["lead_mask"].bool().cpu().numpy()
+    return [
+        wave_stretches(signal, mask, config.sampling_rate, config.input_kind, heart_rate_bpm)
+        for signal, mask in zip(signals, masks, strict=True)
+    ]
+
+
+def _of_rhythm(usable: FloatArray, sampling_rate: float, _: float) -> list[tuple[int, float, float]]:
+    """(wave, first sample, last sample) of every wave of every beat."""
+    waves = delineate_waves(usable, sampling_rate, find_r_peaks(usable, sampling_rate))
+    edges = [(waves.p_onset, waves.p_end), (waves.qrs_onset, waves.qrs_end), (waves.t_onset, waves.t_end)]
+    pairs = [
+        (row, first, last) for row, (onset, end) in enumerate(edges) for first, last in zip(onset, end, strict=True)
+    ]
+    return [each for each in pairs if np.isfinite(each[1:]).all()]
+
+
+def _of_beat(usable: FloatArray, sampling_rate: float, heart_rate_bpm: float) -> list[tuple[int, float, float]]:
+    if sampling_rate != RATE_HZ or usable.shape[1] < BEAT_SAMPLES:
+        raise ValueError(
+            f"signal_mv: expected a median beat of {BEAT_SAMPLES} samples at {RATE_HZ} Hz to find waves in, got "
+            f"{usable.shape[1]} at {sampling_rate:g} Hz"
+        )
+    pad = (usable.shape[1] - BEAT_SAMPLES) // 2
+    waves = delineate(usable[:, pad : pad + BEAT_SAMPLES], heart_rate_bpm)
+    found = [(1, *waves.qrs)]
+    if waves.p is not None:
+        found.append((0, *waves.p))
+    if waves.t_end is not None:
+        found.append((2, waves.qrs[1] + 1, waves.t_end))
+    return [(row, pad + first, pad + last) for row, first, last in found]
+
+
+def _mask(inputs: Inputs) -> torch.Tensor:
+    values, mask = inputs["input_values"], inputs.get("lead_mask")
+    return torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask.bool()

@@ -1,0 +1,292 @@
+"""One page that explains one prediction: the ECG with temporal attention, the map of leads, the risk or the labels.
+
+Figures are matplotlib objects without global state: no `pyplot`, nothing to close, safe in threads and servers.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.explain.maps.attention import present_lead_map, receptive_field, sample_attention, token_attention
+from ecgdan_hf.explain.maps.attribution import Attribution, attribute
+from ecgdan_hf.explain.maps.scores import output_of
+from ecgdan_hf.explain.page.lead_bars import draw_lead_bars
+from ecgdan_hf.explain.page.panels import ORANGE, draw_labels, draw_lead_map, draw_risk
+from ecgdan_hf.explain.page.paper import SPEED_MM_S, draw_ecg
+from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
+
+FloatArray = npt.NDArray[np.float64]
+
+A4_LANDSCAPE_MM = (297.0, 210.0)
+MM_PER_INCH = 25.4
+# left, bottom, width, height in millimetres of the page
+BEAT_PLACES = {
+    "ecg": (10, 46, 182, 140),
+    "bar": (10, 37, 75, 2.5),
+    "leads": (209, 116, 66, 66),
+    "result": (211, 42, 74, 50),
+    "labels": (220, 42, 65, 50),
+    "notes": (10, 12, 277, 17),
+}
+RHYTHM_PLACES = {
+    "ecg": (10, 54, 277, 133),
+    "bar": (196, 46, 70, 2.5),
+    "leads": (18, 10, 36, 36),
+    "result": (98, 13, 76, 32),
+    "labels": (98, 11, 76, 34),
+    "notes": (190, 4, 97, 34),
+    "findings": (10, 51, 277, 7),
+}
+GREY = "#666666"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one forward pass says about one ECG.
+
+    Attributes:
+        signal_mv: (leads, samples), mV, filtered, as the network saw it before scaling.
+        lead_mask: (leads,).
+        flags: quality flags of the record and of the feature extractor.
+        lead_map: (leads, leads), NaN where a lead is absent; None without lead attention.
+        attention: (leads, samples), multiple of even attention; None without time attention.
+        output: output of the model, batch of one.
+    """
+
+    signal_mv: FloatArray
+    lead_mask: npt.NDArray[np.bool_]
+    flags: tuple[str, ...]
+    lead_map: FloatArray | None
+    attention: FloatArray | None
+    output: Any
+
+
+@torch.inference_mode()
+def explain(
+    record: EcgRecord,
+    model: EcgDanPreTrainedModel,
+    feature_extractor: EcgDanFeatureExtractor,
+    covariates: npt.ArrayLike | None = None,
+) -> Explanation:
+    """Runs the model on one record and keeps what it attended to.
+
+    Args:
+        record: any leads, any rate.
+        model: any model of this package; it is run in evaluation mode and left as it was.
+        feature_extractor: the one saved beside the model.
+        covariates: (len(covariate_names),) for a survival model that takes them, in their own units; by default age
+            and sex of the record, and the training mean for what is unknown.
+
+    Raises:
+        ValueError: a record that the feature extractor refuses, or covariates of another length.
+    """
+    signal_mv, lead_mask, flags = feature_extractor.condition(**record.as_inputs())
+    inputs = inputs_of(record, model, feature_extractor, covariates)
+    output = output_of(model, inputs, output_attentions=True)
+    lead_map = time_map = None
+    if output.lead_attention is not None:
+        lead_map = present_lead_map(output.lead_attention[0].float().cpu().numpy(), lead_mask)
+    if output.time_attention is not None:
+        tokens = token_attention(output.time_attention[0].float().cpu().numpy())
+        time_map = sample_attention(tokens, model.config)
+    flags = tuple(dict.fromkeys((*record.flags, *flags)))
+    return Explanation(signal_mv.astype(np.float64), lead_mask, flags, lead_map, time_map, output)
+
+
+def inputs_of(
+    record: EcgRecord,
+    model: EcgDanPreTrainedModel,
+    feature_extractor: EcgDanFeatureExtractor,
+    covariates: npt.ArrayLike | None = None,
+) -> dict[str, torch.Tensor]:
+    """What the model takes of one record, (1, ...), on its device; arguments as in [`explain`]."""
+    inputs: dict[str, Any] = dict(feature_extractor(**record.as_inputs(), return_tensors="pt"))
+    names = list(getattr(model.config, "covariate_names", []))
+    if names:
+        inputs["covariates"] = _covariates(record, names, covariates)
+    return {name: value.to(model.device) for name, value in inputs.items()}
+
+
+def _covariates(record: EcgRecord, names: list[str], given: npt.ArrayLike | None) -> torch.Tensor:
+    if given is not None:
+        values = np.asarray(given, dtype=np.float32).reshape(1, -1)
+        if values.shape[1] != len(names):
+            raise ValueError(f"covariates: expected {len(names)} values for {', '.join(names)}, got {values.shape[1]}")
+        return torch.from_numpy(values)
+    known = pd.DataFrame([{name: getattr(record, name, None) for name in source_columns(names)}])
+    return torch.from_numpy(covariate_matrix(known.where(known.notna(), np.nan), names))
+
+
+def explain_page(
+    record: EcgRecord,
+    model: EcgDanPreTrainedModel,
+    feature_extractor: EcgDanFeatureExtractor,
+    covariates: npt.ArrayLike | None = None,
+    checkpoint: str | None = None,
+    method: str = "attention",
+    label: str | None = None,
+    findings: Sequence[str] = (),
+) -> Figure:
+    """The page, A4 landscape: ECG on ECG paper, map of leads, and the risk curve or the labels' probabilities.
+
+    Args:
+        record, model, feature_extractor, covariates: see [`explain`].
+        checkpoint: name to print; by default where the model was loaded from.
+        method: what colours the ECG: "attention" or a method of [`attribute`].
+        label: whose logit another method than attention explains; by default the label predicted first.
+        findings: what tests said of this network's maps by this method, see [`map_findings`]; printed beneath.
+
+    Returns:
+        A matplotlib figure; `figure.savefig("figure.png", dpi=150)`.
+
+    Raises:
+        ValueError: as [`explain`] and [`attribute`], or a label for attention, which is the same for all.
+    """
+    if method == "attention" and label is not None:
+        raise ValueError("label: attention is the same for every label; leave it out, or choose another method")
+    found = explain(record, model, feature_extractor, covariates)
+    shown = None
+    if method != "attention":
+        shown = attribute(model, inputs_of(record, model, feature_extractor, covariates), method, label)
+    figure = Figure(figsize=(A4_LANDSCAPE_MM[0] / MM_PER_INCH, A4_LANDSCAPE_MM[1] / MM_PER_INCH), facecolor="white")
+    FigureCanvasAgg(figure)
+    places = BEAT_PLACES if feature_extractor.input_kind == "median_beat" else RHYTHM_PLACES
+    gain = _draw_paper(figure, places, model.config, found, shown)
+    slots = model.config.lead_layout == "reference"
+    names = [f"slot {index + 1}" if slots else lead for index, lead in enumerate(model.config.lead_names)]
+    if shown is None:
+        draw_lead_map(_axes(figure, places["leads"]), found.lead_map, names, found.lead_mask)
+    else:
+        draw_lead_bars(_axes(figure, places["leads"]), shown, names)
+    if isinstance(model, EcgDanForSurvival):
+        draw_risk(_axes(figure, places["result"]), model, found.output.log_hazard)
+    elif isinstance(model, EcgDanForSequenceClassification | DanetForSequenceClassification):
+        draw_labels(_axes(figure, places["labels"]), model.config, found.output.logits)
+    _draw_header(figure, record, model, found, checkpoint)
+    _draw_notes(figure, places, feature_extractor, _notes(feature_extractor, found, gain, slots, shown), findings)
+    return figure
+
+
+def _axes(figure: Figure, place: tuple[float, float, float, float]) -> Axes:
+    width, height = A4_LANDSCAPE_MM
+    left, bottom, wide, high = place
+    return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+
+
+def _draw_paper(
+    figure: Figure, places: dict[str, Any], config: EcgDanConfig, found: Explanation, shown: Attribution | None
+) -> float:
+    paper = _axes(figure, places["ecg"])
+    paper.set_anchor("NW")
+    names, rate = list(config.lead_names), float(config.sampling_rate or 0)
+    field = receptive_field(config)
+    label = (
+        f"receptive field of one time token: {field.width} samples = {field.milliseconds:.0f} ms "
+        f"(half of its paths in the middle {field.half_milliseconds:.0f} ms)"
+    )
+    weights = found.attention if shown is None else shown.samples
+    signed = shown is not None and shown.signed
+    scale_bar = (field.milliseconds, label) if weights is not None and not signed else None
+    gain, traces = draw_ecg(paper, found.signal_mv, names, found.lead_mask, rate, weights, scale_bar, signed)
+    if traces is None:
+        return gain
+    bar = figure.colorbar(traces, cax=_axes(figure, places["bar"]), orientation="horizontal")
+    scale = "temporal attention (1 = even; one scale for all leads)"
+    if shown is not None:
+        scale = f"{shown.method}: {shown.score}" if signed else "attention rollout (1 = even; one scale for all leads)"
+    bar.set_label(scale, fontsize=7, labelpad=1)
+    bar.ax.locator_params(axis="x", nbins=5)
+    bar.ax.tick_params(labelsize=6.5, length=2, pad=1)
+    bar.outline.set_linewidth(0.4)
+    return gain
+
+
+def _draw_header(
+    figure: Figure, record: EcgRecord, model: EcgDanPreTrainedModel, found: Explanation, checkpoint: str | None
+) -> None:
+    name = record.record_id or PurePath(record.source).name or "unnamed"
+    where = checkpoint or str(model.config._name_or_path) or "not saved"
+    person = [f"{record.age:.0f} years" if record.age is not None else "", record.sex or ""]
+    leads = f"{int(found.lead_mask.sum())} of {len(found.lead_mask)} leads"
+    figure.text(10 / 297, 0.957, f"ECG {name}", fontsize=13, weight="bold")
+    subject = ", ".join(word for word in (*person, leads) if word)
+    model_line = f"{subject}   |   {type(model).__name__}: {textwrap.shorten(where, 70, placeholder='…')}"
+    log_hazard = getattr(found.output, "log_hazard", None)
+    if log_hazard is not None:
+        model_line += f"   |   log hazard {float(log_hazard[0]):+.2f}"
+    figure.text(10 / 297, 0.932, model_line, fontsize=8)
+    flags = "quality flags: " + ("; ".join(found.flags) if found.flags else "none")
+    figure.text(10 / 297, 0.910, textwrap.shorten(flags, 200, placeholder=" …"), fontsize=7, color=GREY)
+    warnings = ["Research use only"]
+    if getattr(model.config, "simulated_outcome", False):
+        warnings.append("simulated outcomes")
+    box = {"boxstyle": "round,pad=0.35", "facecolor": "#fff3e6", "edgecolor": ORANGE, "linewidth": 0.8}
+    figure.text(
+        287 / 297, 0.962, "  ·  ".join(warnings), fontsize=9, weight="bold", color="#8c3a00", ha="right", bbox=box
+    )
+
+
+def _notes(
+    fe: EcgDanFeatureExtractor, found: Explanation, gain: float, slots: bool, shown: Attribution | None
+) -> list[str]:
+    """What the page shows and how far to trust it."""
+    beat = fe.input_kind == "median_beat"
+    kind = f"Median beat, {1000 * found.signal_mv.shape[1] / fe.sampling_rate:.0f} ms" if beat else "Rhythm strip"
+    stages = {"highpass_hz": "high-pass", "lowpass_hz": "low-pass", "powerline_hz": "notch"}
+    filters = [f"{fe.filter[key]:g} Hz {name}" for key, name in stages.items() if fe.filter.get(key)]
+    notes = [
+        f"{kind}, filtered ({', '.join(filters) or 'no filter'}), {SPEED_MM_S:g} mm/s and {gain:g} mm/mV: "
+        f"a small square is 40 ms by {1 / gain:g} mV; enlarged or reduced with the page."
+    ]
+    if shown is not None:
+        what = "what this network's score depends on here" if shown.signed else "where the network looked, not why"
+        notes += [shown.note, f"The map shows {what}; it proves no cause."]
+    else:
+        colour = (
+            "Colour and width: mean attention that each time token receives, spread over its receptive field; nothing "
+            "is located more sharply than that."
+        )
+        notes += [
+            colour if found.attention is not None else "This network has no time attention: traces are black.",
+            "Lead map: each row sums to 1; white line on its scale: even attention. Attention shows where the network "
+            "looked, not why, and proves no cause.",
+        ]
+    if shown is not None and shown.waves:
+        changes = ", ".join(f"{wave} {value:+.2f}" for wave, value in shown.waves.items() if np.isfinite(value))
+        notes.append(f"With all waves of a kind bridged the {shown.score} loses: {changes or 'none found'}.")
+    if slots:
+        notes.append(
+            "Reference layout: the network mixes leads before attention, so maps and colours tell no leads apart."
+        )
+    return notes
+
+
+def _draw_notes(
+    figure: Figure, places: dict[str, Any], fe: EcgDanFeatureExtractor, notes: list[str], findings: Sequence[str]
+) -> None:
+    """Notes and findings, small but readable."""
+    style: dict[str, Any] = {"fontsize": 6.8, "va": "top", "color": GREY, "linespacing": 1.35}
+    if fe.input_kind == "rhythm":
+        notes = [textwrap.fill(note, 72) for note in notes]
+        left, bottom, _, height = places["findings"]
+        told = "\n".join(textwrap.fill(line, 230) for line in findings)
+        figure.text(left / 297, (bottom + height) / 210, told, **{**style, "fontsize": 6.3, "color": "#333333"})
+    else:
+        notes = [*notes, *findings]
+    left, bottom, _, height = places["notes"]
+    figure.text(left / 297, (bottom + height) / 210, "\n".join(notes), **style)

@@ -1,0 +1,1 @@
+"""Applies a saved model to many ECGs: loading, covariates, predictions, embeddings."""

@@ -1,0 +1,231 @@
+"""ECG files -> one row of predictions each, for `ecgdan predict`.
+
+A file that cannot be read does not stop the others: its row says why. Nothing is guessed: what a file does not say
+about its rate, unit or leads must be given.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from ecgdan_hf.data.formats import READABLE, read
+from ecgdan_hf.data.readers.wfdb_records import find_header
+from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.data.sources.ecg_folder import ecg_files
+from ecgdan_hf.inference.checkpoints import Classifier, load_checkpoint, load_config
+from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel
+from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
+from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
+from ecgdan_hf.model.survival_ecgdan import survival_curve
+
+__all__ = ["endpoint_text", "expand_files", "load_checkpoint", "load_config", "predict"]
+
+RISK_YEARS = (1, 5, 10)
+DEFAULT_THRESHOLD = 0.5
+PredictingModel = EcgDanForSurvival | Classifier
+
+
+def predict(
+    paths: str | Path | Iterable[str | Path],
+    model: EcgDanPreTrainedModel,
+    feature_extractor: EcgDanFeatureExtractor,
+    batch_size: int = 32,
+    on_error: str = "row",
+    covariates: pd.DataFrame | None = None,
+    read_options: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Predicts for ECG files.
+
+    Args:
+        paths: files and folders; see [`expand_files`].
+        model: a survival or classification model; see [`load_checkpoint`].
+        feature_extractor: the one saved beside it.
+        batch_size: ECGs per forward pass.
+        on_error: `"row"` reports a file that cannot be used in its row and goes on, `"raise"` stops there.
+        covariates: for a survival model with `covariate_names`: a table with `file` and one column per name. A file
+            that is not in the table takes age and sex from its own header; what stays unknown counts as the training
+            mean.
+        read_options: `sampling_rate`, `unit`, `lead_names` for files that do not say them.
+        progress: show a progress bar.
+
+    Returns:
+        One row per file, in order: `file`; `log_hazard`, `risk_1y`, `risk_5y`, `risk_10y` (probability of the event;
+        NaN beyond the follow-up of the training data, or where no baseline hazard was fitted) and `endpoint` (the
+        event in words, "simulated" where it was), or one probability column per label and `positive` (labels at or
+        above their threshold, joined by `;`; missing, and flagged, with fewer than half of the model's leads, for
+        which thresholds do not hold); `num_leads` (leads that were used, derived ones included); `flags` (quality
+        flags joined by `;`); `error` (empty where all went well).
+
+    Raises:
+        ValueError: a model without a prediction head, a wrong argument, or, with `on_error="raise"`, a bad file.
+        FileNotFoundError: a path that does not exist, with `on_error="raise"`; a folder without ECG files.
+    """
+    if not isinstance(model, PredictingModel):
+        raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
+    if on_error not in ("row", "raise"):
+        raise ValueError(f"on_error: expected 'row' or 'raise', got {on_error!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    files = expand_files(paths)
+    known = _CovariateTable(covariates, model.config)
+    rows: list[dict[str, Any]] = []
+    with tqdm(total=len(files), desc="Predicting", unit="file", disable=not progress) as bar:
+        for start in range(0, len(files), batch_size):
+            batch = files[start : start + batch_size]
+            prepared = [_prepare(file, feature_extractor, known, dict(read_options or {}), on_error) for file in batch]
+            rows += _predict_batch(prepared, model)
+            bar.update(len(batch))
+    table = pd.DataFrame(rows, columns=["file", *_prediction_columns(model), "num_leads", "flags", "error"])
+    return table.astype({"num_leads": "Int64"})
+
+
+def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Files as given, folders replaced by the ECG files in them, in order and each once.
+
+    What counts as an ECG inside a folder, [`ecg_files`] says: any format that is read, by content and not by name.
+
+    Args:
+        paths: one path or several. A data file of a WFDB record stands for its record. A path that does not exist
+            is kept, to be reported by whoever reads it.
+
+    Raises:
+        FileNotFoundError: a folder without any ECG file.
+        ValueError: no path at all.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not given:
+        raise ValueError("paths: expected at least one file or folder, got none")
+    files: dict[Path, None] = {}
+    for path in map(Path, given):
+        if not path.is_dir():
+            files[_record_path(path)] = None
+            continue
+        found = ecg_files(path)
+        if not found:
+            raise FileNotFoundError(f"{path}: no ECG file in this folder; what is read: {READABLE}")
+        files.update(dict.fromkeys(found))
+    return list(files)
+
+
+class _CovariateTable:
+    """The covariates of a file: from the table given, else from the file's own header."""
+
+    def __init__(self, table: pd.DataFrame | None, config: EcgDanConfig) -> None:
+        self.names: list[str] = list(getattr(config, "covariate_names", []))
+        self.values: dict[str, npt.NDArray[np.float32]] = {}
+        if table is None or not self.names:
+            return
+        if "file" not in table:
+            raise ValueError(f"covariates: expected a column file, got {', '.join(map(str, table.columns))}")
+        keys = [_key(file) for file in table["file"]]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"covariates: expected one row per file, found {twice} more than once")
+        self.values = dict(zip(keys, covariate_matrix(table, self.names), strict=True))
+
+    def of(self, file: Path, record: EcgRecord) -> npt.NDArray[np.float32] | None:
+        """(names,) or None where the model takes none."""
+        if not self.names:
+            return None
+        if _key(file) in self.values:
+            return self.values[_key(file)]
+        said = pd.DataFrame([{name: getattr(record, name, None) for name in source_columns(self.names)}])
+        row: npt.NDArray[np.float32] = covariate_matrix(said.where(said.notna(), np.nan), self.names)[0]
+        return row
+
+
+def _key(file: str | Path) -> str:
+    """One name for a record however it is written: with or without suffix, relative or not."""
+    return str(_record_path(Path(file)).with_suffix("").resolve())
+
+
+def _prepare(
+    file: Path, extractor: EcgDanFeatureExtractor, known: _CovariateTable, options: dict[str, Any], on_error: str
+) -> dict[str, Any]:
+    """A row with the network's inputs under `inputs`, or with `error`."""
+    row: dict[str, Any] = {"file": str(file), "flags": "", "error": ""}
+    try:
+        record = read(file, **options)
+        features = extractor(**record.as_inputs(), return_tensors="pt", return_flags=True)
+        covariates = known.of(file, record)
+    except (ValueError, OSError) as error:
+        if on_error == "raise":
+            raise
+        return {**row, "error": " ".join(str(error).split())}
+    inputs = {name: features[name] for name in extractor.model_input_names}
+    if covariates is not None:
+        inputs["covariates"] = torch.from_numpy(covariates)[None]
+    flags = dict.fromkeys((*record.flags, *features["flags"][0]))
+    return {**row, "inputs": inputs, "num_leads": int(inputs["lead_mask"].sum()), "flags": ";".join(flags)}
+
+
+@torch.inference_mode()
+def _predict_batch(rows: list[dict[str, Any]], model: PredictingModel) -> list[dict[str, Any]]:
+    usable = [row for row in rows if "inputs" in row]
+    if usable:
+        inputs = {
+            name: torch.cat([row["inputs"][name] for row in usable]).to(model.device) for name in usable[0]["inputs"]
+        }
+        predictions: dict[str, list[Any]]
+        if isinstance(model, EcgDanForSurvival):
+            predictions = _survival_columns(model, inputs)
+        else:
+            predictions = _label_columns(model, inputs)
+        for position, row in enumerate(usable):
+            row.update({name: values[position] for name, values in predictions.items()})
+            if "positive" in row and row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(model.config.lead_names):
+                row["positive"] = None
+                row["flags"] = ";".join(filter(None, [row["flags"], "thresholds_need_more_leads"]))
+            del row["inputs"]
+    return rows
+
+
+def _survival_columns(model: EcgDanForSurvival, inputs: dict[str, torch.Tensor]) -> dict[str, list[Any]]:
+    # float64, so that one minus a survival near 1 keeps its digits
+    log_hazard = model(**inputs, return_loss=False).log_hazard.double()
+    risk = torch.full((len(log_hazard), len(RISK_YEARS)), float("nan"))
+    if model.config.num_baseline_times:
+        years = torch.tensor(RISK_YEARS, dtype=torch.float32, device=log_hazard.device)
+        baseline: Any = model.baseline
+        risk = 1 - survival_curve(log_hazard, baseline.times, baseline.log_cumulative_hazard, years)
+    columns = {"log_hazard": log_hazard.tolist(), "endpoint": [endpoint_text(model.config)] * len(log_hazard)}
+    return columns | {f"risk_{year}y": risk[:, index].tolist() for index, year in enumerate(RISK_YEARS)}
+
+
+def _label_columns(model: Classifier, inputs: dict[str, torch.Tensor]) -> dict[str, list[Any]]:
+    logits = model(**inputs).logits.float()
+    one_of = model.config.problem_type == "single_label_classification"
+    probabilities = (logits.softmax(-1) if one_of else logits.sigmoid()).cpu().numpy()
+    names = _label_names(model)
+    thresholds = model.config.thresholds or {}
+    cuts = np.array([thresholds.get(name, DEFAULT_THRESHOLD) for name in names])
+    positive = [";".join(np.array(names)[row >= cuts]) for row in probabilities]
+    return {name: probabilities[:, column].tolist() for column, name in enumerate(names)} | {"positive": positive}
+
+
+def _prediction_columns(model: PredictingModel) -> list[str]:
+    if isinstance(model, EcgDanForSurvival):
+        return ["log_hazard", *(f"risk_{year}y" for year in RISK_YEARS), "endpoint"]
+    return [*_label_names(model), "positive"]
+
+
+def _label_names(model: Classifier) -> list[str]:
+    return [str(name) for _, name in sorted((model.config.id2label or {}).items())]
+
+
+def _record_path(path: Path) -> Path:
+    """The header in place of a WFDB data file or stem."""
+    if path.suffix.lower() == ".hea":
+        return path
+    header = path.with_name(path.name + ".hea")
+    return (find_header(path) if path.is_file() else None) or (header if header.is_file() else path)

@@ -1,0 +1,359 @@
+"""Model cards: what a checkpoint is, was trained on, achieves and must not be used for.
+
+Every number comes from the checkpoint's own `metrics.json` and from the folders of its further evaluations; what is
+not there is listed as missing. A number measured on simulated outcomes says so beside the number.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
+from ecgdan_hf.inference.checkpoints import Classifier
+from ecgdan_hf.inference.predict import endpoint_text
+from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
+from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
+from ecgdan_hf.model.modeling_ecgdan import (
+    EcgDanForPreTraining,
+    EcgDanForSequenceClassification,
+    EcgDanForSurvival,
+    EcgDanPreTrainedModel,
+)
+from ecgdan_hf.publish.card.attention_text import attention_sentences
+from ecgdan_hf.publish.card.carbon import Emissions, time_text
+from ecgdan_hf.publish.card.checks import DATA_MISSING, GROUPS_MISSING, MISSING, RESEARCH_USE, RESULTS_MISSING
+from ecgdan_hf.publish.card.eval_results import (
+    DATA,
+    HUB_METRICS,
+    PARTS,
+    TASKS,
+    Result,
+    further_index,
+    is_simulated,
+    model_index,
+    results,
+)
+from ecgdan_hf.publish.card.evaluations import METRIC_NAMES, Evaluation
+from ecgdan_hf.publish.hub_code import requirements
+from ecgdan_hf.publish.verify import AUTO_CLASSES, pipelines_of
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+PLACEHOLDER_REPOSITORY = "USER/NAME"
+
+EXPECTED: dict[type[EcgDanPreTrainedModel], dict[str, str]] = {
+    EcgDanForSurvival: {
+        "concordance_index": "C-index on test patients",
+        "age_sex": "comparison with age and sex alone",
+        "random_encoder": "comparison with a random encoder",
+        "calibration": "calibration of the absolute risks",
+    },
+    EcgDanForSequenceClassification: {
+        "macro_auroc": "macro AUROC on test patients",
+        "random_encoder": "comparison with a random encoder",
+    },
+    EcgDanForPreTraining: {},
+    DanetForSequenceClassification: {"macro_auroc": "macro AUROC on test patients"},
+    DanetForPreTraining: {},
+}
+
+FEATURES, OTHER = "feature-extraction", "other"
+"""Tasks of the Hub. It knows none for labels or risks of a physiological signal, and would take a classifier that
+names none for one of text."""
+
+CONTACT = (
+    f"the Community tab of the repository it lies in, https://huggingface.co/{PLACEHOLDER_REPOSITORY}/discussions"
+)
+
+CALLS = {
+    "ecg-classification": ("classify", ""),
+    "ecg-survival": ("risk_of", ""),
+    "zero-shot-ecg-classification": ("name_it", ", top_k=3"),
+    "ecg-feature-extraction": ("embed", ""),
+}
+"""Task -> name of its pipeline in the card, and what a call is given beside the recording."""
+
+VERBS = {"pretraining": "pretrain", "survival": "finetune", "classification": "finetune", "danet": "finetune"}
+DATASET_NAMES = {"PTB-XL": "ptb-xl", "MIT-BIH Arrhythmia Database": "mit-bih-arrhythmia-database"}
+TRAINING_TYPES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+
+
+def build_card(
+    model: EcgDanPreTrainedModel,
+    metrics: Mapping[str, Any] | None,
+    recipe: Mapping[str, Any] | None,
+    name: str,
+    evaluations: Sequence[Evaluation] = (),
+    emissions: Emissions | None = None,
+    contact: str | None = None,
+    training_data: str | None = None,
+    base_model: str | None = None,
+) -> ModelCard:
+    """The card of a checkpoint.
+
+    Args:
+        model: the checkpoint's model; its configuration is described, its parameters are counted.
+        metrics: content of `metrics.json`, None where there is none.
+        recipe: content of `recipe.yaml`, None where there is none.
+        name: title.
+        evaluations: further results, with their controls.
+        emissions: estimate of what the run emitted, None for none.
+        contact: whom to write to; default the repository's own Community tab.
+        training_data: what it was trained on, in words; default what the recipe says of a known source.
+        base_model: `OWNER/NAME` on the Hub of the checkpoint it was fine-tuned from.
+
+    Returns:
+        A card whose metadata the Hub accepts, with `model-index` where there are results of test records. A required
+        part that nothing was given for says so, and what makes it.
+    """
+    config: Any = getattr(model.config, "ecg_config", model.config)  # of a dual encoder, its ECG side
+    simulated = is_simulated(config, metrics)
+    found = list(results(metrics))
+    data_name, data_text = DATA.get(str((recipe or {}).get("data")), ("unknown data", ""))
+    data_text = training_data or data_text
+    _, task = TASKS.get(type(model), ("feature-extraction", "embedding of ECGs"))
+    metadata = ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        tags=["ecg", "electrocardiogram", "cardiology", "ecgdan", "custom_code", *_tags(model)],
+        datasets=[DATASET_NAMES[data_name]] if data_name in DATASET_NAMES else None,
+        metrics=_hub_metrics(found, evaluations) or None,
+        pipeline_tag=OTHER if isinstance(model, EcgDanForSurvival | Classifier) else FEATURES,
+        base_model=base_model,
+        model_name=name,
+        eval_results=model_index(model, found, data_name, simulated)
+        + further_index(model, evaluations, data_name, simulated)
+        or None,
+        **({"base_model_relation": "finetune"} if base_model else {}),
+        **_emission_metadata(metrics, emissions),
+    )
+    verb = VERBS.get(str((metrics or {}).get("task")))
+    trained_on = {(recipe or {}).get("data"), ((metrics or {}).get("pretraining") or {}).get("data")}
+    return ModelCard.from_template(
+        metadata,
+        template_path=str(TEMPLATE),
+        name=name,
+        task=task,
+        repository=PLACEHOLDER_REPOSITORY,
+        auto_class=AUTO_CLASSES[type(model)],
+        model_class=type(model).__name__,
+        config=config,
+        survival=isinstance(model, EcgDanForSurvival),
+        classification=isinstance(model, Classifier),
+        dual_encoder=config is not model.config,
+        duration=(config.num_samples - 2 * config.pad_samples) / config.sampling_rate,
+        num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        version=ECGDAN_VERSION,
+        simulated=simulated,
+        endpoint=endpoint_text(config),
+        training_data=data_text,
+        training_sizes=_sizes(metrics),
+        recipe=recipe,
+        rows=[(PARTS[result.part], result.name, result.number(simulated)) for result in found] + _unscored(metrics),
+        missing=_missing(model, found, evaluations, metrics, emissions),
+        evaluations=[(each, _notes(each, recipe, data_name), _rows(each)) for each in evaluations],
+        groups=_groups(metrics, evaluations, recipe, data_name, simulated),
+        is_tested=_is_tested(found, evaluations),
+        results_missing=f"{MISSING} {RESULTS_MISSING}.",
+        groups_missing=f"{MISSING} {GROUPS_MISSING}.",
+        data_missing=f"{MISSING} {DATA_MISSING}.",
+        research_use=RESEARCH_USE,
+        contact=contact or CONTACT,
+        base=base_model or _base(metrics),
+        calls=[(pipeline.serves, *CALLS[pipeline.serves]) for pipeline in pipelines_of(model)],
+        requirements=" ".join(f'"{each}"' for each in requirements()),
+        attention=[attention_sentences(each.metrics) for each in evaluations if each.is_sanity],
+        folds=_folds(recipe),
+        verb=verb,
+        time=time_text(metrics),
+        emissions=emissions,
+        is_ptb_xl="ptb-xl" in trained_on,
+        is_mit_bih="mit-bih" in trained_on,
+        what=_what(model),
+        rule=_rule(config),
+        pretraining=pretraining_text(metrics),
+        reasons=[(PARTS[part], metrics[part]["not_estimable"]) for part in _reasons(metrics)] if metrics else [],
+        labels=_label_rows(config) if isinstance(model, Classifier) else [],
+    )
+
+
+def _is_tested(found: list[Result], evaluations: Sequence[Evaluation]) -> bool:
+    """Whether anything was measured on records that did not train it."""
+    return any(result.part == "test" for result in found) or any(not each.is_sanity for each in evaluations)
+
+
+def _groups(
+    metrics: Mapping[str, Any] | None,
+    evaluations: Sequence[Evaluation],
+    recipe: Mapping[str, Any] | None,
+    data_name: str,
+    simulated: bool,
+) -> list[tuple[str, str, str]]:
+    """Where, on which records, and how it does by sex and age: of the run's own test part and of each evaluation."""
+    found = (metrics or {}).get("subgroups")
+    own = [("Test records of the run", "", subgroup_text(found, simulated))] if found else []
+    further = [(each.title, _notes(each, recipe, data_name), each.groups) for each in evaluations]
+    return own + [entry for entry in further if entry[-1]]
+
+
+def _base(metrics: Mapping[str, Any] | None) -> str:
+    """Name of the checkpoint it was fine-tuned from; empty where it began with random weights."""
+    start = str((metrics or {}).get("checkpoint") or "")
+    return "" if start == "random weights" else start
+
+
+def _what(model: EcgDanPreTrainedModel) -> str:
+    """The network in words."""
+    if isinstance(model, DanetForSequenceClassification | DanetForPreTraining):
+        words = {"soft": "a waveform module that learns where to look, in front of", "none": "(without its module)"}
+        words["hard"] = "weights of the waves under a rule, in front of"
+        network = {"ecgdan": "the dual attention network", "resnet1d": "a residual network"}
+        return f"DANet, {words[model.config.waveform_module]} {network[model.config.classifier_network]}"
+    return "a dual attention network for the 12-lead ECG (ECG-DAN)"
+
+
+def _rule(config: EcgDanConfig) -> str:
+    """The waveform rule as YAML; empty for networks without one."""
+    rule = getattr(config, "waveform_rule", None)
+    used = rule and getattr(config, "waveform_module", "none") != "none"
+    return yaml.safe_dump(rule, sort_keys=False, default_flow_style=None).strip() if used else ""
+
+
+def pretraining_text(metrics: Mapping[str, Any] | None) -> str:
+    """What a fine-tuned network was pretrained on, in words; empty where that was not recorded."""
+    found = (metrics or {}).get("pretraining")
+    if not found:
+        return ""
+    _, data = DATA.get(str(found.get("data")), ("", "data that were not recorded"))
+    folds = f", folds {found['train_folds']}" if found.get("train_folds") else ""
+    made = (
+        f", {found['simulated_records']:,} records simulated from" if found.get("pretext") == "simulated-beats" else ""
+    )
+    return f"Pretrained without labels ({found.get('pretext', found.get('task'))}){made}: {data}{folds}."
+
+
+def _hub_metrics(found: list[Result], evaluations: Sequence[Evaluation]) -> list[str]:
+    """What the Hub lists models by; losses and diagnostics of a run are in the card's table alone."""
+    names = {result.path[-1] for result in found} | {str(each.metrics.get("metric")) for each in evaluations}
+    return sorted({HUB_METRICS[name] for name in names & HUB_METRICS.keys()})
+
+
+def _notes(evaluation: Evaluation, recipe: Mapping[str, Any] | None, data_name: str) -> str:
+    """Where an evaluation was made, and whether its records chose the epoch."""
+    counts, said = evaluation.metrics, []
+    for key, word in (("num_records", "records"), ("num_patients", "patients")):
+        if isinstance(counts.get(key), int):
+            said.append(f"{counts[key]:,} {word}")
+    if evaluation.folds:
+        said.append(evaluation.split)
+    elif isinstance(counts.get("valid"), Mapping) and "test" not in counts:
+        said.append("validation part (the epoch was chosen on it: optimistic)")
+    chosen = set(_numbers((recipe or {}).get("valid_folds"))) & set(_numbers(evaluation.folds))
+    same_data = evaluation.data is None or DATA.get(evaluation.data, ("",))[0] == data_name
+    if chosen and same_data:
+        said.append("the epoch was chosen on these records" + ("" if evaluation.is_sanity else ": optimistic"))
+    if counts.get("simulated_outcome"):
+        said.append("**simulated outcome**")
+    return "; ".join(said)
+
+
+def _rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    simulated = ", simulated outcome" if evaluation.metrics.get("simulated_outcome") else ""
+    metric = METRIC_NAMES.get(str(evaluation.metrics.get("metric")), "value")
+    return [
+        (name or metric, value + simulated, ahead) for name, value, ahead in (x.row for x in evaluation.measured())
+    ]
+
+
+def _numbers(folds: Any) -> list[int]:
+    """Fold numbers of `1-8`, `9`, or a list."""
+    found: list[int] = []
+    for part in folds if isinstance(folds, list) else str(folds or "").split(","):
+        first, _, last = str(part).strip().partition("-")
+        if first.isdigit():
+            found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def _folds(recipe: Mapping[str, Any] | None) -> str:
+    """Folds of training, of choosing the epoch, and of the test, in words."""
+    parts = {"train_folds": "trained on", "valid_folds": "epoch chosen on", "test_folds": "tested on"}
+    return ", ".join(f"{word} {recipe[key]}" for key, word in parts.items() if recipe and recipe.get(key))
+
+
+def _emission_metadata(metrics: Mapping[str, Any] | None, emissions: Emissions | None) -> dict[str, Any]:
+    if emissions is None:
+        return {}
+    verb = VERBS.get(str((metrics or {}).get("task")), "")
+    entry = {
+        "emissions": round(emissions.grams, 3),
+        "source": f"estimate, {emissions.assumptions}",
+        "training_type": TRAINING_TYPES.get(verb, "training"),
+        "hardware_used": str(((metrics or {}).get("hardware") or {}).get("device", "not recorded")),
+    }
+    return {"co2_eq_emissions": entry}
+
+
+def _missing(
+    model: EcgDanPreTrainedModel,
+    found: list[Result],
+    evaluations: Sequence[Evaluation],
+    metrics: Mapping[str, Any] | None,
+    emissions: Emissions | None,
+) -> list[str]:
+    """Required parts of a card that nothing was given for."""
+    tested = {key for result in found if result.part == "test" for key in result.path}
+    tested |= {name for each in evaluations for name in _covered(each)}
+    absent = [text for key, text in EXPECTED.get(type(model), {}).items() if key not in tested]
+    if isinstance(model, EcgDanForPreTraining):
+        kinds = {each.kind for each in evaluations}
+        probed = kinds & {"Linear probe", "Label efficiency"}
+        absent += [] if probed else ["linear probe beside a random encoder (`ecgdan probe`)"]
+        if model.config.prompt_labels and "Zero-shot" not in kinds:
+            absent.append("zero-shot results and their controls (`ecgdan probe --zero-shot`)")
+    if not any(each.is_sanity for each in evaluations):
+        absent.append("test of the attention maps (`ecgdan sanity`)")
+    if not (metrics or {}).get("seconds"):
+        absent.append("training time")
+    return absent if emissions else [*absent, "energy and carbon"]
+
+
+def _covered(evaluation: Evaluation) -> list[str]:
+    """Expected parts that a further evaluation holds, controls by the names the verbs give them."""
+    names = " ".join(key for number in evaluation.measured() for key in number.path)
+    given = {"age and sex": "age_sex", "random encoder": "random_encoder"}
+    found = [key for words, key in given.items() if words in names]
+    held_out = [str(evaluation.metrics.get("metric"))] if evaluation.kind == "Held-out evaluation" else []
+    return found + held_out + (["calibration"] if evaluation.metrics.get("calibration") else [])
+
+
+def _reasons(metrics: Mapping[str, Any]) -> list[str]:
+    return [part for part in PARTS if isinstance(metrics.get(part), Mapping) and "not_estimable" in metrics[part]]
+
+
+def _unscored(metrics: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Labels that had no positives or no negatives, so that nobody takes the macro average for one over all labels."""
+    parts = {part: (metrics or {}).get(part) for part in PARTS}
+    named = {part: found.get("labels_not_estimable") for part, found in parts.items() if isinstance(found, Mapping)}
+    return [(PARTS[part], "labels without AUROC", ", ".join(labels)) for part, labels in named.items() if labels]
+
+
+def _sizes(metrics: Mapping[str, Any] | None) -> str:
+    sizes = (metrics or {}).get("num_records")
+    if not isinstance(sizes, Mapping):
+        return ""
+    return ", ".join(f"{count:,} {part}" for part, count in sizes.items())
+
+
+def _tags(model: EcgDanPreTrainedModel) -> list[str]:
+    return [TASKS[type(model)][0]] if type(model) in TASKS else ["feature-extraction"]
+
+
+def _label_rows(config: EcgDanConfig) -> list[tuple[str, str]]:
+    thresholds = config.thresholds or {}
+    return [
+        (name, f"{thresholds[name]:.3f}" if name in thresholds else "0.5 (not chosen)")
+        for _, name in sorted(config.id2label.items())
+    ]

@@ -1,0 +1,1 @@
+"""What every training run shares: the Accelerate loop, batching, optimisation, the run folder."""

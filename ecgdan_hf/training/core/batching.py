@@ -1,0 +1,418 @@
+"""From rows to batches: which records meet in a batch, which leads are hidden, and how the signal is varied.
+
+Every random draw is a function of the seed, the epoch and the records, never of a global generator: a resumed run,
+or one with more worker processes, sees the same batches with the same masks.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Array2D
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ecgdan_hf.data.prepared.mapped_memory import MappedArrays, release_mapped_pages
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.training.arguments.fields import TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
+    (0.1, ("I", "II")),
+    (0.1, ("I", "II", "V2")),
+    (0.1, ("I", "II", "III", "V2")),
+    (0.1, ("I", "II", "III", "aVR", "aVL", "aVF")),
+    (0.1, ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")),
+    (0.5, None),
+)
+"""Lead sets of devices in use, with their probabilities (arXiv 2403.10581); None keeps every lead."""
+
+
+STATEMENT_WEIGHTS = "statement_weights"
+SPANS = 3
+SPAN_SHARE = 0.1
+"""Hidden stretches of time in a record that gets any, and the share of the signal each of them covers."""
+
+
+class EpochBatchSampler(Sampler[list[int]]):
+    """Batches of row numbers in which every row occurs once an epoch.
+
+    Batches differ in size by at most one, so that no batch is too small for batch normalisation. With `event`, each
+    batch holds the set's fraction of events, rounded up or down, and one at least: the Cox likelihood learns nothing
+    from a batch without one, so that where events are rarer than batches the batches grow, which is said once in a
+    warning. `set_epoch` draws the order anew from the seed; `start_batch` skips what a resumed run has seen.
+
+    Args:
+        num_rows: number of rows.
+        batch_size: largest batch; exceeded by one only where a batch of one would be left over.
+        event: (num_rows,), 1 where the event happened; None does not stratify.
+        seed: of the order.
+
+    Raises:
+        ValueError: no rows, a batch size below one, or `event` of another length.
+    """
+
+    def __init__(self, num_rows: int, batch_size: int, event: Sequence[float] | None = None, seed: int = 0):
+        if num_rows < 1:
+            raise ValueError("training set: expected at least one record, found none")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected one or more, got {batch_size}")
+        self.event = np.zeros(num_rows, bool) if event is None else np.asarray(event).astype(bool)
+        if len(self.event) != num_rows:
+            raise ValueError(f"event: expected {num_rows} values, one per record, got {len(self.event)}")
+        self.num_rows, self.batch_size, self.seed = num_rows, batch_size, seed
+        self.epoch, self.start_batch, self.drop_last = 0, 0, False
+        wanted = -(-num_rows // batch_size)
+        if self.num_batches < min(wanted, num_rows // 2):
+            logger.warning(
+                "batch_size: %d records a batch would leave some without any of the %d events; using %d",
+                batch_size,
+                int(self.event.sum()),
+                -(-num_rows // self.num_batches),
+            )
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a whole epoch."""
+        most = min(-(-self.num_rows // self.batch_size), self.num_rows // 2)
+        return max(1, min(most, int(self.event.sum()) or most))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_batches - self.start_batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        count = self.num_batches
+        sizes = np.full(count, self.num_rows // count) + (np.arange(count) < self.num_rows % count)
+        events, others = np.flatnonzero(self.event), np.flatnonzero(~self.event)
+        with_event = np.full(count, len(events) // count)
+        with_event[rng.permutation(count)[: len(events) % count]] += 1
+        event_parts = np.split(rng.permutation(events), np.cumsum(with_event)[:-1])
+        other_parts = np.split(rng.permutation(others), np.cumsum(sizes - with_event)[:-1])
+        for batch in range(self.start_batch, count):
+            yield np.concatenate([event_parts[batch], other_parts[batch]]).tolist()
+
+
+class DrawnBatchSampler(EpochBatchSampler):
+    """Batches of rows drawn with given probabilities, with replacement; as many in an epoch as the rows make.
+
+    Args:
+        shares: (num_rows,), how often each row is drawn, up to a factor.
+        batch_size: rows of every batch.
+        seed: of the draws.
+
+    Raises:
+        ValueError: no rows, a batch size below one, or shares of which none is positive.
+    """
+
+    def __init__(self, shares: Sequence[float], batch_size: int, seed: int = 0):
+        super().__init__(len(shares), batch_size, seed=seed)
+        total = float(np.sum(shares))
+        if not total > 0 or np.min(shares) < 0:
+            raise ValueError("shares: expected positive numbers for some rows and negative ones for none")
+        self.shares = np.asarray(shares, dtype=float) / total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        drawn = rng.choice(self.num_rows, (self.num_batches, self.batch_size), p=self.shares)
+        yield from drawn[self.start_batch :].tolist()
+
+
+def balanced_shares(positive: np.ndarray, patient_ids: Sequence[str], simulated: np.ndarray) -> np.ndarray:
+    """How often each row is drawn so that no kind of record and no patient decides alone.
+
+    Half of what is drawn is simulated, where anything is; half of the real records are positive. A patient's positives
+    together are drawn in proportion to the root of their number: one with a hundred early beats ten times as often as
+    one with one, not a hundred times.
+
+    Args:
+        positive: (rows,), true for records with the label.
+        patient_ids: of each row.
+        simulated: (rows,), true for simulated records, which are drawn alike.
+
+    Returns:
+        (rows,), together 1, unless there are no positive or no negative records.
+    """
+    patients = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)[1].reshape(-1)
+    real_share = 0.5 if simulated.any() else 1.0
+    shares = np.where(simulated, 0.5 / max(simulated.sum(), 1), 0.0)
+    positives, negatives = positive & ~simulated, ~positive & ~simulated
+    shares[negatives] = 0.5 * real_share / max(negatives.sum(), 1)
+    counts = np.bincount(patients[positives], minlength=patients.max() + 1)
+    each = 1 / np.sqrt(np.maximum(counts, 1))  # root of the number, divided among so many
+    shares[positives] = 0.5 * real_share * each[patients[positives]] / np.sqrt(counts).sum()
+    return shares
+
+
+class NumberedRows(Dataset):
+    """A `datasets.Dataset` whose rows carry their number, so that the collator can look things up by it.
+
+    Signals are not copied: a row's `input_values` is a view of the mapped Arrow file, which the collator copies once,
+    into the batch.
+
+    Args:
+        dataset: rows.
+        columns: what is read; text columns would only cost time.
+    """
+
+    def __init__(self, dataset: Any, columns: Sequence[str]):
+        self.signals = {name: MappedArrays(dataset, name) for name in columns if _is_array(dataset.features[name])}
+        self.dataset = dataset.with_format("arrow", columns=[name for name in columns if name not in self.signals])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
+        """Many rows at once, which is how the loader asks for a batch."""
+        release_mapped_pages()  # what was read is only a copy of the disk; without this a pass looks like all of it
+        columns: dict[str, Sequence[Any]] = {name: arrays[rows] for name, arrays in self.signals.items()}
+        columns |= {name: _values(column) for name, column in self._table(rows).items()}
+        return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
+
+    def _table(self, rows: list[int]) -> dict[str, Any]:
+        table = self.dataset[rows]
+        return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def _values(column: pa.ChunkedArray) -> Sequence[Any]:
+    """Plain values; of lists of one length, such as one number for each sample, (rows, length), NaN where missing."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_pylist()
+    values = np.full((len(column), column.type.list_size), np.nan, np.float32)
+    known = column.drop_null().combine_chunks().flatten().to_numpy()
+    values[column.is_valid().to_numpy()] = known.reshape(-1, column.type.list_size)
+    return values
+
+
+def _is_array(feature: Any) -> bool:
+    return isinstance(feature, Array2D)
+
+
+def draw_lead_mask(
+    lead_mask: np.ndarray, lead_names: Sequence[str], rng: np.random.Generator, shared: bool, probability: float
+) -> np.ndarray:
+    """Hides leads as if a device with fewer had been used (arXiv 2403.10581).
+
+    Args:
+        lead_mask: (batch, leads), true where the lead was recorded.
+        lead_names: names of the leads.
+        rng: source of the draw.
+        shared: one draw for the whole batch instead of one for each record.
+        probability: how often anything is drawn at all.
+
+    Returns:
+        (batch, leads), a subset of `lead_mask`; a record whose recorded leads would all be hidden keeps them.
+    """
+    draws = 1 if shared else len(lead_mask)
+    choice = rng.choice(len(LEAD_SUBSETS), size=draws, p=[share for share, _ in LEAD_SUBSETS])
+    keeps = np.array([[subset is None or name in subset for name in lead_names] for _, subset in LEAD_SUBSETS])
+    keep = keeps[choice] | (rng.random(draws) >= probability)[:, None]
+    hidden = lead_mask & keep
+    return np.where(hidden.any(axis=1, keepdims=True), hidden, lead_mask)
+
+
+def draw_span_mask(records: int, samples: int, rng: np.random.Generator, probability: float) -> np.ndarray:
+    """Stretches of time to hide in all leads alike, where no lead can tell what another lost.
+
+    Args:
+        records: number of records.
+        samples: length of the signal.
+        rng: source of the draw.
+        probability: how often a record gets any; it then gets `SPANS` of them, which may overlap.
+
+    Returns:
+        (records, samples), true where the signal is hidden.
+    """
+    length = max(1, round(SPAN_SHARE * samples))
+    starts = rng.integers(0, samples - length + 1, (records, SPANS, 1))
+    positions = np.arange(samples)
+    inside = (positions >= starts) & (positions < starts + length)
+    return inside.any(axis=1) & (rng.random((records, 1)) < probability)
+
+
+@dataclass
+class EcgCollator:
+    """Turns rows into the keyword arguments of a model.
+
+    Args:
+        lead_names: names of the leads, in the order of `input_values`.
+        num_pad: zeros at each end of the signal, which augmentation leaves zero.
+        lead_masking: "record" (one draw each), "batch" (one draw for all) or "none".
+        lead_masking_probability: how often leads are hidden.
+        span_masking_probability: how often stretches of time are hidden, see [`draw_span_mask`].
+        crop_samples: length of the random piece of each record that is shown; 0 shows the whole.
+        augment_scale: amplitude factor drawn from 1 +- this, per record, all leads alike; applied to the target too.
+        augment_noise: SD of white noise added to the input, not to the target.
+        statement_embeds: (statements, wordings, width); with the lookup `statement_weights`, each record's text is put
+            together anew: some of its statements, in one of the wordings, the same for the whole batch.
+        statement_dropout: how often a statement is left out of it; one always stays.
+        lookups: model argument -> array with one row per dataset row, such as text embeddings or covariates.
+        with_target: also give the unmasked signal as `target_values`, and which leads it has as `target_mask`.
+        target_hidden: `target_mask` is instead the samples of recorded leads that span masking hid, (batch, leads,
+            samples), and span masking is kept for evaluation.
+        sample_columns: dataset columns with one number for each sample, such as `waveform_weights`; cropped with the
+            signal.
+        columns: further numeric columns handed on as float32, such as event and time.
+        num_labels: width of the multi-hot labels; 0 leaves labels out.
+        labels_name: model argument the labels go to.
+        seed, epoch: of the draws.
+    """
+
+    lead_names: Sequence[str]
+    num_pad: int = 0
+    lead_masking: str = "none"
+    lead_masking_probability: float = 0.5
+    span_masking_probability: float = 0.0
+    crop_samples: int = 0
+    augment_scale: float = 0.0
+    augment_noise: float = 0.0
+    statement_embeds: np.ndarray | None = None
+    statement_dropout: float = 0.0
+    lookups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    with_target: bool = False
+    target_hidden: bool = False
+    columns: Sequence[str] = ()
+    sample_columns: Sequence[str] = ()
+    num_labels: int = 0
+    labels_name: str = "labels"
+    seed: int = 0
+    epoch: int = 0
+
+    @property
+    def reads(self) -> list[str]:
+        """Dataset columns a row must have."""
+        labels = ["labels"] if self.num_labels else []
+        return ["input_values", "lead_mask", *self.columns, *self.sample_columns, *labels]
+
+    def still(self) -> "EcgCollator":
+        """The same without masking, cropping and augmentation, for evaluation."""
+        spans = self.span_masking_probability if self.target_hidden else 0.0
+        plain = {"augment_scale": 0.0, "augment_noise": 0.0, "span_masking_probability": spans, "crop_samples": 0}
+        return replace(self, lead_masking="none", **plain)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Rows -> tensors, with the batch in front."""
+        numbers = np.array([row["row"] for row in rows])
+        rng = np.random.default_rng([self.seed, self.epoch, *numbers])
+        signal = np.stack([np.asarray(row["input_values"], dtype=np.float32) for row in rows])
+        recorded = np.stack([np.asarray(row["lead_mask"], dtype=bool) for row in rows])
+        batch = {name: torch.from_numpy(values[numbers]) for name, values in self.lookups.items()}
+        if self.statement_embeds is not None:
+            weights = batch.pop(STATEMENT_WEIGHTS).numpy()
+            batch["text_embeds"] = torch.from_numpy(self._text(weights, rng))
+        for name in self.columns:
+            batch[name] = torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
+        if self.num_labels:
+            batch[self.labels_name] = multi_hot([row["labels"] for row in rows], self.num_labels)
+        piece = self._piece(signal, rng)
+        for name in self.sample_columns:
+            batch[name] = torch.from_numpy(piece(np.stack([row[name] for row in rows])))
+        signal = self._scaled(piece(signal), rng)
+        if self.with_target:
+            batch |= {"target_values": torch.from_numpy(signal), "target_mask": torch.from_numpy(recorded)}
+        shown = self._masked(recorded, rng)
+        seen = self._seen(signal, rng)
+        if self.with_target and not self.augment_noise:
+            signal = signal.copy()  # what is hidden below stays in the target
+        signal = self._noisy(signal, rng)
+        signal[~shown] = 0
+        np.copyto(signal, 0, where=~np.asarray(seen))
+        if self.target_hidden:
+            batch["target_mask"] = torch.from_numpy(recorded[:, :, None] & ~np.asarray(seen))
+        return batch | {"input_values": torch.from_numpy(signal), "lead_mask": torch.from_numpy(shown)}
+
+    def _masked(self, recorded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.lead_masking == "none":
+            return recorded
+        shared = self.lead_masking == "batch"
+        return draw_lead_mask(recorded, self.lead_names, rng, shared, self.lead_masking_probability)
+
+    def _text(self, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(records, statements) -> (records, width); rounded, so that equal texts are equal to the last bit."""
+        draw = np.where(weights > 0, rng.random(weights.shape), 0)
+        kept = weights * ((draw > self.statement_dropout) | (draw == draw.max(axis=1, keepdims=True)))
+        total = kept.sum(axis=1, keepdims=True)
+        wording = self.statement_embeds[:, rng.integers(self.statement_embeds.shape[1])]
+        return (kept / np.where(total > 0, total, 1) @ wording).round(5).astype(np.float32)
+
+    def _piece(self, signal: np.ndarray, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+        """Cuts arrays (records, ..., samples) to one random piece of each record."""
+        if not self.crop_samples:
+            return lambda values: values
+        starts = rng.integers(0, signal.shape[2] - self.crop_samples + 1, len(signal))
+        return lambda values: np.stack(
+            [row[..., start : start + self.crop_samples] for row, start in zip(values, starts, strict=True)]
+        )
+
+    def _seen(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray | bool:
+        """(records, 1, samples), false where the signal is hidden."""
+        if not self.span_masking_probability:
+            return np.True_
+        return ~draw_span_mask(len(signal), signal.shape[2], rng, self.span_masking_probability)[:, None, :]
+
+    def _scaled(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if not self.augment_scale:
+            return signal
+        factor = rng.uniform(1 - self.augment_scale, 1 + self.augment_scale, (len(signal), 1, 1))
+        signal *= factor.astype(np.float32)  # the batch's own copy
+        return signal
+
+    def _noisy(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if not self.augment_noise:
+            return signal
+        noise = rng.standard_normal(signal.shape, dtype=np.float32)
+        noise *= np.float32(self.augment_noise)
+        if self.num_pad and not self.crop_samples:
+            noise[..., : self.num_pad] = noise[..., -self.num_pad :] = 0
+        noise += signal
+        return noise
+
+
+def multi_hot(labels: Sequence[Sequence[int]], num_labels: int) -> Tensor:
+    """Lists of label numbers -> (batch, num_labels) of 0 and 1."""
+    hot = torch.zeros(len(labels), num_labels)
+    for row, present in enumerate(labels):
+        hot[row, [int(label) for label in present]] = 1.0
+    return hot
+
+
+def check_augmentation(args: TrainingArguments, config: EcgDanConfig) -> None:
+    """Refuses settings that would have no effect or the wrong one.
+
+    Raises:
+        ValueError: an unknown kind of masking, a probability outside [0, 1], a scale outside [0, 1), negative noise,
+            either of them with per-lead z-scores, whose unit variance they would break, or a crop that the network
+            cannot take.
+    """
+    lead_masking, scale, noise = args.lead_masking, args.augment_scale, args.augment_noise
+    normalization = config.normalization
+    if lead_masking not in ("record", "batch", "none"):
+        raise ValueError(f"lead_masking: expected record, batch or none, got {lead_masking!r}")
+    if not 0 <= scale < 1 or noise < 0:
+        raise ValueError(f"augment_scale, augment_noise: expected 0 <= scale < 1 and noise >= 0, got {scale}, {noise}")
+    if (scale or noise) and normalization != "global":
+        raise ValueError(
+            f"augment_scale, augment_noise: need normalization: global, got {normalization}; a z-scored lead has no "
+            "amplitude to vary"
+        )
+    if not 0 <= args.span_masking_probability <= 1:
+        raise ValueError(f"span_masking_probability: expected a probability, got {args.span_masking_probability}")
+    if args.crop_samples and config.trunk != "light":
+        raise ValueError(f"crop_samples: only trunk light takes pieces of a record, got trunk {config.trunk}")
+    if args.crop_samples % config.token_stride or not 0 <= args.crop_samples <= config.num_samples:
+        raise ValueError(
+            f"crop_samples: expected a multiple of {config.token_stride} up to {config.num_samples}, got "
+            f"{args.crop_samples}"
+        )

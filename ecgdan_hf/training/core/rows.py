@@ -1,0 +1,200 @@
+"""From a run's arguments to its data: load once, then divide into training, validation and test by patient.
+
+`label_fraction` keeps a share of the patients whose labels a run may see. Whoever chooses an epoch reads labels too,
+so the validation part is reduced to the same share; the test part is never touched.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ecgdan_hf.data.splits import split_by_fold, split_by_patient
+from ecgdan_hf.evaluation.protocols.held_out import label_matrix
+from ecgdan_hf.evaluation.protocols.held_out import read_table as read_table
+from ecgdan_hf.training.arguments.fields import RunArguments, parse_folds
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Three datasets that share no patient; `test` may be missing."""
+
+    train: Any
+    valid: Any
+    test: Any | None
+
+    def named(self) -> dict[str, Any]:
+        """The parts whose predictions are out of sample."""
+        return {"valid": self.valid} | ({"test": self.test} if self.test is not None else {})
+
+
+def load_dataset(
+    args: RunArguments, feature_extractor: Any, outcomes: str | None = None, label_level: str | None = None
+) -> Any:
+    """The preprocessed rows of the source that `args` names; for survival, those whose outcome is known.
+
+    Raises:
+        ValueError: no `data_dir`, or what `data.loading` refuses.
+    """
+    from ecgdan_hf.data.loading import load
+
+    if not args.data_dir:
+        raise ValueError("data_dir: expected the folder of the recordings, got none; give --data-dir")
+    labels: dict[str, Any] = {"label_level": label_level} if label_level else {}
+    if getattr(args, "keep_labels", None):
+        labels["keep_labels"] = [name.strip() for name in str(args.keep_labels).split(",")]
+    return load(
+        args.data,
+        args.data_dir,
+        outcomes=outcomes,
+        with_outcome=getattr(args, "task", None) == "survival",
+        feature_extractor=feature_extractor,
+        limit=args.limit,
+        num_proc=args.num_proc,
+        cache_dir=args.cache_dir,
+        skip_bad=args.skip_bad,
+        **labels,
+    )
+
+
+def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> Parts:
+    """Divides rows by fold where folds are given, else by patient.
+
+    Without `valid_folds` the patients of the training folds are divided again, so that the epoch is never chosen on
+    the test folds. With `label_fraction` below one, training and validation each keep that share of their patients,
+    as [`labelled_subset`] draws it.
+
+    Args:
+        dataset: with `record_id`, `patient_id`, and `fold` where folds are given.
+        args: folds, fractions and seed.
+        stratify_by: column whose values each part should hold in equal shares, such as `event`; for `labels` a
+            patient counts by the rarest of them.
+
+    Raises:
+        ValueError: folds or fractions that do not fit together, or a part without records.
+    """
+    table = table_to_split(dataset, stratify_by)
+    stratify_by = stratify_by if stratify_by in table else None
+    tables = _by_fold(table, args, stratify_by) if args.train_folds else _by_fraction(table, args, stratify_by)
+    if args.label_fraction != 1:
+        labels = known_labels(dataset, None if stratify_by == "labels" else stratify_by)
+        for name in ("train", "valid"):
+            rows = tables[name]["row"].to_numpy()
+            patients = tables[name]["patient_id"].to_numpy()
+            least = 2 if stratify_by else 1  # two events can be put in order, whatever the others' follow-up
+            kept = labelled_subset(patients, labels[rows], args.label_fraction, args.seed, least)
+            tables[name] = tables[name].iloc[kept]
+    parts = {name: dataset.select(part["row"].to_numpy()) for name, part in tables.items()}
+    return Parts(parts["train"], parts["valid"], parts.get("test"))
+
+
+def _rarest_label(labels: np.ndarray) -> np.ndarray:
+    """(n,): 0 for a record without a label, else the rank of its rarest one, the highest rank for the rarest."""
+    rank = np.empty(labels.shape[1])
+    rank[np.argsort(-labels.sum(axis=0), kind="stable")] = np.arange(1, labels.shape[1] + 1)
+    return (labels * rank).max(axis=1, initial=0)
+
+
+def table_to_split(dataset: Any, stratify_by: str | None) -> pd.DataFrame:
+    """What parts are made of: `record_id`, `patient_id`, `fold` if there are folds, `row`, and the stratum.
+
+    Args:
+        dataset: rows.
+        stratify_by: a column, or `labels`, which becomes the number of each record's rarest label.
+    """
+    table = read_table(dataset, ["record_id", "patient_id", "fold", *([stratify_by] if stratify_by else [])])
+    table["row"] = np.arange(len(table))
+    if stratify_by == "labels" and "labels" in table:
+        table["labels"] = _rarest_label(label_matrix(dataset))
+    return table
+
+
+def known_labels(dataset: Any, column: str | None = None) -> np.ndarray:
+    """(n, labels) of 0 and 1 that a subset is balanced by: a column such as `event`, else the labels, else nothing."""
+    if column is not None:
+        return np.asarray(dataset[column], dtype=float)[:, None]
+    named = "labels" in dataset.column_names and hasattr(dataset.features["labels"].feature, "names")
+    return label_matrix(dataset) if named else np.zeros((len(dataset), 1))
+
+
+def labelled_subset(
+    patient_ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int, least: int = 1
+) -> np.ndarray:
+    """Rows of a share of the patients, all records of each, with every label in its share.
+
+    Patients are put in one order, drawn from the seed, and the first of them are taken: the 1 % of a seed lies inside
+    its 10 %. A patient belongs to its rarest label, and the members of each label are spread evenly over the order, so
+    that a label of m patients has about `fraction` m in the subset: one at least where `fraction` m is one or more.
+    A subset that has no label with `least` patients with it and one without, so that nothing can be learned or judged,
+    takes further patients until there is one.
+
+    Args:
+        patient_ids: (n,), of each record.
+        labels: (n, labels) of 0 and 1.
+        fraction: share of the patients, above 0, at most 1.
+        seed: of the order.
+        least: patients with the label that the subset needs.
+
+    Returns:
+        Row numbers, ascending.
+
+    Raises:
+        ValueError: a fraction outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"label_fraction: expected a share above 0 and at most 1, got {fraction}")
+    names, patient_of = np.unique(np.asarray(patient_ids).astype(str), return_inverse=True)
+    present = np.zeros((len(names), labels.shape[1]), dtype=bool)
+    np.logical_or.at(present, patient_of, np.nan_to_num(labels) > 0)
+    order = _spread_order(present, seed)
+    count = max(1, math.floor(fraction * len(names) + 0.5))
+    with_label = present[order].cumsum(axis=0)[count - 1 :]
+    enough = ((with_label >= least) & (with_label < np.arange(count, len(names) + 1)[:, None])).any(axis=1)
+    count += int(enough.argmax()) if enough.any() else len(enough) - 1
+    return np.flatnonzero(np.isin(patient_of, order[:count]))
+
+
+def _spread_order(present: np.ndarray, seed: int) -> np.ndarray:
+    """Patients in random order, those of each rarest label evenly spaced from a random start."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    counts = present.sum(axis=0)
+    rarest = np.where(present, counts, len(present) + 1).argmin(axis=1)
+    stratum = np.where(present.any(axis=1), rarest, -1)
+    position = np.empty(len(present))
+    for label in np.unique(stratum):
+        members = rng.permutation(np.flatnonzero(stratum == label))
+        position[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(position, kind="stable")
+
+
+def _by_fold(table: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> dict[str, pd.DataFrame]:
+    folds = {"train": parse_folds(args.train_folds), "valid": parse_folds(args.valid_folds)}
+    folds = {name: numbers for name, numbers in {**folds, "test": parse_folds(args.test_folds)}.items() if numbers}
+    used = [number for numbers in folds.values() for number in numbers]
+    if len(set(used)) < len(used):
+        raise ValueError(f"folds: expected each fold in one part only, got {folds}")
+    tables = split_by_fold(table, folds)
+    if "valid" in tables:
+        return tables
+    _check_fraction("valid_fraction", args.valid_fraction)
+    shares = {"train": 1 - args.valid_fraction, "valid": args.valid_fraction}
+    return {**tables, **split_by_patient(tables["train"], shares, args.seed, stratify_by)}
+
+
+def _by_fraction(table: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> dict[str, pd.DataFrame]:
+    if args.valid_folds or args.test_folds:
+        raise ValueError("valid_folds, test_folds: need train_folds beside them, got none")
+    _check_fraction("valid_fraction", args.valid_fraction)
+    valid = (1 - args.test_fraction) * args.valid_fraction
+    shares = {"train": 1 - args.test_fraction - valid, "valid": valid}
+    if args.test_fraction:
+        _check_fraction("test_fraction", args.test_fraction)
+        shares["test"] = args.test_fraction
+    return split_by_patient(table, shares, args.seed, stratify_by)
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: expected a share between 0 and 1, got {value}")

@@ -1,0 +1,206 @@
+"""The folder of a run: refused if it would be overwritten, filled in one go, uploaded if asked.
+
+While a run lasts its folder holds `recipe.yaml`, `logs/` and `checkpoints/`. `metrics.json` is written last, so a
+folder that has one holds a finished run.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ecgdan_hf.training.arguments.fields import NOT_PART_OF_THE_RUN, RunArguments
+
+PACKAGES = ("ecgdan-hf", "torch", "transformers", "accelerate", "datasets", "timm", "numpy")
+RUN_CONTENTS = ("checkpoints", "logs", "last", "stage-1", "stage-2")
+
+
+def versions() -> dict[str, str]:
+    """Versions a result may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, str | int]:
+    """What a run's seconds depend on: `device` by name, `processes`, and `threads` of each."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else _processor(),
+        "kind": "gpu" if on_gpu else "cpu",
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    """The processor's model; Python itself knows it on few systems."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = [line for line in cpuinfo.read_text(errors="replace").splitlines() if line.startswith("model name")]
+        if lines:
+            return lines[0].partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def check_folder(output_dir: str | None, overwrite: bool, mark: str) -> Path:
+    """Refuses a folder for results that is a file, or is not empty and not an earlier result to be replaced.
+
+    Args:
+        output_dir: the folder.
+        overwrite: an earlier result may be replaced.
+        mark: the file by which an earlier result is known.
+
+    Returns:
+        The folder; nothing is written yet.
+
+    Raises:
+        ValueError: see above, or no folder named.
+    """
+    if not output_dir:
+        raise ValueError("output_dir: expected a folder for the result, got none; give --output-dir")
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder, found a file")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / mark).is_file():
+            raise ValueError(f"{folder}: expected an empty folder or an earlier result, found other files")
+        if not overwrite:
+            raise ValueError(f"{folder}: holds a result; give --overwrite to replace it, or choose another folder")
+    return folder
+
+
+def check_run(args: RunArguments) -> Path:
+    """Refuses, before any work, a run that could not be written where it was asked to be.
+
+    Returns:
+        The run's folder; nothing is written yet.
+
+    Raises:
+        ValueError: no `output_dir`; a run is there already and neither `resume` nor `overwrite` was given, or both
+            were; `resume` without a run, or with another recipe than the run began with; other files in the folder.
+    """
+    resume, folder = getattr(args, "resume", False), Path(str(args.output_dir))
+    if resume and args.overwrite:
+        raise ValueError("resume, overwrite: expected one of the two, got both")
+    if args.output_dir and resume:
+        _check_same_recipe(folder, args)
+        return folder
+    if args.output_dir and (folder / "recipe.yaml").is_file() and not args.overwrite:
+        state = "a finished" if is_finished(folder) else "an unfinished"
+        way = "--resume to continue it or " if hasattr(args, "resume") else ""
+        raise ValueError(f"{folder}: holds {state} run; give {way}--overwrite to replace it")
+    return check_folder(args.output_dir, args.overwrite, "recipe.yaml")
+
+
+def begin_run(folder: Path, args: RunArguments) -> None:
+    """Makes the folder, empties it of the run it replaces, and writes the resolved recipe."""
+    if getattr(args, "resume", False):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
+    write_recipe(folder, args)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in this folder came to its end."""
+    return (folder / "metrics.json").is_file()
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The result of a finished run."""
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def write_recipe(folder: Path, args: RunArguments) -> None:
+    """Writes every argument of the run, with versions; `--config` accepts the file again."""
+    content = {**dataclasses.asdict(args), "versions": versions()}
+    for name in ("resume", "overwrite"):
+        content.pop(name, None)
+    write_text(folder / "recipe.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _check_same_recipe(folder: Path, args: RunArguments) -> None:
+    if not (folder / "recipe.yaml").is_file():
+        raise ValueError(f"{folder}: expected a run to resume, found no recipe.yaml; start it without --resume")
+    before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    for name, value in dataclasses.asdict(args).items():
+        if name in NOT_PART_OF_THE_RUN or name == "output_dir":
+            continue
+        if before.get(name) != value:
+            raise ValueError(
+                f"{name}: the run in {folder} began with {before.get(name)!r}, got {value!r}; resume with the same "
+                "arguments, or start over with --overwrite"
+            )
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a run writes, and nothing else the user may have put beside it."""
+    for name in RUN_CONTENTS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(name, 0o644)
+    os.replace(name, path)
+
+
+def as_json(value: Any) -> Any:
+    """Plain JSON values; NaN and infinity, which JSON does not have, become null."""
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def finish_run(folder: Path, write: Callable[[Path], None], metrics: dict[str, Any]) -> None:
+    """Moves the result into the run's folder file by file, `metrics.json` last.
+
+    Args:
+        folder: the run's folder.
+        write: writes model, feature extractor, tables and figures into the folder it is given.
+        metrics: content of `metrics.json`; the hardware is added.
+    """
+    fill_folder(folder, write, json.dumps(as_json({**metrics, "hardware": hardware()}), indent=2) + "\n")
+
+
+def fill_folder(folder: Path, write: Callable[[Path], None], metrics: str) -> None:
+    """As [`finish_run`], for metrics that are text already; makes the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder, prefix=".result-"))
+    try:
+        write(staging)
+        for path in sorted(staging.iterdir()):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors keeps its files to their owner
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    write_text(folder / "metrics.json", metrics)

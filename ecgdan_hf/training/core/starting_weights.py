@@ -1,0 +1,153 @@
+"""Configurations and weights: from a recipe's `model:` keys, or from a checkpoint that must not be contradicted."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers import logging as transformers_logging
+
+from ecgdan_hf.inference.checkpoints import load_checkpoint, load_config, repository_and_revision
+from ecgdan_hf.model.configuration_danet import DanetConfig
+from ecgdan_hf.model.configuration_ecgdan import SIGNAL_FIELDS, EcgDanConfig
+from ecgdan_hf.training.arguments.fields import check_keys
+
+FIXED_BY_WEIGHTS = (
+    *SIGNAL_FIELDS,
+    "trunk",
+    "lead_layout",
+    "use_lead_attention",
+    "use_time_attention",
+    "attention_order",
+    "stem_features",
+    "trunk_channels",
+    "num_attention_heads",
+    "mlp_ratio",
+    "hidden_size",
+)
+"""What a checkpoint decides: its architecture and what it must be fed."""
+
+CARRIED_OVER = (*FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "drop_path_rate", "head_dropout")
+
+WAVEFORM_FIELDS = ("waveform_module", "waveform_channels", "waveform_kernel")
+DANET_FIELDS = (
+    *FIXED_BY_WEIGHTS,
+    *WAVEFORM_FIELDS,
+    "classifier_network",
+    "classifier_hidden_size",
+    "use_attention_evidence",
+)
+DANET_CARRIED_OVER = (*CARRIED_OVER, *DANET_FIELDS, "waveform_rule", "waveform_weight")
+
+NOT_OURS_TO_SET = (
+    "num_baseline_times",
+    "num_auxiliary_labels",
+    "positive_weights",
+    "prompt_labels",
+    "thresholds",
+    "ecgdan_version",
+)
+
+
+def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint: str | None) -> EcgDanConfig:
+    """A configuration of `kind`: its defaults, then the checkpoint's network, then the overrides.
+
+    Raises:
+        ValueError: an unknown key, or one that contradicts the checkpoint.
+    """
+    known = {item.name for base in (EcgDanConfig, kind) for item in dataclasses.fields(base)}
+    own = known - {item.name for item in dataclasses.fields(EcgDanConfig.__mro__[1])} - set(NOT_OURS_TO_SET)
+    check_keys(overrides, own, "model")
+    if checkpoint is None:
+        return kind(**overrides)
+    source: Any = load_config(checkpoint)
+    source = getattr(source, "ecg_config", source)  # of a dual encoder, its ECG side
+    carried, fixed = _decided_by(source, kind, checkpoint)
+    given = kind(**{**{name: getattr(source, name) for name in carried}, **overrides})
+    for name in fixed:
+        if getattr(given, name) != getattr(source, name):
+            raise ValueError(
+                f"model: {name} is {getattr(source, name)!r} in {checkpoint}, got {getattr(given, name)!r}; the "
+                "weights fix it, leave it out or train from scratch"
+            )
+    return given
+
+
+def _decided_by(source: EcgDanConfig, kind: type[EcgDanConfig], checkpoint: str) -> tuple[tuple[str, ...], ...]:
+    """Fields that a checkpoint's configuration hands on, and those of them that its weights fix."""
+    if not isinstance(source, DanetConfig):
+        return CARRIED_OVER, FIXED_BY_WEIGHTS
+    if not issubclass(kind, DanetConfig):
+        raise ValueError(f"{checkpoint}: is a DANet checkpoint; go on from it with task danet")
+    module_alone = "DanetForPreTraining" in (source.architectures or ())
+    return DANET_CARRIED_OVER, (*SIGNAL_FIELDS, *WAVEFORM_FIELDS) if module_alone else DANET_FIELDS
+
+
+def build_danet(kind: type[PreTrainedModel], config: DanetConfig, checkpoint: str | None) -> tuple[Any, list[str]]:
+    """A DANet with random weights, or with every weight of the checkpoint that it has a place for.
+
+    The classifier's head is one of them where the labels are the checkpoint's. The checkpoint may also be an ECG-DAN,
+    whose encoder is taken.
+
+    Returns:
+        The model in float32, and the names of the parameters that start from random values.
+
+    Raises:
+        ValueError: a checkpoint of which nothing fits.
+    """
+    model = kind(config)
+    own = [name for name, _ in model.named_parameters()]
+    if checkpoint is None:
+        return model, own
+    source: Any = load_checkpoint(checkpoint)[0].float()
+    prefix = "" if hasattr(source, "ecgdan") or isinstance(source.config, DanetConfig) else "ecgdan."
+    parts: tuple[str, ...] = ("waveform_module.", "reconstruction_head.", "resnet.", "ecgdan.")
+    if isinstance(source.config, DanetConfig) and source.config.id2label == config.id2label:
+        parts += ("classifier.", "evidence.")
+    weights = {prefix + name: value for name, value in source.state_dict().items()}
+    fitting = {name: value for name, value in weights.items() if name in model.state_dict() and name.startswith(parts)}
+    if not fitting:
+        raise ValueError(
+            f"{checkpoint}: expected weights of a DANet like this one, or an ECG-DAN for classifier_network ecgdan; "
+            f"nothing of this {type(source).__name__} fits"
+        )
+    model.load_state_dict(fitting, strict=False)
+    return model, [name for name in own if name not in fitting]
+
+
+def build_model(
+    kind: type[PreTrainedModel], config: EcgDanConfig, checkpoint: str | None
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model with random weights, or with every weight of the checkpoint that it has a place for.
+
+    Returns:
+        The model in float32, and the names of the parameters that start from random values.
+
+    Raises:
+        ValueError: a checkpoint that does not fill the encoder.
+    """
+    if checkpoint is None:
+        model = kind(config)
+        return model, [name for name, _ in model.named_parameters()]
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # heads that start anew are expected; they are reported by name
+    name, revision = repository_and_revision(checkpoint)
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
+    options["ignore_mismatched_sizes"] = True  # a head of other labels, the baseline hazard of another cohort
+    try:
+        model, info = kind.from_pretrained(name, config=config, revision=revision, **options)
+    finally:
+        transformers_logging.set_verbosity(level)
+    misshapen = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]}
+    absent = sorted({*info["missing_keys"], *misshapen})
+    encoder = [name for name in absent if name.startswith(f"{model.base_model_prefix}.")]
+    if encoder:
+        first = encoder[0]
+        raise ValueError(f"{checkpoint}: expected the weights of the whole encoder, missing or misshapen: {first}")
+    learned = {name for name, _ in model.named_parameters()}
+    return model, [name for name in absent if name in learned]
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Number of weights that are learned."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

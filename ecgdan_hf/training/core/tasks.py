@@ -1,0 +1,233 @@
+"""What fine-tuning learns: a log hazard (Cox) or the probability of each label, and what is said of the result."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ecgdan_hf.evaluation.comparators.baselines import fit_ridge_cox
+from ecgdan_hf.evaluation.measures.classification import best_f1_thresholds, classification_metrics, macro_auroc
+from ecgdan_hf.evaluation.measures.survival import concordance_index, survival_metrics
+from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
+from ecgdan_hf.inference.predict import RISK_YEARS
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
+from ecgdan_hf.model.survival_ecgdan import cox_loss, survival_curve
+from ecgdan_hf.training.core.collect import Batch, collect, gather_with_grad
+from ecgdan_hf.training.core.rows import read_table
+
+SLOPE_LIMITS = (0.1, 2.0)
+SLOPE_PENALIZER = 1e-4
+INPUTS = ("input_values", "lead_mask", "waveform_weights")
+SUBJECT_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex"]
+
+
+class FinetuningTask(Protocol):
+    """The loop's task, and what comes after the loop."""
+
+    metric: str
+    higher_is_better: bool
+    valid_loader: DataLoader
+
+    def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        """The `loss` to minimise, and its parts."""
+
+    def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
+        """Metrics on the validation patients."""
+
+    def finish(self, model: Any, train_loader: DataLoader, accelerator: Accelerator) -> None:
+        """What is fitted after the weights: baseline hazard, thresholds."""
+
+    def predictions(self, model: Any, loader: DataLoader, dataset: Any, accelerator: Accelerator) -> pd.DataFrame:
+        """One row per record with truth and prediction."""
+
+    def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
+        """Metrics of predictions, with intervals over patients."""
+
+    def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
+        """The same by sex and age."""
+
+
+class SurvivalTask:
+    """Cox and reconstruction; the epoch with the best concordance on the validation patients."""
+
+    metric, higher_is_better = "concordance_index", True
+
+    def __init__(self, config: EcgDanSurvivalConfig, valid_loader: DataLoader):
+        self.config, self.valid_loader = config, valid_loader
+        self.calibration_slope = 1.0
+
+    def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        """Losses of a batch; with several processes, all their subjects form the risk sets."""
+        output = model(**batch)
+        if accelerator.num_processes > 1:
+            log_hazard = gather_with_grad(output.log_hazard, accelerator)
+            event, time = (gather_with_grad(batch[name], accelerator) for name in ("event", "time"))
+            everywhere = cox_loss(log_hazard, event, time, self.config.ties)
+            output.loss = output.loss + self.config.survival_weight * (everywhere - output.cox_loss)
+            output.cox_loss = everywhere
+        names = ("loss", "cox_loss", "reconstruction_loss")
+        found = {name: output[name] for name in names if output.get(name) is not None}
+        return {**found, "batches_without_event": (~batch["event"].bool().any()).float()}  # their Cox loss is zero
+
+    def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
+        """Concordance, and the Cox loss over all validation patients as one risk set."""
+        found = collect(model, self.valid_loader, self._forward, accelerator)
+        columns = [torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time")]
+        return {
+            "concordance_index": concordance_index(found["event"], found["time"], found["log_hazard"]),
+            "cox_loss": float(cox_loss(*columns, ties=self.config.ties)),
+        }
+
+    @staticmethod
+    def _forward(model: nn.Module, batch: Batch) -> Batch:
+        output = model(batch["input_values"], batch["lead_mask"], batch.get("covariates"), return_loss=False)
+        return {"log_hazard": output.log_hazard, "event": batch["event"], "time": batch["time"]}
+
+    def finish(self, model: EcgDanForSurvival, train_loader: DataLoader, accelerator: Accelerator) -> None:
+        """Shrinks the log hazard to what the validation patients bear out, then fits the baseline hazard.
+
+        Trained to the end, a network spreads the log hazards of its training patients wider than those of others, and
+        its absolute risks become extreme. Cox regression of the validation outcome on the log hazard gives the slope
+        to shrink by (van Houwelingen, Statistics in Medicine 19:3401, 2000); the order of risks stays as it is.
+        """
+        found = collect(model, self.valid_loader, self._forward, accelerator)
+        self.calibration_slope = log_hazard_slope(found["event"], found["time"], found["log_hazard"])
+        scale_log_hazard(model, self.calibration_slope)
+        found = collect(model, train_loader, self._forward, accelerator)
+        model.fit_baseline(*(torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time")))
+
+    def predictions(
+        self, model: EcgDanForSurvival, loader: DataLoader, dataset: Any, accelerator: Accelerator
+    ) -> pd.DataFrame:
+        """Subject, outcome, log hazard and absolute risk; `true_log_hazard` beside them where it was simulated."""
+        found = collect(model, loader, self._forward, accelerator)
+        table = read_table(dataset, [*SUBJECT_COLUMNS, "event", "time", "log_hazard"])
+        table = table.rename(columns={"log_hazard": "true_log_hazard"})
+        log_hazard = torch.from_numpy(found["log_hazard"])
+        baseline = model.baseline.times.cpu(), model.baseline.log_cumulative_hazard.cpu()
+        risk = 1 - survival_curve(log_hazard, *baseline, torch.tensor(RISK_YEARS, dtype=torch.float32))
+        table["log_hazard"] = found["log_hazard"]
+        return table.assign(**{f"risk_{year}y": risk[:, column] for column, year in enumerate(RISK_YEARS)})
+
+    def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
+        """Concordance with its interval; that of the true hazard, the best attainable, where it is known."""
+        truth, patients = (predictions["event"], predictions["time"]), predictions["patient_id"]
+        found = survival_metrics(*truth, predictions["log_hazard"], patient_ids=patients, n=n, seed=seed)
+        if "true_log_hazard" in predictions:
+            found["attainable_concordance_index"] = concordance_index(*truth, predictions["true_log_hazard"])
+        return found
+
+    def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
+        """Concordance by sex and age."""
+        return survival_subgroups(predictions, predictions["log_hazard"], n=n, seed=seed)
+
+
+class ClassificationTask:
+    """Binary cross-entropy for each label; the epoch with the best mean AUROC on the validation patients."""
+
+    metric, higher_is_better = "macro_auroc", True
+
+    def __init__(self, config: EcgDanConfig, valid_loader: DataLoader):
+        self.config, self.valid_loader = config, valid_loader
+        self.names = [config.id2label[label] for label in range(config.num_labels)]
+
+    def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        """The loss of a batch."""
+        return {"loss": model(**batch).loss}
+
+    def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
+        """Mean AUROC over the labels that can be judged, and the loss."""
+        return self.judge(collect(model, self.valid_loader, self._forward, accelerator))
+
+    @staticmethod
+    def judge(found: dict[str, np.ndarray]) -> dict[str, float]:
+        """Mean AUROC and loss of `logits` (n, labels) against `labels` of 0 and 1."""
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            *map(torch.from_numpy, (found["logits"], found["labels"]))
+        )
+        return {"macro_auroc": macro_auroc(found["labels"], found["logits"]), "loss": float(loss)}
+
+    @staticmethod
+    def _forward(model: nn.Module, batch: Batch) -> Batch:
+        inputs = {name: batch[name] for name in INPUTS if name in batch}
+        return {"logits": model(**inputs).logits, "labels": batch["labels"]}
+
+    def finish(
+        self, model: EcgDanForSequenceClassification, train_loader: DataLoader, accelerator: Accelerator
+    ) -> None:
+        """Chooses each label's threshold on the validation patients."""
+        found = collect(model, self.valid_loader, self._forward, accelerator)
+        model.config.thresholds = best_f1_thresholds(found["labels"], _sigmoid(found["logits"]), self.names)
+
+    def predictions(
+        self, model: EcgDanForSequenceClassification, loader: DataLoader, dataset: Any, accelerator: Accelerator
+    ) -> pd.DataFrame:
+        """Subject, the probability of each label, and under `true_LABEL` whether it was given."""
+        found = collect(model, loader, self._forward, accelerator)
+        columns = {}
+        for label, name in enumerate(self.names):
+            columns |= {
+                name: _sigmoid(found["logits"][:, label]),
+                f"true_{name}": found["labels"][:, label].astype(int),
+            }
+        return pd.concat([read_table(dataset, SUBJECT_COLUMNS), pd.DataFrame(columns)], axis=1)
+
+    def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
+        """AUROC with intervals, overall and for each label, and F1 at the stored thresholds."""
+        labels = predictions[[f"true_{name}" for name in self.names]].to_numpy()
+        return classification_metrics(
+            labels,
+            predictions[self.names].to_numpy(),
+            self.names,
+            patient_ids=predictions["patient_id"],
+            thresholds=self.config.thresholds,
+            n=n,
+            seed=seed,
+        )
+
+    def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
+        """AUROC, and decisions at the stored thresholds, by sex and age."""
+        labels = predictions[[f"true_{name}" for name in self.names]].to_numpy()
+        probabilities, thresholds = predictions[self.names].to_numpy(), self.config.thresholds or {}
+        return classification_subgroups(predictions, labels, probabilities, self.names, thresholds, n, seed)
+
+
+def log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:
+    """Coefficient of the log hazard in a Cox model of its own outcome; 1 is calibrated, below 1 is too extreme.
+
+    Kept within `SLOPE_LIMITS`: a few events cannot turn the order of risks round, nor make them extreme.
+
+    Args:
+        event: (n,), 1 = happened, 0 = censored.
+        time: (n,), years.
+        log_hazard: (n,), predicted for patients the model was not fitted to.
+    """
+    fitted = fit_ridge_cox(log_hazard[:, None], event, time, penalizer=SLOPE_PENALIZER)
+    return float(np.clip(fitted.weights[0] / fitted.scale[0], *SLOPE_LIMITS))
+
+
+@torch.no_grad()
+def scale_log_hazard(model: EcgDanForSurvival, slope: float) -> None:
+    """Multiplies every log hazard the model will predict."""
+    model.risk_head.output.weight.mul_(slope)
+    model.risk_head.output.bias.mul_(slope)
+    if model.covariate_head is not None:
+        model.covariate_head.weight.mul_(slope)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+def write_predictions(folder: Path, predictions: dict[str, pd.DataFrame]) -> None:
+    """`predictions.csv`: the out-of-sample rows of every part, named in the column `part`."""
+    tables = [table.assign(part=part) for part, table in predictions.items()]
+    if not tables:  # every patient was trained on
+        return
+    pd.concat(tables).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")

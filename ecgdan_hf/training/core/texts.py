@@ -1,0 +1,250 @@
+"""The text side of pretraining: what each record says, as embeddings computed once or as tokens to learn from.
+
+With a frozen language model a record is the vector that `data.text.statements` gives it. Where the language model
+learns too (`--text-tower lora` or `full`) a record is one text, its statements one after the other; the network reads
+tokens.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+
+from ecgdan_hf.data.text import statements as reports
+from ecgdan_hf.data.text.reports import clean_report, to_english
+from ecgdan_hf.evaluation.measures.classification import auroc_per_label
+from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
+from ecgdan_hf.model.modeling_ecg_text import TEXT_TOWERS, EcgTextModel, mean_over_tokens, with_lora
+from ecgdan_hf.model.modeling_ecgdan import EcgDanAlignmentHead, EcgDanForPreTraining, EcgDanPreTrainingOutput
+from ecgdan_hf.training.arguments.fields import PretrainArguments
+from ecgdan_hf.training.core.batching import STATEMENT_WEIGHTS, multi_hot
+
+TEXT_COLUMNS = {"statements": "scp_codes", "report": "report", "report_english": "report"}
+MAX_TOKENS = 128
+TEXTS_PER_PASS = 64
+
+Arrays = dict[str, np.ndarray]
+
+
+class EcgDanWithTextTower(EcgDanForPreTraining):
+    """The pretraining network with a language model that learns; it takes `input_ids` instead of `text_embeds`."""
+
+    text_model: nn.Module
+
+    def forward(
+        self, *args: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> EcgDanPreTrainingOutput:
+        """As [`EcgDanForPreTraining`], with the language model's mean over each text's tokens as `text_embeds`."""
+        if input_ids is not None:
+            kwargs["text_embeds"] = self.embed(input_ids, attention_mask)
+        return super().forward(*args, **kwargs)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(N, tokens) -> (N, text_embed_dim)."""
+        used = attention_mask.any(0)  # texts are padded to the longest of all, which is rarely in the batch
+        input_ids, attention_mask = input_ids[:, used], attention_mask[:, used]
+        hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return mean_over_tokens(hidden, attention_mask)
+
+
+class TextSide:
+    """Texts of the records and of the prompts, by the language model a run names.
+
+    Args:
+        args: of the run, with a `text_model`.
+
+    Raises:
+        OSError: the language model cannot be loaded.
+    """
+
+    def __init__(self, args: PretrainArguments):
+        self.args = args
+        self.trained = args.text_tower != "frozen"
+        self.path = reports.resolve_text_model(args.text_model)
+        self.held_out = [code.strip() for code in (args.hold_out_statements or "").split(",") if code.strip()]
+        has_statements = (Path(str(args.data_dir)) / "scp_statements.csv").is_file()
+        self.statements = reports.read_statements(str(args.data_dir)) if has_statements else None
+        if self.trained:
+            with reports.naming_the_ways_out(self.path):
+                self.tokenizer = AutoTokenizer.from_pretrained(self.path, revision=args.text_model_revision)
+
+    def lookups(self, dataset: Any) -> tuple[Arrays, np.ndarray]:
+        """What the network is given of each record's text, and (records,) whether there is any."""
+        column = list(dataset[TEXT_COLUMNS[self.args.text_source]])
+        if self.trained:
+            texts = self._texts(column)
+            return tokenize(texts, self.tokenizer), np.array([bool(text) for text in texts])
+        vectors = self._vectors(column)
+        return {"text_embeds": vectors}, np.abs(vectors).sum(axis=1) > 0
+
+    def varied(self, dataset: Any, lookups: Arrays) -> Arrays:
+        """The lookups with each record's weight of every statement, for texts that are put together anew."""
+        _, weights = reports.statement_weights(
+            list(dataset["scp_codes"]), self.statements, self.args.text_style, self.held_out
+        )
+        return {**lookups, STATEMENT_WEIGHTS: weights}
+
+    @property
+    def statement_embeds(self) -> np.ndarray:
+        """(codes, templates, width): every statement in every wording."""
+        return self._frozen_prompts[1].numpy()
+
+    def _texts(self, column: list[Any]) -> list[str]:
+        if self.args.text_source == "statements":
+            statements = reports.read_statements(str(self.args.data_dir))
+            return reports.record_prompts(column, statements, self.held_out)
+        clean = [clean_report(report) for report in column]
+        return [to_english(text) for text in clean] if self.args.text_source == "report_english" else clean
+
+    def _vectors(self, column: list[Any]) -> np.ndarray:
+        args = self.args
+        options: dict[str, Any] = {"text_style": args.text_style, "revision": args.text_model_revision}
+        if args.text_source != "statements":
+            return reports.embed_texts(self._texts(column), args.text_model, args.cache_dir, **options)
+        statements = reports.read_statements(str(args.data_dir))
+        return reports.record_embeddings(
+            column, statements, args.text_model, args.cache_dir, hold_out=self.held_out, **options
+        )
+
+    def tower(self) -> nn.Module:
+        """The language model, with what is to be learned of it.
+
+        Raises:
+            ValueError: "lora" without peft.
+        """
+        with reports.naming_the_ways_out(self.path):
+            tower = AutoModel.from_pretrained(self.path, revision=self.args.text_model_revision, dtype=torch.float32)
+        tower = with_lora(tower, self.args.lora_rank) if self.args.text_tower == "lora" else tower
+        for name, parameter in tower.named_parameters():
+            if "pooler" in name:  # its output is not used: a gradient never comes
+                parameter.requires_grad_(False)
+        return tower
+
+    def prompts(self, model: EcgDanForPreTraining) -> tuple[list[str], Tensor]:
+        """All SCP codes and (codes, templates, width): what zero-shot classification compares an ECG with."""
+        if not self.trained:
+            return self._frozen_prompts
+        codes, prompts = reports.statement_prompts(self.statements)
+        vectors = self.embed([text for wordings in prompts for text in wordings], model)
+        return codes, vectors.unflatten(0, (len(codes), -1))
+
+    @cached_property
+    def _frozen_prompts(self) -> tuple[list[str], Tensor]:
+        args = self.args
+        options: dict[str, Any] = {"text_style": args.text_style, "revision": args.text_model_revision}
+        codes, vectors = reports.prompt_embeddings(self.statements, args.text_model, args.cache_dir, **options)
+        return codes, torch.from_numpy(vectors)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str], model: EcgDanWithTextTower) -> Tensor:
+        """(texts, width), by the language model as it is now; the model must be in evaluation mode."""
+        device, parts = next(model.parameters()).device, []
+        for start in range(0, len(texts), TEXTS_PER_PASS):
+            tokens = tokenize(texts[start : start + TEXTS_PER_PASS], self.tokenizer)
+            parts.append(model.embed(*(torch.from_numpy(value).to(device) for value in tokens.values())).float())
+        return torch.cat(parts)
+
+    def finished(self, model: EcgDanForPreTraining) -> PreTrainedModel:
+        """What the run leaves: the network with its prompts; with a language model that learned, the dual encoder."""
+        config = model.config
+        config.text_model_name = reports.text_model_hub_name(self.args.text_model)
+        config.text_model_revision = self.args.text_model_revision
+        if self.statements is not None:
+            codes, vectors = self.prompts(model)
+            model.set_prompts(codes, vectors.to(model.device))
+        if not self.trained:
+            return model
+        dual = EcgTextModel.from_ecgdan(model)
+        dual.text_model = model.text_model
+        dual.merge_text_lora()
+        dual.set_text_tower("full")
+        return dual.eval()
+
+    def described(self) -> dict[str, Any]:
+        """The choices a reader of the metrics has to know."""
+        args = self.args
+        return {
+            "model": reports.text_model_hub_name(args.text_model) or Path(args.text_model).name,
+            "source": args.text_source,
+            "tower": args.text_tower,
+            "shuffled": args.shuffle_text,
+            "held_out_statements": self.held_out,
+        }
+
+
+class ZeroShotSuperclasses:
+    """Macro AUROC of the superclasses from the prompts as they are now, without a label having been learned from.
+
+    Args:
+        texts: with SCP statements.
+        labels: part -> its records' label numbers.
+        names: label names.
+    """
+
+    def __init__(self, texts: TextSide, labels: dict[str, Any], names: Sequence[str]):
+        groups = statement_groups(texts.statements, "superclass")
+        self.texts, self.groups = texts, {name: groups[name] for name in names}
+        self.truth = {part: multi_hot(found, len(names)).numpy() for part, found in labels.items()}
+
+    def macro_auroc(self, model: EcgDanForPreTraining, part: str, ecg_embeds: np.ndarray) -> float:
+        """Mean over the classes that have positives and negatives; NaN where none has."""
+        codes, vectors = self.texts.prompts(model)
+        logits = prompt_logits(model.alignment_head, vectors, torch.from_numpy(ecg_embeds))
+        values = auroc_per_label(self.truth[part], group_scores(logits.numpy(), codes, self.groups))
+        return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+@torch.no_grad()
+def prompt_logits(head: EcgDanAlignmentHead, prompts: Tensor, ecg_embeds: Tensor) -> Tensor:
+    """(N, prompts) on the CPU, from (prompts, templates, width) that is not cached in the head."""
+    weight = head.text_projection[0].weight
+    projected = nn.functional.normalize(head.project_text(prompts.to(weight)).mean(1), dim=-1)
+    return (head.logit_scale() * ecg_embeds.to(projected) @ projected.T).float().cpu()
+
+
+def check_texts(args: PretrainArguments, column_names: Sequence[str]) -> None:
+    """Refuses choices that do not fit each other or the data.
+
+    Raises:
+        ValueError: see above.
+    """
+    if args.text_tower not in TEXT_TOWERS:
+        raise ValueError(f"text_tower: expected one of {', '.join(TEXT_TOWERS)}, got {args.text_tower!r}")
+    if not 0 <= args.statement_dropout < 1:
+        raise ValueError(f"statement_dropout: expected a share below 1, got {args.statement_dropout}")
+    if args.statement_dropout and (args.text_source != "statements" or args.text_tower != "frozen"):
+        raise ValueError("statement_dropout: needs text_source statements and a frozen text_tower; leave it out")
+    if args.text_model == "none":
+        for name in ("shuffle_text", "hold_out_statements", "statement_dropout"):
+            if getattr(args, name):
+                raise ValueError(f"{name}: needs a text_model, got none")
+        return
+    if args.text_source not in TEXT_COLUMNS:
+        raise ValueError(f"text_source: expected one of {', '.join(TEXT_COLUMNS)}, got {args.text_source!r}")
+    column = TEXT_COLUMNS[args.text_source]
+    if column not in column_names:
+        raise ValueError(
+            f"text_source: {args.text_source} needs a column {column!r} in the data; or --text-model none"
+        )
+    if args.hold_out_statements and args.text_source != "statements":
+        raise ValueError("hold_out_statements: needs text_source statements; what a report says cannot be taken out")
+    if args.text_tower != "frozen" and args.text_style != "default":
+        raise ValueError(f"text_style: {args.text_style} is for a frozen text_tower, got {args.text_tower}")
+
+
+def tokenize(texts: Sequence[str], tokenizer: Any) -> Arrays:
+    """`input_ids` and `attention_mask`, (texts, tokens), all of one length so that equal texts are equal rows."""
+    longest = min(tokenizer.model_max_length, MAX_TOKENS)
+    tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="np")
+    return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+
+
+def shuffled(lookups: Arrays, seed: int) -> Arrays:
+    """The texts dealt out anew among the records: a control in which nothing of an ECG is in its text."""
+    order = np.random.default_rng(seed).permutation(len(next(iter(lookups.values()))))
+    return {name: values[order] for name, values in lookups.items()}

@@ -1,0 +1,279 @@
+"""Ablations: one recipe of pretraining with one thing changed at a time, judged in one table.
+
+    ecgdan ablate --config ablation --data-dir ptb-xl --output-dir runs/ablation
+
+Every variant is pretrained in a folder of its own, then judged on test folds it never saw: a linear probe of its
+frozen encoder (all labels, and a share of them), zero-shot where it has text, and the paired difference to the first
+variant over resampled patients. Finished runs are not repeated: the same command goes on after an interruption.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml
+
+from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.training import pretrain
+from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArguments, check_keys, parse_folds, resolve
+from ecgdan_hf.training.core.batching import check_augmentation
+from ecgdan_hf.training.core.run_folder import as_json, is_finished, read_metrics, write_text
+from ecgdan_hf.training.core.starting_weights import build_config
+from ecgdan_hf.training.studies.ablation_scores import scores_of_run
+
+RANDOM = "random encoder"
+KINDS = {"probe": "linear probe", "few": "probe, {share:.3g} % of the labels", "zero": "zero-shot"}
+SHARED = ("data", "data_dir", "cache_dir", "train_folds", "test_folds", "limit", "num_proc", "epochs")
+"""Arguments handed on to every variant; those that are not given are the base recipe's."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of the table: its name, what it changes in words, and the arguments of its runs, one for each seed."""
+
+    name: str
+    changed: str
+    runs: list[PretrainArguments]
+
+
+def run(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Pretrains what is not there yet, judges everything, and writes `report.md` and `metrics.json`.
+
+    Args:
+        args: the recipe.
+        say: told what begins.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        ValueError: arguments or data that cannot be used.
+    """
+    folder, variants = check_folder(args), plan(args)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables: dict[str, list[pd.DataFrame]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for variant in variants:
+        for run_args in variant.runs:
+            finished = is_finished(Path(str(run_args.output_dir)))
+            say(f"{variant.name}, seed {run_args.seed}: {'finished before' if finished else 'pretraining'}")
+            pretrain.run(run_args)
+        tables[variant.name] = [scores_of_run(run_args, args.label_fraction) for run_args in variant.runs]
+        facts[variant.name] = {"changed": variant.changed, **sizes(variant)}
+    if args.random_encoder:
+        first = variants[0]
+        tables[RANDOM] = [scores_of_run(run_args, args.label_fraction, untrained=True) for run_args in first.runs]
+        facts[RANDOM] = {**facts[first.name], "changed": "not trained", "seconds": None}
+    found = compare(tables, args.bootstrap)
+    for name, entry in found["variants"].items():
+        entry |= facts[name]
+    metrics = {"task": "ablation", **found, "num_seeds": len(variants[0].runs), "label_fraction": args.label_fraction}
+    write_text(folder / "report.md", report(metrics, args))
+    write_text(folder / "metrics.json", json.dumps(as_json(metrics), indent=2) + "\n")
+    return metrics
+
+
+def check_folder(args: AblateArguments) -> Path:
+    """The folder of the ablation: new, empty, or one that an ablation was begun in.
+
+    Raises:
+        ValueError: no folder named, or one with other content.
+    """
+    if not args.output_dir:
+        raise ValueError("output_dir: expected a folder for the runs and the report, got none; give --output-dir")
+    folder = Path(args.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder, found a file")
+    if (folder / "recipe.yaml").exists():
+        raise ValueError(f"{folder}: expected an empty folder or an earlier ablation, found a single run")
+    return folder
+
+
+def plan(args: AblateArguments) -> list[Variant]:
+    """Every variant with the resolved arguments of its runs, so that a misspelt key is refused before any training.
+
+    Raises:
+        ValueError: no variant, an unknown one, no folds, or arguments that `ecgdan pretrain` does not know.
+    """
+    for name in ("train_folds", "test_folds"):
+        if not getattr(args, name):
+            raise ValueError(f"{name}: expected folds, got none; all variants are compared on the same test folds")
+    wanted = [name.strip() for name in (args.only or "").split(",") if name.strip()] or list(args.variants)
+    check_keys(wanted, args.variants, "only")
+    if not wanted:
+        raise ValueError("variants: expected at least one, got none; give --config ablation")
+    if len({slug(name) for name in [*wanted, RANDOM]}) <= len(wanted):
+        raise ValueError(f"variants: expected names that differ, also from {RANDOM!r}, got {'; '.join(wanted)}")
+    runs = {name: [pretrain_arguments(args, name, seed) for seed in parse_folds(args.seeds) or []] for name in wanted}
+    return [Variant(name, describe(args.variants[name] or {}), runs[name]) for name in wanted]
+
+
+def slug(name: str) -> str:
+    """A variant's name as that of a folder.
+
+    >>> slug("10 s, no lead attention")
+    '10-s-no-lead-attention'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def describe(overrides: Mapping[str, Any]) -> str:
+    """What a variant changes, in one line.
+
+    >>> describe({"model": {"trunk": "light"}, "shuffle_text": True})
+    'trunk: light, shuffle_text: true'
+    """
+    if not overrides:
+        return "nothing"
+    others = {key: value for key, value in overrides.items() if key != "model"}
+    text = yaml.safe_dump({**overrides.get("model", {}), **others}, sort_keys=False)
+    return text.strip().replace("\n", ", ")
+
+
+def pretrain_arguments(args: AblateArguments, name: str, seed: int) -> PretrainArguments:
+    """The base recipe, what all variants share, and what this one changes; resumed where its folder has a run.
+
+    Raises:
+        ValueError: overrides that are no mapping, or that `ecgdan pretrain` does not know.
+    """
+    overrides = args.variants[name] or {}
+    if not isinstance(overrides, dict):
+        raise ValueError(f"variants: {name}: expected arguments of ecgdan pretrain, got {overrides!r}")
+    folder = Path(str(args.output_dir)) / slug(name) / f"seed-{seed}"
+    shared = {key: getattr(args, key) for key in SHARED if getattr(args, key) is not None}
+    given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file()}
+    network = {**args.common.get("model", {}), **overrides.get("model", {})}
+    try:
+        flags = {**args.common, **shared, **overrides, "model": network, **given}
+        found = resolve(PretrainArguments, args.base, flags)
+        check_augmentation(found, build_config(EcgDanConfig, found.model, found.checkpoint))
+    except ValueError as error:
+        raise ValueError(f"variants: {name}: {error}") from error
+    return found
+
+
+def sizes(variant: Variant) -> dict[str, Any]:
+    """Weights of the variant's encoder, and seconds of its pretraining, all seeds together."""
+    folders = [Path(str(run_args.output_dir)) for run_args in variant.runs]
+    encoder = load_checkpoint(folders[0])[0].ecgdan
+    return {
+        "num_parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        "seconds": sum(read_metrics(folder)["seconds"] for folder in folders),
+    }
+
+
+def mean_macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Mean over runs of the macro AUROC: labels (n, labels), scores (n, runs, labels)."""
+    values = np.asarray(scores)
+    return float(np.mean([macro_auroc(labels, values[:, run]) for run in range(values.shape[1])]))
+
+
+def compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[str, Any]:
+    """Each variant's AUROC and its paired difference to the first one, on the records that all of them have.
+
+    Args:
+        tables: variant -> a table of each run, from [`scores_of_run`].
+        n: resamples of patients.
+
+    Returns:
+        `num_records`, `num_patients`, and under `variants` for each variant and each of `KINDS` that it has
+        `macro_auroc` and, but for the first, `difference` (this minus the first), as the fields of `Interval`.
+
+    Raises:
+        ValueError: no record that all have.
+    """
+    common = set.intersection(*(set(table["record_id"]) for runs in tables.values() for table in runs))
+    if not common:
+        raise ValueError("test_folds: the variants have no test record in common")
+    aligned = {name: [_common_rows(table, common) for table in runs] for name, runs in tables.items()}
+    base = next(iter(aligned.values()))
+    labels = _columns(base[0], "true_")
+    options: dict[str, Any] = {"patient_ids": base[0]["patient_id"].to_numpy(), "n": n, "seed": 0}
+    found: dict[str, dict[str, Any]] = {}
+    for name, runs in aligned.items():
+        found[name] = {}
+        for kind in KINDS:
+            scores, first = (_stack(each, kind, labels.shape[1]) for each in (runs, base))
+            if scores is None:
+                continue
+            found[name][kind] = bootstrap_interval(mean_macro_auroc, labels, scores, **options).as_dict()
+            if runs is not base and first is not None:
+                pair = {"scores": scores, "baseline_scores": first}
+                difference = bootstrap_difference(mean_macro_auroc, labels, **pair, **options)
+                found[name][kind]["difference"] = difference.as_dict()
+    return {"num_records": len(common), "num_patients": base[0]["patient_id"].nunique(), "variants": found}
+
+
+def _common_rows(table: pd.DataFrame, records: set[str]) -> pd.DataFrame:
+    return table[table["record_id"].isin(records)].sort_values("record_id").reset_index(drop=True)
+
+
+def _columns(table: pd.DataFrame, start: str) -> np.ndarray:
+    return table[[column for column in table if column.startswith(start)]].to_numpy(dtype=float)
+
+
+def _stack(runs: list[pd.DataFrame], kind: str, labels: int) -> np.ndarray | None:
+    """(n, runs x subsets, labels) of a kind; None where a run has no such scores."""
+    parts = [_columns(table, kind) for table in runs]
+    if not all(part.shape[1] for part in parts):
+        return None
+    return np.concatenate([part.reshape(len(part), -1, labels) for part in parts], axis=1)
+
+
+def report(metrics: Mapping[str, Any], args: AblateArguments) -> str:
+    """The table with what it is of, and a plain list of what helped and what did not."""
+    variants = metrics["variants"]
+    first = next(iter(variants))
+    kinds = [kind for kind in KINDS if any(kind in entry for entry in variants.values())]
+    words = [KINDS[kind].format(share=100 * (metrics["label_fraction"] or 1)) for kind in kinds]
+    heads = ["variant", "what changed", "encoder"]
+    for word in words:
+        heads += [word, f"minus {first}"]
+    lines = [_row([*heads, "seconds"]), _row(["---"] * (len(heads) + 1))]
+    for name, entry in variants.items():
+        cells = [name, entry["changed"], f"{entry['num_parameters'] / 1e6:.2f} M"]
+        for kind in kinds:
+            cells += _cells(entry.get(kind))
+        lines.append(_row([*cells, "" if entry["seconds"] is None else f"{entry['seconds']:.0f}"]))
+    counts = f"{metrics['num_records']} records, {metrics['num_patients']} patients"
+    what = (
+        f"Macro AUROC on folds {args.test_folds} ({counts}) of encoders pretrained and probed on folds "
+        f"{args.train_folds}, mean of {metrics['num_seeds']} seed(s). "
+        "Differences: the same patients resampled for both, 95 % intervals; of many lines one in twenty misses zero "
+        "by chance. The luck of a seed is not in the intervals: run several before a claim."
+    )
+    return "\n".join(["# Ablation", "", what, "", *lines, "", *verdicts(variants), "", "Research use only."]) + "\n"
+
+
+def verdicts(variants: Mapping[str, Mapping[str, Any]], kind: str = "probe") -> list[str]:
+    """Which changes made the probe better, which worse, and of which nothing can be said."""
+    groups: dict[str, list[str]] = {"Better than": [], "Worse than": [], "No difference shown to": []}
+    first = next(iter(variants))
+    for name, entry in variants.items():
+        difference = entry.get(kind, {}).get("difference")
+        if difference is None:
+            continue
+        word = "Better than" if difference["low"] > 0 else "Worse than"
+        groups[word if difference["low"] * difference["high"] > 0 else "No difference shown to"].append(name)
+    return [f"* {word} {first} ({KINDS[kind]}): {'; '.join(names) or 'none'}" for word, names in groups.items()]
+
+
+def _cells(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["", ""]
+    difference = found.get("difference")
+    text = "" if difference is None else "{estimate:+.3f} ({low:+.3f} to {high:+.3f})".format(**difference)
+    return ["{estimate:.3f}".format(**found), text]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+
+from ecgdan_hf.explain.maps.attention import (
+    lead_map_difference,
+    lead_map_statistics,
+    present_lead_map,
+    receptive_field,
+    sample_attention,
+    token_attention,
+)
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.modeling_ecgdan import EcgDanModel
+
+CONFIGS = [
+    EcgDanConfig(),
+    EcgDanConfig(input_kind="rhythm"),
+    EcgDanConfig(trunk_channels=(8, 8), num_samples=96),
+    EcgDanConfig(trunk="light", input_kind="rhythm"),
+]
+
+
+def gradient_of_token(config: EcgDanConfig, token: int) -> np.ndarray:
+    """(num_samples,) how much each sample of lead II moves a token's sum of channels, before attention."""
+    torch.manual_seed(0)
+    model = EcgDanModel(config).eval()
+    if config.trunk == "paper":
+        # Normalisation over the whole record reaches everywhere a little; the field is that of the convolutions.
+        model.stem.norm1, model.stem.norm2 = torch.nn.Identity(), torch.nn.Identity()
+    values = torch.randn(1, 12, config.num_samples, requires_grad=True)
+    hidden = model(values, output_hidden_states=True).hidden_states[len(config.trunk_channels) - 1]
+    hidden[0, 1, token].sum().backward()
+    return values.grad[0, 1].numpy()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_receptive_field_is_what_the_network_s_gradient_reaches(config):
+    field = receptive_field(config)
+    for token in (0, config.num_tokens // 2, config.num_tokens - 1):
+        reached = np.flatnonzero(gradient_of_token(config, token))
+        centre, reach = token * field.stride, field.width // 2
+        assert reached[0] == max(centre - reach, 0)
+        assert reached[-1] == min(centre + reach, config.num_samples - 1)
+
+
+def test_receptive_field_is_381_samples_in_the_paper_s_trunk_and_203_in_the_light_one():
+    field = receptive_field(EcgDanConfig())
+    assert (field.width, field.stride, field.milliseconds) == (381, 32, 762.0)
+    assert receptive_field(EcgDanConfig(input_kind="rhythm")).milliseconds == 3810.0
+    light = receptive_field(EcgDanConfig(trunk="light", input_kind="rhythm"))
+    assert (light.width, light.stride, light.milliseconds) == (203, 16, 2030.0)
+
+
+def test_paths_are_symmetric_sum_to_1_and_half_of_them_lie_in_the_stated_middle():
+    field = receptive_field(EcgDanConfig())
+    np.testing.assert_allclose(field.paths, field.paths[::-1])
+    assert field.paths.sum() == pytest.approx(1)
+    middle = round(field.half_milliseconds / 2) // 2  # samples to each side at 500 Hz
+    centre = field.width // 2
+    assert field.paths[centre - middle : centre + middle + 1].sum() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_even_attention_is_1_everywhere(config):
+    even = np.full((12, config.num_tokens), 1 / config.num_tokens)
+    weights = sample_attention(even, config)
+    assert weights.shape == (12, config.num_samples - 2 * config.pad_samples)
+    np.testing.assert_allclose(weights, 1)
+
+
+def test_attention_to_one_token_is_largest_at_its_centre_and_0_outside_its_receptive_field():
+    config = EcgDanConfig()
+    weights = sample_attention(np.eye(config.num_tokens)[9], config)
+    centre = 9 * 32 - config.pad_samples
+    assert abs(int(weights.argmax()) - centre) <= 4  # the comb of kernels makes the top a little ragged
+    assert not weights[: centre - 190].any() and not weights[centre + 191 :].any()
+    assert (weights[centre - 190 : centre + 191] > 0).all()
+
+
+def test_no_sample_differs_more_from_even_than_the_tokens_do():
+    config = EcgDanConfig()
+    tokens = np.random.default_rng(0).dirichlet(np.ones(config.num_tokens), size=12)
+    weights, multiples = sample_attention(tokens, config), tokens * config.num_tokens
+    assert (weights.max(axis=1) <= multiples.max(axis=1)).all() and (
+        weights.min(axis=1) >= multiples.min(axis=1)
+    ).all()
+
+
+def test_token_attention_is_the_mean_over_queries_and_sums_to_1():
+    maps = np.random.default_rng(0).dirichlet(np.ones(5), size=(2, 3, 5))
+    tokens = token_attention(torch.tensor(maps))
+    assert tokens.shape == (2, 3, 5)
+    np.testing.assert_allclose(tokens[1, 2], maps[1, 2].mean(axis=0))
+    np.testing.assert_allclose(tokens.sum(axis=-1), 1)
+
+
+def test_statistics_of_lead_maps_are_numpy_s_and_leave_absent_leads_out():
+    generator = np.random.default_rng(0)
+    maps, mask = generator.random((6, 4, 4)), np.ones((6, 4), dtype=bool)
+    mean, deviation = lead_map_statistics(maps)
+    np.testing.assert_allclose(mean, maps.mean(axis=0))
+    np.testing.assert_allclose(deviation, maps.std(axis=0, ddof=1))
+    mask[:2, 3], mask[1:, 0] = False, False
+    mean, deviation = lead_map_statistics(maps, mask)
+    np.testing.assert_allclose(mean[1, 3], maps[2:, 1, 3].mean())
+    assert mean[0, 1] == maps[0, 0, 1] and np.isnan(deviation[0, 1])  # one record has lead 0
+    assert np.isnan(mean[0, 3])  # none has both
+
+
+def test_present_lead_map_blanks_rows_and_columns_of_absent_leads():
+    shown = present_lead_map(np.full((3, 3), 0.5), [True, False, True])
+    assert np.isnan(shown[1]).all() and np.isnan(shown[:, 1]).all() and np.isfinite(shown[::2, ::2]).all()
+
+
+def test_group_difference_is_first_minus_second():
+    maps = np.stack([np.full((2, 2), value) for value in (0.1, 0.2, 0.5, 0.6)])
+    np.testing.assert_allclose(lead_map_difference(maps, [False, False, True, True]), 0.4)
+
+
+@pytest.mark.parametrize("group", [[True, True], [False, False], [True]])
+def test_a_difference_needs_two_groups(group):
+    with pytest.raises(ValueError, match="group: expected"):
+        lead_map_difference(np.zeros((2, 3, 3)), group)
+
+
+def test_statistics_need_one_map_for_each_record():
+    with pytest.raises(ValueError, match=r"expected \(records, leads, leads\), got shape \(3, 3\)"):
+        lead_map_statistics(np.zeros((3, 3)))

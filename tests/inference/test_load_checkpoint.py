@@ -1,0 +1,120 @@
+"""Loading a checkpoint as the class it says it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ecgdan_hf import EcgTextConfig, EcgTextModel
+from ecgdan_hf.inference.checkpoints import MODEL_CLASSES, load_checkpoint, load_config, repository_and_revision
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
+
+PAPER = {"trunk": "paper", "trunk_channels": [2, 2, 4, 4, 4]}
+TINY = {**PAPER, "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
+
+
+def saved(
+    model_class: type[EcgDanPreTrainedModel], folder: Path, with_extractor: bool = True, **fields: object
+) -> Path:
+    if model_class is EcgTextModel:
+        config = EcgTextConfig(ecg_config={**TINY, "input_kind": "rhythm", "text_embed_dim": 8, **fields})
+    else:
+        config = model_class.config_class(**TINY, input_kind="rhythm", **fields)
+    model_class(config).save_pretrained(folder)
+    if with_extractor:
+        EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("model_class", MODEL_CLASSES.values())
+def test_every_model_comes_back_as_itself_with_its_weights(
+    model_class: type[EcgDanPreTrainedModel], tmp_path: Path
+) -> None:
+    folder = saved(model_class, tmp_path / "run")
+    model, extractor = load_checkpoint(folder)
+    assert type(model) is model_class
+    assert not model.training
+    assert extractor.input_kind == "rhythm"
+    expected = model_class.from_pretrained(folder).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_without_a_saved_feature_extractor_the_configuration_makes_it(tmp_path: Path) -> None:
+    folder = saved(EcgDanForSurvival, tmp_path / "run", with_extractor=False, normalization="global")
+    extractor = load_checkpoint(folder)[1]
+    assert (extractor.normalization, extractor.num_samples) == ("global", 1024)
+
+
+def test_a_feature_extractor_for_another_signal_is_refused(tmp_path: Path) -> None:
+    folder = saved(EcgDanForSurvival, tmp_path / "run")
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalization": "global"}))
+    with pytest.raises(ValueError, match="normalization: expected the model's per_lead_zscore, got global"):
+        load_checkpoint(folder)
+
+
+def test_missing_and_foreign_weights_are_refused_instead_of_random_ones_used(tmp_path: Path) -> None:
+    folder = saved(EcgDanForSequenceClassification, tmp_path / "run")
+    weights = load_file(folder / "model.safetensors")
+    head = weights.pop("classifier.output.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"1 weights are missing, for example classifier.output.weight"):
+        load_checkpoint(folder)
+    save_file(
+        {**weights, "classifier.output.weight": head, "extra": head.clone()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(ValueError, match="1 weights are unexpected, for example extra"):
+        load_checkpoint(folder)
+
+
+def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown" / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
+    no_weights = saved(EcgDanForSurvival, tmp_path / "no-weights")
+    (no_weights / "model.safetensors").unlink()
+    odd = saved(EcgDanForSurvival, tmp_path / "odd")
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps(config | {"architectures": ["SomethingElse"]}))
+    cut = saved(EcgDanForSurvival, tmp_path / "cut")
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-100])
+    for source, kind, message in (
+        (tmp_path / "absent", FileNotFoundError, "no such checkpoint folder"),
+        (tmp_path / "empty", ValueError, r"expected a checkpoint folder with config\.json, found none"),
+        (tmp_path / "bert" / "config.json", ValueError, "expected a checkpoint folder, found a file"),
+        (tmp_path / "bert", ValueError, "model_type: expected one of ecgdan, .*got 'bert'"),
+        (tmp_path / "unknown", ValueError, "not a checkpoint of this package"),
+        (no_weights, ValueError, "the weights cannot be read"),
+        (odd, ValueError, "architectures: expected one of .*, got 'SomethingElse'"),
+        ("someone/absent", FileNotFoundError, "no such checkpoint folder or Hub repository"),
+        ("someone/absent@v1", FileNotFoundError, "no such checkpoint folder or Hub repository"),
+        (f"{odd}@v1", ValueError, "expected a folder, or USER/NAME@REVISION on the Hub"),
+        ("someone/absent@", ValueError, "expected a folder, or USER/NAME@REVISION on the Hub"),
+        (cut, ValueError, "the weights cannot be read: .*incomplete metadata"),
+    ):
+        with pytest.raises(kind, match=message) as caught:
+            load_checkpoint(source)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_copied_from_a_bundle_forgets_the_bundle(tmp_path: Path) -> None:
+    folder = saved(EcgDanForSurvival, tmp_path / "run")
+    path = folder / "config.json"
+    bundled = {"auto_map": {"AutoModel": "modeling_ecgdan.EcgDanForSurvival"}, "ecgdan_code_revision": "abc"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | bundled))
+    load_config(folder).save_pretrained(tmp_path / "copy")
+    assert not set(bundled) & set(json.loads((tmp_path / "copy" / "config.json").read_text()))
+
+
+def test_a_folder_whose_name_has_an_at_sign_is_a_folder(tmp_path: Path) -> None:
+    folder = saved(EcgDanForSurvival, tmp_path / "someone" / "risk@home")
+    assert repository_and_revision(folder) == (str(folder), "main")
+    assert isinstance(load_checkpoint(folder)[0], EcgDanForSurvival)
+    assert repository_and_revision("someone/risk@refs/pr/1") == ("someone/risk", "refs/pr/1")

@@ -1,0 +1,93 @@
+"""Recipes, flags and folds: what is given is used or refused."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ecgdan_hf.training.arguments.command import parse_assignments
+from ecgdan_hf.training.arguments.fields import (
+    RECIPES_DIR,
+    AblateArguments,
+    CompareWaveformsArguments,
+    FinetuneArguments,
+    PretrainArguments,
+    parse_folds,
+    read_recipe,
+    resolve,
+)
+from ecgdan_hf.training.studies.ablation import plan
+
+KINDS = {
+    "pretrain": PretrainArguments,
+    "finetune": FinetuneArguments,
+    "demo": FinetuneArguments,
+    "ablation": AblateArguments,
+    "compare": CompareWaveformsArguments,
+}
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES_DIR.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_has_only_known_keys_and_a_reason_beside_each_number(recipe: Path):
+    args = resolve(KINDS[recipe.stem.split("-")[0]], recipe)
+    if isinstance(args, AblateArguments):
+        plan(args)
+    for line in recipe.read_text().splitlines():
+        key, _, rest = line.strip().partition(": ")
+        value = rest.split("#")[0].strip()
+        if value.replace(".", "").replace("e-", "").isdigit() and key != "seed":
+            assert "#" in rest, f"{recipe.name}: {key} has no reason"
+
+
+def test_flags_override_the_recipe_and_the_recipe_overrides_the_defaults(tmp_path: Path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("epochs: 7\nlearning_rate: 1e-4\nmodel: {hidden_size: 32, dropout_scope: batch}\n")
+    args = resolve(FinetuneArguments, recipe, {"epochs": 3, "batch_size": None, "model": {"hidden_size": 64}})
+    assert (args.epochs, args.learning_rate, args.batch_size) == (3, 1e-4, 128)
+    assert args.model == {"hidden_size": 64, "dropout_scope": "batch"}
+
+
+def test_an_unknown_key_is_refused_with_the_one_that_was_meant(tmp_path: Path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("learning_rat: 1\n")
+    with pytest.raises(ValueError, match=r"unknown key 'learning_rat'; did you mean learning_rate\?"):
+        resolve(FinetuneArguments, recipe)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [("epochs", "many", "int"), ("epochs", True, "int"), ("learning_rate", "fast", "float"), ("model", 3, "dict")],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_name(key: str, value: object, expected: str):
+    with pytest.raises(ValueError, match=f"{key}: expected .*{expected}"):
+        resolve(PretrainArguments, None, {key: value})
+
+
+def test_a_recipe_that_does_not_exist_names_the_shipped_ones():
+    with pytest.raises(FileNotFoundError, match="shipped: ablation, compare-danet, demo, finetune-classification"):
+        read_recipe("no-such-recipe")
+
+
+def test_the_recipe_of_a_finished_run_is_a_recipe_again(tmp_path: Path):
+    args = resolve(FinetuneArguments, "finetune-survival", {"output_dir": "x"})
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**dataclasses.asdict(args), "versions": {"torch": "2"}}))
+    assert resolve(FinetuneArguments, path) == args
+
+
+@pytest.mark.parametrize(("text", "folds"), [("1-3", [1, 2, 3]), ("9", [9]), ("1,3,5-6", [1, 3, 5, 6]), (None, None)])
+def test_folds_are_read_as_ranges_and_lists(text: str | None, folds: list[int] | None):
+    assert parse_folds(text) == folds
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-", "1-2-3", "1,1", "5-3"])
+def test_folds_that_mean_nothing_are_refused(text: str):
+    with pytest.raises(ValueError, match="folds: expected"):
+        parse_folds(text)
+
+
+def test_model_flags_are_read_as_yaml_and_need_an_equals_sign():
+    assert parse_assignments(["a=1", "b=x", "c=[1, 2]"]) == {"a": 1, "b": "x", "c": [1, 2]}
+    with pytest.raises(ValueError, match="--model: expected key=value, got 'a'"):
+        parse_assignments(["a"])

@@ -1,0 +1,70 @@
+"""Two processes together learn from all their pairs what one process would."""
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from tiny import TINY, signals
+from transformers import BertConfig, BertModel
+
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.training.core.texts import EcgDanWithTextTower
+from ecgdan_hf.training.pretrain import PretrainingTask
+
+BERT = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+RECORDS = 6
+
+
+def network() -> EcgDanWithTextTower:
+    torch.manual_seed(0)
+    model = EcgDanWithTextTower(EcgDanConfig(**TINY, text_embed_dim=16))
+    model.text_model = BertModel(BertConfig(**BERT), add_pooling_layer=False)
+    return model.eval()  # no dropout, which no two processes draw alike
+
+
+def batch(rows: slice) -> dict[str, torch.Tensor]:
+    ids = torch.tensor([[1, 2, 3], [4, 5, 0], [1, 2, 3], [6, 7, 8], [9, 0, 0], [4, 5, 0]])
+    signal = signals(RECORDS)
+    return {"input_values": signal[rows], "input_ids": ids[rows], "attention_mask": (ids > 0).long()[rows]}
+
+
+def learn(rank: int, processes: int, port: int, out: str) -> None:
+    """One backward pass on this process's share; the gradient, averaged over processes, into a file."""
+    for state in (AcceleratorState, PartialState):
+        state._reset_state()
+    if processes > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == processes
+    model, share = network(), RECORDS // processes
+    task = PretrainingTask(model.config, "loss", {}, batch_size=share)
+    losses = task.losses(model, batch(slice(rank * share, (rank + 1) * share)), accelerator)
+    losses["loss"].backward()
+    learned = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    grads = {name: accelerator.reduce(value, "mean") for name, value in learned.items()}
+    if rank == 0:
+        torch.save({"loss": losses["alignment_loss"].detach(), "grads": grads}, out)
+    if processes > 1:
+        torch.distributed.destroy_process_group()
+
+
+def test_two_processes_agree_with_one_on_loss_and_gradient(tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found = []
+    for processes in (1, 2):
+        arguments = (processes, port, str(tmp_path / f"{processes}.pt"))
+        # forked, for a fresh process would spend most of the test importing
+        torch.multiprocessing.start_processes(learn, arguments, nprocs=processes, start_method="fork")
+        found.append(torch.load(arguments[2]))
+    one, two = found
+    torch.testing.assert_close(two["loss"], one["loss"])
+    assert sorted(one["grads"]) == sorted(two["grads"])
+    for name, value in one["grads"].items():
+        torch.testing.assert_close(two["grads"][name], value, atol=1e-6, rtol=1e-4)
+    assert one["grads"]["text_model.embeddings.word_embeddings.weight"].abs().sum() > 0
