@@ -1,5 +1,8 @@
-# `make demo`, `make test`, `make space`: each installs into .venv first; nothing else is needed.
+# `make demo`, `make test`, `make space`, `make lint`: each installs into .venv first; nothing else is needed.
+# With TORCH=cpu, PyTorch and torchvision come from PyTorch's index of CPU wheels; .venv must not exist yet.
 PYTHON ?= python3
+TORCH ?= default
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -24,11 +27,22 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
+ifeq ($(TORCH),cpu)
+	@echo "Installing into $(VENV): about 2 GB on disk, with PyTorch for CPU."
+else
+	@echo "Installing into $(VENV): on Linux about 7 GB on disk, 5 GB of it CUDA; with TORCH=cpu about 2 GB."
+endif
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+ifeq ($(TORCH),cpu)
+	$(BIN)/python -m pip install --quiet --index-url $(TORCH_CPU_INDEX) torch torchvision
+endif
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch $@
 
