@@ -3,12 +3,18 @@
 Travels with the weights: imports nothing but transformers, huggingface_hub and its neighbour in this folder.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from .configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig, say_what_differs, without_bundled_pipelines
+from .configuration_ecgdan import (
+    ECGDAN_VERSION,
+    ENCODER_FIELDS,
+    EcgDanConfig,
+    say_what_differs,
+    without_bundled_pipelines,
+)
 
 
 @strict
@@ -30,6 +36,7 @@ class EcgTextConfig(PreTrainedConfig):
     """
 
     model_type = "ecg-text"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = list(ENCODER_FIELDS)
     sub_configs = {"ecg_config": EcgDanConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers reads a dict)
 
     ecg_config: dict[str, Any] | PreTrainedConfig | None = None

@@ -8,7 +8,7 @@ Travels with the weights: imports nothing but transformers and huggingface_hub.
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -18,8 +18,11 @@ logger = logging.get_logger(__name__)
 
 ECGDAN_VERSION = "0.1.0"
 
-WRITTEN_BESIDE = ("auto_map", "custom_pipelines", "ecgdan_code_revision", "quantization_config")
-"""What bundles and transformers add to a saved configuration."""
+WRITTEN_BESIDE = ("auto_map", "custom_pipelines", "ecgdan_code_revision", "quantization_config", "use_cache")
+"""Fields that bundles and transformers add to a saved configuration; `Trainer` sets `use_cache` on every model."""
+
+ENCODER_FIELDS = ("pooler_output", "lead_attention", "time_attention", "hidden_states")
+"""Fields of the encoder's output that every head passes on."""
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -171,6 +174,11 @@ class EcgDanConfig(PreTrainedConfig):
     """
 
     model_type = "ecgdan"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        *("reconstruction_loss", "alignment_loss", "superclass_loss", "waveform_loss", "cox_loss"),
+        *("auxiliary_logits", "waveform_attention", "readout_features", *ENCODER_FIELDS),
+    ]
+    """Outputs that `Trainer` leaves out of `predictions`, so that a classifier's are its logits alone."""
 
     lead_names: list[str] | tuple[str, ...] = STANDARD_LEADS
     input_kind: str = "median_beat"
@@ -313,6 +321,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     """
 
     model_type = "ecgdan-survival"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [*EcgDanConfig.keys_to_ignore_at_inference, "reconstruction"]
 
     survival_hidden_size: int = 3
     survival_weight: float | int = 0.5

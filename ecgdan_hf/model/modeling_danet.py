@@ -358,8 +358,6 @@ class DanetForPreTraining(DanetPreTrainedModel):
 class DanetForSequenceClassification(DanetPreTrainedModel):
     """Waveform-enhanced module and classifier; multi-label unless `config.problem_type` says otherwise."""
 
-    _keys_to_ignore_on_load_unexpected = (r"^reconstruction_head\.",)
-
     def __init__(self, config: DanetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels

@@ -42,6 +42,10 @@ from .survival_ecgdan import cox_loss, survival_curve
 
 MAX_BASELINE_TIMES = 2048
 
+HEADS = ("decoder", "alignment_head", "superclass_head", "classifier", "risk_head", "covariate_head", "baseline")
+HEADS += ("evidence", "reconstruction_head")
+"""Parts of checkpoints that another model of the package may leave out, by their name in it."""
+
 
 @dataclass
 class EcgDanModelOutput(ModelOutput):
@@ -420,6 +424,15 @@ class EcgDanPreTrainedModel(PreTrainedModel):
         "EcgDanLightLeadAttention",
     )
     _keep_in_fp32_modules_strict = ("baseline",)
+
+    def post_init(self) -> None:
+        """Finishes the construction; loading then passes over the weights of heads that this class does not have.
+
+        Every other weight that is left over is still reported. The patterns are set here and not on the class,
+        because transformers adds those of a model's parts to its own.
+        """
+        super().post_init()
+        self._keys_to_ignore_on_load_unexpected = {rf"^{name}\." for name in HEADS if not hasattr(self, name)}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

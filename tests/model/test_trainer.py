@@ -5,13 +5,14 @@ record's loss depends on who else is in the batch: the Cox loss (risk sets) and 
 are in evaluation mode here, for batch statistics too depend on the batch.
 """
 
+import logging
 from pathlib import Path
 
 import evaluate
 import numpy as np
 import pytest
 import torch
-from heads import TRAINED, build, learnable
+from heads import TRAINED, build, inputs, learnable
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
@@ -23,8 +24,10 @@ MEAN_OVER_RECORDS = ("classification", "danet", "danet-pretraining")
 DEPENDS_ON_THE_BATCH = ("survival", "ecg-text", "pretraining")
 
 
-def rows(name: str, n: int) -> list[dict[str, torch.Tensor]]:
+def rows(name: str, n: int, single_label: bool = False) -> list[dict[str, torch.Tensor]]:
     batch = learnable(name, n)
+    if single_label:
+        batch["labels"] = batch["labels"].argmax(-1)
     return [{key: value[row] for key, value in batch.items()} for row in range(n)]
 
 
@@ -40,11 +43,15 @@ class FixedNorms(Trainer):
         return super().training_step(model, *args, **kwargs)
 
 
-def trainer(name: str, folder: Path, kind: type[Trainer] = Trainer, n: int = 16, **options) -> Trainer:
+def trainer(
+    name: str, folder: Path, kind: type[Trainer] = Trainer, n: int = 16, problem_type: str | None = None, **options
+) -> Trainer:
     settings = {"report_to": [], "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, "use_cpu": True}
     settings |= {"label_names": LABELS[name]} if name in LABELS else {}
     arguments = TrainingArguments(output_dir=str(folder), **{**settings, **options})
-    return kind(build(name), arguments, train_dataset=rows(name, n), eval_dataset=rows(name, n))
+    model, given = build(name), rows(name, n, single_label=problem_type == "single_label_classification")
+    model.config.problem_type = problem_type or model.config.problem_type
+    return kind(model, arguments, train_dataset=given, eval_dataset=given)
 
 
 def whole(name: str, model: nn.Module, n: int = 16) -> float:
@@ -124,8 +131,7 @@ def test_metrics_of_classification_come_from_our_evaluate_module(tmp_path: Path)
     metric = evaluate.load(str(Path(modules.__file__).with_name("macro_auroc.py")))
 
     def judge(prediction) -> dict[str, float]:
-        logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-        return metric.compute(predictions=logits, references=prediction.label_ids)
+        return metric.compute(predictions=prediction.predictions, references=prediction.label_ids)
 
     train = trainer("classification", tmp_path, per_device_eval_batch_size=8)
     train.compute_metrics = judge
@@ -139,7 +145,7 @@ def test_metrics_of_survival_see_event_and_time(tmp_path: Path):
 
     def judge(prediction) -> dict[str, float]:
         seen["event"], seen["time"] = prediction.label_ids
-        return metric.compute(predictions=prediction.predictions[0], event=seen["event"], time=seen["time"])
+        return metric.compute(predictions=prediction.predictions, event=seen["event"], time=seen["time"])
 
     train = trainer("survival", tmp_path, per_device_eval_batch_size=8)
     train.compute_metrics = judge
@@ -150,3 +156,31 @@ def test_metrics_of_survival_see_event_and_time(tmp_path: Path):
     assert found["eval_concordance_index"] == pytest.approx(expected)
     assert seen["event"].tolist() == batch["event"].tolist()
     assert seen["time"].tolist() == pytest.approx(batch["time"].tolist())
+
+
+@pytest.mark.parametrize("name", ["classification", "danet", "danet-hard"])
+def test_the_compute_metrics_of_the_transformers_course_works_unchanged(name: str, tmp_path: Path):
+    def compute_metrics(eval_pred) -> dict[str, float]:
+        predictions, labels = eval_pred
+        predictions = np.argmax(predictions, axis=-1)
+        return {"accuracy": float((predictions == labels).mean())}
+
+    train = trainer(name, tmp_path, problem_type="single_label_classification", per_device_eval_batch_size=8)
+    train.compute_metrics = compute_metrics
+    batch = learnable(name, 16)
+    with torch.no_grad():
+        logits = train.model.eval()(**inputs(name, 16)).logits
+    expected = float((logits.argmax(-1) == batch["labels"].argmax(-1)).float().mean())
+    assert train.evaluate()["eval_accuracy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", [*TRAINED, "danet-hard"])
+def test_what_trainer_saves_loads_without_a_warning(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    train = trainer(name, tmp_path)
+    train.save_model(str(tmp_path / "saved"))
+    logging.Logger.warning_once.cache_clear()
+    kind = logging.getLogger("ecgdan_hf.model.configuration_ecgdan")
+    kind.addHandler(caplog.handler)
+    type(train.model).from_pretrained(tmp_path / "saved")
+    kind.removeHandler(caplog.handler)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
