@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ecgdan_hf.cli.output import check_writable, say, write_whole
+from ecgdan_hf.cli.output import say
 from ecgdan_hf.data import SOURCE_NAMES
+from ecgdan_hf.files import check_output_file, write_text
 
 DATA_HELP = f"source, one of {SOURCE_NAMES}; default: told by the files; see docs/data.md"
 
@@ -35,9 +36,9 @@ def plasmode(
     from ecgdan_hf.data.simulate.plasmode import attainable_c_index, simulate
     from ecgdan_hf.data.sources.ptbxl import read_table
 
-    check_writable(out)
+    check_output_file(out)
     outcomes = simulate(read_table(data_dir), seed, scenario=scenario, event_rate=event_rate)
-    write_whole(out, outcomes.to_csv(index=False))
+    write_text(out, outcomes.to_csv(index=False))
     events = int(outcomes["event"].sum())
     say(
         f"{out}: simulated follow-up of {len(outcomes)} records, {events} events, attainable C-index "
@@ -94,15 +95,15 @@ def check(
 
     for path, option in ((out, "--out"), (html, "--html")):
         if path is not None:
-            check_writable(path, option=option)
+            check_output_file(path, option=option)
     found = check_folder(data, data_dir, labels=labels, limit=limit, num_proc=num_proc)
     facts = found.facts
     for line in summary(facts):
         say(line)
     if out is not None:
-        write_whole(out, json.dumps(facts, indent=2) + "\n")
+        write_text(out, json.dumps(facts, indent=2) + "\n")
     if html is not None:
-        write_whole(html, page(facts, found.read_worst(), data_dir.resolve().name))
+        write_text(html, page(facts, found.read_worst(), data_dir.resolve().name))
     if facts["errors"] or (strict and facts["warnings"]):
         raise ValueError(f"{data_dir}: {facts['errors']} with errors, {facts['warnings']} with warnings, see above")
 
@@ -143,7 +144,7 @@ def ukb_cohort(
     """
     from ecgdan_hf.data.sources.ukb_cohort import build, write
 
-    check_writable(out)
+    check_output_file(out)
     unnamed = [text for text in field or () if "=" not in text]
     if unnamed:
         raise ValueError(f"--field: expected NAME=ID, got {unnamed[0]}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ecgdan_hf.files import check_output_folder, filled_folder, write_text
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, resolve
 
 TRAIN_FOLDS, TEST_FOLDS = "1-6", "7-10"
@@ -95,10 +96,8 @@ def run(output_dir: Path, n: int, seed: int, overwrite: bool, say: Callable[[str
 
 
 def _prepare_folder(output_dir: Path, overwrite: bool) -> Path:
-    from ecgdan_hf.training.core.run_folder import check_folder
-
     begun = output_dir / COHORT / "cohort.json"
-    folder = check_folder(str(output_dir), overwrite, MARK if not begun.is_file() else f"{COHORT}/cohort.json")
+    folder = check_output_folder(str(output_dir), overwrite, MARK if not begun.is_file() else f"{COHORT}/cohort.json")
     for name in (COHORT, MODEL, "cache"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,6 +150,7 @@ def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) ->
 def _write(folder: Path, page: str, result: Any) -> None:
     from ecgdan_hf.evaluation.protocols.held_out import to_json, write_report
 
-    write_report(folder, result)
-    (folder / "metrics.json").write_text(to_json(result.metrics), encoding="utf-8")
-    (folder / MARK).write_text(page, encoding="utf-8")
+    with filled_folder(folder, last=MARK) as part:
+        write_report(part, result)
+        write_text(part / "metrics.json", to_json(result.metrics))
+        write_text(part / MARK, page)

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from ecgdan_hf.cli.data import app as data_app
-from ecgdan_hf.cli.output import check_writable, say, write_whole
+from ecgdan_hf.cli.output import say
+from ecgdan_hf.files import check_output_file, check_output_folder, filled_folder, whole_file, write_text
 from ecgdan_hf.training.arguments.command import run_safely, with_flags
 from ecgdan_hf.training.arguments.fields import (
     AblateArguments,
@@ -138,9 +139,8 @@ def evaluate(args: EvaluateArguments) -> None:
         raise ValueError(f"protocol: expected held-out or repeated-cv, got {args.protocol!r}")
     from ecgdan_hf.evaluation.protocols.held_out import held_out, to_json, write_report
     from ecgdan_hf.evaluation.report.tripod import read_statements
-    from ecgdan_hf.training.core.run_folder import check_folder, fill_folder
 
-    folder = check_folder(args.output_dir, args.overwrite, "metrics.json")
+    folder = check_output_folder(args.output_dir, args.overwrite, "metrics.json")
     load_rows, statements = _row_loader(args), read_statements(args.statements)
     checkpoints = {
         Path(str(args.checkpoint)).name: str(args.checkpoint),
@@ -161,7 +161,9 @@ def evaluate(args: EvaluateArguments) -> None:
         measurements=_measurements(args) if args.measurements and args.train_folds else None,
     )
     result.metrics.update({"statements": statements} if statements else {})
-    fill_folder(folder, lambda staging: write_report(staging, result), to_json(result.metrics))
+    with filled_folder(folder, last="metrics.json") as staging:
+        write_report(staging, result)
+        (staging / "metrics.json").write_text(to_json(result.metrics), encoding="utf-8")
     say((folder / "report.md").read_text(encoding="utf-8"))
 
 
@@ -208,9 +210,9 @@ def sanity(args: SanityArguments) -> None:
     """
     from ecgdan_hf.explain.checks.sanity import judge
     from ecgdan_hf.explain.checks.sanity_report import write_report
-    from ecgdan_hf.training.core.run_folder import check_folder, finish_run
+    from ecgdan_hf.training.core.run_folder import finish_run
 
-    folder = check_folder(args.output_dir, args.overwrite, "metrics.json")
+    folder = check_output_folder(args.output_dir, args.overwrite, "metrics.json")
     load_rows = _row_loader(replace(args, limit=None))  # of the test folds, not of the file's first records
     metrics = judge(
         str(args.checkpoint),
@@ -273,14 +275,14 @@ def predict(
     from ecgdan_hf.inference.predict import load_checkpoint
     from ecgdan_hf.inference.predict import predict as predict_files
 
-    check_writable(out)
+    check_output_file(out)
     table = None if covariates is None else pd.read_csv(covariates)
     model, feature_extractor = load_checkpoint(checkpoint)
     options = _read_options(sampling_rate, unit, lead_names)
     rows = predict_files(
         paths, model, feature_extractor, batch_size, covariates=table, read_options=options, progress=True
     )
-    write_whole(out, rows.to_csv(index=False))
+    write_text(out, rows.to_csv(index=False))
     bad = int((rows["error"] != "").sum())
     say(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
     if bad == len(rows) or (strict and bad):
@@ -322,7 +324,7 @@ def explain(
     from ecgdan_hf.explain.page.waveform_figure import read_beats, waveform_page
     from ecgdan_hf.inference.predict import load_checkpoint
 
-    check_writable(out, (".png", ".pdf", ".svg"))
+    check_output_file(out, (".png", ".pdf", ".svg"))
     options = _read_options(sampling_rate, unit, lead_names)
     record = read(file, **options, start_seconds=start_seconds, seconds=seconds)
     model, feature_extractor = load_checkpoint(checkpoint)
@@ -334,9 +336,8 @@ def explain(
     else:
         findings = map_findings(tested, "waveform")
         figure = waveform_page(record, model, feature_extractor, read_beats(file), name, start_seconds, findings)
-    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
-    figure.savefig(partial, dpi=150)
-    partial.replace(out)
+    with whole_file(out) as part:
+        figure.savefig(part, dpi=150)
     say(str(out))
 
 
@@ -443,7 +444,7 @@ def export(
     """
     from ecgdan_hf.publish.export import export as write_onnx
 
-    check_writable(out, (".onnx",), option="out")
+    check_output_file(out, (".onnx",), option="out")
     found = write_onnx(checkpoint, out, int8=int8)
     outputs = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in found.outputs.items())
     say(f"{out}: {found.num_bytes / 1e6:.2f} MB: {outputs}; largest difference {found.largest_difference:.1g}")

@@ -8,7 +8,6 @@ hidden folder beside its destination, proved there in a clean process, and only 
 import inspect
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ecgdan_hf.files import whole_folder
 from ecgdan_hf.inference.checkpoints import MODEL_CLASSES, load_checkpoint, quietly
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -87,9 +87,7 @@ def bundle(
     evaluations = _read_evaluations(results)
     said = {"contact": contact, "training_data": training_data, "base_model": base_model}
     model, extractor = load_checkpoint(source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out, overwrite=True) as staging:
         write_code_and_weights(model, extractor, staging, _tokenizer(model, source))
         emissions = (power_watts, grid_gco2_per_kwh)
         if (source / "README.md").is_file() and not any((name, dataset_id, evaluations, power_watts, *said.values())):
@@ -99,11 +97,6 @@ def bundle(
             evaluations = in_order([*carried, *evaluations])
             _write_documents(model, source, staging, name or out.name, dataset_id, evaluations, emissions, said)
         verify_bundle(staging)
-        for path in (staging, *staging.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        _put_in_place(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return out
 
 
@@ -274,19 +267,3 @@ def license_text() -> str:
         'http://www.apache.org/licenses/LICENSE-2.0. Distributed on an "AS IS" BASIS, WITHOUT WARRANTIES OR\n'
         "CONDITIONS OF ANY KIND, either express or implied.\n"
     )
-
-
-def _put_in_place(staging: Path, out: Path) -> None:
-    """Renames, so that `out` is the old bundle or the new one and never a mixture."""
-    if not out.exists():
-        staging.rename(out)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-    out.rename(aside / out.name)
-    try:
-        staging.rename(out)
-    except OSError:
-        (aside / out.name).rename(out)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ecgdan_hf.files import whole_folder
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSurvival
@@ -162,8 +163,9 @@ def convert_checkpoint(path: str | Path, out_dir: str | Path, sequential: bool =
     config = EcgDanSurvivalConfig(**options) if has_risk else EcgDanConfig(**options)
     model = EcgDanForSurvival(config) if has_risk else EcgDanForPreTraining(config)
     _load_exactly(model, convert_state(state), path)
-    model.save_pretrained(out_dir)
-    EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(out_dir)
+    with whole_folder(out_dir) as folder:
+        model.save_pretrained(folder)
+        EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(folder)
     return out_dir
 
 

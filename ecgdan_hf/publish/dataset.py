@@ -24,6 +24,7 @@ from huggingface_hub import DatasetCardData, HfApi
 
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.prepared.shards import num_processes, write_shards
+from ecgdan_hf.files import write_text
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.push import check_push, make_repository, said_by_the_hub
 
@@ -117,7 +118,7 @@ def convert(
     for unfinished in set((out / "data").glob("train-*")) - set(files):  # of a run that was killed
         unfinished.unlink()
     card = dataset_card(about, arrays.column_names, title or name, license_id, keep_ids=keep_ids)
-    (out / "README.md").write_text(card, encoding="utf-8")
+    write_text(out / "README.md", card)
     (out / STATE).unlink()
     return out
 
@@ -150,9 +151,7 @@ def _start(out: Path, said: dict[str, Any]) -> bytes:
         return bytes.fromhex(key)
     (out / "data").mkdir(parents=True, exist_ok=True)
     key = secrets.token_hex(32)
-    unfinished = state.with_suffix(".partial")
-    unfinished.write_text(json.dumps({**said, "key": key}), encoding="utf-8")
-    unfinished.replace(state)
+    write_text(state, json.dumps({**said, "key": key}))
     return bytes.fromhex(key)
 
 

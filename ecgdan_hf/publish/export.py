@@ -10,21 +10,20 @@ than the rest of the package.
 
 import json
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ecgdan_hf.files import whole_file
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -99,19 +98,14 @@ def export(checkpoint: str | Path, out: str | Path, int8: bool = False) -> Expor
     _check_libraries()
     model, extractor = load_checkpoint(checkpoint)
     network, out = ExportedNetwork(model.float()).eval(), Path(out)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        with _quietly():
-            file = _write_onnx(network, extractor, staging / "network.onnx")
-            difference = prove(network, file)
-            if int8:
-                file = _quantise(file, staging / "int8.onnx")
-                difference = prove(network, file, tolerance=np.inf)
-        exported = Exported(out, file.stat().st_size, output_shapes(file), difference)
-        os.replace(file, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return exported
+    with whole_file(out) as part, _quietly():
+        if int8:
+            with TemporaryDirectory() as work:
+                _quantise(_write_onnx(network, extractor, Path(work) / "network.onnx"), part)
+            difference = prove(network, part, tolerance=np.inf)
+        else:
+            difference = prove(network, _write_onnx(network, extractor, part))
+        return Exported(out, part.stat().st_size, output_shapes(part), difference)
 
 
 def example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Tensor]:

@@ -24,10 +24,11 @@ from ecgdan_hf.evaluation.protocols.held_out import (
     score_rows,
     select_folds,
 )
+from ecgdan_hf.files import check_output_folder
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.training.arguments.fields import RecalibrateArguments, parse_folds
-from ecgdan_hf.training.core.run_folder import check_folder, finish_run
+from ecgdan_hf.training.core.run_folder import finish_run
 
 METHODS = ("baseline", "slope")
 
@@ -42,7 +43,7 @@ def run(args: RecalibrateArguments) -> dict[str, Any]:
         ValueError: a checkpoint of another kind, folds it was trained on, records without outcome, or what
             `EcgDanForSurvival.recalibrate` refuses.
     """
-    folder = check_folder(args.output_dir, args.overwrite, "report.md")
+    folder = check_output_folder(args.output_dir, args.overwrite, "report.md")
     if args.method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {args.method!r}")
     if args.checkpoint and folder.resolve() == Path(args.checkpoint).resolve():

@@ -17,9 +17,10 @@ from ptbxl_networks import survival_network
 from ecgdan_hf.data.simulate.plasmode import SCENARIOS, simulate
 from ecgdan_hf.data.sources.ptbxl import read_table
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE
+from ecgdan_hf.files import write_text
 from ecgdan_hf.training.arguments.command import parse_assignments
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
-from ecgdan_hf.training.core.run_folder import is_finished, read_metrics, write_text
+from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
 from ecgdan_hf.training.studies import cross_validation
 
 COLUMNS = (

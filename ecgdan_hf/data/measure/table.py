@@ -8,7 +8,6 @@ changes the name of the table.
 import hashlib
 import logging
 import math
-import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
 from ecgdan_hf.data.prepared.shards import CHUNK_RECORDS, in_order
 from ecgdan_hf.data.sources.registry import detect_source, read_table
+from ecgdan_hf.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _checked(source: pd.DataFrame | str | Path) -> pd.DataFrame:
 def _fingerprint(table: pd.DataFrame, files: list[RecordFile]) -> str:
     digest = hashlib.sha256(fingerprint(files, Preparation(None)).encode())
     for name in _CODE:
-        digest.update((Path(__file__).parents[1] / name).read_bytes())
+        digest.update((Path(__file__).parents[2] / name).read_bytes())
     digest.update("\n".join(table["record_id"].astype(str)).encode())
     return digest.hexdigest()[:32]
 
@@ -102,8 +102,8 @@ def _measure_all(record_ids: list[str], files: list[RecordFile], num_proc: int |
         left = [(name, file) for name, file in zip(record_ids, files, strict=True) if name not in done]
         _append_rows(left, partial, num_proc, len(done))
         measured = _read_partial(partial).set_index("record_id").loc[record_ids].reset_index()
-        measured.to_parquet(whole := finished.with_suffix(".part"))
-        os.replace(whole, finished)
+        with whole_file(finished) as part:
+            measured.to_parquet(part)
         partial.unlink()
     return measured
 

@@ -145,7 +145,7 @@ def _write_arrow(
 
 def fingerprint(sources: Sequence[RecordFile], preparation: Preparation) -> str:
     """Changes with the records, their files' sizes and times, the feature extractor, or the code that prepares."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     digest = hashlib.sha256(ECGDAN_VERSION.encode())
     for name in _CODE:
         digest.update((package / name).read_bytes())

@@ -16,6 +16,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ecgdan_hf.files import whole_file
+
 Part = Sequence[Any]
 
 CHUNK_RECORDS = 16  # what a process is handed at once
@@ -76,14 +78,11 @@ def write_shards(
 
 
 def _write_whole(write: Callable[[Any, Path], None], part: Part, file: Path) -> int:
-    unfinished = file.with_suffix(f".{os.getpid()}")
     try:
-        write(part, unfinished)
-        os.replace(unfinished, file)
+        with whole_file(file) as unfinished:
+            write(part, unfinished)
     except OSError as error:  # what is read was refused as ValueError
         raise OSError(f"{file}: cannot be written: {' '.join(str(error).split())}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return len(part)
 
 

@@ -9,9 +9,6 @@ beat as in ten seconds. Age and sex add little. Everything is simulated and mean
 """
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ecgdan_hf.data.simulate import plasmode
+from ecgdan_hf.files import whole_folder
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 SAMPLING_RATE = 500
@@ -153,23 +151,13 @@ def write_cohort(directory: str | Path, n: int = 600, seed: int = 0) -> pd.DataF
         FileExistsError: the folder holds something.
         ValueError: too few subjects.
     """
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory}: expected no folder or an empty one, found files; nothing is overwritten")
     table = make_subjects(n, seed)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
+    with whole_folder(directory) as partial:
         files = [_write_record(partial, row, seed) for row in tqdm(table.itertuples(), "synthetic ECGs", len(table))]
         table.insert(2, "file", files)
         table.assign(labels=table["labels"].map(";".join)).to_csv(partial / "table.csv", index=False)
         facts = {"simulated": True, "n": n, "seed": seed, "attainable_c_index": plasmode.attainable_c_index(table)}
         (partial / "cohort.json").write_text(json.dumps(facts, indent=2) + "\n")
-        partial.chmod(0o755)  # mkdtemp keeps the folder to its owner
-        os.replace(partial, directory)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return table
 
 

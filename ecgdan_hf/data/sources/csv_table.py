@@ -3,12 +3,13 @@
 Every refusal names the file, the row's record and what was expected; a table that passes needs no second look.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from ecgdan_hf.files import whole_file
 
 TABLE_NAME = "table.csv"
 
@@ -84,16 +85,10 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    path = Path(path)
     if "labels" in table:
         table = table.assign(labels=table["labels"].map(";".join))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        table.to_csv(partial, index=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        table.to_csv(part, index=False)
 
 
 def check_outcomes(table: pd.DataFrame, source: str) -> None:

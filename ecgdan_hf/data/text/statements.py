@@ -8,7 +8,6 @@ vectors, weighted by how sure the reader was.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from ecgdan_hf.files import whole_file
 
 UNKNOWN_LIKELIHOOD_WEIGHT = 0.5
 """Weight of a statement with likelihood 0. PTB-XL means by it that no likelihood was stated (always so for rhythm and
@@ -352,8 +353,5 @@ def _read_cache(path: Path) -> dict[str, np.ndarray]:
 def _write_cache(path: Path, vectors: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
-    save_file({key: np.ascontiguousarray(vector) for key, vector in vectors.items()}, name)
-    os.replace(name, path)
+    with whole_file(path) as part:
+        save_file({key: np.ascontiguousarray(vector) for key, vector in vectors.items()}, part)

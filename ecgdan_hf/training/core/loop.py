@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ecgdan_hf.files import whole_file
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler, NumberedRows
 from ecgdan_hf.training.core.collect import Batch
@@ -253,7 +254,7 @@ class Trainer:
         """Writes a resumable state beside the older ones, whole or not at all, and drops the oldest."""
         states = self.folder / "checkpoints"
         name = f"state-{self.progress.epoch:05d}-{self.progress.batch:06d}"
-        partial = states / f".{name}"
+        partial = states / f".part-{name}"  # every process writes into it
         self.accelerator.save_state(str(partial))
         if self.accelerator.is_main_process:
             if self.ema:
@@ -301,8 +302,8 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 def _save_weights(model: nn.Module, path: Path, accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_state(model), path.with_suffix(".partial"))
-        path.with_suffix(".partial").replace(path)
+        with whole_file(path) as part:
+            save_file(_state(model), part)
     accelerator.wait_for_everyone()
 
 

@@ -10,7 +10,6 @@ import math
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from ecgdan_hf.files import check_output_folder, filled_folder, remove_leftovers, write_text
 from ecgdan_hf.training.arguments.fields import NOT_PART_OF_THE_RUN, RunArguments
 
 PACKAGES = ("ecgdan-hf", "torch", "transformers", "accelerate", "datasets", "timm", "numpy")
@@ -58,33 +58,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def check_folder(output_dir: str | None, overwrite: bool, mark: str) -> Path:
-    """Refuses a folder for results that is a file, or is not empty and not an earlier result to be replaced.
-
-    Args:
-        output_dir: the folder.
-        overwrite: an earlier result may be replaced.
-        mark: the file by which an earlier result is known.
-
-    Returns:
-        The folder; nothing is written yet.
-
-    Raises:
-        ValueError: see above, or no folder named.
-    """
-    if not output_dir:
-        raise ValueError("output_dir: expected a folder for the result, got none; give --output-dir")
-    folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder, found a file")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / mark).is_file():
-            raise ValueError(f"{folder}: expected an empty folder or an earlier result, found other files")
-        if not overwrite:
-            raise ValueError(f"{folder}: holds a result; give --overwrite to replace it, or choose another folder")
-    return folder
-
-
 def check_run(args: RunArguments) -> Path:
     """Refuses, before any work, a run that could not be written where it was asked to be.
 
@@ -105,14 +78,15 @@ def check_run(args: RunArguments) -> Path:
         state = "a finished" if is_finished(folder) else "an unfinished"
         way = "--resume to continue it or " if hasattr(args, "resume") else ""
         raise ValueError(f"{folder}: holds {state} run; give {way}--overwrite to replace it")
-    return check_folder(args.output_dir, args.overwrite, "recipe.yaml")
+    return check_output_folder(args.output_dir, args.overwrite, "recipe.yaml")
 
 
 def begin_run(folder: Path, args: RunArguments) -> None:
     """Makes the folder, empties it of the run it replaces, and writes the resolved recipe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     if getattr(args, "resume", False):
         return
-    folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     write_recipe(folder, args)
 
@@ -158,15 +132,6 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(name, 0o644)
-    os.replace(name, path)
-
-
 def as_json(value: Any) -> Any:
     """Plain JSON values; NaN and infinity, which JSON does not have, become null."""
     if isinstance(value, dict):
@@ -188,19 +153,7 @@ def finish_run(folder: Path, write: Callable[[Path], None], metrics: dict[str, A
         write: writes model, feature extractor, tables and figures into the folder it is given.
         metrics: content of `metrics.json`; the hardware is added.
     """
-    fill_folder(folder, write, json.dumps(as_json({**metrics, "hardware": hardware()}), indent=2) + "\n")
-
-
-def fill_folder(folder: Path, write: Callable[[Path], None], metrics: str) -> None:
-    """As [`finish_run`], for metrics that are text already; makes the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder, prefix=".result-"))
-    try:
+    with filled_folder(folder, last="metrics.json") as staging:
         write(staging)
-        for path in sorted(staging.iterdir()):
-            if path.is_file():
-                path.chmod(0o644)  # safetensors keeps its files to their owner
-            os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    write_text(folder / "metrics.json", metrics)
+        content = as_json({**metrics, "hardware": hardware()})
+        write_text(staging / "metrics.json", json.dumps(content, indent=2) + "\n")

@@ -203,6 +203,6 @@ def _digest(dataset_mv: Dataset, *settings: Any) -> str:
     """Changes with the rows, the settings and the code."""
     digest = hashlib.sha256(f"{ECGDAN_VERSION} {dataset_mv._fingerprint}".encode())
     for file in _CODE:
-        digest.update((Path(__file__).parents[1] / file).read_bytes())
+        digest.update((Path(__file__).parents[2] / file).read_bytes())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]

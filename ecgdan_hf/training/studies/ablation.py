@@ -21,12 +21,13 @@ import yaml
 
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training import pretrain
 from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArguments, check_keys, parse_folds, resolve
 from ecgdan_hf.training.core.batching import check_augmentation
-from ecgdan_hf.training.core.run_folder import as_json, is_finished, read_metrics, write_text
+from ecgdan_hf.training.core.run_folder import as_json, is_finished, read_metrics
 from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.studies.ablation_scores import scores_of_run
 

@@ -17,11 +17,11 @@ from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
 from ecgdan_hf.evaluation.protocols.held_out import label_matrix
 from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
+from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.frozen_encoders import encoder_config, fit_and_test
-from ecgdan_hf.training.core.run_folder import write_text
 from ecgdan_hf.training.zero_shot_probe import similarity
 
 NUM_SUBSETS = 5

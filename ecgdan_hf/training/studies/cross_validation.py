@@ -52,6 +52,7 @@ from ecgdan_hf.evaluation.protocols.repeated_cv import (
 )
 from ecgdan_hf.evaluation.report import tripod
 from ecgdan_hf.evaluation.report.survival_report import Judged, write_survival_report
+from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import covariate_matrix, expand_covariates, source_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
@@ -68,7 +69,7 @@ from ecgdan_hf.training.arguments.fields import (
     resolve,
 )
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.run_folder import finish_run, hardware, read_metrics, versions, write_text
+from ecgdan_hf.training.core.run_folder import finish_run, hardware, read_metrics, versions
 from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.studies.ablation import slug
 

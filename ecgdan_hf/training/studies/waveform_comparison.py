@@ -22,6 +22,7 @@ import torch
 from ecgdan_hf.evaluation.measures.waveform_attention import beat_localisation
 from ecgdan_hf.evaluation.protocols.module_comparison import LOCALISATION, compare, report
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups
+from ecgdan_hf.files import check_output_folder, write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
@@ -39,7 +40,7 @@ from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator
 from ecgdan_hf.training.core.collect import Batch, collect, evaluation_loader
 from ecgdan_hf.training.core.loop import build_accelerator
-from ecgdan_hf.training.core.run_folder import as_json, check_folder, is_finished, write_text
+from ecgdan_hf.training.core.run_folder import as_json, is_finished
 from ecgdan_hf.training.core.tasks import INPUTS
 from ecgdan_hf.training.finetune import build_collator
 from ecgdan_hf.training.studies.ablation import describe, slug
@@ -110,7 +111,7 @@ def begin(args: CompareWaveformsArguments) -> tuple[Path, dict[str, dict[str, An
         raise ValueError(f"folds: expected two or more, got {args.folds}")
     folder = Path(str(args.output_dir))
     if not any((folder / slug(name)).is_dir() for name in args.variants):
-        check_folder(args.output_dir, True, "metrics.json")
+        check_output_folder(args.output_dir, True, "metrics.json")
     folder.mkdir(parents=True, exist_ok=True)
     check_same(folder, args)
     return folder, {name: dict(args.variants[name] or {}) for name in wanted}

@@ -1,0 +1,152 @@
+"""Writes files and folders whole or not at all, for every verb.
+
+Content is written under a temporary name beside its destination, `.part-XXXXXXXX-NAME`, and renamed when complete. The
+name keeps its suffix, from which writers infer the format. New files get the permissions that the umask allows, even
+from writers that restrict them to their owner. Standard library only; every other module may import this one.
+"""
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PREFIX = ".part-"
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary file beside `path`, which replaces `path` if the block raises nothing.
+
+    The folder of `path` is created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part(path)
+    try:
+        part.touch(exist_ok=False)
+        mode = part.stat().st_mode
+        yield part
+        part.chmod(mode)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes `text` as UTF-8, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`, which becomes `path` if the block raises nothing.
+
+    Args:
+        path: a folder that does not exist or is empty.
+        overwrite: replace a folder that has content; it stays until the new one is complete.
+
+    Raises:
+        FileExistsError: `path` is a file, or has content and `overwrite` is false.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and (overwrite or not any(path.iterdir()))):
+        raise FileExistsError(f"{path}: expected no folder or an empty one, found files; choose another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, old = _part(path), _part(path)
+    try:
+        part.mkdir()
+        yield part
+        _allow_reading(part)
+        if path.exists():
+            path.rename(old)
+        try:
+            part.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def filled_folder(folder: str | Path, last: str) -> Iterator[Path]:
+    """Yields a temporary folder, whose content moves into `folder` if the block raises nothing.
+
+    Other content of `folder` stays.
+
+    Args:
+        folder: created if necessary.
+        last: the file that moves last, so that a folder that has it is complete.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = _part(folder / "result")
+    try:
+        part.mkdir()
+        yield part
+        _allow_reading(part)
+        for path in sorted(part.iterdir(), key=lambda path: (path.name == last, path.name)):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Removes what killed processes left in `folder`; nobody may be writing there."""
+    for path in Path(folder).glob(f"{_PREFIX}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def check_output_file(path: Path, suffixes: tuple[str, ...] = (), option: str = "--out") -> None:
+    """Rejects, before any work, a file that cannot be written.
+
+    Raises:
+        ValueError: `path` is a folder, its folder does not exist, or its suffix is not one of `suffixes`.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{option}: expected a file in an existing folder, got {path}")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option}: expected a name that ends in {', '.join(suffixes)}, got {path}")
+
+
+def check_output_folder(output_dir: str | None, overwrite: bool, mark: str) -> Path:
+    """Rejects, before any work, a folder that has content, unless it is an earlier result to be replaced.
+
+    Args:
+        output_dir: the folder.
+        overwrite: an earlier result may be replaced.
+        mark: the file that identifies an earlier result.
+
+    Returns:
+        The folder; nothing is written yet.
+
+    Raises:
+        ValueError: no folder given, a file, a folder with other content, or an earlier result without `overwrite`.
+    """
+    if not output_dir:
+        raise ValueError("output_dir: expected a folder for the result, got none; give --output-dir")
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder, found a file")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / mark).is_file():
+            raise ValueError(f"{folder}: expected an empty folder or an earlier result, found other files")
+        if not overwrite:
+            raise ValueError(f"{folder}: holds a result; give --overwrite to replace it, or choose another folder")
+    return folder
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{_PREFIX}{secrets.token_hex(4)}-{path.name}")
+
+
+def _allow_reading(folder: Path) -> None:
+    """Gives all files in `folder` the permissions of a new file; some writers restrict theirs to the owner."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)

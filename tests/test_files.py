@@ -1,0 +1,86 @@
+"""Files and folders that are written whole or not at all."""
+
+import os
+import stat
+
+import pytest
+
+from ecgdan_hf.files import check_output_folder, filled_folder, remove_leftovers, whole_file, whole_folder, write_text
+
+
+def content(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_only_when_its_writer_succeeds(tmp_path):
+    path = tmp_path / "table.csv"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), whole_file(path) as part:
+        part.write_text("half of the n")
+        raise RuntimeError
+    assert path.read_text() == "old" and content(tmp_path) == ["table.csv"]
+    with whole_file(path) as part:
+        assert part.suffix == ".csv" and path.read_text() == "old"
+        part.write_text("new")
+    assert path.read_text() == "new" and content(tmp_path) == ["table.csv"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
+def test_a_writer_that_restricts_its_file_to_the_owner_does_not_restrict_the_result(tmp_path):
+    (tmp_path / "usual").touch()
+    usual = stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+    with whole_file(tmp_path / "file") as part:
+        part.chmod(0o600)
+    with filled_folder(tmp_path / "run", last="metrics.json") as part:
+        (part / "metrics.json").touch(0o600)
+    for path in (tmp_path / "file", tmp_path / "run" / "metrics.json"):
+        assert stat.S_IMODE(path.stat().st_mode) == usual
+
+
+def test_a_folder_appears_whole_and_an_earlier_one_stays_until_then(tmp_path):
+    with whole_folder(tmp_path / "bundle") as part:
+        (part / "first").touch()
+    refused = pytest.raises(FileExistsError, match="bundle: expected no folder or an empty one, found files")
+    with refused, whole_folder(tmp_path / "bundle"):
+        pass
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "bundle", overwrite=True):
+        raise RuntimeError
+    assert content(tmp_path) == ["bundle"] and content(tmp_path / "bundle") == ["first"]
+    with whole_folder(tmp_path / "bundle", overwrite=True) as part:
+        (part / "second").touch()
+    assert content(tmp_path) == ["bundle"] and content(tmp_path / "bundle") == ["second"]
+
+
+def test_the_last_file_of_a_filled_folder_moves_last_and_other_content_stays(tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").touch()
+    moved = []
+    replace = type(tmp_path).replace
+    monkeypatch.setattr(
+        type(tmp_path), "replace", lambda self, target: (moved.append(target.name), replace(self, target))
+    )
+    with filled_folder(tmp_path, last="metrics.json") as part:
+        for name in ("metrics.json", "predictions.csv", "a.png"):
+            (part / name).touch()
+    assert moved == ["a.png", "predictions.csv", "metrics.json"]
+    assert content(tmp_path) == ["a.png", "metrics.json", "notes.txt", "predictions.csv"]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "kept").touch()
+    written = whole_file(tmp_path / "file")
+    made = whole_folder(tmp_path / "folder")
+    written.__enter__()
+    (made.__enter__() / "inside").touch()
+    assert len(content(tmp_path)) == 3
+    remove_leftovers(tmp_path)
+    assert content(tmp_path) == ["kept"]
+
+
+def test_an_output_folder_with_other_files_is_rejected_even_when_results_may_be_replaced(tmp_path):
+    (tmp_path / "thesis.docx").touch()
+    with pytest.raises(ValueError, match="found other files"):
+        check_output_folder(str(tmp_path), overwrite=True, mark="metrics.json")
+    (tmp_path / "metrics.json").touch()
+    with pytest.raises(ValueError, match="give --overwrite"):
+        check_output_folder(str(tmp_path), overwrite=False, mark="metrics.json")
+    assert check_output_folder(str(tmp_path), overwrite=True, mark="metrics.json") == tmp_path
