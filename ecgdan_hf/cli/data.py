@@ -33,8 +33,9 @@ def plasmode(
     Example:
       ecgdan data plasmode ptb-xl --out outcomes.csv --seed 0
     """
-    from ecgdan_hf.data.simulate.plasmode import attainable_c_index, simulate
+    from ecgdan_hf.data.simulate.plasmode import simulate
     from ecgdan_hf.data.sources.ptbxl import read_table
+    from ecgdan_hf.evaluation.measures.concordance import concordance_index
 
     check_output_file(out)
     outcomes = simulate(read_table(data_dir), seed, scenario=scenario, event_rate=event_rate)
@@ -42,7 +43,7 @@ def plasmode(
     events = int(outcomes["event"].sum())
     say(
         f"{out}: simulated follow-up of {len(outcomes)} records, {events} events, attainable C-index "
-        f"{attainable_c_index(outcomes):.3f}"
+        f"{concordance_index(outcomes['event'], outcomes['time'], outcomes['log_hazard']):.3f}"
     )
 
 
@@ -58,13 +59,13 @@ def synthetic(
     Example:
       ecgdan data synthetic cohort --n 600 --seed 0
     """
-    from ecgdan_hf.data.simulate.plasmode import attainable_c_index
     from ecgdan_hf.data.simulate.synthetic import write_cohort
+    from ecgdan_hf.evaluation.measures.concordance import concordance_index
 
     table = write_cohort(out_dir, n=n, seed=seed)
     say(
         f"{out_dir}: {len(table)} synthetic ECGs, {int(table['event'].sum())} simulated events, attainable C-index "
-        f"{attainable_c_index(table):.3f}"
+        f"{concordance_index(table['event'], table['time'], table['log_hazard']):.3f}"
     )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from lifelines.utils import concordance_index
 
 # Codes of diagnostic_class MI and STTC in PTB-XL's scp_statements.csv, so that outcomes need no second file.
 MI_CODES = (
@@ -178,15 +177,6 @@ def follow_up(
     time = np.minimum(scale * unit_time, censoring)
     event = (scale * unit_time <= censoring).astype(np.int64)
     return event, np.maximum(np.round(time, 6), 1e-6)  # about half a minute: written text reads back the same
-
-
-def attainable_c_index(outcomes: pd.DataFrame) -> float:
-    """Harrell's concordance of the true log hazard: the best any model can reach on these outcomes.
-
-    Args:
-        outcomes: columns `event`, `time` (years) and the true `log_hazard`.
-    """
-    return float(concordance_index(outcomes["time"], -outcomes["log_hazard"], outcomes["event"]))
 
 
 def _codes(value: Any) -> Mapping[str, float]:

@@ -25,7 +25,7 @@ AGE_SEX_PENALIZER = 1e-4
 
 
 def age_sex_cox(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
-    """Log hazard of the test records by a Cox model on age and sex (lifelines, Efron ties).
+    """Log hazard of the test records by a Cox model on age and sex (Efron ties).
 
     A missing age counts as the training median, a missing sex as the training share of men, so that no record is
     left out and the comparison is on the same records. A predictor that does not vary in training is dropped. The tiny
@@ -41,8 +41,6 @@ def age_sex_cox(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
     Raises:
         ValueError: a missing column, no event in training, or neither age nor sex varies in training.
     """
-    from lifelines import CoxPHFitter
-
     event, time = check_outcomes(column_of(train, "event", "train"), column_of(train, "time", "train"))
     if not event.any():
         raise ValueError(f"train: no event among {len(event)} records, a Cox model cannot be fitted")
@@ -51,10 +49,8 @@ def age_sex_cox(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
     if not varying:
         raise ValueError("train: expected age or sex to vary, found both constant or missing")
     fill = {"age_decades": predictors["age_decades"].median(), "male": predictors["male"].mean()}
-    table = predictors[varying].fillna(fill).assign(event=event, time=time)
-    fitter = CoxPHFitter(penalizer=AGE_SEX_PENALIZER).fit(table, duration_col="time", event_col="event")
-    scored = fitter.predict_log_partial_hazard(age_and_sex_of(test, "test")[varying].fillna(fill))
-    return np.asarray(scored, dtype=np.float64)
+    fitted = fit_ridge_cox(predictors[varying].fillna(fill), event, time, AGE_SEX_PENALIZER)
+    return fitted.log_hazard(age_and_sex_of(test, "test")[varying].fillna(fill))
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class RidgeCox:
     Attributes:
         mean, scale: (features,), standardisation learned in training.
         weights: (features,), log hazard ratio per standard deviation.
-        penalizer: strength of the penalty, in lifelines' convention.
+        penalizer: strength of the penalty, λ of [`fit_ridge_cox`].
     """
 
     mean: FloatArray
@@ -87,8 +83,8 @@ def fit_ridge_cox(
 
     $$-\ell(w) / n + \tfrac12 \lambda \|w\|^2$$
 
-    as `lifelines.CoxPHFitter(penalizer=λ)` does, by L-BFGS on the package's own likelihood: for the 512 dimensions
-    of an embedding that takes a tenth of a second where Newton's method takes fifteen.
+    (the convention of `lifelines.CoxPHFitter(penalizer=λ)`) by L-BFGS: for the 512 dimensions of an embedding that
+    takes a tenth of a second where Newton's method takes fifteen.
 
     Args:
         features: (n, features), for example embeddings; constant columns get weight 0.

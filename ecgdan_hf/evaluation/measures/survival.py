@@ -5,7 +5,7 @@ The measures live in files of their own and the most used are named here again: 
 curve in [`risk_calibration`], net benefit in [`decision_curve`], competing events in [`cumulative_incidence`].
 
 `event` is 1 where it happened and 0 where follow-up was censored; `time` is in years since the ECG. Plain functions of
-arrays: imports numpy, pandas and lifelines, nothing of the network.
+arrays: imports numpy, pandas and scipy, nothing of the network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import chi2
 
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, observed_risk, scaled_brier_score
-from ecgdan_hf.evaluation.measures.bootstrap import Interval, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.measures.analytic_interval import half_width
+from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, Interval, bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.concordance import concordance_index, uno_concordance_index
 from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc
-from ecgdan_hf.evaluation.measures.follow_up import SurvivalCurve, check_horizon, check_outcomes, check_risks
+from ecgdan_hf.evaluation.measures.follow_up import (
+    SurvivalCurve,
+    check_horizon,
+    check_outcomes,
+    check_risks,
+    product_limit,
+)
 from ecgdan_hf.evaluation.measures.risk_calibration import (
     calibration_errors,
     calibration_intercept,
@@ -45,7 +53,10 @@ __all__ = [
 
 
 def kaplan_meier(event: npt.ArrayLike, time: npt.ArrayLike) -> pd.DataFrame:
-    """Kaplan-Meier survival by lifelines, with 95 % limits on the log(-log) scale.
+    r"""Kaplan-Meier survival with 95 % limits on the log(-log) scale.
+
+    With Greenwood's $\sigma^2 = \sum d_u / (n_u (n_u - d_u))$ the limits are
+    $S^{\exp(\pm z \sigma / \log S)}$ (Kalbfleisch and Prentice 1980). Where S is 0 or 1 both limits equal S.
 
     Args:
         event, time: as in [`concordance_index`].
@@ -56,24 +67,27 @@ def kaplan_meier(event: npt.ArrayLike, time: npt.ArrayLike) -> pd.DataFrame:
     Raises:
         ValueError: what [`check_outcomes`] refuses.
     """
-    from lifelines import KaplanMeierFitter
-
     events, times = check_outcomes(event, time)
-    fitter = KaplanMeierFitter().fit(times, events)
-    limits = fitter.confidence_interval_
-    return pd.DataFrame(
-        {
-            "time": fitter.survival_function_.index.to_numpy(),
-            "survival": fitter.survival_function_.iloc[:, 0].to_numpy(),
-            "low": limits.iloc[:, 0].to_numpy(),
-            "high": limits.iloc[:, 1].to_numpy(),
-            "at_risk": fitter.event_table["at_risk"].to_numpy().astype(int),
-        }
-    )
+    curve = product_limit(events, times)
+    deaths, at_risk = (counts[:, 0] for counts in _counts_by_time(events, times, np.zeros(len(times), dtype=np.intp)))
+    left = np.where(at_risk > deaths, at_risk - deaths, np.inf)  # nobody is left at the last death: S is 0
+    error = np.sqrt(np.cumsum(deaths / (at_risk * left)))
+    inside = (curve.survival > 0) & (curve.survival < 1)
+    log_survival = np.log(np.where(inside, curve.survival, 0.5))
+    half = half_width(0.95) * error / -log_survival
+    low, high = (np.where(inside, np.exp(log_survival * np.exp(sign * half)), curve.survival) for sign in (1, -1))
+    columns = {"survival": curve.survival, "low": low, "high": high}
+    table = {"time": np.append(0.0, curve.times)}
+    table |= {name: np.append(1.0, values) for name, values in columns.items()}
+    return pd.DataFrame(table | {"at_risk": np.append(len(times), at_risk).astype(int)})
 
 
 def logrank_p_value(event: npt.ArrayLike, time: npt.ArrayLike, group: npt.ArrayLike) -> float:
-    """P value of the log-rank test that all groups share one survival curve (lifelines).
+    r"""P value of the log-rank test that all groups share one survival curve (Mantel 1966).
+
+    At each time, of d events among n at risk, of whom $n_g$ are in group g, $d\, n_g / n$ are expected in g, with the
+    hypergeometric covariance. The statistic is the squared excess of all groups but one over that covariance,
+    chi-squared with one degree of freedom fewer than groups.
 
     Args:
         event, time: as in [`concordance_index`].
@@ -82,13 +96,32 @@ def logrank_p_value(event: npt.ArrayLike, time: npt.ArrayLike, group: npt.ArrayL
     Raises:
         ValueError: what [`check_outcomes`] refuses, or fewer than two groups.
     """
-    from lifelines.statistics import multivariate_logrank_test
-
     events, times = check_outcomes(event, time)
-    groups = np.asarray(group)
-    if groups.shape != events.shape or len(np.unique(groups)) < 2:
-        raise ValueError(f"group: expected {len(events)} labels of at least two groups, got {len(np.unique(groups))}")
-    return float(multivariate_logrank_test(times, groups, events).p_value)
+    labels, code = np.unique(np.asarray(group), return_inverse=True)
+    if np.shape(group) != events.shape or len(labels) < 2:
+        raise ValueError(f"group: expected {len(events)} labels of at least two groups, got {len(labels)}")
+    deaths, at_risk = _counts_by_time(events, times, code)
+    total, everyone = deaths.sum(axis=1), at_risk.sum(axis=1)
+    share = at_risk / everyone[:, None]
+    excess = (deaths - total[:, None] * share).sum(axis=0)[1:]
+    spread = (total * (everyone - total) / np.maximum(everyone - 1, 1))[:, None] * share
+    covariance = (np.diag(spread.sum(axis=0)) - spread.T @ share)[1:, 1:]
+    return float(chi2.sf(excess @ np.linalg.pinv(covariance, hermitian=True) @ excess, len(excess)))
+
+
+def _counts_by_time(
+    events: FloatArray, times: FloatArray, group: npt.NDArray[np.intp]
+) -> tuple[FloatArray, FloatArray]:
+    """Events at each distinct time, ascending, and records at risk just before it, by group: (times, groups) each."""
+    distinct, code = np.unique(times, return_inverse=True)
+    groups = int(group.max()) + 1
+    cell = code * groups + group
+    counts = [
+        np.bincount(cell, weights, minlength=len(distinct) * groups).reshape(-1, groups).astype(np.float64)
+        for weights in (events, np.ones_like(events))
+    ]
+    at_risk: FloatArray = np.cumsum(counts[1][::-1], axis=0)[::-1]
+    return counts[0], at_risk
 
 
 def calibration(

@@ -80,8 +80,7 @@ def test_the_written_folder_is_one_of_real_files(cohort):
     raw = wfdb.rdrecord(table["file"][7], physical=False)
     assert raw.calc_checksum() == raw.checksum
     facts = json.loads((cohort / "cohort.json").read_text())
-    expected = concordance_index(subjects["time"], -subjects["log_hazard"], subjects["event"])
-    assert facts == {"simulated": True, "n": 40, "seed": 3, "attainable_c_index": expected}
+    assert facts == {"simulated": True, "n": 40, "seed": 3}
 
 
 def test_the_same_seed_writes_the_same_bytes(cohort, tmp_path):

@@ -5,6 +5,8 @@ import time as clock
 import numpy as np
 import pandas as pd
 import pytest
+from lifelines import KaplanMeierFitter
+from lifelines.statistics import multivariate_logrank_test
 from lifelines.utils import concordance_index as lifelines_concordance_index
 
 from ecgdan_hf.evaluation.measures.survival import (
@@ -110,6 +112,28 @@ def test_kaplan_meier_agrees_with_a_hand_count() -> None:
     assert curve.loc[3.0, "survival"] == pytest.approx(3 / 4 * 1 / 2)
     assert list(curve.loc[[1.0, 2.0, 3.0, 4.0], "at_risk"]) == [4, 3, 2, 1]
     assert ((curve["low"] <= curve["survival"]) & (curve["survival"] <= curve["high"])).all()
+
+
+@pytest.mark.parametrize("num", [1, 2, 7, 300])
+def test_kaplan_meier_agrees_with_lifelines_with_ties_and_where_all_had_the_event(num: int) -> None:
+    rng = np.random.default_rng(num)
+    time = rng.integers(1, 20, num) / 4
+    for event in (rng.integers(0, 2, num), np.ones(num), np.zeros(num)):
+        curve, oracle = kaplan_meier(event, time), KaplanMeierFitter().fit(time, event)
+        limits = oracle.confidence_interval_.to_numpy()
+        assert curve["time"].tolist() == oracle.survival_function_.index.tolist()
+        assert curve["survival"].to_numpy() == pytest.approx(oracle.survival_function_.to_numpy()[:, 0], abs=1e-12)
+        assert curve[["low", "high"]].to_numpy() == pytest.approx(limits, abs=1e-12)
+        assert curve["at_risk"].tolist() == oracle.event_table["at_risk"].tolist()
+
+
+@pytest.mark.parametrize("groups", [2, 3, 6])
+def test_logrank_agrees_with_lifelines_with_ties(groups: int) -> None:
+    rng = np.random.default_rng(groups)
+    for num in (10, 60, 500):
+        event, time, group = rng.integers(0, 2, num), rng.integers(1, 30, num) / 4, rng.integers(0, groups, num)
+        expected = multivariate_logrank_test(time, group, event).p_value
+        assert logrank_p_value(event, time, group) == pytest.approx(expected, rel=1e-9)
 
 
 def test_logrank_separates_groups_that_differ_and_not_those_that_do_not() -> None:
