@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wrapt import lazy_import, register_post_import_hook
 
@@ -19,6 +19,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 CONFIGURATIONS = ("configuration_danet", "configuration_ecg_text", "configuration_ecgdan")
+
+
+class Registered(NamedTuple):
+    """Names of the configuration class of a model, and of the Auto class that loads the model."""
+
+    config_class: str
+    auto_class: str
+
+
+MODELS = {
+    "EcgDanModel": Registered("EcgDanConfig", "AutoModel"),
+    "EcgDanForPreTraining": Registered("EcgDanConfig", "AutoModelForPreTraining"),
+    "EcgDanForSequenceClassification": Registered("EcgDanConfig", "AutoModelForSequenceClassification"),
+    "EcgDanForSurvival": Registered("EcgDanSurvivalConfig", "AutoModel"),
+    "EcgTextModel": Registered("EcgTextConfig", "AutoModel"),
+    "DanetForPreTraining": Registered("DanetConfig", "AutoModelForPreTraining"),
+    "DanetForSequenceClassification": Registered("DanetConfig", "AutoModelForSequenceClassification"),
+}
+"""Every model class by name; `inference.heads` says what each predicts."""
 PIPELINES = ("pipeline_base_ecgdan", "pipeline_ecgdan", "pipeline_survival_ecgdan")
 
 
@@ -66,7 +85,7 @@ def _register_feature_extractors() -> None:
 
 
 def _config_classes() -> "tuple[type[PreTrainedConfig], ...]":
-    return ecgdan_hf.DanetConfig, ecgdan_hf.EcgDanConfig, ecgdan_hf.EcgDanSurvivalConfig, ecgdan_hf.EcgTextConfig
+    return tuple(getattr(ecgdan_hf, name) for name in dict.fromkeys(model.config_class for model in MODELS.values()))
 
 
 def _register_processors() -> None:
@@ -76,17 +95,15 @@ def _register_processors() -> None:
 
 
 def _register_models() -> None:
-    from transformers import MODEL_FOR_PRETRAINING_MAPPING as PRETRAINING
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFICATION
-    from transformers import MODEL_MAPPING
+    from transformers import MODEL_FOR_PRETRAINING_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 
-    MODEL_MAPPING.register(ecgdan_hf.EcgDanConfig, _stand_in("EcgDanModel"))
-    MODEL_MAPPING.register(ecgdan_hf.EcgDanSurvivalConfig, _stand_in("EcgDanForSurvival"))
-    MODEL_MAPPING.register(ecgdan_hf.EcgTextConfig, _stand_in("EcgTextModel"))
-    PRETRAINING.register(ecgdan_hf.DanetConfig, _stand_in("DanetForPreTraining"))
-    PRETRAINING.register(ecgdan_hf.EcgDanConfig, _stand_in("EcgDanForPreTraining"))
-    CLASSIFICATION.register(ecgdan_hf.DanetConfig, _stand_in("DanetForSequenceClassification"))
-    CLASSIFICATION.register(ecgdan_hf.EcgDanConfig, _stand_in("EcgDanForSequenceClassification"))
+    mappings = {
+        "AutoModel": MODEL_MAPPING,
+        "AutoModelForPreTraining": MODEL_FOR_PRETRAINING_MAPPING,
+        "AutoModelForSequenceClassification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    }
+    for name, (config_class, auto_class) in MODELS.items():
+        mappings[auto_class].register(getattr(ecgdan_hf, config_class), _stand_in(name))
 
 
 def _register_pipelines() -> None:

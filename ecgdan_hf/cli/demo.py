@@ -106,7 +106,9 @@ def _prepare_folder(output_dir: Path, overwrite: bool) -> Path:
 
 def _judge(folder: Path, seed: int) -> Any:
     from ecgdan_hf.data.loading import load
-    from ecgdan_hf.evaluation.protocols.held_out import held_out
+    from ecgdan_hf.evaluation.protocols.held_out import (
+        held_out,
+    )
     from ecgdan_hf.training.arguments.fields import parse_folds
 
     def load_rows(feature_extractor: Any) -> Any:
@@ -148,7 +150,10 @@ def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) ->
 
 
 def _write(folder: Path, page: str, result: Any) -> None:
-    from ecgdan_hf.evaluation.protocols.held_out import to_json, write_report
+    from ecgdan_hf.evaluation.protocols.held_out import (
+        to_json,
+        write_report,
+    )
 
     with filled_folder(folder, last=MARK) as part:
         write_report(part, result)

@@ -137,7 +137,11 @@ def evaluate(args: EvaluateArguments) -> None:
         return
     if args.protocol != "held-out":
         raise ValueError(f"protocol: expected held-out or repeated-cv, got {args.protocol!r}")
-    from ecgdan_hf.evaluation.protocols.held_out import held_out, to_json, write_report
+    from ecgdan_hf.evaluation.protocols.held_out import (
+        held_out,
+        to_json,
+        write_report,
+    )
     from ecgdan_hf.evaluation.report.tripod import read_statements
 
     folder = check_output_folder(args.output_dir, args.overwrite, "metrics.json")
@@ -272,7 +276,7 @@ def predict(
     """
     import pandas as pd
 
-    from ecgdan_hf.inference.predict import load_checkpoint
+    from ecgdan_hf.inference.checkpoints import load_checkpoint
     from ecgdan_hf.inference.predict import predict as predict_files
 
     check_output_file(out)
@@ -320,16 +324,17 @@ def explain(
     """
     from ecgdan_hf.data.formats import read
     from ecgdan_hf.explain.checks.sanity_report import map_findings, sanity_of
+    from ecgdan_hf.explain.maps.methods import methods_of
     from ecgdan_hf.explain.page.figures import explain_page
     from ecgdan_hf.explain.page.waveform_figure import read_beats, waveform_page
-    from ecgdan_hf.inference.predict import load_checkpoint
+    from ecgdan_hf.inference.checkpoints import load_checkpoint
 
     check_output_file(out, (".png", ".pdf", ".svg"))
     options = _read_options(sampling_rate, unit, lead_names)
     record = read(file, **options, start_seconds=start_seconds, seconds=seconds)
     model, feature_extractor = load_checkpoint(checkpoint)
     name, tested = Path(checkpoint).name, sanity_of(checkpoint)
-    if getattr(model.config, "waveform_module", "none") == "none" or method or label:
+    if "waveform" not in methods_of(model) or method or label:
         method = method or "attention"
         findings, options = map_findings(tested, method), {"method": method, "label": label}
         figure = explain_page(record, model, feature_extractor, checkpoint=name, findings=findings, **options)
@@ -454,7 +459,7 @@ def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
     """Feature extractor -> rows, for a verb that judges a checkpoint; refuses one that names no checkpoint or data."""
     from ecgdan_hf.data.loading import load
     from ecgdan_hf.inference.checkpoints import load_config
-    from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
+    from ecgdan_hf.inference.heads import head_of, label_names
 
     if not args.checkpoint or not args.data_dir:
         missing = "checkpoint" if not args.checkpoint else "data_dir"
@@ -463,10 +468,10 @@ def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
     if args.label_level:
         options["label_level"] = args.label_level
     config = load_config(str(args.checkpoint))
-    survival = isinstance(config, EcgDanSurvivalConfig)
-    if isinstance(args, EvaluateArguments) and str((config.architectures or [""])[0]).endswith("Classification"):
-        options["keep_labels"] = [name for _, name in sorted(config.id2label.items())]
-    options |= {"outcomes": args.labels, "with_outcome": survival and isinstance(args, EvaluateArguments)}
+    head = head_of(config)
+    if isinstance(args, EvaluateArguments) and head.is_classifier:
+        options["keep_labels"] = label_names(config)
+    options |= {"outcomes": args.labels, "with_outcome": head.is_survival and isinstance(args, EvaluateArguments)}
     return lambda extractor: load(args.data, args.data_dir, feature_extractor=extractor, **options)
 
 
@@ -475,9 +480,9 @@ def _measurements(args: EvaluateArguments) -> Any:
     from ecgdan_hf.data.loading import read_table
     from ecgdan_hf.data.measure.table import measure_table
     from ecgdan_hf.inference.checkpoints import load_config
-    from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
+    from ecgdan_hf.inference.heads import head_of
 
-    if not isinstance(load_config(str(args.checkpoint)), EcgDanSurvivalConfig):
+    if not head_of(load_config(str(args.checkpoint))).is_survival:
         return None
     table = read_table(args.data, str(args.data_dir)).iloc[: args.limit]
     return measure_table(table, num_proc=args.num_proc, cache_dir=args.cache_dir)

@@ -15,40 +15,12 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
-from ecgdan_hf.model.configuration_danet import DanetConfig
-from ecgdan_hf.model.configuration_ecg_text import EcgTextConfig
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.inference.heads import HEADS, Config, Head, head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
-from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
-from ecgdan_hf.model.modeling_ecgdan import (
-    EcgDanForPreTraining,
-    EcgDanForSequenceClassification,
-    EcgDanForSurvival,
-    EcgDanModel,
-    EcgDanPreTrainedModel,
-)
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
 REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 BUNDLE_ONLY = ("auto_map", "ecgdan_code_revision")
-Config = EcgDanConfig | EcgTextConfig
-CONFIG_CLASSES: dict[str, type[Config]] = {
-    config.model_type: config for config in (EcgDanConfig, EcgDanSurvivalConfig, EcgTextConfig, DanetConfig)
-}
-MODEL_CLASSES: dict[str, type[EcgDanPreTrainedModel]] = {
-    model.__name__: model
-    for model in (
-        EcgDanModel,
-        EcgDanForPreTraining,
-        EcgDanForSequenceClassification,
-        EcgDanForSurvival,
-        EcgTextModel,
-        DanetForPreTraining,
-        DanetForSequenceClassification,
-    )
-}
-Classifier = EcgDanForSequenceClassification | DanetForSequenceClassification
-"""What predicts labels."""
 MAY_BE_ABSENT = ("baseline.standard_error",)
 """Of survival checkpoints that were fitted before risks had limits."""
 
@@ -72,13 +44,13 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
     source = str(path_or_repo)
     name, revision = repository_and_revision(source)
     config = load_config(source)
-    model_class = MODEL_CLASSES[_architecture(config, source)]
+    head = _named_head(config, source)
     _refuse_pickle(Path(name), source)
     options: dict[str, Any] = {"config": config, "revision": revision, "use_safetensors": True}
     try:
         with quietly():  # what transformers would report in a table is refused below in one line
             # the annotated return type knows nothing of output_loading_info
-            loaded: Any = model_class.from_pretrained(name, **options, output_loading_info=True)
+            loaded: Any = head.model_class.from_pretrained(name, **options, output_loading_info=True)
     except RuntimeError as error:
         raise ValueError(f"{source}: the weights do not fit the configuration: {_one_line(error)}") from error
     except (OSError, SafetensorError) as error:
@@ -137,16 +109,6 @@ def repository_and_revision(path_or_repo: str | Path) -> tuple[str, str]:
     return name, revision
 
 
-def input_names(config: Config) -> list[str]:
-    """What a model is given of a prepared record: columns of the rows, and outputs of the feature extractor."""
-    return ["input_values", "lead_mask", *weight_columns(config)]
-
-
-def weight_columns(config: Config) -> list[str]:
-    """Those of them with one number for each sample: the weights of DANet's hard module."""
-    return ["waveform_weights"] if config.signal_contract.get("waveform_rule") else []
-
-
 @contextmanager
 def quietly() -> Iterator[None]:
     """Silences the progress bars and tables of transformers, too much for files that are read in a moment."""
@@ -177,24 +139,17 @@ def _forget_bundle(saved: Any) -> None:
 
 
 def _checked(config: PreTrainedConfig, source: str) -> Config:
-    if not isinstance(config, EcgDanConfig | EcgTextConfig):
-        expected = ", ".join(CONFIG_CLASSES)
-        raise ValueError(f"{source}: model_type: expected one of {expected}, got {config.model_type!r}")
+    if not isinstance(config, Config):
+        expected = dict.fromkeys(head.config_class.model_type for head in HEADS.values())
+        raise ValueError(f"{source}: model_type: expected one of {', '.join(expected)}, got {config.model_type!r}")
     return config
 
 
-def _architecture(config: Config, source: str) -> str:
-    named = config.architectures[0] if config.architectures else None
-    if named is None:
-        heads = {
-            EcgDanSurvivalConfig: "EcgDanForSurvival",
-            EcgTextConfig: "EcgTextModel",
-            DanetConfig: "DanetForSequenceClassification",
-        }
-        named = heads.get(type(config), "EcgDanModel")
-    if named not in MODEL_CLASSES:
-        raise ValueError(f"{source}: architectures: expected one of {', '.join(MODEL_CLASSES)}, got {named!r}")
-    return str(named)
+def _named_head(config: Config, source: str) -> Head:
+    try:
+        return head_of(config)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _load_feature_extractor(source: str, config: Config) -> EcgDanFeatureExtractor:

@@ -18,20 +18,16 @@ from ecgdan_hf.data.formats import READABLE, read
 from ecgdan_hf.data.readers.wfdb_records import find_header
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.ecg_folder import ecg_files
-from ecgdan_hf.inference.checkpoints import Classifier, load_checkpoint, load_config
+from ecgdan_hf.inference.checkpoints import load_checkpoint, load_config
 from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
+from ecgdan_hf.inference.heads import Head, covariate_names, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
 from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
-from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 __all__ = ["endpoint_text", "expand_files", "load_checkpoint", "load_config", "predict"]
-
-RISK_YEARS = (1, 5, 10)
-DEFAULT_THRESHOLD = 0.5
-PredictingModel = EcgDanForSurvival | Classifier
 
 
 def predict(
@@ -70,7 +66,8 @@ def predict(
         ValueError: a model without a prediction head, a wrong argument, or, with `on_error="raise"`, a bad file.
         FileNotFoundError: a path that does not exist, with `on_error="raise"`; a folder without ECG files.
     """
-    if not isinstance(model, PredictingModel):
+    head = head_of(model)
+    if head.predict is None:
         raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
     if on_error not in ("row", "raise"):
         raise ValueError(f"on_error: expected 'row' or 'raise', got {on_error!r}")
@@ -83,9 +80,9 @@ def predict(
         for start in range(0, len(files), batch_size):
             batch = files[start : start + batch_size]
             prepared = [_prepare(file, feature_extractor, known, dict(read_options or {}), on_error) for file in batch]
-            rows += _predict_batch(prepared, model)
+            rows += _predict_batch(prepared, model, head)
             bar.update(len(batch))
-    table = pd.DataFrame(rows, columns=["file", *_prediction_columns(model), "num_leads", "flags", "error"])
+    table = pd.DataFrame(rows, columns=["file", *head.columns(model.config), "num_leads", "flags", "error"])
     return table.astype({"num_leads": "Int64"})
 
 
@@ -121,7 +118,7 @@ class _CovariateTable:
     """The covariates of a file: from the table given, else from the file's own header."""
 
     def __init__(self, table: pd.DataFrame | None, config: EcgDanConfig) -> None:
-        self.names: list[str] = list(getattr(config, "covariate_names", []))
+        self.names = covariate_names(config)
         self.values: dict[str, npt.NDArray[np.float32]] = {}
         if table is None or not self.names:
             return
@@ -170,17 +167,13 @@ def _prepare(
 
 
 @torch.inference_mode()
-def _predict_batch(rows: list[dict[str, Any]], model: PredictingModel) -> list[dict[str, Any]]:
+def _predict_batch(rows: list[dict[str, Any]], model: EcgDanPreTrainedModel, head: Head) -> list[dict[str, Any]]:
     usable = [row for row in rows if "inputs" in row]
-    if usable:
+    if usable and head.predict is not None:
         inputs = {
             name: torch.cat([row["inputs"][name] for row in usable]).to(model.device) for name in usable[0]["inputs"]
         }
-        predictions: dict[str, list[Any]]
-        if isinstance(model, EcgDanForSurvival):
-            predictions = _survival_columns(model, inputs)
-        else:
-            predictions = _label_columns(model, inputs)
+        predictions = head.predict(model, inputs)
         for position, row in enumerate(usable):
             row.update({name: values[position] for name, values in predictions.items()})
             if "positive" in row and row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(model.config.lead_names):
@@ -188,39 +181,6 @@ def _predict_batch(rows: list[dict[str, Any]], model: PredictingModel) -> list[d
                 row["flags"] = ";".join(filter(None, [row["flags"], "thresholds_need_more_leads"]))
             del row["inputs"]
     return rows
-
-
-def _survival_columns(model: EcgDanForSurvival, inputs: dict[str, torch.Tensor]) -> dict[str, list[Any]]:
-    # float64, so that one minus a survival near 1 keeps its digits
-    log_hazard = model(**inputs, return_loss=False).log_hazard.double()
-    risk = torch.full((len(log_hazard), len(RISK_YEARS)), float("nan"))
-    if model.config.num_baseline_times:
-        years = torch.tensor(RISK_YEARS, dtype=torch.float32, device=log_hazard.device)
-        baseline: Any = model.baseline
-        risk = 1 - survival_curve(log_hazard, baseline.times, baseline.log_cumulative_hazard, years)
-    columns = {"log_hazard": log_hazard.tolist(), "endpoint": [endpoint_text(model.config)] * len(log_hazard)}
-    return columns | {f"risk_{year}y": risk[:, index].tolist() for index, year in enumerate(RISK_YEARS)}
-
-
-def _label_columns(model: Classifier, inputs: dict[str, torch.Tensor]) -> dict[str, list[Any]]:
-    logits = model(**inputs).logits.float()
-    one_of = model.config.problem_type == "single_label_classification"
-    probabilities = (logits.softmax(-1) if one_of else logits.sigmoid()).cpu().numpy()
-    names = _label_names(model)
-    thresholds = model.config.thresholds or {}
-    cuts = np.array([thresholds.get(name, DEFAULT_THRESHOLD) for name in names])
-    positive = [";".join(np.array(names)[row >= cuts]) for row in probabilities]
-    return {name: probabilities[:, column].tolist() for column, name in enumerate(names)} | {"positive": positive}
-
-
-def _prediction_columns(model: PredictingModel) -> list[str]:
-    if isinstance(model, EcgDanForSurvival):
-        return ["log_hazard", *(f"risk_{year}y" for year in RISK_YEARS), "endpoint"]
-    return [*_label_names(model), "positive"]
-
-
-def _label_names(model: Classifier) -> list[str]:
-    return [str(name) for _, name in sorted((model.config.id2label or {}).items())]
 
 
 def _record_path(path: Path) -> Path:

@@ -18,11 +18,10 @@ import yaml
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ecgdan_hf.files import whole_folder
-from ecgdan_hf.inference.checkpoints import MODEL_CLASSES, load_checkpoint, quietly
-from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
+from ecgdan_hf.inference.checkpoints import load_checkpoint, quietly
+from ecgdan_hf.inference.heads import HEADS, head_of
+from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_danet import DanetForPreTraining
-from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import auto_classes
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
@@ -39,7 +38,7 @@ from ecgdan_hf.publish.card.evaluations import (
 from ecgdan_hf.publish.card.metadata import metadata_problems
 from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import code_revision
-from ecgdan_hf.publish.verify import AUTO_CLASSES, REVISION_KEY, is_bundle, pipelines_of, verify_bundle
+from ecgdan_hf.publish.verify import REVISION_KEY, is_bundle, pipelines_of, verify_bundle
 
 
 def bundle(
@@ -111,7 +110,7 @@ def _check_destination(source: Path, out: Path) -> None:
 
 def _tokenizer(model: EcgDanPreTrainedModel, source: Path) -> Any:
     """Of the language model that the checkpoint stores; None where it stores none."""
-    return EcgTextProcessor.from_pretrained(source).tokenizer if isinstance(model, EcgTextModel) else None
+    return EcgTextProcessor.from_pretrained(source).tokenizer if head_of(model).task == "text" else None
 
 
 def write_code_and_weights(
@@ -133,12 +132,12 @@ def write_code_and_weights(
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     # saving lists the saved class alone; whoever wants another head of this configuration needs it listed too
-    for head in MODEL_CLASSES.values():
-        if head.config_class is type(model.config) and can_build(head, model.config):
-            config["auto_map"].setdefault(AUTO_CLASSES[head], _named(head))
-    if isinstance(model, EcgTextModel):
+    for head in HEADS.values():
+        if head.can_be_built(model.config):
+            config["auto_map"].setdefault(head.auto_class, _named(head.model_class))
+    if head_of(model).task == "text":
         config["auto_map"]["AutoProcessor"] = _copied(EcgTextProcessor, folder)
-    own = AUTO_CLASSES[type(model)]  # tried first: refusing a checkpoint takes an Auto class seconds
+    own = head_of(model).auto_class  # tried first: refusing a checkpoint takes an Auto class seconds
     config["custom_pipelines"] = {
         pipeline.serves: {
             "impl": _copied(pipeline, folder),
@@ -163,18 +162,13 @@ def _copied(kind: type, folder: Path) -> str:
     return _named(kind)
 
 
-def can_build(head: type[EcgDanPreTrainedModel], config: EcgDanConfig) -> bool:
-    """Whether the head exists for this configuration: without a soft module there is nothing to pretrain in DANet."""
-    return head is not DanetForPreTraining or config.waveform_module == "soft"
-
-
 @contextmanager
 def _registered(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -> Iterator[None]:
     """Lets saving copy code, and only here: an ordinary `save_pretrained` must not."""
     classes: list[Any] = [type(model), type(model.config), type(extractor), EcgTextProcessor]
     before = [vars(kind).get("_auto_class", ...) for kind in classes]
     try:
-        type(model).register_for_auto_class(AUTO_CLASSES[type(model)])
+        type(model).register_for_auto_class(head_of(model).auto_class)
         type(model.config).register_for_auto_class("AutoConfig")
         type(extractor).register_for_auto_class("AutoFeatureExtractor")
         EcgTextProcessor.register_for_auto_class("AutoProcessor")

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ecgdan_hf.files import whole_file
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.heads import covariate_names, head_of, weight_columns
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
@@ -117,11 +118,11 @@ def example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Tens
         "lead_mask": torch.rand(records, leads, generator=generator) < 0.8,
     }
     inputs["lead_mask"][:, 0] = True
-    if names := getattr(model.config, "covariate_names", ()):
+    if names := covariate_names(model.config):
         spread = torch.randn(records, len(names), generator=generator) * torch.tensor(model.config.covariate_stds)
         inputs["covariates"] = spread + torch.tensor(model.config.covariate_means)
         inputs["covariates"][0, 0] = torch.nan
-    if getattr(model.config, "waveform_module", None) == "hard":
+    if weight_columns(model.config):
         inputs["waveform_weights"] = torch.rand(records, samples, generator=generator)
     return inputs
 
@@ -179,7 +180,7 @@ def describe(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) ->
         "unit": contract["unit"],
         "lead_names": contract["lead_names"],
     }
-    if type(model).__name__.endswith("ForSequenceClassification"):
+    if head_of(model).is_classifier:
         told["labels"] = [config.id2label[label] for label in range(config.num_labels)]
         told["problem_type"] = config.problem_type or "multi_label_classification"
         told["thresholds"] = config.thresholds or {}

@@ -14,16 +14,9 @@ import torch
 
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import is_rule
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanSurvivalConfig
-from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
-from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
-from ecgdan_hf.model.modeling_ecgdan import (
-    EcgDanForPreTraining,
-    EcgDanForSequenceClassification,
-    EcgDanForSurvival,
-    EcgDanModel,
-    EcgDanPreTrainedModel,
-)
+from ecgdan_hf.inference.heads import covariate_names, head_of
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_base_ecgdan import SURVIVAL, ZERO_SHOT, EcgPipeline, fitting_tasks
 from ecgdan_hf.model.pipeline_ecgdan import PIPELINES
 from ecgdan_hf.publish.hub_code import check_hub_code, code_revision
@@ -33,17 +26,6 @@ Arrays = dict[str, np.ndarray]
 TOLERANCE = 1e-6
 TIMEOUT_SECONDS = 600
 REVISION_KEY = "ecgdan_code_revision"
-
-AUTO_CLASSES: dict[type[EcgDanPreTrainedModel], str] = {
-    EcgDanModel: "AutoModel",
-    EcgDanForPreTraining: "AutoModelForPreTraining",
-    EcgDanForSequenceClassification: "AutoModelForSequenceClassification",
-    EcgDanForSurvival: "AutoModel",
-    EcgTextModel: "AutoModel",
-    DanetForPreTraining: "AutoModelForPreTraining",
-    DanetForSequenceClassification: "AutoModelForSequenceClassification",
-}
-"""The Auto class that loads each model of the package."""
 
 
 def is_bundle(folder: str | Path) -> bool:
@@ -87,7 +69,7 @@ def verify_bundle(folder: str | Path) -> float:
     model, extractor = load_checkpoint(folder)
     inputs = probe_inputs(model)
     expected = package_outputs(model, extractor, inputs)
-    found = clean_process_outputs(str(folder.resolve()), AUTO_CLASSES[type(model)], inputs)
+    found = clean_process_outputs(str(folder.resolve()), head_of(model).auto_class, inputs)
     return largest_difference(expected, found, folder)
 
 
@@ -115,7 +97,7 @@ def probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
     )
     wander = 0.05 * np.sin(2 * np.pi * 0.3 * time + np.arange(len(STANDARD_LEADS))[:, None])
     inputs["signal"] = (gains * beat + wander).astype(np.float32)
-    if isinstance(model.config, EcgDanSurvivalConfig) and model.config.covariate_names:
+    if covariate_names(model.config):
         means, stds = np.array(model.config.covariate_means), np.array(model.config.covariate_stds)
         inputs["covariates"] = (means + 0.5 * stds)[None].astype(np.float32)
     inputs["arguments"] = np.array(json.dumps(_pipeline_arguments(model, inputs)))
@@ -198,7 +180,7 @@ def package_outputs(model: EcgDanPreTrainedModel, extractor: Any, inputs: Arrays
     if "covariates" in inputs:
         given["covariates"] = torch.from_numpy(inputs["covariates"])
     found = {name: value for name, value in model(**given).items() if isinstance(value, torch.Tensor)}
-    if isinstance(model, EcgDanForSurvival) and model.config.num_baseline_times:
+    if getattr(model.config, "num_baseline_times", 0):
         found["survival"] = model.predict_survival(**given)
     arrays = {name: value.numpy() for name, value in {**given, **found}.items()}
     arguments = json.loads(str(inputs["arguments"]))

@@ -26,10 +26,13 @@ from torch.utils.data import DataLoader
 
 from ecgdan_hf.data.sources import ptbxl
 from ecgdan_hf.data.text.statements import read_statements
-from ecgdan_hf.evaluation.comparators.baselines import fit_ridge_cox
+from ecgdan_hf.evaluation.comparators.baselines import (
+    fit_ridge_cox,
+)
 from ecgdan_hf.evaluation.measures.concordance import has_pair
-from ecgdan_hf.inference.checkpoints import weight_columns
 from ecgdan_hf.inference.covariates import covariate_matrix, expand_covariates, source_columns
+from ecgdan_hf.inference.heads import head_of, weight_columns
+from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
@@ -103,7 +106,7 @@ def run(
     accelerator = build_accelerator(args, folder)
     model, new_weights = build_model(network or MODELS[args.task], config, args.checkpoint)
     config = model.config
-    if isinstance(model, EcgDanForSurvival) and (not args.checkpoint or "covariate_head.weight" in new_weights):
+    if head_of(model).is_survival and (not args.checkpoint or "covariate_head.weight" in new_weights):
         start_covariates(model, parts["train"])
     if args.lora_rank:
         add_lora(model, args.lora_rank, new_weights)
@@ -250,7 +253,7 @@ def add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArgum
     columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
     if not columns:
         return
-    table = rows.read_table(train, source_columns(columns))
+    table = columns_of(train, source_columns(columns))
     names = expand_covariates(table, columns, args.missing_covariates or "mean")
     values = pd.DataFrame(covariate_matrix(table, names), columns=names)
     varying = [name for name in names if values[name].nunique() > 1]
@@ -278,7 +281,7 @@ def start_covariates(model: EcgDanForSurvival, train: Any) -> None:
 def covariates_of(part: Any, config: EcgDanSurvivalConfig) -> np.ndarray:
     """(records, covariates) of these rows, NaN where unknown."""
     names = config.covariate_names
-    return covariate_matrix(rows.read_table(part, source_columns(names)), names)
+    return covariate_matrix(columns_of(part, source_columns(names)), names)
 
 
 def covariate_summary(part: Any, config: EcgDanSurvivalConfig) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from safetensors.torch import load_file
 
 from ecgdan_hf.data.simulate.premature_beats import annotated_weights
 from ecgdan_hf.data.sources.mitbih import BEATS
-from ecgdan_hf.evaluation.protocols.held_out import label_matrix
-from ecgdan_hf.inference.checkpoints import input_names
+from ecgdan_hf.inference.heads import input_names
+from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification

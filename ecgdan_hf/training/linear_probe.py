@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, compare, report_table
-from ecgdan_hf.evaluation.protocols.held_out import ATTAINABLE
+from ecgdan_hf.evaluation.protocols.held_out import (
+    ATTAINABLE,
+)
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
+from ecgdan_hf.inference.rows import columns_of, label_matrix
 from ecgdan_hf.training import zero_shot_probe
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import ProbeArguments
-from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.frozen_encoders import (
     MAIN,
     RANDOM,
@@ -84,10 +86,10 @@ def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     }
     outcome = probed_outcome(main, args)
     columns = ["age", "sex", "event", "time", "log_hazard"]
-    table = rows.read_table(main.test, columns)
+    table = columns_of(main.test, columns)
     if {"age", "sex"} <= set(table):
-        labels = None if args.task == "survival" else rows.label_matrix(main.fit)
-        scores[AGE_SEX] = age_sex_scores(rows.read_table(main.fit, columns), table, labels)
+        labels = None if args.task == "survival" else label_matrix(main.fit)
+        scores[AGE_SEX] = age_sex_scores(columns_of(main.fit, columns), table, labels)
     if outcome.simulated:
         scores[ATTAINABLE] = table["log_hazard"].to_numpy()
     found = compare(outcome, scores, n=args.bootstrap, seed=args.seed)
@@ -101,21 +103,19 @@ def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
 
 def subgroups(main: Probed, scores: Any, args: ProbeArguments) -> Found:
     """How the linear model on the judged encoder ranks by sex and age; a probe makes no decisions."""
-    table = rows.read_table(main.test, ["patient_id", "age", "sex", "event", "time"])
+    table = columns_of(main.test, ["patient_id", "age", "sex", "event", "time"])
     if args.task == "survival":
         return survival_subgroups(table, scores, n=args.bootstrap, seed=args.seed)
     names = main.test.features["labels"].feature.names
-    return classification_subgroups(
-        table, rows.label_matrix(main.test), scores, names, None, args.bootstrap, args.seed
-    )
+    return classification_subgroups(table, label_matrix(main.test), scores, names, None, args.bootstrap, args.seed)
 
 
 def probed_outcome(main: Probed, args: ProbeArguments) -> Outcome:
     """What happened to the test records."""
-    table = rows.read_table(main.test, ["patient_id", "event", "time", "log_hazard"])
+    table = columns_of(main.test, ["patient_id", "event", "time", "log_hazard"])
     if args.task == "survival":
         return Outcome.survival(table, simulated="log_hazard" in table)
-    return Outcome.classification(rows.label_matrix(main.test), table["patient_id"].to_numpy())
+    return Outcome.classification(label_matrix(main.test), table["patient_id"].to_numpy())
 
 
 def check_arguments(args: ProbeArguments) -> None:

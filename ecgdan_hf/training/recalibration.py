@@ -18,14 +18,13 @@ from ecgdan_hf.evaluation.measures.absolute_risk import brier_score
 from ecgdan_hf.evaluation.measures.risk_calibration import calibration_slope, observed_over_expected
 from ecgdan_hf.evaluation.protocols.held_out import (
     check_unseen,
-    read_table,
     recipe_of,
-    risk_within,
-    score_rows,
     select_folds,
 )
 from ecgdan_hf.files import check_output_folder
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.inference.rows import columns_of, risk_within, score_rows
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.training.arguments.fields import RecalibrateArguments, parse_folds
 from ecgdan_hf.training.core.run_folder import finish_run
@@ -81,7 +80,7 @@ def load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
         if not getattr(args, name):
             raise ValueError(f"{name}: expected one, got none; give --{name.replace('_', '-')}")
     model, extractor = load_checkpoint(str(args.checkpoint))
-    if not isinstance(model, EcgDanForSurvival) or not model.config.num_baseline_times:
+    if not head_of(model).is_survival or not model.config.num_baseline_times:
         raise ValueError(f"{args.checkpoint}: expected a fine-tuned survival checkpoint, got {type(model).__name__}")
     return model, extractor
 
@@ -121,7 +120,7 @@ def judge(model: EcgDanForSurvival, rows: Any, args: RecalibrateArguments) -> di
             f"horizon_years: expected at most {followed:g}, the follow-up the risks were fitted to, got {years:g}"
         )
     risk = risk_within(score_rows(model, rows, args.batch_size), model.baseline.knots, [years])[:, 0]
-    table = read_table(rows, ["event", "time", "patient_id"])
+    table = columns_of(rows, ["event", "time", "patient_id"])
     truth = table["event"], table["time"], risk, years
     patients = table["patient_id"].to_numpy()
     return {
@@ -158,7 +157,7 @@ def recalibrated_recipe(args: RecalibrateArguments) -> dict[str, Any]:
 
 def subjects(rows: Any) -> Any:
     """Who the rows are of."""
-    return read_table(rows, ["record_id", "patient_id"])
+    return columns_of(rows, ["record_id", "patient_id"])
 
 
 def report(metrics: dict[str, Any], args: RecalibrateArguments) -> str:

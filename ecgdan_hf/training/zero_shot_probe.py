@@ -21,8 +21,11 @@ import torch.nn.functional as F
 import yaml
 
 from ecgdan_hf.data.text.statements import embed_texts, read_statements
-from ecgdan_hf.evaluation.comparators.baselines import embed
-from ecgdan_hf.evaluation.protocols.held_out import check_unseen, recipe_of, select_folds
+from ecgdan_hf.evaluation.protocols.held_out import (
+    check_unseen,
+    recipe_of,
+    select_folds,
+)
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
 from ecgdan_hf.evaluation.protocols.subgroups import classification_subgroups
 from ecgdan_hf.evaluation.protocols.zero_shot import (
@@ -37,6 +40,7 @@ from ecgdan_hf.evaluation.protocols.zero_shot import (
 )
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.training.arguments.fields import ProbeArguments, parse_folds
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.frozen_encoders import check_same_records, controls, encoder_config
@@ -68,7 +72,7 @@ def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
         others[name] = other.logits, other.labels
     options = {"aggregation": args.aggregation, "temperature": args.temperature, "softmax": args.prompt_softmax}
     score, patients = partial(group_scores, **options), np.asarray(main.test["patient_id"])
-    table = rows.read_table(main.test, ["patient_id", "age", "sex"])
+    table = columns_of(main.test, ["patient_id", "age", "sex"])
     found, missing, groups = {}, {}, None
     for level in levels(main, args):
         if not level.groups:
@@ -169,7 +173,7 @@ def read_prompts(path: str) -> dict[str, list[str]]:
 
 def levels(main: Prompted, args: ProbeArguments) -> list[Level]:
     """What is judged: PTB-XL by its hierarchy of labels, other sources by the labels they have."""
-    names, truth = main.test.features["labels"].feature.names, rows.label_matrix(main.test)
+    names, truth = main.test.features["labels"].feature.names, label_matrix(main.test)
     groups: dict[str, Mapping[str, list[str]]] = {"label": {name: [name] for name in names}}
     if args.data == "ptb-xl":
         statements = read_statements(str(args.data_dir))

@@ -23,8 +23,8 @@ from bench_inference import shortest
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
-from ecgdan_hf.evaluation.protocols.held_out import label_matrix
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.publish.export import export
 
 Answer = Callable[[np.ndarray, np.ndarray], np.ndarray]

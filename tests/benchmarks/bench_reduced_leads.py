@@ -31,7 +31,7 @@ from ecgdan_hf.evaluation.measures.classification import auroc, macro_auroc
 from ecgdan_hf.evaluation.measures.concordance import concordance_index
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, mask_leads
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.predict import DEFAULT_THRESHOLD
+from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ecgdan_hf import EcgTextConfig, EcgTextModel
-from ecgdan_hf.inference.checkpoints import MODEL_CLASSES, load_checkpoint, load_config, repository_and_revision
+from ecgdan_hf.inference.checkpoints import load_checkpoint, load_config, repository_and_revision
+from ecgdan_hf.inference.heads import HEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
 
@@ -29,7 +30,7 @@ def saved(
     return folder
 
 
-@pytest.mark.parametrize("model_class", MODEL_CLASSES.values())
+@pytest.mark.parametrize("model_class", [head.model_class for head in HEADS.values()])
 def test_every_model_comes_back_as_itself_with_its_weights(
     model_class: type[EcgDanPreTrainedModel], tmp_path: Path
 ) -> None:

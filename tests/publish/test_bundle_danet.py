@@ -8,8 +8,9 @@ import torch
 import yaml
 from fixtures.danet_arguments import TINY_DANET
 
-from ecgdan_hf import DanetConfig, DanetForPreTraining, DanetForSequenceClassification, EcgDanFeatureExtractor
-from ecgdan_hf.publish.bundle import bundle, can_build
+from ecgdan_hf import DanetConfig, DanetForSequenceClassification, EcgDanFeatureExtractor
+from ecgdan_hf.inference.heads import HEADS
+from ecgdan_hf.publish.bundle import bundle
 
 
 @pytest.fixture
@@ -37,5 +38,6 @@ def test_a_hard_module_is_bundled_with_the_code_that_finds_its_weights(hard_chec
 
 def test_only_a_soft_module_can_be_pretrained_alone():
     soft, hard = (DanetConfig(**TINY_DANET, waveform_module=module) for module in ("soft", "hard"))
-    assert can_build(DanetForPreTraining, soft) and not can_build(DanetForPreTraining, hard)
-    assert can_build(DanetForSequenceClassification, hard)
+    module = HEADS["DanetForPreTraining"]
+    assert module.can_be_built(soft) and not module.can_be_built(hard)
+    assert HEADS["DanetForSequenceClassification"].can_be_built(hard)

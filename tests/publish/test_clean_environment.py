@@ -31,11 +31,12 @@ from ecgdan_hf import (
     EcgDanSurvivalConfig,
 )
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.publish import clean_process
 from ecgdan_hf.publish.bundle import write_code_and_weights
 from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import MODEL_FOLDER, requirements
-from ecgdan_hf.publish.verify import AUTO_CLASSES, largest_difference, package_outputs, probe_inputs
+from ecgdan_hf.publish.verify import largest_difference, package_outputs, probe_inputs
 
 SMALL = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
 DANET = {"trunk_channels": [4, 8], "num_attention_heads": 2, "hidden_size": 16, "waveform_channels": [4, 8]}
@@ -137,7 +138,7 @@ def test_every_head_runs_with_what_its_card_says_to_install(
         np.savez(tmp_path / f"{name}-in.npz", **inputs)
         expected[name] = package_outputs(model, extractor, inputs)
         jobs.append(
-            [str(folder), AUTO_CLASSES[type(model)], *(f"{tmp_path}/{name}-{way}.npz" for way in ("in", "out"))]
+            [str(folder), head_of(model).auto_class, *(f"{tmp_path}/{name}-{way}.npz" for way in ("in", "out"))]
         )
     absent = json.dumps(["ecgdan_hf", "datasets", "wfdb", "peft", "timm"])
     command = [str(python), "-I", "-c", STRANGER, clean_process.__file__, json.dumps(jobs), absent]

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.evaluation.measures.classification import f1_at
-from ecgdan_hf.evaluation.protocols.held_out import score_rows
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.predict import predict
+from ecgdan_hf.inference.rows import score_rows
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import nn
 
 from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
 from ecgdan_hf.evaluation.measures.concordance import has_pair
 from ecgdan_hf.evaluation.measures.survival import check_outcomes, concordance_index
+from ecgdan_hf.inference.rows import embed
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanModel
 from ecgdan_hf.model.survival_ecgdan import cox_loss
@@ -167,38 +167,6 @@ def random_encoder(config: EcgDanConfig, seed: int = 0) -> EcgDanModel:
         encoder = EcgDanModel(config)
     encoder.train(False)
     return encoder
-
-
-@torch.inference_mode()
-def embed(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> FloatArray:
-    """Embeddings of ECGs by the encoder of `model`.
-
-    Args:
-        model: any model of the package; its head is not used. Evaluated as it is, without dropout.
-        batches: mappings with `input_values` (n, leads, samples) and, optionally, `lead_mask` (n, leads), for example
-            `dataset.with_format("torch").iter(batch_size=256)`.
-
-    Returns:
-        (records, hidden_size).
-
-    Raises:
-        ValueError: no batch at all.
-    """
-    encoder = getattr(model, "ecgdan", model)
-    device, was_training = next(encoder.parameters()).device, encoder.training
-    encoder.eval()
-    pooled = []
-    for batch in batches:
-        mask = batch.get("lead_mask")
-        output = encoder(
-            torch.as_tensor(batch["input_values"], dtype=torch.float32, device=device),
-            None if mask is None else torch.as_tensor(mask, dtype=torch.bool, device=device),
-        )
-        pooled.append(output.pooler_output.double().cpu().numpy())
-    encoder.train(was_training)
-    if not pooled:
-        raise ValueError("batches: expected at least one batch, got none")
-    return np.concatenate(pooled)
 
 
 def random_encoder_features(config: EcgDanConfig, batches: Iterable[Mapping[str, Any]], seed: int = 0) -> FloatArray:

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
+from ecgdan_hf.evaluation.comparators.baselines import (
+    age_sex_cox,
+)
 from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.survival import concordance_index

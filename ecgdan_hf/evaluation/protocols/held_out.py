@@ -5,21 +5,18 @@ Rows come from a function of the caller, so that nothing here knows where data l
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 from scipy.special import expit, softmax
-from torch import Tensor
 
 from ecgdan_hf.evaluation.comparators.baselines import (
     cross_validated_ridge_cox,
-    embed,
     knows_age_and_sex,
     random_encoder,
 )
@@ -30,11 +27,10 @@ from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.repeated_cv import risk_column
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
-from ecgdan_hf.inference.checkpoints import Classifier, input_names, load_checkpoint
-from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.heads import head_of, label_names
+from ecgdan_hf.inference.rows import columns_of, embed, label_matrix, risk_within, score_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
-from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 RISK = "model"
 """Under this name `predictions` holds the judged model's risk; see `repeated_cv.risk_column`."""
@@ -118,7 +114,7 @@ def held_out(
     if train_folds:
         fit = select_folds(judged.dataset, train_folds)
         scores |= _baselines(judged, fit, with_random_encoder, batch_size, seed)
-        if measurements is not None and isinstance(judged.model, EcgDanForSurvival):
+        if measurements is not None and head_of(judged.model).is_survival:
             scores |= _measurement_scores(judged, fit, measurements)
     if outcome.simulated and "log_hazard" in judged.test.column_names:
         scores[ATTAINABLE] = np.asarray(judged.test["log_hazard"], dtype=np.float64)
@@ -126,7 +122,7 @@ def held_out(
     metrics = {"metric": outcome.name, **outcome.counts(), "models": found}
     metrics["test_folds"] = list(test_folds) if test_folds else None
     main = next(iter(scores.values()))
-    survival = isinstance(judged.model, EcgDanForSurvival)
+    survival = head_of(judged.model).is_survival
     table = report_table(outcome, found)
     predictions = _predictions(judged, scores)
     if survival:
@@ -217,60 +213,6 @@ def _folds(text: Any) -> list[int]:
     return found
 
 
-@torch.inference_mode()
-def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
-    """Log hazards (n,) of a survival model, or logits (n, labels) of a classifier, in the order of the rows.
-
-    Raises:
-        ValueError: another kind of model, or covariates that the rows do not have.
-    """
-    if not isinstance(model, EcgDanForSurvival | Classifier):
-        raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
-    names = list(getattr(model.config, "covariate_names", []))
-    covariates = covariate_matrix(read_table(dataset, source_columns(names)), names) if names else None
-    parts, start, read = [], 0, input_names(model.config)
-    for batch in _batches(dataset, batch_size, read):
-        inputs = {name: torch.as_tensor(batch[name]) for name in read}
-        count = len(inputs["input_values"])
-        if covariates is not None:
-            inputs["covariates"] = torch.from_numpy(covariates[start : start + count])
-        output = model(**{name: value.to(model.device) for name, value in inputs.items()})
-        scores = output.log_hazard if isinstance(model, EcgDanForSurvival) else output.logits
-        parts.append(scores.double().cpu().numpy())
-        start += count
-    return np.concatenate(parts)
-
-
-def risk_within(log_hazard: FloatArray, baseline: Iterable[Tensor], years: Sequence[float]) -> FloatArray:
-    """Probability of the event within each of `years`, (n, years); NaN beyond the end of follow-up.
-
-    Args:
-        log_hazard: (n,).
-        baseline: times and log cumulative hazard, as of `breslow_baseline` or the `knots` of a checkpoint's.
-        years: horizons.
-    """
-    times, log_cumulative = (values.cpu().double() for values in baseline)
-    curve = survival_curve(torch.from_numpy(log_hazard), times, log_cumulative, torch.tensor(years).double())
-    risk: FloatArray = 1 - curve.numpy()
-    return risk
-
-
-def read_table(dataset: Any, columns: Sequence[str]) -> pd.DataFrame:
-    """Those of the columns that the dataset has, as a table."""
-    present = [name for name in columns if name in dataset.column_names]
-    table: pd.DataFrame = dataset.select_columns(present).to_pandas() if present else pd.DataFrame()
-    return table
-
-
-def label_matrix(dataset: Any) -> FloatArray:
-    """(n, labels) of 0 and 1 from the lists in `labels`."""
-    names = dataset.features["labels"].feature.names
-    hot = np.zeros((len(dataset), len(names)))
-    for row, present in enumerate(dataset["labels"]):
-        hot[row, list(present)] = 1
-    return hot
-
-
 def linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed: int = 0) -> FloatArray:
     """What a linear model on a frozen encoder says of `test`: ridge Cox where there is follow-up, else logistic.
 
@@ -281,16 +223,16 @@ def linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed
         batch_size: records per forward pass.
         seed: of the inner cross-validation.
     """
-    features, tested = (embed(encoder, _batches(part, batch_size)) for part in (fit, test))
-    table = read_table(fit, ["patient_id", "event", "time"])
+    features, tested = (embed(encoder, _signal_batches(part, batch_size)) for part in (fit, test))
+    table = columns_of(fit, ["patient_id", "event", "time"])
     if "event" in table:
         fitted = cross_validated_ridge_cox(features, table["event"], table["time"], table["patient_id"], seed=seed)
         return fitted.log_hazard(tested)
     return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"].to_numpy())
 
 
-def _batches(dataset: Any, batch_size: int, columns: Sequence[str] = ("input_values", "lead_mask")) -> Any:
-    return dataset.with_format("numpy", columns=list(columns)).iter(batch_size=batch_size)
+def _signal_batches(dataset: Any, batch_size: int) -> Any:
+    return dataset.with_format("numpy", columns=["input_values", "lead_mask"]).iter(batch_size=batch_size)
 
 
 @dataclass(frozen=True)
@@ -303,24 +245,24 @@ class _Judged:
 
     def outcome(self) -> Outcome:
         config: EcgDanConfig = self.model.config
-        if isinstance(self.model, EcgDanForSurvival):
-            table = read_table(self.test, TABLE_COLUMNS)
+        if head_of(self.model).is_survival:
+            table = columns_of(self.test, TABLE_COLUMNS)
             simulated = bool(getattr(config, "simulated_outcome", False)) or "log_hazard" in table
             if "event" not in table:
                 raise ValueError("labels: survival needs event and time, the data have none; give an outcomes table")
             return Outcome.survival(table, simulated)
         names = self.test.features["labels"].feature.names if "labels" in self.test.column_names else []
-        expected = [str(name) for _, name in sorted((config.id2label or {}).items())]
+        expected = label_names(config)
         if names != expected:
             raise ValueError(f"labels: the model knows {expected}, the data have {names}; choose the same label_level")
         return Outcome.classification(label_matrix(self.test), np.asarray(self.test["patient_id"]))
 
 
 def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, seed: int) -> dict[str, FloatArray]:
-    survival = isinstance(judged.model, EcgDanForSurvival)
+    survival = head_of(judged.model).is_survival
     columns = ["age", "sex", "event", "time"]
     labels = None if survival else label_matrix(fit)
-    tables = read_table(fit, columns), read_table(judged.test, columns)
+    tables = columns_of(fit, columns), columns_of(judged.test, columns)
     found = {AGE_SEX: age_sex_scores(*tables, labels)} if knows_age_and_sex(tables[0]) else {}
     if with_random:
         encoder = random_encoder(judged.model.config, seed)
@@ -331,7 +273,7 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
 
 def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -> dict[str, FloatArray]:
     columns = ["record_id", "age", "sex", "event", "time"]
-    train, test = (beside(read_table(part, columns), measurements) for part in (fit, judged.test))
+    train, test = (beside(columns_of(part, columns), measurements) for part in (fit, judged.test))
     models = fit_comparators(train, knows_age_and_sex(train))
     return {name: model.log_hazard(test) for name, model in models.items()}
 
@@ -348,15 +290,15 @@ def _calibration(judged: _Judged, risk: FloatArray | None) -> dict[str, Any]:
     """Predicted and observed risk by fifths of predicted risk; empty without risks."""
     if risk is None:
         return {}
-    table = read_table(judged.test, ["event", "time"])
+    table = columns_of(judged.test, ["event", "time"])
     groups = calibration(table["event"], table["time"], risk, CALIBRATION_YEARS)
     return {"horizon_years": CALIBRATION_YEARS, "groups": groups.to_dict(orient="records")}
 
 
 def _subgroups(judged: _Judged, scores: FloatArray, risk: FloatArray | None, n: int, seed: int) -> Found:
     """How the judged model does by sex and age."""
-    table = read_table(judged.test, ["patient_id", "age", "sex", "event", "time"])
-    if isinstance(judged.model, EcgDanForSurvival):
+    table = columns_of(judged.test, ["patient_id", "age", "sex", "event", "time"])
+    if head_of(judged.model).is_survival:
         return survival_subgroups(table, scores, risk, CALIBRATION_YEARS, n=n, seed=seed)
     config, labels = judged.model.config, judged.test.features["labels"].feature.names
     one_of = config.problem_type == "single_label_classification"
@@ -366,7 +308,7 @@ def _subgroups(judged: _Judged, scores: FloatArray, risk: FloatArray | None, n: 
 
 
 def _predictions(judged: _Judged, scores: Mapping[str, FloatArray]) -> pd.DataFrame:
-    table = read_table(judged.test, TABLE_COLUMNS).rename(columns={"log_hazard": "true_log_hazard"})
+    table = columns_of(judged.test, TABLE_COLUMNS).rename(columns={"log_hazard": "true_log_hazard"})
     columns: dict[str, FloatArray] = {}
     for name, values in scores.items():
         if values.ndim == 1:

@@ -18,7 +18,9 @@ from torch import nn
 
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_interval
 from ecgdan_hf.explain.maps.methods import STEPS, maps_of
-from ecgdan_hf.explain.maps.scores import CLASSIFIERS, Inputs, batches_of, drawn_rows, label_column, score_of
+from ecgdan_hf.explain.maps.scores import Inputs, drawn_rows, label_column, score_of
+from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.inference.rows import model_inputs
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -144,8 +146,8 @@ def compare_maps(
         method -> `leads` and `time` -> name -> (N,).
     """
     found: dict[str, Any] = {}
-    for inputs in batches_of(model, dataset, batch_size):
-        label = label_column(model, inputs) if isinstance(model, CLASSIFIERS) else None
+    for inputs in model_inputs(model, dataset, batch_size):
+        label = label_column(model, inputs) if head_of(model).is_classifier else None
         for method in methods:
             own, *maps = (
                 maps_of(method, each, inputs, score_of(each, inputs, label), steps).units()
@@ -187,7 +189,7 @@ def randomisation(
         where the maps have no order) and `controls` (name -> the same); and `num_records`.
     """
     rows = drawn_rows(dataset, records, seed)
-    batches, correlations = list(batches_of(model, rows, batch_size)), []
+    batches, correlations = list(model_inputs(model, rows, batch_size)), []
     for draw in range(draws):
         twins = dict(cascade(model, seed + draw, batches))
         correlations.append(compare_maps(model, rows, twins, methods, batch_size))

@@ -21,7 +21,10 @@ from tqdm.auto import tqdm
 
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_interval
 from ecgdan_hf.evaluation.measures.survival import concordance_index
-from ecgdan_hf.evaluation.protocols.held_out import check_unseen, label_matrix, select_folds
+from ecgdan_hf.evaluation.protocols.held_out import (
+    check_unseen,
+    select_folds,
+)
 from ecgdan_hf.explain.checks.randomisation import randomisation
 from ecgdan_hf.explain.checks.wave_changes import wave_changes
 from ecgdan_hf.explain.maps.deletion import (
@@ -36,9 +39,11 @@ from ecgdan_hf.explain.maps.deletion import (
     tokens_of_samples,
 )
 from ecgdan_hf.explain.maps.methods import METHODS, maps_of, methods_of
-from ecgdan_hf.explain.maps.scores import CLASSIFIERS, batches_of, drawn_rows, output_of, score_of
+from ecgdan_hf.explain.maps.scores import drawn_rows, output_of, score_of
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel
+from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.inference.rows import label_matrix, model_inputs
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +121,7 @@ def delete(
     rng, parts = np.random.default_rng(seed), []
     batches = range(-(-len(dataset) // batch_size))
     for _, inputs in zip(
-        tqdm(batches, desc="Deleting", disable=not progress), batches_of(model, dataset, batch_size), strict=True
+        tqdm(batches, desc="Deleting", disable=not progress), model_inputs(model, dataset, batch_size), strict=True
     ):
         parts.append(_Batch(model, inputs, methods).delete(draws, time_steps, rng))
     return _joined(parts)
@@ -195,9 +200,9 @@ def orders_of(unit: str, methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 def outputs_of(model: Any, output: Any) -> tuple[str, Any]:
     """What is followed while parts are deleted: the key of `CHANGES`, and (N, outputs) float32, logits of labels."""
     found: Tensor
-    if isinstance(model, EcgDanForSurvival):
+    if head_of(model).is_survival:
         kind, found = "log_hazard", output.log_hazard[:, None]
-    elif isinstance(model, CLASSIFIERS):
+    elif head_of(model).is_classifier:
         one_of = model.config.problem_type == "single_label_classification"
         kind = "class_probability" if one_of else "probability"
         found = output.logits.float().softmax(-1) if one_of else output.logits
@@ -255,7 +260,7 @@ def _joined(parts: list[Deletions]) -> Deletions:
 
 def rows_with_outcome(model: EcgDanPreTrainedModel, dataset: Any) -> Any:
     """The rows whose follow-up is known, where a survival model's data know that of some; all where of none."""
-    if not isinstance(model, EcgDanForSurvival) or not {"event", "time"} <= set(dataset.column_names):
+    if not head_of(model).is_survival or not {"event", "time"} <= set(dataset.column_names):
         return dataset
     known = np.all([np.isfinite(np.asarray(dataset[name], np.float64)) for name in ("event", "time")], axis=0)
     if not known.any():
@@ -267,9 +272,9 @@ def rows_with_outcome(model: EcgDanPreTrainedModel, dataset: Any) -> Any:
 
 def truth_of(model: EcgDanPreTrainedModel, dataset: Any) -> tuple[str, tuple[Any, ...]] | None:
     """The outcome of the rows, if it is what the model predicts: the metric's name and its truth arrays."""
-    if isinstance(model, EcgDanForSurvival) and {"event", "time"} <= set(dataset.column_names):
+    if head_of(model).is_survival and {"event", "time"} <= set(dataset.column_names):
         return "concordance_index", tuple(np.asarray(dataset[name], np.float64) for name in ("event", "time"))
-    if isinstance(model, CLASSIFIERS) and "labels" in dataset.column_names:
+    if head_of(model).is_classifier and "labels" in dataset.column_names:
         expected = [str(name) for _, name in sorted((model.config.id2label or {}).items())]
         if list(dataset.features["labels"].feature.names) == expected:
             return "macro_auroc", (label_matrix(dataset),)

@@ -7,7 +7,8 @@ import torch
 
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_interval
 from ecgdan_hf.explain.maps.occlusion import WAVES, occlude_waves, waves_of
-from ecgdan_hf.explain.maps.scores import batches_of, score_of
+from ecgdan_hf.explain.maps.scores import score_of
+from ecgdan_hf.inference.rows import model_inputs
 
 
 @torch.no_grad()
@@ -26,7 +27,7 @@ def wave_changes(
         that is than elsewhere), with intervals over patients.
     """
     rng, parts = np.random.default_rng(seed), []
-    for inputs in batches_of(model, dataset, batch_size):
+    for inputs in model_inputs(model, dataset, batch_size):
         found = waves_of(model.config, inputs)
         places = {wave: np.stack([each[wave] for each in found]) for wave in WAVES}
         moved = {f"{wave}, moved": _moved(places[wave], rng) for wave in WAVES}

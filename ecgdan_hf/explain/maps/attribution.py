@@ -12,8 +12,8 @@ from ecgdan_hf.explain.maps.deletion import tokens_of_samples
 from ecgdan_hf.explain.maps.gradients import gradient_times_input, integrated_gradients
 from ecgdan_hf.explain.maps.methods import methods_of
 from ecgdan_hf.explain.maps.occlusion import occlude_leads, occlude_time, occlude_waves, waves_of
-from ecgdan_hf.explain.maps.scores import CLASSIFIERS, Inputs, label_column, output_of, score_of
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
+from ecgdan_hf.explain.maps.scores import Inputs, label_column, output_of, score_of
+from ecgdan_hf.inference.heads import head_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -86,9 +86,10 @@ def attribute(
 
 def score_name(model: Any, inputs: Inputs, label: str | None = None) -> str:
     """What [`score_of`] explains, in words."""
-    if isinstance(model, CLASSIFIERS):
+    head = head_of(model)
+    if head.is_classifier:
         return f"logit of {model.config.id2label[int(label_column(model, inputs, label)[0])]}"
-    return "log hazard" if isinstance(model, EcgDanForSurvival) else "length of the embedding"
+    return "log hazard" if head.is_survival else "length of the embedding"
 
 
 @torch.no_grad()

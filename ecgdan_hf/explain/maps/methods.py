@@ -15,7 +15,7 @@ from ecgdan_hf.explain.maps.deletion import lead_importance, time_importance, to
 from ecgdan_hf.explain.maps.gradients import gradient_times_input, integrated_gradients
 from ecgdan_hf.explain.maps.occlusion import occlude_leads, occlude_time
 from ecgdan_hf.explain.maps.scores import Inputs, Score, output_of
-from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
+from ecgdan_hf.inference.heads import head_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Maps:
 def methods_of(model: Any) -> list[str]:
     """The methods that have something to show for this network, in the order of `METHODS`."""
     config = model.config
-    waveform = isinstance(model, DanetForSequenceClassification) and config.waveform_module != "none"
+    waveform = head_of(model).is_classifier and getattr(config, "waveform_module", "none") != "none"
     attends = getattr(config, "classifier_network", "ecgdan") == "ecgdan"
     lead, time = (attends and getattr(config, name, False) for name in ("use_lead_attention", "use_time_attention"))
     there = {"attention": lead or time, "rollup": lead and time, "waveform": waveform}

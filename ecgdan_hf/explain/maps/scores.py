@@ -6,25 +6,19 @@ in the direction it has on the whole record; its cosine would not do, for that h
 Must not import the figures.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ecgdan_hf.evaluation.protocols.held_out import read_table
-from ecgdan_hf.inference.checkpoints import input_names
-from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
-from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
+from ecgdan_hf.inference.heads import head_of
 
 Inputs = Mapping[str, Tensor]
 """What the feature extractor returns, and covariates: `input_values` (N, L, T), `lead_mask` (N, L), ..."""
 Score = Callable[[Inputs], Tensor]
 """Inputs of the records it was made for, whole or with parts taken away -> (N,) float32, higher where more likely."""
-
-CLASSIFIERS = (EcgDanForSequenceClassification, DanetForSequenceClassification)
 
 
 def score_of(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> Score:
@@ -39,14 +33,15 @@ def score_of(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> S
     Raises:
         ValueError: a label that the network does not have, or a network that predicts nothing.
     """
-    if isinstance(model, DanetForPreTraining):
+    head = head_of(model)
+    if head.task == "waveform":
         raise ValueError("model: expected a network that predicts something, got a pretrained waveform module alone")
-    if isinstance(model, CLASSIFIERS):
+    if head.is_classifier:
         column = label_column(model, inputs, label)
         return lambda given: output_of(model, given).logits.float().gather(1, column[:, None])[:, 0]
     if label is not None:
         raise ValueError(f"label: {type(model).__name__} has no labels; leave it out")
-    if isinstance(model, EcgDanForSurvival):
+    if head.is_survival:
         return lambda given: output_of(model, given).log_hazard.float()
     with torch.no_grad():
         direction = torch.nn.functional.normalize(_embedding(model, inputs), dim=-1)
@@ -80,19 +75,6 @@ def _embedding(model: Any, inputs: Inputs) -> Tensor:
     output = output_of(model, inputs)
     pooled = output.get("pooler_output")
     return (output.ecg_embeds if pooled is None else pooled).float()
-
-
-def batches_of(model: Any, dataset: Any, batch_size: int) -> Iterator[dict[str, Tensor]]:
-    """What the model takes, batch by batch, on its device."""
-    names = list(getattr(model.config, "covariate_names", []))
-    covariates = covariate_matrix(read_table(dataset, source_columns(names)), names) if names else None
-    rows = dataset.with_format("numpy", columns=input_names(model.config))
-    for start in range(0, len(dataset), batch_size):
-        batch = {name: np.asarray(each) for name, each in rows[start : start + batch_size].items()}
-        batch = {name: each.astype(bool if name == "lead_mask" else np.float32) for name, each in batch.items()}
-        if covariates is not None:
-            batch["covariates"] = covariates[start : start + batch_size]
-        yield {name: torch.from_numpy(each).to(model.device) for name, each in batch.items()}
 
 
 def drawn_rows(dataset: Any, count: int | None, seed: int) -> Any:

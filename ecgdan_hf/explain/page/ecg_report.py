@@ -27,12 +27,13 @@ from ecgdan_hf.explain.page.figures import MM_PER_INCH, Explanation, explain
 from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk, risk_at
 from ecgdan_hf.explain.page.paper import SPEED_MM_S, draw_ecg, draw_grid, layout_for
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.predict import DEFAULT_THRESHOLD, endpoint_text
+from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtractor
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS, ZeroShotEcgClassificationPipeline
+from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
 
 FloatArray = npt.NDArray[np.float64]
 

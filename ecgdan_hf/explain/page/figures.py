@@ -25,10 +25,10 @@ from ecgdan_hf.explain.page.lead_bars import draw_lead_bars
 from ecgdan_hf.explain.page.panels import ORANGE, draw_labels, draw_lead_map, draw_risk
 from ecgdan_hf.explain.page.paper import SPEED_MM_S, draw_ecg
 from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -93,8 +93,11 @@ def explain(
             and sex of the record, and the training mean for what is unknown.
 
     Raises:
-        ValueError: a record that the feature extractor refuses, or covariates of another length.
+        ValueError: a waveform module alone, a record that the feature extractor refuses, or covariates of another
+            length.
     """
+    if head_of(model).task == "waveform":
+        raise ValueError(f"model: expected one that predicts something of an ECG, got {type(model).__name__}")
     signal_mv, lead_mask, flags = feature_extractor.condition(**record.as_inputs())
     inputs = inputs_of(record, model, feature_extractor, covariates)
     output = output_of(model, inputs, output_attentions=True)
@@ -173,9 +176,9 @@ def explain_page(
         draw_lead_map(_axes(figure, places["leads"]), found.lead_map, names, found.lead_mask)
     else:
         draw_lead_bars(_axes(figure, places["leads"]), shown, names)
-    if isinstance(model, EcgDanForSurvival):
+    if head_of(model).is_survival:
         draw_risk(_axes(figure, places["result"]), model, found.output.log_hazard)
-    elif isinstance(model, EcgDanForSequenceClassification | DanetForSequenceClassification):
+    elif head_of(model).is_classifier:
         draw_labels(_axes(figure, places["labels"]), model.config, found.output.logits)
     _draw_header(figure, record, model, found, checkpoint)
     _draw_notes(figure, places, feature_extractor, _notes(feature_extractor, found, gain, slots, shown), findings)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from ecgdan_hf.inference.predict import DEFAULT_THRESHOLD
+from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.model.risk_ecgdan import Risk, absolute_risk

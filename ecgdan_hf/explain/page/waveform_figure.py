@@ -31,6 +31,7 @@ from ecgdan_hf.explain.page.paper import (
     draw_grid,
     draw_pulse,
 )
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
 from ecgdan_hf.model.pipeline_ecgdan import (
@@ -107,9 +108,9 @@ def attended_strip(
         ValueError: another model, one without a waveform module or for median beats, or a record that the feature
             extractor refuses.
     """
-    if not isinstance(model, DanetForSequenceClassification):
+    if not head_of(model).is_classifier:
         raise ValueError(f"model: expected a DanetForSequenceClassification, got {type(model).__name__}")
-    module = model.config.waveform_module
+    module = getattr(model.config, "waveform_module", "none")
     if module not in AMENDED or feature_extractor.input_kind != "rhythm":
         got = f"waveform_module={module!r} and input_kind={feature_extractor.input_kind!r}"
         raise ValueError(f"model: expected a waveform module, hard or soft, and input_kind='rhythm', got {got}")

@@ -9,23 +9,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
-from ecgdan_hf.model.modeling_ecgdan import (
-    EcgDanForPreTraining,
-    EcgDanForSequenceClassification,
-    EcgDanForSurvival,
-    EcgDanPreTrainedModel,
-)
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.publish.card.evaluations import METRIC_NAMES, UNSAID, Evaluation, slug
-
-TASKS: dict[type[EcgDanPreTrainedModel], tuple[str, str]] = {
-    EcgDanForSurvival: ("survival-analysis", "time to an event"),
-    EcgDanForSequenceClassification: ("ecg-classification", "multi-label classification"),
-    EcgDanForPreTraining: ("ecg-pretraining", "self-supervised pretraining"),
-    DanetForSequenceClassification: ("ecg-classification", "multi-label classification"),
-    DanetForPreTraining: ("ecg-pretraining", "self-supervised pretraining"),
-}
 
 PARTS = {"test": "test", "valid": "validation (the epoch was chosen on it: optimistic)"}
 
@@ -154,7 +141,7 @@ def model_index(
     model: EcgDanPreTrainedModel, found: list[Result], data_name: str, simulated: bool
 ) -> list[EvalResult]:
     """The test results of `metrics.json`."""
-    task_type, task_name = TASKS.get(type(model), ("feature-extraction", "embedding of ECGs"))
+    task_type, task_name = head_of(model).card_task
     suffix = ", simulated outcomes" if simulated else ""
     return [
         EvalResult(
@@ -176,7 +163,7 @@ def further_index(
     model: EcgDanPreTrainedModel, evaluations: Sequence[Evaluation], data_name: str, simulated: bool
 ) -> list[EvalResult]:
     """The results of further evaluations."""
-    task_type, task_name = TASKS.get(type(model), ("feature-extraction", "embedding of ECGs"))
+    task_type, task_name = head_of(model).card_task
     found = []
     for each in evaluations:
         if each.is_sanity:  # of the maps, and no measure of how good the model is

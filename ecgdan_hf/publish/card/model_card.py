@@ -12,16 +12,11 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
-from ecgdan_hf.inference.checkpoints import Classifier
-from ecgdan_hf.inference.predict import endpoint_text
+from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
-from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
-from ecgdan_hf.model.modeling_ecgdan import (
-    EcgDanForPreTraining,
-    EcgDanForSequenceClassification,
-    EcgDanForSurvival,
-    EcgDanPreTrainedModel,
-)
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
 from ecgdan_hf.publish.card.attention_text import attention_sentences
 from ecgdan_hf.publish.card.carbon import Emissions, time_text
 from ecgdan_hf.publish.card.checks import DATA_MISSING, GROUPS_MISSING, MISSING, RESEARCH_USE, RESULTS_MISSING
@@ -29,7 +24,6 @@ from ecgdan_hf.publish.card.eval_results import (
     DATA,
     HUB_METRICS,
     PARTS,
-    TASKS,
     Result,
     further_index,
     is_simulated,
@@ -38,26 +32,10 @@ from ecgdan_hf.publish.card.eval_results import (
 )
 from ecgdan_hf.publish.card.evaluations import METRIC_NAMES, Evaluation
 from ecgdan_hf.publish.hub_code import requirements
-from ecgdan_hf.publish.verify import AUTO_CLASSES, pipelines_of
+from ecgdan_hf.publish.verify import pipelines_of
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PLACEHOLDER_REPOSITORY = "USER/NAME"
-
-EXPECTED: dict[type[EcgDanPreTrainedModel], dict[str, str]] = {
-    EcgDanForSurvival: {
-        "concordance_index": "C-index on test patients",
-        "age_sex": "comparison with age and sex alone",
-        "random_encoder": "comparison with a random encoder",
-        "calibration": "calibration of the absolute risks",
-    },
-    EcgDanForSequenceClassification: {
-        "macro_auroc": "macro AUROC on test patients",
-        "random_encoder": "comparison with a random encoder",
-    },
-    EcgDanForPreTraining: {},
-    DanetForSequenceClassification: {"macro_auroc": "macro AUROC on test patients"},
-    DanetForPreTraining: {},
-}
 
 FEATURES, OTHER = "feature-extraction", "other"
 """Tasks of the Hub. It knows none for labels or risks of a physiological signal, and would take a classifier that
@@ -113,14 +91,14 @@ def build_card(
     found = list(results(metrics))
     data_name, data_text = DATA.get(str((recipe or {}).get("data")), ("unknown data", ""))
     data_text = training_data or data_text
-    _, task = TASKS.get(type(model), ("feature-extraction", "embedding of ECGs"))
+    head = head_of(model)
     metadata = ModelCardData(
         license="apache-2.0",
         library_name="transformers",
         tags=["ecg", "electrocardiogram", "cardiology", "ecgdan", "custom_code", *_tags(model)],
         datasets=[DATASET_NAMES[data_name]] if data_name in DATASET_NAMES else None,
         metrics=_hub_metrics(found, evaluations) or None,
-        pipeline_tag=OTHER if isinstance(model, EcgDanForSurvival | Classifier) else FEATURES,
+        pipeline_tag=OTHER if head.scores else FEATURES,
         base_model=base_model,
         model_name=name,
         eval_results=model_index(model, found, data_name, simulated)
@@ -135,13 +113,13 @@ def build_card(
         metadata,
         template_path=str(TEMPLATE),
         name=name,
-        task=task,
+        task=head.card_task[1],
         repository=PLACEHOLDER_REPOSITORY,
-        auto_class=AUTO_CLASSES[type(model)],
+        auto_class=head.auto_class,
         model_class=type(model).__name__,
         config=config,
-        survival=isinstance(model, EcgDanForSurvival),
-        classification=isinstance(model, Classifier),
+        survival=head.is_survival,
+        classification=head.is_classifier,
         dual_encoder=config is not model.config,
         duration=(config.num_samples - 2 * config.pad_samples) / config.sampling_rate,
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
@@ -175,7 +153,7 @@ def build_card(
         rule=_rule(config),
         pretraining=pretraining_text(metrics),
         reasons=[(PARTS[part], metrics[part]["not_estimable"]) for part in _reasons(metrics)] if metrics else [],
-        labels=_label_rows(config) if isinstance(model, Classifier) else [],
+        labels=_label_rows(config) if head.is_classifier else [],
     )
 
 
@@ -206,7 +184,7 @@ def _base(metrics: Mapping[str, Any] | None) -> str:
 
 def _what(model: EcgDanPreTrainedModel) -> str:
     """The network in words."""
-    if isinstance(model, DanetForSequenceClassification | DanetForPreTraining):
+    if isinstance(model.config, DanetConfig):
         words = {"soft": "a waveform module that learns where to look, in front of", "none": "(without its module)"}
         words["hard"] = "weights of the waves under a rule, in front of"
         network = {"ecgdan": "the dual attention network", "resnet1d": "a residual network"}
@@ -306,8 +284,8 @@ def _missing(
     """Required parts of a card that nothing was given for."""
     tested = {key for result in found if result.part == "test" for key in result.path}
     tested |= {name for each in evaluations for name in _covered(each)}
-    absent = [text for key, text in EXPECTED.get(type(model), {}).items() if key not in tested]
-    if isinstance(model, EcgDanForPreTraining):
+    absent = [text for key, text in head_of(model).expected_results.items() if key not in tested]
+    if head_of(model).task == "pretraining":
         kinds = {each.kind for each in evaluations}
         probed = kinds & {"Linear probe", "Label efficiency"}
         absent += [] if probed else ["linear probe beside a random encoder (`ecgdan probe`)"]
@@ -348,7 +326,7 @@ def _sizes(metrics: Mapping[str, Any] | None) -> str:
 
 
 def _tags(model: EcgDanPreTrainedModel) -> list[str]:
-    return [TASKS[type(model)][0]] if type(model) in TASKS else ["feature-extraction"]
+    return [head_of(model).card_task[0]]
 
 
 def _label_rows(config: EcgDanConfig) -> list[tuple[str, str]]:

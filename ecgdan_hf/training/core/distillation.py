@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ecgdan_hf.inference.checkpoints import Classifier, input_names, load_checkpoint, weight_columns
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.heads import head_of, input_names, weight_columns
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows
@@ -41,7 +42,7 @@ def _probabilities(
 ) -> np.ndarray:
     model, feature_extractor = load_checkpoint(teacher)
     found = list(model.config.id2label.values())
-    if not isinstance(model, Classifier) or found != list(label_names):
+    if not head_of(model).is_classifier or found != list(label_names):
         raise ValueError(f"teachers: expected a classifier of {', '.join(label_names)}, got {teacher}")
     dataset = rows.load_dataset(args, feature_extractor, label_level=args.label_level)
     position = {record: row for row, record in enumerate(dataset["record_id"])}

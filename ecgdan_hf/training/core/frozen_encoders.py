@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ecgdan_hf.evaluation.comparators.baselines import cross_validated_ridge_cox, embed, random_encoder
+from ecgdan_hf.evaluation.comparators.baselines import (
+    cross_validated_ridge_cox,
+    random_encoder,
+)
 from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.core import rows
@@ -87,12 +91,12 @@ def linear_model_scores(
         tested: (m, width).
         seed: of the inner cross-validation.
     """
-    table = rows.read_table(fit, ["patient_id", "event", "time"])
+    table = columns_of(fit, ["patient_id", "event", "time"])
     patients = table["patient_id"].to_numpy()
     if args.task == "survival":
         cox = cross_validated_ridge_cox(fitted, table["event"], table["time"], patients, seed=seed)
         return cox.log_hazard(tested)
-    return fit_logistic(fitted, rows.label_matrix(fit), tested, patient_ids=patients)
+    return fit_logistic(fitted, label_matrix(fit), tested, patient_ids=patients)
 
 
 def controls(args: ProbeArguments, taken: Sequence[str] = ()) -> Iterator[tuple[str, str]]:

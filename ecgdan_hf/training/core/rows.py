@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf.data.splits import split_by_fold, split_by_patient
-from ecgdan_hf.evaluation.protocols.held_out import label_matrix
-from ecgdan_hf.evaluation.protocols.held_out import read_table as read_table
+from ecgdan_hf.inference.rows import columns_of, label_matrix
 from ecgdan_hf.training.arguments.fields import RunArguments, parse_folds
 
 
@@ -104,7 +103,7 @@ def table_to_split(dataset: Any, stratify_by: str | None) -> pd.DataFrame:
         dataset: rows.
         stratify_by: a column, or `labels`, which becomes the number of each record's rarest label.
     """
-    table = read_table(dataset, ["record_id", "patient_id", "fold", *([stratify_by] if stratify_by else [])])
+    table = columns_of(dataset, ["record_id", "patient_id", "fold", *([stratify_by] if stratify_by else [])])
     table["row"] = np.arange(len(table))
     if stratify_by == "labels" and "labels" in table:
         table["labels"] = _rarest_label(label_matrix(dataset))

@@ -10,16 +10,18 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ecgdan_hf.evaluation.comparators.baselines import fit_ridge_cox
+from ecgdan_hf.evaluation.comparators.baselines import (
+    fit_ridge_cox,
+)
 from ecgdan_hf.evaluation.measures.classification import best_f1_thresholds, classification_metrics, macro_auroc
 from ecgdan_hf.evaluation.measures.survival import concordance_index, survival_metrics
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
-from ecgdan_hf.inference.predict import RISK_YEARS
+from ecgdan_hf.inference.heads import RISK_YEARS
+from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.survival_ecgdan import cox_loss, survival_curve
 from ecgdan_hf.training.core.collect import Batch, collect, gather_with_grad
-from ecgdan_hf.training.core.rows import read_table
 
 SLOPE_LIMITS = (0.1, 2.0)
 SLOPE_PENALIZER = 1e-4
@@ -107,7 +109,7 @@ class SurvivalTask:
     ) -> pd.DataFrame:
         """Subject, outcome, log hazard and absolute risk; `true_log_hazard` beside them where it was simulated."""
         found = collect(model, loader, self._forward, accelerator)
-        table = read_table(dataset, [*SUBJECT_COLUMNS, "event", "time", "log_hazard"])
+        table = columns_of(dataset, [*SUBJECT_COLUMNS, "event", "time", "log_hazard"])
         table = table.rename(columns={"log_hazard": "true_log_hazard"})
         log_hazard = torch.from_numpy(found["log_hazard"])
         baseline = model.baseline.times.cpu(), model.baseline.log_cumulative_hazard.cpu()
@@ -176,7 +178,7 @@ class ClassificationTask:
                 name: _sigmoid(found["logits"][:, label]),
                 f"true_{name}": found["labels"][:, label].astype(int),
             }
-        return pd.concat([read_table(dataset, SUBJECT_COLUMNS), pd.DataFrame(columns)], axis=1)
+        return pd.concat([columns_of(dataset, SUBJECT_COLUMNS), pd.DataFrame(columns)], axis=1)
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """AUROC with intervals, overall and for each label, and F1 at the stored thresholds."""

@@ -12,13 +12,15 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf.data.text.statements import read_statements
-from ecgdan_hf.evaluation.comparators.baselines import embed, random_encoder
+from ecgdan_hf.evaluation.comparators.baselines import (
+    random_encoder,
+)
 from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
-from ecgdan_hf.evaluation.protocols.held_out import label_matrix
 from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.frozen_encoders import encoder_config, fit_and_test
@@ -63,7 +65,7 @@ def _score(args: PretrainArguments, label_fraction: float | None, untrained: boo
     for kind, scores in _all_scores(model, fit, test, args, label_fraction, batch_size):
         columns.append(scores)
         heads += [f"{kind} {name}" for name in names]
-    table = rows.read_table(test, ["record_id", "patient_id"])
+    table = columns_of(test, ["record_id", "patient_id"])
     return pd.concat([table, pd.DataFrame(np.hstack(columns), columns=heads)], axis=1)
 
 

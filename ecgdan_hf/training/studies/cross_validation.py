@@ -25,7 +25,6 @@ from ecgdan_hf.data.splits import split_by_patient
 from ecgdan_hf.evaluation.comparators.baselines import (
     age_sex_cox,
     cross_validated_ridge_cox,
-    embed,
     fit_ridge_cox,
     knows_age_and_sex,
     random_encoder,
@@ -37,7 +36,6 @@ from ecgdan_hf.evaluation.protocols.held_out import (
     RANDOM_ENCODER,
     check_unseen,
     recipe_of,
-    risk_within,
 )
 from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.evaluation.protocols.repeated_cv import (
@@ -55,6 +53,7 @@ from ecgdan_hf.evaluation.report.survival_report import Judged, write_survival_r
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import covariate_matrix, expand_covariates, source_columns
+from ecgdan_hf.inference.rows import columns_of, embed, risk_within
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.survival_ecgdan import breslow_baseline
@@ -385,7 +384,7 @@ def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
     finetune.describe_outcome(dataset, config, run_args)
-    table = rows.read_table(dataset, SUBJECT_COLUMNS)
+    table = columns_of(dataset, SUBJECT_COLUMNS)
     measured = measure(args, table) if args.measurements else None
     return Cohort(dataset, table, config, measured, covariate_table(dataset, run_args))
 
@@ -395,7 +394,7 @@ def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | Non
     columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
     if not columns:
         return None
-    table = rows.read_table(dataset, source_columns(columns))
+    table = columns_of(dataset, source_columns(columns))
     names = expand_covariates(table, columns, args.missing_covariates or "mean")
     return pd.DataFrame(covariate_matrix(table, names), columns=names)
 

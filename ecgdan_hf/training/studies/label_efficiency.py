@@ -17,6 +17,7 @@ import numpy as np
 
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.frozen_encoders import (
@@ -55,7 +56,7 @@ def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     embedded[RANDOM] = [random_features(main, args, seed) for seed in seeds]
     for name, path in controls(args, tuple(embedded)):
         embedded[name] = [probe_checkpoint(path, args, like=main).features] * args.seeds
-    truth, patients = rows.label_matrix(main.test), np.asarray(main.test["patient_id"])
+    truth, patients = label_matrix(main.test), np.asarray(main.test["patient_id"])
     found: dict[str, Any] = {}
     for fraction in fractions:
         draws = [draw(main, fraction, seed) for seed in seeds]
@@ -83,7 +84,7 @@ def parse_fractions(text: str | None) -> list[float]:
 
 def draw(main: Probed, fraction: float, seed: int) -> Draw:
     """Training rows of a share of the patients."""
-    labels, patients = rows.label_matrix(main.fit), np.asarray(main.fit["patient_id"])
+    labels, patients = label_matrix(main.fit), np.asarray(main.fit["patient_id"])
     kept = rows.labelled_subset(patients, labels, fraction, seed)
     constant = labels[kept].min(axis=0) == labels[kept].max(axis=0)
     names = main.fit.features["labels"].feature.names

@@ -24,6 +24,7 @@ from ecgdan_hf.evaluation.protocols.module_comparison import LOCALISATION, compa
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups
 from ecgdan_hf.files import check_output_folder, write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 from ecgdan_hf.training import finetune_danet, pretrain_danet
@@ -226,7 +227,7 @@ def patients_of_fold(dataset: Any, folds: int, fold: int, label: str) -> pd.Data
     The turn goes back and forth, so that the patient with the most and the one with the next fewer positives are in
     different folds and each fold has about as many.
     """
-    table = rows.read_table(dataset, ["record_id", "patient_id"])
+    table = columns_of(dataset, ["record_id", "patient_id"])
     place = dataset.features["labels"].feature.names.index(label)
     table["positive"] = [place in labels for labels in dataset["labels"]]
     totals = table.groupby("patient_id")["positive"].sum().sort_index().sort_values(ascending=False, kind="stable")
@@ -242,7 +243,7 @@ def judged(folder: Path, test: Any, args: FinetuneArguments, label: str) -> pd.D
     found = _forward_all(model, test, collator, args)
     place = next(number for number, name in model.config.id2label.items() if name == label)
     probability = 1 / (1 + np.exp(-found["logits"][:, place].astype(float)))
-    table = rows.read_table(test, ["record_id", "patient_id", "age", "sex"])
+    table = columns_of(test, ["record_id", "patient_id", "age", "sex"])
     table["true"] = [place in labels for labels in test["labels"]]
     table["probability"] = probability
     table["positive"] = probability >= model.config.thresholds[label]

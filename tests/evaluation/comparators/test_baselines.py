@@ -10,12 +10,12 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     AGE_SEX_PENALIZER,
     age_sex_cox,
     cross_validated_ridge_cox,
-    embed,
     fit_ridge_cox,
     random_encoder,
     random_encoder_features,
 )
 from ecgdan_hf.evaluation.measures.survival import concordance_index
+from ecgdan_hf.inference.rows import embed
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 

@@ -11,10 +11,10 @@ from datasets import Dataset
 from tiny import TINY, signals
 
 from ecgdan_hf.data.simulate.synthetic import make_signal
-from ecgdan_hf.evaluation.comparators.baselines import embed
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, mask_leads, row_batches
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.predict import predict
+from ecgdan_hf.inference.rows import embed
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanModel

@@ -18,8 +18,8 @@ from training.core.test_loop import run_until
 
 from ecgdan_hf import EcgDanConfig, EcgDanFeatureExtractor, EcgDanForPreTraining
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.evaluation.protocols.held_out import score_rows
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.rows import score_rows
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, read_recipe
 from ecgdan_hf.training.core.lora import add_lora, lora_targets, merge_lora

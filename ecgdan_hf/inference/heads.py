@@ -1,0 +1,215 @@
+"""The one list of model classes: what each predicts, how rows are scored with it, and how a card names it.
+
+Code that treats survival models and classifiers differently asks [`head_of`] and reads a field; it does not test the
+class of the model. To add a head: its class in `model/`, a line in `registration.MODELS`, one in `HEADS`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from ecgdan_hf.model.configuration_ecg_text import EcgTextConfig
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
+from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
+from ecgdan_hf.model.modeling_ecgdan import (
+    EcgDanForPreTraining,
+    EcgDanForSequenceClassification,
+    EcgDanForSurvival,
+    EcgDanModel,
+    EcgDanPreTrainedModel,
+)
+from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
+from ecgdan_hf.model.survival_ecgdan import survival_curve
+from ecgdan_hf.registration import MODELS
+
+Config = EcgDanConfig | EcgTextConfig
+Task = Literal["embedding", "pretraining", "classification", "survival", "text", "waveform"]
+Columns = dict[str, list[Any]]
+
+RISK_YEARS = (1, 5, 10)
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Head:
+    """One model class of the package.
+
+    Attributes:
+        model_class: the class.
+        task: what it was trained for. "waveform" is DANet's waveform module alone, which predicts nothing of an ECG.
+        scores: field of the output that orders records: "log_hazard" (N,) or "logits" (N, labels); None without one.
+        predict: model and inputs (N, ...) -> columns of predictions, N values each; None without predictions.
+        columns: configuration -> names of these columns, in order.
+        card_task: task type and name in the metadata of a model card.
+        expected_results: results a card should have: key of the result -> its words.
+    """
+
+    model_class: type[EcgDanPreTrainedModel]
+    task: Task
+    scores: Literal["log_hazard", "logits"] | None = None
+    predict: Callable[[Any, Mapping[str, Tensor]], Columns] | None = None
+    columns: Callable[[Config], list[str]] = lambda config: []
+    card_task: tuple[str, str] = ("feature-extraction", "embedding of ECGs")
+    expected_results: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the class, as `architectures` in a configuration has it."""
+        return self.model_class.__name__
+
+    @property
+    def config_class(self) -> type[Config]:
+        """Class of its configuration."""
+        found: type[Config] = self.model_class.config_class
+        return found
+
+    @property
+    def auto_class(self) -> str:
+        """Name of the Auto class that loads it."""
+        return MODELS[self.name].auto_class
+
+    @property
+    def is_survival(self) -> bool:
+        """Predicts a log hazard."""
+        return self.task == "survival"
+
+    @property
+    def is_classifier(self) -> bool:
+        """Predicts labels."""
+        return self.task == "classification"
+
+    def can_be_built(self, config: Config) -> bool:
+        """Whether this head exists for a configuration: a DANet without a soft module has nothing to pretrain."""
+        built = type(config) is self.config_class
+        return built and (self.task != "waveform" or getattr(config, "waveform_module", None) == "soft")
+
+
+def head_of(source: Any) -> Head:
+    """Returns the head of a model, or of a configuration: the first of its `architectures`, else the default one.
+
+    Args:
+        source: a model or configuration of the package, or of a class derived from one.
+
+    Raises:
+        ValueError: another model or configuration; the message names those of the package.
+    """
+    if not isinstance(source, PreTrainedConfig):
+        found = next((HEADS[kind.__name__] for kind in type(source).__mro__ if kind.__name__ in HEADS), None)
+        if found is None:
+            raise ValueError(f"model: expected one of {', '.join(HEADS)}, got {type(source).__name__}")
+        return found
+    named = source.architectures[0] if source.architectures else None
+    if named in HEADS:
+        return HEADS[str(named)]
+    if named is not None:
+        raise ValueError(f"architectures: expected one of {', '.join(HEADS)}, got {named!r}")
+    default = next((head for head in HEADS.values() if type(source) is head.config_class), None)
+    if default is None:
+        known = dict.fromkeys(head.config_class.model_type for head in HEADS.values())
+        raise ValueError(f"model_type: expected one of {', '.join(known)}, got {source.model_type!r}")
+    return default
+
+
+def input_names(config: Config) -> list[str]:
+    """What a model is given of a prepared record: columns of the rows, and outputs of the feature extractor."""
+    return ["input_values", "lead_mask", *weight_columns(config)]
+
+
+def weight_columns(config: Config) -> list[str]:
+    """Those of [`input_names`] with one number for each sample: the weights of DANet's hard module."""
+    return ["waveform_weights"] if config.signal_contract.get("waveform_rule") else []
+
+
+def covariate_names(config: Config) -> list[str]:
+    """Covariates that a model takes besides the ECG; empty for all but survival models."""
+    return list(getattr(config, "covariate_names", []))
+
+
+def label_names(config: Config) -> list[str]:
+    """Labels of a classifier, in the order of its logits."""
+    return [str(name) for _, name in sorted((config.id2label or {}).items())]
+
+
+def label_probabilities(config: Config, logits: Tensor) -> Tensor:
+    """Logits (N, labels) -> probabilities: a softmax where exactly one label holds, else one sigmoid a label."""
+    one_of = config.problem_type == "single_label_classification"
+    return logits.softmax(-1) if one_of else logits.sigmoid()
+
+
+def _predict_risk(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
+    # float64: one minus a survival near 1 keeps its digits
+    log_hazard = model(**inputs, return_loss=False).log_hazard.double()
+    risk = torch.full((len(log_hazard), len(RISK_YEARS)), float("nan"))
+    if model.config.num_baseline_times:
+        years = torch.tensor(RISK_YEARS, dtype=torch.float32, device=log_hazard.device)
+        risk = 1 - survival_curve(log_hazard, model.baseline.times, model.baseline.log_cumulative_hazard, years)
+    columns = {f"risk_{year}y": risk[:, index].tolist() for index, year in enumerate(RISK_YEARS)}
+    return {"log_hazard": log_hazard.tolist(), "endpoint": [endpoint_text(model.config)] * len(log_hazard), **columns}
+
+
+def _risk_columns(config: Config) -> list[str]:
+    return ["log_hazard", *(f"risk_{year}y" for year in RISK_YEARS), "endpoint"]
+
+
+def _predict_labels(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
+    probabilities = label_probabilities(model.config, model(**inputs).logits.float()).cpu().numpy()
+    names, thresholds = label_names(model.config), model.config.thresholds or {}
+    cuts = np.array([thresholds.get(name, DEFAULT_THRESHOLD) for name in names])
+    positive = [";".join(np.array(names)[row >= cuts]) for row in probabilities]
+    return {name: probabilities[:, column].tolist() for column, name in enumerate(names)} | {"positive": positive}
+
+
+def _label_columns(config: Config) -> list[str]:
+    return [*label_names(config), "positive"]
+
+
+_PRETRAINING = ("ecg-pretraining", "self-supervised pretraining")
+_LABELS = ("ecg-classification", "multi-label classification")
+_AUROC = {"macro_auroc": "macro AUROC on test patients"}
+_RANDOM = {"random_encoder": "comparison with a random encoder"}
+_RISK = {"concordance_index": "C-index on test patients", "age_sex": "comparison with age and sex alone"}
+_RISK |= {**_RANDOM, "calibration": "calibration of the absolute risks"}
+
+HEADS: dict[str, Head] = {
+    head.name: head
+    for head in (
+        Head(EcgDanModel, "embedding"),
+        Head(EcgDanForPreTraining, "pretraining", card_task=_PRETRAINING),
+        Head(
+            EcgDanForSequenceClassification,
+            "classification",
+            "logits",
+            _predict_labels,
+            _label_columns,
+            _LABELS,
+            {**_AUROC, **_RANDOM},
+        ),
+        Head(
+            EcgDanForSurvival,
+            "survival",
+            "log_hazard",
+            _predict_risk,
+            _risk_columns,
+            ("survival-analysis", "time to an event"),
+            _RISK,
+        ),
+        Head(EcgTextModel, "text"),
+        Head(
+            DanetForSequenceClassification,
+            "classification",
+            "logits",
+            _predict_labels,
+            _label_columns,
+            _LABELS,
+            _AUROC,
+        ),
+        Head(DanetForPreTraining, "waveform", card_task=_PRETRAINING),
+    )
+}
+"""By class name. The first head of a configuration class is the default of a configuration that names none."""
