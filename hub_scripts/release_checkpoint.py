@@ -21,10 +21,10 @@ def strip(folder: Path) -> None:
     for path in (*folder.glob("*.py"), folder / "LICENSE"):
         path.unlink()
     for name in ("config.json", "preprocessor_config.json"):
-        content = json.loads((folder / name).read_text())
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
         for pointer in ("auto_map", "custom_pipelines"):
             content.pop(pointer, None)
-        (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def release(checkpoint: Path, out: Path, **options: object) -> None:

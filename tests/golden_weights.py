@@ -12,7 +12,9 @@ CASES = ("median_608", "rhythm_1024", "no_lead_608", "no_time_608", "sequential_
 def read_oracle(shared: Path) -> tuple[dict, np.lib.npyio.NpzFile]:
     """The JSON with every name and shape, and the arrays the authors' network computed."""
     folder = shared / "golden"
-    return json.loads((folder / "ecgdan_reference.json").read_text()), np.load(folder / "ecgdan_reference.npz")
+    return json.loads((folder / "ecgdan_reference.json").read_text(encoding="utf-8")), np.load(
+        folder / "ecgdan_reference.npz"
+    )
 
 
 def fill(shapes: dict[str, list[int]], seed: int) -> dict[str, torch.Tensor]:

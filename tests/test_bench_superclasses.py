@@ -27,7 +27,7 @@ def write_run(folder: Path, noise: float, seed: int, records: int = 60) -> pd.Da
         table[f"true_{name}"] = truth[:, column].astype(int)
     folder.mkdir()
     table.to_csv(folder / "predictions.csv", index=False)
-    (folder / "metrics.json").write_text(json.dumps({"num_parameters": 1_500_000, "seconds": 2.0}))
+    (folder / "metrics.json").write_text(json.dumps({"num_parameters": 1_500_000, "seconds": 2.0}), encoding="utf-8")
     return table
 
 

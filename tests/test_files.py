@@ -16,13 +16,13 @@ def test_a_file_is_replaced_only_when_its_writer_succeeds(tmp_path):
     path = tmp_path / "table.csv"
     write_text(path, "old")
     with pytest.raises(RuntimeError), whole_file(path) as part:
-        part.write_text("half of the n")
+        part.write_text("half of the n", encoding="utf-8")
         raise RuntimeError
-    assert path.read_text() == "old" and content(tmp_path) == ["table.csv"]
+    assert path.read_text(encoding="utf-8") == "old" and content(tmp_path) == ["table.csv"]
     with whole_file(path) as part:
-        assert part.suffix == ".csv" and path.read_text() == "old"
-        part.write_text("new")
-    assert path.read_text() == "new" and content(tmp_path) == ["table.csv"]
+        assert part.suffix == ".csv" and path.read_text(encoding="utf-8") == "old"
+        part.write_text("new", encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == "new" and content(tmp_path) == ["table.csv"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")

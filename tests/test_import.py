@@ -48,7 +48,7 @@ assert TASKS <= set(PIPELINE_REGISTRY.get_supported_tasks())
 def python(script: str, *arguments: object) -> str:
     """What a script prints in a fresh process."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -30,7 +30,7 @@ EXTRAS = {"peft": "peft", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "
 def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
     environment = {**{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, **environment}
     texts = [str(part) for part in command]
-    return subprocess.run(texts, env=environment, capture_output=True, text=True, check=False, cwd="/")
+    return subprocess.run(texts, env=environment, capture_output=True, encoding="utf-8", check=False, cwd="/")
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +171,8 @@ for line in sys.stdin.read().splitlines():
         ("export", tmp_path / "model", tmp_path / "model.onnx"),
     ]
     lines = "\n".join("\t".join(map(str, command)) for command in commands)
-    done = subprocess.run([minimal, "-c", script], input=lines, capture_output=True, text=True, cwd=tmp_path)
-    assert (tmp_path / "found.csv").read_text().count("\n") == 2, done.stderr
+    done = subprocess.run([minimal, "-c", script], input=lines, capture_output=True, encoding="utf-8", cwd=tmp_path)
+    assert (tmp_path / "found.csv").read_text(encoding="utf-8").count("\n") == 2, done.stderr
     assert (tmp_path / "found.png").stat().st_size > 10_000
     assert re.search(r"^error: export: needs onnx.*pip install ecgdan-hf\[onnx\]$", done.stderr, re.MULTILINE)
     assert [line for line in done.stderr.splitlines() if line in ("0", "1", "2")] == ["0", "0", "2"]

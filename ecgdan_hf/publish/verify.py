@@ -146,9 +146,25 @@ def clean_process_outputs(
             "TRANSFORMERS_VERBOSITY": "error",
             **(environment if environment is not None else {"HF_HUB_OFFLINE": "1"}),
         }
-        command = [str(python), "-I", str(script), source, auto_class, f"{work}/inputs.npz", f"{work}/outputs.npz"]
+        command = [
+            str(python),
+            "-I",
+            "-X",
+            "utf8",
+            str(script),
+            source,
+            auto_class,
+            f"{work}/inputs.npz",
+            f"{work}/outputs.npz",
+        ]
         done = subprocess.run(
-            command, env=variables, cwd=work, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+            command,
+            env=variables,
+            cwd=work,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=TIMEOUT_SECONDS,
+            check=False,
         )
         if done.returncode:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]

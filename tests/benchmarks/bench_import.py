@@ -22,7 +22,7 @@ TIMED = "import time; start = time.perf_counter(); {}; import sys; print(time.pe
 def seconds(statement: str) -> float:
     """Seconds of a statement in a fresh process, the interpreter's own start left out."""
     command = [sys.executable, "-c", TIMED.format(statement)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stderr.split()[-1])
+    return float(subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stderr.split()[-1])
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ def peak_of(job: str, records: int, folder: Path) -> float:
     process = subprocess.run(
         [sys.executable, __file__, "--job", job, "--records", str(records), "--folder", str(folder)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )

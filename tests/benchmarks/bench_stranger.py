@@ -74,7 +74,9 @@ def main() -> None:
             started = time.monotonic()
             where = clone if clone.exists() else given.folder
             variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-            done = subprocess.run(command, cwd=where, env=variables, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, cwd=where, env=variables, capture_output=True, encoding="utf-8", check=False
+            )
             if done.returncode:
                 sys.exit(f"{name}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
             print(f"| {name} | {time.monotonic() - started:.0f} |", flush=True)

@@ -230,7 +230,7 @@ def main() -> None:
         for record, counts in by_record.items():
             print(record, dict(counts))
     if options.out:
-        options.out.write_text(json.dumps(results, indent=1))
+        options.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_a_loss_that_is_not_finite_ends_with_exit_code_1(
 
 
 def test_finetune_reports_simulated_outcomes_as_simulated(checkpoint: Path):
-    metrics = json.loads((checkpoint / "metrics.json").read_text())
+    metrics = json.loads((checkpoint / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["simulated_outcome"] is True
     assert {"model.safetensors", "config.json", "preprocessor_config.json", "recipe.yaml", "predictions.csv"} <= {
         path.name for path in checkpoint.iterdir()
@@ -150,7 +150,7 @@ def test_evaluate_writes_report_metrics_and_figure(
     assert ecgdan(*arguments) == 0
     written = {"report.md", "report.html", "metrics.json", "predictions.csv", "kaplan_meier.png"}
     assert written <= {path.name for path in out.iterdir()}
-    models = json.loads((out / "metrics.json").read_text())["models"]
+    models = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["models"]
     assert models["twin"]["ahead"]["estimate"] == 0
     assert ecgdan(*arguments) == 2
     assert "give --overwrite to replace it" in capfd.readouterr().err
@@ -170,8 +170,8 @@ def test_sanity_tests_the_maps_on_records_the_network_was_not_trained_on(
     assert ecgdan(*arguments, "--test-folds", "7-10") == 0
     written = {"report.md", "metrics.json", "deletion.png", "maps.png", "randomisation.png"}
     assert {path.name for path in out.iterdir()} == written
-    assert "The outcome is simulated" in (out / "report.md").read_text()
-    metrics = json.loads((out / "metrics.json").read_text())
+    assert "The outcome is simulated" in (out / "report.md").read_text(encoding="utf-8")
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["leads"]["performance"]["metric"] == "concordance_index"
     assert metrics["num_records"] == 12
     assert [each["method"] for each in metrics["methods"]] == ["attention", "gradient"]
@@ -182,7 +182,7 @@ def test_sanity_tests_the_maps_on_records_the_network_was_not_trained_on(
 def test_predict_writes_a_row_for_every_file_even_a_broken_one(
     checkpoint: Path, cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    (tmp_path / "broken.hea").write_text("broken 12 500 5000\n")
+    (tmp_path / "broken.hea").write_text("broken 12 500 5000\n", encoding="utf-8")
     files = sorted((cohort / "records").rglob("*.hea"))[:2]
     out = tmp_path / "predictions.csv"
     assert ecgdan("predict", *files, tmp_path / "broken.hea", "--checkpoint", checkpoint, "--out", out) == 0
@@ -214,15 +214,15 @@ def test_data_verbs_make_and_check_a_cohort(tmp_path: Path, capfd: pytest.Captur
     assert ecgdan("data", "synthetic", folder, "--n", "20", "--seed", "1") == 0
     assert "simulated events" in capfd.readouterr().out
     assert ecgdan("data", "check", folder, "--out", out, "--html", page, "--strict") == 0
-    assert json.loads(out.read_text())["records"] == 20
-    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert json.loads(out.read_text(encoding="utf-8"))["records"] == 20
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     next((folder / "records").rglob("*.dat")).write_bytes(b"cut")
     assert ecgdan("data", "check", folder, "--out", out, "--html", page) == 2
     shown = capfd.readouterr()
     assert "error: unreadable: 1: cannot be read or used" in shown.out
     assert shown.err.strip().splitlines()[-1] == f"error: {folder}: 1 with errors, 0 with warnings, see above"
-    assert "unreadable" in json.loads(out.read_text())["problems"]
-    assert "is truncated" in page.read_text()
+    assert "unreadable" in json.loads(out.read_text(encoding="utf-8"))["problems"]
+    assert "is truncated" in page.read_text(encoding="utf-8")
 
 
 def test_data_check_fails_on_warnings_only_when_asked(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
@@ -239,7 +239,9 @@ def test_data_check_fails_on_warnings_only_when_asked(tmp_path: Path, capfd: pyt
 
 def test_training_modules_are_programs_of_their_own_for_accelerate_launch():
     done = subprocess.run(
-        [sys.executable, "-m", "ecgdan_hf.training.finetune", "--push-to-hub", "a/b"], capture_output=True, text=True
+        [sys.executable, "-m", "ecgdan_hf.training.finetune", "--push-to-hub", "a/b"],
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: push_to_hub: only the command ecgdan uploads")

@@ -17,7 +17,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 def test_the_demo_leaves_a_page_whose_figures_exist(page: tuple[Path, list[str]]):
     folder, _ = page
-    text = (folder / "report.md").read_text()
+    text = (folder / "report.md").read_text(encoding="utf-8")
     for figure in ("kaplan_meier.png", "explained.png"):
         assert f"({figure})" in text
         assert (folder / figure).stat().st_size > 10_000
@@ -30,7 +30,7 @@ def test_every_number_of_the_demo_is_called_simulated(page: tuple[Path, list[str
     numbers = [line for line in said if "C-index" in line]
     assert len(numbers) == 4
     assert all(line.startswith("simulated outcome") for line in numbers)
-    models = json.loads((folder / "metrics.json").read_text())["models"]
+    models = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["models"]
     assert list(models) == ["this network", "age and sex", "random encoder, linear", "attainable (true hazard)"]
 
 
@@ -38,6 +38,6 @@ def test_an_earlier_demo_is_replaced_only_when_asked(page: tuple[Path, list[str]
     folder, _ = page
     with pytest.raises(ValueError, match="give --overwrite to replace it"):
         demo.run(folder, n=70, seed=0, overwrite=False, say=print)
-    (tmp_path / "mine.txt").write_text("not a demo")
+    (tmp_path / "mine.txt").write_text("not a demo", encoding="utf-8")
     with pytest.raises(ValueError, match="found other files"):
         demo.run(tmp_path, n=70, seed=0, overwrite=True, say=print)

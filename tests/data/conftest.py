@@ -73,9 +73,9 @@ def ptbxl_folder(tmp_path: Path) -> Path:
         signal = synthetic.make_signal(0.0, 98.0, 70.0, seed=ecg_id)
         write_wfdb(folder / f"records500/00000/{ecg_id:05d}_hr", signal, fmt="516")
         write_wfdb(folder / f"records100/00000/{ecg_id:05d}_lr", signal[:, ::5], fs=100)
-    (folder / "scp_statements.csv").write_text(STATEMENTS)
+    (folder / "scp_statements.csv").write_text(STATEMENTS, encoding="utf-8")
     names = ["ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]
-    with (folder / "ptbxl_database.csv").open("w", newline="") as file:
+    with (folder / "ptbxl_database.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         for row in PTBXL_ROWS:

@@ -11,9 +11,9 @@ LEADS = list(STANDARD_LEADS)
 
 def edit_header(stem, old, new, count=-1):
     header = stem.with_suffix(".hea")
-    text = header.read_text()
+    text = header.read_text(encoding="utf-8")
     assert old in text
-    header.write_text(text.replace(old, new, count))
+    header.write_text(text.replace(old, new, count), encoding="utf-8")
 
 
 def refuse(path, message, error=ValueError, **options):
@@ -100,23 +100,26 @@ def test_a_missing_file_is_named(write_record, tmp_path):
 def test_a_header_that_names_more_leads_than_it_lists_is_refused(write_record):
     stem = write_record()
     header = stem.with_suffix(".hea")
-    header.write_text("\n".join(header.read_text().splitlines()[:9]) + "\n")
+    header.write_text("\n".join(header.read_text(encoding="utf-8").splitlines()[:9]) + "\n", encoding="utf-8")
     refuse(stem, "the record line names 12 leads, got 8 lead lines")
 
 
 def test_a_header_that_names_leads_the_data_do_not_hold_is_refused(write_record, ecg):
     stem = write_record(signal_mv=ecg[:8])
     header = stem.with_suffix(".hea")
-    last = header.read_text().splitlines()[-1]
-    header.write_text(header.read_text().replace("a 8", "a 9", 1) + last.replace(" V2", " V3") + "\n")
+    last = header.read_text(encoding="utf-8").splitlines()[-1]
+    header.write_text(
+        header.read_text(encoding="utf-8").replace("a 8", "a 9", 1) + last.replace(" V2", " V3") + "\n",
+        encoding="utf-8",
+    )
     refuse(stem, "a.dat is truncated: expected 90000 bytes for 9 leads")
 
 
 def test_a_header_that_names_fewer_leads_than_the_data_hold_is_refused(write_record):
     stem = write_record()
     header = stem.with_suffix(".hea")
-    lines = header.read_text().replace("a 12", "a 8", 1).splitlines()[:9]
-    header.write_text("\n".join(lines) + "\n")
+    lines = header.read_text(encoding="utf-8").replace("a 12", "a 8", 1).splitlines()[:9]
+    header.write_text("\n".join(lines) + "\n", encoding="utf-8")
     refuse(stem, "a.dat holds more than the header names: expected 80000 bytes for 8 leads")
 
 
@@ -150,8 +153,8 @@ def test_a_gain_of_zero_is_refused_as_adc_counts(write_record, gain):
 
 def test_an_absent_gain_is_refused_and_not_read_as_200(write_record):
     stem = write_record()
-    lines = stem.with_suffix(".hea").read_text().splitlines()
-    stem.with_suffix(".hea").write_text("\n".join([lines[0], *["a.dat 16"] * 12]))
+    lines = stem.with_suffix(".hea").read_text(encoding="utf-8").splitlines()
+    stem.with_suffix(".hea").write_text("\n".join([lines[0], *["a.dat 16"] * 12]), encoding="utf-8")
     refuse(stem, "has no gain, so its values are ADC counts", lead_names=LEADS)
 
 
@@ -163,7 +166,7 @@ def test_adc_counts_under_a_gain_of_one_are_refused(write_record, ecg):
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "hello\nworld\n"])
 def test_what_is_no_header_is_refused(write_record, text):
     stem = write_record()
-    stem.with_suffix(".hea").write_text(text)
+    stem.with_suffix(".hea").write_text(text, encoding="utf-8")
     refuse(stem, "expected a WFDB record line|the file is empty")
 
 
@@ -237,7 +240,7 @@ def write_csv(path, ecg, names=LEADS, head="", times=None):
     columns = list(ecg) if times is None else [times, *ecg]
     header = ",".join(names if times is None else ["time_s", *names])
     rows = "\n".join(",".join(f"{value:.6f}" for value in row) for row in zip(*columns, strict=True))
-    path.write_text(f"{head}{header}\n{rows}\n")
+    path.write_text(f"{head}{header}\n{rows}\n", encoding="utf-8")
     return path
 
 
@@ -260,7 +263,7 @@ def test_a_csv_without_names_or_with_text_is_refused(tmp_path, ecg):
     path = tmp_path / "a.csv"
     np.savetxt(path, ecg.T, delimiter=",")
     refuse(path, "expected a first row with lead names, got numbers", sampling_rate=500, unit="mV")
-    path.write_text("I,II\n0.1,low\n0.2,0.3\n")
+    path.write_text("I,II\n0.1,low\n0.2,0.3\n", encoding="utf-8")
     refuse(path, "column II: expected numbers, got text", sampling_rate=500, unit="mV")
 
 

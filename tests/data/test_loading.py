@@ -122,7 +122,7 @@ def test_a_build_is_known_by_the_files_of_its_records_alone(tmp_path, write_reco
     (tmp_path / "a_1.dat").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     whole = now("a", "away/c"), now("a.hea", "b")
-    (tmp_path / "note.txt").write_text("of no record")
+    (tmp_path / "note.txt").write_text("of no record", encoding="utf-8")
     assert (now("a", "away/c"), now("a.hea", "b")) == whole
     (tmp_path / "b.dat").write_bytes(b"changed")
     assert now("a", "away/c") == whole[0] and now("a.hea", "b") != whole[1]
@@ -274,7 +274,7 @@ def test_a_killed_worker_is_said_in_one_line_that_names_what_to_change(tmp_path)
 
 
 def write_to_full_disk(part, path):
-    Path("/dev/full").write_text("x")
+    Path("/dev/full").write_text("x", encoding="utf-8")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
@@ -344,10 +344,10 @@ def test_arrays_take_rate_unit_and_leads_from_the_table(tmp_path, ecg, cache):
     np.save(tmp_path / "a.npy", ecg * 1000)
     leads = ";".join(STANDARD_LEADS)
     table = f"file,patient_id,sampling_rate,unit,lead_names\na.npy,P1,500,uV,{leads}\n"
-    (tmp_path / "table.csv").write_text(table)
+    (tmp_path / "table.csv").write_text(table, encoding="utf-8")
     dataset = load("csv", tmp_path, cache_dir=cache).with_format("numpy")
     np.testing.assert_allclose(dataset[0]["signal"], ecg.T, rtol=1e-5, atol=1e-6)
-    (tmp_path / "table.csv").write_text(table.replace(",500,", ",,"))
+    (tmp_path / "table.csv").write_text(table.replace(",500,", ",,"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.npy: sampling_rate: the file does not say it"):
         load("csv", tmp_path, cache_dir=cache)
 

@@ -89,7 +89,7 @@ def clone(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 @pytest.mark.parametrize("document", [x for x in DOCUMENTS if x.name != NEEDS_A_HUB], ids=lambda path: path.name)
 def test_every_code_block_runs(document: Path, clone: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     names: dict[str, object] = {}
-    if "AUTHORS.ckpt" in document.read_text():
+    if "AUTHORS.ckpt" in document.read_text(encoding="utf-8"):
         oracle, _ = read_oracle(request.getfixturevalue("shared"))
         torch.save(authors_state(oracle, "median_608"), clone / "AUTHORS.ckpt")
     for block in blocks_of(document):
@@ -121,19 +121,22 @@ def test_every_code_block_on_publishing_runs_against_a_hub(clone: Path, tmp_path
 def test_a_block_in_another_language_is_neither_code_nor_overlooked() -> None:
     languages = {block.language for document in DOCUMENTS for block in blocks_of(document)}
     assert languages <= {"python", "bash", "yaml", "text", "bibtex"}
-    fences = sum(document.read_text().count("\n```") for document in DOCUMENTS)
+    fences = sum(document.read_text(encoding="utf-8").count("\n```") for document in DOCUMENTS)
     assert fences == 2 * sum(len(blocks_of(document)) for document in DOCUMENTS)
 
 
 def commands_of(code: str, record: Path) -> list[tuple[Path, list[str]]]:
     """Folder and words of each command of a block, as bash understands them."""
-    record.write_text("")
+    record.write_text("", encoding="utf-8")
     lines = f"{LISTEN}{code}"
     done = subprocess.run(
-        ["bash", "-c", lines], env={"COMMANDS": str(record), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+        ["bash", "-c", lines],
+        env={"COMMANDS": str(record), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
-    found = [shlex.split(line) for line in record.read_text().splitlines()]
+    found = [shlex.split(line) for line in record.read_text(encoding="utf-8").splitlines()]
     return [(Path(folder), words) for folder, *words in found]
 
 
@@ -143,7 +146,7 @@ def run(folder: Path, words: list[str]) -> int:
     if program == "ecgdan":
         return run_safely(lambda: app(made_small(arguments), standalone_mode=False))
     if program == "make":  # the two commands are themselves what CI and a reader run; here: is there such a target
-        return int(f"\n{arguments[0]}: " not in (REPOSITORY / "Makefile").read_text())
+        return int(f"\n{arguments[0]}: " not in (REPOSITORY / "Makefile").read_text(encoding="utf-8"))
     if program in LAUNCHERS or arguments[0] == "-m":
         return run_process(words)
     return run_script(arguments)

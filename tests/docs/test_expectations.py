@@ -10,7 +10,9 @@ TABLE = (REPOSITORY / "docs" / "expectations.md").read_text(encoding="utf-8")
 def test_every_test_named_in_the_table_exists() -> None:
     named = re.findall(r"`([\w/]+\.py)::(\w+)`", TABLE)
     missing = [
-        f"{file}::{name}" for file, name in named if f"def {name}(" not in (REPOSITORY / "tests" / file).read_text()
+        f"{file}::{name}"
+        for file, name in named
+        if f"def {name}(" not in (REPOSITORY / "tests" / file).read_text(encoding="utf-8")
     ]
     assert not missing
     assert len(named) > 80

@@ -52,7 +52,9 @@ def test_without_a_saved_feature_extractor_the_configuration_makes_it(tmp_path: 
 def test_a_feature_extractor_for_another_signal_is_refused(tmp_path: Path) -> None:
     folder = saved(EcgDanForSurvival, tmp_path / "run")
     path = folder / "preprocessor_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalization": "global"}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"normalization": "global"}), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="normalization: expected the model's per_lead_zscore, got global"):
         load_checkpoint(folder)
 
@@ -76,14 +78,14 @@ def test_missing_and_foreign_weights_are_refused_instead_of_random_ones_used(tmp
 def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bert").mkdir()
-    (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}), encoding="utf-8")
     (tmp_path / "unknown").mkdir()
-    (tmp_path / "unknown" / "config.json").write_text(json.dumps({"model_type": "unheard-of"}))
+    (tmp_path / "unknown" / "config.json").write_text(json.dumps({"model_type": "unheard-of"}), encoding="utf-8")
     no_weights = saved(EcgDanForSurvival, tmp_path / "no-weights")
     (no_weights / "model.safetensors").unlink()
     odd = saved(EcgDanForSurvival, tmp_path / "odd")
-    config = json.loads((odd / "config.json").read_text())
-    (odd / "config.json").write_text(json.dumps(config | {"architectures": ["SomethingElse"]}))
+    config = json.loads((odd / "config.json").read_text(encoding="utf-8"))
+    (odd / "config.json").write_text(json.dumps(config | {"architectures": ["SomethingElse"]}), encoding="utf-8")
     cut = saved(EcgDanForSurvival, tmp_path / "cut")
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-100])
     for source, kind, message in (
@@ -109,9 +111,9 @@ def test_a_configuration_copied_from_a_bundle_forgets_the_bundle(tmp_path: Path)
     folder = saved(EcgDanForSurvival, tmp_path / "run")
     path = folder / "config.json"
     bundled = {"auto_map": {"AutoModel": "modeling_ecgdan.EcgDanForSurvival"}, "ecgdan_code_revision": "abc"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | bundled))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | bundled), encoding="utf-8")
     load_config(folder).save_pretrained(tmp_path / "copy")
-    assert not set(bundled) & set(json.loads((tmp_path / "copy" / "config.json").read_text()))
+    assert not set(bundled) & set(json.loads((tmp_path / "copy" / "config.json").read_text(encoding="utf-8")))
 
 
 def test_a_folder_whose_name_has_an_at_sign_is_a_folder(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_bad_file_gets_a_row_with_the_reason_and_the_others_go_on(tmp_path: Pa
     truncated = write_wfdb(tmp_path, "truncated")
     data = tmp_path / "truncated.dat"
     data.write_bytes(data.read_bytes()[:1000])
-    (tmp_path / "notes.txt").write_text("no ECG")
+    (tmp_path / "notes.txt").write_text("no ECG", encoding="utf-8")
     bad = [counts, truncated, tmp_path / "notes.txt", tmp_path / "absent.npz"]
     table = predict([good[0], *bad, good[1]], model, extractor).set_index("file")
     for file in bad:
@@ -222,9 +222,9 @@ def test_a_folder_stands_for_its_records_each_once(tmp_path: Path) -> None:
     array = write_npz(tmp_path / "a.npz")
     pd.DataFrame(ecg(0).T, columns=list(STANDARD_LEADS)).to_csv(tmp_path / "c.csv", index=False)
     pd.DataFrame({"ecg_id": [1], "age": [50]}).to_csv(tmp_path / "table.csv", index=False)
-    (tmp_path / "README.txt").write_text("no ECG")
-    (tmp_path / ".hidden.npz").write_text("no ECG")
-    (tmp_path / "deep" / "multi.hea").write_text("multi/1 12 100 1000\nb 1000\n")
+    (tmp_path / "README.txt").write_text("no ECG", encoding="utf-8")
+    (tmp_path / ".hidden.npz").write_text("no ECG", encoding="utf-8")
+    (tmp_path / "deep" / "multi.hea").write_text("multi/1 12 100 1000\nb 1000\n", encoding="utf-8")
     found = expand_files(tmp_path)
     assert found == [array, tmp_path / "c.csv", tmp_path / "deep" / "multi.hea"]
     (tmp_path / "deep" / "multi.hea").unlink()

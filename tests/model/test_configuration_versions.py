@@ -32,8 +32,10 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 def saved(config: PreTrainedConfig, folder: Path, without: tuple[str, ...] = (), **fields: object) -> Path:
     config.save_pretrained(folder)
     path = folder / "config.json"
-    content = {name: value for name, value in json.loads(path.read_text()).items() if name not in without}
-    path.write_text(json.dumps(content | fields))
+    content = {
+        name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name not in without
+    }
+    path.write_text(json.dumps(content | fields), encoding="utf-8")
     return folder
 
 

@@ -383,18 +383,18 @@ def test_saving_and_loading_keeps_every_number_and_the_rule(tmp_path, module, ne
     loaded, report = DanetForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert torch.equal(model(**batch).logits, loaded(**batch).logits)
-    assert json.loads((tmp_path / "config.json").read_text())["waveform_rule"] == WAVEFORM_RULES["pvc"]
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["waveform_rule"] == WAVEFORM_RULES["pvc"]
     assert loaded.config.to_dict() == AutoConfig.from_pretrained(tmp_path).to_dict()
     assert loaded.config.waveform_rule == WAVEFORM_RULES["pvc"]
 
 
 def test_a_rule_from_a_file_travels_as_the_rule_and_not_as_its_path(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("name: mine\nwave_weights: {p: 1, qrs: 0.5, t: 0.2, baseline: 0}\n")
+    file.write_text("name: mine\nwave_weights: {p: 1, qrs: 0.5, t: 0.2, baseline: 0}\n", encoding="utf-8")
     classifier(waveform_rule=str(file)).save_pretrained(tmp_path / "model")
     file.unlink()
     assert DanetConfig.from_pretrained(tmp_path / "model").waveform_rule["wave_weights"]["qrs"] == 0.5
-    assert "mine.yaml" not in (tmp_path / "model" / "config.json").read_text()
+    assert "mine.yaml" not in (tmp_path / "model" / "config.json").read_text(encoding="utf-8")
 
 
 def test_a_pretrained_module_loads_into_the_classifier_bit_by_bit(tmp_path):
@@ -461,7 +461,7 @@ def test_auto_classes_find_both_heads_and_the_feature_extractor(tmp_path):
 def test_hub_code_needs_only_what_a_reader_has_and_names_every_file_it_needs():
     source = Path(modeling_danet.__file__)
     needed = {Path(file) for file in get_relative_import_files(str(source))}
-    lines = [line for line in source.read_text().splitlines() if line.startswith("from .")]
+    lines = [line for line in source.read_text(encoding="utf-8").splitlines() if line.startswith("from .")]
     assert needed == {source.parent / f"{line.split()[1][1:]}.py" for line in lines}
     for file in (source, *needed):
         libraries = {"torch", "numpy", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)

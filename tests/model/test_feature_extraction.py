@@ -256,7 +256,7 @@ def test_rhythm_input_is_cropped_in_the_middle_and_padded_around():
 
 
 def test_every_flag_is_documented(ecg, beat_extractor):
-    source = Path(sys.modules[EcgDanFeatureExtractor.__module__].__file__).read_text()
+    source = Path(sys.modules[EcgDanFeatureExtractor.__module__].__file__).read_text(encoding="utf-8")
     assert all(source.count(f'"{name}') >= 2 for name in FLAGS)  # described once, raised at least once
 
 
@@ -483,7 +483,7 @@ def test_an_impossible_contract_is_refused(contract, message):
 def test_save_and_load_keep_every_setting(tmp_path, ecg):
     fe = extractor(input_kind="rhythm", normalization="global", global_std_mv=0.31, filter={"highpass_hz": 0.67})
     fe.save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    saved = json.loads((tmp_path / "preprocessor_config.json").read_text(encoding="utf-8"))
     assert saved["feature_extractor_type"] == "EcgDanFeatureExtractor"
     for loaded in (EcgDanFeatureExtractor.from_pretrained(tmp_path), AutoFeatureExtractor.from_pretrained(tmp_path)):
         assert type(loaded) is EcgDanFeatureExtractor and loaded.to_dict() == fe.to_dict()
@@ -497,8 +497,8 @@ def test_default_settings_are_those_of_the_configuration():
 def test_hub_code_needs_only_transformers_and_numpy_and_names_every_file_it_needs():
     source = sys.modules[EcgDanFeatureExtractor.__module__].__file__
     needed = {Path(file) for file in get_relative_import_files(source)}
-    direct = {Path(source).parent / f"{line.split()[1][1:]}.py" for line in Path(source).read_text().splitlines()
-              if line.startswith("from .")}  # fmt: skip
+    lines = Path(source).read_text(encoding="utf-8").splitlines()
+    direct = {Path(source).parent / f"{line.split()[1][1:]}.py" for line in lines if line.startswith("from .")}
     assert needed == direct
     for file in (source, *needed):
         assert set(get_imports(file)) <= {"numpy", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)

@@ -32,7 +32,7 @@ def changed(tmp_path: Path, drop: str = "", **extra: str) -> Path:
     weights = {name: value for name, value in load_file(source / "model.safetensors").items() if name != drop}
     weights |= {new: weights[old].clone() for new, old in extra.items()}
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    (tmp_path / "config.json").write_text((source / "config.json").read_text())
+    (tmp_path / "config.json").write_text((source / "config.json").read_text(encoding="utf-8"), encoding="utf-8")
     return tmp_path
 
 

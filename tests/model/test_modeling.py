@@ -337,7 +337,7 @@ def test_configurations_come_back_from_disk_unchanged(tmp_path):
         config.save_pretrained(tmp_path / str(index))
         back = type(config).from_pretrained(tmp_path / str(index))
         assert back.to_dict() == config.to_dict()
-        assert json.loads((tmp_path / str(index) / "config.json").read_text())["ecgdan_version"]
+        assert json.loads((tmp_path / str(index) / "config.json").read_text(encoding="utf-8"))["ecgdan_version"]
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,9 @@ def test_no_hub_file_imports_anything_a_checkpoint_folder_would_not_have():
         foreign = set(get_imports(file)) - sys.stdlib_module_names
         assert foreign <= {"torch", "numpy", "transformers", "huggingface_hub"}, file.name
         assert all((folder / f"{name}.py").exists() for name in get_relative_imports(file)), file.name
-        assert "from . import" not in file.read_text() and "from .." not in file.read_text()
+        assert "from . import" not in file.read_text(encoding="utf-8") and "from .." not in file.read_text(
+            encoding="utf-8"
+        )
 
 
 # Losses and training

@@ -50,7 +50,8 @@ def test_a_rule_by_name_is_a_copy_and_a_rule_from_yaml_is_the_same_as_from_a_dic
     assert resolved == WAVEFORM_RULES["apc"] and resolved is not WAVEFORM_RULES["apc"]
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "name: mine\nwave_weights: {p: 1, qrs: 0.5, t: 0.2, baseline: 0}\nbeat: {qrs_seconds: {above: 0.12}}\n"
+        "name: mine\nwave_weights: {p: 1, qrs: 0.5, t: 0.2, baseline: 0}\nbeat: {qrs_seconds: {above: 0.12}}\n",
+        encoding="utf-8",
     )
     given = {
         "name": "mine",
@@ -96,7 +97,7 @@ def test_a_rule_that_is_no_rule_is_refused_by_its_name_or_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.yaml: no such file"):
         resolve_waveform_rule(tmp_path / "absent.yaml")
     for text in ("- a\n- b\n", "a: [1\nb: 2\n"):
-        (tmp_path / "bad.yml").write_text(text)
+        (tmp_path / "bad.yml").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=r"bad\.yml: expected") as caught:
             resolve_waveform_rule(tmp_path / "bad.yml")
         assert "\n" not in str(caught.value)
@@ -285,7 +286,10 @@ def test_a_rule_is_saved_with_the_feature_extractor_and_without_one_nothing_chan
     signal, _ = strip()
     fe = extractor("pvc")
     fe.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "preprocessor_config.json").read_text())["waveform_rule"] == WAVEFORM_RULES["pvc"]
+    assert (
+        json.loads((tmp_path / "preprocessor_config.json").read_text(encoding="utf-8"))["waveform_rule"]
+        == WAVEFORM_RULES["pvc"]
+    )
     loaded = AutoFeatureExtractor.from_pretrained(tmp_path)
     assert loaded.to_dict() == fe.to_dict() and "waveform_weights" in loaded.model_input_names
     np.testing.assert_array_equal(loaded(**given(signal))["waveform_weights"], fe(**given(signal))["waveform_weights"])

@@ -64,8 +64,8 @@ def survival_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "history": [{"epoch": 0, "loss": 1.0}],
     }
     recipe = {"data": "ptb-xl", "data_dir": "/home/someone/secret/ptb-xl", "epochs": 3, "labels": None}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return folder
 
 
@@ -82,8 +82,8 @@ def survival_bundle(survival_checkpoint: Path, tmp_path_factory: pytest.TempPath
     """Bundle of the survival checkpoint, written where an older bundle was. Each bundle costs a process: share it."""
     folder = tmp_path_factory.mktemp("survival-bundle") / "ecg-dan-risk"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"auto_map": {}, "ecgdan_code_revision": "0"}))
-    (folder / "leftover.txt").write_text("of the bundle before")
+    (folder / "config.json").write_text(json.dumps({"auto_map": {}, "ecgdan_code_revision": "0"}), encoding="utf-8")
+    (folder / "leftover.txt").write_text("of the bundle before", encoding="utf-8")
     return bundle(survival_checkpoint, folder, name="ECG-DAN risk", dataset_id="owner/ptb-xl-plasmode")
 
 
@@ -111,8 +111,8 @@ def pretrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     recipe = {"data": "ptb-xl", "data_dir": "/home/someone/secret/ptb-xl", "seed": 7, "train_folds": "1-8"}
     recipe |= {"valid_folds": "9", "versions": {"python": "3.12", "torch": "2.9"}}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return folder
 
 
@@ -163,10 +163,10 @@ def result_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, metrics in everything.items():
         folders[name] = root / name
         folders[name].mkdir()
-        (folders[name] / "metrics.json").write_text(json.dumps(metrics))
+        (folders[name] / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
         if name != "sanity":
             recipe = {"data": "ptb-xl", "data_dir": "/home/someone/secret/ptb-xl", "test_folds": "9"}
-            (folders[name] / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+            (folders[name] / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return folders
 
 

@@ -23,23 +23,23 @@ from ecgdan_hf.publish.verify import is_bundle, largest_difference, probe_inputs
 
 
 def config_of(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text())
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def test_code_that_computes_something_else_fails_the_proof(survival_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(survival_bundle, folder)
     code = folder / "modeling_ecgdan.py"
-    text = code.read_text()
+    text = code.read_text(encoding="utf-8")
     changed = text.replace(
         "self.hidden_norm(F.relu(hidden))).squeeze(-1)", "self.hidden_norm(F.relu(hidden))).squeeze(-1) + 1e-3"
     )
     assert changed != text
-    code.write_text(changed)
+    code.write_text(changed, encoding="utf-8")
     with pytest.raises(ValueError, match="the code is not the bundled one"):
         verify_bundle(folder)
     config = config_of(folder) | {"ecgdan_code_revision": code_revision(folder.glob("*.py"))}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match=r"without the package log_hazard differs by 0\.001"):
         verify_bundle(folder)
 
@@ -59,7 +59,7 @@ def test_a_survival_bundle_maps_auto_model_to_the_survival_head(survival_bundle:
         "AutoConfig": "configuration_ecgdan.EcgDanSurvivalConfig",
         "AutoModel": "modeling_ecgdan.EcgDanForSurvival",
     }
-    preprocessor = json.loads((survival_bundle / "preprocessor_config.json").read_text())
+    preprocessor = json.loads((survival_bundle / "preprocessor_config.json").read_text(encoding="utf-8"))
     assert preprocessor["auto_map"] == {"AutoFeatureExtractor": "feature_extraction_ecgdan.EcgDanFeatureExtractor"}
 
 
@@ -70,8 +70,8 @@ def test_a_bundle_says_which_version_and_code_it_carries(survival_bundle: Path) 
     assert {"README.md", "LICENSE", "model.safetensors", "metrics.json", "recipe.yaml"} <= {
         path.name for path in survival_bundle.iterdir()
     }
-    assert "Apache License" in (survival_bundle / "LICENSE").read_text()
-    assert "simulated" in (survival_bundle / ".eval_results" / "ecgdan.yaml").read_text()
+    assert "Apache License" in (survival_bundle / "LICENSE").read_text(encoding="utf-8")
+    assert "simulated" in (survival_bundle / ".eval_results" / "ecgdan.yaml").read_text(encoding="utf-8")
     assert "simulated outcome" in ModelCard.load(survival_bundle / "README.md").text
 
 
@@ -79,16 +79,19 @@ def test_no_path_of_the_training_machine_is_published(survival_bundle: Path, pre
     for folder in (survival_bundle, pretrained_bundle):
         for path in filter(Path.is_file, folder.rglob("*")):
             assert b"/home/someone" not in path.read_bytes(), path.name
-        assert "data_dir: ptb-xl" in (folder / "recipe.yaml").read_text()
+        assert "data_dir: ptb-xl" in (folder / "recipe.yaml").read_text(encoding="utf-8")
 
 
 def test_results_are_carried_along_in_both_forms_of_the_hub(pretrained_bundle: Path) -> None:
     names = ["label-efficiency", "probe", "sanity", "zero-shot"]
     assert sorted(path.stem for path in (pretrained_bundle / "evaluation").iterdir()) == names
-    assert json.loads((pretrained_bundle / "evaluation" / "probe.json").read_text())["checkpoint"] == "run"
+    assert (
+        json.loads((pretrained_bundle / "evaluation" / "probe.json").read_text(encoding="utf-8"))["checkpoint"]
+        == "run"
+    )
     for name in names:
         entries = parse_eval_result_entries(
-            yaml.safe_load((pretrained_bundle / ".eval_results" / f"{name}.yaml").read_text())
+            yaml.safe_load((pretrained_bundle / ".eval_results" / f"{name}.yaml").read_text(encoding="utf-8"))
         )
         assert entries and {entry.dataset_id for entry in entries} == {"owner/ptb-xl"}
         assert not [entry.task_id for entry in entries if "random_encoder" in entry.task_id]
@@ -100,7 +103,7 @@ def test_results_that_cannot_be_used_are_refused_before_anything_is_written(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    (empty / "metrics.json").write_text('{"seconds": 3}')
+    (empty / "metrics.json").write_text('{"seconds": 3}', encoding="utf-8")
     probe = result_folders["probe"]
     for folders, error, message in (
         ([tmp_path], FileNotFoundError, r"expected a folder of results with metrics\.json, found none"),
@@ -134,11 +137,13 @@ def test_a_pipeline_that_answers_something_else_fails_the_proof(survival_bundle:
     folder = tmp_path / "changed"
     shutil.copytree(survival_bundle, folder)
     code = folder / "pipeline_survival_ecgdan.py"
-    changed = code.read_text().replace("HORIZONS_YEARS = (1.0, 5.0, 10.0)", "HORIZONS_YEARS = (1.0, 6.0, 10.0)")
-    assert changed != code.read_text()
-    code.write_text(changed)
+    changed = code.read_text(encoding="utf-8").replace(
+        "HORIZONS_YEARS = (1.0, 5.0, 10.0)", "HORIZONS_YEARS = (1.0, 6.0, 10.0)"
+    )
+    assert changed != code.read_text(encoding="utf-8")
+    code.write_text(changed, encoding="utf-8")
     config = config_of(folder) | {"ecgdan_code_revision": code_revision(folder.glob("*.py"))}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="without the package pipeline ecg-survival/risk/1/years differs by 1,"):
         verify_bundle(folder)
 
@@ -207,7 +212,7 @@ def test_where_the_package_is_there_but_not_imported_the_bundle_s_own_code_answe
     np.savez(tmp_path / "ecg.npz", signal=given["signal"], **contract)
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", STRANGER, str(survival_bundle), str(tmp_path / "ecg.npz")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr[-800:]
     choice, bundled, local = done.stdout.strip().splitlines()
     assert json.loads(bundled) == json.loads(local)
@@ -226,7 +231,7 @@ def test_ordinary_saving_copies_no_code_after_a_bundle_was_made_and_loaded(
         extractor.save_pretrained(folder)
         assert not list(folder.glob("*.py"))
         assert not {"auto_map", "ecgdan_code_revision"} & set(config_of(folder))
-        assert "auto_map" not in json.loads((folder / "preprocessor_config.json").read_text())
+        assert "auto_map" not in json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +246,7 @@ def test_every_python_block_of_a_card_runs(
     name: str, result: str, shape: tuple[int, ...], request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(name)
-    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 3
     assert "pipeline(" in blocks[0] and AutoFeatureExtractor.__name__ in blocks[1]
     names = {"signal": probe_inputs(load_checkpoint(folder)[0])["signal"][[0, 1, 6, 7]]}
@@ -262,10 +267,10 @@ def test_a_bundle_that_fails_leaves_the_older_one_and_nothing_half_written(
 ) -> None:
     out, broken = tmp_path / "out", tmp_path / "broken"
     out.mkdir()
-    (out / "config.json").write_text(json.dumps({"auto_map": {}, "ecgdan_code_revision": "0"}))
+    (out / "config.json").write_text(json.dumps({"auto_map": {}, "ecgdan_code_revision": "0"}), encoding="utf-8")
     assert is_bundle(out)
     shutil.copytree(survival_checkpoint, broken)
-    (broken / "metrics.json").write_text("{not json")
+    (broken / "metrics.json").write_text("{not json", encoding="utf-8")
     with pytest.raises(ValueError, match=r"metrics\.json: not readable"):
         bundle(broken, out)
     assert [path.name for path in out.iterdir()] == ["config.json"]
@@ -275,7 +280,7 @@ def test_a_bundle_that_fails_leaves_the_older_one_and_nothing_half_written(
 def test_what_is_no_checkpoint_or_no_place_for_a_bundle_is_refused(survival_checkpoint: Path, tmp_path: Path) -> None:
     occupied = tmp_path / "occupied"
     occupied.mkdir()
-    (occupied / "thesis.tex").write_text("do not lose this")
+    (occupied / "thesis.tex").write_text("do not lose this", encoding="utf-8")
     for out, message in (
         (occupied, "expected an empty folder or a previous bundle"),
         (survival_checkpoint, "expected a folder outside the checkpoint"),
@@ -290,5 +295,5 @@ def test_what_is_no_checkpoint_or_no_place_for_a_bundle_is_refused(survival_chec
         bundle(occupied, tmp_path / "out")
     with pytest.raises(ValueError, match="expected a bundle, found none"):
         verify_bundle(survival_checkpoint)
-    assert (occupied / "thesis.tex").read_text() == "do not lose this"
+    assert (occupied / "thesis.tex").read_text(encoding="utf-8") == "do not lose this"
     assert [path.name for path in tmp_path.iterdir()] == ["occupied"]

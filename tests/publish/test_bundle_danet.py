@@ -21,18 +21,20 @@ def hard_checkpoint(tmp_path: Path) -> Path:
     DanetForSequenceClassification(config).save_pretrained(tmp_path / "run")
     EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(tmp_path / "run")
     recipe = {"task": "danet", "data": "mit-bih", "keep_labels": "APC"}
-    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"task": "danet", "num_records": {"train": 40}}))
+    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    (tmp_path / "run" / "metrics.json").write_text(
+        json.dumps({"task": "danet", "num_records": {"train": 40}}), encoding="utf-8"
+    )
     return tmp_path / "run"
 
 
 def test_a_hard_module_is_bundled_with_the_code_that_finds_its_weights(hard_checkpoint: Path, tmp_path: Path):
     folder = bundle(hard_checkpoint, tmp_path / "danet-apc")  # proved in a process without the package
     assert (folder / "waveform_danet.py").is_file()
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     classes = {"AutoConfig", "AutoModelForSequenceClassification"}
     assert set(config["auto_map"]) == classes  # nothing to pretrain without a soft module
-    card = (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text(encoding="utf-8")
     assert "MIT-BIH Arrhythmia Database" in card and "DanetForSequenceClassification" in card
 
 

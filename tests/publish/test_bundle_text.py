@@ -50,12 +50,12 @@ def test_a_stranger_embeds_texts_with_the_bundle_alone(tmp_path: Path):
     expected = model.get_text_features(**processor(text=["sinus rhythm", "sinus"], return_tensors="pt"))
     command = [sys.executable, "-I", "-c", STRANGER, str(folder)]
     environment = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr[-800:]
     name, total = done.stdout.split()
     assert name == "EcgTextProcessor"
     assert abs(float(total) - expected.pooler_output.sum().item()) < 1e-4
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["auto_map"]["AutoProcessor"] == "processing_ecgdan.EcgTextProcessor"
     # the bundle's proof asked it for texts, with the language model it stores
     assert set(config["custom_pipelines"]) == {"zero-shot-ecg-classification", "ecg-feature-extraction"}

@@ -143,7 +143,7 @@ def test_every_head_runs_with_what_its_card_says_to_install(
     absent = json.dumps(["ecgdan_hf", "datasets", "wfdb", "peft", "timm"])
     command = [str(python), "-I", "-c", STRANGER, clean_process.__file__, json.dumps(jobs), absent]
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
     asked = {}
     for name, folder in bundles.items():
@@ -172,10 +172,14 @@ def test_the_install_line_has_every_library_the_code_imports_and_nothing_the_pac
 
 def test_code_that_imports_what_the_package_does_not_require_is_refused(tmp_path: Path) -> None:
     code = tmp_path / "model.py"
-    code.write_text("import torch\n\n\ntry:\n    import nowhere.to.be.found\nexcept ImportError:\n    pass\n")
+    code.write_text(
+        "import torch\n\n\ntry:\n    import nowhere.to.be.found\nexcept ImportError:\n    pass\n", encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=r"^nowhere: imported by code that travels, expected among the package's"):
         requirements([code])
-    code.write_text("import yaml\nimport torch.nn\nfrom transformers import X\nfrom .other import y\n")
+    code.write_text(
+        "import yaml\nimport torch.nn\nfrom transformers import X\nfrom .other import y\n", encoding="utf-8"
+    )
     assert [Requirement(each).name for each in requirements([code])] == ["torch", "transformers"]
 
 

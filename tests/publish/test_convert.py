@@ -62,7 +62,7 @@ def test_a_converted_checkpoint_computes_what_the_authors_network_computes(share
 def test_a_pretraining_checkpoint_with_a_namespace_inside_converts_from_the_command_line(shared, tmp_path):
     oracle, golden = read_oracle(shared)
     path = save_pretraining(oracle, "median_608", tmp_path / "pretrained.ckpt")
-    done = subprocess.run([sys.executable, SCRIPT, path, tmp_path / "ours"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, SCRIPT, path, tmp_path / "ours"], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     model = AutoModelForPreTraining.from_pretrained(tmp_path / "ours").eval()
     assert isinstance(model, EcgDanForPreTraining)
@@ -97,7 +97,7 @@ def test_an_incomplete_checkpoint_is_refused_with_the_missing_name(shared, tmp_p
 
 def test_a_missing_file_ends_the_script_with_one_line(tmp_path):
     done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path / "no.ckpt", tmp_path / "o"], capture_output=True, text=True
+        [sys.executable, SCRIPT, tmp_path / "no.ckpt", tmp_path / "o"], capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

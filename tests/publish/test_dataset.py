@@ -106,7 +106,7 @@ def test_columns_and_ids_are_kept_when_their_owner_says_so(cohort, cache, tmp_pa
     assert rows["report"].iloc[0].startswith("Dr. Secret")
     assert rows["patient_id"].iloc[0] == "MRN-4711"
     assert "recorded_on" not in rows
-    assert "Ids are those of the source" in (out / "README.md").read_text()
+    assert "Ids are those of the source" in (out / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="got diagnosis"):
         convert("csv", cohort, tmp_path / "other", cache_dir=cache, keep=["diagnosis"])
     assert not (tmp_path / "other").exists()
@@ -175,7 +175,7 @@ def test_an_interrupted_conversion_goes_on_and_keeps_its_pseudonyms(cohort, cach
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(cohort, cache, tmp_path):
-    (tmp_path / "thesis.txt").write_text("precious")
+    (tmp_path / "thesis.txt").write_text("precious", encoding="utf-8")
     with pytest.raises(ValueError, match="expected a new or empty folder, or an interrupted conversion"):
         convert("csv", cohort, tmp_path, cache_dir=cache)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
@@ -186,7 +186,7 @@ def test_network_input_can_be_converted_too(cohort, tmp_path):
     out = convert("csv", cohort, tmp_path / "out", feature_extractor=extractor, cache_dir=tmp_path, limit=4)
     columns = pq.read_schema(next(out.glob("data/*.parquet"))).names
     assert {"input_values", "lead_mask"} <= set(columns) and "signal" not in columns
-    assert "ecgdan finetune" not in (out / "README.md").read_text()
+    assert "ecgdan finetune" not in (out / "README.md").read_text(encoding="utf-8")
 
 
 LOAD = """
@@ -200,7 +200,9 @@ print(len(rows), rows.features["labels"].feature.names[:1], rows[0]["sampling_ra
 def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
     """The client reads its environment when it is imported, hence a process of its own."""
     environment = {**os.environ, **environment}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, encoding="utf-8", check=False
+    )
 
 
 def test_it_is_pushed_and_loads_from_the_hub_by_name(converted, tmp_path):

@@ -127,13 +127,13 @@ def test_eight_bits_store_kernels_as_integers_and_stay_near(
 def test_a_file_that_answers_otherwise_is_not_written(
     checkpoints: dict[str, Path], written: Callable[..., Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "model.onnx").write_text("of before")
+    (tmp_path / "model.onnx").write_text("of before", encoding="utf-8")
     rounded = written("danet-hard", int8=True).path  # what 8 bits make of it is not near enough
     monkeypatch.setattr(exporting, "_write_onnx", lambda network, extractor, file: shutil.copy(rounded, file))
     with pytest.raises(ValueError, match=r"expected onnxruntime to differ from the network by less"):
         export(checkpoints["danet-hard"], tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-    assert (tmp_path / "model.onnx").read_text() == "of before"
+    assert (tmp_path / "model.onnx").read_text(encoding="utf-8") == "of before"
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])

@@ -12,7 +12,7 @@ MODEL_FILES = sorted(path for path in Path(ecgdan_hf.model.__file__).parent.glob
 
 def write(folder: Path, **files: str) -> list[Path]:
     for name, text in files.items():
-        (folder / f"{name}.py").write_text(text)
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
     return sorted(folder.glob("*.py"))
 
 
@@ -65,8 +65,8 @@ def test_the_code_revision_changes_with_content_and_name_and_with_nothing_else(t
     files = write(tmp_path, a="x = 1\n", b="y = 2\n")
     first = code_revision(files)
     assert first == code_revision(reversed(files))
-    (tmp_path / "b.py").write_text("y = 3\n")
+    (tmp_path / "b.py").write_text("y = 3\n", encoding="utf-8")
     assert code_revision(files) != first
-    (tmp_path / "b.py").write_text("y = 2\n")
+    (tmp_path / "b.py").write_text("y = 2\n", encoding="utf-8")
     (tmp_path / "b.py").rename(tmp_path / "c.py")
     assert code_revision(sorted(tmp_path.glob("*.py"))) != first

@@ -205,7 +205,7 @@ def test_a_private_repository_serves_its_owner_and_tells_others_what_to_do(
         assert not out.exists()
     done = client.cli(*predict)
     assert done.returncode == 0, done.stderr
-    header, row = out.read_text().splitlines()
+    header, row = out.read_text(encoding="utf-8").splitlines()
     assert "NORM" in header and "ecg.csv" in row
 
 
@@ -344,12 +344,12 @@ def tampered(bundle: Path, folder: Path, name: str) -> Path:
     if name == "weights":
         file.write_bytes(file.read_bytes()[:-100])
         return folder / name
-    text = file.read_text()
-    file.write_text(text.replace("F.relu(hidden))).squeeze(-1)", "F.relu(hidden))).squeeze(-1) + 1"))
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("F.relu(hidden))).squeeze(-1)", "F.relu(hidden))).squeeze(-1) + 1"), encoding="utf-8")
     if name == "code and its revision":
         config = folder / name / "config.json"
         revision = {"ecgdan_code_revision": code_revision((folder / name).glob("*.py"))}
-        config.write_text(json.dumps(json.loads(config.read_text()) | revision))
+        config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | revision), encoding="utf-8")
     return folder / name
 
 
@@ -414,7 +414,10 @@ def test_of_two_uploads_at_once_one_is_refused_and_no_mixture_is_left(
             repository.commit(theirs)
 
     hub.before = meanwhile
-    (card := tampered(survival_bundle, client.folder, "mine") / "README.md").write_text(card.read_text() + "more")
+    (card := tampered(survival_bundle, client.folder, "mine") / "README.md").write_text(
+        card.read_text(encoding="utf-8") + "more",
+        encoding="utf-8",
+    )
     done = client.run(UPLOAD, card.parent, "user/busy")
     assert "user/busy: the upload failed: A commit has happened since. Please refresh" in done.stderr
     assert repository.commits[-1][1] == theirs

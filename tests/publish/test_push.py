@@ -20,7 +20,9 @@ from ecgdan_hf.publish.verify import clean_process_outputs, probe_inputs
 def ecgdan_push(folder: Path, repository: str, environment: dict[str, str]) -> subprocess.CompletedProcess:
     """The client reads its environment when it is imported, hence a process of its own."""
     command = [sys.executable, "-m", "ecgdan_hf.cli", "push", str(folder), repository, "--private"]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, encoding="utf-8", check=False
+    )
 
 
 def test_a_pushed_bundle_loads_by_name_without_the_package_and_again_without_the_hub(
@@ -46,7 +48,7 @@ def test_a_pushed_bundle_loads_by_name_without_the_package_and_again_without_the
     assert set(files) == bundled | {".gitattributes", "notes.txt"}
     assert files["model.safetensors"] == (survival_bundle / "model.safetensors").read_bytes()
     assert b'from_pretrained("user/risk", trust_remote_code=True)' in files["README.md"]
-    assert "USER/NAME" in (survival_bundle / "README.md").read_text()
+    assert "USER/NAME" in (survival_bundle / "README.md").read_text(encoding="utf-8")
 
     assert str(found["model_module"]).startswith("transformers_modules.user.risk.")
     assert str(found["model_class"]) == "EcgDanForSurvival"

@@ -194,6 +194,6 @@ def test_checkpoints_of_another_kind_are_refused_by_name(risk_checkpoint: Path) 
 
 
 def test_every_label_of_the_released_checkpoints_has_a_name() -> None:
-    codes = json.loads((STATEMENTS / "config.json").read_text())["prompt_labels"]
-    labels = json.loads((LABELS / "config.json").read_text())["label2id"]
+    codes = json.loads((STATEMENTS / "config.json").read_text(encoding="utf-8"))["prompt_labels"]
+    labels = json.loads((LABELS / "config.json").read_text(encoding="utf-8"))["label2id"]
     assert not [code for code in (*codes, *labels) if len(statement_names().get(code, "")) < 5]

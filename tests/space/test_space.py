@@ -79,8 +79,8 @@ def test_uploads_that_are_no_ecg_are_refused_in_one_line_that_names_no_folder(
         if name.endswith(".csv"):
             csv_without_rate(tmp_path, name)
         else:
-            text = wfdb_record.read_text() if name.endswith(".hea") else "nothing\n"
-            (tmp_path / name).write_text(text)
+            text = wfdb_record.read_text(encoding="utf-8") if name.endswith(".hea") else "nothing\n"
+            (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises((ValueError, OSError), match=re.escape(said)) as refused:
         uploads.read_upload([tmp_path / name for name in files])
     assert "/" not in str(refused.value).split("; what is read")[0] and "\n" not in str(refused.value)
@@ -101,7 +101,7 @@ def test_a_file_that_no_option_can_mend_is_deleted_and_one_that_lacks_a_rate_sta
 ) -> None:
     (tmp_path / "hopeless").mkdir()
     hopeless, lacking = tmp_path / "hopeless" / "notes.txt", csv_without_rate(tmp_path)
-    hopeless.write_text("nothing")
+    hopeless.write_text("nothing", encoding="utf-8")
     status, result, downloads, files, options = next(
         app.analyse_upload([str(hopeless)], "of the labels", *NO_OPTIONS, networks)
     )
@@ -170,8 +170,8 @@ def test_the_card_of_the_space_is_what_the_hub_expects() -> None:
 
 
 def test_requirements_are_those_of_the_package() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    lines = (ROOT / "hub_scripts" / "space" / "requirements.txt").read_text().splitlines()
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    lines = (ROOT / "hub_scripts" / "space" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert not [line for line in lines if not line.startswith("#") and line not in declared]
 
 
@@ -195,14 +195,14 @@ def test_a_staged_space_answers_with_the_package_beside_it_and_nothing_but_its_r
 ) -> None:
     folder = tmp_path.resolve() / "space"
     push_space.stage(folder, "somebody")
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    kept = (folder / "requirements.txt").read_text().splitlines()
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    kept = (folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
     hidden = {re.split(r"[\[>=<]", line)[0] for line in declared if line not in kept}
     assert {"timm", "tensorboard"} <= hidden
     models = dict(zip(app.DEFAULTS, map(str, (LABELS, STATEMENTS, risk_checkpoint)), strict=True))
     environment = {**os.environ, **models, "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", HIDDEN.format(hidden=hidden)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"{folder / 'ecgdan_hf' / '__init__.py'} 3 True"
 
@@ -211,7 +211,7 @@ def test_the_space_is_pushed_with_its_package_and_its_models(tmp_path: Path) -> 
     command = [sys.executable, str(ROOT / "hub_scripts" / "push_space.py"), "user/page", "--models", "lab"]
     with HubServer() as hub:
         environment = {**os.environ, **hub.environment, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 0, done.stderr
         files = hub.repositories["user/page"].commits[-1][1]
     assert {"app.py", "page.py", "uploads.py", "style.css", "requirements.txt", "LICENSE"} <= set(files)

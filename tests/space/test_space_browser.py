@@ -32,7 +32,7 @@ LISTENER = """
 import os, sys
 def note(event, arguments):
     if event == "socket.getaddrinfo":
-        with open(os.environ["LOOKED_UP"], "a") as file:
+        with open(os.environ["LOOKED_UP"], "a", encoding="utf-8") as file:
             print(arguments[0], file=file)
 sys.addaudithook(note)
 """
@@ -43,7 +43,7 @@ class Site:
 
     def __init__(self, folder: Path, risk_checkpoint: Path) -> None:
         self.uploads, self.log, self.looked_up = folder / "uploads", folder / "log", folder / "looked-up"
-        (folder / "sitecustomize.py").write_text(LISTENER)
+        (folder / "sitecustomize.py").write_text(LISTENER, encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -58,7 +58,7 @@ class Site:
             "PYTHONPATH": str(folder),
         }
         command = [sys.executable, str(ROOT / "hub_scripts" / "space" / "app.py")]
-        with self.log.open("w") as log:
+        with self.log.open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT)
         self._wait()
 
@@ -68,9 +68,9 @@ class Site:
                 urllib.request.urlopen(self.address, timeout=2).close()
                 return
             except OSError:
-                assert self.process.poll() is None, self.log.read_text()
+                assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
                 time.sleep(0.3)
-        raise TimeoutError(self.log.read_text())
+        raise TimeoutError(self.log.read_text(encoding="utf-8"))
 
     def kept(self) -> list[str]:
         """Names of the files that lie in the folder of uploads."""
@@ -152,7 +152,7 @@ def test_an_uploaded_record_is_explained_and_gone(
     assert all(image.evaluate("image => image.naturalWidth > 300 && image.complete") for image in images.all())
     assert tab.locator("#result section", has_text="Nearest statements").locator("tbody tr").count() == 5
     assert not [name for name in site.kept() if wfdb_record.stem in name]
-    assert wfdb_record.stem not in site.log.read_text()
+    assert wfdb_record.stem not in site.log.read_text(encoding="utf-8")
 
 
 def test_the_banner_stays_and_a_phone_needs_no_sideways_scrolling(visit: Callable) -> None:
@@ -224,7 +224,7 @@ def test_a_file_that_is_no_ecg_is_refused_in_one_line_and_deleted(site: Site, vi
     assert alert.inner_text().startswith("Not analysed. holiday.jpg: not a known ECG file")
     assert "\n" not in alert.inner_text()
     assert tab.locator("#result").count() == 0 and not tab.locator("#rate input").is_visible()
-    assert "holiday.jpg" not in site.kept() and "holiday" not in site.log.read_text()
+    assert "holiday.jpg" not in site.kept() and "holiday" not in site.log.read_text(encoding="utf-8")
 
 
 def test_a_file_without_a_rate_asks_for_it_and_is_then_read(site: Site, visit: Callable, tmp_path: Path) -> None:
@@ -261,5 +261,5 @@ def test_every_control_has_a_name_and_no_rule_of_accessibility_is_broken(scheme:
 
 def test_the_server_looks_up_no_other_host(site: Site, visit: Callable) -> None:
     visit()
-    hosts = set(site.looked_up.read_text().split()) if site.looked_up.exists() else set()
+    hosts = set(site.looked_up.read_text(encoding="utf-8").split()) if site.looked_up.exists() else set()
     assert hosts <= {"127.0.0.1", "localhost", "0.0.0.0", "None"}

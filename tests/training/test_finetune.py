@@ -64,7 +64,7 @@ def test_predicted_risks_are_no_more_extreme_than_the_validation_patients_bear_o
 
 def test_the_recipe_in_the_folder_says_what_was_run_and_with_what(survival_run: tuple[Path, dict]):
     folder, _ = survival_run
-    assert "versions" in (folder / "recipe.yaml").read_text()
+    assert "versions" in (folder / "recipe.yaml").read_text(encoding="utf-8")
     recipe = read_recipe(folder / "recipe.yaml")
     assert recipe["train_folds"] == "1-6"
     assert recipe["model"]["hidden_size"] == 16
@@ -97,7 +97,7 @@ def test_overwriting_replaces_the_run_whole(finetune_args: Build):
     finetune.run(args)
     folder = Path(str(args.output_dir))
     before = load_file(folder / "model.safetensors")
-    (folder / "stale.txt").write_text("of the first run")
+    (folder / "stale.txt").write_text("of the first run", encoding="utf-8")
     finetune.run(finetune_args(epochs=1, seed=1, overwrite=True))
     assert not (folder / "stale.txt").exists()
     assert len(list((folder / "checkpoints").glob("state-*"))) == 1
@@ -239,7 +239,7 @@ def test_a_folder_with_other_files_is_left_alone(finetune_args: Build):
     args = finetune_args(overwrite=True)
     folder = Path(str(args.output_dir))
     folder.mkdir()
-    (folder / "thesis.tex").write_text("years of work")
+    (folder / "thesis.tex").write_text("years of work", encoding="utf-8")
     with pytest.raises(ValueError, match="expected an empty folder or an earlier result, found other files"):
         finetune.run(args)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]

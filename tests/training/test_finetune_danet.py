@@ -251,7 +251,7 @@ def test_what_a_network_was_pretrained_on_is_said_of_those_that_were(
     bare = shutil.copytree(pretrained, tmp_path / "bare")
     (bare / "recipe.yaml").unlink()
     fine_tuned, elsewhere = str(hard_run), "owner/danet"
-    assert json.loads((hard_run / "metrics.json").read_text())["pretraining"] is None
+    assert json.loads((hard_run / "metrics.json").read_text(encoding="utf-8"))["pretraining"] is None
     for checkpoint in (None, elsewhere, str(begun), str(bare), fine_tuned):
         assert finetune_danet.pretraining_of(checkpoint) is None, checkpoint
 

@@ -19,7 +19,7 @@ def test_the_probe_compares_the_encoder_with_an_untrained_one_on_unseen_patients
     assert list(metrics["models"])[:3] == names
     assert "ahead" in metrics["models"]["random encoder, linear"]
     assert metrics["num_records"] + metrics["num_records_fitted"] == 48
-    report = (Path(str(args.output_dir)) / "report.md").read_text()
+    report = (Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8")
     assert all(name in report for name in names)
     assert ("Simulated" in report) == (task == "survival")
     assert (Path(str(args.output_dir)) / "metrics.json").is_file()

@@ -183,7 +183,7 @@ def test_shuffled_texts_belong_to_other_records_and_the_run_says_so(ptbxl: Build
     plain, control = (pretrain.run(ptbxl(str(flag), shuffle_text=flag)) for flag in (False, True))
     assert (plain["text"]["shuffled"], control["text"]["shuffled"]) == (False, True)
     assert plain["history"][0]["train_alignment_loss"] != control["history"][0]["train_alignment_loss"]
-    recipe = yaml.safe_load((Path(str(ptbxl("True").output_dir)) / "recipe.yaml").read_text())
+    recipe = yaml.safe_load((Path(str(ptbxl("True").output_dir)) / "recipe.yaml").read_text(encoding="utf-8"))
     assert recipe["shuffle_text"] is True
 
 

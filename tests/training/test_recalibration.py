@@ -40,7 +40,7 @@ def test_another_population_changes_risks_and_no_weight(build, trained: str, coh
     assert apart[1] < 0.1 < apart[0]
     before, after = (load_checkpoint(folder)[0] for folder in (trained, str(args.output_dir)))
     assert all(torch.equal(*pair) for pair in zip(before.parameters(), after.parameters(), strict=True))
-    report = (Path(str(args.output_dir)) / "report.md").read_text()
+    report = (Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8")
     assert "the records it was fitted to: optimistic" in report and "simulated" in report
 
 

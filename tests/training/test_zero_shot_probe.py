@@ -61,7 +61,7 @@ def test_every_label_with_a_prompt_is_judged_beside_permuted_prompts_and_a_contr
     assert found["permuted_prompts"]["permutations"] == 3
     ahead, theirs = (found["controls"]["shuffled"][name] for name in ("ahead", "macro_auroc"))
     assert ahead["estimate"] == pytest.approx(found["macro_auroc"]["estimate"] - theirs)
-    text = (tmp_path / "zero-shot" / "report.md").read_text()
+    text = (tmp_path / "zero-shot" / "report.md").read_text(encoding="utf-8")
     assert "prompts permuted" in text and "shuffled" in text
 
 
@@ -89,7 +89,7 @@ def test_prompts_from_a_file_take_the_place_of_those_in_the_checkpoint(
 ):
     first, second = cohort_labels(cohort)[:2]
     prompts = tmp_path / "prompts.yaml"
-    prompts.write_text(yaml.safe_dump({first: ["one wording", "another wording"], second: "a text"}))
+    prompts.write_text(yaml.safe_dump({first: ["one wording", "another wording"], second: "a text"}), encoding="utf-8")
     args = zero_shot_args(prompts=str(prompts), text_model="minilm")
     found = zero_shot_probe.prompted(str(args.checkpoint), args)
     assert found.labels == [first, second]
@@ -105,7 +105,7 @@ def test_statements_held_out_of_pretraining_are_judged_apart(
     labels = cohort_labels(cohort)
     folder = save_checkpoint(tmp_path / "held-out", labels)
     recipe = {"data_dir": "elsewhere", "train_folds": "1-8", "hold_out_statements": f"{labels[0]}, {labels[1]}"}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     metrics = linear_probe.run(zero_shot_args(checkpoint=str(folder), min_positives=1))
     assert set(metrics["levels"]["statement, held out of pretraining"]["labels"]) == set(labels[:2])
 
@@ -115,7 +115,7 @@ def test_folds_that_trained_are_refused_and_folds_that_chose_the_epoch_are_said(
 ):
     folder = save_checkpoint(tmp_path / "trained", cohort_labels(cohort))
     recipe = {"data_dir": str(cohort), "train_folds": "1-6", "valid_folds": "7-10"}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     with pytest.raises(ValueError, match=r"was trained on folds \[6\]"):
         linear_probe.run(zero_shot_args(checkpoint=str(folder), test_folds="6-7"))
     metrics = linear_probe.run(zero_shot_args(checkpoint=str(folder), test_folds="7-10"))
@@ -158,6 +158,6 @@ def test_a_checkpoint_without_prompts_is_refused(zero_shot_args: Callable[..., P
 @pytest.mark.parametrize("content", ["- a\n", "{}", "NORM: []", "NORM: [1]", "NORM: ''"])
 def test_a_prompt_file_without_texts_is_refused(content: str, tmp_path: Path):
     path = tmp_path / "prompts.yaml"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"expected a (mapping|text)"):
         zero_shot_probe.read_prompts(str(path))

@@ -111,10 +111,10 @@ def _measure_all(record_ids: list[str], files: list[RecordFile], num_proc: int |
 def _complete_rows(partial: Path) -> set[str]:
     """Record ids of an interrupted run; a last line that was cut off is removed."""
     if not partial.is_file():
-        partial.write_text(",".join(COLUMNS) + "\n")
-    text = partial.read_text()
+        partial.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    text = partial.read_text(encoding="utf-8")
     if not text.endswith("\n"):
-        partial.write_text(text[: text.rfind("\n") + 1] or ",".join(COLUMNS) + "\n")
+        partial.write_text(text[: text.rfind("\n") + 1] or ",".join(COLUMNS) + "\n", encoding="utf-8")
     return set(_read_partial(partial)["record_id"])
 
 

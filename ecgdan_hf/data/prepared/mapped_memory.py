@@ -75,7 +75,7 @@ def release_mapped_pages(limit_bytes: int = DEFAULT_LIMIT_BYTES) -> int:
     if not _STATM.exists() or shared_bytes() <= limit_bytes:
         return 0
     released = 0
-    for line in _MAPS.read_text().splitlines():
+    for line in _MAPS.read_text(encoding="utf-8").splitlines():
         addresses, permissions, *_, path = line.split(maxsplit=5)
         if path.endswith(".arrow") and "w" not in permissions:  # never what a program may have written to
             start, end = (int(address, 16) for address in addresses.split("-"))
@@ -85,7 +85,7 @@ def release_mapped_pages(limit_bytes: int = DEFAULT_LIMIT_BYTES) -> int:
 
 def shared_bytes() -> int:
     """File-backed resident memory of this process."""
-    return int(_STATM.read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_STATM.read_text(encoding="utf-8").split()[2]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @cache

@@ -75,7 +75,7 @@ def signal_name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
 
 def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """The columns of a .csv, (leads, samples), and what it says of them."""
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     said = _comments(text)
     try:
         one_lead = canonical_lead(first_row(text).strip('"')) in STANDARD_LEADS

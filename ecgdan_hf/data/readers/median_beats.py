@@ -80,10 +80,10 @@ def _read_as_microvolt(header: Path) -> EcgRecord:
     data = header.with_suffix(".dat")
     if data.stat().st_size > MAX_BYTES:
         raise ValueError(f"{data}: expected a median beat of at most {MAX_BYTES >> 20} MiB")
-    text = header.read_text(errors="replace")
+    text = header.read_text(encoding="utf-8", errors="replace")
     with TemporaryDirectory() as folder:
         copy = Path(folder) / header.name
-        copy.write_text(_MILLIVOLT.sub("/uV", _FOLDER.sub("", text)))
+        copy.write_text(_MILLIVOLT.sub("/uV", _FOLDER.sub("", text)), encoding="utf-8")
         shutil.copyfile(data, copy.with_suffix(".dat"))
         return read_wfdb(copy)
 

@@ -38,14 +38,16 @@ def find_header(data_file: Path) -> Path | None:
     """Header that names `data_file`: of the same stem, or of the stem before `_1` (PTB-XL's `00001_hr_1.dat`)."""
     for stem in (data_file.stem, re.sub(r"_\d+$", "", data_file.stem)):
         header = data_file.with_name(stem + ".hea")
-        if header.is_file() and data_file.name in header.read_text(errors="replace").split():
+        if header.is_file() and data_file.name in header.read_text(encoding="utf-8", errors="replace").split():
             return header
     return None
 
 
 def read_subject(header: Path) -> dict[str, Any]:
     """`age` (years) and `sex` from a header's free comments (`# Age: 56`, `#<sex>: F`); None where not said."""
-    text = "\n".join(line for line in header.read_text(errors="replace").splitlines() if line.startswith("#"))
+    text = "\n".join(
+        line for line in header.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("#")
+    )
     age = re.search(r"\bage\b>?\s*[:=]\s*(\d+(\.\d+)?)", text, re.IGNORECASE)
     sex = re.search(r"\bsex\b>?\s*[:=]\s*(male|female|m|f)\b", text, re.IGNORECASE)
     years = float(age.group(1)) if age else None
@@ -144,7 +146,7 @@ def _read_samples(header: _Header, first: int = 0, last: int | None = None) -> w
 def _check_header(path: Path) -> _Header:
     if path.suffix != ".hea":
         raise ValueError(f"{path}: a WFDB header must be named {path.stem}.hea to be read")
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines or not RECORD_LINE.match(lines[0]):
         found = repr(lines[0]) if lines else "an empty file"
@@ -184,7 +186,7 @@ def _check_segments(header: _Header) -> None:
         segment = path.with_name(f"{words[0]}.hea")
         if words[0] == "~" or not segment.is_file():  # a gap; what is absent is named when it is read
             continue
-        text = segment.read_text(errors="replace")
+        text = segment.read_text(encoding="utf-8", errors="replace")
         lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if lines and "/" in lines[0][0]:
             raise ValueError(f"{path}: expected segments without segments of their own, got {segment.name}")

@@ -157,7 +157,7 @@ def write_cohort(directory: str | Path, n: int = 600, seed: int = 0) -> pd.DataF
         table.insert(2, "file", files)
         table.assign(labels=table["labels"].map(";".join)).to_csv(partial / "table.csv", index=False)
         facts = {"simulated": True, "n": n, "seed": seed}
-        (partial / "cohort.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (partial / "cohort.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return table
 
 
@@ -260,5 +260,5 @@ def _write_record(directory: Path, row: Any, seed: int) -> str:
     for lead, first, checksum in zip(STANDARD_LEADS, counts[0], checksums, strict=True):
         header.append(f"{row.record_id}.dat 16 {COUNTS_PER_MV}.0(0)/mV 16 0 {first} {checksum} 0 {lead}")
     header += [f"# Age: {row.age}", f"# Sex: {row.sex}", "# Synthetic ECG, simulated follow-up"]
-    path.with_suffix(".hea").write_text("\n".join(header) + "\n")
+    path.with_suffix(".hea").write_text("\n".join(header) + "\n", encoding="utf-8")
     return name

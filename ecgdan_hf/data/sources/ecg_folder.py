@@ -86,7 +86,11 @@ def _counts(file: Path) -> bool:
 
 def _parts(header: Path) -> set[Path]:
     """The files that a header names: its data, or the headers of its segments (`name/segments ...`)."""
-    lines = [line.split() for line in header.read_text(errors="replace").splitlines() if not line.startswith("#")]
+    lines = [
+        line.split()
+        for line in header.read_text(encoding="utf-8", errors="replace").splitlines()
+        if not line.startswith("#")
+    ]
     (first, *_), *others = [words for words in lines if words] or [[""]]
     suffix = ".hea" if "/" in first else ""
     return {header.parent / f"{words[0]}{suffix}" for words in others} - {header}

@@ -47,7 +47,7 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
 
 def _segments(header: Path) -> list[Path]:
     """Headers of the segments that a record of several (`name/segments ...`) is made of."""
-    text = header.read_text(errors="replace")
+    text = header.read_text(encoding="utf-8", errors="replace")
     lines = [line.split() for line in text.splitlines() if line.strip()[:1] not in ("", "#")]
     return [header.with_name(f"{words[0]}.hea") for words in lines[1:]] if lines and "/" in lines[0][0] else []
 

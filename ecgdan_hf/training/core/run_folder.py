@@ -52,7 +52,11 @@ def _processor() -> str:
     """The processor's model; Python itself knows it on few systems."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        lines = [line for line in cpuinfo.read_text(errors="replace").splitlines() if line.startswith("model name")]
+        lines = [
+            line
+            for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line.startswith("model name")
+        ]
         if lines:
             return lines[0].partition(":")[2].strip()
     return platform.processor() or platform.machine()

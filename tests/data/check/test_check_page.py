@@ -144,7 +144,7 @@ def red_pixels(text, folder):
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1000,1200"]
     files = [f"--user-data-dir={folder / 'profile'}", f"--screenshot={folder / 'page.png'}"]
     command = ["chromium", *options, *files, (folder / "page.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False)
     assert "Content Security Policy" not in done.stderr
     pixels = imread(folder / "page.png")[..., :3]
     assert pixels.shape[:2] == (1200, 1000)

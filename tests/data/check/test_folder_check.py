@@ -110,7 +110,7 @@ def test_the_same_signal_is_found_in_another_format(folder, tmp_path):
     samples = np.fromfile(data_file(folder, 2), dtype="<i2").reshape(-1, 12)
     table = pd.DataFrame(samples / 1000, columns=list(STANDARD_LEADS))[list(reversed(STANDARD_LEADS))]
     text = "# sampling_rate: 500\n# unit: mV\n" + table.to_csv(index=False, float_format="%.3f")
-    (folder / "copy.csv").write_text(text)
+    (folder / "copy.csv").write_text(text, encoding="utf-8")
     edit_table(folder, file=["copy.csv", *[f"records/00/{record}" for record in IDS[1:]]])
     assert problems(folder) == {"duplicate_of_other_patient": {"00002": "as 00001"}}
 
@@ -167,10 +167,10 @@ def test_times_in_days_and_tables_that_training_refuses_are_errors(folder):
 
 def test_records_with_fewer_leads_than_the_others_are_named(folder):
     header = folder / "records/00/00006.hea"
-    lines = header.read_text().splitlines()
+    lines = header.read_text(encoding="utf-8").splitlines()
     samples = np.fromfile(data_file(folder, 6), dtype="<i2").reshape(-1, 12)[:, :11]
     samples.tofile(data_file(folder, 6))
-    header.write_text("\n".join([lines[0].replace(" 12 ", " 11 "), *lines[1:12]]) + "\n")
+    header.write_text("\n".join([lines[0].replace(" 12 ", " 11 "), *lines[1:12]]) + "\n", encoding="utf-8")
     assert problems(folder) == {"lead_missing": {"00006": "V6"}}
 
 

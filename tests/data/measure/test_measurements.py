@@ -266,7 +266,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         measure_table(cohort, cache_dir=tmp_path)
     assert not list(tmp_path.glob("*.parquet"))
     (partial,) = tmp_path.glob("*.partial.csv")
-    partial.write_text(partial.read_text() + "00017,60.0,1")  # the line that was being written
+    partial.write_text(
+        partial.read_text(encoding="utf-8") + "00017,60.0,1", encoding="utf-8"
+    )  # the line that was being written
     measured.clear()
     pd.testing.assert_frame_equal(measure_table(cohort, cache_dir=tmp_path), whole)
     assert len(measured) == 4  # 16 were written

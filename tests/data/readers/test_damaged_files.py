@@ -30,7 +30,7 @@ sys.addaudithook(note_opened)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of its own, beside files that are none of its business."""
-    (tmp_path / "canary.txt").write_text(CANARY)
+    (tmp_path / "canary.txt").write_text(CANARY, encoding="utf-8")
     (tmp_path / "folder").mkdir()
     return tmp_path / "folder"
 
@@ -75,7 +75,7 @@ def test_a_size_that_a_file_only_claims_takes_no_memory(folder, name):
 
 def read_under_a_limit(paths: dict[str, Path]) -> list[str]:
     """What is said of each file by a process that may not have `MAX_BYTES` more than it has."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MAX_BYTES, used + MAX_BYTES))
     said = []
     for name, path in paths.items():

@@ -40,7 +40,7 @@ def with_medians(ptbxl_folder: Path) -> Path:
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 def test_the_recording_settles_whether_a_header_s_millivolt_are_microvolt(ptbxl_folder, scale):
     write_ptbxl_plus(ptbxl_folder / "ptb-xl-plus", [1], scale)
-    assert median(ptbxl_folder).read_text().startswith("ge_median_beats_wfdb/00001_medians 12 500 600")
+    assert median(ptbxl_folder).read_text(encoding="utf-8").startswith("ge_median_beats_wfdb/00001_medians 12 500 600")
     record = record_of(ptbxl_folder)
     assert_allclose(record.median_beat_mv, record.signal_mv[:, 1000:1600], atol=0.0006)  # a step of the recording
     assert record.flags == ()
@@ -59,7 +59,13 @@ def test_a_beat_has_the_rate_and_the_leads_of_its_recording(with_medians):
     whole = record_of(with_medians).median_beat_mv
     assert np.corrcoef(beat.ravel(), whole[:, ::5].ravel())[0, 1] > 0.98
     header = median(with_medians)
-    header.write_text(header.read_text().replace(" aVL\n", " \n").replace(" aVF\n", " aVL\n").replace(" \n", " aVF\n"))
+    header.write_text(
+        header.read_text(encoding="utf-8")
+        .replace(" aVL\n", " \n")
+        .replace(" aVF\n", " aVL\n")
+        .replace(" \n", " aVF\n"),
+        encoding="utf-8",
+    )
     assert_allclose(record_of(with_medians).median_beat_mv, whole[[0, 1, 2, 3, 5, 4, *range(6, 12)]])
 
 
@@ -79,13 +85,13 @@ def damage(header: Path, how: str) -> None:
     elif how == "too large":
         data.write_bytes(bytes(2 << 20))
     elif how == "no lead V6":
-        header.write_text(header.read_text().replace(" V6", " X"))
+        header.write_text(header.read_text(encoding="utf-8").replace(" V6", " X"), encoding="utf-8")
     elif how == "a blank lead":
         samples = np.fromfile(data, "<i4").reshape(600, 12)
         samples[:, 3] = -(2**31)
         samples.tofile(data)
     else:
-        header.write_text(how)
+        header.write_text(how, encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,7 @@ def test_a_median_beat_checkpoint_takes_the_beat_of_the_file(with_medians, tmp_p
 def test_a_table_of_ones_own_names_median_files_beside_it(with_medians):
     name = median(with_medians).relative_to(with_medians)
     lines = ["file,patient_id,median_file", f"records500/00000/00001_hr,a,{name}", "records500/00000/00002_hr,b,"]
-    (with_medians / "table.csv").write_text("\n".join(lines))
+    (with_medians / "table.csv").write_text("\n".join(lines), encoding="utf-8")
     first, second = (file.read() for file in record_files(csv_files.read_table(with_medians)))
     assert_allclose(first.median_beat_mv, record_of(with_medians).median_beat_mv)
     assert second.median_beat_mv is None and second.flags == ()

@@ -106,7 +106,7 @@ def test_derived_limb_leads_follow_from_the_two_that_are_stored(folder):
 
 
 def test_cardiosoft_goes_the_same_way(tmp_path, signal_mv):
-    (tmp_path / "a.xml").write_text(cardiosoft_xml(signal_mv))
+    (tmp_path / "a.xml").write_text(cardiosoft_xml(signal_mv), encoding="utf-8")
     record = formats.read(tmp_path / "a.xml")
     assert_allclose(record.signal_mv, signal_mv, atol=0.0051)
     assert (formats.kind(tmp_path / "a.xml"), record.lead_names) == ("cardiosoft", STANDARD_LEADS)
@@ -180,7 +180,7 @@ def test_channels_that_are_no_voltage_are_left_out_and_flagged(tmp_path, signal_
     text = vendor.hl7_aecg(vendor.counts()).decode()
     head, _, tail = text.partition('<code code="MDC_ECG_LEAD_V6"/>')
     tail = tail.replace('unit="uV"', 'unit="mmHg"', 2)
-    (tmp_path / "a.xml").write_text(f'{head}<code code="MDC_ECG_LEAD_V6"/>{tail}')
+    (tmp_path / "a.xml").write_text(f'{head}<code code="MDC_ECG_LEAD_V6"/>{tail}', encoding="utf-8")
     record = formats.read(tmp_path / "a.xml")
     assert record.lead_names == STANDARD_LEADS[:11]
     assert record.flags == ("not_voltage:V6",)

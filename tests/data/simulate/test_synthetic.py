@@ -79,7 +79,7 @@ def test_the_written_folder_is_one_of_real_files(cohort):
         assert record.sex == table["sex"][i]
     raw = wfdb.rdrecord(table["file"][7], physical=False)
     assert raw.calc_checksum() == raw.checksum
-    facts = json.loads((cohort / "cohort.json").read_text())
+    facts = json.loads((cohort / "cohort.json").read_text(encoding="utf-8"))
     assert facts == {"simulated": True, "n": 40, "seed": 3}
 
 
@@ -91,7 +91,7 @@ def test_the_same_seed_writes_the_same_bytes(cohort, tmp_path):
 
 
 def test_nothing_is_overwritten(tmp_path):
-    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(FileExistsError, match="expected no folder or an empty one"):
         synthetic.write_cohort(tmp_path, n=20)
     assert [path.name for path in tmp_path.rglob("*")] == ["mine.txt"]

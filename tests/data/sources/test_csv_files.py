@@ -13,7 +13,7 @@ OUTCOMES = "record_id,event,time\na,1,0.5\nb,0,3\n"
 @pytest.fixture
 def write(tmp_path):
     def write_text(text, name="table.csv"):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         return tmp_path / name
 
     return write_text

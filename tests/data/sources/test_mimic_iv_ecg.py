@@ -69,8 +69,8 @@ def test_death_is_followed_to_a_year_after_the_last_discharge(folder):
 
 def test_who_was_never_admitted_has_no_follow_up_even_when_dead(folder):
     write_mimic_hospital(folder)
-    text = (folder / "patients.csv").read_text()
-    (folder / "patients.csv").write_text(text.replace("2014 - 2016,\n", "2014 - 2016,2140-01-01\n"))
+    text = (folder / "patients.csv").read_text(encoding="utf-8")
+    (folder / "patients.csv").write_text(text.replace("2014 - 2016,\n", "2014 - 2016,2140-01-01\n"), encoding="utf-8")
     table = mimic_iv_ecg.read_table(folder)
     assert table.loc[3, ["event", "time"]].isna().all()
 
@@ -88,11 +88,11 @@ def test_hospital_tables_may_be_packed_and_in_their_own_folder(folder):
 
 def test_what_is_not_the_source_is_refused_in_one_line(folder):
     path = folder / "record_list.csv"
-    text = path.read_text()
-    path.write_text(text.replace("study_id", "study"))
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("study_id", "study"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"record_list\.csv: expected the columns of MIMIC-IV-ECG, missing study_id"):
         mimic_iv_ecg.read_table(folder)
-    path.write_text(text.replace("2180-07-23 08:44:00", "yesterday-ish"))
+    path.write_text(text.replace("2180-07-23 08:44:00", "yesterday-ish"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"record_list\.csv: ecg_time: expected datetime64\[ns\] values"):
         mimic_iv_ecg.read_table(folder)
     path.unlink()

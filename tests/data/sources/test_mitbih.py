@@ -69,7 +69,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected MIT-BIH records such as 100\.atr and 100\.hea, found none"):
         mitbih.read_table(tmp_path)
     write_mitbih(tmp_path)
-    (tmp_path / "100.hea").write_text("")
+    (tmp_path / "100.hea").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="100: damaged header or annotations"):
         mitbih.read_table(tmp_path)
     (tmp_path / "100.hea").unlink()
@@ -91,7 +91,10 @@ def test_a_part_is_read_without_the_rest(write_record):
     """What is damaged elsewhere does not matter to it."""
     stem = write_record(fmt="16")
     header = stem.with_suffix(".hea")
-    header.write_text(header.read_text().replace(" 5000\n", "\n", 1))  # a length that only the data know
+    header.write_text(
+        header.read_text(encoding="utf-8").replace(" 5000\n", "\n", 1),
+        encoding="utf-8",
+    )  # a length that only the data know
     part = formats.read(stem, start_seconds=2, seconds=1)
     np.testing.assert_array_equal(part.signal_mv, formats.read(stem).signal_mv[:, 1000:1500])
 

@@ -69,14 +69,14 @@ def test_what_is_missing_from_the_layout_is_named(ptbxl_folder):
 
 def test_a_table_that_is_not_that_of_ptb_xl_is_refused(ptbxl_folder):
     path = ptbxl_folder / "ptbxl_database.csv"
-    text = path.read_text()
-    path.write_text(text.replace("strat_fold", "fold"))
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("strat_fold", "fold"), encoding="utf-8")
     with pytest.raises(ValueError, match="expected the columns of PTB-XL, missing strat_fold"):
         ptbxl.read_table(ptbxl_folder)
-    path.write_text(text + text.splitlines()[1] + "\n")
+    path.write_text(text + text.splitlines()[1] + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match="ecg_id: expected each record once, got 1 more than once"):
         ptbxl.read_table(ptbxl_folder)
-    path.write_text(text.replace("{'SR': 0.0}", "SR"))
+    path.write_text(text.replace("{'SR': 0.0}", "SR"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"scp_codes: expected {code: likelihood}, got 'SR'"):
         ptbxl.read_table(ptbxl_folder)
 

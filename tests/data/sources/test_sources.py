@@ -43,7 +43,7 @@ def test_a_packed_download_is_known_and_told_to_unpack(tmp_path):
 
 def test_wfdb_records_alone_are_wfdb_and_among_other_files_a_folder(write_record, ecg, tmp_path):
     write_record("mixed/a", comments=["Age: 50"])
-    (tmp_path / "mixed/notes.txt").write_text("no ECG")
+    (tmp_path / "mixed/notes.txt").write_text("no ECG", encoding="utf-8")
     assert sources.detect_source(tmp_path / "mixed") == "wfdb"
     np.savez(tmp_path / "mixed/b.npz", signal=ecg, sampling_rate=500, unit="mV", lead_names=["I"] * 12)
     assert sources.detect_source(tmp_path / "mixed") == "folder"
@@ -52,7 +52,7 @@ def test_wfdb_records_alone_are_wfdb_and_among_other_files_a_folder(write_record
 
 def test_a_folder_of_uk_biobank_is_told_by_the_names_in_it(tmp_path):
     (tmp_path / "bulk").mkdir()
-    (tmp_path / "bulk/9000001_20205_2_0.xml").write_text("<CardiologyXML/>")
+    (tmp_path / "bulk/9000001_20205_2_0.xml").write_text("<CardiologyXML/>", encoding="utf-8")
     assert sources.detect_source(tmp_path) == "ukb"
 
 

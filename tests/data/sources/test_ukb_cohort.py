@@ -36,11 +36,11 @@ def edited_fields(biobank, tmp_path):
     """The table of fields with some values changed: (line, column), both counted from 0."""
 
     def edit(changes: dict) -> str:
-        rows = [line.split(",") for line in biobank[1].read_text().splitlines()]
+        rows = [line.split(",") for line in biobank[1].read_text(encoding="utf-8").splitlines()]
         for (line, column), value in changes.items():
             rows[line][column] = value
         path = tmp_path / "edited.csv"
-        path.write_text("\n".join(map(",".join, rows)))
+        path.write_text("\n".join(map(",".join, rows)), encoding="utf-8")
         return str(path)
 
     return edit
@@ -173,7 +173,7 @@ def test_what_is_written_joins_the_table_it_came_from(biobank, made, tmp_path):
     flow_file = write(made(), tmp_path / "outcomes.csv")
     joined = join_outcomes(read_table(biobank[0]), read_outcomes(tmp_path / "outcomes.csv"))
     assert len(joined) == len(OUTCOMES) and joined["event"].sum() == 4 and joined.attrs["without_outcome"] == 11
-    assert flow_file == tmp_path / "outcomes_flow.csv" and not NUMBER.search(flow_file.read_text())
+    assert flow_file == tmp_path / "outcomes_flow.csv" and not NUMBER.search(flow_file.read_text(encoding="utf-8"))
     assert pd.read_csv(flow_file)["left_out"].tolist() == [row[1] for row in FLOW]
 
 
@@ -189,7 +189,7 @@ def run(*arguments) -> int:
 
 def test_the_verb_writes_the_cohort_and_says_the_flow_without_a_number(biobank, tmp_path, capfd):
     ecgs, fields, withdrawn = biobank
-    (ecgs / "9000099_copy.xml").write_text("x")
+    (ecgs / "9000099_copy.xml").write_text("x", encoding="utf-8")
     out = tmp_path / "o.csv"
     arguments = (ecgs, "--fields", fields, "--out", out, "--withdrawn", withdrawn, "--competing-death")
     assert run("ukb-cohort", *arguments) == 0
@@ -217,10 +217,10 @@ def test_the_verb_takes_its_options_and_says_what_is_wrong_in_a_line(biobank, tm
     assert capfd.readouterr().err == "error: --end-of-follow-up: expected a day as 2022-10-31, got soon\n"
     assert run(*need, "--end-of-follow-up", "2022-13-01") == 2
     assert capfd.readouterr().err == "error: --end-of-follow-up: expected a day as 2022-10-31, got 2022-13-01\n"
-    before = fields.read_text()
+    before = fields.read_text(encoding="utf-8")
     assert run("ukb-cohort", ecgs, "--fields", fields, "--out", fields) == 2
     assert capfd.readouterr().err == f"error: --out: expected another file than those that are read, got {fields}\n"
-    assert fields.read_text() == before
+    assert fields.read_text(encoding="utf-8") == before
     assert run("ukb-cohort", tmp_path / "none", "--fields", fields, "--out", tmp_path / "o.csv") == 2
     assert capfd.readouterr().err == f"error: {tmp_path}/none: no such folder\n"
 
@@ -265,7 +265,7 @@ def test_options_that_mean_nothing_are_refused(made, tmp_path):
     refuse(r"column of field 98 \(sex\)", made, fields={"sex": "98"})
     refuse("fields: death: expected a field's number.* got 'p40000'", made, fields={"death": "p40000"})
     bad = tmp_path / "w.csv"
-    bad.write_text("participant\n9000017\n9000018,9000019\n")
+    bad.write_text("participant\n9000017\n9000018,9000019\n", encoding="utf-8")
     refuse("w.csv: line 3: expected a participant's number and nothing else", made, withdrawn=bad)
     bad.write_bytes(b"\x00\x01")
     refuse("expected a table with columns eid|not a readable table", made, fields_table=bad)

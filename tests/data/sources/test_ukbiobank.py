@@ -29,7 +29,7 @@ def write_loose(folder, text, names=NAMES):
     for name in names:
         path = folder / name[:2] / f"{name}.xml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def test_a_folder_is_searched_and_sorted_by_participant_and_instance(tmp_path, text):
@@ -63,7 +63,7 @@ def test_a_zip_may_carry_the_name_for_its_only_entry(tmp_path, text):
 def test_other_files_are_counted_in_one_warning_without_their_names(tmp_path, text, caplog):
     write_loose(tmp_path, text)
     for name in ("9000099_6025_0_0.xml", "9000099_copy.xml", "9000098_copy.xml", "notes.txt", ".9000097.xml"):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "9000096_20205_2_0.zip").write_bytes(b"PK\x03\x04 damaged")
     future = write_zip(tmp_path / "9000092_20205_2_0.zip", {"a.xml": text})
     listed = future.read_bytes().replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xff")
@@ -101,7 +101,7 @@ def test_the_list_of_a_zip_is_read_once_for_all_its_records(tmp_path, text):
 def test_a_folder_without_ecgs_is_refused(tmp_path, text):
     with pytest.raises(FileNotFoundError, match=r"expected EID_20205_INSTANCE_ARRAY.xml.* found no XML and no zip"):
         read_table(tmp_path)
-    (tmp_path / "9000099_6025_0_0.xml").write_text(text)
+    (tmp_path / "9000099_6025_0_0.xml").write_text(text, encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"found 1 exercise ECGs \(field 6025\)") as error:
         read_table(tmp_path)
     assert "9000099" not in str(error.value)

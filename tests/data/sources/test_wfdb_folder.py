@@ -19,7 +19,7 @@ def test_every_header_below_the_folder_is_a_record_of_its_own_patient(write_reco
 def test_segments_of_a_record_are_not_patients_of_their_own(write_record, tmp_path):
     for name in ("whole_1", "whole_2", "other"):
         write_record(name)
-    (tmp_path / "whole.hea").write_text("whole/2 12 500 10000\nwhole_1 5000\nwhole_2 5000\n")
+    (tmp_path / "whole.hea").write_text("whole/2 12 500 10000\nwhole_1 5000\nwhole_2 5000\n", encoding="utf-8")
     table = wfdb_folder.read_table(tmp_path)
     assert table["patient_id"].tolist() == ["other", "whole"]
     assert formats.read(table["file"][1]).duration_seconds == 20

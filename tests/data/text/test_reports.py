@@ -30,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def statements(tmp_path: Path) -> pd.DataFrame:
-    (tmp_path / "scp_statements.csv").write_text(STATEMENTS)
+    (tmp_path / "scp_statements.csv").write_text(STATEMENTS, encoding="utf-8")
     return reports.read_statements(tmp_path)
 
 
@@ -45,7 +45,7 @@ def test_an_unknown_code_and_a_missing_file_are_refused(statements: pd.DataFrame
         reports.scp_prompt("XYZ", statements)
     with pytest.raises(FileNotFoundError, match=r"nowhere/scp_statements.csv: no such file"):
         reports.read_statements(tmp_path / "nowhere")
-    (tmp_path / "scp_statements.csv").write_text(",description\nNORM,normal\n")
+    (tmp_path / "scp_statements.csv").write_text(",description\nNORM,normal\n", encoding="utf-8")
     with pytest.raises(ValueError, match="expected a column 'Statement Category', found description"):
         reports.read_statements(tmp_path)
 

@@ -48,7 +48,7 @@ def test_a_survival_model_stands_beside_its_controls_and_the_attainable(
     reported = pd.read_csv(Path(checkpoint).parent / "judged" / "predictions.csv", dtype={"record_id": str})
     assert not set(reported["record_id"]) & set(result.predictions["record_id"])
     write_report(tmp_path, result)
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "simulated" in page and "data:image/png;base64," in page
     assert {"kaplan_meier.png", "predictions.csv", "report.md"} <= {path.name for path in tmp_path.iterdir()}
     assert json.loads(to_json(result.metrics))["num_records"] == len(result.predictions)

@@ -63,7 +63,7 @@ def write_ecg(path: Path, leads: tuple[str, ...]) -> Path:
         np.savez(path, signal=signal, sampling_rate=500, unit="mV", lead_names=leads)
         return path
     table = pd.DataFrame(dict(zip(leads, np.round(signal, 4), strict=True)))
-    path.write_text("# sampling_rate: 500\n# unit: mV\n" + table.to_csv(index=False))
+    path.write_text("# sampling_rate: 500\n# unit: mV\n" + table.to_csv(index=False), encoding="utf-8")
     return path
 
 

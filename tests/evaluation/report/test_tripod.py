@@ -198,7 +198,7 @@ def test_what_the_author_states_is_no_longer_missing():
 
 def test_statements_come_from_a_file_and_only_of_items_that_exist(tmp_path: Path):
     path = tmp_path / "statements.yaml"
-    path.write_text("17: Approved by the committee.\n18a: Nobody paid.\n")
+    path.write_text("17: Approved by the committee.\n18a: Nobody paid.\n", encoding="utf-8")
     assert tripod.read_statements(path) == {"17": "Approved by the committee.", "18a": "Nobody paid."}
     assert tripod.read_statements(None) == {}
     for content, message in (
@@ -206,7 +206,7 @@ def test_statements_come_from_a_file_and_only_of_items_that_exist(tmp_path: Path
         ("- 17", "expected items and texts"),
         ("a: [", "YAML"),
     ):
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             tripod.read_statements(path)
 
@@ -329,7 +329,7 @@ def test_figures_from_elsewhere_are_refused(tmp_path: Path, source: str, error: 
     folder = tmp_path / "report"
     folder.mkdir()
     (tmp_path / "secret.png").write_bytes(PNG)
-    (folder / "notes.txt").write_text("no figure")
+    (folder / "notes.txt").write_text("no figure", encoding="utf-8")
     with pytest.raises(error, match=message):
         tripod.html(f"# T\n\n![a figure]({source})\n", folder)
 

@@ -179,7 +179,9 @@ def test_danet_is_deleted_along_its_waveform_attention(tmp_path: Path):
     assert found["change"].startswith("drop in the probability") and "time" not in found
     write_report(tmp_path, found, "danet")
     assert {path.name for path in tmp_path.iterdir()} == {"report.md", "maps.png"}
-    assert "a(t)" not in (tmp_path / "report.md").read_text() or "waveform" in (tmp_path / "report.md").read_text()
+    assert "a(t)" not in (tmp_path / "report.md").read_text(encoding="utf-8") or "waveform" in (
+        tmp_path / "report.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_labels_are_dealt_to_other_records_together_and_signals_stay():
@@ -231,5 +233,5 @@ def test_the_page_says_what_was_tested_and_what_was_not(tmp_path: Path):
     assert sanity_of(tmp_path) is None
     for name, metrics in (("evaluation/a.json", older), ("evaluation/b.json", newer), ("evaluation/c.json", {})):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(json.dumps(metrics))
+        (tmp_path / name).write_text(json.dumps(metrics), encoding="utf-8")
     assert sanity_of(tmp_path) == newer

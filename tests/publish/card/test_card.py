@@ -39,8 +39,8 @@ INTERVAL = {"estimate": 0.9012, "low": 0.88, "high": 0.92}
 
 
 def survival_card(checkpoint: Path) -> ModelCard:
-    metrics = json.loads((checkpoint / "metrics.json").read_text())
-    recipe = yaml.safe_load((checkpoint / "recipe.yaml").read_text())
+    metrics = json.loads((checkpoint / "metrics.json").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((checkpoint / "recipe.yaml").read_text(encoding="utf-8"))
     return build_card(load_checkpoint(checkpoint)[0], metrics, recipe, "ECG-DAN risk")
 
 
@@ -72,7 +72,7 @@ def test_simulated_outcomes_are_called_simulated_beside_every_number(survival_ch
     assert "The outcomes behind this model are simulated" in card.text
     model, metrics = (
         load_checkpoint(survival_checkpoint)[0],
-        json.loads((survival_checkpoint / "metrics.json").read_text()),
+        json.loads((survival_checkpoint / "metrics.json").read_text(encoding="utf-8")),
     )
     assert all("simulated" in entry["notes"] for entry in eval_results(model, metrics, "owner/data"))
 
@@ -159,7 +159,7 @@ def section(text: str, heading: str) -> str:
 
 
 def test_further_evaluations_stand_in_the_card_with_their_controls_beside_them(pretrained_bundle: Path) -> None:
-    found = section((pretrained_bundle / "README.md").read_text(), "Results")
+    found = section((pretrained_bundle / "README.md").read_text(encoding="utf-8"), "Results")
     for heading in ("Linear probe (`evaluation/probe.json`)", "Zero-shot (`evaluation/zero-shot.json`)"):
         assert f"### {heading}" in found
     assert "60 records; 60 patients; fold 9; the epoch was chosen on these records: optimistic" in found
@@ -183,7 +183,7 @@ def test_only_the_model_s_own_results_enter_the_metadata(pretrained_bundle: Path
 
 
 def test_the_paragraph_on_attention_says_what_the_deletion_test_found(pretrained_bundle: Path) -> None:
-    found = section((pretrained_bundle / "README.md").read_text(), "What the attention maps say")
+    found = section((pretrained_bundle / "README.md").read_text(encoding="utf-8"), "What the attention maps say")
     assert "entropy 2.42 of 2.48 nats (nearly even" in found
     assert "cannot be told from a random order (mean gap +0.0010, 95 % interval -0.0030 to +0.0050)" in found
     assert "must not be read as showing the leads the output depends on" in found
@@ -217,7 +217,7 @@ def test_carbon_is_an_estimate_whose_assumptions_are_written_out(pretrained_bund
 
 
 def test_the_card_gives_recipe_seed_folds_prompts_and_licences(pretrained_bundle: Path) -> None:
-    text = (pretrained_bundle / "README.md").read_text()
+    text = (pretrained_bundle / "README.md").read_text(encoding="utf-8")
     assert "ecgdan pretrain --config recipe.yaml --data-dir ptb-xl --output-dir again" in text
     assert "Seed 7. Versions: python 3.12, torch 2.9." in text
     assert "Folds: trained on 1-8, epoch chosen on 9." in text
@@ -241,7 +241,7 @@ def module_results(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
         entry |= {"changed": "", "seeds": [0]}
     facts = {"task": "waveform comparison", "label": "APC", "data": "mit-bih", "folds": 5, "as_recipes": "soft"}
     folder = tmp_path_factory.mktemp("modules")
-    (folder / "metrics.json").write_text(json.dumps(facts | found))
+    (folder / "metrics.json").write_text(json.dumps(facts | found), encoding="utf-8")
     return read_evaluation(folder)
 
 

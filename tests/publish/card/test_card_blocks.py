@@ -25,7 +25,7 @@ SHOWN = ["I", "II", "V1", "V2"]
 
 def blocks(folder: Path, language: str) -> list[str]:
     """Code of the card, with the folder in place of the repository's name."""
-    card = (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text(encoding="utf-8")
     fences = re.findall(r"^```(.*)$", card, re.MULTILINE)
     assert set(fences[::2]) <= {"python", "bash", "yaml", "bibtex"} and set(fences[1::2]) == {
         ""
@@ -89,7 +89,9 @@ def test_every_bash_block_of_a_released_card_runs(
             ecgdan_hf.cli.main.main()
         said = capsys.readouterr().err
         if "--data-dir" in arguments:  # the recipe is read whole; only the data, or what it began with, are not here
-            absent = {yaml.safe_load((tmp_path / "recipe.yaml").read_text()).get("checkpoint")} - {None}
+            absent = {yaml.safe_load((tmp_path / "recipe.yaml").read_text(encoding="utf-8")).get("checkpoint")} - {
+                None
+            }
             absent |= {arguments[arguments.index("--data-dir") + 1]}
             last = said.splitlines()[-1]
             assert end.value.code == 2 and any(last.startswith(f"error: {name}") for name in absent), said

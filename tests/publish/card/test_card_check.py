@@ -16,7 +16,7 @@ FOLDERS = sorted(folder for folder in CARDS.iterdir() if folder.is_dir())
 
 
 def released() -> str:
-    return (CARDS / "ecg-dan-rhythm-superclasses" / "README.md").read_text()
+    return (CARDS / "ecg-dan-rhythm-superclasses" / "README.md").read_text(encoding="utf-8")
 
 
 def with_metadata(**changed: object) -> str:
@@ -38,7 +38,7 @@ def test_a_card_without_one_of_its_parts_is_refused_and_the_part_is_named(name: 
     start = card.index(f"\n## {name}\n") + 1
     end = card.find("\n## ", start)
     empty = card[:start] + f"## {name}\n" + card[end if end > 0 else len(card) :]
-    (tmp_path / "README.md").write_text(empty)
+    (tmp_path / "README.md").write_text(empty, encoding="utf-8")
     with pytest.raises(ValueError, match=f"README.md: not to be published without the part '{name}'; or push"):
         check_card(tmp_path)
 
@@ -61,9 +61,9 @@ def test_what_nothing_was_given_for_is_refused_in_one_line_with_what_makes_it(
     with caplog.at_level(logging.WARNING):
         check_card(classification_bundle, private=True)
     assert "how it does by sex and age" in caplog.text
-    card = (classification_bundle / "README.md").read_text()
+    card = (classification_bundle / "README.md").read_text(encoding="utf-8")
     by_hand = "\n".join("Said by hand." if "**Missing:**" in line else line for line in card.splitlines())
-    (tmp_path / "README.md").write_text(by_hand)
+    (tmp_path / "README.md").write_text(by_hand, encoding="utf-8")
     check_card(tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_a_bundle_says_what_its_maker_says_of_it_and_keeps_the_evaluations_it_ca
     monkeypatch.setattr(module, "verify_bundle", lambda folder: 0.0)  # what the card says is looked at here
     source = shutil.copytree(CARDS / "ecg-dan-rhythm-superclasses", tmp_path / "source")
     said = {"contact": "ecg@example.org", "training_data": "Ours, 2020 to 2024", "base_model": "owner/ecg-dan-rhythm"}
-    card = (module.bundle(source, tmp_path / "out", **said) / "README.md").read_text()
+    card = (module.bundle(source, tmp_path / "out", **said) / "README.md").read_text(encoding="utf-8")
     assert "harm that was seen: ecg@example.org." in card and "\nOurs, 2020 to 2024." in card
     data = yaml.safe_load(card.split("---\n")[1])
     assert (data["base_model"], data["base_model_relation"]) == ("owner/ecg-dan-rhythm", "finetune")

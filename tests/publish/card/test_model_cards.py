@@ -18,7 +18,9 @@ from ecgdan_hf.publish.bundle import bundle
 
 CARDS = Path(__file__).parents[3] / "model_cards"
 FOLDERS = sorted(folder for folder in CARDS.iterdir() if folder.is_dir())
-ENCODERS = [folder for folder in FOLDERS if '"model_type": "ecgdan' in (folder / "config.json").read_text()]
+ENCODERS = [
+    folder for folder in FOLDERS if '"model_type": "ecgdan' in (folder / "config.json").read_text(encoding="utf-8")
+]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -42,7 +44,7 @@ def test_a_released_checkpoint_is_the_base_of_other_heads(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_card_says_what_it_is_for_what_it_saw_and_what_it_reached(folder):
-    card = (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text(encoding="utf-8")
     for heading in ("## Intended use", "## Training data", "## Results", "## Limits", "## Citation"):
         assert heading in card
     assert "Research use only" in card and "CC BY 4.0" in card
@@ -77,8 +79,13 @@ def test_a_released_checkpoint_is_bundled_with_the_card_and_the_results_it_has(t
         path.relative_to(released) for path in released.rglob("*") if path.suffix in (".md", ".yaml", ".json")
     ]
     kept = [name for name in documents if name.name not in ("config.json", "preprocessor_config.json")]
-    assert len(kept) > 10 and all((out / name).read_text() == (released / name).read_text() for name in kept)
-    assert "modeling_ecgdan" in (out / "config.json").read_text() and (out / "modeling_ecgdan.py").is_file()
+    assert len(kept) > 10 and all(
+        (out / name).read_text(encoding="utf-8") == (released / name).read_text(encoding="utf-8") for name in kept
+    )
+    assert (
+        "modeling_ecgdan" in (out / "config.json").read_text(encoding="utf-8")
+        and (out / "modeling_ecgdan.py").is_file()
+    )
 
 
 def test_a_card_is_a_bundle_without_code_and_replaces_only_a_card(survival_checkpoint: Path, tmp_path: Path):
@@ -86,11 +93,11 @@ def test_a_card_is_a_bundle_without_code_and_replaces_only_a_card(survival_check
     out = tmp_path / "cards" / "ecg-dan-survival"
     command = [sys.executable, str(script), str(survival_checkpoint), str(out)]
     out.mkdir(parents=True)
-    (out / "thesis.txt").write_text("years of work")
-    refused = subprocess.run(command, capture_output=True, text=True)
+    (out / "thesis.txt").write_text("years of work", encoding="utf-8")
+    refused = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert refused.returncode == 2 and "found other files" in refused.stderr and (out / "thesis.txt").exists()
     (out / "thesis.txt").unlink()
     out.rmdir()
     subprocess.run(command, check=True, capture_output=True)
-    assert not list(out.glob("*.py")) and "auto_map" not in (out / "config.json").read_text()
+    assert not list(out.glob("*.py")) and "auto_map" not in (out / "config.json").read_text(encoding="utf-8")
     assert isinstance(load_checkpoint(out)[0], EcgDanForSurvival)

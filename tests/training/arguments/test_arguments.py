@@ -33,7 +33,7 @@ def test_every_shipped_recipe_has_only_known_keys_and_a_reason_beside_each_numbe
     args = resolve(KINDS[recipe.stem.split("-")[0]], recipe)
     if isinstance(args, AblateArguments):
         plan(args)
-    for line in recipe.read_text().splitlines():
+    for line in recipe.read_text(encoding="utf-8").splitlines():
         key, _, rest = line.strip().partition(": ")
         value = rest.split("#")[0].strip()
         if value.replace(".", "").replace("e-", "").isdigit() and key != "seed":
@@ -42,7 +42,9 @@ def test_every_shipped_recipe_has_only_known_keys_and_a_reason_beside_each_numbe
 
 def test_flags_override_the_recipe_and_the_recipe_overrides_the_defaults(tmp_path: Path):
     recipe = tmp_path / "r.yaml"
-    recipe.write_text("epochs: 7\nlearning_rate: 1e-4\nmodel: {hidden_size: 32, dropout_scope: batch}\n")
+    recipe.write_text(
+        "epochs: 7\nlearning_rate: 1e-4\nmodel: {hidden_size: 32, dropout_scope: batch}\n", encoding="utf-8"
+    )
     args = resolve(FinetuneArguments, recipe, {"epochs": 3, "batch_size": None, "model": {"hidden_size": 64}})
     assert (args.epochs, args.learning_rate, args.batch_size) == (3, 1e-4, 128)
     assert args.model == {"hidden_size": 64, "dropout_scope": "batch"}
@@ -50,7 +52,7 @@ def test_flags_override_the_recipe_and_the_recipe_overrides_the_defaults(tmp_pat
 
 def test_an_unknown_key_is_refused_with_the_one_that_was_meant(tmp_path: Path):
     recipe = tmp_path / "r.yaml"
-    recipe.write_text("learning_rat: 1\n")
+    recipe.write_text("learning_rat: 1\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"unknown key 'learning_rat'; did you mean learning_rate\?"):
         resolve(FinetuneArguments, recipe)
 
@@ -72,7 +74,7 @@ def test_a_recipe_that_does_not_exist_names_the_shipped_ones():
 def test_the_recipe_of_a_finished_run_is_a_recipe_again(tmp_path: Path):
     args = resolve(FinetuneArguments, "finetune-survival", {"output_dir": "x"})
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump({**dataclasses.asdict(args), "versions": {"torch": "2"}}))
+    path.write_text(yaml.safe_dump({**dataclasses.asdict(args), "versions": {"torch": "2"}}), encoding="utf-8")
     assert resolve(FinetuneArguments, path) == args
 
 

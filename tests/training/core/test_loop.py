@@ -201,7 +201,7 @@ def test_arguments_of_the_loop_are_checked_before_anything_is_written(finetune_a
 def test_metrics_are_plain_json(finetune_args: Build):
     args = finetune_args(epochs=1)
     found = finetune.run(args)
-    text = (Path(str(args.output_dir)) / "metrics.json").read_text()
+    text = (Path(str(args.output_dir)) / "metrics.json").read_text(encoding="utf-8")
     assert "NaN" not in text
     assert json.loads(text) == read_metrics(Path(str(args.output_dir)))
     assert json.loads(text)["best_epoch"] == found["best_epoch"]

@@ -130,7 +130,9 @@ def test_a_run_leaves_an_ordinary_checkpoint_with_a_moved_head_and_kept_norms(
     folder = Path(str(args.output_dir))
     assert metrics["lora_rank"] == 2 and 0 < metrics["num_trained_parameters"] < metrics["num_parameters"]
     found, before = load_file(folder / "model.safetensors"), load_file(Path(pretrained) / "model.safetensors")
-    assert not [key for key in found if "lora" in key] and "lora" not in (folder / "config.json").read_text()
+    assert not [key for key in found if "lora" in key] and "lora" not in (folder / "config.json").read_text(
+        encoding="utf-8"
+    )
     targets = {f"{name}.weight" for name in lora_targets(load_checkpoint(folder)[0])}
     for key in before.keys() & found.keys():
         if key.startswith("ecgdan.") and "running" not in key and "num_batches" not in key:

@@ -34,7 +34,7 @@ def build(cohort: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -
     """Arguments of a tiny ablation of one epoch; keywords override."""
     folder = tmp_path_factory.mktemp("ablation")
     base = {**COMMON, "epochs": 1, "text_model": "none", "model": TINY_MODEL, "valid_fraction": 0.3}
-    (folder / "base.yaml").write_text(yaml.safe_dump(base))
+    (folder / "base.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
 
     def make(**flags: object) -> AblateArguments:
         paths = {"data": "csv", "data_dir": str(cohort), "cache_dir": str(cache), "base": str(folder / "base.yaml")}
@@ -59,7 +59,7 @@ def test_every_variant_has_a_line_and_all_but_the_first_a_paired_difference(fini
         ahead = found["estimate"] - variants["base"]["probe"]["estimate"]
         assert found["difference"]["estimate"] == pytest.approx(ahead)
         assert found["difference"]["low"] <= ahead <= found["difference"]["high"]
-    text = (Path(str(build().output_dir)) / "report.md").read_text()
+    text = (Path(str(build().output_dir)) / "report.md").read_text(encoding="utf-8")
     assert "| no lead attention | use_lead_attention: false |" in text
     assert "Better than base" in text and "No difference shown to base" in text
 

@@ -61,7 +61,9 @@ def test_no_patient_is_both_judged_and_learned_from_also_through_records_without
     outcomes = outcomes.assign(event=[1, 0] * (len(outcomes) // 2))
     outcomes.to_csv(tmp_path / "outcomes.csv", index=False)
     table.drop(columns=["event", "time", "log_hazard"]).to_csv(tmp_path / "table.csv", index=False)
-    (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump({**COMMON, "epochs": 1, "text_model": "none"}))
+    (tmp_path / "pretrain.yaml").write_text(
+        yaml.safe_dump({**COMMON, "epochs": 1, "text_model": "none"}), encoding="utf-8"
+    )
     seen: list[tuple[set, set]] = []
     plain = cross_validation.inner_split
 
@@ -108,7 +110,10 @@ def test_the_report_has_every_comparator_and_names_its_spreads(finished):
 
 def test_the_report_is_a_page_with_its_figures_and_says_what_is_missing(finished):
     folder = Path(finished[0].output_dir)
-    page, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    page, text = (
+        (folder / "report.html").read_text(encoding="utf-8"),
+        (folder / "report.md").read_text(encoding="utf-8"),
+    )
     for name in ("kaplan_meier", "kaplan_meier_prevalence", "risk_histogram", "lead_attention", "auc"):
         assert (folder / f"{name}.png").stat().st_size > 10_000 and f"{name}.png" in text
     assert "data:image/png;base64," in page and str(folder) not in page + text
@@ -146,7 +151,9 @@ def test_a_checkpoint_that_has_seen_the_records_is_refused_or_declared(finished,
 
 
 def test_a_fold_pretrains_without_the_patients_it_judges(cv_args, tmp_path):
-    (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump({**COMMON, "epochs": 1, "text_model": "none"}))
+    (tmp_path / "pretrain.yaml").write_text(
+        yaml.safe_dump({**COMMON, "epochs": 1, "text_model": "none"}), encoding="utf-8"
+    )
     args = cv_args(pretrain=str(tmp_path / "pretrain.yaml"), seeds="0")
     metrics = cross_validation.run(args)
     folder = Path(args.output_dir)
@@ -181,10 +188,10 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_written(cv_args, tm
 
 def test_a_recipe_that_was_changed_meanwhile_is_noticed(cv_args, tmp_path: Path):
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"learning_rate": 1e-3}))
+    recipe.write_text(yaml.safe_dump({"learning_rate": 1e-3}), encoding="utf-8")
     args = cv_args(tmp_path / "out", recipe=str(recipe), seeds="0", measurements=False)
     cross_validation.run(args)
-    recipe.write_text(yaml.safe_dump({"learning_rate": 7e-3}))
+    recipe.write_text(yaml.safe_dump({"learning_rate": 7e-3}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"recipe: learning_rate: the folds in .* began with 0.001, got 0.007"):
         cross_validation.run(args)
 

@@ -29,7 +29,7 @@ def test_the_probe_is_repeated_for_shares_and_seeds_beside_controls(probe_args: 
         np.testing.assert_allclose(ahead["values"], np.subtract(*values))
         assert ahead["interval"]["estimate"] == pytest.approx(ahead["mean"])
     assert all_["models"][NAMES[0]]["sd"] == 0
-    text = (Path(str(args.output_dir)) / "report.md").read_text()
+    text = (Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8")
     assert all(name in text for name in NAMES)
 
 

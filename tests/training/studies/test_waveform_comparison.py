@@ -151,11 +151,15 @@ def test_variants_are_trained_judged_and_not_trained_again(holter: Path, cache: 
     said: list[str] = []
     metrics = run(resolve(CompareWaveformsArguments, None, flags), said.append)
     folder = tmp_path / "comparison"
-    assert json.loads((folder / "metrics.json").read_text())["num_records"] == metrics["num_records"] == 60
+    assert (
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["num_records"]
+        == metrics["num_records"]
+        == 60
+    )
     table = pd.read_csv(folder / "predictions.csv")
     assert table.groupby("variant").size().to_dict() == {"none": 60, "hard": 60}
     assert "highest_on_beat" in metrics["variants"]["hard"] and "highest_on_beat" not in metrics["variants"]["none"]
-    report = (folder / "report.md").read_text()
+    report = (folder / "report.md").read_text(encoding="utf-8")
     assert "| hard | waveform_module: hard | 1 |" in report and "Research use only" in report
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")}
     again = run(resolve(CompareWaveformsArguments, None, flags), said.append)
@@ -170,7 +174,7 @@ JOINT = "joint_learning_rate: 1e-3\n"
 
 def write_recipe(folder: Path, name: str, text: str) -> Path:
     path = folder / f"{name}.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
