@@ -106,10 +106,10 @@ def _prepare_folder(output_dir: Path, overwrite: bool) -> Path:
 
 def _judge(folder: Path, seed: int) -> Any:
     from ecgdan_hf.data.loading import load
+    from ecgdan_hf.evaluation.folds import parse_folds
     from ecgdan_hf.evaluation.protocols.held_out import (
         held_out,
     )
-    from ecgdan_hf.training.arguments.fields import parse_folds
 
     def load_rows(feature_extractor: Any) -> Any:
         options = {"feature_extractor": feature_extractor, "cache_dir": folder / "cache"}

@@ -13,6 +13,7 @@ import typer
 
 from ecgdan_hf.cli.data import app as data_app
 from ecgdan_hf.cli.output import say
+from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.files import check_output_file, check_output_folder, filled_folder, whole_file, write_text
 from ecgdan_hf.training.arguments.command import run_safely, with_flags
 from ecgdan_hf.training.arguments.fields import (
@@ -24,7 +25,6 @@ from ecgdan_hf.training.arguments.fields import (
     RecalibrateArguments,
     RunArguments,
     SanityArguments,
-    parse_folds,
 )
 
 app = typer.Typer(
@@ -155,8 +155,8 @@ def evaluate(args: EvaluateArguments) -> None:
     result = held_out(
         checkpoints,
         load_rows,
-        parse_folds(args.test_folds),
-        parse_folds(args.train_folds),
+        parse_folds(args.test_folds, "test_folds"),
+        parse_folds(args.train_folds, "train_folds"),
         with_random_encoder=args.random_encoder,
         data_dir=args.data_dir,
         batch_size=args.batch_size,
@@ -221,7 +221,7 @@ def sanity(args: SanityArguments) -> None:
     metrics = judge(
         str(args.checkpoint),
         load_rows,
-        parse_folds(args.test_folds),
+        parse_folds(args.test_folds, "test_folds"),
         data_dir=args.data_dir,
         draws=args.draws,
         time_steps=args.time_steps,

@@ -14,19 +14,15 @@ import torch
 import yaml
 
 from ecgdan_hf.data.splits import check_patients_disjoint
+from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score
 from ecgdan_hf.evaluation.measures.risk_calibration import calibration_slope, observed_over_expected
-from ecgdan_hf.evaluation.protocols.held_out import (
-    check_unseen,
-    recipe_of,
-    select_folds,
-)
 from ecgdan_hf.files import check_output_folder
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import columns_of, risk_within, score_rows
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
-from ecgdan_hf.training.arguments.fields import RecalibrateArguments, parse_folds
+from ecgdan_hf.training.arguments.fields import RecalibrateArguments
 from ecgdan_hf.training.core.run_folder import finish_run
 
 METHODS = ("baseline", "slope")
@@ -93,7 +89,7 @@ def load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
     """
     from ecgdan_hf.data.loading import load
 
-    fit_folds, test_folds = parse_folds(args.fit_folds), parse_folds(args.test_folds)
+    fit_folds, test_folds = parse_folds(args.fit_folds, "fit_folds"), parse_folds(args.test_folds, "test_folds")
     if set(fit_folds or ()) & set(test_folds or ()) or (test_folds and not fit_folds):
         raise ValueError(
             f"fit_folds, test_folds: expected different folds, got {args.fit_folds} and {args.test_folds}"

@@ -21,11 +21,7 @@ import torch.nn.functional as F
 import yaml
 
 from ecgdan_hf.data.text.statements import embed_texts, read_statements
-from ecgdan_hf.evaluation.protocols.held_out import (
-    check_unseen,
-    recipe_of,
-    select_folds,
-)
+from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, select_folds
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
 from ecgdan_hf.evaluation.protocols.subgroups import classification_subgroups
 from ecgdan_hf.evaluation.protocols.zero_shot import (
@@ -41,7 +37,7 @@ from ecgdan_hf.evaluation.protocols.zero_shot import (
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
-from ecgdan_hf.training.arguments.fields import ProbeArguments, parse_folds
+from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.frozen_encoders import check_same_records, controls, encoder_config
 
@@ -100,7 +96,7 @@ def prompted(path: str, args: ProbeArguments) -> Prompted:
     Raises:
         ValueError: a checkpoint without prompts, or folds it was trained on.
     """
-    folds = parse_folds(args.test_folds)
+    folds = parse_folds(args.test_folds, "test_folds")
     check_unseen(path, folds, args.data_dir, seen_in=("train_folds",))
     model, extractor = load_checkpoint(path)
     head, labels = getattr(model, "alignment_head", None), list(encoder_config(model).prompt_labels)
@@ -195,7 +191,7 @@ def held_out_statements(checkpoint: str) -> list[str]:
 
 def optimism(args: ProbeArguments) -> list[str]:
     """Who of the checkpoints saw the test folds when its epoch was chosen."""
-    judged = set(parse_folds(args.test_folds) or ())
+    judged = set(parse_folds(args.test_folds, "test_folds") or ())
     named = {"this checkpoint": str(args.checkpoint)} | dict(controls(args))
     return [
         f"The epoch of {name} was chosen on folds that are judged here, so its values are a little too high."
@@ -232,4 +228,4 @@ def _chosen_on(checkpoint: str, data_dir: str | None) -> list[int]:
     """Folds of these data that chose the checkpoint's epoch."""
     recipe = recipe_of(checkpoint) or {}
     same = recipe.get("data_dir") and data_dir and Path(recipe["data_dir"]).resolve() == Path(data_dir).resolve()
-    return parse_folds(recipe.get("valid_folds")) or [] if same else []
+    return parse_folds(recipe.get("valid_folds"), f"{checkpoint}: valid_folds") or [] if same else []

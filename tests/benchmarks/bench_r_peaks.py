@@ -24,13 +24,13 @@ import numpy as np
 import wfdb
 from wfdb.processing import compare_annotations
 
+from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.bootstrap import Interval, bootstrap_interval
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter, resample
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.leads_ecgdan import canonical_lead, derive_limb_lead
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
-from ecgdan_hf.training.arguments.fields import parse_folds
 
 TOLERANCES = (0.05, 0.15)  # seconds: the median beat's, and the one of ANSI/AAMI EC57
 MODEL_RATES = (500, 100)  # Hz: median beat and rhythm checkpoints

@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 from ptbxl_networks import NETWORKS
 
+from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.files import write_text
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.command import parse_assignments
-from ecgdan_hf.training.arguments.fields import FinetuneArguments, parse_folds, resolve
+from ecgdan_hf.training.arguments.fields import FinetuneArguments, resolve
 from ecgdan_hf.training.core.run_folder import as_json, is_finished, read_metrics
 from ecgdan_hf.training.studies.ablation import mean_macro_auroc
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ecgdan_hf.evaluation.protocols.held_out import check_unseen
+from ecgdan_hf.evaluation.folds import check_unseen
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.training import finetune, recalibration
 from ecgdan_hf.training.arguments.fields import RecalibrateArguments

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy.special import expit, softmax
 
 from ecgdan_hf.evaluation.comparators.baselines import (
@@ -22,6 +21,7 @@ from ecgdan_hf.evaluation.comparators.baselines import (
 )
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
 from ecgdan_hf.evaluation.comparators.measurement_cox import beside, fit_comparators
+from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.repeated_cv import risk_column
@@ -134,83 +134,6 @@ def held_out(
     report = _report(outcome, table, metrics)
     recipe = recipe_of(next(iter(checkpoints.values())))
     return HeldOut(metrics, table, report, predictions, main if survival else None, recipe)
-
-
-def select_folds(dataset: Any, folds: Sequence[int] | None) -> Any:
-    """The rows of these folds; all rows for None.
-
-    Raises:
-        ValueError: data without folds, or none of these.
-    """
-    if folds is None:
-        return dataset
-    if "fold" not in dataset.column_names:
-        raise ValueError("folds: expected data with folds, found none; leave test_folds out to judge every record")
-    rows = np.flatnonzero(np.isin(np.asarray(dataset["fold"]), list(folds)))
-    if not len(rows):
-        raise ValueError(f"folds: no record in folds {list(folds)}")
-    return dataset.select(rows)
-
-
-def check_unseen(
-    checkpoint: str,
-    test_folds: Sequence[int] | None,
-    data_dir: str | None,
-    seen_in: Sequence[str] = ("train_folds", "valid_folds"),
-) -> None:
-    """Refuses to judge a checkpoint on records its recipe says it was trained on.
-
-    Args:
-        checkpoint: folder; one without a recipe is taken as it is.
-        test_folds: folds to judge on; None is every record.
-        data_dir: where the records come from.
-        seen_in: entries of the recipe whose folds are refused.
-
-    Raises:
-        ValueError: a common fold, or all records of the folder it was trained on.
-    """
-    recipe = recipe_of(checkpoint)
-    if recipe is None:
-        return
-    if recipe.get("checkpoint") and "train_folds" in seen_in:  # what it started from has learned too
-        check_unseen(str(recipe["checkpoint"]), test_folds, data_dir, ("train_folds",))
-    _check_not_recalibrated_on(checkpoint, recipe.get("recalibrated_on") or {}, test_folds, data_dir)
-    same = (
-        data_dir is not None
-        and recipe.get("data_dir")
-        and Path(recipe["data_dir"]).resolve() == Path(data_dir).resolve()
-    )
-    if not same:
-        return
-    seen = [fold for name in seen_in for fold in _folds(recipe.get(name))]
-    common = sorted(set(seen) & set(test_folds or ()))
-    if common or test_folds is None or not seen:
-        what = f"folds {common}" if common else f"records of {data_dir}"
-        raise ValueError(f"{checkpoint}: was trained on {what}; choose test folds it has not seen")
-
-
-def _check_not_recalibrated_on(
-    checkpoint: str, fitted: Mapping[str, Any], test_folds: Sequence[int] | None, data_dir: str | None
-) -> None:
-    if not fitted or data_dir is None or Path(str(fitted["data_dir"])).resolve() != Path(data_dir).resolve():
-        return
-    if not fitted.get("fit_folds") or not test_folds or set(_folds(fitted["fit_folds"])) & set(test_folds):
-        raise ValueError(f"{checkpoint}: was recalibrated to records of {data_dir}; choose test folds it has not seen")
-
-
-def recipe_of(checkpoint: str) -> dict[str, Any] | None:
-    """What the `recipe.yaml` beside a checkpoint says; None without one."""
-    path = Path(checkpoint) / "recipe.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else None
-
-
-def _folds(text: Any) -> list[int]:
-    found: list[int] = []
-    for part in str(text or "").split(","):
-        first, _, last = part.partition("-")
-        if first.strip().isdigit():
-            found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed: int = 0) -> FloatArray:

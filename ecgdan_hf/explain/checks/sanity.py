@@ -19,12 +19,9 @@ from scipy.special import expit
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ecgdan_hf.evaluation.folds import check_unseen, select_folds
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_interval
 from ecgdan_hf.evaluation.measures.survival import concordance_index
-from ecgdan_hf.evaluation.protocols.held_out import (
-    check_unseen,
-    select_folds,
-)
 from ecgdan_hf.explain.checks.randomisation import randomisation
 from ecgdan_hf.explain.checks.wave_changes import wave_changes
 from ecgdan_hf.explain.maps.deletion import (

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_danet import DanetConfig
@@ -228,7 +229,8 @@ def _notes(evaluation: Evaluation, recipe: Mapping[str, Any] | None, data_name: 
         said.append(evaluation.split)
     elif isinstance(counts.get("valid"), Mapping) and "test" not in counts:
         said.append("validation part (the epoch was chosen on it: optimistic)")
-    chosen = set(_numbers((recipe or {}).get("valid_folds"))) & set(_numbers(evaluation.folds))
+    chosen = set(parse_folds((recipe or {}).get("valid_folds"), "recipe: valid_folds") or ())
+    chosen &= set(parse_folds(evaluation.folds or None, f"{evaluation.name}: test_folds") or ())
     same_data = evaluation.data is None or DATA.get(evaluation.data, ("",))[0] == data_name
     if chosen and same_data:
         said.append("the epoch was chosen on these records" + ("" if evaluation.is_sanity else ": optimistic"))
@@ -243,16 +245,6 @@ def _rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     return [
         (name or metric, value + simulated, ahead) for name, value, ahead in (x.row for x in evaluation.measured())
     ]
-
-
-def _numbers(folds: Any) -> list[int]:
-    """Fold numbers of `1-8`, `9`, or a list."""
-    found: list[int] = []
-    for part in folds if isinstance(folds, list) else str(folds or "").split(","):
-        first, _, last = str(part).strip().partition("-")
-        if first.isdigit():
-            found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def _folds(recipe: Mapping[str, Any] | None) -> str:

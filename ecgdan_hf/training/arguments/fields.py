@@ -7,7 +7,6 @@ purpose: the command line imports this module for its `--help`, so neither torch
 import contextlib
 import dataclasses
 import difflib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -16,7 +15,7 @@ import yaml
 
 from ecgdan_hf.data import SOURCE_NAMES, source_name
 
-RECIPES_DIR = Path(__file__).parent / "recipes"
+RECIPES_DIR = Path(__file__).parents[1] / "recipes"
 DATA_HELP = f"source, one of {SOURCE_NAMES}; see docs/data.md"
 
 NOT_PART_OF_THE_RUN = (
@@ -400,26 +399,3 @@ def _checked(value: Any, item: dataclasses.Field[Any]) -> Any:
         return value
     expected = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
     raise ValueError(f"{item.name}: expected {expected}, got {value!r}")
-
-
-def parse_folds(text: str | None) -> list[int] | None:
-    """Reads `1-8`, `9` or `1,3,5-7`.
-
-    >>> parse_folds("1,3,5-7")
-    [1, 3, 5, 6, 7]
-
-    Raises:
-        ValueError: anything else.
-    """
-    if text is None:
-        return None
-    folds: list[int] = []
-    for part in str(text).strip("[] ").split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if not found:
-            raise ValueError(f"folds: expected something like 1-8 or 1,2,5, got {text!r}")
-        first, last = found.groups()
-        folds += range(int(first), int(last or first) + 1)
-    if not folds or len(set(folds)) != len(folds):
-        raise ValueError(f"folds: expected different numbers, got {text!r}")
-    return folds

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf.data.splits import split_by_fold, split_by_patient
+from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.inference.rows import columns_of, label_matrix
-from ecgdan_hf.training.arguments.fields import RunArguments, parse_folds
+from ecgdan_hf.training.arguments.fields import RunArguments
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,9 @@ def _spread_order(present: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _by_fold(table: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> dict[str, pd.DataFrame]:
-    folds = {"train": parse_folds(args.train_folds), "valid": parse_folds(args.valid_folds)}
-    folds = {name: numbers for name, numbers in {**folds, "test": parse_folds(args.test_folds)}.items() if numbers}
+    names = {part: f"{part}_folds" for part in ("train", "valid", "test")}
+    parsed = {part: parse_folds(getattr(args, name), name) for part, name in names.items()}
+    folds = {part: numbers for part, numbers in parsed.items() if numbers}
     used = [number for numbers in folds.values() for number in numbers]
     if len(set(used)) < len(used):
         raise ValueError(f"folds: expected each fold in one part only, got {folds}")

@@ -19,13 +19,14 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
+from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training import pretrain
-from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArguments, check_keys, parse_folds, resolve
+from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArguments, check_keys, resolve
 from ecgdan_hf.training.core.batching import check_augmentation
 from ecgdan_hf.training.core.run_folder import as_json, is_finished, read_metrics
 from ecgdan_hf.training.core.starting_weights import build_config
@@ -114,7 +115,10 @@ def plan(args: AblateArguments) -> list[Variant]:
         raise ValueError("variants: expected at least one, got none; give --config ablation")
     if len({slug(name) for name in [*wanted, RANDOM]}) <= len(wanted):
         raise ValueError(f"variants: expected names that differ, also from {RANDOM!r}, got {'; '.join(wanted)}")
-    runs = {name: [pretrain_arguments(args, name, seed) for seed in parse_folds(args.seeds) or []] for name in wanted}
+    runs = {
+        name: [pretrain_arguments(args, name, seed) for seed in parse_folds(args.seeds, "seeds") or []]
+        for name in wanted
+    }
     return [Variant(name, describe(args.variants[name] or {}), runs[name]) for name in wanted]
 
 

@@ -30,13 +30,8 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     random_encoder,
 )
 from ecgdan_hf.evaluation.comparators.measurement_cox import beside, fit_comparators, usable_comparators
-from ecgdan_hf.evaluation.protocols.held_out import (
-    AGE_SEX,
-    ATTAINABLE,
-    RANDOM_ENCODER,
-    check_unseen,
-    recipe_of,
-)
+from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of
+from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_ENCODER
 from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.evaluation.protocols.repeated_cv import (
     Fold,
@@ -64,7 +59,6 @@ from ecgdan_hf.training.arguments.fields import (
     FinetuneArguments,
     PretrainArguments,
     RunArguments,
-    parse_folds,
     resolve,
 )
 from ecgdan_hf.training.core import rows
@@ -141,7 +135,7 @@ def run(
     horizons(args)
     folder = check_folder(args, contender)
     cohort = load_cohort(args, contender)
-    folds = make_folds(cohort.table, args.folds, parse_seeds(args.seeds))
+    folds = make_folds(cohort.table, args.folds, parse_folds(args.seeds, "seeds"))
     begin_folder(folder, args, contender)
     predictions, names = predict_all_folds(args, contenders, cohort, folds, say)
     say("judging")
@@ -152,18 +146,6 @@ def run(
     recipe = asdict(trained_arguments(args, contender))
     finish_run(folder, lambda staging: write_survival_report(staging, judged, recipe), metrics)
     return metrics
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Reads `0-4` or `0,1`.
-
-    Raises:
-        ValueError: anything else.
-    """
-    try:
-        return parse_folds(text) or []
-    except ValueError as error:
-        raise ValueError(f"seeds: expected something like 0-4 or 0,1, got {text!r}") from error
 
 
 def check_folder(args: EvaluateArguments, judged: Contender) -> Path:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.waveform_attention import beat_localisation
 from ecgdan_hf.evaluation.protocols.module_comparison import LOCALISATION, compare, report
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups
@@ -34,7 +35,6 @@ from ecgdan_hf.training.arguments.fields import (
     FinetuneArguments,
     PretrainArguments,
     check_keys,
-    parse_folds,
     resolve,
 )
 from ecgdan_hf.training.core import rows

@@ -13,7 +13,6 @@ from ecgdan_hf.training.arguments.fields import (
     CompareWaveformsArguments,
     FinetuneArguments,
     PretrainArguments,
-    parse_folds,
     read_recipe,
     resolve,
 )
@@ -76,17 +75,6 @@ def test_the_recipe_of_a_finished_run_is_a_recipe_again(tmp_path: Path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**dataclasses.asdict(args), "versions": {"torch": "2"}}), encoding="utf-8")
     assert resolve(FinetuneArguments, path) == args
-
-
-@pytest.mark.parametrize(("text", "folds"), [("1-3", [1, 2, 3]), ("9", [9]), ("1,3,5-6", [1, 3, 5, 6]), (None, None)])
-def test_folds_are_read_as_ranges_and_lists(text: str | None, folds: list[int] | None):
-    assert parse_folds(text) == folds
-
-
-@pytest.mark.parametrize("text", ["", "a", "3-", "1-2-3", "1,1", "5-3"])
-def test_folds_that_mean_nothing_are_refused(text: str):
-    with pytest.raises(ValueError, match="folds: expected"):
-        parse_folds(text)
 
 
 def test_model_flags_are_read_as_yaml_and_need_an_equals_sign():

@@ -12,10 +12,8 @@ import yaml
 from training.conftest import COMMON, TINY_MODEL
 
 from ecgdan_hf.data.text.statements import read_statements
+from ecgdan_hf.evaluation.folds import select_folds
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
-from ecgdan_hf.evaluation.protocols.held_out import (
-    select_folds,
-)
 from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import label_matrix

@@ -174,7 +174,7 @@ def test_pretraining_and_a_checkpoint_are_not_both_asked_for(cv_args):
     ("given", "message"),
     [
         ({"folds": 30}, "folds: expected two patients with an event in each of 30"),
-        ({"seeds": "x"}, "seeds: expected something like 0-4 or 0,1, got 'x'"),
+        ({"seeds": "x"}, "seeds: expected numbers such as 1-8 or 1,2,5, got 'x'"),
         ({"horizon_years": "nan"}, "horizon_years: expected positive numbers such as 1,5, got 'nan'"),
         ({"common": {"label_fraction": 0.1}}, "common: label_fraction: repeated-cv makes its own folds"),
     ],
