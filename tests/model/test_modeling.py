@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from heads import TINY_HEADS, learnable
+from heads import fresh as build
 from safetensors.torch import load_file, save_file
-from tiny import TINY, signals
+from tiny import signals
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -29,44 +31,7 @@ from ecgdan_hf.model import modeling_ecgdan
 from ecgdan_hf.model.modeling_ecgdan import EcgDanDropout
 from ecgdan_hf.model.survival_ecgdan import cox_loss
 
-
-def build(name: str, **options) -> nn.Module:
-    """A tiny model with every optional part, in evaluation mode."""
-    torch.manual_seed(0)
-    if name == "survival":
-        options = {
-            "covariate_names": ["age", "male"],
-            "covariate_means": [60, 0.5],
-            "covariate_stds": [10, 0.5],
-        } | options
-        return EcgDanForSurvival(EcgDanSurvivalConfig(**TINY, **options)).eval()
-    if name == "pretraining":
-        options = {"text_embed_dim": 6, "num_superclasses": 5, "superclass_weight": 1.0} | options
-        return EcgDanForPreTraining(EcgDanConfig(**TINY, **options)).eval()
-    if name == "classification":
-        return EcgDanForSequenceClassification(
-            EcgDanConfig(**TINY, num_labels=3, num_auxiliary_labels=7, **options)
-        ).eval()
-    return EcgDanModel(EcgDanConfig(**TINY, **options)).eval()
-
-
-def inputs(name: str, records: int = 4) -> dict[str, torch.Tensor]:
-    """What that model's forward takes, labels included."""
-    generator = torch.Generator().manual_seed(1)
-    batch = {"input_values": signals(records), "lead_mask": torch.ones(records, 12, dtype=torch.bool)}
-    if name == "survival":
-        covariates = torch.tensor([[50.0, 1.0], [70.0, float("nan")], [60.0, 0.0], [61.0, 1.0]])[:records]
-        batch |= {"covariates": covariates, "event": torch.ones(records), "time": torch.arange(1.0, records + 1)}
-    if name == "pretraining":
-        batch["text_embeds"] = torch.randn(records, 6, generator=generator)
-        batch["superclass_targets"] = (torch.rand(records, 5, generator=generator) > 0.5).float()
-    if name == "classification":
-        batch["labels"] = (torch.rand(records, 3, generator=generator) > 0.5).float()
-        batch["auxiliary_targets"] = (torch.rand(records, 7, generator=generator) > 0.5).float()
-    return batch
-
-
-HEADS = ("encoder", "pretraining", "classification", "survival")
+HEADS = [name for name, head in TINY_HEADS.items() if head.is_ecg_dan]
 TRUNKS = ("paper", "light")
 
 
@@ -106,7 +71,7 @@ def test_both_inputs_give_the_documented_shapes(kind, samples, tokens):
 @pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("name", HEADS)
 def test_maps_are_real_fields_whose_rows_sum_to_one_and_are_absent_unless_asked_for(name, trunk):
-    model, batch = build(name, trunk=trunk), inputs(name)
+    model, batch = build(name, trunk=trunk), learnable(name, with_optional=True)
     plain, mapped = model(**batch), model(**batch, output_attentions=True)
     assert plain.lead_attention is None and plain.time_attention is None
     for field in (mapped.lead_attention, mapped.time_attention):
@@ -152,7 +117,7 @@ def test_the_light_lead_map_is_what_moves_values_between_leads():
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("layout", ["lead_true", "reference"])
 def test_sdpa_and_eager_attention_compute_the_same(name, layout):
-    model, batch = build(name, lead_layout=layout), inputs(name)
+    model, batch = build(name, lead_layout=layout), learnable(name, with_optional=True)
     batch["lead_mask"][:, 3:6] = False
     assert model.config._attn_implementation == "sdpa"
     fast = model(**batch).pooler_output
@@ -192,7 +157,7 @@ def test_the_reference_layout_mixes_leads_which_is_why_it_is_not_the_default():
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("options", [{}, {"attention_order": "sequential"}, {"use_time_attention": False}])
 def test_what_stands_in_a_masked_lead_changes_nothing(name, options, trunk):
-    model, batch = build(name, trunk=trunk, **options), inputs(name)
+    model, batch = build(name, trunk=trunk, **options), learnable(name, with_optional=True)
     batch["lead_mask"][:, [2, 9]] = False
     garbage = {**batch, "input_values": batch["input_values"].clone()}
     garbage["input_values"][:, [2, 9]] = float("nan")
@@ -240,7 +205,7 @@ def test_a_lead_mask_of_another_shape_is_refused():
 @pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("name", HEADS)
 def test_saving_and_loading_keeps_every_number(tmp_path, name, trunk):
-    model, batch = build(name, trunk=trunk), inputs(name)
+    model, batch = build(name, trunk=trunk), learnable(name, with_optional=True)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").exists() and not list(tmp_path.glob("*.bin")) + list(tmp_path.glob("*.py"))
     loaded, report = type(model).from_pretrained(tmp_path, output_loading_info=True)
@@ -320,7 +285,7 @@ def test_a_bfloat16_checkpoint_stays_bfloat16_and_answers_finitely(tmp_path, nam
     build(name, trunk=trunk).to(torch.bfloat16).save_pretrained(tmp_path)
     loaded = type(build(name, trunk=trunk)).from_pretrained(tmp_path)
     assert loaded.dtype == torch.bfloat16
-    output = loaded(**inputs(name))
+    output = loaded(**learnable(name, with_optional=True))
     assert output.pooler_output.isfinite().all()
     assert output.get("loss") is None or (output.loss.isfinite() and output.loss.dtype == torch.float32)
 
@@ -372,10 +337,10 @@ def test_no_hub_file_imports_anything_a_checkpoint_folder_would_not_have():
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)
-@pytest.mark.parametrize("name", ["pretraining", "classification", "survival"])
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "encoder"])
 @pytest.mark.parametrize("scope", ["element", "batch"])
 def test_one_step_of_training_moves_every_parameter(name, scope, trunk):
-    model, batch = build(name, trunk=trunk, dropout_scope=scope).train(), inputs(name)
+    model, batch = build(name, trunk=trunk, dropout_scope=scope).train(), learnable(name, with_optional=True)
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     for _ in range(2):  # biases of zero-initialised covariates need a second look
@@ -390,7 +355,7 @@ def test_one_step_of_training_moves_every_parameter(name, scope, trunk):
 def test_a_pretraining_loss_is_the_weighted_sum_of_its_parts():
     weights = {"reconstruction_weight": 0.5, "alignment_weight": 2.0, "superclass_weight": 3.0}
     model = build("pretraining", **weights)
-    output = model(**inputs("pretraining"))
+    output = model(**learnable("pretraining", with_optional=True))
     parts = (output.reconstruction_loss, output.alignment_loss, output.superclass_loss)
     assert torch.allclose(output.loss, sum(w * p for w, p in zip(weights.values(), parts, strict=True)))
 
@@ -407,14 +372,14 @@ def test_reconstruction_is_measured_against_the_unmasked_signal_where_there_is_o
 
 
 def test_unknown_labels_do_not_enter_the_classification_loss():
-    model, batch = build("classification"), inputs("classification")
+    model, batch = build("classification"), learnable("classification", with_optional=True)
     batch["labels"][0] = batch["auxiliary_targets"][0] = float("nan")
     rest = {key: value[1:] for key, value in batch.items()}
     assert torch.allclose(model(**batch).loss, model(**rest).loss)
 
 
 def test_auxiliary_labels_add_their_weighted_loss_and_soft_targets_are_allowed():
-    model, batch = build("classification", auxiliary_weight=2.5), inputs("classification")
+    model, batch = build("classification", auxiliary_weight=2.5), learnable("classification", with_optional=True)
     batch["labels"] = batch["labels"] * 0.8 + 0.1
     output = model(**batch)
     parts = [
@@ -443,9 +408,9 @@ def test_cached_prompts_classify_without_a_text_model_and_travel(tmp_path):
 
 
 def test_a_missing_covariate_counts_as_the_training_mean():
-    model, batch = build("survival"), inputs("survival")
+    model, batch = build("survival"), learnable("survival", with_optional=True)
     nn.init.constant_(model.covariate_head.weight, 0.7)
-    mean = {**batch, "covariates": batch["covariates"].nan_to_num(0.5)}
+    mean = {**batch, "covariates": batch["covariates"].nan_to_num(60.0)}
     assert torch.equal(model(**batch).log_hazard, model(**mean).log_hazard)
     with pytest.raises(ValueError, match="age, male"):
         model(batch["input_values"])
@@ -464,7 +429,7 @@ def test_gradient_checkpointing_changes_no_gradient(trunk):
     for checkpointing in (False, True):
         model, batch = (
             build("pretraining", trunk=trunk, mlp_dropout=0.0, drop_path_rate=0.0).train(),
-            inputs("pretraining"),
+            learnable("pretraining", with_optional=True),
         )
         if checkpointing:
             model.activation_checkpointing_enable()
@@ -477,7 +442,8 @@ def test_gradient_checkpointing_changes_no_gradient(trunk):
 
 
 def fitted() -> tuple[EcgDanForSurvival, dict[str, torch.Tensor]]:
-    model, batch = build("survival"), inputs("survival")
+    model, batch = build("survival"), learnable("survival")
+    batch |= {"event": torch.ones(4), "time": torch.arange(1.0, 5)}
     model.fit_baseline(model(**batch).log_hazard, batch["event"], batch["time"])
     return model, {key: batch[key] for key in ("input_values", "lead_mask", "covariates")}
 
@@ -504,7 +470,7 @@ def test_the_baseline_keeps_its_precision_in_a_half_precision_network(tmp_path):
 
 
 def test_weights_entry_and_strata_reach_the_cox_loss():
-    model, batch = build("survival").eval(), inputs("survival")
+    model, batch = build("survival").eval(), learnable("survival", with_optional=True)
     outcome = batch["event"], batch["time"]
     given = {
         "weights": torch.tensor([1.0, 2, 1, 0.5]),
@@ -517,7 +483,7 @@ def test_weights_entry_and_strata_reach_the_cox_loss():
 
 
 def test_whole_numbers_as_covariates_are_numbers_and_an_infinite_one_is_refused():
-    model, batch = build("survival").eval(), inputs("survival")
+    model, batch = build("survival").eval(), learnable("survival", with_optional=True)
     model.covariate_head.weight.data.fill_(1.0)
     whole = batch["covariates"].nan_to_num(60.0).round()
     ecg = {name: batch[name] for name in ("input_values", "lead_mask")}
@@ -573,6 +539,6 @@ def test_a_model_that_orders_a_population_the_wrong_way_round_is_not_recalibrate
 
 
 def test_risk_without_a_fitted_baseline_is_refused():
-    batch = inputs("survival")
+    batch = learnable("survival", with_optional=True)
     with pytest.raises(ValueError, match="call fit_baseline first"):
         build("survival").predict_risk(batch["input_values"], None, batch["covariates"])

@@ -12,14 +12,14 @@ import pytest
 import torch
 from accelerate import infer_auto_device_map
 from accelerate.utils import get_balanced_memory
-from heads import BUILDERS, build, inputs, learnable
+from heads import TINY_HEADS, build, inputs, learnable
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from ecgdan_hf import EcgDanConfig, EcgDanForSequenceClassification, EcgDanModel
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.training.core.starting_weights import build_model
 
-TRUNKS = [(name, trunk) for name in BUILDERS for trunk in ("paper", "light") if name != "danet-pretraining"]
+TRUNKS = [(name, trunk) for name in TINY_HEADS for trunk in ("paper", "light") if name != "danet-pretraining"]
 HEADS = [*TRUNKS, ("danet-pretraining", "light")]  # which has no trunk
 YEARS = [1.0, 2.0, 5.0, 8.0]
 
@@ -65,7 +65,7 @@ def test_risks_of_a_bfloat16_network_are_those_of_its_log_hazards_in_float32(tru
 
 
 @pytest.mark.parametrize("device_map", ["cpu", {"": "cpu"}, "auto"], ids=str)
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", TINY_HEADS)
 def test_a_device_map_changes_no_number(name: str, device_map: str | dict[str, str], tmp_path: Path):
     model = build(name)
     found = answers(loaded(model, tmp_path, device_map=device_map), name)
