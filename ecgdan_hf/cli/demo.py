@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ecgdan_hf.files import check_output_folder, filled_folder, write_text
-from ecgdan_hf.training.arguments.fields import FinetuneArguments, resolve
+from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.arguments.options import resolve
 
 TRAIN_FOLDS, TEST_FOLDS = "1-6", "7-10"
 COHORT, MODEL = "cohort", "model"

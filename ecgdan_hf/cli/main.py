@@ -135,13 +135,7 @@ def evaluate(args: EvaluateArguments) -> None:
     if args.protocol == "repeated-cv":
         _cross_validate(args)
         return
-    if args.protocol != "held-out":
-        raise ValueError(f"protocol: expected held-out or repeated-cv, got {args.protocol!r}")
-    from ecgdan_hf.evaluation.protocols.held_out import (
-        held_out,
-        to_json,
-        write_report,
-    )
+    from ecgdan_hf.evaluation.protocols.held_out import held_out, to_json, write_report
     from ecgdan_hf.evaluation.report.tripod import read_statements
 
     folder = check_output_folder(args.output_dir, args.overwrite, "metrics.json")
@@ -172,9 +166,6 @@ def evaluate(args: EvaluateArguments) -> None:
 
 
 def _cross_validate(args: EvaluateArguments) -> None:
-    for name in ("test_folds", "train_folds", "label_level"):
-        if getattr(args, name) is not None:
-            raise ValueError(f"{name}: repeated-cv makes its own folds and judges survival; leave it out")
     from ecgdan_hf.training.studies.cross_validation import run
 
     metrics = run(args, say=say)

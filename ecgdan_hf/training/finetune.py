@@ -52,21 +52,7 @@ logger = logging.getLogger(__name__)
 
 MODELS = {"survival": EcgDanForSurvival, "classification": EcgDanForSequenceClassification}
 TASKS = {"survival": SurvivalTask, "classification": ClassificationTask}
-SURVIVAL_ONLY = ("labels", "covariates", "missing_covariates", "stratify", "endpoint", "simulated_outcome")
-CLASSIFICATION_ONLY = ("auxiliary_level", "teachers")
-LABELS_ONLY = ("label_level", "keep_labels")
 OUTCOME_COLUMNS = ("labels", "scp_codes", "event", "time")
-DANET_ONLY = (
-    "joint_epochs",
-    "joint_learning_rate",
-    "simulated_records",
-    "simulated_rule",
-    "beat_annotations",
-    "balance",
-    "keep_stage",
-    "thresholds",
-    "positive_weight",
-)
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps covariates that say the same from running apart
 
 
@@ -155,8 +141,6 @@ def check_arguments(args: FinetuneArguments) -> None:
     Raises:
         ValueError: see above.
     """
-    if args.task not in (*MODELS, "danet"):
-        raise ValueError(f"task: expected survival, classification or danet, got {args.task!r}")
     if bool(args.checkpoint) == args.from_scratch:
         found = "both" if args.from_scratch else "neither"
         raise ValueError(f"checkpoint, from_scratch: expected exactly one of the two, got {found}")
@@ -164,25 +148,10 @@ def check_arguments(args: FinetuneArguments) -> None:
         raise ValueError(f"lora_rank: expected one or more, or 0 to train every weight, got {args.lora_rank}")
     if args.lora_rank and not args.checkpoint:
         raise ValueError(f"lora_rank: expected a checkpoint whose weights to update, got rank {args.lora_rank} alone")
-    defaults = FinetuneArguments()
-    users = {
-        ("survival",): SURVIVAL_ONLY,
-        ("classification",): CLASSIFICATION_ONLY,
-        ("classification", "danet"): LABELS_ONLY,
-        ("danet",): DANET_ONLY,
-        ("survival", "classification"): ("shuffle_labels", "lora_rank"),
-    }
-    for tasks, names in users.items():
-        given = [name for name in names if getattr(args, name) != getattr(defaults, name)]
-        if given and args.task not in tasks:
-            raise ValueError(f"{given[0]}: only task {' or '.join(tasks)} uses it, got task {args.task}; leave it out")
     if args.shuffle_labels and args.teachers:
         raise ValueError("shuffle_labels, teachers: teachers know the labels that were dealt anew; leave one out")
     if not 0 <= args.teacher_weight <= 1:
         raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {args.teacher_weight}")
-    for name in ("label_level", "auxiliary_level"):
-        if getattr(args, name) is not None and args.data != "ptb-xl":
-            raise ValueError(f"{name}: only ptb-xl has levels, got data {args.data}; leave it out")
     if args.task == "survival" and args.data in ("ptb-xl", "wfdb") and not args.labels:
         raise ValueError(f"labels: {args.data} has no follow-up of its own; give an outcomes table with --labels")
 

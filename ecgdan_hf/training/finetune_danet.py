@@ -169,8 +169,6 @@ def check_danet_arguments(args: FinetuneArguments) -> None:
             f"joint_epochs, joint_learning_rate: expected both, and a positive rate, or neither, got "
             f"{args.joint_epochs} and {rate}"
         )
-    if args.keep_stage not in ("best", "last"):
-        raise ValueError(f"keep_stage: expected best or last, got {args.keep_stage!r}")
     weight = args.positive_weight
     if weight not in (None, "balanced") and not (isinstance(weight, int | float) and 0 < weight < np.inf):
         raise ValueError(f"positive_weight: expected balanced or a positive number, got {weight!r}")

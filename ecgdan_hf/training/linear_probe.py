@@ -36,16 +36,6 @@ from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run
 from ecgdan_hf.training.studies import label_efficiency
 
 AGE_SEX = "age and sex"
-ZERO_SHOT_ONLY = (
-    "prompts",
-    "text_model",
-    "aggregation",
-    "temperature",
-    "prompt_softmax",
-    "min_positives",
-    "permutations",
-)
-SUPERVISED_ONLY = ("train_folds", "valid_folds", "label_fractions", "label_fraction", "label_level", "labels")
 
 
 def run(args: ProbeArguments) -> dict[str, Any]:
@@ -124,34 +114,16 @@ def check_arguments(args: ProbeArguments) -> None:
     Raises:
         ValueError: see above.
     """
-    if args.task not in ("survival", "classification"):
-        raise ValueError(f"task: expected survival or classification, got {args.task!r}")
     if not args.checkpoint:
         raise ValueError("checkpoint: expected the encoder to probe, got none; give --checkpoint")
     if args.push_to_hub:
         raise ValueError("push_to_hub: a probe leaves no model to upload; leave it out")
-    if args.task == "survival" and (args.zero_shot or args.label_fractions):
-        name = "zero_shot" if args.zero_shot else "label_fractions"
-        raise ValueError(f"{name}: only task classification uses it, got task survival; leave it out")
-    _check_unused(args, SUPERVISED_ONLY if args.zero_shot else ZERO_SHOT_ONLY)
     if args.label_fractions and args.label_fraction != 1:
         raise ValueError("label_fraction, label_fractions: expected one of the two, got both")
     if args.text_model and not args.prompts:
         raise ValueError("text_model: only prompts of your own need one; leave it out, or give --prompts")
-    if args.task == "classification" and args.labels:
-        raise ValueError("labels: only task survival uses it, got task classification; leave it out")
-    if args.label_level is not None and (args.task == "survival" or args.data != "ptb-xl"):
-        raise ValueError("label_level: only classification on ptb-xl uses it; leave it out")
     if args.train_folds and not args.test_folds:
         raise ValueError("test_folds: expected folds to judge on beside train_folds, got none")
-
-
-def _check_unused(args: ProbeArguments, names: tuple[str, ...]) -> None:
-    defaults = ProbeArguments()
-    given = [name for name in names if getattr(args, name) != getattr(defaults, name)]
-    if given:
-        when = "with zero_shot" if args.zero_shot else "without zero_shot"
-        raise ValueError(f"{given[0]}: nothing reads it {when}; leave it out")
 
 
 def _write(staging: Path, report: str) -> None:

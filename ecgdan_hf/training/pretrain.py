@@ -49,7 +49,6 @@ from ecgdan_hf.training.core.texts import (
 MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss")
 LOWER_IS_BETTER = ("loss", "reconstruction_loss")
 SELECT_BY = (*LOWER_IS_BETTER, "recall", "zero_shot")
-DANET_ONLY = ("pretext", "simulated_records")
 COLLAPSED = -0.1
 """Uniformity above which nearly all ECGs have one embedding; 0 is one point, a healthy run is below -2."""
 
@@ -165,12 +164,6 @@ def check_task(args: PretrainArguments) -> None:
     """
     if args.task == "danet":
         raise ValueError("task: danet is trained by `ecgdan pretrain` or ecgdan_hf.training.pretrain_danet")
-    if args.task != "alignment":
-        raise ValueError(f"task: expected alignment or danet, got {args.task!r}")
-    defaults = PretrainArguments()
-    for name in DANET_ONLY:
-        if getattr(args, name) != getattr(defaults, name):
-            raise ValueError(f"{name}: only task danet uses it, got task alignment; leave it out")
 
 
 def check_select_by(select_by: str, has_text: bool, has_zero_shot: bool) -> None:
@@ -248,8 +241,8 @@ def run(args: PretrainArguments, split: Callable[[Any, PretrainArguments], rows.
     Raises:
         ValueError: arguments or data that cannot be used, before anything is trained.
     """
-    started, folder = time.monotonic(), check_run(args)
     check_task(args)
+    started, folder = time.monotonic(), check_run(args)
     if args.resume and is_finished(folder):
         return read_metrics(folder)
     config = build_config(EcgDanConfig, args.model, args.checkpoint)

@@ -41,18 +41,6 @@ from ecgdan_hf.training.finetune_danet import check_labels
 
 PRETEXTS = ("simulated-beats", "hard-weights", "masked")
 TARGETS = ("waveform_targets",)
-ALIGNMENT_ONLY = (
-    "text_model",
-    "text_model_revision",
-    "text_source",
-    "text_style",
-    "text_tower",
-    "text_learning_rate",
-    "lora_rank",
-    "statement_dropout",
-    "shuffle_text",
-    "hold_out_statements",
-)
 MIN_JUDGED = 64
 """Simulated records of a part that is judged, at least."""
 
@@ -198,15 +186,6 @@ def check_arguments(args: PretrainArguments) -> str:
     if args.task != "danet":
         raise ValueError(f"task: expected danet, got {args.task!r}")
     name = args.pretext or PRETEXTS[0]
-    if name not in PRETEXTS:
-        raise ValueError(f"pretext: expected one of {', '.join(PRETEXTS)}, got {name!r}")
-    defaults = PretrainArguments()
-    for each in ALIGNMENT_ONLY:
-        if getattr(args, each) != getattr(defaults, each):
-            raise ValueError(f"{each}: only task alignment uses it, got task danet; leave it out")
-    for each in ("simulated_records", "simulated_rule"):
-        if name != "simulated-beats" and getattr(args, each) != getattr(defaults, each):
-            raise ValueError(f"{each}: only pretext simulated-beats uses it, got {name}; leave it out")
     if args.simulated_records < 1:
         raise ValueError(f"simulated_records: expected one or more, got {args.simulated_records}")
     metrics = ("loss", "macro_auroc") if name == "simulated-beats" else ("loss",)

@@ -23,9 +23,8 @@ from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import columns_of, risk_within, score_rows
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.training.arguments.fields import RecalibrateArguments
+from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core.run_folder import finish_run
-
-METHODS = ("baseline", "slope")
 
 
 def run(args: RecalibrateArguments) -> dict[str, Any]:
@@ -39,8 +38,7 @@ def run(args: RecalibrateArguments) -> dict[str, Any]:
             `EcgDanForSurvival.recalibrate` refuses.
     """
     folder = check_output_folder(args.output_dir, args.overwrite, "report.md")
-    if args.method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {args.method!r}")
+    check_options(args)
     if args.checkpoint and folder.resolve() == Path(args.checkpoint).resolve():
         raise ValueError(f"output_dir: expected another folder than the checkpoint's, got {folder} for both")
     model, extractor = load_survival(args)

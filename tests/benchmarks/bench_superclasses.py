@@ -25,7 +25,8 @@ from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.files import write_text
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.command import parse_assignments
-from ecgdan_hf.training.arguments.fields import FinetuneArguments, resolve
+from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core.run_folder import as_json, is_finished, read_metrics
 from ecgdan_hf.training.studies.ablation import mean_macro_auroc
 

@@ -89,7 +89,7 @@ def test_every_field_of_the_arguments_is_a_flag_with_help():
         (["evaluate", "--protocol", "cv"], "error: protocol: expected held-out or repeated-cv, got 'cv'"),
         (
             ["evaluate", "--protocol", "repeated-cv", "--test-folds", "9"],
-            "error: test_folds: repeated-cv makes its own folds and judges survival; leave it out",
+            "error: test_folds: only protocol held-out uses it, got protocol repeated-cv; leave it out",
         ),
         (["recalibrate", "--output-dir", "{tmp}/r"], "error: checkpoint: expected one, got none; give --checkpoint"),
         (["predict", "{tmp}", "--checkpoint", "/none", "--out", "{tmp}/a/b.csv"], "error: --out: expected a file"),

@@ -10,7 +10,8 @@ import pytest
 
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.training import pretrain
-from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments, ProbeArguments, resolve
+from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments, ProbeArguments
+from ecgdan_hf.training.arguments.options import resolve
 
 TINY_MODEL = {
     "sampling_rate": 50,

@@ -16,7 +16,8 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.training import finetune, pretrain
-from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments, read_recipe, resolve
+from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
+from ecgdan_hf.training.arguments.options import read_recipe, resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import NumberedRows
 from ecgdan_hf.training.core.starting_weights import build_config
@@ -204,9 +205,12 @@ def test_auxiliary_labels_of_ptb_xl_are_learned_beside_the_superclasses(tmp_path
     ("flags", "message"),
     [
         ({"auxiliary_level": "statement"}, "auxiliary_level: only task classification uses it"),
-        ({"task": "classification", "auxiliary_level": "statement"}, "auxiliary_level: only ptb-xl has levels"),
+        ({"task": "classification", "auxiliary_level": "statement"}, "auxiliary_level: only data ptb-xl uses it"),
         ({"task": "classification", "teachers": "/nowhere/at/all"}, "/nowhere/at/all: no such checkpoint"),
-        ({"teacher_weight": 2.0}, "teacher_weight: expected a share between 0 and 1, got 2.0"),
+        (
+            {"task": "classification", "teacher_weight": 2.0},
+            "teacher_weight: expected a share between 0 and 1, got 2.0",
+        ),
         ({"task": "regression"}, "task: expected survival, classification or danet, got 'regression'"),
         ({"checkpoint": "x", "from_scratch": True}, "expected exactly one of the two, got both"),
         ({"from_scratch": False}, "expected exactly one of the two, got neither"),

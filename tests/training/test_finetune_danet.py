@@ -27,7 +27,8 @@ from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.training import finetune, finetune_danet, pretrain_danet
-from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments, resolve
+from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
+from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop, rows
 
 Build = Callable[..., FinetuneArguments]

@@ -104,7 +104,7 @@ def test_superclasses_can_be_learned_beside(pretrain_args: Build):
         ({"select_by": "luck"}, "select_by: expected one of loss, reconstruction_loss, recall"),
         ({"select_by": "recall"}, "select_by: recall needs a text_model"),
         ({"augment_noise": 0.1}, "need normalization: global"),
-        ({"text_tower": "half"}, "text_tower: expected one of frozen, lora, full"),
+        ({"text_tower": "half"}, "text_tower: expected frozen, lora or full"),
         ({"shuffle_text": True}, "shuffle_text: needs a text_model"),
         ({"hold_out_statements": "AFIB"}, "hold_out_statements: needs a text_model"),
     ],

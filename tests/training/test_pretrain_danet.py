@@ -16,7 +16,8 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.training import pretrain, pretrain_danet
-from ecgdan_hf.training.arguments.fields import PretrainArguments, resolve
+from ecgdan_hf.training.arguments.fields import PretrainArguments
+from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop, rows
 from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows
 from ecgdan_hf.training.core.starting_weights import build_config, build_danet
@@ -165,14 +166,14 @@ def test_a_pretrained_module_is_taken_on_whole_and_nothing_else(danet_args: Buil
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"pretext": "luck"}, "pretext: expected one of simulated-beats, hard-weights, masked, got 'luck'"),
+        ({"pretext": "luck"}, "pretext: expected simulated-beats, hard-weights or masked, got 'luck'"),
         ({"text_model": "minilm"}, "text_model: only task alignment uses it, got task danet"),
         ({"pretext": "masked"}, "span_masking_probability: pretext masked hides stretches of time, expected above 0"),
         ({"pretext": "hard-weights", "simulated_records": 9}, "simulated_records: only pretext simulated-beats uses"),
         ({"pretext": "hard-weights", "simulated_rule": "pvc"}, "simulated_rule: only pretext simulated-beats uses it"),
         (
             {"pretext": "masked", "span_masking_probability": 1.0, "simulated_rule": "pvc"},
-            "simulated_rule: only pretext simulated-beats uses it, got masked",
+            "simulated_rule: only pretext simulated-beats uses it, got pretext masked",
         ),
         ({"simulated_records": 0}, "simulated_records: expected one or more, got 0"),
         (

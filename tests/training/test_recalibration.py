@@ -50,7 +50,7 @@ def test_another_population_changes_risks_and_no_weight(build, trained: str, coh
         ({"fit_folds": "1-4"}, r"was trained on folds \[1, 2, 3, 4\]"),
         ({"fit_folds": None}, "was trained on records of"),
         ({"fit_folds": "5-7", "test_folds": "7"}, "fit_folds, test_folds: expected different folds, got 5-7 and 7"),
-        ({"method": "weights"}, "method: expected one of baseline, slope, got 'weights'"),
+        ({"method": "weights"}, "method: expected baseline or slope, got 'weights'"),
         ({"checkpoint": None}, "checkpoint: expected one, got none; give --checkpoint"),
         ({"checkpoint": "model_cards/ecg-dan"}, "expected a fine-tuned survival checkpoint, got EcgDanForPreTraining"),
     ],

@@ -15,7 +15,8 @@ from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 from ecgdan_hf.training import linear_probe, zero_shot_probe
-from ecgdan_hf.training.arguments.fields import ProbeArguments, resolve
+from ecgdan_hf.training.arguments.fields import ProbeArguments
+from ecgdan_hf.training.arguments.options import resolve
 
 LABELS = ["NORM", "LVH", "CLBBB", "CRBBB"]
 TEXT_WIDTH = 384
@@ -126,8 +127,8 @@ def test_folds_that_trained_are_refused_and_folds_that_chose_the_epoch_are_said(
     ("flags", "message"),
     [
         ({"task": "survival"}, "zero_shot: only task classification"),
-        ({"train_folds": "1-6", "test_folds": "7"}, "train_folds: nothing reads it with zero_shot"),
-        ({"zero_shot": False, "prompts": "x.yaml"}, "prompts: nothing reads it without zero_shot"),
+        ({"train_folds": "1-6", "test_folds": "7"}, "train_folds: not used with zero_shot; leave it out"),
+        ({"zero_shot": False, "prompts": "x.yaml"}, "prompts: not used without zero_shot; leave it out"),
         (
             {
                 "zero_shot": False,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 import yaml
 
-from ecgdan_hf.training.arguments.fields import T, resolve
+from ecgdan_hf.training.arguments.options import T, check_options, resolve
 
 CONFIG_HELP = "recipe: a YAML file, or the name of one that ships with the package; flags override it"
 
@@ -32,7 +32,9 @@ def with_flags(kind: type[T], function: Callable[[T], Any], doc: str) -> Callabl
         for item in dataclasses.fields(kind):
             if get_origin(item.type) is dict and flags[item.name] is not None:
                 flags[item.name] = parse_assignments(flags[item.name], item.name)
-        function(resolve(kind, config, flags))
+        args = resolve(kind, config, flags)
+        check_options(args)
+        function(args)
 
     parameters = [_parameter("config", str, "no recipe", CONFIG_HELP)]
     for item in dataclasses.fields(kind):

@@ -1,56 +1,51 @@
 """Arguments of the training verbs: one dataclass each, filled from a YAML recipe and overridden by flags.
 
-The field names are the keys of a recipe and the flags of the command line, so there is one list to read. Light on
-purpose: the command line imports this module for its `--help`, so neither torch nor transformers may be imported here.
+The field names are the keys of a recipe and the flags of the command line. A field that only some tasks use says so.
+Must import neither torch nor transformers: the command line imports this module for its `--help`.
 """
 
-import contextlib
-import dataclasses
-import difflib
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from dataclasses import dataclass
+from typing import Any
 
-import yaml
+from ecgdan_hf.data import SOURCE_NAMES
+from ecgdan_hf.training.arguments.options import option
 
-from ecgdan_hf.data import SOURCE_NAMES, source_name
-
-RECIPES_DIR = Path(__file__).parents[1] / "recipes"
 DATA_HELP = f"source, one of {SOURCE_NAMES}; see docs/data.md"
-
 NOT_PART_OF_THE_RUN = (
     "resume", "overwrite", "push_to_hub", "num_workers", "num_proc", "cache_dir", "log_with", "progress"
 )  # fmt: skip
 """Arguments that may differ between a run and its resumption, because no number depends on them."""
 
-T = TypeVar("T")
-
-
-def option(default: Any, text: str) -> Any:
-    """A dataclass field with the help text that the command line shows."""
-    factory = {"default_factory": lambda: dict(default)} if isinstance(default, dict) else {"default": default}
-    return field(metadata={"help": text}, **factory)
+_WITH_LEVELS = (None, "ptb-xl")
+"""Sources whose labels have levels; None is a source that is still to be recognised."""
 
 
 @dataclass(kw_only=True)
-class RunArguments:
-    """What every run needs to know: where the data are and where the result goes."""
+class _DataArguments:
+    """Where the recordings are, how they are prepared, and where the result goes."""
 
     data: str = option("ptb-xl", DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings (for csv: the table, or a folder with one)")
-    output_dir: str | None = option(None, "folder for the checkpoint, metrics.json and recipe.yaml")
+    output_dir: str | None = option(None, "folder for the result")
     cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")
+    limit: int | None = option(None, "use only the first records, for a trial run")
+    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
+    overwrite: bool = option(False, "replace a result that is already in output_dir")
+
+
+@dataclass(kw_only=True)
+class RunArguments(_DataArguments):
+    """What every run needs to know: where the data are and where the result goes."""
+
+    output_dir: str | None = option(None, "folder for the checkpoint, metrics.json and recipe.yaml")
     train_folds: str | None = option(None, "folds to train on, as 1-8 or 1,2,5; default: split by patient")
     valid_folds: str | None = option(None, "folds that choose the epoch; default: valid_fraction of the patients")
     test_folds: str | None = option(None, "folds that are only evaluated, once, at the end")
     valid_fraction: float = option(0.2, "share of the training patients that choose the epoch, without valid_folds")
     test_fraction: float = option(0.2, "share of all patients kept for the test, without train_folds")
     label_fraction: float = option(1.0, "share of the training and of the validation patients that is used")
-    limit: int | None = option(None, "use only the first records, for a trial run")
-    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
-    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
     seed: int = option(0, "seed of every random choice")
-    overwrite: bool = option(False, "replace a run that is already in output_dir")
     push_to_hub: str | None = option(None, "upload the bundled result to this repository, as USER/NAME")
 
 
@@ -58,7 +53,7 @@ class RunArguments:
 class TrainingArguments(RunArguments):
     """What the loop needs: how long, how fast, how often."""
 
-    model: dict[str, Any] = option({}, "configuration fields of the network, as key=value; repeatable")  # noqa: RUF009
+    model: dict[str, Any] = option({}, "configuration fields of the network, as key=value; repeatable")
     epochs: int = option(60, "passes over the training records")
     batch_size: int = option(128, "records per step and process")
     gradient_accumulation: int = option(1, "batches per optimizer step; a Cox risk set stays one batch")
@@ -71,20 +66,24 @@ class TrainingArguments(RunArguments):
     warmup_fraction: float = option(0.2, "share of the steps with rising learning rate")
     clip_norm: float = option(1.0, "largest gradient norm; 0 does not clip")
     ema_decay: float = option(0.0, "decay of the averaged weights that are evaluated and saved; 0 uses the raw ones")
-    lead_masking: str = option("record", "draw of leads to hide: record, batch or none")
+    lead_masking: str = option(
+        "record", "draw of leads to hide: record, batch or none", choices=("record", "batch", "none")
+    )
     lead_masking_probability: float = option(0.5, "how often leads are hidden at all")
     span_masking_probability: float = option(0.0, "how often stretches of time are hidden in all leads")
     crop_samples: int = option(0, "train on random pieces of so many samples (trunk: light); 0 uses whole records")
     augment_scale: float = option(0.0, "random amplitude factor within 1 +- this (normalization: global)")
     augment_noise: float = option(0.0, "SD of white noise added to the scaled input (normalization: global)")
-    precision: str = option("auto", "no, bf16, fp16, or auto: bf16 on a GPU that supports it")
+    precision: str = option(
+        "auto", "no, bf16, fp16, or auto: bf16 on a GPU that supports it", choices=("auto", "no", "bf16", "fp16")
+    )
     evaluate_every: int = option(1, "epochs between validations")
     patience: int | None = option(None, "validations without improvement before stopping early")
     checkpoint_every: int = option(1, "epochs between resumable states")
     checkpoint_every_steps: int | None = option(None, "further states within an epoch, every so many optimizer steps")
     keep_checkpoints: int = option(2, "resumable states kept")
     num_workers: int = option(0, "processes that assemble batches")
-    log_with: str = option("tensorboard", "tensorboard, trackio or none")
+    log_with: str = option("tensorboard", "tensorboard, trackio or none", choices=("tensorboard", "trackio", "none"))
     progress: bool = option(True, "show a progress bar")
     resume: bool = option(False, "continue the unfinished run in output_dir, to the same end as if never interrupted")
 
@@ -93,28 +92,71 @@ class TrainingArguments(RunArguments):
 class PretrainArguments(TrainingArguments):
     """Arguments of `ecgdan pretrain`."""
 
-    task: str = option("alignment", "alignment (reconstruction, and ECG with text) or danet (a waveform module)")
+    task: str = option(
+        "alignment",
+        "alignment (reconstruction, and ECG with text) or danet (a waveform module)",
+        choices=("alignment", "danet"),
+    )
     pretext: str | None = option(
-        None, "simulated-beats (default), hard-weights or masked: what a waveform module learns (danet)"
+        None,
+        "simulated-beats (default), hard-weights or masked: what a waveform module learns",
+        task="danet",
+        choices=("simulated-beats", "hard-weights", "masked"),
     )
-    simulated_records: int = option(8000, "training records simulated with and without early beats (danet)")
-    simulated_rule: str | None = option(None, "rule that simulated records follow [default: the model's] (danet)")
+    simulated_records: int = option(
+        8000,
+        "training records simulated with and without early beats",
+        task="danet",
+        pretext=(None, "simulated-beats"),
+    )
+    simulated_rule: str | None = option(
+        None,
+        "rule that simulated records follow [default: the model's]",
+        task="danet",
+        pretext=(None, "simulated-beats"),
+    )
     text_model: str = option(
-        "emilyalsentzer/Bio_ClinicalBERT", "language model: a name or folder; minilm; none for no alignment"
+        "emilyalsentzer/Bio_ClinicalBERT",
+        "language model: a name or folder; minilm; none for no alignment",
+        task="alignment",
     )
-    text_model_revision: str | None = option(None, "branch, tag or commit of a text_model on the Hub")
+    text_model_revision: str | None = option(
+        None, "branch, tag or commit of a text_model on the Hub", task="alignment"
+    )
     text_source: str = option(
-        "statements", "what is embedded: SCP statements, the raw report, or report_english: put into English by terms"
+        "statements",
+        "what is embedded: SCP statements, the raw report, or report_english: put into English by terms",
+        task="alignment",
+        choices=("statements", "report", "report_english"),
     )
-    text_style: str = option("default", "default, or authors: their prompts, padding and dropped statements")
-    text_tower: str = option("frozen", "what is learned of text_model: frozen (nothing), lora (needs peft) or full")
-    text_learning_rate: float | None = option(None, "peak learning rate of text_model [default: lora 2e-4, full 2e-5]")
-    lora_rank: int = option(8, "rank of the updates, with text_tower lora")
+    text_style: str = option(
+        "default",
+        "default, or authors: their prompts, padding and dropped statements",
+        task="alignment",
+        choices=("default", "authors"),
+    )
+    text_tower: str = option(
+        "frozen",
+        "what is learned of text_model: frozen (nothing), lora (needs peft) or full",
+        task="alignment",
+        choices=("frozen", "lora", "full"),
+    )
+    text_learning_rate: float | None = option(
+        None,
+        "peak learning rate of text_model [default: lora 2e-4, full 2e-5]",
+        task="alignment",
+        text_tower=("lora", "full"),
+    )
+    lora_rank: int = option(8, "rank of the updates, with text_tower lora", task="alignment", text_tower="lora")
     statement_dropout: float = option(
-        0.0, "share of a record's statements left out of its text, drawn anew each time, in wordings drawn anew too"
+        0.0,
+        "share of a record's statements left out of its text, drawn anew each time, in wordings drawn anew too",
+        task="alignment",
     )
-    shuffle_text: bool = option(False, "control: deal the training texts out anew among the records")
-    hold_out_statements: str | None = option(None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them")
+    shuffle_text: bool = option(False, "control: deal the training texts out anew among the records", task="alignment")
+    hold_out_statements: str | None = option(
+        None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them", task="alignment"
+    )
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to continue from; default: random weights")
     select_by: str = option(
         "loss",
@@ -127,47 +169,89 @@ class PretrainArguments(TrainingArguments):
 class FinetuneArguments(TrainingArguments):
     """Arguments of `ecgdan finetune`."""
 
-    task: str = option("survival", "survival, classification, or danet: classification behind a waveform module")
+    task: str = option(
+        "survival",
+        "survival, classification, or danet: classification behind a waveform module",
+        choices=("survival", "classification", "danet"),
+    )
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to start from")
     from_scratch: bool = option(False, "start from random weights instead")
-    lead_masking: str = option("batch", "draw of leads to hide: record, batch or none")
+    lead_masking: str = option(
+        "batch", "draw of leads to hide: record, batch or none", choices=("record", "batch", "none")
+    )
     lead_masking_probability: float = option(1.0, "how often leads are drawn at all; half of the draws keep all")
     lora_rank: int = option(
-        0, "learn the head and low-rank updates of the encoder alone, of this rank (needs peft); 0 trains every weight"
+        0,
+        "learn the head and low-rank updates of the encoder alone, of this rank (needs peft); 0 trains every weight",
+        task=("survival", "classification"),
     )
-    labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
-    label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
-    keep_labels: str | None = option(None, "learn only these labels of the data, as APC or APC,PVC; default: all")
-    joint_epochs: int = option(0, "epochs in which the waveform module learns too, after those it is frozen (danet)")
-    joint_learning_rate: float | None = option(None, "peak learning rate of joint_epochs (danet)")
-    simulated_records: int = option(0, "records simulated from the training records and learned beside them (danet)")
-    simulated_rule: str | None = option(None, "rule that simulated records follow [default: the model's] (danet)")
-    beat_annotations: bool = option(True, "teach a soft module where the source's marked beats are (danet)")
-    balance: bool = option(False, "draw half of the real records positive, patients evenly, half simulated (danet)")
-    thresholds: dict[str, Any] = option(  # noqa: RUF009
+    labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years", task="survival")
+    label_level: str | None = option(
+        None,
+        "labels of ptb-xl: superclass (default), subclass or statement",
+        task=("classification", "danet"),
+        data=_WITH_LEVELS,
+    )
+    keep_labels: str | None = option(
+        None, "learn only these labels of the data, as APC or APC,PVC; default: all", task=("classification", "danet")
+    )
+    joint_epochs: int = option(
+        0, "epochs in which the waveform module learns too, after those it is frozen", task="danet"
+    )
+    joint_learning_rate: float | None = option(None, "peak learning rate of joint_epochs", task="danet")
+    simulated_records: int = option(
+        0, "records simulated from the training records and learned beside them", task="danet"
+    )
+    simulated_rule: str | None = option(
+        None, "rule that simulated records follow [default: the model's]", task="danet"
+    )
+    beat_annotations: bool = option(True, "teach a soft module where the source's marked beats are", task="danet")
+    balance: bool = option(
+        False, "draw half of the real records positive, patients evenly, half simulated", task="danet"
+    )
+    thresholds: dict[str, Any] = option(
         {},
         "decision thresholds from elsewhere, such as a cross-validation, as label=probability; needed where "
-        "valid_fraction 0 trains on every patient (danet)",
+        "valid_fraction 0 trains on every patient",
+        task="danet",
     )
-    keep_stage: str = option("best", "stage whose weights are kept: best by validation, or last (danet)")
+    keep_stage: str = option(
+        "best", "stage whose weights are kept: best by validation, or last", task="danet", choices=("best", "last")
+    )
     positive_weight: str | float | None = option(
-        None, "weight of a positive record in the loss: a number, or balanced: negatives per positive (danet)"
+        None, "weight of a positive record in the loss: a number, or balanced: negatives per positive", task="danet"
     )
-    auxiliary_level: str | None = option(None, "level of further labels of ptb-xl, learned beside label_level's")
-    teachers: str | None = option(None, "classifiers, separated by commas, whose mean prediction softens the labels")
-    teacher_weight: float = option(0.5, "share of the teachers in the softened labels")
+    auxiliary_level: str | None = option(
+        None,
+        "level of further labels of ptb-xl, learned beside label_level's",
+        task="classification",
+        data=_WITH_LEVELS,
+    )
+    teachers: str | None = option(
+        None, "classifiers, separated by commas, whose mean prediction softens the labels", task="classification"
+    )
+    teacher_weight: float = option(0.5, "share of the teachers in the softened labels", task="classification")
     shuffle_labels: bool = option(
-        False, "control for ecgdan sanity: deal labels or follow-up out anew among the training records"
+        False,
+        "control for ecgdan sanity: deal labels or follow-up out anew among the training records",
+        task=("survival", "classification"),
     )
-    covariates: str | None = option(None, "columns beside the ECG, such as age,sex; text becomes levels")
+    covariates: str | None = option(
+        None, "columns beside the ECG, such as age,sex; text becomes levels", task="survival"
+    )
     missing_covariates: str | None = option(
-        None, "a missing covariate: mean (of training; default), indicator (that and a column for it) or refuse"
+        None,
+        "a missing covariate: mean (of training; default), indicator (that and a column for it) or refuse",
+        task="survival",
+        choices=("mean", "indicator", "refuse"),
     )
-    stratify: bool | None = option(None, "give every batch the event fraction of the training set [default: true]")
-    endpoint: str | None = option(None, "the event in words, for reports")
+    stratify: bool | None = option(
+        None, "give every batch the event fraction of the training set [default: true]", task="survival"
+    )
+    endpoint: str | None = option(None, "the event in words, for reports", task="survival")
     bootstrap: int = option(1000, "patient resamples behind each interval")
     simulated_outcome: bool | None = option(
-        None, "the follow-up is simulated; default: told from its log_hazard column"
+        None, "the follow-up is simulated; default: told from its log_hazard column", task="survival"
     )
 
 
@@ -175,113 +259,151 @@ class FinetuneArguments(TrainingArguments):
 class ProbeArguments(RunArguments):
     """Arguments of `ecgdan probe`."""
 
-    task: str = option("classification", "survival (ridge Cox) or classification (logistic)")
+    task: str = option(
+        "classification", "survival (ridge Cox) or classification (logistic)", choices=("survival", "classification")
+    )
+    train_folds: str | None = option(None, "folds to train on, as 1-8 or 1,2,5", zero_shot=False)
+    valid_folds: str | None = option(None, "folds that would choose an epoch, added to training", zero_shot=False)
+    label_fraction: float = option(1.0, "share of the training patients that is used", zero_shot=False)
     checkpoint: str | None = option(None, "checkpoint folder or Hub name whose frozen encoder is probed")
-    labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years")
-    label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
-    control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")  # noqa: RUF009
+    labels: str | None = option(
+        None, "outcomes table: record_id or patient_id, event, time in years", task="survival", zero_shot=False
+    )
+    label_level: str | None = option(
+        None,
+        "labels of ptb-xl: superclass (default), subclass or statement",
+        task="classification",
+        data=_WITH_LEVELS,
+        zero_shot=False,
+    )
+    control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")
     leads: str | None = option(None, "show only these leads of the test records and those that follow, such as I,II")
-    label_fractions: str | None = option(None, "probe at these shares of the training patients, such as 0.01,0.1,1")
+    label_fractions: str | None = option(
+        None,
+        "probe at these shares of the training patients, such as 0.01,0.1,1",
+        task="classification",
+        zero_shot=False,
+    )
     seeds: int = option(5, "draws of patients and of random encoders behind each of the label_fractions")
-    zero_shot: bool = option(False, "classify by the prompts a checkpoint carries, without any training")
-    prompts: str | None = option(None, "YAML file, label: [texts], to use in place of the checkpoint's (zero_shot)")
-    text_model: str | None = option(None, "language model for prompts; default: the one of pretraining (zero_shot)")
-    aggregation: str = option("logsumexp", "class from its statements: logsumexp, max or mean (zero_shot)")
-    temperature: float = option(1.0, "prompt logits are divided by it (zero_shot)")
-    prompt_softmax: bool = option(False, "let all prompts compete for a record (zero_shot)")
-    min_positives: int = option(10, "positives a class needs to be judged (zero_shot)")
-    permutations: int = option(20, "times the prompts are handed out anew as a control (zero_shot)")
+    zero_shot: bool = option(
+        False, "classify by the prompts a checkpoint carries, without any training", task="classification"
+    )
+    prompts: str | None = option(
+        None, "YAML file, label: [texts], to use in place of the checkpoint's", zero_shot=True
+    )
+    text_model: str | None = option(
+        None, "language model for prompts; default: the one of pretraining", zero_shot=True
+    )
+    aggregation: str = option(
+        "logsumexp",
+        "class from its statements: logsumexp, max or mean",
+        zero_shot=True,
+        choices=("logsumexp", "max", "mean"),
+    )
+    temperature: float = option(1.0, "prompt logits are divided by it", zero_shot=True)
+    prompt_softmax: bool = option(False, "let all prompts compete for a record", zero_shot=True)
+    min_positives: int = option(10, "positives a class needs to be judged", zero_shot=True)
+    permutations: int = option(20, "times the prompts are handed out anew as a control", zero_shot=True)
     batch_size: int = option(256, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
 
 
 @dataclass(kw_only=True)
-class EvaluateArguments:
+class EvaluateArguments(_DataArguments):
     """Arguments of `ecgdan evaluate`."""
 
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to judge")
-    control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")  # noqa: RUF009
-    data: str = option("ptb-xl", DATA_HELP)
-    data_dir: str | None = option(None, "folder with the recordings")
+    control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
-    label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
-    test_folds: str | None = option(None, "folds to judge on; default: every record, for data never trained on")
-    train_folds: str | None = option(None, "folds the controls are fitted on: age and sex, random encoder")
+    label_level: str | None = option(
+        None, "labels of ptb-xl: superclass (default), subclass or statement", protocol="held-out", data=_WITH_LEVELS
+    )
+    test_folds: str | None = option(
+        None, "folds to judge on; default: every record, for data never trained on", protocol="held-out"
+    )
+    train_folds: str | None = option(
+        None, "folds the controls are fitted on: age and sex, random encoder", protocol="held-out"
+    )
     random_encoder: bool = option(True, "compare with a linear model on an untrained encoder (needs train_folds)")
     output_dir: str | None = option(None, "folder for report.md, metrics.json and the figure")
-    cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
-    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
-    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
-    limit: int | None = option(None, "use only the first records, for a trial run")
     batch_size: int = option(256, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
     seed: int = option(0, "seed of the resampling and of the random encoder")
-    overwrite: bool = option(False, "replace a report that is already in output_dir")
-    protocol: str = option("held-out", "held-out, or repeated-cv: train and judge in cross-validation, repeatedly")
-    recipe: str = option("finetune-survival", "recipe of ecgdan finetune that every fold trains (repeated-cv)")
-    common: dict[str, Any] = option({}, "arguments of ecgdan finetune for every fold, as key=value; repeatable")  # noqa: RUF009
-    pretrain: str | None = option(None, "recipe of ecgdan pretrain that every fold begins with, on its own patients")
-    pretrain_common: dict[str, Any] = option({}, "arguments of it for every fold, as key=value; repeatable")  # noqa: RUF009
-    model: dict[str, Any] = option({}, "configuration fields of a network from scratch, as key=value; repeatable")  # noqa: RUF009
-    folds: int = option(2, "folds of each repetition (repeated-cv)")
-    seeds: str = option("0-4", "repetitions, as 0-4 or 0,1 (repeated-cv)")
-    horizon_years: str = option("5", "years at which absolute risk is judged, as 5 or 1,5 (repeated-cv)")
+    overwrite: bool = option(False, "replace a report that is already in output_dir", protocol="held-out")
+    protocol: str = option(
+        "held-out",
+        "held-out, or repeated-cv: train and judge in cross-validation, repeatedly",
+        choices=("held-out", "repeated-cv"),
+    )
+    recipe: str = option(
+        "finetune-survival", "recipe of ecgdan finetune that every fold trains", protocol="repeated-cv"
+    )
+    common: dict[str, Any] = option(
+        {}, "arguments of ecgdan finetune for every fold, as key=value; repeatable", protocol="repeated-cv"
+    )
+    pretrain: str | None = option(
+        None, "recipe of ecgdan pretrain that every fold begins with, on its own patients", protocol="repeated-cv"
+    )
+    pretrain_common: dict[str, Any] = option(
+        {}, "arguments of it for every fold, as key=value; repeatable", protocol="repeated-cv"
+    )
+    model: dict[str, Any] = option(
+        {}, "configuration fields of a network from scratch, as key=value; repeatable", protocol="repeated-cv"
+    )
+    folds: int = option(2, "folds of each repetition", protocol="repeated-cv")
+    seeds: str = option("0-4", "repetitions, as 0-4 or 0,1", protocol="repeated-cv")
+    horizon_years: str = option("5", "years at which absolute risk is judged, as 5 or 1,5", protocol="repeated-cv")
     measurements: bool = option(True, "compare a survival model with Cox models of ECG measurements")
-    no_pretraining: bool = option(True, "compare pretrained weights with the same network from scratch (repeated-cv)")
+    no_pretraining: bool = option(
+        True, "compare pretrained weights with the same network from scratch", protocol="repeated-cv"
+    )
     statements: str | None = option(
         None, "YAML file, TRIPOD+AI item: text, of what only the authors know, such as 17: Approved by ... (survival)"
     )
     seen_in_pretraining: bool = option(
-        False, "accept a checkpoint that was pretrained on these records, without their outcome; the report says so"
+        False,
+        "accept a checkpoint that was pretrained on these records, without their outcome; the report says so",
+        protocol="repeated-cv",
     )
 
 
 @dataclass(kw_only=True)
-class SanityArguments:
+class SanityArguments(_DataArguments):
     """Arguments of `ecgdan sanity`."""
 
     checkpoint: str | None = option(None, "checkpoint folder or Hub name whose maps are tested")
-    data: str = option("ptb-xl", DATA_HELP)
-    data_dir: str | None = option(None, "folder with the recordings")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
     label_level: str | None = option(None, "labels of ptb-xl: superclass (default), subclass or statement")
     test_folds: str | None = option(None, "folds to test on; default: every record, for data never trained on")
     methods: str | None = option(None, "maps to test, such as attention,gradient; default: all the network has")
-    control: dict[str, Any] = option({}, "checkpoint whose maps are compared, as name=folder; repeatable")  # noqa: RUF009
+    control: dict[str, Any] = option({}, "checkpoint whose maps are compared, as name=folder; repeatable")
     draws: int = option(3, "random orders per record")
     time_steps: int = option(10, "steps in which time is deleted")
     map_records: int = option(64, "records whose maps are compared with those of random weights; 0: none")
     map_draws: int = option(1, "networks with random weights at each depth")
     output_dir: str | None = option(None, "folder for report.md, metrics.json and the figures")
-    cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
-    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
-    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
     limit: int | None = option(None, "test on so many of the records, drawn by the seed")
     batch_size: int = option(128, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
     seed: int = option(0, "seed of the random orders and of the resampling")
-    overwrite: bool = option(False, "replace a report that is already in output_dir")
 
 
 @dataclass(kw_only=True)
-class RecalibrateArguments:
+class RecalibrateArguments(_DataArguments):
     """Arguments of `ecgdan recalibrate`."""
 
     checkpoint: str | None = option(None, "survival checkpoint, folder or Hub name, whose weights are kept")
-    method: str = option("baseline", "baseline (how often the event happens) or slope (that, and the spread of risks)")
-    data: str = option("ptb-xl", DATA_HELP)
-    data_dir: str | None = option(None, "folder with the recordings of the new population")
+    method: str = option(
+        "baseline",
+        "baseline (how often the event happens) or slope (that, and the spread of risks)",
+        choices=("baseline", "slope"),
+    )
     labels: str | None = option(None, "outcomes table: record_id, event, time in years")
     fit_folds: str | None = option(None, "folds to fit to; default: every record, for data never trained on")
     test_folds: str | None = option(None, "folds to judge on, before and after; default: those it is fitted to")
     horizon_years: float = option(5.0, "years at which risk is judged")
     output_dir: str | None = option(None, "folder for the recalibrated checkpoint, metrics.json and report.md")
-    cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
-    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
-    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
-    limit: int | None = option(None, "use only the first records, for a trial run")
     batch_size: int = option(256, "records per forward pass")
-    overwrite: bool = option(False, "replace a result that is already in output_dir")
 
 
 @dataclass(kw_only=True)
@@ -289,8 +411,8 @@ class AblateArguments:
     """Arguments of `ecgdan ablate`."""
 
     base: str = option("pretrain-rhythm", "recipe of ecgdan pretrain that every variant starts from")
-    variants: dict[str, Any] = option({}, "what a variant changes, as name={key: value}; the first is compared with")  # noqa: RUF009
-    common: dict[str, Any] = option({}, "arguments of ecgdan pretrain for all variants, as key=value; repeatable")  # noqa: RUF009
+    variants: dict[str, Any] = option({}, "what a variant changes, as name={key: value}; the first is compared with")
+    common: dict[str, Any] = option({}, "arguments of ecgdan pretrain for all variants, as key=value; repeatable")
     only: str | None = option(None, "names of the variants to run, separated by commas; default: all")
     data: str | None = option(None, f"{DATA_HELP} [default: the base recipe's]")
     data_dir: str | None = option(None, "folder with the recordings")
@@ -311,12 +433,12 @@ class AblateArguments:
 class CompareWaveformsArguments:
     """Arguments of `python -m ecgdan_hf.training.studies.waveform_comparison`."""
 
-    variants: dict[str, Any] = option({}, "changes of both recipes, as name={key: value}; the first is compared with")  # noqa: RUF009
+    variants: dict[str, Any] = option({}, "changes of both recipes, as name={key: value}; the first is compared with")
     only: str | None = option(None, "names of the variants to run, separated by commas; default: all")
     pretrain: str = option("pretrain-danet", "recipe of ecgdan pretrain that every variant begins with")
-    pretrain_common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")  # noqa: RUF009
+    pretrain_common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")
     recipe: str = option("finetune-danet", "recipe of ecgdan finetune for every variant and fold")
-    common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")  # noqa: RUF009
+    common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")
     data: str = option("mit-bih", DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings to fine-tune and judge on")
     pretrain_data_dir: str | None = option(None, "folder with the recordings to pretrain on")
@@ -326,76 +448,3 @@ class CompareWaveformsArguments:
     seeds: str = option("0-4", "seeds of each variant, as 0 or 0-4")
     num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
     bootstrap: int = option(1000, "patient resamples behind each interval")
-
-
-def check_keys(keys: Any, known: Any, where: str) -> None:
-    """Refuses a key nobody reads, and says which one was probably meant.
-
-    Raises:
-        ValueError: a key that is not in `known`.
-    """
-    for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), list(known), n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(known))}"
-            raise ValueError(f"{where}: unknown key {key!r}{hint}")
-
-
-def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
-    """Reads a recipe: a YAML file, or the name of one that ships with the package (`pretrain-rhythm`).
-
-    Raises:
-        FileNotFoundError: neither a file nor a shipped recipe.
-        ValueError: the file is no mapping.
-    """
-    path = Path(name_or_path)
-    shipped = RECIPES_DIR / f"{path.name.removesuffix('.yaml')}.yaml"
-    if not path.is_file() and not shipped.is_file():
-        known = ", ".join(sorted(recipe.stem for recipe in RECIPES_DIR.glob("*.yaml")))
-        raise FileNotFoundError(
-            f"--config: no file {name_or_path} and no shipped recipe of that name; shipped: {known}"
-        )
-    path = path if path.is_file() else shipped
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: expected a mapping of argument names to values, found {type(recipe).__name__}")
-    recipe.pop("versions", None)  # written by a finished run, so that its recipe.yaml is a recipe again
-    return recipe
-
-
-def resolve(kind: type[T], config: str | Path | None = None, flags: dict[str, Any] | None = None) -> T:
-    """Defaults, overridden by the recipe, overridden by the flags that were given (those that are not None).
-
-    Raises:
-        ValueError: an unknown key, or a value of the wrong type.
-    """
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    recipe = read_recipe(config) if config else {}
-    check_keys(recipe, fields, str(config))
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
-    check_keys(given, fields, "flags")
-    for name in fields:
-        if get_origin(fields[name].type) is dict:  # a flag adds to the recipe's mapping
-            parts = [_checked(values, fields[name]) for values in (recipe.get(name) or {}, given.get(name, {}))]
-            given[name] = {**parts[0], **parts[1]}
-    values = {key: _checked(value, fields[key]) for key, value in {**recipe, **given}.items()}
-    if "data" in values:
-        values["data"] = source_name(values["data"])
-    return kind(**values)
-
-
-def _checked(value: Any, item: dataclasses.Field[Any]) -> Any:
-    """The value in its field's type: YAML reads `1e-3` as text and `1` as an integer."""
-    kinds = (dict,) if get_origin(item.type) is dict else get_args(item.type) or (item.type,)
-    if float in kinds and not isinstance(value, bool):
-        with contextlib.suppress(TypeError, ValueError):
-            return float(value)
-    if str in kinds and isinstance(value, int | Path) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
-        return value
-    expected = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
-    raise ValueError(f"{item.name}: expected {expected}, got {value!r}")

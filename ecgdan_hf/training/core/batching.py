@@ -392,14 +392,12 @@ def check_augmentation(args: TrainingArguments, config: EcgDanConfig) -> None:
     """Refuses settings that would have no effect or the wrong one.
 
     Raises:
-        ValueError: an unknown kind of masking, a probability outside [0, 1], a scale outside [0, 1), negative noise,
+        ValueError: a probability outside [0, 1], a scale outside [0, 1), negative noise,
             either of them with per-lead z-scores, whose unit variance they would break, or a crop that the network
             cannot take.
     """
-    lead_masking, scale, noise = args.lead_masking, args.augment_scale, args.augment_noise
+    scale, noise = args.augment_scale, args.augment_noise
     normalization = config.normalization
-    if lead_masking not in ("record", "batch", "none"):
-        raise ValueError(f"lead_masking: expected record, batch or none, got {lead_masking!r}")
     if not 0 <= scale < 1 or noise < 0:
         raise ValueError(f"augment_scale, augment_noise: expected 0 <= scale < 1 and noise >= 0, got {scale}, {noise}")
     if (scale or noise) and normalization != "global":

@@ -19,6 +19,7 @@ import yaml
 
 from ecgdan_hf.files import check_output_folder, filled_folder, remove_leftovers, write_text
 from ecgdan_hf.training.arguments.fields import NOT_PART_OF_THE_RUN, RunArguments
+from ecgdan_hf.training.arguments.options import check_options
 
 PACKAGES = ("ecgdan-hf", "torch", "transformers", "accelerate", "datasets", "timm", "numpy")
 RUN_CONTENTS = ("checkpoints", "logs", "last", "stage-1", "stage-2")
@@ -72,6 +73,7 @@ def check_run(args: RunArguments) -> Path:
         ValueError: no `output_dir`; a run is there already and neither `resume` nor `overwrite` was given, or both
             were; `resume` without a run, or with another recipe than the run began with; other files in the folder.
     """
+    check_options(args)
     resume, folder = getattr(args, "resume", False), Path(str(args.output_dir))
     if resume and args.overwrite:
         raise ValueError("resume, overwrite: expected one of the two, got both")

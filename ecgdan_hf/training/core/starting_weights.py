@@ -10,7 +10,7 @@ from transformers import logging as transformers_logging
 from ecgdan_hf.inference.checkpoints import load_checkpoint, load_config, repository_and_revision
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import SIGNAL_FIELDS, EcgDanConfig
-from ecgdan_hf.training.arguments.fields import check_keys
+from ecgdan_hf.training.arguments.options import check_keys
 
 FIXED_BY_WEIGHTS = (
     *SIGNAL_FIELDS,

@@ -19,7 +19,7 @@ from ecgdan_hf.data.text import statements as reports
 from ecgdan_hf.data.text.reports import clean_report, to_english
 from ecgdan_hf.evaluation.measures.classification import auroc_per_label
 from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
-from ecgdan_hf.model.modeling_ecg_text import TEXT_TOWERS, EcgTextModel, mean_over_tokens, with_lora
+from ecgdan_hf.model.modeling_ecg_text import EcgTextModel, mean_over_tokens, with_lora
 from ecgdan_hf.model.modeling_ecgdan import EcgDanAlignmentHead, EcgDanForPreTraining, EcgDanPreTrainingOutput
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core.batching import STATEMENT_WEIGHTS, multi_hot
@@ -213,8 +213,6 @@ def check_texts(args: PretrainArguments, column_names: Sequence[str]) -> None:
     Raises:
         ValueError: see above.
     """
-    if args.text_tower not in TEXT_TOWERS:
-        raise ValueError(f"text_tower: expected one of {', '.join(TEXT_TOWERS)}, got {args.text_tower!r}")
     if not 0 <= args.statement_dropout < 1:
         raise ValueError(f"statement_dropout: expected a share below 1, got {args.statement_dropout}")
     if args.statement_dropout and (args.text_source != "statements" or args.text_tower != "frozen"):
@@ -224,8 +222,6 @@ def check_texts(args: PretrainArguments, column_names: Sequence[str]) -> None:
             if getattr(args, name):
                 raise ValueError(f"{name}: needs a text_model, got none")
         return
-    if args.text_source not in TEXT_COLUMNS:
-        raise ValueError(f"text_source: expected one of {', '.join(TEXT_COLUMNS)}, got {args.text_source!r}")
     column = TEXT_COLUMNS[args.text_source]
     if column not in column_names:
         raise ValueError(

@@ -26,7 +26,8 @@ from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training import pretrain
-from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArguments, check_keys, resolve
+from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArguments
+from ecgdan_hf.training.arguments.options import check_keys, check_options, resolve
 from ecgdan_hf.training.core.batching import check_augmentation
 from ecgdan_hf.training.core.run_folder import as_json, is_finished, read_metrics
 from ecgdan_hf.training.core.starting_weights import build_config
@@ -160,6 +161,7 @@ def pretrain_arguments(args: AblateArguments, name: str, seed: int) -> PretrainA
     try:
         flags = {**args.common, **shared, **overrides, "model": network, **given}
         found = resolve(PretrainArguments, args.base, flags)
+        check_options(found)
         check_augmentation(found, build_config(EcgDanConfig, found.model, found.checkpoint))
     except ValueError as error:
         raise ValueError(f"variants: {name}: {error}") from error

@@ -59,8 +59,8 @@ from ecgdan_hf.training.arguments.fields import (
     FinetuneArguments,
     PretrainArguments,
     RunArguments,
-    resolve,
 )
+from ecgdan_hf.training.arguments.options import check_options, resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.run_folder import finish_run, hardware, read_metrics, versions
 from ecgdan_hf.training.core.starting_weights import build_config
@@ -332,6 +332,7 @@ def finetune_arguments(contender: Contender, args: EvaluateArguments, seed: int,
     found = replace(resolve(FinetuneArguments, args.recipe, flags), **FOLD_DECIDES)
     if found.task != "survival":
         raise ValueError(f"recipe: expected one of survival, got task {found.task} in {args.recipe}")
+    check_options(found)
     finetune.check_arguments(found)
     return found
 

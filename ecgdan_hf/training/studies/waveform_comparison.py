@@ -34,9 +34,8 @@ from ecgdan_hf.training.arguments.fields import (
     CompareWaveformsArguments,
     FinetuneArguments,
     PretrainArguments,
-    check_keys,
-    resolve,
 )
+from ecgdan_hf.training.arguments.options import check_keys, resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator
 from ecgdan_hf.training.core.collect import Batch, collect, evaluation_loader

@@ -12,7 +12,8 @@ from ecgdan_hf.data.prepared.record_file import record_files
 from ecgdan_hf.data.sources import code15
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.training import finetune
-from ecgdan_hf.training.arguments.fields import FinetuneArguments, resolve
+from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.arguments.options import resolve
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import yaml
 
 from ecgdan_hf.training.arguments.command import parse_assignments
 from ecgdan_hf.training.arguments.fields import (
-    RECIPES_DIR,
     AblateArguments,
     CompareWaveformsArguments,
+    EvaluateArguments,
     FinetuneArguments,
     PretrainArguments,
-    read_recipe,
-    resolve,
+    ProbeArguments,
 )
+from ecgdan_hf.training.arguments.options import RECIPES_DIR, check_options, read_recipe, resolve
 from ecgdan_hf.training.studies.ablation import plan
 
 KINDS = {
@@ -75,6 +75,37 @@ def test_the_recipe_of_a_finished_run_is_a_recipe_again(tmp_path: Path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({**dataclasses.asdict(args), "versions": {"torch": "2"}}), encoding="utf-8")
     assert resolve(FinetuneArguments, path) == args
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (PretrainArguments, {"simulated_rule": "pvc"}, "simulated_rule: only task danet uses it, got task alignment"),
+        (PretrainArguments, {"lora_rank": 4}, "lora_rank: only text_tower lora uses it, got text_tower frozen"),
+        (PretrainArguments, {"lead_masking": "often"}, "lead_masking: expected record, batch or none, got 'often'"),
+        (
+            FinetuneArguments,
+            {"teacher_weight": 0.1},
+            "teacher_weight: only task classification uses it, got task surv",
+        ),
+        (ProbeArguments, {"zero_shot": True, "label_fraction": 0.1}, "label_fraction: not used with zero_shot; leave"),
+        (EvaluateArguments, {"folds": 5}, "folds: only protocol repeated-cv uses it, got protocol held-out; leave it"),
+        (EvaluateArguments, {"protocol": "repeated-cv", "overwrite": True}, "overwrite: only protocol held-out uses"),
+    ],
+)
+def test_a_value_that_the_chosen_task_ignores_is_rejected(kind: type, given: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        check_options(kind(**given))
+
+
+@pytest.mark.parametrize("kind", [PretrainArguments, FinetuneArguments, ProbeArguments, EvaluateArguments])
+def test_every_condition_of_an_argument_names_an_argument_and_values_that_it_may_have(kind: type):
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    check_options(kind())
+    for item in fields.values():
+        for name, values in item.metadata["when"].items():
+            possible = fields[name].metadata["choices"] or ((True, False) if fields[name].type is bool else values)
+            assert set(values) - {None} <= set(possible), f"{item.name}: {name}"
 
 
 def test_model_flags_are_read_as_yaml_and_need_an_equals_sign():

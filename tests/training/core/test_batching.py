@@ -189,7 +189,6 @@ def test_multi_hot_of_no_labels_is_zero():
 @pytest.mark.parametrize(
     ("given", "model", "message"),
     [
-        ({"lead_masking": "sometimes"}, {}, "lead_masking: expected record, batch or none"),
         ({"augment_scale": 1.0}, {}, "0 <= scale < 1"),
         ({"augment_scale": 0.1}, {"normalization": "per_lead_zscore"}, "need normalization: global"),
         ({"span_masking_probability": 1.5}, {}, "span_masking_probability: expected a probability, got 1.5"),

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.training import finetune
-from ecgdan_hf.training.arguments.fields import FinetuneArguments, resolve
+from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop
 from ecgdan_hf.training.core.optimization import build_optimizer, build_scheduler
 from ecgdan_hf.training.core.run_folder import read_metrics

@@ -21,7 +21,8 @@ from ecgdan_hf.data.loading import load
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import score_rows
 from ecgdan_hf.training import finetune
-from ecgdan_hf.training.arguments.fields import FinetuneArguments, read_recipe
+from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.arguments.options import read_recipe
 from ecgdan_hf.training.core.lora import add_lora, lora_targets, merge_lora
 
 Build = Callable[..., FinetuneArguments]

@@ -18,7 +18,8 @@ from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_gro
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.training import pretrain
-from ecgdan_hf.training.arguments.fields import AblateArguments, resolve
+from ecgdan_hf.training.arguments.fields import AblateArguments
+from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.studies import ablation, ablation_scores
 

@@ -14,7 +14,8 @@ from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.evaluation.protocols.module_comparison import SCORES, compare, one_score
 from ecgdan_hf.model.configuration_danet import DanetConfig
-from ecgdan_hf.training.arguments.fields import CompareWaveformsArguments, resolve
+from ecgdan_hf.training.arguments.fields import CompareWaveformsArguments
+from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.finetune_danet import annotated_targets
 from ecgdan_hf.training.studies.waveform_comparison import localisation, patients_of_fold, run
 

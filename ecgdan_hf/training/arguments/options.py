@@ -1,0 +1,154 @@
+"""How an argument of a training verb is declared, and how recipes and flags become arguments.
+
+An argument is a dataclass field made by [`option`], which says what it means, which values it may have and when it is
+used. Help texts and checks are derived from it. A library such as jsonargparse also reads dataclasses from YAML and
+flags, but it would be a second command-line parser beside typer, and it knows nothing of arguments that only one task
+uses or of mappings that a flag extends. Must import neither torch nor transformers: the command line imports this
+module for `--help`.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+import yaml
+
+from ecgdan_hf.data import source_name
+
+RECIPES_DIR = Path(__file__).parents[1] / "recipes"
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+
+
+def option(default: Any, text: str, *, choices: tuple[str, ...] = (), **when: Any) -> Any:
+    """Declares a dataclass field that is a key of a recipe and a flag of the command line.
+
+    Args:
+        default: value if neither a recipe nor a flag gives one.
+        text: help text.
+        choices: the values allowed besides the default; empty allows any.
+        when: other field -> the value, or tuple of values, of that field with which this one is used.
+    """
+    accepted = {name: value if isinstance(value, tuple) else (value,) for name, value in when.items()}
+    uses = [_words(name, values) for name, values in accepted.items()]
+    metadata = {"help": f"{text} ({'; '.join(uses)})" if uses else text, "choices": choices, "when": accepted}
+    if isinstance(default, dict):
+        return field(metadata=metadata, default_factory=lambda: dict(default))
+    return field(metadata=metadata, default=default)
+
+
+def _words(name: str, values: tuple[Any, ...]) -> str:
+    if values in ((True,), (False,)):
+        return name if values[0] else f"not {name}"
+    return f"{name} {_listed([value for value in values if value is not None])}"
+
+
+def _listed(values: Any) -> str:
+    *others, last = map(str, values)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def check_options(args: Any) -> None:
+    """Rejects a value that is not one of the choices, and a value that the chosen task would ignore.
+
+    Raises:
+        ValueError: see above; the message says which task uses the argument.
+    """
+    items = dataclasses.fields(args)
+    for item in items:
+        choices, value = item.metadata["choices"], getattr(args, item.name)
+        if choices and value not in choices and value != item.default:
+            raise ValueError(f"{item.name}: expected {_listed(choices)}, got {value!r}")
+    for item in items:
+        default = item.default if item.default is not dataclasses.MISSING else {}
+        if getattr(args, item.name) == default:
+            continue
+        for name, values in item.metadata["when"].items():
+            chosen = getattr(args, name)
+            if chosen not in values:
+                raise ValueError(f"{item.name}: {_unused(name, values, chosen)}; leave it out")
+
+
+def _unused(name: str, values: tuple[Any, ...], chosen: Any) -> str:
+    if isinstance(chosen, bool):
+        return f"not used {'with' if chosen else 'without'} {name}"
+    return f"only {_words(name, values)} uses it, got {name} {chosen}"
+
+
+def check_keys(keys: Any, known: Any, where: str) -> None:
+    """Rejects an unknown key and suggests the nearest known one.
+
+    Raises:
+        ValueError: a key that is not in `known`.
+    """
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), list(known), n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(sorted(known))}"
+            raise ValueError(f"{where}: unknown key {key!r}{hint}")
+
+
+def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
+    """Reads a recipe: a YAML file, or the name of one that ships with the package (`pretrain-rhythm`).
+
+    Raises:
+        FileNotFoundError: neither a file nor a shipped recipe.
+        ValueError: the file is no mapping.
+    """
+    path = Path(name_or_path)
+    shipped = RECIPES_DIR / f"{path.name.removesuffix('.yaml')}.yaml"
+    if not path.is_file() and not shipped.is_file():
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES_DIR.glob("*.yaml")))
+        raise FileNotFoundError(
+            f"--config: no file {name_or_path} and no shipped recipe of that name; shipped: {known}"
+        )
+    path = path if path.is_file() else shipped
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: expected a mapping of argument names to values, found {type(recipe).__name__}")
+    recipe.pop("versions", None)  # written by a finished run, so that its recipe.yaml is a recipe again
+    return recipe
+
+
+def resolve(kind: type[T], config: str | Path | None = None, flags: dict[str, Any] | None = None) -> T:
+    """Defaults, overridden by the recipe, overridden by the flags that were given (those that are not None).
+
+    Raises:
+        ValueError: an unknown key, or a value of the wrong type.
+    """
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    recipe = read_recipe(config) if config else {}
+    check_keys(recipe, fields, str(config))
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    check_keys(given, fields, "flags")
+    for name in fields:
+        if get_origin(fields[name].type) is dict:  # a flag adds to the recipe's mapping
+            parts = [_checked(values, fields[name]) for values in (recipe.get(name) or {}, given.get(name, {}))]
+            given[name] = {**parts[0], **parts[1]}
+    values = {key: _checked(value, fields[key]) for key, value in {**recipe, **given}.items()}
+    if "data" in values:
+        values["data"] = source_name(values["data"])
+    return kind(**values)
+
+
+def _checked(value: Any, item: dataclasses.Field[Any]) -> Any:
+    """The value in its field's type: YAML reads `1e-3` as text and `1` as an integer."""
+    kinds = (dict,) if get_origin(item.type) is dict else get_args(item.type) or (item.type,)
+    if float in kinds and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError):
+            return float(value)
+    if str in kinds and isinstance(value, int | Path) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
+        return value
+    expected = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+    raise ValueError(f"{item.name}: expected {expected}, got {value!r}")
