@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gradients import CONSTANT_BEFORE_A_NORM, untaught_parameters
 from safetensors.torch import load_file, save_file
 from tiny import signals
 from torch import nn
@@ -270,24 +271,16 @@ def test_pretraining_learns_where_the_spikes_are():
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("module", MODULES)
-def test_one_step_of_training_moves_every_parameter(module, network):
+def test_the_loss_teaches_every_parameter_it_depends_on(module, network):
     model = classifier(module, network, num_auxiliary_labels=3).train()
     batch = inputs() | {"auxiliary_targets": torch.ones(4, 3)}
-    assert_every_parameter_moves(model, batch)
+    assert untaught_parameters(model, batch) == (CONSTANT_BEFORE_A_NORM if network == "ecgdan" else set())
 
 
-def test_one_step_of_pretraining_moves_every_parameter():
+def test_the_pretraining_loss_teaches_every_parameter():
     batch = inputs(labels=False)
     batch |= {"waveform_targets": batch.pop("waveform_weights"), "target_values": batch["input_values"]}
-    assert_every_parameter_moves(pretraining().train(), batch)
-
-
-def assert_every_parameter_moves(model: nn.Module, batch: dict) -> None:
-    before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
-    model(**batch).loss.backward()
-    optimizer.step()
-    assert {name for name, value in model.named_parameters() if torch.equal(value, before[name])} == set()
+    assert untaught_parameters(pretraining().train(), batch) == set()
 
 
 def test_a_frozen_module_keeps_weights_and_statistics_and_an_unfrozen_one_does_not():
