@@ -11,19 +11,36 @@ Shapes: N records, L leads, C channels, T' tokens; tensors are (N, C, L, T') as 
 Travels with the weights: imports nothing but torch, transformers and its neighbours in this folder.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_ecgdan import EcgDanConfig
-from .layers_ecgdan import EcgDanDropout, EcgDanDropPath
+from .layers_ecgdan import EcgDanDropout
 
-STEM_KERNEL = 7
-BLOCK_KERNELS = (7, 5)
+_STEM_KERNEL = 7
+_BLOCK_KERNELS = (7, 5)
 
 
-def normed_convolution(conv: nn.Module, norm: nn.Module, hidden: Tensor) -> Tensor:
+def light_blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
+    """Builds the children of [`EcgDanModel`] by name; an attention that is switched off is None."""
+    channels = [config.stem_features, *config.trunk_channels]
+    return {
+        "stem": _Stem(config),
+        "trunk": nn.ModuleList(
+            _ResidualBlock(config, before, after) for before, after in itertools.pairwise(channels)
+        ),
+        "time_attention": _TimeAttention(config) if config.use_time_attention else None,
+        "lead_attention": _LeadAttention(config) if config.use_lead_attention else None,
+        "readout": _Readout(config),
+    }
+
+
+def _normed_convolution(conv: nn.Module, norm: nn.Module, hidden: Tensor) -> Tensor:
     """`norm(conv(hidden))`; in evaluation mode the norm's scale is put into the kernel, which saves a pass.
 
     Not where something stands around the convolution: peft's low-rank update, which has no kernel of its own, or the
@@ -36,6 +53,21 @@ def normed_convolution(conv: nn.Module, norm: nn.Module, hidden: Tensor) -> Tens
     return conv._conv_forward(hidden, weight, norm.bias - norm.running_mean * scale)
 
 
+class _DropPath(nn.Module):
+    """Skips a residual branch for some records (stochastic depth), or for the whole batch with `scope="batch"`."""
+
+    def __init__(self, p: float, scope: str):
+        super().__init__()
+        self.p, self.scope = p, scope
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Same shape in and out, the records in front."""
+        if not self.training or self.p == 0:
+            return branch
+        records = 1 if self.scope == "batch" else len(branch)
+        return branch * F.dropout(branch.new_ones(records, *[1] * (branch.ndim - 1)), self.p)
+
+
 class EcgDanLeadScale(nn.Module):
     """A scale and a bias for every channel of every lead: what sets a lead apart in a trunk that all leads share."""
 
@@ -44,28 +76,33 @@ class EcgDanLeadScale(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, leads, 1))
         self.bias = nn.Parameter(torch.empty(channels, leads, 1))
 
+    def initialise(self) -> None:
+        """Starts as the identity."""
+        init.ones_(self.weight)
+        init.zeros_(self.bias)
+
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, C, L, T') -> the same shape."""
         return torch.addcmul(self.bias, hidden, self.weight)
 
 
-class EcgDanLightStem(nn.Module):
+class _Stem(nn.Module):
     """(N, L, T) -> (N, C, L, T / 2): one convolution over time for all leads, then each lead's own scale."""
 
     def __init__(self, config: EcgDanConfig):
         super().__init__()
-        channels, padding = config.stem_features, STEM_KERNEL // 2
-        self.conv = nn.Conv2d(1, channels, (1, STEM_KERNEL), (1, 2), (0, padding), bias=False)
+        channels, padding = config.stem_features, _STEM_KERNEL // 2
+        self.conv = nn.Conv2d(1, channels, (1, _STEM_KERNEL), (1, 2), (0, padding), bias=False)
         self.norm = nn.BatchNorm2d(channels)
         self.scale = EcgDanLeadScale(channels, config.num_leads)
 
     def forward(self, signal: Tensor) -> Tensor:
         """(N, L, T) -> (N, C, L, T / 2)."""
-        hidden = normed_convolution(self.conv, self.norm, signal.unsqueeze(1))
+        hidden = _normed_convolution(self.conv, self.norm, signal.unsqueeze(1))
         return F.relu(self.scale(hidden), inplace=True)
 
 
-class EcgDanPairConvolution(nn.Module):
+class _PairConvolution(nn.Module):
     """1x1 convolution of the mean of two neighbouring samples, in one pass over the signal.
 
     No `nn.Conv2d`, for peft would put an update beside it that reads every other sample, and merge it as another one.
@@ -75,6 +112,11 @@ class EcgDanPairConvolution(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
 
+    def initialise(self) -> None:
+        """The uniform distribution that torch gives a convolution."""
+        bound = self.weight[0].numel() ** -0.5
+        init.uniform_(self.weight, -bound, bound)
+
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, C, L, T) -> (N, C', L, T / 2)."""
         return self._conv_forward(hidden, self.weight, None)
@@ -83,30 +125,30 @@ class EcgDanPairConvolution(nn.Module):
         return F.conv2d(hidden, (weight / 2).expand(-1, -1, -1, 2), bias, stride=(1, 2))
 
 
-class EcgDanLightBlock(GradientCheckpointingLayer):
+class _ResidualBlock(GradientCheckpointingLayer):
     """Two convolutions and an averaged shortcut; time halves, and each lead has its own scale before the sum."""
 
     def __init__(self, config: EcgDanConfig, in_channels: int, out_channels: int):
         super().__init__()
-        (first, second), leads = BLOCK_KERNELS, config.num_leads
+        (first, second), leads = _BLOCK_KERNELS, config.num_leads
         self.conv1 = nn.Conv2d(in_channels, out_channels, (1, first), (1, 2), (0, first // 2), bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, (1, second), 1, (0, second // 2), bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.scale = EcgDanLeadScale(out_channels, leads)
-        self.shortcut = EcgDanPairConvolution(in_channels, out_channels)
+        self.shortcut = _PairConvolution(in_channels, out_channels)
         self.shortcut_norm = nn.BatchNorm2d(out_channels)
-        self.drop_path = EcgDanDropPath(config.drop_path_rate, config.dropout_scope)
+        self.drop_path = _DropPath(config.drop_path_rate, config.dropout_scope)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, C, L, T) -> (N, C', L, T / 2)."""
-        identity = normed_convolution(self.shortcut, self.shortcut_norm, hidden)
-        main = F.relu(normed_convolution(self.conv1, self.norm1, hidden), inplace=True)
-        main = self.scale(normed_convolution(self.conv2, self.norm2, main))
+        identity = _normed_convolution(self.shortcut, self.shortcut_norm, hidden)
+        main = F.relu(_normed_convolution(self.conv1, self.norm1, hidden), inplace=True)
+        main = self.scale(_normed_convolution(self.conv2, self.norm2, main))
         return F.relu(self.drop_path(main) + identity, inplace=True)
 
 
-class EcgDanLightMlp(nn.Module):
+class _Mlp(nn.Module):
     """The second half of both attention blocks: (..., C) -> (..., C)."""
 
     def __init__(self, config: EcgDanConfig):
@@ -115,7 +157,7 @@ class EcgDanLightMlp(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.fc1, self.fc2 = nn.Linear(width, width * config.mlp_ratio), nn.Linear(width * config.mlp_ratio, width)
         self.dropout = EcgDanDropout(config.mlp_dropout, config.dropout_scope)
-        self.drop_path = EcgDanDropPath(config.drop_path_rate, config.dropout_scope)
+        self.drop_path = _DropPath(config.drop_path_rate, config.dropout_scope)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Adds what the two layers make of each token."""
@@ -123,7 +165,7 @@ class EcgDanLightMlp(nn.Module):
         return hidden + self.drop_path(self.dropout(self.fc2(inner)))
 
 
-class EcgDanLightTimeAttention(GradientCheckpointingLayer):
+class _TimeAttention(GradientCheckpointingLayer):
     """One pre-norm attention block within each lead; all leads share its weights, an embedding tells them apart."""
 
     def __init__(self, config: EcgDanConfig):
@@ -134,8 +176,12 @@ class EcgDanLightTimeAttention(GradientCheckpointingLayer):
         self.lead_embedding = nn.Parameter(torch.empty(config.num_leads, 1, width))
         self.norm = nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.drop_path = EcgDanDropPath(config.drop_path_rate, config.dropout_scope)
-        self.mlp = EcgDanLightMlp(config)
+        self.drop_path = _DropPath(config.drop_path_rate, config.dropout_scope)
+        self.mlp = _Mlp(config)
+
+    def initialise(self) -> None:
+        """Starts the leads' embeddings near zero."""
+        init.normal_(self.lead_embedding, std=0.02)
 
     def forward(self, tokens: Tensor, output_attentions: bool = False) -> tuple[Tensor, Tensor | None]:
         """(N, C, L, T') -> the same shape, and the map (N, L, T', T') if asked for."""
@@ -156,7 +202,7 @@ class EcgDanLightTimeAttention(GradientCheckpointingLayer):
         return attended, weights.unflatten(0, (records, leads))
 
 
-class EcgDanLightLeadAttention(GradientCheckpointingLayer):
+class _LeadAttention(GradientCheckpointingLayer):
     """One pre-norm attention block across leads: one map per head for the whole record, applied to every token.
 
     Queries and keys come from each lead's mean over time, and a learned bias for each head and pair of leads is added
@@ -172,8 +218,12 @@ class EcgDanLightLeadAttention(GradientCheckpointingLayer):
         self.query_key, self.value = nn.Linear(width, 2 * width), nn.Linear(width, width)
         self.pair_bias = nn.Parameter(torch.empty(self.heads, config.num_leads, config.num_leads))
         self.out = nn.Linear(width, width)
-        self.drop_path = EcgDanDropPath(config.drop_path_rate, config.dropout_scope)
-        self.mlp = EcgDanLightMlp(config)
+        self.drop_path = _DropPath(config.drop_path_rate, config.dropout_scope)
+        self.mlp = _Mlp(config)
+
+    def initialise(self) -> None:
+        """Starts without a preference for any pair of leads."""
+        init.zeros_(self.pair_bias)
 
     def forward(
         self, tokens: Tensor, lead_mask: Tensor | None, output_attentions: bool = False
@@ -201,7 +251,7 @@ class EcgDanLightLeadAttention(GradientCheckpointingLayer):
         return mixed.view(records, self.heads, leads, length, -1).permute(0, 2, 3, 1, 4).reshape(value.shape)
 
 
-class EcgDanLightReadout(nn.Module):
+class _Readout(nn.Module):
     """All leads of one token at a time, then a residual block over time, then mean and maximum."""
 
     def __init__(self, config: EcgDanConfig):
@@ -221,9 +271,9 @@ class EcgDanLightReadout(nn.Module):
         if lead_mask is not None:
             hidden = hidden.masked_fill(~lead_mask[:, :, None, None], 0)
         hidden = hidden.permute(0, 1, 3, 2).flatten(1, 2)
-        hidden = F.relu(normed_convolution(self.reduce, self.reduce_norm, hidden))
-        inner = F.relu(normed_convolution(self.conv1, self.norm1, hidden))
-        inner = normed_convolution(self.conv2, self.norm2, inner)
+        hidden = F.relu(_normed_convolution(self.reduce, self.reduce_norm, hidden))
+        inner = F.relu(_normed_convolution(self.conv1, self.norm1, hidden))
+        inner = _normed_convolution(self.conv2, self.norm2, inner)
         features = F.relu(hidden + inner)
         return torch.cat([features.mean(-1), features.amax(-1)], dim=-1), features
 
@@ -236,6 +286,6 @@ class EcgDanLightDecoder(nn.Module):
         self.leads = config.num_leads
         self.output = nn.Conv1d(config.hidden_size // 2, config.num_leads * config.token_stride, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, hidden_size / 2, T') -> (N, L, T)."""
+    def forward(self, pooled: Tensor, features: Tensor) -> Tensor:
+        """(N, hidden_size / 2, T') -> (N, L, T); `pooled`, which the paper's decoder reads, is not used."""
         return self.output(features).unflatten(1, (self.leads, -1)).transpose(2, 3).flatten(2)

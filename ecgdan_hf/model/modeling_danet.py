@@ -24,29 +24,22 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .alignment_ecgdan import alignment_loss
 from .configuration_danet import DanetConfig
 from .configuration_ecgdan import EcgDanConfig
+from .heads_ecgdan import EcgDanClassifier, classification_loss, multi_label_loss
 from .layers_ecgdan import EcgDanDropout
-from .light_ecgdan import EcgDanLightStem
-from .modeling_ecgdan import (
-    EcgDanClassifier,
-    EcgDanModel,
-    EcgDanModelOutput,
-    EcgDanPreTrainedModel,
-    check_input,
-    classification_loss,
-    encoder_fields,
-    multi_label_loss,
-)
+from .light_ecgdan import light_blocks
+from .modeling_ecgdan import EcgDanModel, EcgDanModelOutput, EcgDanPreTrainedModel
+from .paper_ecgdan import paper_blocks
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import cox_loss
 
-TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, EcgDanLightStem, Baseline, cox_loss)
-"""Not used here: a file that `auto_map` names has to name every file it needs, also through a neighbour."""
+TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, light_blocks, paper_blocks, Baseline, cox_loss)
+"""Not used here: a file that `auto_map` names has to import every file it needs directly."""
 
-RESNET_KERNEL = 9  # 90 ms at 100 Hz before the first halving of time: a QRS complex
-MERGE_KERNEL = 5
-WEIGHT_STRIDE = 4  # samples between two weights of the soft module
-SAME_LABEL = {"APC": "PAC", "PVC": "VPC"}  # MIT-BIH's names, and how other sources turn them round
-EVIDENCE_SECONDS = 0.12  # a QRS complex, or a P wave: shorter peaks of a(t) are no beat
+_RESNET_KERNEL = 9  # 90 ms at 100 Hz before the first halving of time: a QRS complex
+_MERGE_KERNEL = 5
+_WEIGHT_STRIDE = 4  # samples between two weights of the soft module
+_SAME_LABEL = {"APC": "PAC", "PVC": "VPC"}  # MIT-BIH's names, and how other sources turn them round
+_EVIDENCE_SECONDS = 0.12  # a QRS complex, or a P wave: shorter peaks of a(t) are no beat
 
 
 @dataclass
@@ -93,14 +86,14 @@ class DanetClassifierOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class DanetWaveformBlock(GradientCheckpointingLayer):
+class _WaveformBlock(GradientCheckpointingLayer):
     """A convolution that halves time, and a second one with a shortcut around it."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int):
         super().__init__()
         self.conv1 = nn.Conv1d(in_channels, out_channels, kernel, 2, kernel // 2, bias=False)
         self.norm1 = nn.BatchNorm1d(out_channels)
-        self.conv2 = nn.Conv1d(out_channels, out_channels, MERGE_KERNEL, 1, MERGE_KERNEL // 2, bias=False)
+        self.conv2 = nn.Conv1d(out_channels, out_channels, _MERGE_KERNEL, 1, _MERGE_KERNEL // 2, bias=False)
         self.norm2 = nn.BatchNorm1d(out_channels)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -109,13 +102,13 @@ class DanetWaveformBlock(GradientCheckpointingLayer):
         return F.relu(hidden + self.norm2(self.conv2(hidden)))
 
 
-class DanetMerge(nn.Module):
+class _Merge(nn.Module):
     """One step up: the coarser features, repeated, plus what the way down has at this rate."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
         self.lateral = nn.Conv1d(channels, width, 1)
-        self.conv = nn.Conv1d(width, width, MERGE_KERNEL, 1, MERGE_KERNEL // 2, bias=False)
+        self.conv = nn.Conv1d(width, width, _MERGE_KERNEL, 1, _MERGE_KERNEL // 2, bias=False)
         self.norm = nn.BatchNorm1d(width)
 
     def forward(self, state: Tensor, coarser: Tensor | None) -> Tensor:
@@ -126,7 +119,7 @@ class DanetMerge(nn.Module):
         return F.relu(self.norm(self.conv(hidden)))
 
 
-class DanetWaveformModule(nn.Module):
+class _WaveformModule(nn.Module):
     """The soft module: a one-dimensional U-Net (Ronneberger et al. 2015), one weight per sample for all leads.
 
     The way up adds instead of concatenating (feature pyramid, Lin et al. 2017) and ends at a fourth of the sampling
@@ -140,10 +133,10 @@ class DanetWaveformModule(nn.Module):
         channels = list(config.waveform_channels)
         self.stride = 2 ** len(channels)
         self.down = nn.ModuleList(
-            DanetWaveformBlock(before, after, config.waveform_kernel)
+            _WaveformBlock(before, after, config.waveform_kernel)
             for before, after in itertools.pairwise([config.num_leads, *channels])
         )
-        self.up = nn.ModuleList(DanetMerge(each, channels[1]) for each in reversed(channels[1:]))
+        self.up = nn.ModuleList(_Merge(each, channels[1]) for each in reversed(channels[1:]))
         self.attention_head = nn.Conv1d(channels[1], 1, 1)
 
     def forward(self, signal: Tensor, lead_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -157,12 +150,12 @@ class DanetWaveformModule(nn.Module):
         hidden = None
         for merge in self.up:
             hidden = merge(states.pop(), hidden)
-        features = hidden[..., : -(-samples // WEIGHT_STRIDE)]
-        logits = F.interpolate(self.attention_head(hidden), scale_factor=WEIGHT_STRIDE, mode="linear")
+        features = hidden[..., : -(-samples // _WEIGHT_STRIDE)]
+        logits = F.interpolate(self.attention_head(hidden), scale_factor=_WEIGHT_STRIDE, mode="linear")
         return logits[:, 0, :samples], features
 
 
-class DanetEvidence(nn.Module):
+class _Evidence(nn.Module):
     """How sure the soft module is of its strongest wave, as a term of each label's logit.
 
     The highest mean of a(t)'s logits over 120 ms: one beat is enough for the label, wherever it lies, and what the map
@@ -171,23 +164,29 @@ class DanetEvidence(nn.Module):
 
     def __init__(self, config: DanetConfig):
         super().__init__()
-        self.window = max(1, round(EVIDENCE_SECONDS * config.sampling_rate))
+        self.window = max(1, round(_EVIDENCE_SECONDS * config.sampling_rate))
         self.weight = nn.Parameter(torch.empty(config.num_labels))
+        evident = _evident_labels(config)
+        self.initial = [float(label in evident) for label in range(config.num_labels)]
+
+    def initialise(self) -> None:
+        """Counts for the rule's own label from the start, and for no other."""
+        init.copy_(self.weight, torch.tensor(self.initial))
 
     def forward(self, waveform_logits: Tensor) -> Tensor:
         """(N, T) -> (N, num_labels)."""
-        means = F.avg_pool1d(waveform_logits[:, None], self.window, WEIGHT_STRIDE)
+        means = F.avg_pool1d(waveform_logits[:, None], self.window, _WEIGHT_STRIDE)
         return means.amax(-1) * self.weight
 
 
-class DanetResidualBlock(GradientCheckpointingLayer):
+class _ResNetBlock(GradientCheckpointingLayer):
     """Two convolutions and an averaged shortcut; time halves."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.conv1 = nn.Conv1d(in_channels, out_channels, RESNET_KERNEL, 2, RESNET_KERNEL // 2, bias=False)
+        self.conv1 = nn.Conv1d(in_channels, out_channels, _RESNET_KERNEL, 2, _RESNET_KERNEL // 2, bias=False)
         self.norm1 = nn.BatchNorm1d(out_channels)
-        self.conv2 = nn.Conv1d(out_channels, out_channels, RESNET_KERNEL, 1, RESNET_KERNEL // 2, bias=False)
+        self.conv2 = nn.Conv1d(out_channels, out_channels, _RESNET_KERNEL, 1, _RESNET_KERNEL // 2, bias=False)
         self.norm2 = nn.BatchNorm1d(out_channels)
         self.pool = nn.AvgPool1d(2, ceil_mode=True)
         self.shortcut = nn.Conv1d(in_channels, out_channels, 1, bias=False)
@@ -199,7 +198,7 @@ class DanetResidualBlock(GradientCheckpointingLayer):
         return F.relu(self.norm2(self.conv2(main)) + self.shortcut_norm(self.shortcut(self.pool(hidden))))
 
 
-class DanetResNet(nn.Module):
+class _ResNet(nn.Module):
     """A plain residual network over all leads together, as a classifier that knows no attention of its own.
 
     As wide as the light trunk: `stem_features`, `trunk_channels`, and half of `hidden_size` at the end.
@@ -208,11 +207,9 @@ class DanetResNet(nn.Module):
     def __init__(self, config: DanetConfig):
         super().__init__()
         channels = [config.stem_features, *config.trunk_channels, config.hidden_size // 2]
-        self.stem = nn.Conv1d(config.num_leads, channels[0], RESNET_KERNEL, 2, RESNET_KERNEL // 2, bias=False)
+        self.stem = nn.Conv1d(config.num_leads, channels[0], _RESNET_KERNEL, 2, _RESNET_KERNEL // 2, bias=False)
         self.norm = nn.BatchNorm1d(channels[0])
-        self.blocks = nn.ModuleList(
-            DanetResidualBlock(before, after) for before, after in itertools.pairwise(channels)
-        )
+        self.blocks = nn.ModuleList(_ResNetBlock(before, after) for before, after in itertools.pairwise(channels))
 
     def forward(self, signal: Tensor) -> EcgDanModelOutput:
         """(N, L, T), masked leads zeroed -> the mean and maximum over time, (N, hidden_size), as `pooler_output`."""
@@ -222,29 +219,20 @@ class DanetResNet(nn.Module):
         return EcgDanModelOutput(pooler_output=torch.cat([hidden.mean(-1), hidden.amax(-1)], dim=-1))
 
 
-class DanetPreTrainedModel(EcgDanPreTrainedModel):
-    """Loading, saving, initialisation and the freezing of the waveform module, shared by both heads."""
+class _DanetPreTrainedModel(EcgDanPreTrainedModel):
+    """Loading, saving and the freezing of the waveform module, shared by both heads."""
 
     config: DanetConfig
     config_class = DanetConfig
     _no_split_modules = (
         *EcgDanPreTrainedModel._no_split_modules,
-        "DanetWaveformModule",
-        "DanetResNet",
-        "DanetWaveformBlock",
-        "DanetResidualBlock",
+        "_WaveformModule",
+        "_ResNet",
+        "_WaveformBlock",
+        "_ResNetBlock",
     )
-    waveform_module: DanetWaveformModule | None
+    waveform_module: _WaveformModule | None
     _waveform_frozen = False
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """As the dual attention network's; the evidence of the rule's own label counts from the start."""
-        if isinstance(module, DanetEvidence):
-            evident = evident_labels(self.config)
-            init.copy_(module.weight, torch.tensor([float(each in evident) for each in range(self.config.num_labels)]))
-        else:
-            super()._init_weights(module)
 
     def freeze_waveform_module(self) -> None:
         """Keeps the waveform module as it is: no gradients, and its norms' statistics stay fixed in training too.
@@ -269,7 +257,7 @@ class DanetPreTrainedModel(EcgDanPreTrainedModel):
         self.waveform_module.requires_grad_(not frozen)
         self.waveform_module.train(self.training and not frozen)
 
-    def train(self, mode: bool = True) -> "DanetPreTrainedModel":
+    def train(self, mode: bool = True) -> "_DanetPreTrainedModel":
         """A frozen waveform module stays in evaluation mode."""
         super().train(mode)
         if self._waveform_frozen:
@@ -277,7 +265,7 @@ class DanetPreTrainedModel(EcgDanPreTrainedModel):
         return self
 
 
-class DanetForPreTraining(DanetPreTrainedModel):
+class DanetForPreTraining(_DanetPreTrainedModel):
     """The soft module alone: it learns to predict a rule's weights, or what was hidden of the signal, or both.
 
     Its weights have the names they have in [`DanetForSequenceClassification`], which loads them from here.
@@ -287,9 +275,9 @@ class DanetForPreTraining(DanetPreTrainedModel):
         super().__init__(config)
         if config.waveform_module != "soft":
             raise ValueError(f"waveform_module: expected 'soft' for pretraining, got {config.waveform_module!r}")
-        self.waveform_module = DanetWaveformModule(config)
+        self.waveform_module = _WaveformModule(config)
         width, leads = config.waveform_channels[1], config.num_leads
-        head = nn.Conv1d(width, leads * WEIGHT_STRIDE, 1) if config.reconstruction_weight else None
+        head = nn.Conv1d(width, leads * _WEIGHT_STRIDE, 1) if config.reconstruction_weight else None
         self.reconstruction_head = head  # every step tells the samples of all leads beneath it
         self.post_init()
 
@@ -321,7 +309,7 @@ class DanetForPreTraining(DanetPreTrainedModel):
         Raises:
             ValueError: shapes the network was not built for, or `target_values` without a reconstruction head.
         """
-        check_input(input_values, lead_mask, self.config)
+        self._check_input(input_values, lead_mask)
         logits, features = self.waveform_module(input_values.to(self.dtype), lead_mask)
         output = DanetPreTrainingOutput(waveform_attention=logits.float().sigmoid())
         if self.reconstruction_head is not None:
@@ -330,7 +318,7 @@ class DanetForPreTraining(DanetPreTrainedModel):
         if not return_loss:
             return output
         if waveform_targets is not None:
-            check_weights(waveform_targets, input_values, "waveform_targets")
+            _check_weights(waveform_targets, input_values, "waveform_targets")
             output.waveform_loss = F.binary_cross_entropy_with_logits(logits.float(), waveform_targets.float())
             output.loss = self.config.waveform_weight * output.waveform_loss
         if target_values is not None:
@@ -355,21 +343,21 @@ class DanetForPreTraining(DanetPreTrainedModel):
         return error.sum() / mask.sum().clamp(min=1)
 
 
-class DanetForSequenceClassification(DanetPreTrainedModel):
+class DanetForSequenceClassification(_DanetPreTrainedModel):
     """Waveform-enhanced module and classifier; multi-label unless `config.problem_type` says otherwise."""
 
     def __init__(self, config: DanetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.positive_weights = positive_weights(config)
-        self.waveform_module = DanetWaveformModule(config) if config.waveform_module == "soft" else None
+        self.waveform_module = _WaveformModule(config) if config.waveform_module == "soft" else None
         if config.classifier_network == "ecgdan":
             self.ecgdan = EcgDanModel(config)
         else:
-            self.resnet = DanetResNet(config)
+            self.resnet = _ResNet(config)
         self.classifier = EcgDanClassifier(config)
         evident = config.use_attention_evidence and self.waveform_module is not None
-        self.evidence = DanetEvidence(config) if evident else None
+        self.evidence = _Evidence(config) if evident else None
         self.post_init()
 
     @can_return_tuple
@@ -403,7 +391,7 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
         Raises:
             ValueError: shapes the network was not built for, or a hard module without weights.
         """
-        check_input(input_values, lead_mask, self.config)
+        self._check_input(input_values, lead_mask)
         if lead_mask is not None:
             input_values = input_values.masked_fill(~lead_mask.bool()[:, :, None], 0)
         amended, attention, waveform_logits = self._amend(input_values.to(self.dtype), lead_mask, waveform_weights)
@@ -419,7 +407,7 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
             weights = None if self.positive_weights is None else logits.new_tensor(self.positive_weights).float()
             loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets, weights)
             if waveform_targets is not None and waveform_logits is not None:
-                check_weights(waveform_targets, input_values, "waveform_targets")
+                _check_weights(waveform_targets, input_values, "waveform_targets")
                 waveform_loss = multi_label_loss(waveform_logits, waveform_targets)
                 loss = loss + self.config.waveform_weight * waveform_loss
         return DanetClassifierOutput(
@@ -428,7 +416,7 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
             logits=logits,
             auxiliary_logits=auxiliary,
             waveform_attention=attention,
-            **encoder_fields(encoded),
+            **encoded.for_head(),
         )
 
     def _amend(
@@ -438,14 +426,14 @@ class DanetForSequenceClassification(DanetPreTrainedModel):
         if self.config.waveform_module == "none":
             return signal, None, None
         if self.config.waveform_module == "hard":
-            check_weights(weights, signal, "waveform_weights")
+            _check_weights(weights, signal, "waveform_weights")
             return weights.to(signal.dtype)[:, None] * signal, weights.float(), None
         logits = self.waveform_module(signal, lead_mask)[0].float()
         attention = logits.sigmoid()
         return (1 + attention.to(signal.dtype))[:, None] * signal, attention, logits
 
 
-def check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
+def _check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
     """Refuses weights that are missing or do not belong to the signal, in one line."""
     expected = (signal.shape[0], signal.shape[2])
     if weights is None or tuple(weights.shape) != expected:
@@ -455,12 +443,12 @@ def check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
         raise ValueError(f"{name}: expected (batch, samples) {expected}, got {got}{advice}")
 
 
-def evident_labels(config: DanetConfig) -> list[int]:
+def _evident_labels(config: DanetConfig) -> list[int]:
     """The label that the rule is about: the one of its name, in any source's spelling, or the only one there is."""
     if config.num_labels == 1:
         return [0]
     name = str((config.waveform_rule or {}).get("name", "")).upper()
-    spellings = {name, SAME_LABEL.get(name, name)}
+    spellings = {name, _SAME_LABEL.get(name, name)}
     return [label for label in range(config.num_labels) if config.id2label[label].upper() in spellings]
 
 

@@ -17,24 +17,19 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .alignment_ecgdan import alignment_loss, equal_rows
+from .alignment_ecgdan import EcgDanAlignmentHead, equal_rows
 from .configuration_ecg_text import EcgTextConfig
 from .configuration_ecgdan import EcgDanConfig
+from .heads_ecgdan import EcgDanClassifier
 from .layers_ecgdan import EcgDanDropout
-from .light_ecgdan import EcgDanLightStem
-from .modeling_ecgdan import (
-    EcgDanAlignmentHead,
-    EcgDanForPreTraining,
-    EcgDanModel,
-    EcgDanModelOutput,
-    EcgDanPreTrainedModel,
-    encoder_fields,
-)
+from .light_ecgdan import light_blocks
+from .modeling_ecgdan import EcgDanForPreTraining, EcgDanModel, EcgDanModelOutput, EcgDanPreTrainedModel
+from .paper_ecgdan import paper_blocks
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import cox_loss
 
-TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, EcgDanLightStem, Baseline, cox_loss)
-"""Not used here: a file that `auto_map` names has to name every file it needs, also through a neighbour."""
+TRAVELS = (EcgDanConfig, EcgDanClassifier, EcgDanDropout, light_blocks, paper_blocks, Baseline, cox_loss)
+"""Not used here: a file that `auto_map` names has to import every file it needs directly."""
 
 TEXT_TOWERS = ("frozen", "lora", "full")
 
@@ -265,9 +260,7 @@ class EcgTextModel(EcgDanPreTrainedModel):
             return_loss: compute the loss, if there are as many texts as ECGs: text i is ECG i's.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
-        output = EcgTextOutput(
-            ecg_embeds=self.alignment_head.project_ecg(encoded.pooler_output), **encoder_fields(encoded)
-        )
+        output = EcgTextOutput(ecg_embeds=self.alignment_head.project_ecg(encoded.pooler_output), **encoded.for_head())
         if self.config.ecg_config.prompt_labels:
             output.prompt_logits = self.alignment_head.prompt_logits(output.ecg_embeds)
         if input_ids is not None:

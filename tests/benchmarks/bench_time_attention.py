@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ecgdan_hf import EcgDanConfig, EcgDanModel
-from ecgdan_hf.model.modeling_ecgdan import EcgDanTimeAttention
+from ecgdan_hf.model.paper_ecgdan import _TimeAttention
 
 
 class OneLead(nn.Module):
@@ -35,7 +35,7 @@ class OneLead(nn.Module):
 class LeadLoop(nn.Module):
     """Twelve such blocks, one after another."""
 
-    def __init__(self, batched: EcgDanTimeAttention):
+    def __init__(self, batched: _TimeAttention):
         super().__init__()
         leads = batched.qkv_weight.shape[0]
         self.blocks = nn.ModuleList(OneLead() for _ in range(leads))
@@ -44,7 +44,7 @@ class LeadLoop(nn.Module):
             block.load_state_dict(self._weights_of(batched, lead))
 
     @staticmethod
-    def _weights_of(batched: EcgDanTimeAttention, lead: int) -> dict[str, Tensor]:
+    def _weights_of(batched: _TimeAttention, lead: int) -> dict[str, Tensor]:
         names = {
             "norm1.": "norm1_",
             "norm2.": "norm2_",

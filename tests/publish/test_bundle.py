@@ -29,7 +29,7 @@ def config_of(folder: Path) -> dict:
 def test_code_that_computes_something_else_fails_the_proof(survival_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(survival_bundle, folder)
-    code = folder / "modeling_ecgdan.py"
+    code = folder / "heads_ecgdan.py"
     text = code.read_text(encoding="utf-8")
     changed = text.replace(
         "self.hidden_norm(F.relu(hidden))).squeeze(-1)", "self.hidden_norm(F.relu(hidden))).squeeze(-1) + 1e-3"

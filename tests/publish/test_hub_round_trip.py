@@ -166,12 +166,12 @@ def test_without_the_package_code_and_weights_are_pinned_together_or_apart(
 ) -> None:
     repository = put(hub, "user/coded", survival_bundle)
     first, files = repository.commits[0]
-    code = files["modeling_ecgdan.py"].decode()
+    code = files["heads_ecgdan.py"].decode()
     changed = code.replace("F.relu(hidden))).squeeze(-1)", "F.relu(hidden))).squeeze(-1) + 10")
     assert changed != code
     config = json.loads(files["config.json"])
     slope = json.dumps(config | {"calibration_slope": 2.0}).encode()  # stands for other weights
-    repository.commit({**files, "modeling_ecgdan.py": changed.encode(), "config.json": slope})
+    repository.commit({**files, "heads_ecgdan.py": changed.encode(), "config.json": slope})
     load = f"""{WITHOUT_THE_PACKAGE}
 import json
 import torch
@@ -340,7 +340,7 @@ def test_a_training_verb_pushes_what_it_trained(hub: HubServer, client: HubClien
 def tampered(bundle: Path, folder: Path, name: str) -> Path:
     """A copy of which something was changed after its proof."""
     shutil.copytree(bundle, folder / name)
-    file = folder / name / {"weights": "model.safetensors"}.get(name, "modeling_ecgdan.py")
+    file = folder / name / {"weights": "model.safetensors"}.get(name, "heads_ecgdan.py")
     if name == "weights":
         file.write_bytes(file.read_bytes()[:-100])
         return folder / name

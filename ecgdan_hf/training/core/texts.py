@@ -19,8 +19,9 @@ from ecgdan_hf.data.text import statements as reports
 from ecgdan_hf.data.text.reports import clean_report, to_english
 from ecgdan_hf.evaluation.measures.classification import auroc_per_label
 from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
+from ecgdan_hf.model.alignment_ecgdan import EcgDanAlignmentHead
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel, mean_over_tokens, with_lora
-from ecgdan_hf.model.modeling_ecgdan import EcgDanAlignmentHead, EcgDanForPreTraining, EcgDanPreTrainingOutput
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanPreTrainingOutput
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core.batching import STATEMENT_WEIGHTS, multi_hot
 

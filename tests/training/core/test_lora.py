@@ -85,7 +85,7 @@ def test_stock_peft_trains_saves_and_merges_every_head(name: str, trunk: str, tm
 
 def test_peft_refuses_the_convolution_whose_update_it_would_merge_as_another_one():
     model = build("classification", trunk="light")
-    with pytest.raises(ValueError, match="EcgDanPairConvolution"):
+    with pytest.raises(ValueError, match="_PairConvolution"):
         get_peft_model(model, LoraConfig(r=2, target_modules=["shortcut"]))
 
 
