@@ -22,8 +22,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_ecgdan import EcgDanConfig
 from .layers_ecgdan import EcgDanDropout
 
-_STEM_KERNEL = 7
-_BLOCK_KERNELS = (7, 5)
+STEM_KERNEL = 7
+BLOCK_KERNELS = (7, 5)
 
 
 def light_blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
@@ -91,8 +91,8 @@ class _Stem(nn.Module):
 
     def __init__(self, config: EcgDanConfig):
         super().__init__()
-        channels, padding = config.stem_features, _STEM_KERNEL // 2
-        self.conv = nn.Conv2d(1, channels, (1, _STEM_KERNEL), (1, 2), (0, padding), bias=False)
+        channels, padding = config.stem_features, STEM_KERNEL // 2
+        self.conv = nn.Conv2d(1, channels, (1, STEM_KERNEL), (1, 2), (0, padding), bias=False)
         self.norm = nn.BatchNorm2d(channels)
         self.scale = EcgDanLeadScale(channels, config.num_leads)
 
@@ -130,7 +130,7 @@ class _ResidualBlock(GradientCheckpointingLayer):
 
     def __init__(self, config: EcgDanConfig, in_channels: int, out_channels: int):
         super().__init__()
-        (first, second), leads = _BLOCK_KERNELS, config.num_leads
+        (first, second), leads = BLOCK_KERNELS, config.num_leads
         self.conv1 = nn.Conv2d(in_channels, out_channels, (1, first), (1, 2), (0, first // 2), bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, (1, second), 1, (0, second // 2), bias=False)
