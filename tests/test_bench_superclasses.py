@@ -1,7 +1,6 @@
 """The table of the superclass benchmark, from the folders of finished runs."""
 
 import importlib
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.result import Result
 
 
 @pytest.fixture
@@ -27,7 +27,8 @@ def write_run(folder: Path, noise: float, seed: int, records: int = 60) -> pd.Da
         table[f"true_{name}"] = truth[:, column].astype(int)
     folder.mkdir()
     table.to_csv(folder / "predictions.csv", index=False)
-    (folder / "metrics.json").write_text(json.dumps({"num_parameters": 1_500_000, "seconds": 2.0}), encoding="utf-8")
+    metrics = {"task": "classification", "num_records": {}, "num_parameters": 1_500_000, "seconds": 2.0}
+    Result("finetune", metrics).write(folder)
     return table
 
 

@@ -151,12 +151,10 @@ def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) ->
 
 
 def _write(folder: Path, page: str, result: Any) -> None:
-    from ecgdan_hf.evaluation.protocols.held_out import (
-        to_json,
-        write_report,
-    )
+    from ecgdan_hf.evaluation.protocols.held_out import write_report
+    from ecgdan_hf.evaluation.result import Result
 
     with filled_folder(folder, last=MARK) as part:
         write_report(part, result)
-        write_text(part / "metrics.json", to_json(result.metrics))
+        Result("held-out", result.metrics).write(part)
         write_text(part / MARK, page)

@@ -135,8 +135,9 @@ def evaluate(args: EvaluateArguments) -> None:
     if args.protocol == "repeated-cv":
         _cross_validate(args)
         return
-    from ecgdan_hf.evaluation.protocols.held_out import held_out, to_json, write_report
+    from ecgdan_hf.evaluation.protocols.held_out import held_out, write_report
     from ecgdan_hf.evaluation.report.tripod import read_statements
+    from ecgdan_hf.evaluation.result import Result
 
     folder = check_output_folder(args.output_dir, args.overwrite, "metrics.json")
     load_rows, statements = _row_loader(args), read_statements(args.statements)
@@ -161,7 +162,7 @@ def evaluate(args: EvaluateArguments) -> None:
     result.metrics.update({"statements": statements} if statements else {})
     with filled_folder(folder, last="metrics.json") as staging:
         write_report(staging, result)
-        (staging / "metrics.json").write_text(to_json(result.metrics), encoding="utf-8")
+        Result("held-out", result.metrics).write(staging)
     say((folder / "report.md").read_text(encoding="utf-8"))
 
 
@@ -203,6 +204,7 @@ def sanity(args: SanityArguments) -> None:
       ecgdan sanity --checkpoint runs/rhythm --data ptb-xl --data-dir ptb-xl --test-folds 9 \\
         --control "shuffled labels=runs/shuffled" --output-dir runs/sanity
     """
+    from ecgdan_hf.evaluation.result import Result
     from ecgdan_hf.explain.checks.sanity import judge
     from ecgdan_hf.explain.checks.sanity_report import write_report
     from ecgdan_hf.training.core.run_folder import finish_run
@@ -225,7 +227,11 @@ def sanity(args: SanityArguments) -> None:
         map_draws=args.map_draws,
         limit=args.limit,
     )
-    finish_run(folder, lambda staging: write_report(staging, metrics, Path(str(args.checkpoint)).name), metrics)
+    finish_run(
+        folder,
+        lambda staging: write_report(staging, metrics, Path(str(args.checkpoint)).name),
+        Result("sanity", metrics),
+    )
     say((folder / "report.md").read_text(encoding="utf-8"))
 
 

@@ -33,6 +33,7 @@ from ecgdan_hf.publish.card.evaluations import (
     kept_evaluations,
     read_evaluation,
     read_mapping,
+    read_result,
     without_local_paths,
 )
 from ecgdan_hf.publish.card.metadata import metadata_problems
@@ -200,7 +201,8 @@ def _write_documents(
     power_and_grid: tuple[float | None, float],
     said: dict[str, str | None],
 ) -> None:
-    metrics = without_local_paths(read_mapping(source / "metrics.json", json.loads))
+    result = read_result(source) if (source / "metrics.json").is_file() else None
+    metrics = None if result is None else result.metrics
     recipe = without_local_paths(read_mapping(source / "recipe.yaml", yaml.safe_load))
     emissions = emissions_of(metrics, *power_and_grid)
     card = build_card(model, metrics, recipe, name, evaluations, emissions, **said)
@@ -208,14 +210,13 @@ def _write_documents(
         raise ValueError(f"{source}: the Hub would refuse the card's metadata: {'; '.join(problems)}")
     card.save(folder / "README.md")
     (folder / "LICENSE").write_text(license_text(), encoding="utf-8")
-    if metrics is not None:
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    if result is not None:
+        result.write(folder)
     if recipe is not None:
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     for each in evaluations:
         (folder / "evaluation").mkdir(exist_ok=True)
-        content = json.dumps(each.metrics, indent=2) + "\n"
-        (folder / "evaluation" / f"{each.name}.json").write_text(content, encoding="utf-8")
+        each.result.write(folder / "evaluation" / f"{each.name}.json")
     if dataset_id:
         _write_eval_results(model, folder, dataset_id, metrics, evaluations)
 

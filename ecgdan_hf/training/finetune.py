@@ -30,6 +30,7 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     fit_ridge_cox,
 )
 from ecgdan_hf.evaluation.measures.concordance import has_pair
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.covariates import covariate_matrix, expand_covariates, source_columns
 from ecgdan_hf.inference.heads import head_of, weight_columns
 from ecgdan_hf.inference.rows import columns_of
@@ -130,7 +131,11 @@ def run(
         "seconds": round(time.monotonic() - started, 1),
     }
     if accelerator.is_main_process:
-        finish_run(folder, lambda staging: write_result(staging, model, feature_extractor, predictions), metrics)
+        finish_run(
+            folder,
+            lambda staging: write_result(staging, model, feature_extractor, predictions),
+            Result("finetune", metrics),
+        )
     accelerator.wait_for_everyone()
     return metrics
 

@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 
 from ecgdan_hf.data.simulate.premature_beats import annotated_weights
 from ecgdan_hf.data.sources.mitbih import BEATS
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.heads import input_names
 from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
@@ -146,7 +147,11 @@ def run(args: FinetuneArguments, split: Split = rows.split) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
     }
     if accelerator.is_main_process:
-        finish_run(folder, lambda staging: write_result(staging, model, feature_extractor, predictions), metrics)
+        finish_run(
+            folder,
+            lambda staging: write_result(staging, model, feature_extractor, predictions),
+            Result("finetune", metrics),
+        )
     accelerator.wait_for_everyone()
     return metrics
 

@@ -19,6 +19,7 @@ from ecgdan_hf.evaluation.protocols.held_out import (
 )
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.rows import columns_of, label_matrix
 from ecgdan_hf.training import zero_shot_probe
 from ecgdan_hf.training.arguments.command import run_as_program
@@ -50,17 +51,17 @@ def run(args: ProbeArguments) -> dict[str, Any]:
     started, folder = time.monotonic(), check_run(args)
     check_arguments(args)
     if args.zero_shot:
-        metrics, report = zero_shot_probe.judge(args)
+        kind, (metrics, report) = "zero-shot", zero_shot_probe.judge(args)
     elif args.label_fractions:
-        metrics, report = label_efficiency.judge(args)
+        kind, (metrics, report) = "label-efficiency", label_efficiency.judge(args)
     else:
-        metrics, report = judge(args)
+        kind, (metrics, report) = "probe", judge(args)
     metrics |= {"leads": args.leads, "seconds": round(time.monotonic() - started, 1)}
     if args.leads:
         follow = "and limb leads that follow from them"
         report += f"\n\nOf the records judged, the networks were shown the leads {args.leads} ({follow}) alone."
     begin_run(folder, args)
-    finish_run(folder, lambda staging: _write(staging, report), metrics)
+    finish_run(folder, lambda staging: _write(staging, report), Result(kind, metrics))
     return metrics
 
 

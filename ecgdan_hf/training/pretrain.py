@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from ecgdan_hf.evaluation.measures.retrieval import alignment_and_uniformity, embedding_spread, retrieval_recall
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.model.alignment_ecgdan import equal_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -289,7 +290,9 @@ def run(args: PretrainArguments, split: Callable[[Any, PretrainArguments], rows.
         metrics[name] = task.validate(model, accelerator, name)
     metrics |= {"history": progress.history, "seconds": round(time.monotonic() - started, 1)}
     if accelerator.is_main_process:
-        finish_run(folder, lambda staging: _write(staging, model, feature_extractor, texts), metrics)
+        finish_run(
+            folder, lambda staging: _write(staging, model, feature_extractor, texts), Result("pretrain", metrics)
+        )
     accelerator.wait_for_everyone()
     return metrics
 

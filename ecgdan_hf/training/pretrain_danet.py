@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.heads import weight_columns
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -172,7 +173,9 @@ def run(args: PretrainArguments, split: Callable[[Any, PretrainArguments], rows.
         "seconds": round(time.monotonic() - started, 1),
     }
     if accelerator.is_main_process:
-        finish_run(folder, lambda staging: _write(staging, model, pretext.feature_extractor), metrics)
+        finish_run(
+            folder, lambda staging: _write(staging, model, pretext.feature_extractor), Result("pretrain", metrics)
+        )
     accelerator.wait_for_everyone()
     return metrics
 

@@ -17,6 +17,7 @@ from ecgdan_hf.data.splits import check_patients_disjoint
 from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score
 from ecgdan_hf.evaluation.measures.risk_calibration import calibration_slope, observed_over_expected
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import check_output_folder
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
@@ -60,7 +61,9 @@ def run(args: RecalibrateArguments) -> dict[str, Any]:
         "before": before,
         "after": judge(model, test, args),
     }
-    finish_run(folder, lambda staging: write(staging, model, extractor, metrics, args), metrics)
+    finish_run(
+        folder, lambda staging: write(staging, model, extractor, metrics, args), Result("recalibration", metrics)
+    )
     return metrics
 
 

@@ -9,7 +9,6 @@ so that the same command continues after an interruption. The first network of t
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,13 @@ from ptbxl_networks import NETWORKS
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.command import parse_assignments
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import resolve
-from ecgdan_hf.training.core.run_folder import as_json, is_finished, read_metrics
+from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
 from ecgdan_hf.training.studies.ablation import mean_macro_auroc
 
 LIGHT, PRETRAINED = "light", "light, pretrained"
@@ -177,7 +177,7 @@ def main() -> None:
     write_text(options.output_dir / "table.md", text)
     judged_on = next(iter(runs.values())).judged_on
     metrics = {"recipe": options.recipe, "set": options.set, "judged_on": judged_on, "networks": found}
-    write_text(options.output_dir / "metrics.json", json.dumps(as_json(metrics), indent=2) + "\n")
+    Result("benchmark", {"title": "Superclasses of PTB-XL", "report": text, **metrics}).write(options.output_dir)
     note = ", which also chose the epoch" if judged_on == "valid" else ""
     print(f"{text}\nJudged on the {judged_on} part{note}: {len(next(iter(runs.values())).labels)} records.")
 

@@ -6,7 +6,7 @@ python tests/benchmarks/bench_waveform_attention.py [--ludb ../shared/data/ludb]
 LUDB: share of a(t) inside the hand-marked P waves, QRS complexes and T waves of lead II, over the share of time they
 take up (enrichment, 1 is uniform); 12 leads, from the first mark to the last. MIT-BIH: 10 s segments without overlap
 that hold an atrial premature beat (`A`): whether a(t) peaks within 150 ms of its R peak, see
-`evaluation.measures.waveform_attention`; the
+`waveform_attention.py`; the
 records with paced beats are left out. Rules are those of the hard module; a checkpoint is judged as it is. Intervals:
 95 %, patients resampled. Why the rule `apc` misses beats is counted too.
 """
@@ -20,17 +20,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import wfdb
-
-from ecgdan_hf import WAVEFORM_RULES, DanetConfig, EcgDanFeatureExtractor
-from ecgdan_hf.data.formats import read
-from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.data.sources import mitbih
-from ecgdan_hf.evaluation.measures.waveform_attention import (
+from waveform_attention import (
     attention_peaks,
     enrichment_interval,
     localisation_table,
     mass_in_intervals,
 )
+
+from ecgdan_hf import WAVEFORM_RULES, DanetConfig, EcgDanFeatureExtractor
+from ecgdan_hf.data.formats import read
+from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.data.sources import mitbih
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples

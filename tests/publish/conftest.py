@@ -10,6 +10,7 @@ import yaml
 
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, compare
 from ecgdan_hf.evaluation.protocols.zero_shot import judged_level, level_metrics
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import (
@@ -64,7 +65,7 @@ def survival_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "history": [{"epoch": 0, "loss": 1.0}],
     }
     recipe = {"data": "ptb-xl", "data_dir": "/home/someone/secret/ptb-xl", "epochs": 3, "labels": None}
-    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    Result("finetune", metrics).write(folder)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return folder
 
@@ -111,7 +112,7 @@ def pretrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     recipe = {"data": "ptb-xl", "data_dir": "/home/someone/secret/ptb-xl", "seed": 7, "train_folds": "1-8"}
     recipe |= {"valid_folds": "9", "versions": {"python": "3.12", "torch": "2.9"}}
-    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    Result("pretrain", metrics).write(folder)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return folder
 
@@ -163,7 +164,7 @@ def result_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, metrics in everything.items():
         folders[name] = root / name
         folders[name].mkdir()
-        (folders[name] / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+        Result(name, metrics).write(folders[name])
         if name != "sanity":
             recipe = {"data": "ptb-xl", "data_dir": "/home/someone/secret/ptb-xl", "test_folds": "9"}
             (folders[name] / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")

@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from transformers import AutoFeatureExtractor, AutoModel, pipeline
 
 from ecgdan_hf import EcgSurvivalPipeline
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.publish.bundle import bundle
@@ -103,11 +104,18 @@ def test_results_that_cannot_be_used_are_refused_before_anything_is_written(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    (empty / "metrics.json").write_text('{"seconds": 3}', encoding="utf-8")
+    Result("finetune", {"task": "survival", "num_records": {"train": 3}}).write(empty)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "metrics.json").write_text('{"seconds": 3}', encoding="utf-8")
     probe = result_folders["probe"]
     for folders, error, message in (
-        ([tmp_path], FileNotFoundError, r"expected a folder of results with metrics\.json, found none"),
-        ([empty], ValueError, r"expected results with intervals in metrics\.json, found none"),
+        (
+            [tmp_path],
+            FileNotFoundError,
+            r"metrics\.json: expected a result that a verb .*, found no file",
+        ),
+        ([tmp_path / "other"], ValueError, r"metrics\.json: schema: expected 1, found None"),
+        ([empty], ValueError, r"metrics\.json: expected numbers with intervals, found none"),
         ([probe, probe], ValueError, "results: expected folders of different names, got probe more than once"),
     ):
         with pytest.raises(error, match=message):

@@ -9,6 +9,7 @@ import yaml
 from fixtures.danet_arguments import TINY_DANET
 
 from ecgdan_hf import DanetConfig, DanetForSequenceClassification, EcgDanFeatureExtractor
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.heads import HEADS
 from ecgdan_hf.publish.bundle import bundle
 
@@ -22,9 +23,7 @@ def hard_checkpoint(tmp_path: Path) -> Path:
     EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(tmp_path / "run")
     recipe = {"task": "danet", "data": "mit-bih", "keep_labels": "APC"}
     (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    (tmp_path / "run" / "metrics.json").write_text(
-        json.dumps({"task": "danet", "num_records": {"train": 40}}), encoding="utf-8"
-    )
+    Result("finetune", {"task": "danet", "num_records": {"train": 40}}).write(tmp_path / "run")
     return tmp_path / "run"
 
 

@@ -4,7 +4,6 @@ Refuses what would flatter: test folds a checkpoint was trained on, or all recor
 Rows come from a function of the caller, so that nothing here knows where data live.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,9 +272,3 @@ def write_report(folder: Path, result: HeldOut) -> None:
         report += "\nWhat TRIPOD+AI asks for, as far as this run can say it: `report.html`.\n"
     result.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     (folder / "report.md").write_text(report, encoding="utf-8")
-
-
-def to_json(metrics: Mapping[str, Any]) -> str:
-    """`metrics.json`; NaN becomes null."""
-    text = json.dumps(metrics, default=float)
-    return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2) + "\n"

@@ -1,10 +1,10 @@
 """What `ecgdan sanity` found, in words, as a page and as figures. See `sanity` for what is measured."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.explain.checks.sanity import ORDERS
 
 UNITS = ("leads", "time")
@@ -63,9 +63,8 @@ def sanity_of(checkpoint: str | Path) -> dict[str, Any] | None:
     folder, found = Path(checkpoint), []
     for path in (folder / "sanity" / "metrics.json", *sorted(folder.glob("evaluation/*.json"))):
         if path.is_file():
-            metrics = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(metrics, dict) and metrics.get("task") == "sanity":
-                found.append(metrics)
+            result = Result.read(path)
+            found += [result.metrics] if result.kind == "sanity" else []
     return max(found, key=lambda metrics: len(metrics.get("methods", ())), default=None)
 
 

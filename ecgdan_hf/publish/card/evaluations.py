@@ -1,11 +1,8 @@
-"""Further evaluations of a checkpoint, from the folders its verbs wrote: every number that has an interval.
+"""Further evaluations of a checkpoint, read from the folders that verbs wrote (`evaluation.result`).
 
-Reads `metrics.json` of `ecgdan probe`, `evaluate`, `finetune`, `sanity` and `ablate` alike: an interval is a mapping
-with `estimate`, `low` and `high`, wherever it stands. Numbers of controls are told from those of the model, because
-they stand beside it in a table but are no result of it.
+A card lists every number that has an interval. Numbers of controls are marked: they are not results of the model.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from ecgdan_hf.evaluation.protocols import module_comparison
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 METRIC_NAMES = {
@@ -46,8 +43,20 @@ MAX_LABELS = 10
 LOCAL_PATHS = ("data_dir", "output_dir", "cache_dir", "checkpoint", "labels", "prompts", "control", "teachers")
 """Entries of recipes and metrics that may hold paths of one machine: only their last part is published."""
 
-KINDS = ("Held-out evaluation", "Zero-shot", "Linear probe", "Label efficiency", "Ablation")
-"""In this order a card shows them; what is not named comes after, the test of the attention maps last."""
+TITLES = {
+    "held-out": "Held-out evaluation",
+    "repeated-cv": "Repeated cross-validation",
+    "zero-shot": "Zero-shot",
+    "probe": "Linear probe",
+    "label-efficiency": "Label efficiency",
+    "ablation": "Ablation",
+    "finetune": "Fine-tuned, {task}",
+    "recalibration": "Recalibration",
+    "pretrain": "Pretraining",
+    "benchmark": "Benchmark",
+    "sanity": "Deletion test of the attention maps",
+}
+"""Kind of a result -> its title, in the order in which a card shows them."""
 
 Span = tuple[float, float | None, float | None]
 
@@ -84,100 +93,111 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One folder of results.
+    """One further result of a checkpoint.
 
     Attributes:
-        name: of the folder; its numbers are published as `evaluation/NAME.json`.
-        kind: what was done, in words.
-        metrics: content of its `metrics.json`, without local paths.
-        data: source of the records, where the folder says it.
-        folds: folds that were judged, as text; empty where unknown.
+        name: of its folder; the numbers are published as `evaluation/NAME.json`.
+        result: what a verb wrote, without local paths.
+        data: source of the records; None where neither result nor recipe names it.
     """
 
     name: str
-    kind: str
-    metrics: Mapping[str, Any]
+    result: Result
     data: str | None = None
-    folds: str = ""
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The numbers."""
+        return self.result.metrics
 
     @property
     def is_sanity(self) -> bool:
         """Whether this is the test of the attention maps."""
-        return self.metrics.get("task") == "sanity"
+        return self.result.kind == "sanity"
+
+    @property
+    def folds(self) -> str:
+        """Folds of the test records, as text; empty where unknown."""
+        folds = self.metrics.get("test_folds") or ""
+        return ",".join(map(str, folds)) if isinstance(folds, list) else str(folds)
 
     @property
     def title(self) -> str:
-        """What was done, and the leads the network was shown where it was not shown all."""
+        """The kind in words, and the leads that the network was given where it was not given all."""
+        task = {"survival": "survival"}.get(str(self.metrics.get("task")), "classification")
+        title = self.metrics.get("title") or TITLES[self.result.kind].format(task=task)
         leads = self.metrics.get("leads")
-        return f"{self.kind}, shown {leads.replace(',', ', ')} alone" if isinstance(leads, str) else self.kind
+        return f"{title}, shown {leads.replace(',', ', ')} alone" if isinstance(leads, str) else str(title)
 
     @property
     def split(self) -> str:
         """The part of the data, for metadata."""
-        if self._compares_modules:
-            return "cross-validation"
+        if "split" in self.metrics:
+            return str(self.metrics["split"])
         return f"{'fold' if self.folds.isdigit() else 'folds'} {self.folds}" if self.folds else "test"
 
     @property
     def tables(self) -> str:
-        """Tables of the whole comparison in Markdown, where this is one of DANet's modules; else empty."""
-        return module_comparison.tables(self.metrics) if self._compares_modules else ""
-
-    @property
-    def _compares_modules(self) -> bool:
-        return self.metrics.get("task") == "waveform comparison"
+        """Tables of a benchmark in Markdown; empty for other kinds."""
+        return str(self.metrics.get("report", ""))
 
     @property
     def groups(self) -> str:
-        """How the model does by sex and age, in Markdown; empty where that was not measured."""
+        """The metric by sex and age in Markdown; empty where it was not measured."""
         found = self.metrics.get("subgroups")
-        return subgroup_text(found, bool(self.metrics.get("simulated_outcome"))) if found else ""
+        return subgroup_text(found, self.result.is_simulated) if found else ""
 
     def measured(self) -> list[Measured]:
-        """Every number with an interval; per-label ones only where the labels are few.
+        """Returns every number with an interval; those of single labels only where the labels are few.
 
-        Of a comparison of DANet's modules those of the recipe as it is: the others are controls.
+        Of a run, the test part; the validation part where there is no test. Of a benchmark, the variant `as_recipes`.
         """
-        if self._compares_modules:
-            return list(_walk(self.metrics["variants"].get(self.metrics.get("as_recipes"), {}), ()))
+        if self.result.kind == "benchmark":
+            return list(_walk(self.metrics.get("variants", {}).get(self.metrics.get("as_recipes"), {}), ()))
         parts = [part for part in ("test", "valid") if isinstance(self.metrics.get(part), Mapping)]
-        if parts:  # of a run, the test part, or the one that chose the epoch where there is no other
+        if parts:
             return list(_walk(self.metrics[parts[0]], () if parts[0] == "test" else ("validation",)))
         return list(_walk(self.metrics, ()))
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
-    """Reads the folder a verb wrote its results to.
+    """Reads the folder that a verb wrote its result to.
 
     Raises:
-        FileNotFoundError: no `metrics.json` there.
-        ValueError: one that is not readable, or without any number that has an interval.
+        FileNotFoundError: no `metrics.json` in it.
+        ValueError: not readable, or no number with an interval.
     """
     folder = Path(folder)
-    if not (folder / "metrics.json").is_file():
-        raise FileNotFoundError(f"{folder}: expected a folder of results with metrics.json, found none")
-    metrics = without_local_paths(read_mapping(folder / "metrics.json", json.loads))
+    result = read_result(folder)
     recipe = read_mapping(folder / "recipe.yaml", yaml.safe_load) or {}
-    data = recipe.get("data", metrics.get("data"))
-    said = {"data": data, "test_folds": metrics.get("test_folds") or recipe.get("test_folds")}
-    metrics |= {key: value for key, value in said.items() if value}
-    found = Evaluation(slug(folder.resolve().name), _kind(metrics), metrics, data, _folds(metrics))
+    for key in ("data", "test_folds"):
+        if recipe.get(key) and not result.metrics.get(key):
+            result.metrics[key] = recipe[key]
+    found = Evaluation(slug(folder.resolve().name), result, result.data)
     if not found.measured():
-        raise ValueError(f"{folder}: expected results with intervals in metrics.json, found none")
+        raise ValueError(f"{folder / 'metrics.json'}: expected numbers with intervals, found none")
     return found
 
 
 def kept_evaluations(folder: str | Path) -> list[Evaluation]:
-    """The evaluations that a released checkpoint or a bundle carries in `evaluation/`.
+    """Returns the evaluations in `evaluation/` of a released checkpoint or a bundle.
 
     Raises:
         ValueError: a file that is not readable.
     """
-    found = []
-    for path in sorted(Path(folder, "evaluation").glob("*.json")):
-        metrics = read_mapping(path, json.loads) or {}
-        found.append(Evaluation(path.stem, _kind(metrics), metrics, metrics.get("data"), _folds(metrics)))
-    return in_order(found)
+    results = {path.stem: Result.read(path) for path in sorted(Path(folder, "evaluation").glob("*.json"))}
+    return in_order([Evaluation(name, result, result.data) for name, result in results.items()])
+
+
+def read_result(folder: str | Path) -> Result:
+    """Reads `metrics.json` of a folder, without local paths.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not readable.
+    """
+    result = Result.read(Path(folder) / "metrics.json")
+    return Result(result.kind, without_local_paths(result.metrics))
 
 
 def in_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -185,15 +205,10 @@ def in_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 
     def place(each: Evaluation) -> tuple[int, int, str]:
         leads = each.metrics.get("leads")
-        kind = KINDS.index(each.kind) if each.kind in KINDS else len(KINDS) + each.is_sanity
+        kind = list(TITLES).index(each.result.kind)
         return kind, -leads.count(",") if isinstance(leads, str) else -len(STANDARD_LEADS), each.name
 
     return sorted(evaluations, key=place)
-
-
-def _folds(metrics: Mapping[str, Any]) -> str:
-    folds = metrics.get("test_folds") or ""
-    return ",".join(map(str, folds)) if isinstance(folds, list) else str(folds)
 
 
 def words(path: Sequence[str]) -> str:
@@ -252,21 +267,6 @@ def without_local_paths(content: Any, key: str = "") -> Any:
         return ",".join(PureWindowsPath(part).name for part in content.split(","))  # takes both kinds of slashes
     is_path = Path(content).is_absolute() or PureWindowsPath(content).is_absolute()
     return PureWindowsPath(content).name if is_path else content
-
-
-def _kind(metrics: Mapping[str, Any]) -> str:
-    if metrics.get("task") == "waveform comparison":
-        return "DANet's modules and controls, cross-validation of the recipe"
-    if metrics.get("task") == "sanity":
-        return "Deletion test of the attention maps"
-    for key, kind in (("levels", "Zero-shot"), ("label_fractions", "Label efficiency"), ("variants", "Ablation")):
-        if key in metrics:
-            return kind
-    if "models" in metrics:
-        return "Linear probe" if "num_records_fitted" in metrics else "Held-out evaluation"
-    fine_tuned = {"survival": "survival", "classification": "classification", "danet": "classification"}
-    task = fine_tuned.get(str(metrics.get("task")))
-    return f"Fine-tuned, {task}" if task else "Evaluation"
 
 
 def _walk(node: Any, path: tuple[str, ...], is_control: bool = False) -> Iterator[Measured]:

@@ -278,10 +278,10 @@ def _missing(
     tested |= {name for each in evaluations for name in _covered(each)}
     absent = [text for key, text in head_of(model).expected_results.items() if key not in tested]
     if head_of(model).task == "pretraining":
-        kinds = {each.kind for each in evaluations}
-        probed = kinds & {"Linear probe", "Label efficiency"}
+        kinds = {each.result.kind for each in evaluations}
+        probed = kinds & {"probe", "label-efficiency"}
         absent += [] if probed else ["linear probe beside a random encoder (`ecgdan probe`)"]
-        if model.config.prompt_labels and "Zero-shot" not in kinds:
+        if model.config.prompt_labels and "zero-shot" not in kinds:
             absent.append("zero-shot results and their controls (`ecgdan probe --zero-shot`)")
     if not any(each.is_sanity for each in evaluations):
         absent.append("test of the attention maps (`ecgdan sanity`)")
@@ -295,7 +295,7 @@ def _covered(evaluation: Evaluation) -> list[str]:
     names = " ".join(key for number in evaluation.measured() for key in number.path)
     given = {"age and sex": "age_sex", "random encoder": "random_encoder"}
     found = [key for words, key in given.items() if words in names]
-    held_out = [str(evaluation.metrics.get("metric"))] if evaluation.kind == "Held-out evaluation" else []
+    held_out = [str(evaluation.metrics.get("metric"))] if evaluation.result.kind in ("held-out", "repeated-cv") else []
     return found + held_out + (["calibration"] if evaluation.metrics.get("calibration") else [])
 
 

@@ -427,24 +427,3 @@ class AblateArguments:
     limit: int | None = option(None, "use only the first records, for a trial run")
     num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
     bootstrap: int = option(1000, "patient resamples behind each interval")
-
-
-@dataclass(kw_only=True)
-class CompareWaveformsArguments:
-    """Arguments of `python -m ecgdan_hf.training.studies.waveform_comparison`."""
-
-    variants: dict[str, Any] = option({}, "changes of both recipes, as name={key: value}; the first is compared with")
-    only: str | None = option(None, "names of the variants to run, separated by commas; default: all")
-    pretrain: str = option("pretrain-danet", "recipe of ecgdan pretrain that every variant begins with")
-    pretrain_common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")
-    recipe: str = option("finetune-danet", "recipe of ecgdan finetune for every variant and fold")
-    common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")
-    data: str = option("mit-bih", DATA_HELP)
-    data_dir: str | None = option(None, "folder with the recordings to fine-tune and judge on")
-    pretrain_data_dir: str | None = option(None, "folder with the recordings to pretrain on")
-    output_dir: str | None = option(None, "folder for all runs, report.md, metrics.json and predictions.csv")
-    cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
-    folds: int = option(5, "folds of patients, each of which is predicted by networks that did not see it")
-    seeds: str = option("0-4", "seeds of each variant, as 0 or 0-4")
-    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
-    bootstrap: int = option(1000, "patient resamples behind each interval")

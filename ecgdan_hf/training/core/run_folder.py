@@ -5,8 +5,6 @@ folder that has one holds a finished run.
 """
 
 import dataclasses
-import json
-import math
 import os
 import platform
 import shutil
@@ -17,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import check_output_folder, filled_folder, remove_leftovers, write_text
 from ecgdan_hf.training.arguments.fields import NOT_PART_OF_THE_RUN, RunArguments
 from ecgdan_hf.training.arguments.options import check_options
@@ -104,7 +103,7 @@ def is_finished(folder: Path) -> bool:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The result of a finished run."""
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return Result.read(folder).metrics
 
 
 def write_recipe(folder: Path, args: RunArguments) -> None:
@@ -138,28 +137,14 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def as_json(value: Any) -> Any:
-    """Plain JSON values; NaN and infinity, which JSON does not have, become null."""
-    if isinstance(value, dict):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def finish_run(folder: Path, write: Callable[[Path], None], metrics: dict[str, Any]) -> None:
+def finish_run(folder: Path, write: Callable[[Path], None], result: Result) -> None:
     """Moves the result into the run's folder file by file, `metrics.json` last.
 
     Args:
         folder: the run's folder.
         write: writes model, feature extractor, tables and figures into the folder it is given.
-        metrics: content of `metrics.json`; the hardware is added.
+        result: written as `metrics.json`, with the hardware added.
     """
     with filled_folder(folder, last="metrics.json") as staging:
         write(staging)
-        content = as_json({**metrics, "hardware": hardware()})
-        write_text(staging / "metrics.json", json.dumps(content, indent=2) + "\n")
+        Result(result.kind, {**result.metrics, "hardware": hardware()}).write(staging)

@@ -7,7 +7,6 @@ frozen encoder (all labels, and a share of them), zero-shot where it has text, a
 variant over resampled patients. Finished runs are not repeated: the same command goes on after an interruption.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import yaml
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
@@ -29,7 +29,7 @@ from ecgdan_hf.training import pretrain
 from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArguments
 from ecgdan_hf.training.arguments.options import check_keys, check_options, resolve
 from ecgdan_hf.training.core.batching import check_augmentation
-from ecgdan_hf.training.core.run_folder import as_json, is_finished, read_metrics
+from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
 from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.studies.ablation_scores import scores_of_run
 
@@ -81,7 +81,7 @@ def run(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -> d
         entry |= facts[name]
     metrics = {"task": "ablation", **found, "num_seeds": len(variants[0].runs), "label_fraction": args.label_fraction}
     write_text(folder / "report.md", report(metrics, args))
-    write_text(folder / "metrics.json", json.dumps(as_json(metrics), indent=2) + "\n")
+    Result("ablation", metrics).write(folder)
     return metrics
 
 

@@ -45,6 +45,7 @@ from ecgdan_hf.evaluation.protocols.repeated_cv import (
 )
 from ecgdan_hf.evaluation.report import tripod
 from ecgdan_hf.evaluation.report.survival_report import Judged, write_survival_report
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import covariate_matrix, expand_covariates, source_columns
@@ -144,7 +145,7 @@ def run(
     maps = lead_attention(args, cohort, contender, predictions)
     judged = Judged(predictions, names, metrics, maps, cohort.config.lead_names)
     recipe = asdict(trained_arguments(args, contender))
-    finish_run(folder, lambda staging: write_survival_report(staging, judged, recipe), metrics)
+    finish_run(folder, lambda staging: write_survival_report(staging, judged, recipe), Result("repeated-cv", metrics))
     return metrics
 
 

@@ -1,6 +1,5 @@
 """The held-out protocol on tiny checkpoints: controls, refusals, files."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.evaluation.comparators.measurement_cox import COMPARATORS
-from ecgdan_hf.evaluation.protocols.held_out import HeldOut, held_out, to_json, write_report
+from ecgdan_hf.evaluation.protocols.held_out import HeldOut, held_out, write_report
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
 
@@ -51,7 +50,7 @@ def test_a_survival_model_stands_beside_its_controls_and_the_attainable(
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "simulated" in page and "data:image/png;base64," in page
     assert {"kaplan_meier.png", "predictions.csv", "report.md"} <= {path.name for path in tmp_path.iterdir()}
-    assert json.loads(to_json(result.metrics))["num_records"] == len(result.predictions)
+    assert result.metrics["num_records"] == len(result.predictions)
 
 
 def test_a_survival_model_stands_beside_cox_models_of_ecg_measurements(

@@ -20,6 +20,7 @@ from ecgdan_hf import (
     EcgDanForSurvival,
     EcgDanSurvivalConfig,
 )
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.explain.checks.randomisation import (
     cascade,
     compare_maps,
@@ -223,7 +224,7 @@ def test_the_page_says_what_was_tested_and_what_was_not(tmp_path: Path):
     assert map_findings(None, "gradient") == [
         "Not tested: ecgdan sanity has not said whether gradient maps of this network mean anything."
     ]
-    older = {"task": "sanity", "num_records": 9, "leads": {"area_over_random": area(0.1, 0.2)}}
+    older = {"change": "", "num_records": 9, "leads": {"area_over_random": area(0.1, 0.2)}}
     (line,) = map_findings(older, "attention")
     assert line.startswith("Leads, 9 test records: deletion +0.150 over random, random weights not tested. It points")
     assert map_findings(older, "rollup") == map_findings(older, "attention")
@@ -231,7 +232,8 @@ def test_the_page_says_what_was_tested_and_what_was_not(tmp_path: Path):
     newer = {**older, "methods": [{"method": "occlusion", "time": {"area_over_random": area(-0.2, -0.1)}}]}
     assert "points away" in map_findings(newer, "occlusion")[0]
     assert sanity_of(tmp_path) is None
-    for name, metrics in (("evaluation/a.json", older), ("evaluation/b.json", newer), ("evaluation/c.json", {})):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(json.dumps(metrics), encoding="utf-8")
+    (tmp_path / "evaluation").mkdir()
+    for name, metrics in (("a.json", older), ("b.json", newer)):
+        Result("sanity", metrics).write(tmp_path / "evaluation" / name)
+    Result("benchmark", {"title": "", "report": ""}).write(tmp_path / "evaluation" / "c.json")
     assert sanity_of(tmp_path) == newer

@@ -12,17 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 from typer.testing import CliRunner
-
-from ecgdan_hf import DanetConfig, DanetForPreTraining, DanetForSequenceClassification, EcgDanFeatureExtractor
-from ecgdan_hf.cli.main import app
-from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.evaluation.measures.waveform_attention import (
+from waveform_attention import (
     attention_peaks,
     beat_localisation,
     enrichment_interval,
     localisation_table,
     mass_in_intervals,
 )
+
+from ecgdan_hf import DanetConfig, DanetForPreTraining, DanetForSequenceClassification, EcgDanFeatureExtractor
+from ecgdan_hf.cli.main import app
+from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.explain.page.figures import explain_page
 from ecgdan_hf.explain.page.waveform_figure import BLUE, ORANGE, attended_strip, read_beats, waveform_page
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from danet_modules import LOCALISATION, compare, tables_text
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from ecgdan_hf.evaluation.protocols.module_comparison import LOCALISATION, compare
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForPreTraining,
@@ -239,9 +240,10 @@ def module_results(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     found = compare({name: [table.assign(probability=p, positive=p > 0.5)] for name, p in scores.items()}, n=10)
     for entry in found["variants"].values():
         entry |= {"changed": "", "seeds": [0]}
-    facts = {"task": "waveform comparison", "label": "APC", "data": "mit-bih", "folds": 5, "as_recipes": "soft"}
+    facts = {"title": "DANet's modules", "split": "cross-validation", "label": "APC", "data": "mit-bih", "folds": 5}
+    metrics = facts | found | {"as_recipes": "soft"}
     folder = tmp_path_factory.mktemp("modules")
-    (folder / "metrics.json").write_text(json.dumps(facts | found), encoding="utf-8")
+    Result("benchmark", metrics | {"report": tables_text(metrics)}).write(folder)
     return read_evaluation(folder)
 
 

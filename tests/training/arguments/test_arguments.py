@@ -9,7 +9,6 @@ import yaml
 from ecgdan_hf.training.arguments.command import parse_assignments
 from ecgdan_hf.training.arguments.fields import (
     AblateArguments,
-    CompareWaveformsArguments,
     EvaluateArguments,
     FinetuneArguments,
     PretrainArguments,
@@ -23,7 +22,6 @@ KINDS = {
     "finetune": FinetuneArguments,
     "demo": FinetuneArguments,
     "ablation": AblateArguments,
-    "compare": CompareWaveformsArguments,
 }
 
 
@@ -66,7 +64,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(key: str, value: object, e
 
 
 def test_a_recipe_that_does_not_exist_names_the_shipped_ones():
-    with pytest.raises(FileNotFoundError, match="shipped: ablation, compare-danet, demo, finetune-classification"):
+    with pytest.raises(FileNotFoundError, match="shipped: ablation, demo, finetune-classification"):
         read_recipe("no-such-recipe")
 
 

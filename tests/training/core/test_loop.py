@@ -205,7 +205,7 @@ def test_metrics_are_plain_json(finetune_args: Build):
     found = finetune.run(args)
     text = (Path(str(args.output_dir)) / "metrics.json").read_text(encoding="utf-8")
     assert "NaN" not in text
-    assert json.loads(text) == read_metrics(Path(str(args.output_dir)))
+    assert json.loads(text) == {"schema": 1, "kind": "finetune"} | read_metrics(Path(str(args.output_dir)))
     assert json.loads(text)["best_epoch"] == found["best_epoch"]
 
 

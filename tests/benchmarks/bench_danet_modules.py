@@ -1,28 +1,29 @@
-"""Does looking where the rule says help? DANet's modules and controls, compared on patients that none of them saw.
+"""DANet's waveform modules and their controls, compared in cross-validation over patients.
 
-    python -m ecgdan_hf.training.studies.waveform_comparison --config compare-danet --data-dir mit-bih \
-        --pretrain-data-dir ptb-xl --output-dir runs/danet-comparison
+python tests/benchmarks/bench_danet_modules.py --config tests/benchmarks/compare-danet.yaml --data-dir mit-bih \
+    --pretrain-data-dir ptb-xl --output-dir runs/danet-comparison
 
-For each seed every variant is pretrained once, on another database, and fine-tuned once for each fold of patients. All
-predictions are made for patients left out; thresholds and epochs are chosen on other patients of the training folds.
-Variants are compared in pairs on the same resampled patients. Finished runs are not repeated: the same command goes on
-after an interruption, and two processes may share the work by seeds, if a third one makes the table.
+For each seed every variant is pretrained once, on another database, and fine-tuned once for each fold of patients.
+Each prediction is for a held-out patient; thresholds and epochs are chosen on other patients of the training folds.
+Variants are compared in pairs on the same resampled patients. The same command resumes an interrupted comparison. Two
+processes may share the seeds; run the command once more at the end to write the table.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from danet_modules import LOCALISATION, compare, tables_text
+from waveform_attention import beat_localisation
 
 from ecgdan_hf.evaluation.folds import parse_folds
-from ecgdan_hf.evaluation.measures.waveform_attention import beat_localisation
-from ecgdan_hf.evaluation.protocols.module_comparison import LOCALISATION, compare, report
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import check_output_folder, write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import columns_of
@@ -31,25 +32,48 @@ from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 from ecgdan_hf.training import finetune_danet, pretrain_danet
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import (
-    CompareWaveformsArguments,
+    DATA_HELP,
     FinetuneArguments,
     PretrainArguments,
 )
-from ecgdan_hf.training.arguments.options import check_keys, resolve
+from ecgdan_hf.training.arguments.options import check_keys, option, resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator
 from ecgdan_hf.training.core.collect import Batch, collect, evaluation_loader
 from ecgdan_hf.training.core.loop import build_accelerator
-from ecgdan_hf.training.core.run_folder import as_json, is_finished
+from ecgdan_hf.training.core.run_folder import is_finished
 from ecgdan_hf.training.core.tasks import INPUTS
 from ecgdan_hf.training.finetune import build_collator
 from ecgdan_hf.training.studies.ablation import describe, slug
 from ecgdan_hf.training.studies.cross_validation import inner_split
 
+
+@dataclass(kw_only=True)
+class ModulesArguments:
+    """Arguments of `bench_danet_modules.py`."""
+
+    variants: dict[str, Any] = option({}, "changes of both recipes, as name={key: value}; the first is compared with")  # noqa: RUF009
+    only: str | None = option(None, "names of the variants to run, separated by commas; default: all")
+    pretrain: str = option("pretrain-danet", "recipe of ecgdan pretrain that every variant begins with")
+    pretrain_common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")  # noqa: RUF009
+    recipe: str = option("finetune-danet", "recipe of ecgdan finetune for every variant and fold")
+    common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")  # noqa: RUF009
+    data: str = option("mit-bih", DATA_HELP)
+    data_dir: str | None = option(None, "folder with the recordings to fine-tune and judge on")
+    pretrain_data_dir: str | None = option(None, "folder with the recordings to pretrain on")
+    output_dir: str | None = option(None, "folder for all runs, report.md, metrics.json and predictions.csv")
+    cache_dir: str | None = option(None, "folder for preprocessed signals [default: user cache]")
+    folds: int = option(5, "folds of patients, each of which is predicted by networks that did not see it")
+    seeds: str = option("0-4", "seeds of each variant, as 0 or 0-4")
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
+    bootstrap: int = option(1000, "patient resamples behind each interval")
+
+
+TITLE = "DANet's modules and controls, cross-validation of the recipe"
 MAY_CHANGE = ("variants", "only", "seeds", "bootstrap", "output_dir", "cache_dir", "num_proc")
 
 
-def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def run(args: ModulesArguments, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Trains what is not there yet, judges everything, and writes `report.md`, `metrics.json` and `predictions.csv`.
 
     Args:
@@ -75,26 +99,27 @@ def run(args: CompareWaveformsArguments, say: Callable[[str], None] = lambda _: 
     facts = {"label": label_of(args), "data": args.data, "folds": args.folds, "as_recipes": as_recipes}
     facts["other_database"] = args.data_dir != args.pretrain_data_dir
     judged = tables[as_recipes or next(iter(tables))]
-    metrics = {"task": "waveform comparison", **facts, **found, "subgroups": by_sex_and_age(judged, args)}
+    metrics = {"title": TITLE, "split": "cross-validation", "task": "waveform comparison", **facts, **found}
+    metrics |= {"subgroups": by_sex_and_age(judged, args), "report": tables_text(metrics)}
     every = [
         table.assign(variant=name, seed=seed)
         for name, runs in tables.items()
         for seed, table in zip(seeds[name], runs, strict=True)
     ]
     write_text(folder / "predictions.csv", pd.concat(every).to_csv(index=False, float_format="%.6g"))
-    write_text(folder / "report.md", report(metrics))
-    write_text(folder / "metrics.json", json.dumps(as_json(metrics), indent=2) + "\n")
+    write_text(folder / "report.md", f"# DANet's modules and controls\n\n{metrics['report']}\n\nResearch use only.\n")
+    Result("benchmark", metrics).write(folder)
     return metrics
 
 
-def by_sex_and_age(tables: list[pd.DataFrame], args: CompareWaveformsArguments) -> Found:
+def by_sex_and_age(tables: list[pd.DataFrame], args: ModulesArguments) -> Found:
     """How one variant ranks by sex and age, its probabilities averaged over seeds."""
     truth = tables[0][["true"]].to_numpy(dtype=float)
     scores = np.mean([table[["probability"]].to_numpy() for table in tables], axis=0)
     return classification_subgroups(tables[0], truth, scores, [label_of(args)], n=args.bootstrap)
 
 
-def begin(args: CompareWaveformsArguments) -> tuple[Path, dict[str, dict[str, Any]]]:
+def begin(args: ModulesArguments) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The folder, and what each variant changes.
 
     Raises:
@@ -106,7 +131,7 @@ def begin(args: CompareWaveformsArguments) -> tuple[Path, dict[str, dict[str, An
     wanted = [name.strip() for name in (args.only or "").split(",") if name.strip()] or list(args.variants)
     check_keys(wanted, args.variants, "only")
     if not wanted:
-        raise ValueError("variants: expected at least one, got none; give --config compare-danet")
+        raise ValueError("variants: expected at least one, got none; give --config compare-danet.yaml")
     if args.folds < 2:
         raise ValueError(f"folds: expected two or more, got {args.folds}")
     folder = Path(str(args.output_dir))
@@ -117,7 +142,7 @@ def begin(args: CompareWaveformsArguments) -> tuple[Path, dict[str, dict[str, An
     return folder, {name: dict(args.variants[name] or {}) for name in wanted}
 
 
-def check_same(folder: Path, args: CompareWaveformsArguments) -> None:
+def check_same(folder: Path, args: ModulesArguments) -> None:
     """Refuses to go on with other folds, data or recipes than the runs in the folder began with.
 
     Networks of one division of the patients would be judged on patients they were trained on.
@@ -129,15 +154,15 @@ def check_same(folder: Path, args: CompareWaveformsArguments) -> None:
     file = folder / "comparison.json"
     before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else lasting
     for name, value in lasting.items():
-        if as_json(value) != before.get(name):
+        if value != before.get(name):
             raise ValueError(
                 f"{name}: the comparison in {folder} began with {before.get(name)!r}, got {value!r}; choose another"
             )
-    write_text(file, json.dumps(as_json(lasting), indent=2) + "\n")
+    write_text(file, json.dumps(lasting, indent=2) + "\n")
 
 
 def predictions(
-    args: CompareWaveformsArguments, name: str, overrides: Mapping[str, Any], seed: int, say: Callable[[str], None]
+    args: ModulesArguments, name: str, overrides: Mapping[str, Any], seed: int, say: Callable[[str], None]
 ) -> pd.DataFrame:
     """One variant and seed: every segment, predicted by the network that did not see its patient."""
     folder = Path(str(args.output_dir)) / slug(name) / f"seed-{seed}"
@@ -153,7 +178,7 @@ def predictions(
 
 
 def pretrain_arguments(
-    args: CompareWaveformsArguments, overrides: Mapping[str, Any], seed: int, folder: Path
+    args: ModulesArguments, overrides: Mapping[str, Any], seed: int, folder: Path
 ) -> PretrainArguments:
     """The recipe of pretraining with what this variant changes of the network."""
     given = {"data_dir": args.pretrain_data_dir, "output_dir": str(folder), "seed": seed}
@@ -161,7 +186,7 @@ def pretrain_arguments(
 
 
 def finetune_arguments(
-    args: CompareWaveformsArguments, overrides: Mapping[str, Any], seed: int, fold: int, folder: Path
+    args: ModulesArguments, overrides: Mapping[str, Any], seed: int, fold: int, folder: Path
 ) -> FinetuneArguments:
     """The recipe of fine-tuning, from this seed's pretrained network."""
     given = {
@@ -178,7 +203,7 @@ def finetune_arguments(
 def _resolved(
     kind: type[Any],
     recipe: str,
-    args: CompareWaveformsArguments,
+    args: ModulesArguments,
     common: Mapping[str, Any],
     overrides: Mapping[str, Any],
     given: Mapping[str, Any],
@@ -191,7 +216,7 @@ def _resolved(
 
 
 def predict_fold(
-    args: CompareWaveformsArguments, overrides: Mapping[str, Any], seed: int, fold: int, folder: Path
+    args: ModulesArguments, overrides: Mapping[str, Any], seed: int, fold: int, folder: Path
 ) -> pd.DataFrame:
     """Fine-tunes without the patients of one fold, and says of each of their segments what the network found."""
     run_args = finetune_arguments(args, overrides, seed, fold, folder)
@@ -212,7 +237,7 @@ def predict_fold(
     return judged(Path(str(run_args.output_dir)), kept["test"], run_args, label_of(args))
 
 
-def label_of(args: CompareWaveformsArguments) -> str:
+def label_of(args: ModulesArguments) -> str:
     """The one label that is compared."""
     label = resolve(FinetuneArguments, args.recipe, dict(args.common)).keep_labels
     if not label or "," in label:
@@ -300,4 +325,4 @@ def localisation(
 
 
 if __name__ == "__main__":
-    run_as_program(CompareWaveformsArguments, lambda args: run(args, print))
+    run_as_program(ModulesArguments, lambda args: run(args, print))

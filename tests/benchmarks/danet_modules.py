@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from waveform_attention import weighted_mean
 
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_comparison, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import auprc, auroc, best_f1_thresholds
-from ecgdan_hf.evaluation.measures.waveform_attention import weighted_mean
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -113,17 +113,12 @@ def localisation_of(runs: list[pd.DataFrame], n: int) -> dict[str, Any]:
     return found
 
 
-def report(metrics: Mapping[str, Any]) -> str:
-    """The comparison as a page of Markdown.
+def tables_text(metrics: Mapping[str, Any]) -> str:
+    """Returns two Markdown tables with their captions.
 
     Args:
         metrics: what [`compare`] returns, with `data`, `folds` and `label`, and `changed` and `seeds` of each variant.
     """
-    return f"# DANet's modules and controls\n\n{tables(metrics)}\n\nResearch use only.\n"
-
-
-def tables(metrics: Mapping[str, Any]) -> str:
-    """The two tables with what they are of, in Markdown; see [`report`]."""
     return "\n\n".join([_what(metrics), _score_table(metrics), WHERE, _place_table(metrics)])
 
 

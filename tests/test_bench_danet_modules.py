@@ -6,18 +6,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from bench_danet_modules import ModulesArguments, localisation, patients_of_fold, run
+from danet_modules import SCORES, compare, one_score
 from fixtures.danet_arguments import TINY_DANET, danet_flags
 from fixtures.write_holter import write_holter
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.evaluation.protocols.module_comparison import SCORES, compare, one_score
 from ecgdan_hf.model.configuration_danet import DanetConfig
-from ecgdan_hf.training.arguments.fields import CompareWaveformsArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.finetune_danet import annotated_targets
-from ecgdan_hf.training.studies.waveform_comparison import localisation, patients_of_fold, run
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +149,7 @@ def test_variants_are_trained_judged_and_not_trained_again(holter: Path, cache: 
         "recipe": str(write_recipe(tmp_path, "finetune", "task: danet\nkeep_labels: APC\n" + JOINT)),
     }
     said: list[str] = []
-    metrics = run(resolve(CompareWaveformsArguments, None, flags), said.append)
+    metrics = run(resolve(ModulesArguments, None, flags), said.append)
     folder = tmp_path / "comparison"
     assert (
         json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["num_records"]
@@ -163,11 +162,11 @@ def test_variants_are_trained_judged_and_not_trained_again(holter: Path, cache: 
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert "| hard | waveform_module: hard | 1 |" in report and "Research use only" in report
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")}
-    again = run(resolve(CompareWaveformsArguments, None, flags), said.append)
+    again = run(resolve(ModulesArguments, None, flags), said.append)
     assert again["variants"] == metrics["variants"]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("model.safetensors")} == stamps
     with pytest.raises(ValueError, match=r"folds: the comparison in .* began with 2, got 3"):
-        run(resolve(CompareWaveformsArguments, None, {**flags, "folds": 3}))
+        run(resolve(ModulesArguments, None, {**flags, "folds": 3}))
 
 
 JOINT = "joint_learning_rate: 1e-3\n"
@@ -188,4 +187,4 @@ def test_what_cannot_be_compared_is_refused_in_one_line(holter: Path, tmp_path: 
         "folds": ({"output_dir": str(tmp_path), "folds": 1}, "folds: expected two or more"),
     }.values():
         with pytest.raises(ValueError, match=message):
-            run(CompareWaveformsArguments(**{**good, **change}))
+            run(ModulesArguments(**{**good, **change}))
