@@ -16,7 +16,7 @@ from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.training.arguments.options import resolve
-from ecgdan_hf.training.finetune_danet import annotated_targets
+from ecgdan_hf.training.core.learned_rows import annotated_targets
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def run(output_dir: Path, n: int, seed: int, overwrite: bool, say: Callable[[str
     """
     started, folder = time.monotonic(), _prepare_folder(output_dir, overwrite)
     from ecgdan_hf.data.simulate.synthetic import write_cohort
-    from ecgdan_hf.training.finetune import run as finetune
+    from ecgdan_hf.training.finetune import finetune
 
     say(f"1/4 writing {n} synthetic 12-lead ECGs with simulated follow-up to {folder / COHORT}")
     write_cohort(folder / COHORT, n=n, seed=seed)

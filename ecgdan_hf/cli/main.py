@@ -62,9 +62,9 @@ def pretrain(args: PretrainArguments) -> None:
     """
     _check_push(args)
     if args.task == "danet":
-        from ecgdan_hf.training.pretrain_danet import run
+        from ecgdan_hf.training.pretrain_danet import pretrain_danet as run
     else:
-        from ecgdan_hf.training.pretrain import run
+        from ecgdan_hf.training.pretrain import pretrain as run
     metrics = run(args)
     say(f"{args.output_dir}: best epoch {metrics['best_epoch']}, " + _numbers(metrics["valid"]))
     _push_if_asked(args)
@@ -82,9 +82,9 @@ def finetune(args: FinetuneArguments) -> None:
     """
     _check_push(args)
     if args.task == "danet":
-        from ecgdan_hf.training.finetune_danet import run
+        from ecgdan_hf.training.finetune_danet import finetune_danet as run
     else:
-        from ecgdan_hf.training.finetune import run
+        from ecgdan_hf.training.finetune import finetune as run
     metrics = run(args)
     simulated = " (simulated outcome)" if metrics["simulated_outcome"] else ""
     for part in ("valid", "test"):

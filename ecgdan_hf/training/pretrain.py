@@ -10,9 +10,7 @@ the language model learn too; the run then leaves an [`EcgTextModel`] that store
 where there is a text side.
 """
 
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +18,21 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig
 
 from ecgdan_hf.evaluation.measures.retrieval import alignment_and_uniformity, embedding_spread, retrieval_recall
-from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.model.alignment_ecgdan import equal_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecg_text import own_tokens
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler, check_augmentation
-from ecgdan_hf.training.core.collect import Batch, collect, evaluation_loader, gather_with_grad
-from ecgdan_hf.training.core.loop import Trainer, TrainingSet, build_accelerator
-from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
-from ecgdan_hf.training.core.starting_weights import build_config, build_model, count_parameters
+from ecgdan_hf.training.core.batching import EcgCollator
+from ecgdan_hf.training.core.collect import Batch, collect, gather_with_grad
+from ecgdan_hf.training.core.run import Split, TrainingRun
+from ecgdan_hf.training.core.starting_weights import build_model, count_parameters
 from ecgdan_hf.training.core.texts import (
     Arrays,
     EcgDanWithTextTower,
@@ -47,11 +42,122 @@ from ecgdan_hf.training.core.texts import (
     shuffled,
 )
 
-MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss")
-LOWER_IS_BETTER = ("loss", "reconstruction_loss")
-SELECT_BY = (*LOWER_IS_BETTER, "recall", "zero_shot")
-COLLAPSED = -0.1
+_MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss")
+_LOWER_IS_BETTER = ("loss", "reconstruction_loss")
+_SELECT_BY = (*_LOWER_IS_BETTER, "recall", "zero_shot")
+_COLLAPSED = -0.1
 """Uniformity above which nearly all ECGs have one embedding; 0 is one point, a healthy run is below -2."""
+
+
+def pretrain(args: PretrainArguments, split: Split = rows.split) -> dict[str, Any]:
+    """Pretrains, and writes a checkpoint folder.
+
+    Args:
+        args: what to train, on what, for how long.
+        split: divides the rows in another way than the folds and fractions of `args`.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        ValueError: arguments or data that cannot be used, before anything is trained.
+    """
+    if args.task == "danet":
+        raise ValueError("task: danet is trained by `ecgdan pretrain` or ecgdan_hf.training.pretrain_danet")
+    return _Pretraining(args, split).run()
+
+
+class _Pretraining(TrainingRun[PretrainArguments]):
+    """The steps of pretraining; `texts` is None without a language model."""
+
+    kind = "pretrain"
+    config_class = EcgDanConfig
+    texts: TextSide | None = None
+
+    def check(self) -> None:
+        """All checks of the arguments alone are those of their fields."""
+
+    def load(self) -> None:
+        args, config = self.args, self.config
+        dataset = rows.load_dataset(args, self.feature_extractor, label_level="superclass")
+        _check_superclasses(dataset, config)
+        check_texts(args, dataset.column_names)
+        self.parts = self.divided(dataset)
+        self.lookups: dict[str, Arrays] = {name: {} for name in self.parts}
+        self.num_train_found = len(self.parts["train"])
+        if args.text_model != "none":
+            self.texts = TextSide(args)
+            self.parts, self.lookups = _with_text(self.parts, self.texts, args)
+        self.zero_shot = self._zero_shot()
+        _check_select_by(args.select_by, self.texts is not None, self.zero_shot is not None)
+
+    def _zero_shot(self) -> ZeroShotSuperclasses | None:
+        valid, texts = self.parts["valid"], self.texts
+        if texts is None or texts.statements is None or "labels" not in valid.column_names:
+            return None
+        names = valid.features["labels"].feature.names
+        if not set(names) <= set(texts.statements.get("diagnostic_class", [])):
+            return None
+        labels = {name: part["labels"] for name, part in self.parts.items() if name != "train"}
+        return ZeroShotSuperclasses(texts, labels, names)
+
+    def build(self) -> None:
+        args, texts = self.args, self.texts
+        self.model = self._network()
+        self.config = self.model.config
+        collators = {name: self._collator(self.lookups[name]) for name in self.parts}
+        if texts is not None and args.statement_dropout:
+            collators["train"].statement_embeds = texts.statement_embeds
+            collators["train"].statement_dropout = args.statement_dropout
+        judged = {name: part for name, part in self.parts.items() if name != "train"}
+        self.evaluated = self.loaders(judged, collators)
+        self.task = PretrainingTask(self.config, args.select_by, self.evaluated, args.batch_size, self.zero_shot)
+        self.trainer = self.trainer_of(self.task, collators["train"])
+
+    def _network(self) -> Any:
+        """The network to train, with the language model in it if that learns too."""
+        config, texts = self.config, self.texts
+        trained = texts is not None and texts.trained
+        if texts is None:
+            config.text_embed_dim = None
+        elif trained:
+            config.text_embed_dim = AutoConfig.from_pretrained(texts.path).hidden_size
+        else:
+            config.text_embed_dim = self.lookups["train"]["text_embeds"].shape[1]
+        kind = EcgDanWithTextTower if trained else EcgDanForPreTraining
+        model: Any = build_model(kind, config, self.args.checkpoint)[0]
+        if texts is not None and trained:
+            model.text_model = texts.tower()
+        return model
+
+    def _collator(self, lookups: Arrays) -> EcgCollator:
+        labels = {"num_labels": self.config.num_superclasses, "labels_name": "superclass_targets"}
+        return EcgCollator.for_training(self.config, self.args, lookups=lookups, with_target=True, **labels)
+
+    def summary(self) -> dict[str, Any]:
+        progress, text = self.trainer.progress, {}
+        if self.texts is not None:
+            num_without = self.num_train_found - len(self.parts["train"])
+            text = {"text": {**self.texts.described(), "num_train_without_text": num_without}}
+        return {
+            "task": "pretraining",
+            "best_epoch": progress.best_epoch,
+            "num_records": {name: len(part) for name, part in self.parts.items()},
+            "num_parameters": count_parameters(self.model),
+            **text,
+            **{name: self.task.validate(self.model, self.accelerator, name) for name in self.evaluated},
+            "history": progress.history,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Writes the checkpoint with its prompts, and the tokenizer of a language model that learned."""
+        self.feature_extractor.save_pretrained(folder)
+        model = self.model
+        if self.texts is not None:
+            model = self.texts.finished(model)
+            if self.texts.trained:
+                EcgTextProcessor(self.feature_extractor, self.texts.tokenizer).save_pretrained(folder)
+        model.save_pretrained(folder)
 
 
 class PretrainingTask:
@@ -59,7 +165,7 @@ class PretrainingTask:
 
     Args:
         config: of the network.
-        select_by: one of `SELECT_BY`.
+        select_by: one of `_SELECT_BY`.
         loaders: part -> its rows; "valid" chooses the epoch.
         batch_size: of training.
         zero_shot: judges the superclasses, where the data have them and there is text.
@@ -76,9 +182,9 @@ class PretrainingTask:
         batch_size: int,
         zero_shot: ZeroShotSuperclasses | None = None,
     ):
-        check_select_by(select_by, bool(config.text_embed_dim), zero_shot is not None)
+        _check_select_by(select_by, bool(config.text_embed_dim), zero_shot is not None)
         self.config, self.loaders, self.batch_size, self.zero_shot = config, loaders, batch_size, zero_shot
-        self.metric, self.higher_is_better = select_by, select_by not in LOWER_IS_BETTER
+        self.metric, self.higher_is_better = select_by, select_by not in _LOWER_IS_BETTER
         self.validations, self.warned = 0, False
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -87,10 +193,10 @@ class PretrainingTask:
         if output.alignment_loss is not None and (accelerator.num_processes > 1 or "input_ids" in batch):
             head = accelerator.unwrap_model(model).alignment_head
             ecg, text = (gather_with_grad(part, accelerator) for part in (output.ecg_embeds, output.text_embeds))
-            everywhere = head.loss(ecg, text, equal_rows(gather_with_grad(given_text(batch), accelerator)))
+            everywhere = head.loss(ecg, text, equal_rows(gather_with_grad(_given_text(batch), accelerator)))
             output.loss = output.loss + self.config.alignment_weight * (everywhere - output.alignment_loss)
             output.alignment_loss = everywhere
-        return {name: output[name] for name in MIN_PARTS if output.get(name) is not None}
+        return {name: output[name] for name in _MIN_PARTS if output.get(name) is not None}
 
     def validate(self, model: nn.Module, accelerator: Accelerator, part: str = "valid") -> dict[str, float]:
         """Each loss on unmasked signals, how well ECG and text find each other, and how far the ECGs are spread."""
@@ -114,10 +220,10 @@ class PretrainingTask:
 
     def _warn_of_collapse(self, uniformity: float) -> None:
         self.validations += 1
-        if uniformity > COLLAPSED and self.validations > 1 and not self.warned:  # random weights hardly spread
+        if uniformity > _COLLAPSED and self.validations > 1 and not self.warned:  # random weights hardly spread
             self.warned = True
             warnings.warn(
-                f"uniformity: {uniformity:.3f} on validation, expected below {COLLAPSED}: the ECG embeddings lie "
+                f"uniformity: {uniformity:.3f} on validation, expected below {_COLLAPSED}: the ECG embeddings lie "
                 "nearly in one point; alignment_objective clip or siglip keeps them apart, cosine does not",
                 stacklevel=2,
             )
@@ -130,7 +236,7 @@ class PretrainingTask:
         found = {"reconstruction_error": (error * mask).sum(1) / mask.sum(1).clamp(min=1)}
         if output.text_embeds is not None:
             found |= {"ecg_embeds": output.ecg_embeds, "text_embeds": output.text_embeds}
-            found["given_text"] = given_text(batch)
+            found["given_text"] = _given_text(batch)
         if output.superclass_logits is not None and "superclass_targets" in batch:
             logits, targets = output.superclass_logits.float(), batch["superclass_targets"]
             bce = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -152,39 +258,29 @@ class PretrainingTask:
         return total / len(found["ecg_embeds"])
 
 
-def given_text(batch: Batch) -> Tensor:
+def _given_text(batch: Batch) -> Tensor:
     """(N, ...), rows equal where texts are: the tokens, or the embeddings of a frozen language model."""
     return own_tokens(batch["input_ids"], batch["attention_mask"]) if "input_ids" in batch else batch["text_embeds"]
 
 
-def check_task(args: PretrainArguments) -> None:
-    """Refuses another task, and what only that one uses.
+def _check_select_by(select_by: str, has_text: bool, has_zero_shot: bool) -> None:
+    """Rejects a metric that validation does not compute.
 
     Raises:
         ValueError: see above.
     """
-    if args.task == "danet":
-        raise ValueError("task: danet is trained by `ecgdan pretrain` or ecgdan_hf.training.pretrain_danet")
-
-
-def check_select_by(select_by: str, has_text: bool, has_zero_shot: bool) -> None:
-    """Refuses a metric that will not be there.
-
-    Raises:
-        ValueError: see above.
-    """
-    if select_by not in SELECT_BY:
-        raise ValueError(f"select_by: expected one of {', '.join(SELECT_BY)}, got {select_by!r}")
+    if select_by not in _SELECT_BY:
+        raise ValueError(f"select_by: expected one of {', '.join(_SELECT_BY)}, got {select_by!r}")
     if select_by in ("recall", "zero_shot") and not has_text:
         raise ValueError(f"select_by: {select_by} needs a text_model, got none")
     if select_by == "zero_shot" and not has_zero_shot:
         raise ValueError("select_by: zero_shot needs superclass labels and scp_statements.csv, as ptb-xl has them")
 
 
-def with_text(
+def _with_text(
     parts: dict[str, Any], texts: TextSide, args: PretrainArguments
 ) -> tuple[dict[str, Any], dict[str, Arrays]]:
-    """The records that say something, and what the network is given of it.
+    """The records that have text, and what the network is given of it.
 
     Raises:
         ValueError: a part in which no record has text.
@@ -204,110 +300,6 @@ def with_text(
     return kept, lookups
 
 
-def _network(config: EcgDanConfig, texts: TextSide | None, lookups: dict[str, Arrays], checkpoint: str | None) -> Any:
-    """The network to train, with the language model in it where that learns too."""
-    if texts is None:
-        config.text_embed_dim = None
-    elif texts.trained:
-        config.text_embed_dim = AutoConfig.from_pretrained(texts.path).hidden_size
-    else:
-        config.text_embed_dim = lookups["train"]["text_embeds"].shape[1]
-    trained = texts is not None and texts.trained
-    model, _ = build_model(EcgDanWithTextTower if trained else EcgDanForPreTraining, config, checkpoint)
-    if trained:
-        model.text_model = texts.tower()
-    return model
-
-
-def _zero_shot(parts: dict[str, Any], texts: TextSide | None) -> ZeroShotSuperclasses | None:
-    if texts is None or texts.statements is None or "labels" not in parts["valid"].column_names:
-        return None
-    names = parts["valid"].features["labels"].feature.names
-    if not set(names) <= set(texts.statements.get("diagnostic_class", [])):
-        return None
-    labels = {name: part["labels"] for name, part in parts.items() if name != "train"}
-    return ZeroShotSuperclasses(texts, labels, names)
-
-
-def run(args: PretrainArguments, split: Callable[[Any, PretrainArguments], rows.Parts] = rows.split) -> dict[str, Any]:
-    """Pretrains, and leaves a checkpoint folder.
-
-    Args:
-        args: what, on what, how long.
-        split: divides the rows in another way than the folds and fractions of `args` say.
-
-    Returns:
-        The content of `metrics.json`.
-
-    Raises:
-        ValueError: arguments or data that cannot be used, before anything is trained.
-    """
-    check_task(args)
-    started, folder = time.monotonic(), check_run(args)
-    if args.resume and is_finished(folder):
-        return read_metrics(folder)
-    config = build_config(EcgDanConfig, args.model, args.checkpoint)
-    check_augmentation(args, config)
-    feature_extractor = EcgDanFeatureExtractor(**config.signal_contract)
-    dataset = rows.load_dataset(args, feature_extractor, label_level="superclass")
-    _check_superclasses(dataset, config)
-    check_texts(args, dataset.column_names)
-    parts = {name: part for name, part in vars(split(dataset, args)).items() if part is not None}
-    texts, lookups, found = None, {name: {} for name in parts}, len(parts["train"])
-    if args.text_model != "none":
-        texts = TextSide(args)
-        parts, lookups = with_text(parts, texts, args)
-    zero_shot = _zero_shot(parts, texts)
-    check_select_by(args.select_by, texts is not None, zero_shot is not None)
-    accelerator = build_accelerator(args, folder)
-    model = _network(config, texts, lookups, args.checkpoint)
-    config = model.config
-    collators = {name: _collator(lookups[name], config, args) for name in parts}
-    if texts is not None and args.statement_dropout:
-        collators["train"].statement_embeds = texts.statement_embeds
-        collators["train"].statement_dropout = args.statement_dropout
-    loaders = {
-        name: evaluation_loader(part, collators[name].still(), args.batch_size, accelerator)
-        for name, part in parts.items()
-        if name != "train"
-    }
-    task = PretrainingTask(config, args.select_by, loaders, args.batch_size, zero_shot)
-    sampler = EpochBatchSampler(len(parts["train"]), args.batch_size, seed=args.seed)
-    trainer = Trainer(model, task, TrainingSet(parts["train"], sampler, collators["train"]), args, folder, accelerator)
-    if accelerator.is_main_process:
-        begin_run(folder, args)
-    accelerator.wait_for_everyone()
-    progress = trainer.run()
-    metrics: dict[str, Any] = {
-        "task": "pretraining",
-        "best_epoch": progress.best_epoch,
-        "num_records": {name: len(part) for name, part in parts.items()},
-        "num_parameters": count_parameters(model),
-    }
-    if texts is not None:
-        metrics["text"] = {**texts.described(), "num_train_without_text": found - len(parts["train"])}
-    for name in loaders:
-        metrics[name] = task.validate(model, accelerator, name)
-    metrics |= {"history": progress.history, "seconds": round(time.monotonic() - started, 1)}
-    if accelerator.is_main_process:
-        finish_run(
-            folder, lambda staging: _write(staging, model, feature_extractor, texts), Result("pretrain", metrics)
-        )
-    accelerator.wait_for_everyone()
-    return metrics
-
-
-def _write(
-    staging: Path, model: PreTrainedModel, feature_extractor: EcgDanFeatureExtractor, texts: TextSide | None
-) -> None:
-    feature_extractor.save_pretrained(staging)
-    if texts is not None:
-        model = texts.finished(model)
-        if texts.trained:
-            EcgTextProcessor(feature_extractor, texts.tokenizer).save_pretrained(staging)
-    model.save_pretrained(staging)
-
-
 def _check_superclasses(dataset: Any, config: EcgDanConfig) -> None:
     if not config.num_superclasses:
         return
@@ -318,23 +310,5 @@ def _check_superclasses(dataset: Any, config: EcgDanConfig) -> None:
         raise ValueError(f"model: num_superclasses is {config.num_superclasses}, the data have {len(names)}: {names}")
 
 
-def _collator(lookups: Arrays, config: EcgDanConfig, args: PretrainArguments) -> EcgCollator:
-    return EcgCollator(
-        lead_names=config.lead_names,
-        num_pad=config.pad_samples,
-        lead_masking=args.lead_masking,
-        lead_masking_probability=args.lead_masking_probability,
-        span_masking_probability=args.span_masking_probability,
-        crop_samples=args.crop_samples,
-        augment_scale=args.augment_scale,
-        augment_noise=args.augment_noise,
-        lookups=lookups,
-        with_target=True,
-        num_labels=config.num_superclasses,
-        labels_name="superclass_targets",
-        seed=args.seed,
-    )
-
-
 if __name__ == "__main__":
-    run_as_program(PretrainArguments, run)
+    run_as_program(PretrainArguments, pretrain)

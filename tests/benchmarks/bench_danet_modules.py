@@ -42,8 +42,8 @@ from ecgdan_hf.training.core.batching import EcgCollator
 from ecgdan_hf.training.core.collect import Batch, collect, evaluation_loader
 from ecgdan_hf.training.core.loop import build_accelerator
 from ecgdan_hf.training.core.run_folder import is_finished
+from ecgdan_hf.training.core.supervised import supervised_collator
 from ecgdan_hf.training.core.tasks import INPUTS
-from ecgdan_hf.training.finetune import build_collator
 from ecgdan_hf.training.studies.ablation import describe, slug
 from ecgdan_hf.training.studies.cross_validation import inner_split
 
@@ -169,7 +169,7 @@ def predictions(
     file = folder / "predictions.csv"
     if not file.is_file():
         say(f"{name}, seed {seed}: pretraining")
-        pretrained = pretrain_danet.run(pretrain_arguments(args, overrides, seed, folder / "pretrained"))
+        pretrained = pretrain_danet.pretrain_danet(pretrain_arguments(args, overrides, seed, folder / "pretrained"))
         say(f"{name}, seed {seed}: pretrained, AUROC on simulated beats {pretrained['valid']['macro_auroc']:.3f}")
         parts = [predict_fold(args, overrides, seed, fold, folder) for fold in range(args.folds)]
         table = pd.concat(parts, ignore_index=True).sort_values("record_id", ignore_index=True)
@@ -230,7 +230,7 @@ def predict_fold(
         return parts
 
     finished = is_finished(Path(str(run_args.output_dir)))
-    finetune_danet.run(run_args, split=split)
+    finetune_danet.finetune_danet(run_args, split=split)
     if finished:
         _, extractor = load_checkpoint(Path(str(run_args.output_dir)))
         split(rows.load_dataset(run_args, extractor, label_level=run_args.label_level), run_args, None)
@@ -263,7 +263,7 @@ def patients_of_fold(dataset: Any, folds: int, fold: int, label: str) -> pd.Data
 def judged(folder: Path, test: Any, args: FinetuneArguments, label: str) -> pd.DataFrame:
     """Probability, decision and localisation of every segment of a fold's patients."""
     model, extractor = load_checkpoint(folder)
-    collator = build_collator(test, model.config, args).still()
+    collator = supervised_collator(test, model.config, args).still()
     found = _forward_all(model, test, collator, args)
     place = next(number for number, name in model.config.id2label.items() if name == label)
     probability = 1 / (1 + np.exp(-found["logits"][:, place].astype(float)))

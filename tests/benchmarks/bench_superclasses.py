@@ -73,7 +73,7 @@ def train(name: str, seed: int, options: argparse.Namespace) -> None:
     flags |= {"checkpoint": str(options.checkpoint)} if name == PRETRAINED else {"from_scratch": True}
     args = resolve(FinetuneArguments, options.recipe, {**flags, "resume": (folder / "recipe.yaml").is_file()})
     print(f"{folder}: training", flush=True)
-    metrics = finetune.run(args, network=NETWORKS.get(name))
+    metrics = finetune.finetune(args, network=NETWORKS.get(name))
     print(f"{folder}: {metrics['seconds']:.0f} s", flush=True)
 
 

@@ -104,7 +104,7 @@ def probe_args(
 
     def build(**flags: Any) -> ProbeArguments:
         if "checkpoint" not in flags:
-            pretrain.run(start)
+            pretrain.pretrain(start)
             flags["checkpoint"] = start.output_dir
         paths = {
             "data": "csv",

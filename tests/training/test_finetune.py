@@ -9,18 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
 from ecgdan_hf.training.arguments.options import read_recipe, resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import NumberedRows
+from ecgdan_hf.training.core.covariates import start_covariates
+from ecgdan_hf.training.core.further_labels import auxiliary_names, auxiliary_targets, soften_labels
 from ecgdan_hf.training.core.starting_weights import build_config
+from ecgdan_hf.training.core.supervised import supervised_collator
 from ecgdan_hf.training.core.tasks import SLOPE_LIMITS, log_hazard_slope
 
 Build = Callable[..., FinetuneArguments]
@@ -33,7 +38,7 @@ def survival_run(module_finetune_args: Build) -> tuple[Path, dict]:
     args = module_finetune_args(
         "survival", train_folds="1-6", test_folds="7-10", covariates="age,sex", learning_rate=0.01, epochs=3
     )
-    return Path(str(args.output_dir)), finetune.run(args)
+    return Path(str(args.output_dir)), finetune.finetune(args)
 
 
 def test_a_survival_run_leaves_a_checkpoint_that_predicts_what_the_run_reported(survival_run: tuple[Path, dict]):
@@ -89,17 +94,19 @@ def test_a_finished_run_is_not_overwritten_and_resuming_it_gives_its_result(
     _, metrics = survival_run
     same = {"train_folds": "1-6", "test_folds": "7-10", "covariates": "age,sex", "learning_rate": 0.01, "epochs": 3}
     with pytest.raises(ValueError, match="holds a finished run; give --resume to continue it or --overwrite"):
-        finetune.run(module_finetune_args("survival", **same))
-    assert finetune.run(module_finetune_args("survival", resume=True, **same))["best_epoch"] == metrics["best_epoch"]
+        finetune.finetune(module_finetune_args("survival", **same))
+    assert (
+        finetune.finetune(module_finetune_args("survival", resume=True, **same))["best_epoch"] == metrics["best_epoch"]
+    )
 
 
 def test_overwriting_replaces_the_run_whole(finetune_args: Build):
     args = finetune_args(epochs=2)
-    finetune.run(args)
+    finetune.finetune(args)
     folder = Path(str(args.output_dir))
     before = load_file(folder / "model.safetensors")
     (folder / "stale.txt").write_text("of the first run", encoding="utf-8")
-    finetune.run(finetune_args(epochs=1, seed=1, overwrite=True))
+    finetune.finetune(finetune_args(epochs=1, seed=1, overwrite=True))
     assert not (folder / "stale.txt").exists()
     assert len(list((folder / "checkpoints").glob("state-*"))) == 1
     assert not torch.equal(
@@ -111,9 +118,9 @@ def test_fine_tuning_starts_from_the_weights_of_the_checkpoint(
     finetune_args: Build, pretrain_args: BuildPretraining, monkeypatch: pytest.MonkeyPatch
 ):
     args = pretrain_args("pretrained", epochs=1)
-    pretrain.run(args)
+    pretrain.pretrain(args)
     tuned = finetune_args(checkpoint=args.output_dir, epochs=1, learning_rate=1e-12)
-    metrics = finetune.run(tuned)
+    metrics = finetune.finetune(tuned)
     before, after = (load_file(Path(str(a.output_dir)) / "model.safetensors") for a in (args, tuned))
     for name in ("ecgdan.stem.conv1.weight", "ecgdan.time_attention.qkv_weight", "decoder.reduce.weight"):
         assert torch.allclose(before[name], after[name], atol=1e-6), name
@@ -134,7 +141,7 @@ def test_a_risk_model_goes_on_learning_from_another_cohort_and_gets_its_baseline
         learning_rate=1e-6,
         epochs=1,
     )
-    finetune.run(args)
+    finetune.finetune(args)
     after = load_checkpoint(str(args.output_dir))[0]
     assert after.config.num_baseline_times != before.config.num_baseline_times
     torch.testing.assert_close(after.risk_head.hidden.weight, before.risk_head.hidden.weight, atol=1e-4, rtol=0)
@@ -142,7 +149,7 @@ def test_a_risk_model_goes_on_learning_from_another_cohort_and_gets_its_baseline
 
 def test_classification_learns_labels_whose_names_and_thresholds_travel(finetune_args: Build):
     args = finetune_args(task="classification", lead_masking="none", learning_rate=0.02, epochs=4)
-    metrics = finetune.run(args)
+    metrics = finetune.finetune(args)
     names = ["normal", "strain", "wide_qrs"]
     model, _ = load_checkpoint(str(args.output_dir))
     assert [model.config.id2label[label] for label in range(3)] == names
@@ -156,16 +163,16 @@ def test_classification_learns_labels_whose_names_and_thresholds_travel(finetune
 def test_teachers_soften_the_labels_of_training_and_of_nothing_else(finetune_args: Build):
     options = {"task": "classification", "lead_masking": "none", "epochs": 1}
     teacher = finetune_args("teacher", **options)
-    finetune.run(teacher)
+    finetune.finetune(teacher)
     model, extractor = load_checkpoint(str(teacher.output_dir))
     args = finetune_args("student", **options, teachers=str(teacher.output_dir), teacher_weight=0.25)
     config, train = model.config, rows.load_dataset(args, extractor).select(range(6))
-    hard = finetune.build_collator(train, config, args)
-    soft = finetune.soften(hard, train, config, args)
+    hard = supervised_collator(train, config, args)
+    soft = soften_labels(hard, train, config, args)
     batches = [collate(NumberedRows(train, collate.reads).__getitems__([4, 1])) for collate in (hard, soft)]
     said = model(batches[0]["input_values"], batches[0]["lead_mask"]).logits.sigmoid()
     assert torch.allclose(batches[1]["labels"], 0.75 * batches[0]["labels"] + 0.25 * said, atol=1e-5)
-    finetune.run(args)
+    finetune.finetune(args)
     table = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv")
     assert set(table["true_strain"]) <= {0, 1}
 
@@ -192,12 +199,12 @@ def test_auxiliary_labels_of_ptb_xl_are_learned_beside_the_superclasses(tmp_path
             "progress": False,
         },
     )
-    finetune.run(args)
+    finetune.finetune(args)
     model, _ = load_checkpoint(tmp_path / "run")
     assert model.config.num_auxiliary_labels == 71
     dataset = rows.load_dataset(args, EcgDanFeatureExtractor(**model.config.signal_contract))
-    codes, found = json.loads(dataset["scp_codes"][3]), finetune.auxiliary_targets(dataset, args)[3]
-    names = finetune.auxiliary_names(args)
+    codes, found = json.loads(dataset["scp_codes"][3]), auxiliary_targets(dataset, args)[3]
+    names = auxiliary_names(args)
     assert {name for name, value in zip(names, found, strict=True) if value} == set(codes)
 
 
@@ -235,7 +242,7 @@ def test_auxiliary_labels_of_ptb_xl_are_learned_beside_the_superclasses(tmp_path
 def test_what_cannot_be_used_is_refused_before_anything_is_written(finetune_args: Build, flags: dict, message: str):
     args = finetune_args(**flags)
     with pytest.raises((ValueError, OSError), match=message):
-        finetune.run(args)
+        finetune.finetune(args)
     assert not Path(str(args.output_dir)).exists()
 
 
@@ -245,7 +252,7 @@ def test_a_folder_with_other_files_is_left_alone(finetune_args: Build):
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work", encoding="utf-8")
     with pytest.raises(ValueError, match="expected an empty folder or an earlier result, found other files"):
-        finetune.run(args)
+        finetune.finetune(args)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 
 
@@ -259,7 +266,7 @@ def test_a_part_without_events_is_refused(finetune_args: Build, cohort: Path, tm
     outcomes.to_csv(tmp_path / "outcomes.csv", index=False)
     assert outcomes["event"].any()
     with pytest.raises(ValueError, match="event: expected at least one event in the test part, got none"):
-        finetune.run(finetune_args(labels=str(tmp_path / "outcomes.csv"), train_folds="1-6", test_folds="9"))
+        finetune.finetune(finetune_args(labels=str(tmp_path / "outcomes.csv"), train_folds="1-6", test_folds="9"))
 
 
 def test_outcomes_of_the_user_replace_those_of_the_table_and_are_not_called_simulated(
@@ -270,7 +277,7 @@ def test_outcomes_of_the_user_replace_those_of_the_table_and_are_not_called_simu
     outcomes = table[["record_id"]].assign(event=(np.arange(len(table)) % 2), time=rng.uniform(1, 5, len(table)))
     outcomes.to_csv(tmp_path / "outcomes.csv", index=False)
     args = finetune_args(labels=str(tmp_path / "outcomes.csv"), epochs=1, simulated_outcome=False, endpoint="stroke")
-    metrics = finetune.run(args)
+    metrics = finetune.finetune(args)
     assert metrics["simulated_outcome"] is False
     assert load_checkpoint(str(args.output_dir))[0].config.endpoint == "stroke"
     rows = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv", dtype={"record_id": str})
@@ -285,16 +292,15 @@ def test_overrides_that_the_weights_fix_are_refused(tmp_path: Path):
     assert (found.num_samples, found.dropout_scope, found.reconstruction_weight) == (64, "batch", 0.5)
 
 
-def test_covariates_start_at_their_own_cox_model(monkeypatch: pytest.MonkeyPatch):
+def test_covariates_start_at_their_own_cox_model():
     rng = np.random.default_rng(0)
     age = rng.normal(60, 10, 400)
     time = rng.exponential(np.exp(-0.07 * (age - 60))) + 1e-3
-    train = {"event": np.ones(400), "time": time}
+    train = Dataset.from_dict({"age": age, "event": np.ones(400), "time": time})
     config = EcgDanSurvivalConfig(**TINY, covariate_names=["age"], covariate_means=[60.0], covariate_stds=[10.0])
-    model = finetune.EcgDanForSurvival(config)
+    model = EcgDanForSurvival(config)
     assert model.covariate_head.weight.item() == 0
-    monkeypatch.setattr(finetune.rows, "read_table", lambda *_: pd.DataFrame({"age": age}))
-    finetune.start_covariates(model, train)
+    start_covariates(model, train)
     assert model.covariate_head.weight.item() == pytest.approx(0.7, abs=0.15)
 
 
@@ -305,7 +311,7 @@ def test_a_text_column_and_its_missing_values_enter_the_head_and_travel_with_it(
     table["smoking"] = ["never", "never", "current", None] * (len(table) // 4)
     table.to_csv(tmp_path / "table.csv", index=False)
     args = dataclasses.replace(args, data_dir=str(tmp_path / "table.csv"), missing_covariates="indicator")
-    metrics = finetune.run(args)
+    metrics = finetune.finetune(args)
     model, _ = load_checkpoint(Path(str(args.output_dir)))
     assert model.config.covariate_names == ["age", "smoking=current", "smoking?"]
     assert metrics["covariates"]["names"] == model.config.covariate_names
@@ -315,5 +321,5 @@ def test_a_text_column_and_its_missing_values_enter_the_head_and_travel_with_it(
 def test_data_without_follow_up_are_refused_before_anything_is_written(finetune_args: Build, no_outcomes: Path):
     args = finetune_args(data_dir=str(no_outcomes))
     with pytest.raises(ValueError, match=r"outcomes: csv has no event and time of its own here; .* \(--labels\)"):
-        finetune.run(args)
+        finetune.finetune(args)
     assert not Path(str(args.output_dir)).exists()

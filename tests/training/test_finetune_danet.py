@@ -30,6 +30,7 @@ from ecgdan_hf.training import finetune, finetune_danet, pretrain_danet
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop, rows
+from ecgdan_hf.training.core.learned_rows import annotated_targets, learned_rows, positive_weights
 
 Build = Callable[..., FinetuneArguments]
 JOINT = {"joint_epochs": 2, "joint_learning_rate": 0.005}
@@ -49,7 +50,7 @@ def pretrained(holter: Path, cache: Path, tmp_path_factory: pytest.TempPathFacto
     """A soft module and its classifier after a look at simulated beats."""
     folder = tmp_path_factory.mktemp("finetuning") / "pretrained"
     flags = danet_flags(holter, cache, folder, simulated_records=32, epochs=1)
-    pretrain_danet.run(resolve(PretrainArguments, None, flags))
+    pretrain_danet.pretrain_danet(resolve(PretrainArguments, None, flags))
     return str(folder)
 
 
@@ -72,7 +73,7 @@ def hard_run(holter: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
     """A classifier behind the rule's own weights."""
     build = builder(holter, cache, tmp_path_factory.mktemp("runs"))
     args = build("hard", model={"waveform_module": "hard"}, epochs=3, positive_weight="balanced")
-    finetune_danet.run(args)
+    finetune_danet.finetune_danet(args)
     return Path(str(args.output_dir))
 
 
@@ -104,7 +105,7 @@ def whole(
     """A run of both stages that nothing interrupted."""
     build = builder(holter, cache, tmp_path_factory.mktemp("whole"))
     args = build(checkpoint=pretrained, **JOINT, positive_weight=2.0)
-    return args, finetune_danet.run(args)
+    return args, finetune_danet.finetune_danet(args)
 
 
 @pytest.mark.parametrize("states", [1, 2, 3], ids=["in stage 1", "between the stages", "in stage 2"])
@@ -123,9 +124,9 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(loop.Trainer, "_save_state", save_and_die)
         with pytest.raises(Stopped):
-            finetune_danet.run(args)
+            finetune_danet.finetune_danet(args)
     torch.rand(5)
-    resumed = finetune_danet.run(replace(args, resume=True))
+    resumed = finetune_danet.finetune_danet(replace(args, resume=True))
     assert resumed["history"] == whole[1]["history"]
     for place in ("model.safetensors", "stage-2/checkpoints/best.safetensors"):
         expected, found = (load_file(Path(str(each.output_dir)) / place) for each in (whole[0], args))
@@ -134,14 +135,14 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
 
 def test_the_best_epoch_of_both_stages_is_kept(danet_args: Build):
     args = danet_args(epochs=6, joint_epochs=1, joint_learning_rate=30.0, clip_norm=0.0)  # which ruins everything
-    metrics = finetune_danet.run(args)
+    metrics = finetune_danet.finetune_danet(args)
     values = {name: found["macro_auroc"] for name, found in metrics["stages"].items()}
     assert values["stage-1"] > values["stage-2"]
     assert metrics["best_stage"] == "stage-1"
     kept = load_file(Path(str(args.output_dir)) / "model.safetensors")
     assert all(torch.equal(value, kept[name]) for name, value in best_of(args, "stage-1").items() if name in kept)
     assert metrics["valid"]["macro_auroc"]["estimate"] == pytest.approx(values["stage-1"])
-    last = finetune_danet.run(replace(args, output_dir=f"{args.output_dir}-last", keep_stage="last"))
+    last = finetune_danet.finetune_danet(replace(args, output_dir=f"{args.output_dir}-last", keep_stage="last"))
     assert last["best_stage"] == "stage-2" and last["stages"] == metrics["stages"]
 
 
@@ -165,7 +166,7 @@ def test_the_earlier_of_equal_stages_is_kept_or_the_last_if_asked_for(
         folder = tmp_path / f"stage-{number}" / "checkpoints"
         folder.mkdir(parents=True)
         save_file({"weight": torch.full((1, 1), float(number))}, folder / "best.safetensors")
-    assert finetune_danet.keep_weights(model, found, tmp_path, keep_stage) == kept
+    assert finetune_danet._keep_weights(model, found, tmp_path, keep_stage) == kept
     assert kept == f"stage-{model.weight.item():.0f}"
 
 
@@ -176,16 +177,16 @@ def test_balanced_batches_hold_real_positives_negatives_and_simulated_records(da
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(args, extractor)
     config.id2label, config.label2id = {0: "APC"}, {"APC": 0}
-    learned = finetune_danet.what_is_learned(dataset, config, extractor, args)
+    learned = learned_rows(dataset, config, extractor, args)
     assert len(learned.rows) == len(learned.patient_ids) == len(dataset) + 16
     positive = np.array([len(labels) > 0 for labels in learned.rows["labels"]])
-    drawn = np.concatenate([batch for _ in range(20) for batch in finetune_danet.build_sampler(learned, args)])
+    drawn = np.concatenate([batch for _ in range(20) for batch in finetune_danet._sampler(learned, args)])
     assert np.mean(drawn >= len(dataset)) == pytest.approx(0.5, abs=0.1)
     assert np.mean(positive[drawn[drawn < len(dataset)]]) == pytest.approx(0.5, abs=0.1)
     assert np.isfinite(learned.waveform_targets).all()  # real beats are marked, simulated ones known
     with_beats = learned.waveform_targets[: len(dataset)].max(axis=1) > 0.9
     assert np.array_equal(with_beats, positive[: len(dataset)])
-    assert finetune_danet.run(args)["num_simulated"] == 16
+    assert finetune_danet.finetune_danet(args)["num_simulated"] == 16
 
 
 EVERYONE = {"valid_fraction": 0.0, "keep_stage": "last", "epochs": 1, "thresholds": {"APC": 0.7}}
@@ -193,7 +194,7 @@ EVERYONE = {"valid_fraction": 0.0, "keep_stage": "last", "epochs": 1, "threshold
 
 def test_every_patient_can_be_trained_on_with_thresholds_from_elsewhere(danet_args: Build):
     args = danet_args(**EVERYONE)
-    metrics = finetune_danet.run(args)
+    metrics = finetune_danet.finetune_danet(args)
     folder = Path(str(args.output_dir))
     assert metrics["num_records"] == {"train": 60} and "valid" not in metrics
     assert not (folder / "predictions.csv").exists()
@@ -218,26 +219,26 @@ def test_every_patient_can_be_trained_on_with_thresholds_from_elsewhere(danet_ar
 def test_training_on_every_patient_leaves_nothing_to_choose(danet_args: Build, change: dict, message: str):
     args = danet_args(**{**EVERYONE, **change})
     with pytest.raises(ValueError, match=message) as refusal:
-        finetune_danet.run(args)
+        finetune_danet.finetune_danet(args)
     assert "\n" not in str(refusal.value) and not Path(str(args.output_dir)).exists()
 
 
 def test_a_split_that_leaves_patients_out_is_not_overruled_by_training_on_every_patient(danet_args: Build):
     args = danet_args(**EVERYONE)
     with pytest.raises(ValueError, match="valid_fraction: expected above 0 beside a given split, got 0") as refusal:
-        finetune_danet.run(args, split=lambda *_: pytest.fail("was asked to divide the rows"))
+        finetune_danet.finetune_danet(args, split=lambda *_: pytest.fail("was asked to divide the rows"))
     assert "\n" not in str(refusal.value) and not Path(str(args.output_dir)).exists()
 
 
 def test_a_given_threshold_stands_beside_the_chosen_ones_and_is_the_one_that_is_judged(danet_args: Build):
     args = danet_args(keep_labels="NORMAL,APC", epochs=1)
-    finetune_danet.run(args)
+    finetune_danet.finetune_danet(args)
     table = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv")
     thresholds = load_checkpoint(str(args.output_dir))[0].config.thresholds
     given = float(table["APC"].median())
     assert given != thresholds["APC"]
     again = replace(args, output_dir=f"{args.output_dir}-given", thresholds={"APC": given})
-    judged = finetune_danet.run(again)["valid"]["labels"]
+    judged = finetune_danet.finetune_danet(again)["valid"]["labels"]
     assert load_checkpoint(str(again.output_dir))[0].config.thresholds == {**thresholds, "APC": given}
     assert judged["APC"]["f1"] == pytest.approx(f1_at(table["true_APC"], table["APC"], given))
 
@@ -246,7 +247,7 @@ def test_what_a_network_was_pretrained_on_is_said_of_those_that_were(
     pretrained: str, whole: tuple[FinetuneArguments, dict], hard_run: Path, tmp_path: Path
 ):
     facts = {"task": "danet", "pretext": "simulated-beats", "data": "mit-bih", "simulated_records": 32, "seed": 0}
-    assert whole[1]["pretraining"] == finetune_danet.pretraining_of(pretrained) == facts
+    assert whole[1]["pretraining"] == finetune_danet._pretraining_of(pretrained) == facts
     begun = shutil.copytree(pretrained, tmp_path / "begun")
     (begun / "metrics.json").unlink()
     bare = shutil.copytree(pretrained, tmp_path / "bare")
@@ -254,12 +255,12 @@ def test_what_a_network_was_pretrained_on_is_said_of_those_that_were(
     fine_tuned, elsewhere = str(hard_run), "owner/danet"
     assert json.loads((hard_run / "metrics.json").read_text(encoding="utf-8"))["pretraining"] is None
     for checkpoint in (None, elsewhere, str(begun), str(bare), fine_tuned):
-        assert finetune_danet.pretraining_of(checkpoint) is None, checkpoint
+        assert finetune_danet._pretraining_of(checkpoint) is None, checkpoint
 
 
 def test_another_label_starts_a_new_head_behind_the_same_network(danet_args: Build, pretrained: str, holter: Path):
     args = danet_args(checkpoint=pretrained, keep_labels="NORMAL,APC", epochs=1)
-    metrics = finetune_danet.run(args)
+    metrics = finetune_danet.finetune_danet(args)
     assert {name.split(".")[0] for name in metrics["new_weights"]} == {"classifier", "evidence"}
     model, _ = load_checkpoint(str(args.output_dir))
     assert model.config.id2label == {0: "NORMAL", 1: "APC"}
@@ -275,7 +276,7 @@ def test_kept_labels_are_learned_by_plain_classification_too(danet_args: Build):
         danet_args(task="classification", epochs=1, keep_labels="PVC,APC"),
         model={**small, "trunk": "light", "input_kind": "rhythm"},
     )
-    finetune.run(args)
+    finetune.finetune(args)
     model, extractor = load_checkpoint(str(args.output_dir))
     assert model.config.id2label == {0: "PVC", 1: "APC"}
     dataset = rows.load_dataset(args, extractor)
@@ -299,10 +300,10 @@ def labelled(*rows_of: tuple[str, list[int]], names: tuple[str, ...] = ("APC", "
 
 def test_positives_weigh_what_makes_them_even_and_no_more_than_ten():
     part = labelled(*[("p", [0])] * 2, *[("p", [1])], *[("p", [])] * 17)
-    assert finetune_danet.positive_weights(part, "balanced") == {"APC": 9.0, "PVC": 10.0}
-    assert finetune_danet.positive_weights(part, 3.0) == {"APC": 3.0, "PVC": 3.0}
-    assert finetune_danet.positive_weights(part, None) is None
-    assert finetune_danet.positive_weights(labelled(("p", []), ("q", [])), "balanced") == {"APC": 1.0, "PVC": 1.0}
+    assert positive_weights(part, "balanced") == {"APC": 9.0, "PVC": 10.0}
+    assert positive_weights(part, 3.0) == {"APC": 3.0, "PVC": 3.0}
+    assert positive_weights(part, None) is None
+    assert positive_weights(labelled(("p", []), ("q", [])), "balanced") == {"APC": 1.0, "PVC": 1.0}
 
 
 QRS_ALONE = {"name": "apc", "wave_weights": {"p": 0.0, "qrs": 1.0, "t": 0.0, "baseline": 0.0}}
@@ -325,7 +326,7 @@ def test_targets_lie_on_the_samples_of_the_marked_beats(seconds: float, num_samp
     part = Dataset.from_dict(
         {"beat_seconds": [[later, later + 0.8]], "beat_kinds": [["NORMAL", "APC"]], "duration_seconds": [seconds]}
     )
-    found = finetune_danet.annotated_targets(part, *marked(QRS_ALONE, num_samples))
+    found = annotated_targets(part, *marked(QRS_ALONE, num_samples))
     weights = np.zeros((1, num_samples), np.float32)
     r_peak = expected + round((later - 5.0) * RATE)
     weights[0, r_peak - 4 : r_peak + 7], weights[0, r_peak + 80 - 6 : r_peak + 80 + 7] = 0.5, 1.0
@@ -339,8 +340,8 @@ def test_targets_lie_on_the_samples_of_the_marked_beats(seconds: float, num_samp
 def test_of_a_rule_whose_beats_nobody_marked_nothing_is_learned(rule: str | dict, known: bool):
     """That no beat meets it would be learned otherwise."""
     part = Dataset.from_dict({"beat_seconds": [[5.0]], "beat_kinds": [["NORMAL"]], "duration_seconds": [10.0]})
-    assert (finetune_danet.annotated_targets(part, *marked(rule)) is not None) == known
-    assert finetune_danet.annotated_targets(part.select_columns("duration_seconds"), *marked(rule)) is None
+    assert (annotated_targets(part, *marked(rule)) is not None) == known
+    assert annotated_targets(part.select_columns("duration_seconds"), *marked(rule)) is None
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -411,7 +412,7 @@ def test_simulated_records_are_learned_beside_the_real_ones(
 
     monkeypatch.setattr(loop.Trainer, "run", look)
     args = danet_args(simulated_records=24, epochs=1, model={"waveform_module": module}, positive_weight="balanced")
-    metrics = finetune_danet.run(args)
+    metrics = finetune_danet.finetune_danet(args)
     assert metrics["num_simulated"] == 24 and metrics["num_records"]["train"] == 40
     real = metrics["num_positive"]["train"]["APC"]
     assert metrics["positive_weights"]["APC"] < (40 - real) / real  # half of what is simulated is positive
@@ -424,8 +425,8 @@ def test_simulated_records_are_learned_beside_the_real_ones(
 def test_a_control_is_shown_simulated_beats_of_the_rule_it_controls(danet_args: Build):
     flags = {"simulated_records": 8, "epochs": 1, "model": {"waveform_module": "none", "waveform_rule": "all-ones"}}
     with pytest.raises(ValueError, match=r"simulated_records: expected keep_labels ALL-ONES, .* got APC"):
-        finetune_danet.run(danet_args(**flags))
-    assert finetune_danet.run(danet_args(**flags, simulated_rule="apc"))["num_simulated"] == 8
+        finetune_danet.finetune_danet(danet_args(**flags))
+    assert finetune_danet.finetune_danet(danet_args(**flags, simulated_rule="apc"))["num_simulated"] == 8
 
 
 def test_a_given_split_divides_the_rows(danet_args: Build):
@@ -436,7 +437,7 @@ def test_a_given_split_divides_the_rows(danet_args: Build):
         return rows.Parts(**chosen, test=dataset.select(np.flatnonzero(patients == "100")))
 
     args = danet_args(epochs=1, joint_epochs=0)
-    metrics = finetune_danet.run(args, split=one_record_out)
+    metrics = finetune_danet.finetune_danet(args, split=one_record_out)
     assert metrics["num_records"] == {"train": 45, "valid": 10, "test": 5}
     assert metrics["num_positive"]["test"] == {"APC": 0}
     assert "not_estimable" in metrics["test"] or metrics["test"]["labels_not_estimable"] == ["APC"]
@@ -480,8 +481,8 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(danet_args: B
 
 def test_a_checkpoint_is_not_contradicted_and_not_taken_for_another(danet_args: Build, pretrained: str):
     with pytest.raises(ValueError, match=r"model: waveform_module is 'soft' in .*, got 'none'; the weights fix it"):
-        finetune_danet.run(danet_args(checkpoint=pretrained, model={"waveform_module": "none"}))
+        finetune_danet.finetune_danet(danet_args(checkpoint=pretrained, model={"waveform_module": "none"}))
     with pytest.raises(ValueError, match="is a DANet checkpoint; go on from it with task danet"):
-        finetune.run(danet_args(task="classification", checkpoint=pretrained))
+        finetune.finetune(danet_args(task="classification", checkpoint=pretrained))
     with pytest.raises(ValueError, match="task: danet is trained by `ecgdan finetune`"):
-        finetune.run(danet_args())
+        finetune.finetune(danet_args())

@@ -54,7 +54,7 @@ def test_pretraining_lowers_both_losses_and_moves_every_parameter(
 
     monkeypatch.setattr(loop.Trainer, "run", remember)
     args = with_reports(epochs=8, learning_rate=0.01, lead_masking="none")
-    metrics = pretrain.run(args)
+    metrics = pretrain.pretrain(args)
     first, last = metrics["history"][0], metrics["history"][-1]
     for name in ("train_reconstruction_loss", "train_alignment_loss"):
         assert last[name] < 0.95 * first[name]
@@ -68,14 +68,14 @@ def test_pretraining_lowers_both_losses_and_moves_every_parameter(
 
 def test_the_best_epoch_is_the_one_of_the_metric_asked_for(with_reports: Build):
     args = with_reports(select_by="recall", epochs=3)
-    metrics = pretrain.run(args)
+    metrics = pretrain.pretrain(args)
     recalls = [entry["recall"] for entry in metrics["history"]]
     assert recalls[metrics["best_epoch"] - 1] == max(recalls)
 
 
 def test_without_text_there_is_no_alignment_head(pretrain_args: Build):
     args = pretrain_args(epochs=1)
-    metrics = pretrain.run(args)
+    metrics = pretrain.pretrain(args)
     assert "alignment_loss" not in metrics["valid"]
     assert not any(
         name.startswith("alignment") for name in load_file(Path(str(args.output_dir)) / "model.safetensors")
@@ -91,7 +91,7 @@ def test_a_collapse_is_warned_of_once_and_not_of_random_weights(recwarn: pytest.
 
 
 def test_superclasses_can_be_learned_beside(pretrain_args: Build):
-    metrics = pretrain.run(pretrain_args(epochs=1, model={"num_superclasses": 3, "superclass_weight": 1.0}))
+    metrics = pretrain.pretrain(pretrain_args(epochs=1, model={"num_superclasses": 3, "superclass_weight": 1.0}))
     assert metrics["valid"]["superclass_loss"] > 0
     assert "train_superclass_loss" in metrics["history"][0]
 
@@ -113,7 +113,7 @@ def test_superclasses_can_be_learned_beside(pretrain_args: Build):
 def test_what_cannot_be_used_is_refused_before_anything_is_written(pretrain_args: Build, flags: dict, message: str):
     args = pretrain_args(**flags)
     with pytest.raises(ValueError, match=message):
-        pretrain.run(args)
+        pretrain.pretrain(args)
     assert not Path(str(args.output_dir)).exists()
 
 
@@ -144,7 +144,7 @@ def small_language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_checkpoint_carries_the_prompts_of_all_statements_and_the_epoch_may_be_chosen_by_them(ptbxl: Build):
     args = ptbxl(select_by="zero_shot", epochs=2)
-    metrics = pretrain.run(args)
+    metrics = pretrain.pretrain(args)
     values = [entry["zero_shot"] for entry in metrics["history"]]
     assert values[metrics["best_epoch"] - 1] == max(values) == metrics["valid"]["zero_shot"]
     assert {"embedding_std", "effective_rank", "uniformity"} <= set(metrics["history"][0])
@@ -167,7 +167,7 @@ def test_held_out_statements_are_in_no_text_but_among_the_prompts(ptbxl: Build):
     tokens, says = TextSide(ptbxl(hold_out_statements="NORM,SR", text_tower="full")).lookups(rows)
     assert says.tolist() == [False, True, True]
     np.testing.assert_array_equal(tokens["input_ids"][1], tokens["input_ids"][2])
-    metrics = pretrain.run(args)
+    metrics = pretrain.pretrain(args)
     assert metrics["text"]["held_out_statements"] == ["NORM", "SR"]
     assert metrics["text"]["num_train_without_text"] > 0
     model, _ = load_checkpoint(str(args.output_dir))
@@ -181,7 +181,7 @@ def test_shuffled_texts_belong_to_other_records_and_the_run_says_so(ptbxl: Build
     assert (dealt != texts["text_embeds"]).any()
     np.testing.assert_array_equal(dealt, shuffled(texts, seed=0)["text_embeds"])
     assert (dealt != shuffled(texts, seed=1)["text_embeds"]).any()
-    plain, control = (pretrain.run(ptbxl(str(flag), shuffle_text=flag)) for flag in (False, True))
+    plain, control = (pretrain.pretrain(ptbxl(str(flag), shuffle_text=flag)) for flag in (False, True))
     assert (plain["text"]["shuffled"], control["text"]["shuffled"]) == (False, True)
     assert plain["history"][0]["train_alignment_loss"] != control["history"][0]["train_alignment_loss"]
     recipe = yaml.safe_load((Path(str(ptbxl("True").output_dir)) / "recipe.yaml").read_text(encoding="utf-8"))
@@ -195,7 +195,7 @@ def test_a_language_model_that_learns_is_stored_beside_the_encoder(
     if tower == "lora":
         pytest.importorskip("peft")
     args = ptbxl(text_tower=tower, text_model=small_language_model, text_learning_rate=1e-2)
-    metrics = pretrain.run(args)
+    metrics = pretrain.pretrain(args)
     folder = str(args.output_dir)
     model, extractor = load_checkpoint(folder)
     assert isinstance(model, EcgTextModel)
@@ -222,7 +222,7 @@ def test_a_run_with_a_learning_language_model_continues_to_the_same_end(
     ptbxl: Build, small_language_model: str, monkeypatch: pytest.MonkeyPatch
 ):
     flags = {"text_tower": "full", "text_model": small_language_model, "epochs": 2, "lead_masking": "none"}
-    whole = pretrain.run(ptbxl("whole", **flags))
+    whole = pretrain.pretrain(ptbxl("whole", **flags))
     close = loop.Trainer._close_epoch
 
     def stop(trainer: loop.Trainer, *args: object) -> None:
@@ -231,9 +231,9 @@ def test_a_run_with_a_learning_language_model_continues_to_the_same_end(
 
     monkeypatch.setattr(loop.Trainer, "_close_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.run(ptbxl("cut", **flags))
+        pretrain.pretrain(ptbxl("cut", **flags))
     monkeypatch.undo()
-    resumed = pretrain.run(ptbxl("cut", **flags, resume=True))
+    resumed = pretrain.pretrain(ptbxl("cut", **flags, resume=True))
     assert resumed["valid"].pop("zero_shot") == pytest.approx(whole["valid"].pop("zero_shot"), abs=0, nan_ok=True)
     assert resumed["valid"] == whole["valid"]
 

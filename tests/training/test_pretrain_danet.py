@@ -65,7 +65,7 @@ def test_a_pretext_lowers_its_loss_and_moves_every_parameter_it_teaches(
     danet_args: Build, first_weights: dict, pretext: str, flags: dict, kind: type, untaught: list[str]
 ):
     args = danet_args(pretext=pretext, epochs=8, batch_size=8, **flags)
-    metrics = pretrain_danet.run(args)
+    metrics = pretrain_danet.pretrain_danet(args)
     first, best = metrics["history"][0], metrics["history"][metrics["best_epoch"] - 1]
     assert best["loss"] < 0.97 * first["loss"]
     assert metrics["valid"]["loss"] == best["loss"] and metrics["pretext"] == pretext
@@ -79,22 +79,26 @@ def test_a_pretext_lowers_its_loss_and_moves_every_parameter_it_teaches(
 
 def test_what_is_simulated_is_judged_by_its_label_and_by_where_the_waves_are(danet_args: Build):
     args = danet_args(simulated_records=40, epochs=1, select_by="macro_auroc")
-    metrics = pretrain_danet.run(args)
+    metrics = pretrain_danet.pretrain_danet(args)
     assert metrics["pretext"] == "simulated-beats"
-    assert metrics["num_records"] == {"train": 40, "valid": pretrain_danet.MIN_JUDGED}
+    assert metrics["num_records"] == {"train": 40, "valid": pretrain_danet._MIN_JUDGED}
     model, _ = load_checkpoint(str(args.output_dir))
     assert model.config.id2label == {0: "APC"}
     found = metrics["valid"]
     label = found["loss"] - model.config.waveform_weight * found["waveform_loss"]
     assert label > 0.1 and 0 <= found["macro_auroc"] <= 1
     half = danet_args("half", simulated_records=40, epochs=1, model={"waveform_weight": 0.5})
-    assert set(pretrain_danet.run(half)["history"][0]) >= {"train_waveform_loss", "waveform_loss", "macro_auroc"}
+    assert set(pretrain_danet.pretrain_danet(half)["history"][0]) >= {
+        "train_waveform_loss",
+        "waveform_loss",
+        "macro_auroc",
+    }
 
 
 @pytest.mark.parametrize("module", ["hard", "none"])
 def test_without_a_soft_module_the_label_alone_is_learned(danet_args: Build, module: str):
     args = danet_args(simulated_records=32, epochs=1, model={"waveform_module": module})
-    metrics = pretrain_danet.run(args)
+    metrics = pretrain_danet.pretrain_danet(args)
     assert "waveform_loss" not in metrics["valid"]
     model, extractor = load_checkpoint(str(args.output_dir))
     assert model.waveform_module is None
@@ -104,18 +108,18 @@ def test_without_a_soft_module_the_label_alone_is_learned(danet_args: Build, mod
 def test_a_control_learns_the_same_simulated_beats_as_the_rule_it_controls(danet_args: Build):
     flags = {"simulated_records": 32, "epochs": 1, "model": {"waveform_module": "none", "waveform_rule": "all-ones"}}
     args = danet_args(**flags, simulated_rule="apc")
-    pretrain_danet.run(args)
+    pretrain_danet.pretrain_danet(args)
     config = load_checkpoint(str(args.output_dir))[0].config
     assert config.id2label == {0: "APC"} and config.waveform_rule["name"] == "all-ones"
     with pytest.raises(ValueError, match=r"rule: expected one with a condition on beats, .* got 'all-ones'"):
-        pretrain_danet.run(danet_args("without", **flags))
+        pretrain_danet.pretrain_danet(danet_args("without", **flags))
 
 
 def test_masking_hides_stretches_of_all_leads_and_asks_for_them_alone(danet_args: Build):
     args = danet_args(pretext="masked", span_masking_probability=1.0)
     config = DanetConfig(**TINY_DANET)
     dataset = rows.load_dataset(args, EcgDanFeatureExtractor(**config.signal_contract)).select(range(6))
-    collator = pretrain_danet.build_collator(config, args, {"with_target": True, "target_hidden": True})
+    collator = EcgCollator.for_training(config, args, **{"with_target": True, "target_hidden": True})
     batches = [each(NumberedRows(dataset, each.reads).__getitems__([0, 3])) for each in (collator, collator.still())]
     for batch in batches:
         hidden = batch["target_mask"]
@@ -149,7 +153,7 @@ def test_weights_are_cropped_with_the_signal_and_unknown_where_a_row_has_none(da
 
 def test_a_pretrained_module_is_taken_on_whole_and_nothing_else(danet_args: Build):
     args = danet_args(pretext="hard-weights", epochs=1)
-    pretrain_danet.run(args)
+    pretrain_danet.pretrain_danet(args)
     folder = str(args.output_dir)
     before = load_checkpoint(folder)[0].state_dict()
     config = build_config(DanetConfig, {"classifier_network": "ecgdan"}, folder)  # the module fixes no classifier
@@ -158,7 +162,7 @@ def test_a_pretrained_module_is_taken_on_whole_and_nothing_else(danet_args: Buil
     assert sum(name.startswith("waveform_module.") for name in before) > 10
     assert all(name.startswith(("ecgdan.", "classifier.", "evidence.")) for name in new)
     again = danet_args("again", checkpoint=folder, simulated_records=32, epochs=1, learning_rate=1e-12)
-    metrics = pretrain_danet.run(again)
+    metrics = pretrain_danet.pretrain_danet(again)
     assert not any(name.startswith("waveform_module.") for name in metrics["new_weights"])
     with pytest.raises(ValueError, match=r"model: waveform_channels is .* in .*, got .*; the weights fix it"):
         build_config(DanetConfig, {"waveform_channels": [3, 3]}, folder)
@@ -195,7 +199,7 @@ def test_a_pretrained_module_is_taken_on_whole_and_nothing_else(danet_args: Buil
 def test_what_cannot_be_used_is_refused_before_anything_is_written(danet_args: Build, flags: dict, message: str):
     args = danet_args(**flags)
     with pytest.raises(ValueError if "nowhere" not in message else FileNotFoundError, match=message) as refusal:
-        pretrain_danet.run(args)
+        pretrain_danet.pretrain_danet(args)
     assert "\n" not in str(refusal.value)
     assert not Path(str(args.output_dir)).exists()
 
@@ -211,7 +215,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(danet_args: B
 )
 def test_alignment_refuses_what_only_danet_uses(pretrain_args: Build, flags: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        pretrain.run(pretrain_args(**flags))
+        pretrain.pretrain(pretrain_args(**flags))
 
 
 def test_the_command_chooses_by_task(danet_args: Build, holter: Path, cache: Path, tmp_path: Path):

@@ -17,7 +17,7 @@ from ecgdan_hf.training.arguments.fields import RecalibrateArguments
 @pytest.fixture(scope="module")
 def trained(module_finetune_args) -> str:
     args = module_finetune_args("recalibrated", train_folds="1-4", epochs=1)
-    finetune.run(args)
+    finetune.finetune(args)
     return str(args.output_dir)
 
 

@@ -53,6 +53,7 @@ class RunArguments(_DataArguments):
 class TrainingArguments(RunArguments):
     """What the loop needs: how long, how fast, how often."""
 
+    checkpoint: str | None = option(None, "checkpoint folder or Hub name to start from")
     model: dict[str, Any] = option({}, "configuration fields of the network, as key=value; repeatable")
     epochs: int = option(60, "passes over the training records")
     batch_size: int = option(128, "records per step and process")
@@ -174,7 +175,6 @@ class FinetuneArguments(TrainingArguments):
         "survival, classification, or danet: classification behind a waveform module",
         choices=("survival", "classification", "danet"),
     )
-    checkpoint: str | None = option(None, "checkpoint folder or Hub name to start from")
     from_scratch: bool = option(False, "start from random weights instead")
     lead_masking: str = option(
         "batch", "draw of leads to hide: record, batch or none", choices=("record", "batch", "none")

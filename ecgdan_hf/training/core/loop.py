@@ -24,9 +24,10 @@ from tqdm.auto import tqdm
 
 from ecgdan_hf.files import whole_file
 from ecgdan_hf.training.arguments.fields import TrainingArguments
-from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler, NumberedRows
+from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows
 from ecgdan_hf.training.core.collect import Batch
 from ecgdan_hf.training.core.optimization import build_optimizer, build_scheduler
+from ecgdan_hf.training.core.sampling import EpochBatchSampler
 
 
 class Task(Protocol):

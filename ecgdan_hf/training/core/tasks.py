@@ -1,6 +1,5 @@
 """What fine-tuning learns: a log hazard (Cox) or the probability of each label, and what is said of the result."""
 
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -225,11 +224,3 @@ def scale_log_hazard(model: EcgDanForSurvival, slope: float) -> None:
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits.astype(np.float64)))
-
-
-def write_predictions(folder: Path, predictions: dict[str, pd.DataFrame]) -> None:
-    """`predictions.csv`: the out-of-sample rows of every part, named in the column `part`."""
-    tables = [table.assign(part=part) for part, table in predictions.items()]
-    if not tables:  # every patient was trained on
-        return
-    pd.concat(tables).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")

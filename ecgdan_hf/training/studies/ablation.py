@@ -69,7 +69,7 @@ def run(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -> d
         for run_args in variant.runs:
             finished = is_finished(Path(str(run_args.output_dir)))
             say(f"{variant.name}, seed {run_args.seed}: {'finished before' if finished else 'pretraining'}")
-            pretrain.run(run_args)
+            pretrain.pretrain(run_args)
         tables[variant.name] = [scores_of_run(run_args, args.label_fraction) for run_args in variant.runs]
         facts[variant.name] = {"changed": variant.changed, **sizes(variant)}
     if args.random_encoder:

@@ -63,8 +63,10 @@ from ecgdan_hf.training.arguments.fields import (
 )
 from ecgdan_hf.training.arguments.options import check_options, resolve
 from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.covariates import COVARIATE_PENALIZER
 from ecgdan_hf.training.core.run_folder import finish_run, hardware, read_metrics, versions
 from ecgdan_hf.training.core.starting_weights import build_config
+from ecgdan_hf.training.core.supervised import check_finetuning
 from ecgdan_hf.training.studies.ablation import slug
 
 NO_PRETRAINING = "no pretraining"
@@ -334,7 +336,7 @@ def finetune_arguments(contender: Contender, args: EvaluateArguments, seed: int,
     if found.task != "survival":
         raise ValueError(f"recipe: expected one of survival, got task {found.task} in {args.recipe}")
     check_options(found)
-    finetune.check_arguments(found)
+    check_finetuning(found)
     return found
 
 
@@ -436,7 +438,7 @@ def network_columns(
     def split(dataset: Any, run_args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
         return inner_split(dataset, judged, run_args, stratify_by)
 
-    finetune.run(run_args, network=contender.build, split=split)
+    finetune.finetune(run_args, network=contender.build, split=split)
     found = pd.read_csv(folder / "predictions.csv", dtype={"record_id": str}).query("part == 'test'")
     scores = found.set_index("record_id").loc[record_ids, "log_hazard"].to_numpy()
     if contender.build:
@@ -452,7 +454,7 @@ def pretrain_in_fold(fold: Fold, judged: pd.DataFrame, args: EvaluateArguments) 
     def split(dataset: Any, run_args: PretrainArguments) -> rows.Parts:
         return replace(inner_split(dataset, judged, run_args, None), test=None)
 
-    pretrain.run(pretrain_arguments(args, fold.seed, folder), split=split)
+    pretrain.pretrain(pretrain_arguments(args, fold.seed, folder), split=split)
     return str(folder)
 
 
@@ -507,7 +509,7 @@ def comparators(
         found |= {name: (model.log_hazard(parts[0]), model.log_hazard(parts[1])) for name, model in models.items()}
     if COVARIATES in names and cohort.covariates is not None:
         values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
-        linear = fit_ridge_cox(values[train], fitted["event"], fitted["time"], finetune.COVARIATE_PENALIZER)
+        linear = fit_ridge_cox(values[train], fitted["event"], fitted["time"], COVARIATE_PENALIZER)
         found[COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[fold.test])
     if AGE_SEX in names:
         found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)

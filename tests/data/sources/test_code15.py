@@ -180,7 +180,7 @@ def test_survival_is_trained_on_the_exams_with_follow_up(tmp_path, caplog):
         **{"cache_dir": str(tmp_path / "cache"), "num_proc": 1, "log_with": "none", "progress": False},
     }
     with caplog.at_level(logging.WARNING):
-        metrics = finetune.run(resolve(FinetuneArguments, None, flags))
+        metrics = finetune.finetune(resolve(FinetuneArguments, None, flags))
     assert sum(metrics["num_records"].values()) == 24
     assert metrics["simulated_outcome"] is False
     assert "code-15: 8 of 32 records have no follow-up and are left out" in caplog.text

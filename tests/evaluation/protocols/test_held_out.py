@@ -21,7 +21,7 @@ TRAIN, TEST = list(range(1, 7)), list(range(7, 11))
 @pytest.fixture(scope="module")
 def checkpoint(module_finetune_args: Build) -> str:
     args = module_finetune_args("judged", train_folds="1-6", epochs=2, learning_rate=0.01, covariates="age")
-    finetune.run(args)
+    finetune.finetune(args)
     return str(args.output_dir)
 
 
@@ -65,7 +65,7 @@ def test_the_protocol_scores_what_the_checkpoint_itself_predicts(
     judge: Callable[..., HeldOut], module_finetune_args: Build
 ):
     args = module_finetune_args("own", train_folds="1-6", test_folds="7-10", epochs=1)
-    finetune.run(args)
+    finetune.finetune(args)
     own = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv", dtype={"record_id": str}).query("part == 'test'")
     found = judge({"this": str(args.output_dir)}).predictions
     np.testing.assert_allclose(
@@ -89,14 +89,14 @@ def test_models_of_different_tasks_are_not_compared(
     pretrain_args: Callable[..., PretrainArguments],
 ):
     labels = finetune_args("labels", task="classification", train_folds="1-6", epochs=1)
-    finetune.run(labels)
+    finetune.finetune(labels)
     with pytest.raises(ValueError, match="expected a EcgDanForSurvival as the first one"):
         judge({"this": checkpoint, "other": str(labels.output_dir)})
     result = judge({"labels": str(labels.output_dir)}, train_folds=TRAIN)
     assert result.metrics["metric"] == "macro_auroc"
     assert result.risk_groups is None
     start = pretrain_args("pretrained", train_folds="1-6", epochs=1)
-    pretrain.run(start)
+    pretrain.pretrain(start)
     with pytest.raises(ValueError, match="expected a survival or classification model, got EcgDanForPreTraining"):
         judge({"this": str(start.output_dir)})
 

@@ -9,16 +9,14 @@ from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core.batching import (
     LEAD_SUBSETS,
-    DrawnBatchSampler,
     EcgCollator,
-    EpochBatchSampler,
     NumberedRows,
-    balanced_shares,
     check_augmentation,
     draw_lead_mask,
     draw_span_mask,
     multi_hot,
 )
+from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler, balanced_shares
 
 RNG = np.random.default_rng(0)
 LIMB = STANDARD_LEADS[:6]

@@ -40,7 +40,7 @@ def run_until(args: FinetuneArguments, monkeypatch: pytest.MonkeyPatch, states: 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Trainer, "_save_state", save_and_die)
         with pytest.raises(Stopped):
-            finetune.run(args)
+            finetune.finetune(args)
 
 
 def weights(folder: str | None) -> dict[str, torch.Tensor]:
@@ -60,10 +60,10 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     finetune_args: Build, monkeypatch: pytest.MonkeyPatch, flags: dict
 ):
     flags = {**flags, "epochs": 3, "model": {"dropout_scope": "batch"}}
-    whole = finetune.run(finetune_args("whole", **flags))
+    whole = finetune.finetune(finetune_args("whole", **flags))
     run_until(finetune_args("cut", **flags), monkeypatch, states=2)
     torch.rand(5)
-    resumed = finetune.run(finetune_args("cut", **flags, resume=True))
+    resumed = finetune.finetune(finetune_args("cut", **flags, resume=True))
     expected, found = (weights(finetune_args(name).output_dir) for name in ("whole", "cut"))
     assert expected.keys() == found.keys()
     for name in expected:
@@ -74,11 +74,11 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
 def test_a_resumed_run_refuses_other_arguments(finetune_args: Build, monkeypatch: pytest.MonkeyPatch):
     run_until(finetune_args(), monkeypatch, states=1)
     with pytest.raises(ValueError, match=r"learning_rate: the run in .* began with 0.001, got 0.5"):
-        finetune.run(finetune_args(resume=True, learning_rate=0.5))
+        finetune.finetune(finetune_args(resume=True, learning_rate=0.5))
 
 
 def test_the_loss_goes_down_on_a_set_that_can_be_learned(finetune_args: Build):
-    found = finetune.run(finetune_args(epochs=12, learning_rate=0.01, batch_size=40))["history"]
+    found = finetune.finetune(finetune_args(epochs=12, learning_rate=0.01, batch_size=40))["history"]
     assert found[-1]["train_cox_loss"] < 0.8 * found[0]["train_cox_loss"]
 
 
@@ -92,7 +92,7 @@ def test_every_parameter_moves_in_training(finetune_args: Build, monkeypatch: py
 
     monkeypatch.setattr(loop.Trainer, "run", remember)
     args = finetune_args(lead_masking="none", covariates="age,sex", learning_rate=0.01)
-    finetune.run(args)
+    finetune.finetune(args)
     after = weights(args.output_dir)
     still = {name for name, value in before.items() if torch.equal(value, after[name])}
     assert still <= CONSTANT_IN_THE_LOG_HAZARD | CONSTANT_BEFORE_A_NORM
@@ -101,13 +101,13 @@ def test_every_parameter_moves_in_training(finetune_args: Build, monkeypatch: py
 def test_a_loss_that_is_not_finite_stops_the_run_with_one_line(finetune_args: Build):
     args = finetune_args(learning_rate=1e30, clip_norm=0.0)
     with pytest.raises(FloatingPointError, match=r"loss: not finite at step \d of epoch \d \(loss nan.*learning_rate"):
-        finetune.run(args)
+        finetune.finetune(args)
     assert not (Path(str(args.output_dir)) / "metrics.json").exists()
 
 
 def test_the_saved_weights_are_those_of_the_best_validation(finetune_args: Build):
     args = finetune_args(epochs=6, learning_rate=0.03)
-    found = finetune.run(args)
+    found = finetune.finetune(args)
     by_epoch = {entry["epoch"]: entry["concordance_index"] for entry in found["history"]}
     assert by_epoch[found["best_epoch"]] == max(by_epoch.values())
     assert found["valid"]["concordance_index"]["estimate"] == pytest.approx(max(by_epoch.values()), abs=1e-12)
@@ -122,25 +122,25 @@ def test_every_epoch_hides_other_leads(finetune_args: Build, monkeypatch: pytest
         return step(trainer, batch)
 
     monkeypatch.setattr(loop.Trainer, "_step", remember)
-    finetune.run(finetune_args(lead_masking="record", lead_masking_probability=1.0, batch_size=64, epochs=3))
+    finetune.finetune(finetune_args(lead_masking="record", lead_masking_probability=1.0, batch_size=64, epochs=3))
     assert not torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[1], masks[2])
 
 
 def test_only_a_few_states_are_kept(finetune_args: Build):
     args = finetune_args(epochs=4, keep_checkpoints=1)
-    finetune.run(args)
+    finetune.finetune(args)
     assert [path.name for path in loop.saved_states(Path(str(args.output_dir)))] == ["state-00004-000000"]
 
 
 def test_training_stops_early_when_patience_is_over(finetune_args: Build):
-    found = finetune.run(finetune_args(epochs=30, patience=1, learning_rate=1e-9))
+    found = finetune.finetune(finetune_args(epochs=30, patience=1, learning_rate=1e-9))
     assert len(found["history"]) < 10
 
 
 def test_a_run_writes_a_tensorboard_log(finetune_args: Build):
     args = finetune_args(epochs=1, log_with="tensorboard")
-    finetune.run(args)
+    finetune.finetune(args)
     assert list((Path(str(args.output_dir)) / "logs").rglob("events.out.tfevents*"))
 
 
@@ -196,13 +196,13 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine_down():
 def test_arguments_of_the_loop_are_checked_before_anything_is_written(finetune_args: Build, flags: dict, message: str):
     args = finetune_args(**flags)
     with pytest.raises(ValueError, match=message):
-        finetune.run(args)
+        finetune.finetune(args)
     assert not Path(str(args.output_dir)).exists()
 
 
 def test_metrics_are_plain_json(finetune_args: Build):
     args = finetune_args(epochs=1)
-    found = finetune.run(args)
+    found = finetune.finetune(args)
     text = (Path(str(args.output_dir)) / "metrics.json").read_text(encoding="utf-8")
     assert "NaN" not in text
     assert json.loads(text) == {"schema": 1, "kind": "finetune"} | read_metrics(Path(str(args.output_dir)))
@@ -211,7 +211,7 @@ def test_metrics_are_plain_json(finetune_args: Build):
 
 def test_half_precision_training_evaluates_and_saves_in_full_precision(finetune_args: Build):
     args = finetune_args(precision="bf16", ema_decay=0.9, learning_rate=0.01)
-    metrics = finetune.run(args)
+    metrics = finetune.finetune(args)
     assert {value.dtype for value in weights(args.output_dir).values() if value.is_floating_point()} == {torch.float32}
     best = max(entry["concordance_index"] for entry in metrics["history"])
     assert metrics["valid"]["concordance_index"]["estimate"] == pytest.approx(best, abs=0.05)
@@ -221,4 +221,4 @@ def test_a_tracker_that_is_not_installed_is_named(finetune_args: Build):
     if is_trackio_available():
         pytest.skip("trackio is installed")
     with pytest.raises(ValueError, match="log_with: trackio is not installed; pip install trackio"):
-        finetune.run(finetune_args(log_with="trackio"))
+        finetune.finetune(finetune_args(log_with="trackio"))

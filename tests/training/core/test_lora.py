@@ -24,6 +24,7 @@ from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import read_recipe
 from ecgdan_hf.training.core.lora import add_lora, lora_targets, merge_lora
+from ecgdan_hf.training.core.supervised import check_finetuning
 
 Build = Callable[..., FinetuneArguments]
 HEADS = [
@@ -127,7 +128,7 @@ def test_a_run_leaves_an_ordinary_checkpoint_with_a_moved_head_and_kept_norms(
 ):
     recipe = {**read_recipe("finetune-lora"), "task": task, "epochs": 2, "batch_size": 16}
     args = finetune_args(**{**recipe, "checkpoint": pretrained, "lora_rank": 2})
-    metrics = finetune.run(args)
+    metrics = finetune.finetune(args)
     folder = Path(str(args.output_dir))
     assert metrics["lora_rank"] == 2 and 0 < metrics["num_trained_parameters"] < metrics["num_parameters"]
     found, before = load_file(folder / "model.safetensors"), load_file(Path(pretrained) / "model.safetensors")
@@ -162,10 +163,10 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     finetune_args: Build, pretrained: str, monkeypatch: pytest.MonkeyPatch
 ):
     flags = {"task": "classification", "lora_rank": 2, "checkpoint": pretrained, "epochs": 2, "ema_decay": 0.9}
-    finetune.run(finetune_args("whole", **flags))
+    finetune.finetune(finetune_args("whole", **flags))
     run_until(finetune_args("cut", **flags), monkeypatch, states=1)
     torch.rand(5)
-    finetune.run(finetune_args("cut", **flags, resume=True))
+    finetune.finetune(finetune_args("cut", **flags, resume=True))
     whole, cut = (load_file(Path(finetune_args(name).output_dir) / "model.safetensors") for name in ("whole", "cut"))
     assert whole.keys() == cut.keys() and all(torch.equal(whole[key], cut[key]) for key in whole)
 
@@ -176,7 +177,7 @@ def test_without_peft_it_is_one_line_before_anything_is_written(
     monkeypatch.setitem(sys.modules, "peft", None)
     args = finetune_args(task="classification", lora_rank=2, checkpoint=pretrained)
     with pytest.raises(ValueError, match="lora_rank: needs peft; pip install peft, or leave it out") as refusal:
-        finetune.run(args)
+        finetune.finetune(args)
     assert "\n" not in str(refusal.value) and not Path(str(args.output_dir)).exists()
 
 
@@ -190,4 +191,4 @@ def test_without_peft_it_is_one_line_before_anything_is_written(
 )
 def test_what_cannot_have_updates_is_refused(finetune_args: Build, flags: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        finetune.check_arguments(dataclasses.replace(finetune_args(), **flags))
+        check_finetuning(dataclasses.replace(finetune_args(), **flags))

@@ -99,6 +99,6 @@ def test_a_fraction_that_means_nothing_is_refused(fraction: float):
 @pytest.mark.parametrize("task", ["survival", "classification"])
 def test_fine_tuning_learns_from_the_share_alone(finetune_args: Any, task: str):
     args = finetune_args(task=task, label_fraction=0.1, epochs=1, train_folds="1-6", test_folds="7-10")
-    counts = finetune.run(args)["num_records"]
+    counts = finetune.finetune(args)["num_records"]
     assert (counts["train"] + counts["valid"]) * 2 < 48 - counts["test"]
     assert counts["train"] >= 2 and counts["valid"] >= 2

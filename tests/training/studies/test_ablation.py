@@ -17,10 +17,11 @@ from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import label_matrix
-from ecgdan_hf.training import pretrain
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import AblateArguments
 from ecgdan_hf.training.arguments.options import resolve
-from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core import loop, rows
+from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.studies import ablation, ablation_scores
 
 Build = Callable[..., AblateArguments]
@@ -93,8 +94,8 @@ def test_few_labels_are_drawn_several_times(finished: dict, build: Build, monkey
 
 
 def test_a_second_call_trains_only_what_is_new(finished: dict, build: Build, monkeypatch: pytest.MonkeyPatch):
-    begun, train = [], pretrain.Trainer.run
-    monkeypatch.setattr(pretrain.Trainer, "run", lambda trainer: begun.append(trainer.args.seed) or train(trainer))
+    begun, train = [], loop.Trainer.run
+    monkeypatch.setattr(loop.Trainer, "run", lambda trainer: begun.append(trainer.args.seed) or train(trainer))
     assert ablation.run(build()) == finished
     assert begun == []
     more = build(variants={**VARIANTS, "decay": {"weight_decay": 0.5}}, only="base,decay", random_encoder=False)
@@ -165,4 +166,4 @@ def test_the_shipped_recipe_names_arguments_and_network_fields_that_exist():
     variants = ablation.plan(args)
     assert variants[0].changed == "nothing"
     for variant in variants:
-        pretrain.build_config(pretrain.EcgDanConfig, variant.runs[0].model, None)
+        build_config(EcgDanConfig, variant.runs[0].model, None)
