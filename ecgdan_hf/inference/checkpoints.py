@@ -7,10 +7,18 @@ unnoticed: weights that are missing, or a feature extractor that prepares anothe
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
@@ -19,9 +27,9 @@ from ecgdan_hf.inference.heads import HEADS, Config, Head, head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
-REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-BUNDLE_ONLY = ("auto_map", "ecgdan_code_revision")
-MAY_BE_ABSENT = ("baseline.standard_error",)
+_REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_BUNDLE_ONLY = ("auto_map", "ecgdan_code_revision")
+_MAY_BE_ABSENT = ("baseline.standard_error",)
 """Of survival checkpoints that were fitted before risks had limits."""
 
 
@@ -57,7 +65,7 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
         raise ValueError(f"{source}: the weights cannot be read: {_one_line(error)}") from error
     model, info = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        found = sorted(str(key) for key in info.get(kind, ()) if str(key) not in MAY_BE_ABSENT)
+        found = sorted(str(key) for key in info.get(kind, ()) if str(key) not in _MAY_BE_ABSENT)
         if found:
             raise ValueError(
                 f"{source}: {len(found)} weights are {kind.removesuffix('_keys')}, for example {found[0]}"
@@ -80,8 +88,8 @@ def load_config(path_or_repo: str | Path) -> Config:
         raise ValueError(f"{source}: expected a checkpoint folder, found a file")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"{source}: expected a checkpoint folder with config.json, found none")
-    if not folder.is_dir() and not REPOSITORY_NAME.fullmatch(name):
-        raise FileNotFoundError(f"{source}: no such checkpoint folder")
+    if not folder.is_dir():
+        _check_repository(name, revision, source)
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
     except OSError as error:
@@ -124,6 +132,39 @@ def quietly() -> Iterator[None]:
             messages.enable_progress_bar()
 
 
+def _check_repository(name: str, revision: str, source: str) -> None:
+    """Fails at once where the name is in no cache and the Hub cannot be reached; transformers retries for 23 seconds.
+
+    Raises:
+        FileNotFoundError: no name of a repository, or no Hub to ask; the message suggests folders of similar names.
+    """
+    near = ", ".join(map(str, _similar_folders(Path(name))))
+    hint = f"; did you mean {near}?" if near else ""
+    if not _REPOSITORY_NAME.fullmatch(name):
+        raise FileNotFoundError(f"{source}: no such checkpoint folder{hint}")
+    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        return
+    try:
+        url = hf_hub_url(name, "config.json", revision=revision)
+        get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except HfHubHTTPError:
+        pass  # the loading that follows says why
+    except Exception as error:  # its class belongs to the HTTP library, which depends on the version of the client
+        why = "HF_HUB_OFFLINE is set" if isinstance(error, OfflineModeIsEnabled) else f"no connection: {error}"
+        raise FileNotFoundError(
+            f"{source}: no such checkpoint folder, not in the Hub cache, and the Hub was not asked ({why}){hint}"
+        ) from error
+
+
+def _similar_folders(path: Path) -> list[Path]:
+    """Existing folders that a mistyped path may mean: the last part may be mistyped, or the part before it."""
+    parents = [path.parent] if path.parent.is_dir() else _similar_folders(path.parent) if path.parent.name else []
+    if path.parent not in parents:
+        return [parent / path.name for parent in parents if (parent / path.name).is_dir()]
+    names = [each.name for each in path.parent.iterdir() if each.is_dir()]
+    return [path.parent / name for name in get_close_matches(path.name, names)]
+
+
 def _refuse_pickle(folder: Path, source: str) -> None:
     if (folder / "pytorch_model.bin").is_file() and not list(folder.glob("model*.safetensors*")):
         raise ValueError(
@@ -134,7 +175,7 @@ def _refuse_pickle(folder: Path, source: str) -> None:
 
 def _forget_bundle(saved: Any) -> None:
     """Drops what only holds inside a bundle: a copy saved from here carries no code to refer to."""
-    for name in BUNDLE_ONLY:
+    for name in _BUNDLE_ONLY:
         vars(saved).pop(name, None)
 
 

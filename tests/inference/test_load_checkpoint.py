@@ -1,6 +1,10 @@
 """Loading a checkpoint as the class it says it is."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,14 +94,15 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
     (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-100])
     for source, kind, message in (
         (tmp_path / "absent", FileNotFoundError, "no such checkpoint folder"),
+        (tmp_path / "crut", FileNotFoundError, f"no such checkpoint folder; did you mean {tmp_path / 'cut'}?"),
         (tmp_path / "empty", ValueError, r"expected a checkpoint folder with config\.json, found none"),
         (tmp_path / "bert" / "config.json", ValueError, "expected a checkpoint folder, found a file"),
         (tmp_path / "bert", ValueError, "model_type: expected one of ecgdan, .*got 'bert'"),
         (tmp_path / "unknown", ValueError, "not a checkpoint of this package"),
         (no_weights, ValueError, "the weights cannot be read"),
         (odd, ValueError, "architectures: expected one of .*, got 'SomethingElse'"),
-        ("someone/absent", FileNotFoundError, "no such checkpoint folder or Hub repository"),
-        ("someone/absent@v1", FileNotFoundError, "no such checkpoint folder or Hub repository"),
+        ("someone/absent", FileNotFoundError, "no such checkpoint folder, not in the Hub cache, .*OFFLINE is set"),
+        ("someone/absent@v1", FileNotFoundError, "no such checkpoint folder, not in the Hub cache"),
         (f"{odd}@v1", ValueError, "expected a folder, or USER/NAME@REVISION on the Hub"),
         ("someone/absent@", ValueError, "expected a folder, or USER/NAME@REVISION on the Hub"),
         (cut, ValueError, "the weights cannot be read: .*incomplete metadata"),
@@ -105,6 +110,34 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(kind, match=message) as caught:
             load_checkpoint(source)
         assert "\n" not in str(caught.value)
+
+
+def test_a_mistyped_name_fails_at_once_without_a_network_and_suggests_folders_of_similar_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(EcgDanForSurvival, tmp_path / "runs" / "survival")
+    monkeypatch.chdir(tmp_path)
+    program = """if True:
+        import sys, time
+        from ecgdan_hf.inference.checkpoints import load_config
+        for name in sys.argv[1:]:
+            started = time.monotonic()
+            try:
+                load_config(name)
+            except FileNotFoundError as error:
+                print(error, time.monotonic() - started, sep="|")
+    """
+    names = ("runs/survivel", "run/survival")
+    with socket.socket() as closed:  # bound and not listening: connections are refused
+        closed.bind(("127.0.0.1", 0))
+        hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{closed.getsockname()[1]}"}
+        call = [sys.executable, "-c", program, *names]
+        done = subprocess.run(call, env={**os.environ, **hub}, capture_output=True, text=True, check=True)
+    for name, line in zip(names, done.stdout.splitlines(), strict=True):
+        message, seconds = line.split("|")
+        assert message.startswith(f"{name}: no such checkpoint folder, not in the Hub cache")
+        assert message.endswith(f"did you mean {Path('runs', 'survival')}?")
+        assert float(seconds) < 5  # the client's retries take 23
 
 
 def test_a_configuration_copied_from_a_bundle_forgets_the_bundle(tmp_path: Path) -> None:
