@@ -103,8 +103,12 @@ def probe(args: ProbeArguments) -> None:
       ecgdan probe --zero-shot --checkpoint runs/pretrained --data ptb-xl --data-dir ptb-xl --test-folds 9 \\
         --output-dir runs/zero-shot
     """
-    from ecgdan_hf.training.linear_probe import run
-
+    if args.zero_shot:
+        from ecgdan_hf.training.zero_shot_probe import zero_shot_probe as run
+    elif args.label_fractions:
+        from ecgdan_hf.training.studies.label_efficiency import label_efficiency as run
+    else:
+        from ecgdan_hf.training.linear_probe import linear_probe as run
     run(args)
     say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
 

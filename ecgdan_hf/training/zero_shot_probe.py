@@ -37,9 +37,10 @@ from ecgdan_hf.evaluation.protocols.zero_shot import (
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
+from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.frozen_encoders import check_same_records, controls, encoder_config
+from ecgdan_hf.training.core.frozen_encoders import check_same_records, controls, encoder_config, run_probe
 
 HELD_OUT = "held out of pretraining"
 
@@ -53,13 +54,21 @@ class Prompted:
     test: Any
 
 
-def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
-    """Judges every level: metrics, and the report.
+def zero_shot_probe(args: ProbeArguments) -> dict[str, Any]:
+    """Classifies the test part by the texts of the classes, at every level of labels.
+
+    Returns:
+        The content of `metrics.json`.
 
     Raises:
         ValueError: test folds that a checkpoint was trained on, no prompts, no class to judge, or records that differ
             between checkpoints.
     """
+    return run_probe(args, "zero-shot", _compare_levels)
+
+
+def _compare_levels(args: ProbeArguments) -> tuple[dict[str, Any], str]:
+    """Returns the metrics and the report."""
     main = prompted(str(args.checkpoint), args)
     others = {}
     for name, path in controls(args):
@@ -229,3 +238,7 @@ def _chosen_on(checkpoint: str, data_dir: str | None) -> list[int]:
     recipe = recipe_of(checkpoint) or {}
     same = recipe.get("data_dir") and data_dir and Path(recipe["data_dir"]).resolve() == Path(data_dir).resolve()
     return parse_folds(recipe.get("valid_folds"), f"{checkpoint}: valid_folds") or [] if same else []
+
+
+if __name__ == "__main__":
+    run_as_program(ProbeArguments, zero_shot_probe)

@@ -14,7 +14,7 @@ BuildProbe = Callable[..., ProbeArguments]
 @pytest.mark.parametrize("task", ["survival", "classification"])
 def test_the_probe_compares_the_encoder_with_an_untrained_one_on_unseen_patients(probe_args: BuildProbe, task: str):
     args = probe_args(task=task, train_folds="1-6", test_folds="7-10")
-    metrics = linear_probe.run(args)
+    metrics = linear_probe.linear_probe(args)
     names = ["this encoder, linear", "random encoder, linear", "age and sex"]
     assert list(metrics["models"])[:3] == names
     assert "ahead" in metrics["models"]["random encoder, linear"]
@@ -39,12 +39,12 @@ def test_the_probe_compares_the_encoder_with_an_untrained_one_on_unseen_patients
 def test_a_probe_refuses_what_is_missing_or_would_be_ignored(probe_args: BuildProbe, flags: dict, message: str):
     args = probe_args(**flags)
     with pytest.raises(ValueError, match=message):
-        linear_probe.run(args)
+        linear_probe.linear_probe(args)
     assert not Path(str(args.output_dir)).exists()
 
 
 def test_data_without_follow_up_are_refused_before_anything_is_written(probe_args: BuildProbe, no_outcomes: Path):
     args = probe_args(data_dir=str(no_outcomes), task="survival", train_folds="1-6", test_folds="7-10")
     with pytest.raises(ValueError, match=r"outcomes: csv has no event and time of its own here; .* \(--labels\)"):
-        linear_probe.run(args)
+        linear_probe.linear_probe(args)
     assert not Path(str(args.output_dir)).exists()

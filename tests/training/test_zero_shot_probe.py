@@ -14,7 +14,7 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
-from ecgdan_hf.training import linear_probe, zero_shot_probe
+from ecgdan_hf.training import zero_shot_probe
 from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.arguments.options import resolve
 
@@ -55,7 +55,7 @@ def test_every_label_with_a_prompt_is_judged_beside_permuted_prompts_and_a_contr
 ):
     control = save_checkpoint(tmp_path / "other", cohort_labels(cohort), seed=1)
     args = zero_shot_args(control={"shuffled": str(control)}, test_folds="1-10")
-    metrics = linear_probe.run(args)
+    metrics = zero_shot_probe.zero_shot_probe(args)
     found = metrics["levels"]["label"]
     assert metrics["num_records"] == 48
     assert set(found["labels"]) | set(found["not_judged"]) == set(cohort_labels(cohort))
@@ -97,7 +97,7 @@ def test_prompts_from_a_file_take_the_place_of_those_in_the_checkpoint(
     model, _ = load_checkpoint(str(args.checkpoint))
     labels, embeds = zero_shot_probe.custom_prompts(model, args)
     torch.testing.assert_close(embeds.norm(dim=-1), torch.ones(2))
-    assert set(linear_probe.run(args)["levels"]["label"]["labels"]) <= set(labels)
+    assert set(zero_shot_probe.zero_shot_probe(args)["levels"]["label"]["labels"]) <= set(labels)
 
 
 def test_statements_held_out_of_pretraining_are_judged_apart(
@@ -107,7 +107,7 @@ def test_statements_held_out_of_pretraining_are_judged_apart(
     folder = save_checkpoint(tmp_path / "held-out", labels)
     recipe = {"data_dir": "elsewhere", "train_folds": "1-8", "hold_out_statements": f"{labels[0]}, {labels[1]}"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    metrics = linear_probe.run(zero_shot_args(checkpoint=str(folder), min_positives=1))
+    metrics = zero_shot_probe.zero_shot_probe(zero_shot_args(checkpoint=str(folder), min_positives=1))
     assert set(metrics["levels"]["statement, held out of pretraining"]["labels"]) == set(labels[:2])
 
 
@@ -118,8 +118,8 @@ def test_folds_that_trained_are_refused_and_folds_that_chose_the_epoch_are_said(
     recipe = {"data_dir": str(cohort), "train_folds": "1-6", "valid_folds": "7-10"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     with pytest.raises(ValueError, match=r"was trained on folds \[6\]"):
-        linear_probe.run(zero_shot_args(checkpoint=str(folder), test_folds="6-7"))
-    metrics = linear_probe.run(zero_shot_args(checkpoint=str(folder), test_folds="7-10"))
+        zero_shot_probe.zero_shot_probe(zero_shot_args(checkpoint=str(folder), test_folds="6-7"))
+    metrics = zero_shot_probe.zero_shot_probe(zero_shot_args(checkpoint=str(folder), test_folds="7-10"))
     assert "was chosen on folds that are judged here" in metrics["notes"][0]
 
 
@@ -147,13 +147,13 @@ def test_what_contradicts_itself_or_cannot_be_judged_is_refused(
     zero_shot_args: Callable[..., ProbeArguments], flags: dict, message: str
 ):
     with pytest.raises(ValueError, match=message):
-        linear_probe.run(zero_shot_args(**flags))
+        zero_shot_probe.zero_shot_probe(zero_shot_args(**flags))
 
 
 def test_a_checkpoint_without_prompts_is_refused(zero_shot_args: Callable[..., ProbeArguments], tmp_path: Path):
     args = zero_shot_args(checkpoint=str(save_checkpoint(tmp_path / "bare", [])))
     with pytest.raises(ValueError, match="expected a checkpoint that carries prompts"):
-        linear_probe.run(args)
+        zero_shot_probe.zero_shot_probe(args)
 
 
 @pytest.mark.parametrize("content", ["- a\n", "{}", "NORM: []", "NORM: [1]", "NORM: ''"])

@@ -1,6 +1,7 @@
-"""What a probe needs of its encoders: the rows each was made for, and their embeddings, computed once."""
+"""The steps that all probes share: frozen encoders with their rows and embeddings, and the folder of the result."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,54 +13,126 @@ from ecgdan_hf.evaluation.comparators.baselines import (
 )
 from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
+from ecgdan_hf.evaluation.result import Result
+from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.training.arguments.fields import ProbeArguments
+from ecgdan_hf.training.arguments.fields import ProbeArguments, RunArguments
 from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run
 
+Features = tuple[np.ndarray, np.ndarray]
 MAIN, RANDOM = "this encoder, linear", "random encoder, linear"
 
 
 @dataclass(frozen=True)
 class Probed:
-    """Rows a linear model is fitted on and judged on, as one encoder's feature extractor prepared them.
+    """A frozen encoder with the rows that a linear model on it is fitted and evaluated on.
 
     Attributes:
-        config: the encoder's.
-        fit: training rows, those that would choose an epoch included.
+        args: data, folds and leads.
+        config: of the encoder.
+        fit: training rows, including those that would choose an epoch.
         test: held-out rows.
-        features: embeddings (n, width) of the first, and of the second with the leads that `args.leads` leaves.
+        features: embeddings (n, width) of `fit`, and of `test` with the leads that `args.leads` leaves.
     """
 
+    args: ProbeArguments
     config: EcgDanConfig
     fit: Any
     test: Any
-    features: tuple[np.ndarray, np.ndarray]
+    features: Features
+
+    @classmethod
+    def load(cls, path: str, args: ProbeArguments, like: "Probed | None" = None) -> "Probed":
+        """Loads an encoder and its rows, and embeds them.
+
+        Args:
+            path: checkpoint folder or Hub name.
+            args: data, folds and leads.
+            like: rows that these must be, record for record.
+
+        Raises:
+            ValueError: data without the labels, other records than those of `like`, or what loading rejects.
+        """
+        model, extractor = load_checkpoint(path)
+        dataset = rows.load_dataset(args, extractor, outcomes=args.labels, label_level=args.label_level)
+        if args.task == "classification" and "labels" not in dataset.column_names:
+            raise ValueError("labels: classification needs a labels column, the data have none")
+        fit, test = fit_and_test(dataset, args, "event" if args.task == "survival" else None)
+        for part, theirs in ((fit, like.fit), (test, like.test)) if like else ():
+            check_same_records(path, part["record_id"], theirs["record_id"])
+        return cls(args, encoder_config(model), fit, test, _embeddings(model, fit, test, args))
+
+    def random_features(self, seed: int) -> Features:
+        """The embeddings of a randomly initialised encoder of the same architecture."""
+        return _embeddings(random_encoder(self.config, seed), self.fit, self.test, self.args)
+
+    def linear_scores(self, features: Features, kept: np.ndarray | None = None) -> np.ndarray:
+        """Scores of the test rows by a linear model of these embeddings.
+
+        Args:
+            features: of `fit` and of `test`.
+            kept: row numbers of `fit` to fit the model on; None keeps all.
+
+        Returns:
+            Log hazards (m,) of a ridge Cox model, or logits (m, labels) of a logistic regression.
+        """
+        fitted, tested = features
+        fit = self.fit
+        if kept is not None:
+            fitted, fit = fitted[kept], fit.select(kept)
+        table = columns_of(fit, ["patient_id", "event", "time"])
+        patients = table["patient_id"].to_numpy()
+        if self.args.task == "survival":
+            outcome = table["event"], table["time"], patients
+            return cross_validated_ridge_cox(fitted, *outcome, seed=self.args.seed).log_hazard(tested)
+        return fit_logistic(fitted, label_matrix(fit), tested, patient_ids=patients)
 
 
-def probe_checkpoint(path: str, args: ProbeArguments, like: Probed | None = None) -> Probed:
-    """Loads an encoder and its rows, and embeds them.
+def run_probe(
+    args: ProbeArguments, kind: str, compare: Callable[[ProbeArguments], tuple[dict[str, Any], str]]
+) -> dict[str, Any]:
+    """Checks the arguments, compares, and writes `report.md` and `metrics.json`.
 
     Args:
-        path: checkpoint folder or Hub name.
-        args: data, folds and leads.
-        like: rows that these must be, record for record.
+        args: what is probed.
+        kind: of the result, see `evaluation.result`.
+        compare: returns the metrics and the report.
+
+    Returns:
+        The content of `metrics.json`.
 
     Raises:
-        ValueError: data without the labels, other records than those of `like`, or what loading refuses.
+        ValueError: arguments or data that cannot be used.
     """
-    model, extractor = load_checkpoint(path)
-    dataset = rows.load_dataset(args, extractor, outcomes=args.labels, label_level=args.label_level)
-    if args.task == "classification" and "labels" not in dataset.column_names:
-        raise ValueError("labels: classification needs a labels column, the data have none")
-    fit, test = fit_and_test(dataset, args, "event" if args.task == "survival" else None)
-    for part, theirs in ((fit, like.fit), (test, like.test)) if like else ():
-        check_same_records(path, part["record_id"], theirs["record_id"])
-    return Probed(encoder_config(model), fit, test, features(model, fit, test, args))
+    started, folder = time.monotonic(), check_run(args)
+    _check_probe(args)
+    metrics, report = compare(args)
+    metrics |= {"leads": args.leads, "seconds": round(time.monotonic() - started, 1)}
+    if args.leads:
+        follow = "and limb leads that follow from them"
+        report += f"\n\nOf the records judged, the networks were shown the leads {args.leads} ({follow}) alone."
+    begin_run(folder, args)
+    finish_run(folder, lambda staging: write_text(staging / "report.md", report + "\n"), Result(kind, metrics))
+    return metrics
 
 
-def fit_and_test(dataset: Any, args: ProbeArguments, stratify_by: str | None) -> tuple[Any, Any]:
+def _check_probe(args: ProbeArguments) -> None:
+    if not args.checkpoint:
+        raise ValueError("checkpoint: expected the encoder to probe, got none; give --checkpoint")
+    if args.push_to_hub:
+        raise ValueError("push_to_hub: a probe leaves no model to upload; leave it out")
+    if args.label_fractions and args.label_fraction != 1:
+        raise ValueError("label_fraction, label_fractions: expected one of the two, got both")
+    if args.text_model and not args.prompts:
+        raise ValueError("text_model: only prompts of your own need one; leave it out, or give --prompts")
+    if args.train_folds and not args.test_folds:
+        raise ValueError("test_folds: expected folds to judge on beside train_folds, got none")
+
+
+def fit_and_test(dataset: Any, args: RunArguments, stratify_by: str | None) -> tuple[Any, Any]:
     """Training rows, those that would choose an epoch included, and test rows."""
     parts = rows.split(dataset, args, stratify_by)
     fitted = set(parts.train["record_id"]) | set(parts.valid["record_id"])
@@ -67,36 +140,11 @@ def fit_and_test(dataset: Any, args: ProbeArguments, stratify_by: str | None) ->
     return dataset.select(keep), parts.test
 
 
-def features(model: Any, fit: Any, test: Any, args: ProbeArguments) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of both parts, (n, width): `args.leads` hides leads of the second only, as a new device would."""
+def _embeddings(model: Any, fit: Any, test: Any, args: ProbeArguments) -> Features:
+    """Embeddings of both parts, (n, width); `args.leads` hides leads of the second only, as a new device would."""
     kept = kept_leads(args.leads, encoder_config(model).lead_names)
     batches = row_batches(fit, args.batch_size), row_batches(test, args.batch_size, kept)
     return embed(model, batches[0]), embed(model, batches[1])
-
-
-def random_features(like: Probed, args: ProbeArguments, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same of an untrained encoder of the same architecture."""
-    return features(random_encoder(like.config, seed), like.fit, like.test, args)
-
-
-def linear_model_scores(
-    args: ProbeArguments, fitted: np.ndarray, fit: Any, tested: np.ndarray, seed: int
-) -> np.ndarray:
-    """Log hazards (m,) of a ridge Cox model, or logits (m, labels) of a logistic one, on embeddings.
-
-    Args:
-        args: the task.
-        fitted: (n, width), embeddings of `fit`.
-        fit: rows with the outcome.
-        tested: (m, width).
-        seed: of the inner cross-validation.
-    """
-    table = columns_of(fit, ["patient_id", "event", "time"])
-    patients = table["patient_id"].to_numpy()
-    if args.task == "survival":
-        cox = cross_validated_ridge_cox(fitted, table["event"], table["time"], patients, seed=seed)
-        return cox.log_hazard(tested)
-    return fit_logistic(fitted, label_matrix(fit), tested, patient_ids=patients)
 
 
 def controls(args: ProbeArguments, taken: Sequence[str] = ()) -> Iterator[tuple[str, str]]:

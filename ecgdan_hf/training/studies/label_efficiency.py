@@ -18,19 +18,10 @@ import numpy as np
 from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.inference.rows import label_matrix
+from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.frozen_encoders import (
-    MAIN,
-    RANDOM,
-    Probed,
-    controls,
-    linear_model_scores,
-    probe_checkpoint,
-    random_features,
-)
-
-Features = tuple[np.ndarray, np.ndarray]
+from ecgdan_hf.training.core.frozen_encoders import MAIN, RANDOM, Features, Probed, controls, run_probe
 
 
 @dataclass(frozen=True)
@@ -42,25 +33,33 @@ class Draw:
     not_learned: list[str]
 
 
-def judge(args: ProbeArguments) -> tuple[dict[str, Any], str]:
-    """Fits a linear model for each share, seed and encoder: metrics, and the report.
+def label_efficiency(args: ProbeArguments) -> dict[str, Any]:
+    """Fits a linear model for each share of the labels, seed and encoder, and compares them on the test part.
+
+    Returns:
+        The content of `metrics.json`.
 
     Raises:
         ValueError: shares or a number of seeds that mean nothing, or what loading refuses.
     """
+    return run_probe(args, "label-efficiency", _compare_shares)
+
+
+def _compare_shares(args: ProbeArguments) -> tuple[dict[str, Any], str]:
+    """Returns the metrics and the report."""
     fractions, seeds = parse_fractions(args.label_fractions), range(args.seed, args.seed + args.seeds)
     if args.seeds < 1:
         raise ValueError(f"seeds: expected at least one, got {args.seeds}")
-    main = probe_checkpoint(str(args.checkpoint), args)
+    main = Probed.load(str(args.checkpoint), args)
     embedded: dict[str, list[Features]] = {MAIN: [main.features] * args.seeds}
-    embedded[RANDOM] = [random_features(main, args, seed) for seed in seeds]
+    embedded[RANDOM] = [main.random_features(seed) for seed in seeds]
     for name, path in controls(args, tuple(embedded)):
-        embedded[name] = [probe_checkpoint(path, args, like=main).features] * args.seeds
+        embedded[name] = [Probed.load(path, args, like=main).features] * args.seeds
     truth, patients = label_matrix(main.test), np.asarray(main.test["patient_id"])
     found: dict[str, Any] = {}
     for fraction in fractions:
         draws = [draw(main, fraction, seed) for seed in seeds]
-        scores = {name: seed_scores(args, main, draws, several) for name, several in embedded.items()}
+        scores = {name: seed_scores(main, draws, several) for name, several in embedded.items()}
         found[f"{fraction:g}"] = describe(draws) | {"models": compare_over_seeds(truth, scores, patients, args)}
     metrics = {"task": args.task, "metric": "macro_auroc", "num_records": len(truth), "seeds": list(seeds)}
     metrics |= {"num_patients": len(np.unique(patients)), "label_fractions": found}
@@ -92,7 +91,7 @@ def draw(main: Probed, fraction: float, seed: int) -> Draw:
     return Draw(kept, len(np.unique(patients[kept])), absent)
 
 
-def seed_scores(args: ProbeArguments, main: Probed, draws: list[Draw], several: list[Features]) -> np.ndarray:
+def seed_scores(main: Probed, draws: list[Draw], several: list[Features]) -> np.ndarray:
     """(seeds, m, labels): logits of the linear model of each draw.
 
     Seeds that would fit the same model, an encoder with all labels, share it. A label that a draw cannot teach is
@@ -103,8 +102,7 @@ def seed_scores(args: ProbeArguments, main: Probed, draws: list[Draw], several: 
     for chosen, (train, test) in zip(draws, several, strict=True):
         key = id(train), chosen.rows.tobytes()
         if key not in fitted:
-            part = main.fit.select(chosen.rows)
-            fitted[key] = linear_model_scores(args, train[chosen.rows], part, test, args.seed)
+            fitted[key] = main.linear_scores((train, test), chosen.rows)
         scores.append(fitted[key])
     return np.stack(scores)
 
@@ -189,3 +187,7 @@ def _words(entry: Mapping[str, Any], form: str) -> str:
     low, high = (format(entry["interval"][name], form) for name in ("low", "high"))
     sd = "" if entry["sd"] is None else f"{entry['sd']:.3f}; "
     return f"{entry['mean']:{form}} ({sd}{low} to {high})"
+
+
+if __name__ == "__main__":
+    run_as_program(ProbeArguments, label_efficiency)

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgdan_hf.training import linear_probe
 from ecgdan_hf.training.arguments.fields import ProbeArguments
-from ecgdan_hf.training.studies.label_efficiency import compare_over_seeds, parse_fractions, report
+from ecgdan_hf.training.studies.label_efficiency import compare_over_seeds, label_efficiency, parse_fractions, report
 
 BuildProbe = Callable[..., ProbeArguments]
 NAMES = ["this encoder, linear", "random encoder, linear", "twin"]
@@ -17,7 +16,7 @@ NAMES = ["this encoder, linear", "random encoder, linear", "twin"]
 def test_the_probe_is_repeated_for_shares_and_seeds_beside_controls(probe_args: BuildProbe):
     args = probe_args(label_fractions="1,0.1", seeds=2, train_folds="1-6", test_folds="7-10")
     args.control = {"twin": args.checkpoint}
-    metrics = linear_probe.run(args)
+    metrics = label_efficiency(args)
     few, all_ = metrics["label_fractions"]["0.1"], metrics["label_fractions"]["1"]
     assert max(few["num_patients_fitted"]) < min(all_["num_patients_fitted"])
     assert metrics["num_records"] + all_["num_records_fitted"][0] == 48
@@ -35,7 +34,7 @@ def test_the_probe_is_repeated_for_shares_and_seeds_beside_controls(probe_args: 
 
 def test_a_label_that_few_records_cannot_teach_is_scored_as_chance_and_said(probe_args: BuildProbe):
     args = probe_args(label_fractions="0.03", seeds=3, train_folds="1-6", test_folds="7-10")
-    metrics = linear_probe.run(args)
+    metrics = label_efficiency(args)
     assert metrics["label_fractions"]["0.03"]["labels_not_learned"]
     assert "scored as chance (.5)" in report(metrics)
 
