@@ -33,10 +33,10 @@ from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask
 
 _OUTCOME_COLUMNS = ("labels", "scp_codes", "event", "time")
 
-Network = Callable[[EcgDanConfig], Any]
+_Network = Callable[[EcgDanConfig], Any]
 
 
-def finetune(args: FinetuneArguments, network: Network | None = None, split: Split = rows.split) -> dict[str, Any]:
+def finetune(args: FinetuneArguments, network: _Network | None = None, split: Split = rows.split) -> dict[str, Any]:
     """Fine-tunes, and writes a checkpoint folder with `metrics.json` and `predictions.csv`.
 
     Args:
@@ -60,7 +60,7 @@ class _Finetuning(FinetuningRun):
     model_class: Any
     task_class: Any
 
-    def __init__(self, args: FinetuneArguments, network: Network | None, split: Split):
+    def __init__(self, args: FinetuneArguments, network: _Network | None, split: Split):
         super().__init__(args, split)
         self.network = network or self.model_class
 
@@ -68,7 +68,7 @@ class _Finetuning(FinetuningRun):
         dataset = self.read_rows()
         self.divide(dataset)
         if self.args.shuffle_labels:
-            shuffled = {name: with_shuffled_labels(self.parts[name], self.args.seed) for name in ("train", "valid")}
+            shuffled = {name: _with_shuffled_labels(self.parts[name], self.args.seed) for name in ("train", "valid")}
             self.parts |= shuffled
 
     def divide(self, dataset: Any) -> None:
@@ -180,7 +180,7 @@ def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneA
         config.endpoint = "simulated event"
 
 
-def with_shuffled_labels(part: Any, seed: int) -> Any:
+def _with_shuffled_labels(part: Any, seed: int) -> Any:
     """The part with labels and follow-up permuted among its records.
 
     A network trained on it learns nothing about the ECG (Adebayo et al., NeurIPS 2018, section 4). The validation part

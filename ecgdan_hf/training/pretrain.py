@@ -111,7 +111,7 @@ class _Pretraining(TrainingRun[PretrainArguments]):
             collators["train"].statement_dropout = args.statement_dropout
         judged = {name: part for name, part in self.parts.items() if name != "train"}
         self.evaluated = self.loaders(judged, collators)
-        self.task = PretrainingTask(self.config, args.select_by, self.evaluated, args.batch_size, self.zero_shot)
+        self.task = _PretrainingTask(self.config, args.select_by, self.evaluated, args.batch_size, self.zero_shot)
         self.trainer = self.trainer_of(self.task, collators["train"])
 
     def _network(self) -> Any:
@@ -160,7 +160,7 @@ class _Pretraining(TrainingRun[PretrainArguments]):
         model.save_pretrained(folder)
 
 
-class PretrainingTask:
+class _PretrainingTask:
     """Reconstruction, alignment and (optionally) superclasses, weighted by the configuration.
 
     Args:

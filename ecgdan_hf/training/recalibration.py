@@ -42,12 +42,12 @@ def run(args: RecalibrateArguments) -> dict[str, Any]:
     check_options(args)
     if args.checkpoint and folder.resolve() == Path(args.checkpoint).resolve():
         raise ValueError(f"output_dir: expected another folder than the checkpoint's, got {folder} for both")
-    model, extractor = load_survival(args)
-    fit, test = load_parts(args, extractor)
-    check_patients_disjoint({} if test is fit else {"fit": subjects(fit), "test": subjects(test)})
+    model, extractor = _load_survival(args)
+    fit, test = _load_parts(args, extractor)
+    check_patients_disjoint({} if test is fit else {"fit": _subjects(fit), "test": _subjects(test)})
     model.config.simulated_outcome |= "log_hazard" in fit.column_names or args.data == "synthetic"
-    before = judge(model, test, args)
-    outcome = outcome_of(fit)
+    before = _judge(model, test, args)
+    outcome = _outcome_of(fit)
     slope = model.recalibrate(torch.from_numpy(score_rows(model, fit, args.batch_size)), *outcome, method=args.method)
     metrics = {
         "task": "survival",
@@ -59,15 +59,15 @@ def run(args: RecalibrateArguments) -> dict[str, Any]:
         "num_records": {"recalibration": len(fit), "judged": len(test)},
         "num_events": {"recalibration": int(outcome[0].sum()), "judged": int(np.sum(test["event"]))},
         "before": before,
-        "after": judge(model, test, args),
+        "after": _judge(model, test, args),
     }
     finish_run(
-        folder, lambda staging: write(staging, model, extractor, metrics, args), Result("recalibration", metrics)
+        folder, lambda staging: _write(staging, model, extractor, metrics, args), Result("recalibration", metrics)
     )
     return metrics
 
 
-def load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
+def _load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
     """The checkpoint and its feature extractor.
 
     Raises:
@@ -82,7 +82,7 @@ def load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
     return model, extractor
 
 
-def load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
+def _load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
     """Records to fit to, and records to judge on: the same ones without `test_folds`.
 
     Raises:
@@ -105,7 +105,7 @@ def load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
     return fit, select_folds(dataset, test_folds) if test_folds else fit
 
 
-def judge(model: EcgDanForSurvival, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
+def _judge(model: EcgDanForSurvival, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
     """Observed over expected, slope and Brier score of the risks at the horizon.
 
     Raises:
@@ -129,35 +129,35 @@ def judge(model: EcgDanForSurvival, rows: Any, args: RecalibrateArguments) -> di
     }
 
 
-def outcome_of(rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _outcome_of(rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Event and time of the rows."""
     event, time = (torch.from_numpy(np.asarray(rows[name], dtype=np.float64)) for name in ("event", "time"))
     return event, time
 
 
-def write(
+def _write(
     staging: Path, model: EcgDanForSurvival, extractor: Any, metrics: dict[str, Any], args: RecalibrateArguments
 ) -> None:
     """Checkpoint and report, into an existing folder."""
     model.save_pretrained(staging)
     extractor.save_pretrained(staging)
-    recipe = recalibrated_recipe(args)
+    recipe = _recalibrated_recipe(args)
     (staging / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    (staging / "report.md").write_text(report(metrics, args), encoding="utf-8")
+    (staging / "report.md").write_text(_report(metrics, args), encoding="utf-8")
 
 
-def recalibrated_recipe(args: RecalibrateArguments) -> dict[str, Any]:
+def _recalibrated_recipe(args: RecalibrateArguments) -> dict[str, Any]:
     """The checkpoint's own recipe, and what it was recalibrated on, so that it is not judged there."""
     recipe, names = recipe_of(str(args.checkpoint)) or {}, ("data", "data_dir", "labels", "fit_folds", "method")
     return {**recipe, "recalibrated_on": {name: getattr(args, name) for name in names}}
 
 
-def subjects(rows: Any) -> Any:
+def _subjects(rows: Any) -> Any:
     """Who the rows are of."""
     return columns_of(rows, ["record_id", "patient_id"])
 
 
-def report(metrics: dict[str, Any], args: RecalibrateArguments) -> str:
+def _report(metrics: dict[str, Any], args: RecalibrateArguments) -> str:
     """Before and after, as Markdown."""
     records, events = metrics["num_records"], metrics["num_events"]
     lines = ["# Recalibration", ""]

@@ -42,11 +42,11 @@ from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.frozen_encoders import check_same_records, controls, encoder_config, run_probe
 
-HELD_OUT = "held out of pretraining"
+_HELD_OUT = "held out of pretraining"
 
 
 @dataclass(frozen=True)
-class Prompted:
+class _Prompted:
     """One checkpoint's opinion of the test records: logits (n, K) of prompts, their labels, and the records."""
 
     logits: np.ndarray
@@ -69,17 +69,17 @@ def zero_shot_probe(args: ProbeArguments) -> dict[str, Any]:
 
 def _compare_levels(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     """Returns the metrics and the report."""
-    main = prompted(str(args.checkpoint), args)
+    main = _prompted(str(args.checkpoint), args)
     others = {}
     for name, path in controls(args):
-        other = prompted(path, args)
+        other = _prompted(path, args)
         check_same_records(path, other.test["record_id"], main.test["record_id"])
         others[name] = other.logits, other.labels
     options = {"aggregation": args.aggregation, "temperature": args.temperature, "softmax": args.prompt_softmax}
     score, patients = partial(group_scores, **options), np.asarray(main.test["patient_id"])
     table = columns_of(main.test, ["patient_id", "age", "sex"])
     found, missing, groups = {}, {}, None
-    for level in levels(main, args):
+    for level in _levels(main, args):
         if not level.groups:
             missing[level.name] = level.not_judged
             continue
@@ -92,14 +92,14 @@ def _compare_levels(args: ProbeArguments) -> tuple[dict[str, Any], str]:
             groups = classification_subgroups(table, level.truth, logits, names, None, args.bootstrap, args.seed)
     if not found:
         raise ValueError(f"zero_shot: no class with a prompt and {args.min_positives} positives among {len(patients)}")
-    notes = optimism(args)
+    notes = _optimism(args)
     metrics = {"task": "zero-shot", "metric": "macro_auroc", "num_records": len(patients), "options": options}
     metrics |= {"num_patients": len(np.unique(patients)), "notes": notes, "levels": found, "not_judged": missing}
     metrics["subgroups"] = groups
-    return metrics, report(metrics, args)
+    return metrics, _report(metrics, args)
 
 
-def prompted(path: str, args: ProbeArguments) -> Prompted:
+def _prompted(path: str, args: ProbeArguments) -> _Prompted:
     """Loads a checkpoint and its rows, and compares each record with each prompt.
 
     Raises:
@@ -112,7 +112,7 @@ def prompted(path: str, args: ProbeArguments) -> Prompted:
     if head is None:
         raise ValueError(f"{path}: expected a checkpoint pretrained with texts, this one has no alignment head")
     if args.prompts:
-        labels, prompts = custom_prompts(model, args)
+        labels, prompts = _custom_prompts(model, args)
     elif labels:
         prompts = head.prompt_embeds
     else:
@@ -122,7 +122,7 @@ def prompted(path: str, args: ProbeArguments) -> Prompted:
     if "labels" not in test.column_names:
         raise ValueError("labels: zero_shot judges by a column labels, the data have none")
     kept = kept_leads(args.leads, encoder_config(model).lead_names)
-    return Prompted(similarity(model, row_batches(test, args.batch_size, kept), prompts), labels, test)
+    return _Prompted(similarity(model, row_batches(test, args.batch_size, kept), prompts), labels, test)
 
 
 @torch.inference_mode()
@@ -140,13 +140,13 @@ def similarity(model: Any, batches: Any, prompts: torch.Tensor) -> np.ndarray:
 
 
 @torch.inference_mode()
-def custom_prompts(model: Any, args: ProbeArguments) -> tuple[list[str], torch.Tensor]:
+def _custom_prompts(model: Any, args: ProbeArguments) -> tuple[list[str], torch.Tensor]:
     """Labels of `args.prompts` and (K, projection_size): the mean direction of each label's projected texts.
 
     Raises:
         ValueError: a file that is no mapping of labels to texts, no language model, or one of another width.
     """
-    texts, config = read_prompts(str(args.prompts)), encoder_config(model)
+    texts, config = _read_prompts(str(args.prompts)), encoder_config(model)
     name = args.text_model or config.text_model_name
     if not name:
         raise ValueError("text_model: expected the language model of pretraining, the checkpoint names none; give it")
@@ -160,7 +160,7 @@ def custom_prompts(model: Any, args: ProbeArguments) -> tuple[list[str], torch.T
     return list(texts), F.normalize(torch.stack(means), dim=-1)
 
 
-def read_prompts(path: str) -> dict[str, list[str]]:
+def _read_prompts(path: str) -> dict[str, list[str]]:
     """Reads `label: text` or `label: [text, text]` from YAML.
 
     Raises:
@@ -176,29 +176,29 @@ def read_prompts(path: str) -> dict[str, list[str]]:
     return texts
 
 
-def levels(main: Prompted, args: ProbeArguments) -> list[Level]:
+def _levels(main: _Prompted, args: ProbeArguments) -> list[Level]:
     """What is judged: PTB-XL by its hierarchy of labels, other sources by the labels they have."""
     names, truth = main.test.features["labels"].feature.names, label_matrix(main.test)
     groups: dict[str, Mapping[str, list[str]]] = {"label": {name: [name] for name in names}}
     if args.data == "ptb-xl":
         statements = read_statements(str(args.data_dir))
         groups = {level: statement_groups(statements, level) for level in LEVELS}
-    unseen = held_out_statements(str(args.checkpoint))
+    unseen = _held_out_statements(str(args.checkpoint))
     if unseen:
-        groups[f"statement, {HELD_OUT}"] = {name: [name] for name in unseen}
+        groups[f"statement, {_HELD_OUT}"] = {name: [name] for name in unseen}
     return [
         judged_level(level, members, truth, names, main.labels, args.min_positives)
         for level, members in groups.items()
     ]
 
 
-def held_out_statements(checkpoint: str) -> list[str]:
+def _held_out_statements(checkpoint: str) -> list[str]:
     """Statements the recipe beside the checkpoint kept out of its texts."""
     given = (recipe_of(checkpoint) or {}).get("hold_out_statements") or []
     return [name.strip() for name in (given.split(",") if isinstance(given, str) else map(str, given)) if name.strip()]
 
 
-def optimism(args: ProbeArguments) -> list[str]:
+def _optimism(args: ProbeArguments) -> list[str]:
     """Who of the checkpoints saw the test folds when its epoch was chosen."""
     judged = set(parse_folds(args.test_folds, "test_folds") or ())
     named = {"this checkpoint": str(args.checkpoint)} | dict(controls(args))
@@ -209,7 +209,7 @@ def optimism(args: ProbeArguments) -> list[str]:
     ]
 
 
-def report(metrics: Mapping[str, Any], args: ProbeArguments) -> str:
+def _report(metrics: Mapping[str, Any], args: ProbeArguments) -> str:
     """The result as Markdown."""
     normalised = "log probabilities over all prompts" if args.prompt_softmax else "logits"
     lines = [

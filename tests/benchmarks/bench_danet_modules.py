@@ -32,7 +32,7 @@ from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 from ecgdan_hf.training import finetune_danet, pretrain_danet
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import (
-    DATA_HELP,
+    _DATA_HELP,
     FinetuneArguments,
     PretrainArguments,
 )
@@ -58,7 +58,7 @@ class ModulesArguments:
     pretrain_common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")  # noqa: RUF009
     recipe: str = option("finetune-danet", "recipe of ecgdan finetune for every variant and fold")
     common: dict[str, Any] = option({}, "arguments of it for all variants, as key=value; repeatable")  # noqa: RUF009
-    data: str = option("mit-bih", DATA_HELP)
+    data: str = option("mit-bih", _DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings to fine-tune and judge on")
     pretrain_data_dir: str | None = option(None, "folder with the recordings to pretrain on")
     output_dir: str | None = option(None, "folder for all runs, report.md, metrics.json and predictions.csv")

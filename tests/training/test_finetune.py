@@ -26,7 +26,7 @@ from ecgdan_hf.training.core.covariates import start_covariates
 from ecgdan_hf.training.core.further_labels import auxiliary_names, auxiliary_targets, soften_labels
 from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.core.supervised import supervised_collator
-from ecgdan_hf.training.core.tasks import SLOPE_LIMITS, log_hazard_slope
+from ecgdan_hf.training.core.tasks import _SLOPE_LIMITS, _log_hazard_slope
 
 Build = Callable[..., FinetuneArguments]
 TINY = {"hidden_size": 16, "num_samples": 64, "pad_samples": 2, "trunk_channels": [4, 8], "num_attention_heads": 2}
@@ -62,9 +62,9 @@ def test_a_survival_run_leaves_a_checkpoint_that_predicts_what_the_run_reported(
 def test_predicted_risks_are_no_more_extreme_than_the_validation_patients_bear_out(survival_run: tuple[Path, dict]):
     folder, metrics = survival_run
     rows = pd.read_csv(folder / "predictions.csv").query("part == 'valid'")
-    found = log_hazard_slope(*(rows[name].to_numpy() for name in ("event", "time", "log_hazard")))
+    found = _log_hazard_slope(*(rows[name].to_numpy() for name in ("event", "time", "log_hazard")))
     raw = metrics["calibration_slope"]
-    assert found == pytest.approx(1.0, rel=0.05) or raw in SLOPE_LIMITS
+    assert found == pytest.approx(1.0, rel=0.05) or raw in _SLOPE_LIMITS
     assert raw != 1.0
 
 

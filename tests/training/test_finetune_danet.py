@@ -474,7 +474,7 @@ def test_a_given_split_divides_the_rows(danet_args: Build):
 def test_what_cannot_be_used_is_refused_before_anything_is_written(danet_args: Build, flags: dict, message: str):
     args = danet_args(**flags)
     with pytest.raises(ValueError, match=message) as refusal:
-        (finetune_danet if args.task == "danet" else finetune).run(args)
+        (finetune_danet.finetune_danet if args.task == "danet" else finetune.finetune)(args)
     assert "\n" not in str(refusal.value)
     assert not Path(str(args.output_dir)).exists()
 

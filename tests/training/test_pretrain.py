@@ -83,7 +83,7 @@ def test_without_text_there_is_no_alignment_head(pretrain_args: Build):
 
 
 def test_a_collapse_is_warned_of_once_and_not_of_random_weights(recwarn: pytest.WarningsRecorder):
-    task = pretrain.PretrainingTask(EcgDanConfig(text_embed_dim=4), "loss", {}, batch_size=8)
+    task = pretrain._PretrainingTask(EcgDanConfig(text_embed_dim=4), "loss", {}, batch_size=8)
     for uniformity in (-0.01, -2.0, -0.02, -0.01):
         task._warn_of_collapse(uniformity)
     (warned,) = recwarn
@@ -101,7 +101,10 @@ def test_superclasses_can_be_learned_beside(pretrain_args: Build):
     [
         ({"model": {"num_superclasses": 5}}, r"num_superclasses is 5, the data have 3"),
         ({"text_model": "minilm"}, "text_source: statements needs a column 'scp_codes'"),
-        ({"text_model": "minilm", "text_source": "rumours"}, "text_source: expected one of statements, report"),
+        (
+            {"text_model": "minilm", "text_source": "rumours"},
+            "text_source: expected statements, report or report_english",
+        ),
         ({"select_by": "luck"}, "select_by: expected one of loss, reconstruction_loss, recall"),
         ({"select_by": "recall"}, "select_by: recall needs a text_model"),
         ({"augment_noise": 0.1}, "need normalization: global"),

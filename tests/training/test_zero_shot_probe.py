@@ -68,7 +68,7 @@ def test_every_label_with_a_prompt_is_judged_beside_permuted_prompts_and_a_contr
 
 def test_fewer_leads_change_what_the_network_sees(zero_shot_args: Callable[..., ProbeArguments]):
     whole, two = (
-        zero_shot_probe.prompted(str(args.checkpoint), args)
+        zero_shot_probe._prompted(str(args.checkpoint), args)
         for args in (zero_shot_args(), zero_shot_args(leads="I,II"))
     )
     assert whole.logits.shape == two.logits.shape
@@ -77,7 +77,7 @@ def test_fewer_leads_change_what_the_network_sees(zero_shot_args: Callable[..., 
 
 def test_the_logits_are_those_of_the_model_itself(zero_shot_args: Callable[..., ProbeArguments]):
     args = zero_shot_args()
-    found = zero_shot_probe.prompted(str(args.checkpoint), args)
+    found = zero_shot_probe._prompted(str(args.checkpoint), args)
     model, _ = load_checkpoint(str(args.checkpoint))
     batch = found.test.with_format("torch", columns=["input_values", "lead_mask"])[:]
     with torch.no_grad():
@@ -92,10 +92,10 @@ def test_prompts_from_a_file_take_the_place_of_those_in_the_checkpoint(
     prompts = tmp_path / "prompts.yaml"
     prompts.write_text(yaml.safe_dump({first: ["one wording", "another wording"], second: "a text"}), encoding="utf-8")
     args = zero_shot_args(prompts=str(prompts), text_model="minilm")
-    found = zero_shot_probe.prompted(str(args.checkpoint), args)
+    found = zero_shot_probe._prompted(str(args.checkpoint), args)
     assert found.labels == [first, second]
     model, _ = load_checkpoint(str(args.checkpoint))
-    labels, embeds = zero_shot_probe.custom_prompts(model, args)
+    labels, embeds = zero_shot_probe._custom_prompts(model, args)
     torch.testing.assert_close(embeds.norm(dim=-1), torch.ones(2))
     assert set(zero_shot_probe.zero_shot_probe(args)["levels"]["label"]["labels"]) <= set(labels)
 
@@ -161,4 +161,4 @@ def test_a_prompt_file_without_texts_is_refused(content: str, tmp_path: Path):
     path = tmp_path / "prompts.yaml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"expected a (mapping|text)"):
-        zero_shot_probe.read_prompts(str(path))
+        zero_shot_probe._read_prompts(str(path))

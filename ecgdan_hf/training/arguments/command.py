@@ -16,7 +16,7 @@ import yaml
 
 from ecgdan_hf.training.arguments.options import T, check_options, resolve
 
-CONFIG_HELP = "recipe: a YAML file, or the name of one that ships with the package; flags override it"
+_CONFIG_HELP = "recipe: a YAML file, or the name of one that ships with the package; flags override it"
 
 
 def with_flags(kind: type[T], function: Callable[[T], Any], doc: str) -> Callable[..., None]:
@@ -36,7 +36,7 @@ def with_flags(kind: type[T], function: Callable[[T], Any], doc: str) -> Callabl
         check_options(args)
         function(args)
 
-    parameters = [_parameter("config", str, "no recipe", CONFIG_HELP)]
+    parameters = [_parameter("config", str, "no recipe", _CONFIG_HELP)]
     for item in dataclasses.fields(kind):
         default = item.default if item.default is not dataclasses.MISSING else {}
         parameters.append(_parameter(item.name, item.type, default, item.metadata["help"]))

@@ -18,7 +18,7 @@ import yaml
 
 from ecgdan_hf.data import source_name
 
-RECIPES_DIR = Path(__file__).parents[1] / "recipes"
+_RECIPES_DIR = Path(__file__).parents[1] / "recipes"
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -102,9 +102,9 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
         ValueError: the file is no mapping.
     """
     path = Path(name_or_path)
-    shipped = RECIPES_DIR / f"{path.name.removesuffix('.yaml')}.yaml"
+    shipped = _RECIPES_DIR / f"{path.name.removesuffix('.yaml')}.yaml"
     if not path.is_file() and not shipped.is_file():
-        known = ", ".join(sorted(recipe.stem for recipe in RECIPES_DIR.glob("*.yaml")))
+        known = ", ".join(sorted(recipe.stem for recipe in _RECIPES_DIR.glob("*.yaml")))
         raise FileNotFoundError(
             f"--config: no file {name_or_path} and no shipped recipe of that name; shipped: {known}"
         )

@@ -31,8 +31,8 @@ LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
 
 
 STATEMENT_WEIGHTS = "statement_weights"
-SPANS = 3
-SPAN_SHARE = 0.1
+_SPANS = 3
+_SPAN_SHARE = 0.1
 """Hidden stretches of time in a record that gets any, and the share of the signal each of them covers."""
 
 
@@ -83,7 +83,7 @@ def _is_array(feature: Any) -> bool:
     return isinstance(feature, Array2D)
 
 
-def draw_lead_mask(
+def _draw_lead_mask(
     lead_mask: np.ndarray, lead_names: Sequence[str], rng: np.random.Generator, shared: bool, probability: float
 ) -> np.ndarray:
     """Hides leads as if a device with fewer had been used (arXiv 2403.10581).
@@ -106,7 +106,7 @@ def draw_lead_mask(
     return np.where(hidden.any(axis=1, keepdims=True), hidden, lead_mask)
 
 
-def draw_span_mask(records: int, samples: int, rng: np.random.Generator, probability: float) -> np.ndarray:
+def _draw_span_mask(records: int, samples: int, rng: np.random.Generator, probability: float) -> np.ndarray:
     """Stretches of time to hide in all leads alike, where no lead can tell what another lost.
 
     Args:
@@ -118,8 +118,8 @@ def draw_span_mask(records: int, samples: int, rng: np.random.Generator, probabi
     Returns:
         (records, samples), true where the signal is hidden.
     """
-    length = max(1, round(SPAN_SHARE * samples))
-    starts = rng.integers(0, samples - length + 1, (records, SPANS, 1))
+    length = max(1, round(_SPAN_SHARE * samples))
+    starts = rng.integers(0, samples - length + 1, (records, _SPANS, 1))
     positions = np.arange(samples)
     inside = (positions >= starts) & (positions < starts + length)
     return inside.any(axis=1) & (rng.random((records, 1)) < probability)
@@ -134,7 +134,7 @@ class EcgCollator:
         num_pad: zeros at each end of the signal, which augmentation leaves zero.
         lead_masking: "record" (one draw each), "batch" (one draw for all) or "none".
         lead_masking_probability: how often leads are hidden.
-        span_masking_probability: how often stretches of time are hidden, see [`draw_span_mask`].
+        span_masking_probability: how often stretches of time are hidden, see [`_draw_span_mask`].
         crop_samples: length of the random piece of each record that is shown; 0 shows the whole.
         augment_scale: amplitude factor drawn from 1 +- this, per record, all leads alike; applied to the target too.
         augment_noise: SD of white noise added to the input, not to the target.
@@ -227,7 +227,7 @@ class EcgCollator:
         if self.lead_masking == "none":
             return recorded
         shared = self.lead_masking == "batch"
-        return draw_lead_mask(recorded, self.lead_names, rng, shared, self.lead_masking_probability)
+        return _draw_lead_mask(recorded, self.lead_names, rng, shared, self.lead_masking_probability)
 
     def _text(self, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(records, statements) -> (records, width); rounded, so that equal texts are equal to the last bit."""
@@ -250,7 +250,7 @@ class EcgCollator:
         """(records, 1, samples), false where the signal is hidden."""
         if not self.span_masking_probability:
             return np.True_
-        return ~draw_span_mask(len(signal), signal.shape[2], rng, self.span_masking_probability)[:, None, :]
+        return ~_draw_span_mask(len(signal), signal.shape[2], rng, self.span_masking_probability)[:, None, :]
 
     def _scaled(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if not self.augment_scale:

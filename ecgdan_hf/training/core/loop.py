@@ -30,7 +30,7 @@ from ecgdan_hf.training.core.optimization import build_optimizer, build_schedule
 from ecgdan_hf.training.core.sampling import EpochBatchSampler
 
 
-class Task(Protocol):
+class _Task(Protocol):
     """What is learned."""
 
     metric: str
@@ -114,7 +114,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        task: Task,
+        task: _Task,
         training_set: TrainingSet,
         args: TrainingArguments,
         folder: Path,
@@ -259,12 +259,12 @@ class Trainer:
             (partial / "progress.json").write_text(json.dumps(asdict(self.progress)), encoding="utf-8")
             shutil.rmtree(states / name, ignore_errors=True)
             partial.rename(states / name)
-            for old in saved_states(self.folder)[: -self.args.keep_checkpoints]:
+            for old in _saved_states(self.folder)[: -self.args.keep_checkpoints]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
     def _load_state(self) -> None:
-        states = saved_states(self.folder)
+        states = _saved_states(self.folder)
         if not states:
             return  # stopped before the first state: the beginning is the same
         self.accelerator.load_state(str(states[-1]))
@@ -278,7 +278,7 @@ class Trainer:
         self.plain_model.to(memory_format=torch.contiguous_format).eval()
 
 
-def saved_states(folder: Path) -> list[Path]:
+def _saved_states(folder: Path) -> list[Path]:
     """Resumable states of a run, the oldest first."""
     return sorted((folder / "checkpoints").glob("state-*"))
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from torch import nn
 from transformers import PreTrainedModel
 
-KEPT = ("ecgdan.", "decoder.")
+_KEPT = ("ecgdan.", "decoder.")
 """Parts that keep the checkpoint's weights."""
 
 
-def lora_targets(model: PreTrainedModel) -> list[str]:
+def _lora_targets(model: PreTrainedModel) -> list[str]:
     """Names of the encoder's linear layers and convolutions; those grouped by lead are left as they are."""
     layers = (nn.Linear, nn.Conv1d, nn.Conv2d)
     return [
@@ -38,9 +38,9 @@ def add_lora(model: PreTrainedModel, rank: int, new_weights: Sequence[str] = ())
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ValueError("lora_rank: needs peft; pip install peft, or leave it out to train every weight") from error
-    learned = {name for name, _ in model.named_parameters() if not name.startswith(KEPT)} | set(new_weights)
+    learned = {name for name, _ in model.named_parameters() if not name.startswith(_KEPT)} | set(new_weights)
     head = [parameter for name, parameter in model.named_parameters() if name in learned]
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=lora_targets(model)), model)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_lora_targets(model)), model)
     for parameter in head:
         parameter.requires_grad_(True)
 

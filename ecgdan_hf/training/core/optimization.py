@@ -1,6 +1,6 @@
 """AdamW with layer-wise learning rates, and warm-up followed by a cosine: timm's, fitted to our parameter names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import timm.optim
@@ -11,7 +11,7 @@ from torch import nn
 from ecgdan_hf.model.light_ecgdan import EcgDanLeadScale
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 
-LAYERS = {
+_LAYERS = {
     "waveform": r"^waveform_module",
     "stem": r"^(?:ecgdan|resnet)\.(?:stem|norm)",
     "trunk": r"^(?:ecgdan\.trunk|resnet\.blocks)\.(\d+)",
@@ -21,7 +21,7 @@ LAYERS = {
 """Groups from the input to the output, as timm's `group_matcher` writes them; heads match none and come last."""
 
 
-TEXT_LEARNING_RATES = {"lora": 2e-4, "full": 2e-5}
+_TEXT_LEARNING_RATES = {"lora": 2e-4, "full": 2e-5}
 """Customary for language models that are trained further; a network from scratch needs many times more."""
 
 
@@ -35,7 +35,7 @@ class _LayeredModel:
         return self.model.named_parameters()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return LAYERS
+        return _LAYERS
 
 
 def build_optimizer(model: nn.Module, args: TrainingArguments) -> torch.optim.AdamW:
@@ -52,7 +52,7 @@ def build_optimizer(model: nn.Module, args: TrainingArguments) -> torch.optim.Ad
         _LayeredModel(model),
         weight_decay=args.weight_decay,
         layer_decay=args.layer_decay,
-        no_weight_decay_list=stacked_vectors(model),
+        no_weight_decay_list=_stacked_vectors(model),
     )
     if not groups:
         raise ValueError("model: expected at least one trainable parameter, found none")
@@ -65,7 +65,7 @@ def _text_apart(groups: list[dict[str, Any]], model: nn.Module, args: TrainingAr
     text = {id(weight) for name, weight in model.named_parameters() if name.startswith("text_model.")}
     if not text:
         return groups
-    rate = getattr(args, "text_learning_rate", None) or TEXT_LEARNING_RATES[getattr(args, "text_tower", "full")]
+    rate = getattr(args, "text_learning_rate", None) or _TEXT_LEARNING_RATES[getattr(args, "text_tower", "full")]
     parts = []
     for group in groups:
         for is_text, factor in ((False, 1.0), (True, rate / args.learning_rate)):
@@ -75,7 +75,7 @@ def _text_apart(groups: list[dict[str, Any]], model: nn.Module, args: TrainingAr
     return parts
 
 
-def stacked_vectors(model: nn.Module) -> list[str]:
+def _stacked_vectors(model: nn.Module) -> list[str]:
     """Biases, scales and embeddings kept for every lead: stacked over leads, they look like matrices to timm."""
     last = {name: name.rsplit(".", 1)[-1] for name, _ in model.named_parameters()}
     leaves = ("norm1_weight", "norm2_weight", "lead_embedding")
@@ -100,10 +100,3 @@ def build_scheduler(
         warmup_prefix=True,
         t_in_epochs=False,
     )
-
-
-def freeze(model: nn.Module, matches: Callable[[str], bool]) -> None:
-    """Stops the gradient of every parameter whose name matches."""
-    for name, parameter in model.named_parameters():
-        if matches(name):
-            parameter.requires_grad_(False)

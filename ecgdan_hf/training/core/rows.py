@@ -79,7 +79,7 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
     stratify_by = stratify_by if stratify_by in table else None
     tables = _by_fold(table, args, stratify_by) if args.train_folds else _by_fraction(table, args, stratify_by)
     if args.label_fraction != 1:
-        labels = known_labels(dataset, None if stratify_by == "labels" else stratify_by)
+        labels = _known_labels(dataset, None if stratify_by == "labels" else stratify_by)
         for name in ("train", "valid"):
             rows = tables[name]["row"].to_numpy()
             patients = tables[name]["patient_id"].to_numpy()
@@ -111,7 +111,7 @@ def table_to_split(dataset: Any, stratify_by: str | None) -> pd.DataFrame:
     return table
 
 
-def known_labels(dataset: Any, column: str | None = None) -> np.ndarray:
+def _known_labels(dataset: Any, column: str | None = None) -> np.ndarray:
     """(n, labels) of 0 and 1 that a subset is balanced by: a column such as `event`, else the labels, else nothing."""
     if column is not None:
         return np.asarray(dataset[column], dtype=float)[:, None]

@@ -20,14 +20,14 @@ from ecgdan_hf.files import check_output_folder, filled_folder, remove_leftovers
 from ecgdan_hf.training.arguments.fields import NOT_PART_OF_THE_RUN, RunArguments
 from ecgdan_hf.training.arguments.options import check_options
 
-PACKAGES = ("ecgdan-hf", "torch", "transformers", "accelerate", "datasets", "timm", "numpy")
-RUN_CONTENTS = ("checkpoints", "logs", "last", "stage-1", "stage-2")
+_PACKAGES = ("ecgdan-hf", "torch", "transformers", "accelerate", "datasets", "timm", "numpy")
+_RUN_CONTENTS = ("checkpoints", "logs", "last", "stage-1", "stage-2")
 
 
 def versions() -> dict[str, str]:
     """Versions a result may depend on."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -93,7 +93,7 @@ def begin_run(folder: Path, args: RunArguments) -> None:
     if getattr(args, "resume", False):
         return
     _clear(folder)
-    write_recipe(folder, args)
+    _write_recipe(folder, args)
 
 
 def is_finished(folder: Path) -> bool:
@@ -106,7 +106,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return Result.read(folder).metrics
 
 
-def write_recipe(folder: Path, args: RunArguments) -> None:
+def _write_recipe(folder: Path, args: RunArguments) -> None:
     """Writes every argument of the run, with versions; `--config` accepts the file again."""
     content = {**dataclasses.asdict(args), "versions": versions()}
     for name in ("resume", "overwrite"):
@@ -130,7 +130,7 @@ def _check_same_recipe(folder: Path, args: RunArguments) -> None:
 
 def _clear(folder: Path) -> None:
     """Removes what a run writes, and nothing else the user may have put beside it."""
-    for name in RUN_CONTENTS:
+    for name in _RUN_CONTENTS:
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in folder.iterdir():
         if path.is_file():

@@ -30,9 +30,9 @@ from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 
-MIN_SOURCES = 10
-NOISY_SHARE = 0.5  # sources are cleaner than the recordings of a Holter
-VENTRICULAR_SHARE_OF_THEIR_RULE = 0.85  # half of the rows are positive then: few beats are chosen, sometimes none
+_MIN_SOURCES = 10
+_NOISY_SHARE = 0.5  # sources are cleaner than the recordings of a Holter
+_VENTRICULAR_SHARE_OF_THEIR_RULE = 0.85  # half of the rows are positive then: few beats are chosen, sometimes none
 
 # Code whose change makes simulated rows stale.
 _CODE = (
@@ -142,9 +142,9 @@ def _sources(
     if rows:
         found = made_once(name, rows, recordings.r_peaks, types, num_proc, cache_dir, "Finding regular ECGs")
         sources = {row: peaks for row, peaks in enumerate(found["r_peaks"]) if len(peaks)}
-    if len(sources) < MIN_SOURCES:
+    if len(sources) < _MIN_SOURCES:
         raise ValueError(
-            f"dataset_mv: expected regular recordings to simulate from, at least {MIN_SOURCES}, found {len(sources)} "
+            f"dataset_mv: expected regular recordings to simulate from, at least {_MIN_SOURCES}, found {len(sources)} "
             f"of {len(dataset_mv)}"
         )
     return sources
@@ -171,13 +171,13 @@ class _Simulation:
             simulated = simulate(
                 signal_mv, rate, np.array(self.sources[source]), rng, ventricular_share=self._ventricular_share
             )
-            noisy = rng.random() < NOISY_SHARE
+            noisy = rng.random() < _NOISY_SHARE
             heard = add_noise(simulated.signal_mv, rate, rng) if noisy else simulated.signal_mv
             yield {"record_id": f"simulated-{number:06d}", "patient_id": patient, **self._row(simulated, heard, mask)}
 
     @property
     def _ventricular_share(self) -> float:
-        return VENTRICULAR_SHARE_OF_THEIR_RULE if target_kinds(self.rule) == ("ventricular",) else VENTRICULAR_SHARE
+        return _VENTRICULAR_SHARE_OF_THEIR_RULE if target_kinds(self.rule) == ("ventricular",) else VENTRICULAR_SHARE
 
     def _row(self, simulated: SimulatedEcg, signal_mv: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
         """What is learned from one recording, and its answers."""

@@ -12,7 +12,7 @@ from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import SIGNAL_FIELDS, EcgDanConfig
 from ecgdan_hf.training.arguments.options import check_keys
 
-FIXED_BY_WEIGHTS = (
+_FIXED_BY_WEIGHTS = (
     *SIGNAL_FIELDS,
     "trunk",
     "lead_layout",
@@ -27,19 +27,19 @@ FIXED_BY_WEIGHTS = (
 )
 """What a checkpoint decides: its architecture and what it must be fed."""
 
-CARRIED_OVER = (*FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "drop_path_rate", "head_dropout")
+_CARRIED_OVER = (*_FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "drop_path_rate", "head_dropout")
 
-WAVEFORM_FIELDS = ("waveform_module", "waveform_channels", "waveform_kernel")
-DANET_FIELDS = (
-    *FIXED_BY_WEIGHTS,
-    *WAVEFORM_FIELDS,
+_WAVEFORM_FIELDS = ("waveform_module", "waveform_channels", "waveform_kernel")
+_DANET_FIELDS = (
+    *_FIXED_BY_WEIGHTS,
+    *_WAVEFORM_FIELDS,
     "classifier_network",
     "classifier_hidden_size",
     "use_attention_evidence",
 )
-DANET_CARRIED_OVER = (*CARRIED_OVER, *DANET_FIELDS, "waveform_rule", "waveform_weight")
+_DANET_CARRIED_OVER = (*_CARRIED_OVER, *_DANET_FIELDS, "waveform_rule", "waveform_weight")
 
-NOT_OURS_TO_SET = (
+_NOT_OURS_TO_SET = (
     "num_baseline_times",
     "num_auxiliary_labels",
     "positive_weights",
@@ -56,7 +56,7 @@ def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint
         ValueError: an unknown key, or one that contradicts the checkpoint.
     """
     known = {item.name for base in (EcgDanConfig, kind) for item in dataclasses.fields(base)}
-    own = known - {item.name for item in dataclasses.fields(EcgDanConfig.__mro__[1])} - set(NOT_OURS_TO_SET)
+    own = known - {item.name for item in dataclasses.fields(EcgDanConfig.__mro__[1])} - set(_NOT_OURS_TO_SET)
     check_keys(overrides, own, "model")
     if checkpoint is None:
         return kind(**overrides)
@@ -76,11 +76,11 @@ def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint
 def _decided_by(source: EcgDanConfig, kind: type[EcgDanConfig], checkpoint: str) -> tuple[tuple[str, ...], ...]:
     """Fields that a checkpoint's configuration hands on, and those of them that its weights fix."""
     if not isinstance(source, DanetConfig):
-        return CARRIED_OVER, FIXED_BY_WEIGHTS
+        return _CARRIED_OVER, _FIXED_BY_WEIGHTS
     if not issubclass(kind, DanetConfig):
         raise ValueError(f"{checkpoint}: is a DANet checkpoint; go on from it with task danet")
     module_alone = "DanetForPreTraining" in (source.architectures or ())
-    return DANET_CARRIED_OVER, (*SIGNAL_FIELDS, *WAVEFORM_FIELDS) if module_alone else DANET_FIELDS
+    return _DANET_CARRIED_OVER, (*SIGNAL_FIELDS, *_WAVEFORM_FIELDS) if module_alone else _DANET_FIELDS
 
 
 def build_danet(kind: type[PreTrainedModel], config: DanetConfig, checkpoint: str | None) -> tuple[Any, list[str]]:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from ecgdan_hf.inference.heads import weight_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator
 from ecgdan_hf.training.core.covariates import covariates_of
@@ -103,11 +104,12 @@ def supervised_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments
 
 
 def check_finetuning(args: FinetuneArguments) -> None:
-    """Rejects arguments of fine-tuning that contradict each other.
+    """Rejects arguments of fine-tuning that the task ignores or that contradict each other.
 
     Raises:
         ValueError: see above.
     """
+    check_options(args)
     if bool(args.checkpoint) == args.from_scratch:
         found = "both" if args.from_scratch else "neither"
         raise ValueError(f"checkpoint, from_scratch: expected exactly one of the two, got {found}")

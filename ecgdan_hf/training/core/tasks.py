@@ -22,10 +22,10 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, Ecg
 from ecgdan_hf.model.survival_ecgdan import cox_loss, survival_curve
 from ecgdan_hf.training.core.collect import Batch, collect, gather_with_grad
 
-SLOPE_LIMITS = (0.1, 2.0)
-SLOPE_PENALIZER = 1e-4
+_SLOPE_LIMITS = (0.1, 2.0)
+_SLOPE_PENALIZER = 1e-4
 INPUTS = ("input_values", "lead_mask", "waveform_weights")
-SUBJECT_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex"]
+_SUBJECT_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex"]
 
 
 class FinetuningTask(Protocol):
@@ -98,8 +98,8 @@ class SurvivalTask:
         to shrink by (van Houwelingen, Statistics in Medicine 19:3401, 2000); the order of risks stays as it is.
         """
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        self.calibration_slope = log_hazard_slope(found["event"], found["time"], found["log_hazard"])
-        scale_log_hazard(model, self.calibration_slope)
+        self.calibration_slope = _log_hazard_slope(found["event"], found["time"], found["log_hazard"])
+        _scale_log_hazard(model, self.calibration_slope)
         found = collect(model, train_loader, self._forward, accelerator)
         model.fit_baseline(*(torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time")))
 
@@ -108,7 +108,7 @@ class SurvivalTask:
     ) -> pd.DataFrame:
         """Subject, outcome, log hazard and absolute risk; `true_log_hazard` beside them where it was simulated."""
         found = collect(model, loader, self._forward, accelerator)
-        table = columns_of(dataset, [*SUBJECT_COLUMNS, "event", "time", "log_hazard"])
+        table = columns_of(dataset, [*_SUBJECT_COLUMNS, "event", "time", "log_hazard"])
         table = table.rename(columns={"log_hazard": "true_log_hazard"})
         log_hazard = torch.from_numpy(found["log_hazard"])
         baseline = model.baseline.times.cpu(), model.baseline.log_cumulative_hazard.cpu()
@@ -177,7 +177,7 @@ class ClassificationTask:
                 name: _sigmoid(found["logits"][:, label]),
                 f"true_{name}": found["labels"][:, label].astype(int),
             }
-        return pd.concat([columns_of(dataset, SUBJECT_COLUMNS), pd.DataFrame(columns)], axis=1)
+        return pd.concat([columns_of(dataset, _SUBJECT_COLUMNS), pd.DataFrame(columns)], axis=1)
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """AUROC with intervals, overall and for each label, and F1 at the stored thresholds."""
@@ -199,7 +199,7 @@ class ClassificationTask:
         return classification_subgroups(predictions, labels, probabilities, self.names, thresholds, n, seed)
 
 
-def log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:
+def _log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:
     """Coefficient of the log hazard in a Cox model of its own outcome; 1 is calibrated, below 1 is too extreme.
 
     Kept within `SLOPE_LIMITS`: a few events cannot turn the order of risks round, nor make them extreme.
@@ -209,12 +209,12 @@ def log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray
         time: (n,), years.
         log_hazard: (n,), predicted for patients the model was not fitted to.
     """
-    fitted = fit_ridge_cox(log_hazard[:, None], event, time, penalizer=SLOPE_PENALIZER)
-    return float(np.clip(fitted.weights[0] / fitted.scale[0], *SLOPE_LIMITS))
+    fitted = fit_ridge_cox(log_hazard[:, None], event, time, penalizer=_SLOPE_PENALIZER)
+    return float(np.clip(fitted.weights[0] / fitted.scale[0], *_SLOPE_LIMITS))
 
 
 @torch.no_grad()
-def scale_log_hazard(model: EcgDanForSurvival, slope: float) -> None:
+def _scale_log_hazard(model: EcgDanForSurvival, slope: float) -> None:
     """Multiplies every log hazard the model will predict."""
     model.risk_head.output.weight.mul_(slope)
     model.risk_head.output.bias.mul_(slope)

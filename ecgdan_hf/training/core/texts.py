@@ -25,9 +25,9 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanPreTrain
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core.batching import STATEMENT_WEIGHTS, multi_hot
 
-TEXT_COLUMNS = {"statements": "scp_codes", "report": "report", "report_english": "report"}
-MAX_TOKENS = 128
-TEXTS_PER_PASS = 64
+_TEXT_COLUMNS = {"statements": "scp_codes", "report": "report", "report_english": "report"}
+_MAX_TOKENS = 128
+_TEXTS_PER_PASS = 64
 
 Arrays = dict[str, np.ndarray]
 
@@ -76,10 +76,10 @@ class TextSide:
 
     def lookups(self, dataset: Any) -> tuple[Arrays, np.ndarray]:
         """What the network is given of each record's text, and (records,) whether there is any."""
-        column = list(dataset[TEXT_COLUMNS[self.args.text_source]])
+        column = list(dataset[_TEXT_COLUMNS[self.args.text_source]])
         if self.trained:
             texts = self._texts(column)
-            return tokenize(texts, self.tokenizer), np.array([bool(text) for text in texts])
+            return _tokenize(texts, self.tokenizer), np.array([bool(text) for text in texts])
         vectors = self._vectors(column)
         return {"text_embeds": vectors}, np.abs(vectors).sum(axis=1) > 0
 
@@ -145,8 +145,8 @@ class TextSide:
     def embed(self, texts: Sequence[str], model: EcgDanWithTextTower) -> Tensor:
         """(texts, width), by the language model as it is now; the model must be in evaluation mode."""
         device, parts = next(model.parameters()).device, []
-        for start in range(0, len(texts), TEXTS_PER_PASS):
-            tokens = tokenize(texts[start : start + TEXTS_PER_PASS], self.tokenizer)
+        for start in range(0, len(texts), _TEXTS_PER_PASS):
+            tokens = _tokenize(texts[start : start + _TEXTS_PER_PASS], self.tokenizer)
             parts.append(model.embed(*(torch.from_numpy(value).to(device) for value in tokens.values())).float())
         return torch.cat(parts)
 
@@ -195,13 +195,13 @@ class ZeroShotSuperclasses:
     def macro_auroc(self, model: EcgDanForPreTraining, part: str, ecg_embeds: np.ndarray) -> float:
         """Mean over the classes that have positives and negatives; NaN where none has."""
         codes, vectors = self.texts.prompts(model)
-        logits = prompt_logits(model.alignment_head, vectors, torch.from_numpy(ecg_embeds))
+        logits = _prompt_logits(model.alignment_head, vectors, torch.from_numpy(ecg_embeds))
         values = auroc_per_label(self.truth[part], group_scores(logits.numpy(), codes, self.groups))
         return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
 
 @torch.no_grad()
-def prompt_logits(head: EcgDanAlignmentHead, prompts: Tensor, ecg_embeds: Tensor) -> Tensor:
+def _prompt_logits(head: EcgDanAlignmentHead, prompts: Tensor, ecg_embeds: Tensor) -> Tensor:
     """(N, prompts) on the CPU, from (prompts, templates, width) that is not cached in the head."""
     weight = head.text_projection[0].weight
     projected = nn.functional.normalize(head.project_text(prompts.to(weight)).mean(1), dim=-1)
@@ -223,7 +223,7 @@ def check_texts(args: PretrainArguments, column_names: Sequence[str]) -> None:
             if getattr(args, name):
                 raise ValueError(f"{name}: needs a text_model, got none")
         return
-    column = TEXT_COLUMNS[args.text_source]
+    column = _TEXT_COLUMNS[args.text_source]
     if column not in column_names:
         raise ValueError(
             f"text_source: {args.text_source} needs a column {column!r} in the data; or --text-model none"
@@ -234,9 +234,9 @@ def check_texts(args: PretrainArguments, column_names: Sequence[str]) -> None:
         raise ValueError(f"text_style: {args.text_style} is for a frozen text_tower, got {args.text_tower}")
 
 
-def tokenize(texts: Sequence[str], tokenizer: Any) -> Arrays:
+def _tokenize(texts: Sequence[str], tokenizer: Any) -> Arrays:
     """`input_ids` and `attention_mask`, (texts, tokens), all of one length so that equal texts are equal rows."""
-    longest = min(tokenizer.model_max_length, MAX_TOKENS)
+    longest = min(tokenizer.model_max_length, _MAX_TOKENS)
     tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="np")
     return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
 

@@ -33,14 +33,14 @@ from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
 from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.studies.ablation_scores import scores_of_run
 
-RANDOM = "random encoder"
-KINDS = {"probe": "linear probe", "few": "probe, {share:.3g} % of the labels", "zero": "zero-shot"}
-SHARED = ("data", "data_dir", "cache_dir", "train_folds", "test_folds", "limit", "num_proc", "epochs")
+_RANDOM = "random encoder"
+_KINDS = {"probe": "linear probe", "few": "probe, {share:.3g} % of the labels", "zero": "zero-shot"}
+_SHARED = ("data", "data_dir", "cache_dir", "train_folds", "test_folds", "limit", "num_proc", "epochs")
 """Arguments handed on to every variant; those that are not given are the base recipe's."""
 
 
 @dataclass(frozen=True)
-class Variant:
+class _Variant:
     """One line of the table: its name, what it changes in words, and the arguments of its runs, one for each seed."""
 
     name: str
@@ -61,7 +61,7 @@ def run(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -> d
     Raises:
         ValueError: arguments or data that cannot be used.
     """
-    folder, variants = check_folder(args), plan(args)
+    folder, variants = _check_folder(args), _plan(args)
     folder.mkdir(parents=True, exist_ok=True)
     tables: dict[str, list[pd.DataFrame]] = {}
     facts: dict[str, dict[str, Any]] = {}
@@ -71,21 +71,21 @@ def run(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -> d
             say(f"{variant.name}, seed {run_args.seed}: {'finished before' if finished else 'pretraining'}")
             pretrain.pretrain(run_args)
         tables[variant.name] = [scores_of_run(run_args, args.label_fraction) for run_args in variant.runs]
-        facts[variant.name] = {"changed": variant.changed, **sizes(variant)}
+        facts[variant.name] = {"changed": variant.changed, **_sizes(variant)}
     if args.random_encoder:
         first = variants[0]
-        tables[RANDOM] = [scores_of_run(run_args, args.label_fraction, untrained=True) for run_args in first.runs]
-        facts[RANDOM] = {**facts[first.name], "changed": "not trained", "seconds": None}
-    found = compare(tables, args.bootstrap)
+        tables[_RANDOM] = [scores_of_run(run_args, args.label_fraction, untrained=True) for run_args in first.runs]
+        facts[_RANDOM] = {**facts[first.name], "changed": "not trained", "seconds": None}
+    found = _compare(tables, args.bootstrap)
     for name, entry in found["variants"].items():
         entry |= facts[name]
     metrics = {"task": "ablation", **found, "num_seeds": len(variants[0].runs), "label_fraction": args.label_fraction}
-    write_text(folder / "report.md", report(metrics, args))
+    write_text(folder / "report.md", _report(metrics, args))
     Result("ablation", metrics).write(folder)
     return metrics
 
 
-def check_folder(args: AblateArguments) -> Path:
+def _check_folder(args: AblateArguments) -> Path:
     """The folder of the ablation: new, empty, or one that an ablation was begun in.
 
     Raises:
@@ -101,7 +101,7 @@ def check_folder(args: AblateArguments) -> Path:
     return folder
 
 
-def plan(args: AblateArguments) -> list[Variant]:
+def _plan(args: AblateArguments) -> list[_Variant]:
     """Every variant with the resolved arguments of its runs, so that a misspelt key is refused before any training.
 
     Raises:
@@ -114,13 +114,13 @@ def plan(args: AblateArguments) -> list[Variant]:
     check_keys(wanted, args.variants, "only")
     if not wanted:
         raise ValueError("variants: expected at least one, got none; give --config ablation")
-    if len({slug(name) for name in [*wanted, RANDOM]}) <= len(wanted):
-        raise ValueError(f"variants: expected names that differ, also from {RANDOM!r}, got {'; '.join(wanted)}")
+    if len({slug(name) for name in [*wanted, _RANDOM]}) <= len(wanted):
+        raise ValueError(f"variants: expected names that differ, also from {_RANDOM!r}, got {'; '.join(wanted)}")
     runs = {
-        name: [pretrain_arguments(args, name, seed) for seed in parse_folds(args.seeds, "seeds") or []]
+        name: [_pretrain_arguments(args, name, seed) for seed in parse_folds(args.seeds, "seeds") or []]
         for name in wanted
     }
-    return [Variant(name, describe(args.variants[name] or {}), runs[name]) for name in wanted]
+    return [_Variant(name, describe(args.variants[name] or {}), runs[name]) for name in wanted]
 
 
 def slug(name: str) -> str:
@@ -145,7 +145,7 @@ def describe(overrides: Mapping[str, Any]) -> str:
     return text.strip().replace("\n", ", ")
 
 
-def pretrain_arguments(args: AblateArguments, name: str, seed: int) -> PretrainArguments:
+def _pretrain_arguments(args: AblateArguments, name: str, seed: int) -> PretrainArguments:
     """The base recipe, what all variants share, and what this one changes; resumed where its folder has a run.
 
     Raises:
@@ -155,7 +155,7 @@ def pretrain_arguments(args: AblateArguments, name: str, seed: int) -> PretrainA
     if not isinstance(overrides, dict):
         raise ValueError(f"variants: {name}: expected arguments of ecgdan pretrain, got {overrides!r}")
     folder = Path(str(args.output_dir)) / slug(name) / f"seed-{seed}"
-    shared = {key: getattr(args, key) for key in SHARED if getattr(args, key) is not None}
+    shared = {key: getattr(args, key) for key in _SHARED if getattr(args, key) is not None}
     given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file()}
     network = {**args.common.get("model", {}), **overrides.get("model", {})}
     try:
@@ -168,7 +168,7 @@ def pretrain_arguments(args: AblateArguments, name: str, seed: int) -> PretrainA
     return found
 
 
-def sizes(variant: Variant) -> dict[str, Any]:
+def _sizes(variant: _Variant) -> dict[str, Any]:
     """Weights of the variant's encoder, and seconds of its pretraining, all seeds together."""
     folders = [Path(str(run_args.output_dir)) for run_args in variant.runs]
     encoder = load_checkpoint(folders[0])[0].ecgdan
@@ -184,7 +184,7 @@ def mean_macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     return float(np.mean([macro_auroc(labels, values[:, run]) for run in range(values.shape[1])]))
 
 
-def compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[str, Any]:
+def _compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[str, Any]:
     """Each variant's AUROC and its paired difference to the first one, on the records that all of them have.
 
     Args:
@@ -208,7 +208,7 @@ def compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[str
     found: dict[str, dict[str, Any]] = {}
     for name, runs in aligned.items():
         found[name] = {}
-        for kind in KINDS:
+        for kind in _KINDS:
             scores, first = (_stack(each, kind, labels.shape[1]) for each in (runs, base))
             if scores is None:
                 continue
@@ -236,12 +236,12 @@ def _stack(runs: list[pd.DataFrame], kind: str, labels: int) -> np.ndarray | Non
     return np.concatenate([part.reshape(len(part), -1, labels) for part in parts], axis=1)
 
 
-def report(metrics: Mapping[str, Any], args: AblateArguments) -> str:
+def _report(metrics: Mapping[str, Any], args: AblateArguments) -> str:
     """The table with what it is of, and a plain list of what helped and what did not."""
     variants = metrics["variants"]
     first = next(iter(variants))
-    kinds = [kind for kind in KINDS if any(kind in entry for entry in variants.values())]
-    words = [KINDS[kind].format(share=100 * (metrics["label_fraction"] or 1)) for kind in kinds]
+    kinds = [kind for kind in _KINDS if any(kind in entry for entry in variants.values())]
+    words = [_KINDS[kind].format(share=100 * (metrics["label_fraction"] or 1)) for kind in kinds]
     heads = ["variant", "what changed", "encoder"]
     for word in words:
         heads += [word, f"minus {first}"]
@@ -258,10 +258,10 @@ def report(metrics: Mapping[str, Any], args: AblateArguments) -> str:
         "Differences: the same patients resampled for both, 95 % intervals; of many lines one in twenty misses zero "
         "by chance. The luck of a seed is not in the intervals: run several before a claim."
     )
-    return "\n".join(["# Ablation", "", what, "", *lines, "", *verdicts(variants), "", "Research use only."]) + "\n"
+    return "\n".join(["# Ablation", "", what, "", *lines, "", *_verdicts(variants), "", "Research use only."]) + "\n"
 
 
-def verdicts(variants: Mapping[str, Mapping[str, Any]], kind: str = "probe") -> list[str]:
+def _verdicts(variants: Mapping[str, Mapping[str, Any]], kind: str = "probe") -> list[str]:
     """Which changes made the probe better, which worse, and of which nothing can be said."""
     groups: dict[str, list[str]] = {"Better than": [], "Worse than": [], "No difference shown to": []}
     first = next(iter(variants))
@@ -271,7 +271,7 @@ def verdicts(variants: Mapping[str, Mapping[str, Any]], kind: str = "probe") -> 
             continue
         word = "Better than" if difference["low"] > 0 else "Worse than"
         groups[word if difference["low"] * difference["high"] > 0 else "No difference shown to"].append(name)
-    return [f"* {word} {first} ({KINDS[kind]}): {'; '.join(names) or 'none'}" for word, names in groups.items()]
+    return [f"* {word} {first} ({_KINDS[kind]}): {'; '.join(names) or 'none'}" for word, names in groups.items()]
 
 
 def _cells(found: Mapping[str, Any] | None) -> list[str]:

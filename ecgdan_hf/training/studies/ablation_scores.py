@@ -26,7 +26,7 @@ from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.frozen_encoders import encoder_config, fit_and_test
 from ecgdan_hf.training.zero_shot_probe import similarity
 
-NUM_SUBSETS = 5
+_NUM_SUBSETS = 5
 """Draws of the patients whose labels a probe with few labels sees: one draw may be lucky."""
 
 
@@ -75,7 +75,7 @@ def _all_scores(
     features, tested = (embed(model, row_batches(part, batch_size)) for part in (fit, test))
     labels, patients = label_matrix(fit), np.asarray(fit["patient_id"])
     yield "probe", fit_logistic(features, labels, tested, patients)
-    for seed in range(0 if label_fraction is None else NUM_SUBSETS):
+    for seed in range(0 if label_fraction is None else _NUM_SUBSETS):
         kept = rows.labelled_subset(patients, labels, float(label_fraction or 1), seed)
         yield f"few{seed}", fit_logistic(features[kept], labels[kept], tested, patients[kept])
     prompts = list(encoder_config(model).prompt_labels)

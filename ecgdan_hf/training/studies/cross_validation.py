@@ -61,7 +61,7 @@ from ecgdan_hf.training.arguments.fields import (
     PretrainArguments,
     RunArguments,
 )
-from ecgdan_hf.training.arguments.options import check_options, resolve
+from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.covariates import COVARIATE_PENALIZER
 from ecgdan_hf.training.core.run_folder import finish_run, hardware, read_metrics, versions
@@ -69,28 +69,28 @@ from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.core.supervised import check_finetuning
 from ecgdan_hf.training.studies.ablation import slug
 
-NO_PRETRAINING = "no pretraining"
-COVARIATES = "covariates alone"
-IN_FOLD = "pretrained in the fold"
-SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "log_hazard"]
-SHARED = ("data", "data_dir", "labels", "cache_dir", "limit", "num_proc", "skip_bad")
+_NO_PRETRAINING = "no pretraining"
+_COVARIATES = "covariates alone"
+_IN_FOLD = "pretrained in the fold"
+_SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "log_hazard"]
+_SHARED = ("data", "data_dir", "labels", "cache_dir", "limit", "num_proc", "skip_bad")
 """Arguments handed on to every fine-tuning."""
 
-FOLD_DECIDES = {"train_folds": None, "valid_folds": None, "test_folds": None, "label_fraction": 1.0}
-OWN_SPLIT = (*FOLD_DECIDES, "test_fraction")
+_FOLD_DECIDES = {"train_folds": None, "valid_folds": None, "test_folds": None, "label_fraction": 1.0}
+_OWN_SPLIT = (*_FOLD_DECIDES, "test_fraction")
 """Arguments of `ecgdan finetune` that a fold decides."""
 
-MAY_DIFFER = ("output_dir", "seeds", "bootstrap", "seed", "overwrite", "num_proc", "batch_size", "cache_dir",
+_MAY_DIFFER = ("output_dir", "seeds", "bootstrap", "seed", "overwrite", "num_proc", "batch_size", "cache_dir",
               "statements")  # fmt: skip
 """Arguments with which a cross-validation may go on: further seeds add folds, the others change no prediction."""
 
-Networks = Mapping[str, Callable[[EcgDanConfig], Any]]
-Scores = tuple[np.ndarray, np.ndarray]
+_Networks = Mapping[str, Callable[[EcgDanConfig], Any]]
+_Scores = tuple[np.ndarray, np.ndarray]
 """Log hazards of the records a model was fitted on, and of those it judges."""
 
 
 @dataclass(frozen=True)
-class Contender:
+class _Contender:
     """A network that every fold trains: its name, where it starts, and who builds it (None: the package)."""
 
     name: str
@@ -99,7 +99,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Cohort:
+class _Cohort:
     """What all folds share.
 
     Attributes:
@@ -118,7 +118,7 @@ class Cohort:
 
 
 def run(
-    args: EvaluateArguments, networks: Networks | None = None, say: Callable[[str], None] = lambda _: None
+    args: EvaluateArguments, networks: _Networks | None = None, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Trains and judges in cross-validation, and writes `predictions.csv`, figures, report and `metrics.json`.
 
@@ -133,25 +133,25 @@ def run(
     Raises:
         ValueError: arguments or data that cannot be used, before anything is trained.
     """
-    begin, contenders = time.monotonic(), plan(args, networks or {})
+    begin, contenders = time.monotonic(), _plan(args, networks or {})
     contender, statements = contenders[0], tripod.read_statements(args.statements)
-    horizons(args)
-    folder = check_folder(args, contender)
-    cohort = load_cohort(args, contender)
+    _horizons(args)
+    folder = _check_folder(args, contender)
+    cohort = _load_cohort(args, contender)
     folds = make_folds(cohort.table, args.folds, parse_folds(args.seeds, "seeds"))
-    begin_folder(folder, args, contender)
-    predictions, names = predict_all_folds(args, contenders, cohort, folds, say)
+    _begin_folder(folder, args, contender)
+    predictions, names = _predict_all_folds(args, contenders, cohort, folds, say)
     say("judging")
-    metrics = {**summarise(args, contender, cohort, predictions, names), **cost(args, contender, predictions, begin)}
+    metrics = {**_summarise(args, contender, cohort, predictions, names), **_cost(args, contender, predictions, begin)}
     metrics |= {"statements": statements} if statements else {}
-    maps = lead_attention(args, cohort, contender, predictions)
+    maps = _lead_attention(args, cohort, contender, predictions)
     judged = Judged(predictions, names, metrics, maps, cohort.config.lead_names)
-    recipe = asdict(trained_arguments(args, contender))
+    recipe = asdict(_trained_arguments(args, contender))
     finish_run(folder, lambda staging: write_survival_report(staging, judged, recipe), Result("repeated-cv", metrics))
     return metrics
 
 
-def check_folder(args: EvaluateArguments, judged: Contender) -> Path:
+def _check_folder(args: EvaluateArguments, judged: _Contender) -> Path:
     """The folder of the cross-validation: new, empty, or one that was begun with the same arguments.
 
     Raises:
@@ -164,7 +164,7 @@ def check_folder(args: EvaluateArguments, judged: Contender) -> Path:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder}: expected an empty folder or an earlier cross-validation, found other files")
         return folder
-    given, before = lasting(args, judged), yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+    given, before = _lasting(args, judged), yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     changed = next((name for name, value in given.items() if before.get(name) != value), None)
     if changed:
         raise ValueError(
@@ -174,25 +174,25 @@ def check_folder(args: EvaluateArguments, judged: Contender) -> Path:
     return folder
 
 
-def lasting(args: EvaluateArguments, judged: Contender) -> dict[str, Any]:
+def _lasting(args: EvaluateArguments, judged: _Contender) -> dict[str, Any]:
     """Arguments that all folds of one folder share, and what the recipes they name say today."""
-    found = {name: value for name, value in asdict(args).items() if name not in MAY_DIFFER}
-    recipes = {"recipe": trained_arguments(args, judged)}
+    found = {name: value for name, value in asdict(args).items() if name not in _MAY_DIFFER}
+    recipes = {"recipe": _trained_arguments(args, judged)}
     if args.pretrain:
-        recipes["pretrain"] = pretrain_arguments(args, 0, Path("unused"))
+        recipes["pretrain"] = _pretrain_arguments(args, 0, Path("unused"))
     for kind, recipe in recipes.items():
         keys = [name for name in asdict(recipe) if name not in (*NOT_PART_OF_THE_RUN, "output_dir")]
         found |= {f"{kind}: {name}": getattr(recipe, name) for name in keys}
     return found
 
 
-def begin_folder(folder: Path, args: EvaluateArguments, judged: Contender) -> None:
+def _begin_folder(folder: Path, args: EvaluateArguments, judged: _Contender) -> None:
     """Writes down what the folds share, so that nobody goes on with something else."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "recipe.yaml", yaml.safe_dump(lasting(args, judged), sort_keys=False))
+    write_text(folder / "recipe.yaml", yaml.safe_dump(_lasting(args, judged), sort_keys=False))
 
 
-def cost(args: EvaluateArguments, judged: Contender, predictions: pd.DataFrame, begin: float) -> dict[str, Any]:
+def _cost(args: EvaluateArguments, judged: _Contender, predictions: pd.DataFrame, begin: float) -> dict[str, Any]:
     """Time, machine and versions, and the covariates as the judged network of the first fold learned them."""
     first = Path(str(args.output_dir)) / f"seed-{predictions['seed'].iloc[0]}-fold-1" / slug(judged.name)
     covariates = read_metrics(first).get("covariates")
@@ -200,14 +200,14 @@ def cost(args: EvaluateArguments, judged: Contender, predictions: pd.DataFrame, 
     return {**found, **({"covariates": covariates} if covariates else {})}
 
 
-def summarise(
-    args: EvaluateArguments, judged: Contender, cohort: Cohort, predictions: pd.DataFrame, names: list[str]
+def _summarise(
+    args: EvaluateArguments, judged: _Contender, cohort: _Cohort, predictions: pd.DataFrame, names: list[str]
 ) -> dict[str, Any]:
     """What the folds say together: the content of `metrics.json`."""
-    valid_fraction = trained_arguments(args, judged).valid_fraction
+    valid_fraction = _trained_arguments(args, judged).valid_fraction
     models = judge(predictions, names, args.bootstrap, args.seed, trained_share=1 - valid_fraction)
     for name in names:
-        found = judge_risks(predictions, name, horizons(args), args.bootstrap, args.seed)
+        found = judge_risks(predictions, name, _horizons(args), args.bootstrap, args.seed)
         models[name] |= {"horizons": found} if found else {}
     return {
         "task": "survival",
@@ -230,10 +230,10 @@ def summarise(
     }
 
 
-def predict_all_folds(
+def _predict_all_folds(
     args: EvaluateArguments,
-    contenders: list[Contender],
-    cohort: Cohort,
+    contenders: list[_Contender],
+    cohort: _Cohort,
     folds: list[Fold],
     say: Callable[[str], None],
 ) -> tuple[pd.DataFrame, list[str]]:
@@ -248,15 +248,15 @@ def predict_all_folds(
         path = Path(str(args.output_dir)) / fold.name / "predictions.csv"
         if not path.is_file():
             say(f"{fold.name}: {', '.join(each.name for each in contenders)}")
-            table = predict_fold(fold, cohort, contenders, args, embeddings)
+            table = _predict_fold(fold, cohort, contenders, args, embeddings)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, table.to_csv(index=False, float_format="%.9g"))
-        tables.append(read_fold(path, fold, cohort))
-    names = [*(each.name for each in contenders), *comparator_names(args, cohort)]
+        tables.append(_read_fold(path, fold, cohort))
+    names = [*(each.name for each in contenders), *_comparator_names(args, cohort)]
     return pd.concat(tables, ignore_index=True), names
 
 
-def read_fold(path: Path, fold: Fold, cohort: Cohort) -> pd.DataFrame:
+def _read_fold(path: Path, fold: Fold, cohort: _Cohort) -> pd.DataFrame:
     """Predictions of a finished fold.
 
     Raises:
@@ -273,38 +273,38 @@ def read_fold(path: Path, fold: Fold, cohort: Cohort) -> pd.DataFrame:
     return table
 
 
-def plan(args: EvaluateArguments, networks: Networks) -> list[Contender]:
+def _plan(args: EvaluateArguments, networks: _Networks) -> list[_Contender]:
     """The networks to train, the judged one first.
 
     Raises:
         ValueError: names that are taken, or a checkpoint that has seen the records it would be judged on.
     """
-    own = next((name for name in OWN_SPLIT if name in args.common), None)
+    own = next((name for name in _OWN_SPLIT if name in args.common), None)
     if own:
         raise ValueError(f"common: {own}: repeated-cv makes its own folds and uses every label; leave it out")
     if args.checkpoint and args.pretrain:
         raise ValueError("checkpoint, pretrain: expected one of the two, got both")
     scratch = {"from_scratch": True}
-    found = [Contender("ECG-DAN", scratch)]
+    found = [_Contender("ECG-DAN", scratch)]
     if args.pretrain:
-        pretrain_arguments(args, 0, Path("unused"))
-        found = [Contender("ECG-DAN", {"checkpoint": IN_FOLD})]
+        _pretrain_arguments(args, 0, Path("unused"))
+        found = [_Contender("ECG-DAN", {"checkpoint": _IN_FOLD})]
     if args.checkpoint:
-        found = [Contender(Path(args.checkpoint).name, {"checkpoint": args.checkpoint})]
+        found = [_Contender(Path(args.checkpoint).name, {"checkpoint": args.checkpoint})]
     if args.no_pretraining and found[0].start is not scratch:
-        found.append(Contender(NO_PRETRAINING, scratch))
-    found += [Contender(name, {"checkpoint": str(path)}) for name, path in args.control.items()]
-    found += [Contender(name, scratch, build) for name, build in networks.items()]
+        found.append(_Contender(_NO_PRETRAINING, scratch))
+    found += [_Contender(name, {"checkpoint": str(path)}) for name, path in args.control.items()]
+    found += [_Contender(name, scratch, build) for name, build in networks.items()]
     names = [slug(each.name) for each in found]
     if len(set(names)) < len(names):
         raise ValueError(f"control: expected names that differ, got {', '.join(each.name for each in found)}")
     for each in found:
-        check_checkpoint(each.start.get("checkpoint"), args)
-        finetune_arguments(each, args, 0, Path("unused"))
+        _check_checkpoint(each.start.get("checkpoint"), args)
+        _finetune_arguments(each, args, 0, Path("unused"))
     return found
 
 
-def check_checkpoint(checkpoint: str | None, args: EvaluateArguments) -> None:
+def _check_checkpoint(checkpoint: str | None, args: EvaluateArguments) -> None:
     """Refuses a checkpoint that was fine-tuned on these records, and, unless accepted, one pretrained on them.
 
     Raises:
@@ -322,60 +322,59 @@ def check_checkpoint(checkpoint: str | None, args: EvaluateArguments) -> None:
             raise ValueError(f"{error}{way}") from error
 
 
-def finetune_arguments(contender: Contender, args: EvaluateArguments, seed: int, folder: Path) -> FinetuneArguments:
+def _finetune_arguments(contender: _Contender, args: EvaluateArguments, seed: int, folder: Path) -> FinetuneArguments:
     """The recipe for one network in one fold, resumed where its folder has a run.
 
     Raises:
         ValueError: a recipe that is none of survival, or arguments that `ecgdan finetune` does not know.
     """
-    shared = {name: getattr(args, name) for name in SHARED if getattr(args, name) is not None}
+    shared = {name: getattr(args, name) for name in _SHARED if getattr(args, name) is not None}
     network = {**args.common.get("model", {}), **(args.model if contender.start.get("from_scratch") else {})}
     given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file(), "bootstrap": 20}
     flags = {**args.common, **shared, "model": network, **contender.start, **given}
-    found = replace(resolve(FinetuneArguments, args.recipe, flags), **FOLD_DECIDES)
+    found = replace(resolve(FinetuneArguments, args.recipe, flags), **_FOLD_DECIDES)
     if found.task != "survival":
         raise ValueError(f"recipe: expected one of survival, got task {found.task} in {args.recipe}")
-    check_options(found)
     check_finetuning(found)
     return found
 
 
-def trained_arguments(args: EvaluateArguments, judged: Contender) -> FinetuneArguments:
+def _trained_arguments(args: EvaluateArguments, judged: _Contender) -> FinetuneArguments:
     """The recipe of the judged network, apart from its fold."""
-    fresh = Contender(judged.name, {"from_scratch": True}) if judged.start.get("checkpoint") == IN_FOLD else judged
-    return finetune_arguments(fresh, args, 0, Path("unused"))
+    fresh = _Contender(judged.name, {"from_scratch": True}) if judged.start.get("checkpoint") == _IN_FOLD else judged
+    return _finetune_arguments(fresh, args, 0, Path("unused"))
 
 
-def pretrain_arguments(args: EvaluateArguments, seed: int, folder: Path) -> PretrainArguments:
+def _pretrain_arguments(args: EvaluateArguments, seed: int, folder: Path) -> PretrainArguments:
     """The recipe of pretraining in one fold, resumed where its folder has a run.
 
     Raises:
         ValueError: arguments that `ecgdan pretrain` does not know.
     """
-    shared = {name: getattr(args, name) for name in SHARED if name != "labels" and getattr(args, name) is not None}
+    shared = {name: getattr(args, name) for name in _SHARED if name != "labels" and getattr(args, name) is not None}
     network = {**args.pretrain_common.get("model", {}), **args.model}
     given = {"output_dir": str(folder), "seed": seed, "resume": (folder / "recipe.yaml").is_file()}
     found = resolve(PretrainArguments, args.pretrain, {**args.pretrain_common, **shared, "model": network, **given})
-    return replace(found, **FOLD_DECIDES)
+    return replace(found, **_FOLD_DECIDES)
 
 
-def load_cohort(args: EvaluateArguments, judged: Contender) -> Cohort:
+def _load_cohort(args: EvaluateArguments, judged: _Contender) -> _Cohort:
     """Rows and table of the records of the source whose outcome is known.
 
     Raises:
         ValueError: what loading refuses, such as a source without outcomes.
     """
-    run_args = trained_arguments(args, judged)
+    run_args = _trained_arguments(args, judged)
     config = build_config(EcgDanSurvivalConfig, run_args.model, run_args.checkpoint)
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
     finetune.describe_outcome(dataset, config, run_args)
-    table = columns_of(dataset, SUBJECT_COLUMNS)
-    measured = measure(args, table) if args.measurements else None
-    return Cohort(dataset, table, config, measured, covariate_table(dataset, run_args))
+    table = columns_of(dataset, _SUBJECT_COLUMNS)
+    measured = _measure(args, table) if args.measurements else None
+    return _Cohort(dataset, table, config, measured, _covariate_table(dataset, run_args))
 
 
-def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | None:
+def _covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | None:
     """The covariates by their names, one row per record; what is text and what a level is decided on all records."""
     columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
     if not columns:
@@ -385,31 +384,35 @@ def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | Non
     return pd.DataFrame(covariate_matrix(table, names), columns=names)
 
 
-def measure(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
+def _measure(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
     """ECG measurements of the cohort beside its subjects and outcomes, row for row."""
     files = read_source(args.data, str(args.data_dir))
     files = files[files["record_id"].astype(str).isin(set(table["record_id"]))]
     return beside(table, measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir))
 
 
-def predict_fold(
-    fold: Fold, cohort: Cohort, contenders: list[Contender], args: EvaluateArguments, embeddings: dict[int, np.ndarray]
+def _predict_fold(
+    fold: Fold,
+    cohort: _Cohort,
+    contenders: list[_Contender],
+    args: EvaluateArguments,
+    embeddings: dict[int, np.ndarray],
 ) -> pd.DataFrame:
     """Log hazard and risks of every model for the patients of one fold."""
     train = np.setdiff1d(np.arange(len(cohort.table)), fold.test)
     table = cohort.table.iloc[fold.test].rename(columns={"log_hazard": ATTAINABLE}).reset_index(drop=True)
     table.insert(0, "seed", fold.seed)
     table.insert(1, "fold", fold.number)
-    years = horizons(args)
+    years = _horizons(args)
     columns: dict[str, np.ndarray] = {}
     for contender in contenders:
-        columns |= network_columns(contender, fold, table, cohort, args)
-    for name, scores in comparators(fold, train, cohort, args, embeddings).items():
-        columns |= linear_columns(name, scores, cohort.table.iloc[train], years)
+        columns |= _network_columns(contender, fold, table, cohort, args)
+    for name, scores in _comparators(fold, train, cohort, args, embeddings).items():
+        columns |= _linear_columns(name, scores, cohort.table.iloc[train], years)
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
 
-def horizons(args: EvaluateArguments) -> list[float]:
+def _horizons(args: EvaluateArguments) -> list[float]:
     """Years at which absolute risk is judged.
 
     Raises:
@@ -424,14 +427,14 @@ def horizons(args: EvaluateArguments) -> list[float]:
     return years
 
 
-def network_columns(
-    contender: Contender, fold: Fold, judged: pd.DataFrame, cohort: Cohort, args: EvaluateArguments
+def _network_columns(
+    contender: _Contender, fold: Fold, judged: pd.DataFrame, cohort: _Cohort, args: EvaluateArguments
 ) -> dict[str, np.ndarray]:
     """Fine-tunes one network without the patients of the fold, and predicts their records."""
     folder, record_ids = Path(str(args.output_dir)) / fold.name / slug(contender.name), judged["record_id"].tolist()
-    if contender.start.get("checkpoint") == IN_FOLD:
-        contender = replace(contender, start={"checkpoint": pretrain_in_fold(fold, judged, args)})
-    run_args = finetune_arguments(contender, args, fold.seed, folder)
+    if contender.start.get("checkpoint") == _IN_FOLD:
+        contender = replace(contender, start={"checkpoint": _pretrain_in_fold(fold, judged, args)})
+    run_args = _finetune_arguments(contender, args, fold.seed, folder)
     if cohort.covariates is not None:
         run_args = replace(run_args, covariates=",".join(cohort.covariates.columns))
 
@@ -444,17 +447,17 @@ def network_columns(
     if contender.build:
         return {contender.name: scores}
     model, _ = load_checkpoint(folder)
-    return score_columns(contender.name, scores, model.baseline.knots, horizons(args))
+    return _score_columns(contender.name, scores, model.baseline.knots, _horizons(args))
 
 
-def pretrain_in_fold(fold: Fold, judged: pd.DataFrame, args: EvaluateArguments) -> str:
+def _pretrain_in_fold(fold: Fold, judged: pd.DataFrame, args: EvaluateArguments) -> str:
     """Pretrains without the patients of the fold, neither their ECGs nor their texts; the checkpoint's folder."""
     folder = Path(str(args.output_dir)) / fold.name / "pretraining"
 
     def split(dataset: Any, run_args: PretrainArguments) -> rows.Parts:
         return replace(inner_split(dataset, judged, run_args, None), test=None)
 
-    pretrain.pretrain(pretrain_arguments(args, fold.seed, folder), split=split)
+    pretrain.pretrain(_pretrain_arguments(args, fold.seed, folder), split=split)
     return str(folder)
 
 
@@ -479,27 +482,27 @@ def inner_split(dataset: Any, judged: pd.DataFrame, args: RunArguments, stratify
     return rows.Parts(parts["train"], parts["valid"], dataset.select(table.loc[is_judged, "row"].to_numpy()))
 
 
-def comparator_names(args: EvaluateArguments, cohort: Cohort) -> list[str]:
+def _comparator_names(args: EvaluateArguments, cohort: _Cohort) -> list[str]:
     """Names of what every network is compared with, in the order of the report."""
     names = [RANDOM_ENCODER] if args.random_encoder else []
     with_age_and_sex = knows_age_and_sex(cohort.table)
     if cohort.measurements is not None:
         names += usable_comparators(with_age_and_sex)
     known = set(source_columns(list(cohort.covariates))) if cohort.covariates is not None else set()
-    names += [COVARIATES] if known - {"age", "sex"} else []
+    names += [_COVARIATES] if known - {"age", "sex"} else []
     names += [AGE_SEX] if with_age_and_sex else []
     return names + ([ATTAINABLE] if "log_hazard" in cohort.table else [])
 
 
-def comparators(
-    fold: Fold, train: np.ndarray, cohort: Cohort, args: EvaluateArguments, embeddings: dict[int, np.ndarray]
-) -> dict[str, Scores]:
+def _comparators(
+    fold: Fold, train: np.ndarray, cohort: _Cohort, args: EvaluateArguments, embeddings: dict[int, np.ndarray]
+) -> dict[str, _Scores]:
     """Log hazards of the models without a trained network, on the records they were fitted on and on the judged."""
-    names = comparator_names(args, cohort)
+    names = _comparator_names(args, cohort)
     fitted, judged = cohort.table.iloc[train], cohort.table.iloc[fold.test]
     found = {}
     if RANDOM_ENCODER in names:
-        features = random_features(cohort, fold.seed, args.batch_size, embeddings)
+        features = _random_features(cohort, fold.seed, args.batch_size, embeddings)
         outcome = fitted["event"], fitted["time"], fitted["patient_id"].to_numpy()
         cox = cross_validated_ridge_cox(features[train], *outcome, seed=fold.seed)
         found[RANDOM_ENCODER] = cox.log_hazard(features[train]), cox.log_hazard(features[fold.test])
@@ -507,35 +510,35 @@ def comparators(
         parts = cohort.measurements.iloc[train], cohort.measurements.iloc[fold.test]
         models = fit_comparators(parts[0], knows_age_and_sex(cohort.table))
         found |= {name: (model.log_hazard(parts[0]), model.log_hazard(parts[1])) for name, model in models.items()}
-    if COVARIATES in names and cohort.covariates is not None:
+    if _COVARIATES in names and cohort.covariates is not None:
         values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
         linear = fit_ridge_cox(values[train], fitted["event"], fitted["time"], COVARIATE_PENALIZER)
-        found[COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[fold.test])
+        found[_COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[fold.test])
     if AGE_SEX in names:
         found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)
     return found
 
 
-def random_features(cohort: Cohort, seed: int, batch_size: int, embeddings: dict[int, np.ndarray]) -> np.ndarray:
+def _random_features(cohort: _Cohort, seed: int, batch_size: int, embeddings: dict[int, np.ndarray]) -> np.ndarray:
     """Embeddings of all records by an untrained encoder, computed once for each seed."""
     if seed not in embeddings:
         embeddings[seed] = embed(random_encoder(cohort.config, seed), row_batches(cohort.rows, batch_size))
     return embeddings[seed]
 
 
-def linear_columns(name: str, scores: Scores, fitted: pd.DataFrame, years: list[float]) -> dict[str, np.ndarray]:
+def _linear_columns(name: str, scores: _Scores, fitted: pd.DataFrame, years: list[float]) -> dict[str, np.ndarray]:
     """A linear model's log hazards of the judged records, and their risks by its own Breslow baseline."""
     outcome = (torch.from_numpy(fitted[column].to_numpy(dtype=np.float64)) for column in ("event", "time"))
-    return score_columns(name, scores[1], breslow_baseline(torch.from_numpy(scores[0]), *outcome), years)
+    return _score_columns(name, scores[1], breslow_baseline(torch.from_numpy(scores[0]), *outcome), years)
 
 
-def score_columns(name: str, log_hazard: np.ndarray, baseline: Any, years: list[float]) -> dict[str, np.ndarray]:
+def _score_columns(name: str, log_hazard: np.ndarray, baseline: Any, years: list[float]) -> dict[str, np.ndarray]:
     """Log hazards, and their risks by a baseline as [`risk_within`] takes it."""
     risks = risk_within(log_hazard, baseline, years)
     return {name: log_hazard, **{risk_column(name, year): risks[:, column] for column, year in enumerate(years)}}
 
 
-def lead_attention(args: EvaluateArguments, cohort: Cohort, judged: Contender, predictions: pd.DataFrame) -> Any:
+def _lead_attention(args: EvaluateArguments, cohort: _Cohort, judged: _Contender, predictions: pd.DataFrame) -> Any:
     """Maps of every record by the network of the first seed that did not see it, (records, leads, leads).
 
     In order of `record_id`; None for a network without attention across leads.
@@ -547,7 +550,7 @@ def lead_attention(args: EvaluateArguments, cohort: Cohort, judged: Contender, p
         model, _ = load_checkpoint(Path(str(args.output_dir)) / f"seed-{seed}-fold-{fold}" / slug(judged.name))
         if not model.config.use_lead_attention:
             return None
-        found = attention_maps(
+        found = _attention_maps(
             model.ecgdan, cohort.rows.select([row_of[record] for record in part["record_id"]]), args
         )
         maps.update(zip(part["record_id"], found, strict=True))
@@ -555,7 +558,7 @@ def lead_attention(args: EvaluateArguments, cohort: Cohort, judged: Contender, p
 
 
 @torch.inference_mode()
-def attention_maps(encoder: Any, dataset: Any, args: EvaluateArguments) -> np.ndarray:
+def _attention_maps(encoder: Any, dataset: Any, args: EvaluateArguments) -> np.ndarray:
     """(records, leads, leads), averaged over heads."""
     parts = []
     for batch in row_batches(dataset, args.batch_size):

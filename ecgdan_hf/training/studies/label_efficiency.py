@@ -25,7 +25,7 @@ from ecgdan_hf.training.core.frozen_encoders import MAIN, RANDOM, Features, Prob
 
 
 @dataclass(frozen=True)
-class Draw:
+class _Draw:
     """Training rows of one seed at one share, and the labels that have no positive or no negative among them."""
 
     rows: np.ndarray
@@ -47,7 +47,7 @@ def label_efficiency(args: ProbeArguments) -> dict[str, Any]:
 
 def _compare_shares(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     """Returns the metrics and the report."""
-    fractions, seeds = parse_fractions(args.label_fractions), range(args.seed, args.seed + args.seeds)
+    fractions, seeds = _parse_fractions(args.label_fractions), range(args.seed, args.seed + args.seeds)
     if args.seeds < 1:
         raise ValueError(f"seeds: expected at least one, got {args.seeds}")
     main = Probed.load(str(args.checkpoint), args)
@@ -58,15 +58,15 @@ def _compare_shares(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     truth, patients = label_matrix(main.test), np.asarray(main.test["patient_id"])
     found: dict[str, Any] = {}
     for fraction in fractions:
-        draws = [draw(main, fraction, seed) for seed in seeds]
-        scores = {name: seed_scores(main, draws, several) for name, several in embedded.items()}
-        found[f"{fraction:g}"] = describe(draws) | {"models": compare_over_seeds(truth, scores, patients, args)}
+        draws = [_draw(main, fraction, seed) for seed in seeds]
+        scores = {name: _seed_scores(main, draws, several) for name, several in embedded.items()}
+        found[f"{fraction:g}"] = describe(draws) | {"models": _compare_over_seeds(truth, scores, patients, args)}
     metrics = {"task": args.task, "metric": "macro_auroc", "num_records": len(truth), "seeds": list(seeds)}
     metrics |= {"num_patients": len(np.unique(patients)), "label_fractions": found}
-    return metrics, report(metrics)
+    return metrics, _report(metrics)
 
 
-def parse_fractions(text: str | None) -> list[float]:
+def _parse_fractions(text: str | None) -> list[float]:
     """Reads `0.01,0.1,1`, ascending.
 
     Raises:
@@ -81,17 +81,17 @@ def parse_fractions(text: str | None) -> list[float]:
     return fractions
 
 
-def draw(main: Probed, fraction: float, seed: int) -> Draw:
+def _draw(main: Probed, fraction: float, seed: int) -> _Draw:
     """Training rows of a share of the patients."""
     labels, patients = label_matrix(main.fit), np.asarray(main.fit["patient_id"])
     kept = rows.labelled_subset(patients, labels, fraction, seed)
     constant = labels[kept].min(axis=0) == labels[kept].max(axis=0)
     names = main.fit.features["labels"].feature.names
     absent = [name for name, same in zip(names, constant, strict=True) if same]
-    return Draw(kept, len(np.unique(patients[kept])), absent)
+    return _Draw(kept, len(np.unique(patients[kept])), absent)
 
 
-def seed_scores(main: Probed, draws: list[Draw], several: list[Features]) -> np.ndarray:
+def _seed_scores(main: Probed, draws: list[_Draw], several: list[Features]) -> np.ndarray:
     """(seeds, m, labels): logits of the linear model of each draw.
 
     Seeds that would fit the same model, an encoder with all labels, share it. A label that a draw cannot teach is
@@ -107,7 +107,7 @@ def seed_scores(main: Probed, draws: list[Draw], several: list[Features]) -> np.
     return np.stack(scores)
 
 
-def compare_over_seeds(
+def _compare_over_seeds(
     truth: np.ndarray, scores: Mapping[str, np.ndarray], patients: np.ndarray, args: ProbeArguments
 ) -> dict[str, Any]:
     """Macro AUROC of each encoder as mean over seeds, and how far the first is ahead of each other.
@@ -128,21 +128,21 @@ def compare_over_seeds(
     each = {name: np.array([macro_auroc(truth, one) for one in values]) for name, values in scores.items()}
     found: dict[str, Any] = {}
     for name, values in each.items():
-        interval = bootstrap_interval(seed_mean_auroc, truth, by_record[name], **options)
+        interval = bootstrap_interval(_seed_mean_auroc, truth, by_record[name], **options)
         found[name] = _over_seeds(values) | {"interval": interval.as_dict()}
         if name != main:
             ours, theirs = by_record[main], by_record[name]
-            apart = bootstrap_difference(seed_mean_auroc, truth, scores=ours, baseline_scores=theirs, **options)
+            apart = bootstrap_difference(_seed_mean_auroc, truth, scores=ours, baseline_scores=theirs, **options)
             found[name]["ahead"] = _over_seeds(each[main] - values) | {"interval": apart.as_dict()}
     return found
 
 
-def seed_mean_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
+def _seed_mean_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
     """Mean over seeds of the macro AUROC: truth (m, labels), scores (m, seeds, labels)."""
     return float(np.mean([macro_auroc(truth, scores[:, seed]) for seed in range(scores.shape[1])]))
 
 
-def describe(draws: list[Draw]) -> dict[str, Any]:
+def describe(draws: list[_Draw]) -> dict[str, Any]:
     """How many patients and records the draws have, and in how many of them each label could not be learned."""
     absent = [name for chosen in draws for name in chosen.not_learned]
     return {
@@ -152,7 +152,7 @@ def describe(draws: list[Draw]) -> dict[str, Any]:
     }
 
 
-def report(metrics: Mapping[str, Any]) -> str:
+def _report(metrics: Mapping[str, Any]) -> str:
     """The comparison as Markdown."""
     count = len(metrics["seeds"])
     lines = [

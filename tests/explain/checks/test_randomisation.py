@@ -32,7 +32,7 @@ from ecgdan_hf.explain.checks.randomisation import (
 from ecgdan_hf.explain.checks.sanity import delete, summarise
 from ecgdan_hf.explain.checks.sanity_report import map_findings, map_verdict, report, sanity_of, write_report
 from ecgdan_hf.explain.maps.methods import methods_of
-from ecgdan_hf.training.finetune import with_shuffled_labels
+from ecgdan_hf.training.finetune import _with_shuffled_labels
 
 DANET = {key: value for key, value in TINY.items() if not key.startswith("projection")}
 SOFT = {**DANET, "waveform_module": "soft", "waveform_rule": "apc", "input_kind": "rhythm"}
@@ -189,7 +189,7 @@ def test_labels_are_dealt_to_other_records_together_and_signals_stay():
     rows = labelled()
     rows = rows.add_column("scp_codes", [json.dumps({"code": row}) for row in range(RECORDS)])
     rows = rows.add_column("row", list(range(RECORDS)))
-    dealt = with_shuffled_labels(rows, seed=0)
+    dealt = _with_shuffled_labels(rows, seed=0)
     assert dealt["row"] == rows["row"] and dealt["patient_id"] == rows["patient_id"]
     np.testing.assert_array_equal(
         dealt.with_format("numpy")["input_values"], rows.with_format("numpy")["input_values"]

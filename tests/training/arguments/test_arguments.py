@@ -14,8 +14,8 @@ from ecgdan_hf.training.arguments.fields import (
     PretrainArguments,
     ProbeArguments,
 )
-from ecgdan_hf.training.arguments.options import RECIPES_DIR, check_options, read_recipe, resolve
-from ecgdan_hf.training.studies.ablation import plan
+from ecgdan_hf.training.arguments.options import _RECIPES_DIR, check_options, read_recipe, resolve
+from ecgdan_hf.training.studies.ablation import _plan
 
 KINDS = {
     "pretrain": PretrainArguments,
@@ -25,11 +25,11 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES_DIR.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", sorted(_RECIPES_DIR.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_has_only_known_keys_and_a_reason_beside_each_number(recipe: Path):
     args = resolve(KINDS[recipe.stem.split("-")[0]], recipe)
     if isinstance(args, AblateArguments):
-        plan(args)
+        _plan(args)
     for line in recipe.read_text(encoding="utf-8").splitlines():
         key, _, rest = line.strip().partition(": ")
         value = rest.split("#")[0].strip()

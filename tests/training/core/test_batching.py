@@ -11,9 +11,9 @@ from ecgdan_hf.training.core.batching import (
     LEAD_SUBSETS,
     EcgCollator,
     NumberedRows,
+    _draw_lead_mask,
+    _draw_span_mask,
     check_augmentation,
-    draw_lead_mask,
-    draw_span_mask,
     multi_hot,
 )
 from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler, balanced_shares
@@ -94,28 +94,28 @@ def test_a_sampler_refuses_what_it_cannot_batch(arguments: tuple, message: str):
 
 
 def test_lead_masks_are_drawn_as_often_as_the_reference_says():
-    drawn = draw_lead_mask(np.ones((20_000, 12), bool), STANDARD_LEADS, np.random.default_rng(0), False, 1.0)
+    drawn = _draw_lead_mask(np.ones((20_000, 12), bool), STANDARD_LEADS, np.random.default_rng(0), False, 1.0)
     kept = [frozenset(np.array(STANDARD_LEADS)[row]) for row in drawn]
     for share, subset in LEAD_SUBSETS:
         assert kept.count(frozenset(subset or STANDARD_LEADS)) / len(kept) == pytest.approx(share, abs=0.012)
 
 
 def test_half_the_records_are_left_alone_with_probability_one_half():
-    drawn = draw_lead_mask(np.ones((20_000, 12), bool), STANDARD_LEADS, np.random.default_rng(0), False, 0.5)
+    drawn = _draw_lead_mask(np.ones((20_000, 12), bool), STANDARD_LEADS, np.random.default_rng(0), False, 0.5)
     assert drawn.all(axis=1).mean() == pytest.approx(0.75, abs=0.012)
 
 
 def test_a_shared_draw_hides_the_same_leads_of_every_record():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        drawn = draw_lead_mask(np.ones((8, 12), bool), STANDARD_LEADS, rng, True, 1.0)
+        drawn = _draw_lead_mask(np.ones((8, 12), bool), STANDARD_LEADS, rng, True, 1.0)
         assert (drawn == drawn[0]).all()
 
 
 def test_a_record_never_loses_all_its_leads_nor_gains_one():
     only_v4 = np.zeros((500, 12), bool)
     only_v4[:, STANDARD_LEADS.index("V4")] = True
-    drawn = draw_lead_mask(only_v4, STANDARD_LEADS, np.random.default_rng(0), False, 1.0)
+    drawn = _draw_lead_mask(only_v4, STANDARD_LEADS, np.random.default_rng(0), False, 1.0)
     assert (drawn == only_v4).all()
 
 
@@ -228,7 +228,7 @@ def test_hidden_spans_are_the_same_in_every_lead_and_stay_in_the_target():
 
 
 def test_probability_zero_hides_nothing():
-    assert not draw_span_mask(50, 100, np.random.default_rng(0), 0.0).any()
+    assert not _draw_span_mask(50, 100, np.random.default_rng(0), 0.0).any()
 
 
 def test_balanced_shares_give_each_kind_its_half_and_patients_the_root_of_their_positives():

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.core.texts import EcgDanWithTextTower
-from ecgdan_hf.training.pretrain import PretrainingTask
+from ecgdan_hf.training.pretrain import _PretrainingTask
 
 BERT = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 RECORDS = 6
@@ -41,7 +41,7 @@ def learn(rank: int, processes: int, port: int, out: str) -> None:
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == processes
     model, share = network(), RECORDS // processes
-    task = PretrainingTask(model.config, "loss", {}, batch_size=share)
+    task = _PretrainingTask(model.config, "loss", {}, batch_size=share)
     losses = task.losses(model, batch(slice(rank * share, (rank + 1) * share)), accelerator)
     losses["loss"].backward()
     learned = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}

@@ -130,7 +130,7 @@ def test_every_epoch_hides_other_leads(finetune_args: Build, monkeypatch: pytest
 def test_only_a_few_states_are_kept(finetune_args: Build):
     args = finetune_args(epochs=4, keep_checkpoints=1)
     finetune.finetune(args)
-    assert [path.name for path in loop.saved_states(Path(str(args.output_dir)))] == ["state-00004-000000"]
+    assert [path.name for path in loop._saved_states(Path(str(args.output_dir)))] == ["state-00004-000000"]
 
 
 def test_training_stops_early_when_patience_is_over(finetune_args: Build):

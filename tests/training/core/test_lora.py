@@ -23,7 +23,7 @@ from ecgdan_hf.inference.rows import score_rows
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import read_recipe
-from ecgdan_hf.training.core.lora import add_lora, lora_targets, merge_lora
+from ecgdan_hf.training.core.lora import _lora_targets, add_lora, merge_lora
 from ecgdan_hf.training.core.supervised import check_finetuning
 
 Build = Callable[..., FinetuneArguments]
@@ -98,7 +98,7 @@ def test_only_updates_head_and_new_weights_learn_and_merging_changes_no_answer(n
     head = {key for key, _ in before.named_parameters() if key.startswith(("classifier", "risk_head", "covariate"))}
     updates = {key for key in learned if "lora_" in key}
     assert head and learned - updates == head | {"ecgdan.trunk.0.norm1.weight"}
-    assert len(updates) == 2 * len(lora_targets(before)) and all(key.startswith("ecgdan.") for key in updates)
+    assert len(updates) == 2 * len(_lora_targets(before)) and all(key.startswith("ecgdan.") for key in updates)
     for key, value in model.named_parameters():
         if "lora_B" in key:
             nn.init.normal_(value, std=0.1)
@@ -135,7 +135,7 @@ def test_a_run_leaves_an_ordinary_checkpoint_with_a_moved_head_and_kept_norms(
     assert not [key for key in found if "lora" in key] and "lora" not in (folder / "config.json").read_text(
         encoding="utf-8"
     )
-    targets = {f"{name}.weight" for name in lora_targets(load_checkpoint(folder)[0])}
+    targets = {f"{name}.weight" for name in _lora_targets(load_checkpoint(folder)[0])}
     for key in before.keys() & found.keys():
         if key.startswith("ecgdan.") and "running" not in key and "num_batches" not in key:
             assert torch.equal(found[key], before[key]) == (key not in targets), key

@@ -52,9 +52,9 @@ def finished(build: Build) -> dict:
 
 def test_every_variant_has_a_line_and_all_but_the_first_a_paired_difference(finished: dict, build: Build):
     variants = finished["variants"]
-    assert list(variants) == ["base", "no lead attention", ablation.RANDOM]
+    assert list(variants) == ["base", "no lead attention", ablation._RANDOM]
     assert "difference" not in variants["base"]["probe"]
-    for name in ("no lead attention", ablation.RANDOM):
+    for name in ("no lead attention", ablation._RANDOM):
         found = variants[name]["probe"]
         ahead = found["estimate"] - variants["base"]["probe"]["estimate"]
         assert found["difference"]["estimate"] == pytest.approx(ahead)
@@ -65,7 +65,7 @@ def test_every_variant_has_a_line_and_all_but_the_first_a_paired_difference(fini
 
 
 def test_the_change_reaches_the_network_and_nothing_else_does(finished: dict, build: Build):
-    first, second = (variant.runs[0] for variant in ablation.plan(build()))
+    first, second = (variant.runs[0] for variant in ablation._plan(build()))
     differ = {key for key, value in dataclasses.asdict(first).items() if dataclasses.asdict(second)[key] != value}
     assert differ == {"output_dir", "model"}
     assert second.model == {**first.model, "use_lead_attention": False}
@@ -82,7 +82,7 @@ def test_the_scores_of_a_run_are_kept_and_judged(finished: dict, build: Build):
 
 
 def test_few_labels_are_drawn_several_times(finished: dict, build: Build, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ablation_scores, "NUM_SUBSETS", 2)
+    monkeypatch.setattr(ablation_scores, "_NUM_SUBSETS", 2)
     args = build(label_fraction=0.5, only="base", random_encoder=False)
     found = ablation.run(args)["variants"]["base"]
     table = pd.read_csv(Path(str(args.output_dir)) / "base" / "seed-0" / "scores-0.5.csv")
@@ -111,7 +111,7 @@ def test_zero_shot_is_judged_where_a_variant_has_text(build: Build, shared: Path
     found = ablation.run(args)["variants"]
     assert "zero" in found["base"] and "zero" not in found["no text"]
     model, extractor = load_checkpoint(tmp_path / "base" / "seed-0")
-    test = select_folds(rows.load_dataset(ablation.plan(args)[0].runs[0], extractor), [8, 9, 10])
+    test = select_folds(rows.load_dataset(ablation._plan(args)[0].runs[0], extractor), [8, 9, 10])
     batch = test.with_format("torch", columns=["input_values", "lead_mask"])[:]
     with torch.inference_mode():
         logits = model(**batch, return_loss=False).prompt_logits.numpy()
@@ -133,7 +133,7 @@ def test_variants_are_compared_on_the_records_that_all_of_them_have():
     table["true_A"] = (rng.random(40) < 0.5).astype(int)
     table["probe A"] = table["true_A"] + rng.normal(size=40)
     shuffled = table.sample(frac=1, random_state=0).iloc[:30].reset_index(drop=True)
-    found = ablation.compare({"base": [table], "same": [shuffled]}, n=20)
+    found = ablation._compare({"base": [table], "same": [shuffled]}, n=20)
     assert found["num_records"] == 30
     assert found["variants"]["same"]["probe"]["difference"]["estimate"] == 0
 
@@ -163,7 +163,7 @@ def test_the_folder_of_a_single_run_is_refused(build: Build, tmp_path: Path):
 
 def test_the_shipped_recipe_names_arguments_and_network_fields_that_exist():
     args = resolve(AblateArguments, "ablation", {"output_dir": "somewhere", "data_dir": "ptb-xl"})
-    variants = ablation.plan(args)
+    variants = ablation._plan(args)
     assert variants[0].changed == "nothing"
     for variant in variants:
         build_config(EcgDanConfig, variant.runs[0].model, None)

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from ecgdan_hf.training.arguments.fields import ProbeArguments
-from ecgdan_hf.training.studies.label_efficiency import compare_over_seeds, label_efficiency, parse_fractions, report
+from ecgdan_hf.training.studies.label_efficiency import (
+    _compare_over_seeds,
+    _parse_fractions,
+    _report,
+    label_efficiency,
+)
 
 BuildProbe = Callable[..., ProbeArguments]
 NAMES = ["this encoder, linear", "random encoder, linear", "twin"]
@@ -36,14 +41,14 @@ def test_a_label_that_few_records_cannot_teach_is_scored_as_chance_and_said(prob
     args = probe_args(label_fractions="0.03", seeds=3, train_folds="1-6", test_folds="7-10")
     metrics = label_efficiency(args)
     assert metrics["label_fractions"]["0.03"]["labels_not_learned"]
-    assert "scored as chance (.5)" in report(metrics)
+    assert "scored as chance (.5)" in _report(metrics)
 
 
 def test_the_seed_mean_and_its_spread_are_what_they_say():
     truth, patients = np.array([[0.0], [1.0], [0.0], [1.0]]), np.arange(4)
     perfect, reverse = truth.copy(), -truth
     scores = {"ours": np.stack([perfect, perfect]), "theirs": np.stack([perfect, reverse])}
-    found = compare_over_seeds(truth, scores, patients, ProbeArguments(bootstrap=20))
+    found = _compare_over_seeds(truth, scores, patients, ProbeArguments(bootstrap=20))
     assert found["theirs"]["values"] == [1, 0]
     assert found["theirs"]["mean"] == found["theirs"]["interval"]["estimate"] == 0.5
     assert found["theirs"]["ahead"]["values"] == [0, 1]
@@ -53,8 +58,8 @@ def test_the_seed_mean_and_its_spread_are_what_they_say():
 @pytest.mark.parametrize("text", ["", "a", "0,1", "2", None])
 def test_shares_that_mean_nothing_are_refused(text: str | None):
     with pytest.raises(ValueError, match=r"label_fractions: expected shares such as 0.01,0.1,1"):
-        parse_fractions(text)
+        _parse_fractions(text)
 
 
 def test_shares_are_read_once_each_and_ascending():
-    assert parse_fractions("1, 0.1,0.1") == [0.1, 1.0]
+    assert _parse_fractions("1, 0.1,0.1") == [0.1, 1.0]
