@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, observed_risk, scaled_brier_score
-from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_interval
+from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, dynamic_auc, observed_risk, scaled_brier_score
 from ecgdan_hf.evaluation.measures.concordance import (
     concordance_difference,
     concordance_index,
     concordance_interval,
     uno_concordance_index,
 )
-from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
 from ecgdan_hf.evaluation.measures.risk_calibration import (
     calibration_intercept,
     calibration_slope,

@@ -21,8 +21,8 @@ import torch
 from bench_inference import shortest
 
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.publish.export import export

@@ -25,7 +25,7 @@ import wfdb
 from wfdb.processing import compare_annotations
 
 from ecgdan_hf.evaluation.folds import parse_folds
-from ecgdan_hf.evaluation.measures.bootstrap import Interval, bootstrap_interval
+from ecgdan_hf.evaluation.measures.intervals import Interval, bootstrap_interval
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter, resample
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor

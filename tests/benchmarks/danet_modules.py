@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pandas as pd
 from waveform_attention import weighted_mean
 
-from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_comparison, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import auprc, auroc, best_f1_thresholds
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_comparison, bootstrap_interval
 
 FloatArray = npt.NDArray[np.float64]
 

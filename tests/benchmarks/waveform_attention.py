@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import find_peaks
 
-from ecgdan_hf.evaluation.measures.bootstrap import Interval, bootstrap_interval
+from ecgdan_hf.evaluation.measures.intervals import Interval, bootstrap_interval
 from ecgdan_hf.model.intervals_ecgdan import FLAT_ATTENTION
 
 FloatArray = npt.NDArray[np.float64]

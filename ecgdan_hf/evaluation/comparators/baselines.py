@@ -3,7 +3,7 @@
 Every baseline is fitted on training records and scores others. Imports the network only to embed ECGs with it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
 from ecgdan_hf.evaluation.measures.concordance import has_pair
+from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import check_outcomes, concordance_index
-from ecgdan_hf.inference.rows import embed
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanModel
 from ecgdan_hf.model.survival_ecgdan import cox_loss
@@ -167,17 +166,6 @@ def random_encoder(config: EcgDanConfig, seed: int = 0) -> EcgDanModel:
         encoder = EcgDanModel(config)
     encoder.train(False)
     return encoder
-
-
-def random_encoder_features(config: EcgDanConfig, batches: Iterable[Mapping[str, Any]], seed: int = 0) -> FloatArray:
-    """Embeddings of ECGs by an untrained encoder: (records, hidden_size).
-
-    Args:
-        config: configuration of the encoder it is compared with.
-        batches: as in [`embed`].
-        seed: of the weights.
-    """
-    return embed(random_encoder(config, seed), batches)
 
 
 def _minimise(features: FloatArray, events: FloatArray, times: FloatArray, penalizer: float) -> FloatArray:

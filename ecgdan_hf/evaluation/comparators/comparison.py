@@ -16,8 +16,8 @@ import pandas as pd
 from ecgdan_hf.evaluation.comparators.baselines import (
     age_sex_cox,
 )
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.measures.intervals import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 
 REGULARISATION = (0.0001, 0.001, 0.01, 0.1, 1.0)

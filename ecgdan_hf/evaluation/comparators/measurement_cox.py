@@ -21,7 +21,7 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     cross_validated_ridge_cox,
     fit_ridge_cox,
 )
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
+from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import check_outcomes
 
 KINDS = ("values", "flags")

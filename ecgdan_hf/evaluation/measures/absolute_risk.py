@@ -1,7 +1,7 @@
-"""How right predicted risks at a horizon are: observed risk, Brier score and its integral, share explained.
+"""Predicted risks at a horizon: observed risk, Brier score, scaled Brier score, AUC, net benefit.
 
-Censoring is weighed out: who is censored before the horizon counts through those like them who were not. Plain
-functions of arrays: imports numpy alone.
+Inverse probability weights account for censoring: a record censored before the horizon counts through similar records
+that were followed. Plain functions of arrays: imports numpy and pandas only.
 """
 
 from collections.abc import Sequence
@@ -9,20 +9,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from ecgdan_hf.evaluation.measures.analytic_interval import AnalyticInterval, clustered_error, half_width
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
-from ecgdan_hf.evaluation.measures.dynamic_auc import check_horizons
 from ecgdan_hf.evaluation.measures.follow_up import (
     SurvivalCurve,
-    censoring_survival,
     check_horizon,
     check_outcomes,
     check_risks,
+    check_scores,
     product_limit,
     pseudo_observations,
     status_weights,
 )
+from ecgdan_hf.evaluation.measures.intervals import AnalyticInterval, FloatArray, clustered_error, half_width
+
+_THRESHOLDS = tuple(np.round(np.arange(0.01, 0.51, 0.01), 2).tolist())
 
 
 def observed_risk(
@@ -134,32 +135,113 @@ def scaled_brier_score(
     return 1 - score / null
 
 
-def integrated_brier_score(
+def dynamic_auc(
     event: npt.ArrayLike,
     time: npt.ArrayLike,
-    risks: npt.ArrayLike,
-    horizons_years: Sequence[float],
+    score: npt.ArrayLike,
+    horizon_years: float,
     censoring: SurvivalCurve | None = None,
 ) -> float:
-    """Mean Brier score between the first and the last horizon, by the trapezoidal rule.
+    r"""Cumulative/dynamic AUC at a horizon t, cases weighted by the inverse probability of censoring.
+
+    $$\mathrm{AUC}(t) = \frac{\sum_{i: t_i \le t,\, \delta_i = 1} \sum_{j: t_j > t} w_i
+    \left(1[s_i > s_j] + \tfrac12 1[s_i = s_j]\right)}{\#\{j: t_j > t\} \sum_{i: t_i \le t,\, \delta_i = 1} w_i},
+    \qquad w_i = 1 / G(t_i-)$$
+
+    (Uno, Cai, Tian, Wei, JASA 102:527-537, 2007; Hung and Chiang, Canadian Journal of Statistics 38:8-26, 2010). A
+    record censored exactly at t is a control. O(n log n).
 
     Args:
-        event, time, censoring: as in [`brier_score`].
-        risks: (n, horizons), predicted probability of the event within each horizon.
-        horizons_years: (horizons,), ascending, at least two.
+        event: (n,), 1 happened, 0 censored.
+        time: (n,), years, positive.
+        score: (n,), log hazard or risk at the horizon; higher means likelier.
+        horizon_years: t.
+        censoring: survival of censoring, from `follow_up.censoring_survival` of, say, the training records; None
+            estimates it on these records.
 
     Raises:
-        ValueError: as [`brier_score`], risks of another shape, or horizons that do not ascend.
+        ValueError: what the checks of [`follow_up`] refuse, a horizon beyond the last follow-up, no case or no
+            control at the horizon, or G(t-) of 0.
+
+    Examples:
+        Of the pairs (0, 2), (1, 2) and (0, 3), (1, 3) three are in order.
+
+        >>> dynamic_auc([1, 1, 0, 1], [1.0, 2.0, 4.0, 5.0], [0.9, 0.2, 0.3, 0.1], horizon_years=3.0)
+        0.75
     """
     events, times = check_outcomes(event, time)
-    horizons = check_horizons(horizons_years, times)
-    columns: FloatArray = np.asarray(risks, dtype=np.float64)
-    if len(horizons) < 2 or columns.shape != (len(events), len(horizons)):
+    scores, horizon = check_scores(score, len(events), name="score"), check_horizon(horizon_years, times)
+    cases, controls, weights = status_weights(events, times, horizon, censoring)
+    if not cases.any() or not controls.any():
+        missing = "control" if cases.any() else "case"
         raise ValueError(
-            f"risks: expected shape ({len(events)}, horizons) with two horizons or more, got {columns.shape} for "
-            f"{len(horizons)}"
+            f"horizon_years: no {missing} at {horizon:g} years among {len(events)} records, the AUC does not exist; "
+            f"take a {'shorter' if cases.any() else 'longer'} one"
         )
-    curve = censoring_survival(events, times) if censoring is None else censoring
-    scores = np.array([brier_score(events, times, columns[:, k], t, curve) for k, t in enumerate(horizons)])
-    widths = np.diff(horizons)
-    return float((widths * (scores[1:] + scores[:-1]) / 2).sum() / widths.sum())
+    opposed, asked = np.sort(scores[controls]), np.sort(scores[cases])
+    weight = weights[cases][np.argsort(scores[cases], kind="stable")]
+    below, through = np.searchsorted(opposed, asked), np.searchsorted(opposed, asked, side="right")
+    return float((weight * (below + through)).sum() / (2 * weight.sum() * len(opposed)))
+
+
+def decision_curve(
+    event: npt.ArrayLike,
+    time: npt.ArrayLike,
+    risk: npt.ArrayLike,
+    horizon_years: float,
+    thresholds: Sequence[float] = _THRESHOLDS,
+) -> pd.DataFrame:
+    r"""Net benefit at each threshold probability q, per record.
+
+    $$\mathrm{NB}(q) = \pi_q F_q(t) - \pi_q (1 - F_q(t)) \frac{q}{1 - q}$$
+
+    with $\pi_q$ the share of records whose risk is at least q and $F_q$ one minus Kaplan-Meier among them (Vickers,
+    Cronin, Elkin, Gönen, BMC Medical Informatics and Decision Making 8:53, 2008). O(n) per threshold.
+
+    Args:
+        event: (n,), 1 happened, 0 censored.
+        time: (n,), years, positive.
+        risk: (n,), predicted probability of the event within `horizon_years`.
+        horizon_years: t, at most the last follow-up.
+        thresholds: probabilities between 0 and 1, exclusive.
+
+    Returns:
+        One row per threshold: `threshold`, `model`, `treat_all`, `treat_none` (0), `share_treated`. `model` is NaN
+        where follow-up of the treated ends before the horizon without all of them having had the event.
+
+    Raises:
+        ValueError: what the checks of [`follow_up`] refuse, a risk outside [0, 1], or a threshold outside (0, 1).
+
+    Examples:
+        >>> decision_curve([1, 0], [1.0, 5.0], [0.9, 0.2], 4.0, thresholds=[0.5])["model"].tolist()
+        [0.5]
+    """
+    events, times = check_outcomes(event, time)
+    risks, horizon = check_risks(risk, len(events)), check_horizon(horizon_years, times)
+    cuts = np.asarray(thresholds, dtype=np.float64)
+    if cuts.ndim != 1 or not ((cuts > 0) & (cuts < 1)).all():
+        raise ValueError(f"thresholds: expected probabilities between 0 and 1, exclusive, got {list(thresholds)}")
+    order = np.argsort(times, kind="stable")
+    events, times, risks = events[order], times[order], risks[order]
+    everybody = _risk_by(events, times, horizon)
+    rows = []
+    for cut in cuts:
+        treated, odds = risks >= cut, cut / (1 - cut)
+        share = float(treated.mean())
+        observed = _risk_by(events[treated], times[treated], horizon) if share else 0.0
+        rows.append((cut, share * _benefit(observed, odds), _benefit(everybody, odds), 0.0, share))
+    return pd.DataFrame(rows, columns=["threshold", "model", "treat_all", "treat_none", "share_treated"])
+
+
+def _benefit(risk: float, odds: float) -> float:
+    return risk - (1 - risk) * odds
+
+
+def _risk_by(events: FloatArray, times: FloatArray, horizon: float) -> float:
+    """One minus Kaplan-Meier at a horizon, of times in ascending order; NaN where follow-up does not reach it."""
+    happened = np.flatnonzero((events == 1) & (times <= horizon))
+    first = np.searchsorted(times, times[happened])
+    deaths = np.bincount(first, minlength=1)[first] if len(first) else np.ones(0)
+    # An event among d at one time, n at risk: d factors (1 - d/n)^(1/d) make up the step of that time.
+    survival = float(np.prod((1 - deaths / (len(times) - first)) ** (1 / deaths)))
+    return 1 - survival if times[-1] >= horizon or survival == 0 else float("nan")

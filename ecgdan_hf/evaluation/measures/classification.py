@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, bootstrap_interval
+from ecgdan_hf.evaluation.measures.intervals import FloatArray, bootstrap_interval
 
 DEFAULT_THRESHOLD = 0.5
 

@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from ecgdan_hf.evaluation.measures.analytic_interval import AnalyticInterval, clustered_error, half_width, two_sided
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
 from ecgdan_hf.evaluation.measures.follow_up import (
     BoolArray,
     SurvivalCurve,
@@ -22,6 +20,13 @@ from ecgdan_hf.evaluation.measures.follow_up import (
     check_horizon,
     check_outcomes,
     check_scores,
+)
+from ecgdan_hf.evaluation.measures.intervals import (
+    AnalyticInterval,
+    FloatArray,
+    clustered_error,
+    half_width,
+    two_sided,
 )
 
 IntArray = npt.NDArray[np.int64]

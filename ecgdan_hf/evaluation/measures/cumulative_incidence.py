@@ -9,14 +9,13 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from ecgdan_hf.evaluation.measures.analytic_interval import half_width
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
 from ecgdan_hf.evaluation.measures.follow_up import check_times
+from ecgdan_hf.evaluation.measures.intervals import FloatArray, half_width
 from ecgdan_hf.model.risk_ecgdan import aalen_johansen
 from ecgdan_hf.model.survival_ecgdan import at_years
 
 
-def cumulative_incidence(
+def aalen_johansen_table(
     event: npt.ArrayLike, time: npt.ArrayLike, event_of_interest: int = 1, level: float = 0.95
 ) -> pd.DataFrame:
     r"""Aalen-Johansen estimate of the cumulative incidence, with limits on the log(-log) scale.
@@ -40,7 +39,7 @@ def cumulative_incidence(
             event of interest.
 
     Examples:
-        >>> cumulative_incidence([1, 2, 1, 0], [1.0, 2.0, 3.0, 4.0])["incidence"].tolist()
+        >>> aalen_johansen_table([1, 2, 1, 0], [1.0, 2.0, 3.0, 4.0])["incidence"].tolist()
         [0.0, 0.25, 0.25, 0.5, 0.5]
     """
     codes, times = _check(event, time, event_of_interest)

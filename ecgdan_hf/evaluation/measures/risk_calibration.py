@@ -16,14 +16,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgdan_hf.evaluation.measures.absolute_risk import observed_risk
-from ecgdan_hf.evaluation.measures.analytic_interval import (
-    AnalyticInterval,
-    clustered_error,
-    half_width,
-    patient_codes,
-    two_sided,
-)
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
 from ecgdan_hf.evaluation.measures.follow_up import (
     SurvivalCurve,
     check_horizon,
@@ -31,6 +23,14 @@ from ecgdan_hf.evaluation.measures.follow_up import (
     check_risks,
     pseudo_observations,
     status_weights,
+)
+from ecgdan_hf.evaluation.measures.intervals import (
+    AnalyticInterval,
+    FloatArray,
+    clustered_error,
+    half_width,
+    patient_codes,
+    two_sided,
 )
 
 SMALLEST_RISK = 1e-6  # risks of 0 and 1 are moved here and to its mirror image: their log(-log) is infinite

@@ -17,17 +17,21 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import chi2
 
-from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, observed_risk, scaled_brier_score
-from ecgdan_hf.evaluation.measures.analytic_interval import half_width
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, Interval, bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, dynamic_auc, observed_risk, scaled_brier_score
 from ecgdan_hf.evaluation.measures.concordance import concordance_index, uno_concordance_index
-from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc
 from ecgdan_hf.evaluation.measures.follow_up import (
     SurvivalCurve,
     check_horizon,
     check_outcomes,
     check_risks,
     product_limit,
+)
+from ecgdan_hf.evaluation.measures.intervals import (
+    FloatArray,
+    Interval,
+    bootstrap_difference,
+    bootstrap_interval,
+    half_width,
 )
 from ecgdan_hf.evaluation.measures.risk_calibration import (
     calibration_errors,

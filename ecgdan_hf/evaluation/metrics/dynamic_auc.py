@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc
+from ecgdan_hf.evaluation.measures.absolute_risk import dynamic_auc
 
 _DESCRIPTION = "How well a score separates those with the event by a horizon from those still free of it."
 _INPUTS = """

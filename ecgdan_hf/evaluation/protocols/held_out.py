@@ -21,7 +21,7 @@ from ecgdan_hf.evaluation.comparators.baselines import (
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
 from ecgdan_hf.evaluation.comparators.measurement_cox import beside, fit_comparators
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
+from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.repeated_cv import risk_column
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, observed_risk, scaled_brier_score
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, Interval, bootstrap_comparison, bootstrap_interval
+from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, dynamic_auc, observed_risk, scaled_brier_score
 from ecgdan_hf.evaluation.measures.concordance import has_pair
-from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc
+from ecgdan_hf.evaluation.measures.intervals import FloatArray, Interval, bootstrap_comparison, bootstrap_interval
 from ecgdan_hf.evaluation.measures.risk_calibration import (
     calibration_errors,
     calibration_slope,

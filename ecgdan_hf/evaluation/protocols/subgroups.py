@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import DEFAULT_THRESHOLD, auroc, macro_auroc
 from ecgdan_hf.evaluation.measures.concordance import concordance_index
+from ecgdan_hf.evaluation.measures.intervals import FloatArray, bootstrap_interval
 from ecgdan_hf.evaluation.measures.risk_calibration import observed_over_expected
 
 BoolArray = npt.NDArray[np.bool_]

@@ -19,8 +19,8 @@ import pandas as pd
 from scipy.special import log_softmax, logsumexp
 
 from ecgdan_hf.data.sources.ptbxl import LABEL_LEVELS, label_names, names_by_code
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray, bootstrap_difference
 from ecgdan_hf.evaluation.measures.classification import classification_metrics, macro_auroc
+from ecgdan_hf.evaluation.measures.intervals import FloatArray, bootstrap_difference
 
 AGGREGATIONS = ("logsumexp", "max", "mean")
 LEVELS = ("superclass", "subclass", "rhythm", "statement")

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
+from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.report.figure_style import LABEL_SIZE, TITLE_SIZE, headline, new_figure, read_flags
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
 from ecgdan_hf.evaluation.measures.follow_up import check_scores
+from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.report.figure_style import (
     BLACK,
     BLUE,

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
 from ecgdan_hf.evaluation.measures.follow_up import check_scores
+from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import check_outcomes, kaplan_meier, logrank_p_value
 from ecgdan_hf.evaluation.report.figure_style import (
     BLUE,
@@ -88,11 +88,6 @@ def risk_groups(
         shares = _cuts(kind, len(names), None if events is None else events[chosen])
         index[chosen] = _cut(values[chosen], shares)
     return RiskGroups(index, names, title)
-
-
-def risk_thirds(log_hazard: npt.ArrayLike) -> IntArray:
-    """0, 1 or 2 for the lowest, middle and highest third of predicted risk: (n,)."""
-    return risk_groups(log_hazard, "tertiles").index
 
 
 def kaplan_meier_figure(

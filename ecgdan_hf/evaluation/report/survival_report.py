@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgdan_hf.evaluation.measures.bootstrap import FloatArray
-from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc
+from ecgdan_hf.evaluation.measures.absolute_risk import dynamic_auc
+from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.risk_calibration import calibration_curve
 from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RISK

@@ -16,7 +16,7 @@ import torch
 from scipy.stats import rankdata
 from torch import nn
 
-from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_interval
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
 from ecgdan_hf.explain.maps.methods import STEPS, maps_of
 from ecgdan_hf.explain.maps.scores import Inputs, drawn_rows, label_column, score_of
 from ecgdan_hf.inference.heads import head_of

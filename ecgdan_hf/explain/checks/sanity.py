@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ecgdan_hf.evaluation.folds import check_unseen, select_folds
-from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_interval
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.explain.checks.randomisation import randomisation
 from ecgdan_hf.explain.checks.wave_changes import wave_changes

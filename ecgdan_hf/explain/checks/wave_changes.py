@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_interval
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
 from ecgdan_hf.explain.maps.occlusion import WAVES, occlude_waves, waves_of
 from ecgdan_hf.explain.maps.scores import score_of
 from ecgdan_hf.inference.rows import model_inputs

@@ -19,8 +19,8 @@ import pandas as pd
 import yaml
 
 from ecgdan_hf.evaluation.folds import parse_folds
-from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import ProbeArguments

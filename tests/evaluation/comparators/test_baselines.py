@@ -12,7 +12,6 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     cross_validated_ridge_cox,
     fit_ridge_cox,
     random_encoder,
-    random_encoder_features,
 )
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.inference.rows import embed
@@ -160,7 +159,7 @@ def test_embeddings_come_from_the_encoder_and_do_not_depend_on_the_batches() -> 
     with torch.no_grad():
         expected = model.eval()(signals, mask, return_loss=False).pooler_output.numpy()
     assert whole == pytest.approx(expected, abs=1e-5)
-    without_mask = random_encoder_features(config, [{"input_values": signals.numpy()}])
+    without_mask = embed(random_encoder(config), [{"input_values": signals.numpy()}])
     assert without_mask.shape == (7, 16)
     with pytest.raises(ValueError, match="batches: expected at least one"):
         embed(model, [])

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
-from ecgdan_hf.evaluation.report.survival_figures import kaplan_meier_figure, risk_thirds
+from ecgdan_hf.evaluation.report.survival_figures import kaplan_meier_figure, risk_groups
 
 RNG = np.random.default_rng(0)
 
@@ -65,7 +65,7 @@ def test_age_and_sex_score_labels_even_where_they_are_missing():
 
 def test_risk_groups_are_thirds_in_the_order_of_risk():
     values = RNG.permutation(30).astype(float)
-    groups = risk_thirds(values)
+    groups = risk_groups(values).index
     assert [int((groups == third).sum()) for third in range(3)] == [10, 10, 10]
     assert values[groups == 0].max() < values[groups == 1].min() < values[groups == 2].min()
 

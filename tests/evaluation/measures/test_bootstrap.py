@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ecgdan_hf.evaluation.measures.bootstrap import (
+from ecgdan_hf.evaluation.measures.intervals import (
     _Patients,
     bootstrap_comparison,
     bootstrap_difference,

@@ -10,7 +10,6 @@ from lifelines.datasets import load_gbsg2, load_lung, load_rossi
 from lifelines.utils import concordance_index as lifelines_concordance_index
 
 from ecgdan_hf.evaluation.measures import concordance, follow_up
-from ecgdan_hf.evaluation.measures.bootstrap import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.measures.concordance import (
     concordance_difference,
     concordance_index,
@@ -18,6 +17,7 @@ from ecgdan_hf.evaluation.measures.concordance import (
     uno_concordance_index,
 )
 from ecgdan_hf.evaluation.measures.follow_up import SurvivalCurve, censoring_survival, product_limit
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference, bootstrap_interval
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 

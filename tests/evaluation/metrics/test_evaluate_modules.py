@@ -12,9 +12,8 @@ from tiny import TINY
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from ecgdan_hf import EcgDanConfig, EcgDanForSequenceClassification
-from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, scaled_brier_score
+from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, dynamic_auc, scaled_brier_score
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
-from ecgdan_hf.evaluation.measures.dynamic_auc import dynamic_auc
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.evaluation.metrics import metric_path
 

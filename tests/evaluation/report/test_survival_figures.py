@@ -18,7 +18,6 @@ from ecgdan_hf.evaluation.report.survival_figures import (
     kaplan_meier_figure,
     risk_groups,
     risk_histogram_figure,
-    risk_thirds,
 )
 
 RNG = np.random.default_rng(0)
@@ -114,7 +113,7 @@ def test_equal_scores_stay_in_one_group():
 
 @pytest.mark.parametrize("num", [2, 3, 7, 30, 100])
 def test_thirds_differ_in_size_by_one_at_most(num: int):
-    sizes = np.bincount(risk_thirds(RNG.permutation(num)), minlength=3)
+    sizes = np.bincount(risk_groups(RNG.permutation(num)).index, minlength=3)
     assert sizes.sum() == num and sizes.max() - sizes.min() <= 1
 
 
