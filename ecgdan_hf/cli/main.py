@@ -120,7 +120,7 @@ def ablate(args: AblateArguments) -> None:
     Example:
       ecgdan ablate --config ablation --data-dir ptb-xl --output-dir runs/ablation
     """
-    from ecgdan_hf.training.studies.ablation import run
+    from ecgdan_hf.training.studies.ablation import ablate as run
 
     run(args, say=say)
     say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))
@@ -171,9 +171,9 @@ def evaluate(args: EvaluateArguments) -> None:
 
 
 def _cross_validate(args: EvaluateArguments) -> None:
-    from ecgdan_hf.training.studies.cross_validation import run
+    from ecgdan_hf.training.studies.cross_validation import cross_validate
 
-    metrics = run(args, say=say)
+    metrics = cross_validate(args, say=say)
     simulated = ", simulated outcome" if metrics["simulated_outcome"] else ""
     for name, found in metrics["models"].items():
         index, ahead = found["concordance_index"], found.get("ahead")
@@ -194,7 +194,7 @@ def recalibrate(args: RecalibrateArguments) -> None:
       ecgdan recalibrate --checkpoint runs/survival --method slope --data csv --data-dir their-ecgs \\
         --output-dir runs/survival-there
     """
-    from ecgdan_hf.training.recalibration import run
+    from ecgdan_hf.training.recalibration import recalibrate as run
 
     run(args)
     say((Path(str(args.output_dir)) / "report.md").read_text(encoding="utf-8"))

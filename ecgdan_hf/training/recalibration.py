@@ -28,7 +28,7 @@ from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core.run_folder import finish_run
 
 
-def run(args: RecalibrateArguments) -> dict[str, Any]:
+def recalibrate(args: RecalibrateArguments) -> dict[str, Any]:
     """Fits baseline and slope to the records, and leaves a checkpoint folder with `metrics.json` and `report.md`.
 
     Returns:

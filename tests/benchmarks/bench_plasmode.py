@@ -98,7 +98,7 @@ def main() -> None:
         (scenario, int(number)) for scenario in given.scenarios.split(",") for number in given.simulations.split(",")
     ]
     for scenario, simulation in pairs:
-        cross_validation.run(arguments(given, scenario, simulation), networks, say=print)
+        cross_validation.cross_validate(arguments(given, scenario, simulation), networks, say=print)
     text = table([given.output_dir / f"{scenario}-{simulation}" for scenario, simulation in pairs])
     write_text(given.output_dir / "table.md", text + "\n")
     print(text)

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps collinear covariates from diverging
 
 
-def _covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | None:
+def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | None:
     """The covariates that `args` names, one row per record and one column per number; None without any.
 
     Raises:
@@ -45,9 +45,9 @@ def add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArgum
     A covariate that does not vary there is left out with a warning: it has no scale.
 
     Raises:
-        ValueError: nothing varies, or what [`_covariate_table`] rejects.
+        ValueError: nothing varies, or what [`covariate_table`] rejects.
     """
-    values = _covariate_table(train, args)
+    values = covariate_table(train, args)
     if values is None:
         return
     varying = [name for name in values if values[name].nunique() > 1]

@@ -75,7 +75,7 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
     Raises:
         ValueError: folds or fractions that do not fit together, or a part without records.
     """
-    table = table_to_split(dataset, stratify_by)
+    table = _table_to_split(dataset, stratify_by)
     stratify_by = stratify_by if stratify_by in table else None
     tables = _by_fold(table, args, stratify_by) if args.train_folds else _by_fraction(table, args, stratify_by)
     if args.label_fraction != 1:
@@ -90,6 +90,27 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
     return Parts(parts["train"], parts["valid"], parts.get("test"))
 
 
+def inner_split(dataset: Any, judged: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> Parts:
+    """Judged rows, and those of other patients divided by patient into those that train and that choose the epoch.
+
+    A judged patient's other records, such as those without an outcome, are in no part.
+
+    Args:
+        dataset: rows; may hold more records than the cohort.
+        judged: `record_id` and `patient_id` of the fold.
+        args: `valid_fraction` and seed.
+        stratify_by: column whose values both parts should hold in equal shares.
+    """
+    table = _table_to_split(dataset, stratify_by)
+    is_judged = table["record_id"].isin(set(judged["record_id"]))
+    patients = set(judged["patient_id"].astype(str)) | set(table.loc[is_judged, "patient_id"].astype(str))
+    inside = ~is_judged & ~table["patient_id"].astype(str).isin(patients)
+    shares = {"train": 1 - args.valid_fraction, "valid": args.valid_fraction}
+    inner = split_by_patient(table[inside], shares, args.seed, stratify_by)
+    parts = {name: dataset.select(part["row"].to_numpy()) for name, part in inner.items()}
+    return Parts(parts["train"], parts["valid"], dataset.select(table.loc[is_judged, "row"].to_numpy()))
+
+
 def _rarest_label(labels: np.ndarray) -> np.ndarray:
     """(n,): 0 for a record without a label, else the rank of its rarest one, the highest rank for the rarest."""
     rank = np.empty(labels.shape[1])
@@ -97,7 +118,7 @@ def _rarest_label(labels: np.ndarray) -> np.ndarray:
     return (labels * rank).max(axis=1, initial=0)
 
 
-def table_to_split(dataset: Any, stratify_by: str | None) -> pd.DataFrame:
+def _table_to_split(dataset: Any, stratify_by: str | None) -> pd.DataFrame:
     """What parts are made of: `record_id`, `patient_id`, `fold` if there are folds, `row`, and the stratum.
 
     Args:

@@ -48,7 +48,7 @@ class _Variant:
     runs: list[PretrainArguments]
 
 
-def run(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def ablate(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Pretrains what is not there yet, judges everything, and writes `report.md` and `metrics.json`.
 
     Args:
@@ -120,7 +120,7 @@ def _plan(args: AblateArguments) -> list[_Variant]:
         name: [_pretrain_arguments(args, name, seed) for seed in parse_folds(args.seeds, "seeds") or []]
         for name in wanted
     }
-    return [_Variant(name, describe(args.variants[name] or {}), runs[name]) for name in wanted]
+    return [_Variant(name, overrides_text(args.variants[name] or {}), runs[name]) for name in wanted]
 
 
 def slug(name: str) -> str:
@@ -132,10 +132,10 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def describe(overrides: Mapping[str, Any]) -> str:
+def overrides_text(overrides: Mapping[str, Any]) -> str:
     """What a variant changes, in one line.
 
-    >>> describe({"model": {"trunk": "light"}, "shuffle_text": True})
+    >>> overrides_text({"model": {"trunk": "light"}, "shuffle_text": True})
     'trunk: light, shuffle_text: true'
     """
     if not overrides:

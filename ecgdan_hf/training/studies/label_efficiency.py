@@ -60,7 +60,7 @@ def _compare_shares(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     for fraction in fractions:
         draws = [_draw(main, fraction, seed) for seed in seeds]
         scores = {name: _seed_scores(main, draws, several) for name, several in embedded.items()}
-        found[f"{fraction:g}"] = describe(draws) | {"models": _compare_over_seeds(truth, scores, patients, args)}
+        found[f"{fraction:g}"] = _describe(draws) | {"models": _compare_over_seeds(truth, scores, patients, args)}
     metrics = {"task": args.task, "metric": "macro_auroc", "num_records": len(truth), "seeds": list(seeds)}
     metrics |= {"num_patients": len(np.unique(patients)), "label_fractions": found}
     return metrics, _report(metrics)
@@ -142,7 +142,7 @@ def _seed_mean_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean([macro_auroc(truth, scores[:, seed]) for seed in range(scores.shape[1])]))
 
 
-def describe(draws: list[_Draw]) -> dict[str, Any]:
+def _describe(draws: list[_Draw]) -> dict[str, Any]:
     """How many patients and records the draws have, and in how many of them each label could not be learned."""
     absent = [name for chosen in draws for name in chosen.not_learned]
     return {

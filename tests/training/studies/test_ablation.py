@@ -47,7 +47,7 @@ def build(cohort: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def finished(build: Build) -> dict:
     """Metrics of an ablation that several tests look at; read its folder, do not write in it."""
-    return ablation.run(build())
+    return ablation.ablate(build())
 
 
 def test_every_variant_has_a_line_and_all_but_the_first_a_paired_difference(finished: dict, build: Build):
@@ -84,7 +84,7 @@ def test_the_scores_of_a_run_are_kept_and_judged(finished: dict, build: Build):
 def test_few_labels_are_drawn_several_times(finished: dict, build: Build, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ablation_scores, "_NUM_SUBSETS", 2)
     args = build(label_fraction=0.5, only="base", random_encoder=False)
-    found = ablation.run(args)["variants"]["base"]
+    found = ablation.ablate(args)["variants"]["base"]
     table = pd.read_csv(Path(str(args.output_dir)) / "base" / "seed-0" / "scores-0.5.csv")
     labels = table[[column for column in table if column.startswith("true_")]].to_numpy()
     draws = [table[[name for name in table if name.startswith(f"few{draw} ")]].to_numpy() for draw in range(2)]
@@ -96,10 +96,10 @@ def test_few_labels_are_drawn_several_times(finished: dict, build: Build, monkey
 def test_a_second_call_trains_only_what_is_new(finished: dict, build: Build, monkeypatch: pytest.MonkeyPatch):
     begun, train = [], loop.Trainer.run
     monkeypatch.setattr(loop.Trainer, "run", lambda trainer: begun.append(trainer.args.seed) or train(trainer))
-    assert ablation.run(build()) == finished
+    assert ablation.ablate(build()) == finished
     assert begun == []
     more = build(variants={**VARIANTS, "decay": {"weight_decay": 0.5}}, only="base,decay", random_encoder=False)
-    assert list(ablation.run(more)["variants"]) == ["base", "decay"]
+    assert list(ablation.ablate(more)["variants"]) == ["base", "decay"]
     assert begun == [0]
 
 
@@ -108,7 +108,7 @@ def test_zero_shot_is_judged_where_a_variant_has_text(build: Build, shared: Path
     source = {"data": "ptb-xl", "data_dir": str(shared / "data" / "ptb-xl"), "limit": 40, "cache_dir": str(cache)}
     variants = {"base": {"text_model": "minilm"}, "no text": {}}
     args = build(**source, variants=variants, output_dir=str(tmp_path), random_encoder=False)
-    found = ablation.run(args)["variants"]
+    found = ablation.ablate(args)["variants"]
     assert "zero" in found["base"] and "zero" not in found["no text"]
     model, extractor = load_checkpoint(tmp_path / "base" / "seed-0")
     test = select_folds(rows.load_dataset(ablation._plan(args)[0].runs[0], extractor), [8, 9, 10])
@@ -152,13 +152,13 @@ def test_variants_are_compared_on_the_records_that_all_of_them_have():
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_trained(build: Build, flags: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        ablation.run(build(**flags))
+        ablation.ablate(build(**flags))
 
 
 def test_the_folder_of_a_single_run_is_refused(build: Build, tmp_path: Path):
     (tmp_path / "recipe.yaml").touch()
     with pytest.raises(ValueError, match="found a single run"):
-        ablation.run(build(output_dir=str(tmp_path)))
+        ablation.ablate(build(output_dir=str(tmp_path)))
 
 
 def test_the_shipped_recipe_names_arguments_and_network_fields_that_exist():

@@ -14,6 +14,7 @@ from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
+from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.run_folder import read_metrics
 from ecgdan_hf.training.studies import cross_validation
 
@@ -41,7 +42,7 @@ def cv_args(cohort: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def finished(cv_args):
     args = cv_args()
-    return args, cross_validation.run(args)
+    return args, cross_validation.cross_validate(args)
 
 
 def test_every_record_is_judged_once_for_each_seed(finished):
@@ -65,7 +66,7 @@ def test_no_patient_is_both_judged_and_learned_from_also_through_records_without
         yaml.safe_dump({**COMMON, "epochs": 1, "text_model": "none"}), encoding="utf-8"
     )
     seen: list[tuple[set, set]] = []
-    plain = cross_validation.inner_split
+    plain = rows.inner_split
 
     def spy(dataset, judged, args, stratify_by):
         parts = plain(dataset, judged, args, stratify_by)
@@ -73,10 +74,10 @@ def test_no_patient_is_both_judged_and_learned_from_also_through_records_without
         seen.append((learned, set(judged["patient_id"])))
         return parts
 
-    monkeypatch.setattr(cross_validation, "inner_split", spy)
+    monkeypatch.setattr(rows, "inner_split", spy)
     given = {"data_dir": str(tmp_path / "table.csv"), "labels": str(tmp_path / "outcomes.csv"), "seeds": "0"}
     args = cv_args(tmp_path / "out", measurements=False, pretrain=str(tmp_path / "pretrain.yaml"), **given)
-    metrics = cross_validation.run(args)
+    metrics = cross_validation.cross_validate(args)
     assert len(seen) == 6 and all(learned and not learned & judged for learned, judged in seen)
     assert metrics["data"]["num_records"] == 24 and metrics["data"]["num_patients"] == 24
 
@@ -127,7 +128,7 @@ def test_an_interrupted_cross_validation_goes_on_where_it_was(finished, cv_args,
     (folder / "seed-1-fold-2" / "predictions.csv").unlink()
     (folder / "metrics.json").unlink()
     said: list[str] = []
-    again = cross_validation.run(args, say=said.append)
+    again = cross_validation.cross_validate(args, say=said.append)
     assert said == ["seed-1-fold-2: ECG-DAN", "judging"]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # the network had finished, its fold had not
     np.testing.assert_equal(again["models"], metrics["models"])
@@ -137,7 +138,7 @@ def test_going_on_with_other_arguments_is_refused(finished, cv_args):
     args, _ = finished
     other = cv_args(Path(args.output_dir), folds=3)
     with pytest.raises(ValueError, match=r"folds: the folds in .* began with 2, got 3"):
-        cross_validation.run(other)
+        cross_validation.cross_validate(other)
 
 
 def test_a_checkpoint_that_has_seen_the_records_is_refused_or_declared(finished, cv_args):
@@ -146,7 +147,7 @@ def test_a_checkpoint_that_has_seen_the_records_is_refused_or_declared(finished,
     for accepted in (False, True):  # it was fine-tuned on them: nothing makes that acceptable
         again = cv_args(checkpoint=str(tuned), seen_in_pretraining=accepted)
         with pytest.raises(ValueError, match="was trained on records of"):
-            cross_validation.run(again)
+            cross_validation.cross_validate(again)
         assert not Path(again.output_dir).exists()
 
 
@@ -155,7 +156,7 @@ def test_a_fold_pretrains_without_the_patients_it_judges(cv_args, tmp_path):
         yaml.safe_dump({**COMMON, "epochs": 1, "text_model": "none"}), encoding="utf-8"
     )
     args = cv_args(pretrain=str(tmp_path / "pretrain.yaml"), seeds="0")
-    metrics = cross_validation.run(args)
+    metrics = cross_validation.cross_validate(args)
     folder = Path(args.output_dir)
     assert list(metrics["models"])[:2] == ["ECG-DAN", "no pretraining"]
     for fold, counts in enumerate(metrics["splits"]["folds"], start=1):
@@ -167,7 +168,7 @@ def test_a_fold_pretrains_without_the_patients_it_judges(cv_args, tmp_path):
 
 def test_pretraining_and_a_checkpoint_are_not_both_asked_for(cv_args):
     with pytest.raises(ValueError, match="checkpoint, pretrain: expected one of the two, got both"):
-        cross_validation.run(cv_args(pretrain="pretrain-rhythm", checkpoint="model_cards/ecg-dan"))
+        cross_validation.cross_validate(cv_args(pretrain="pretrain-rhythm", checkpoint="model_cards/ecg-dan"))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_pretraining_and_a_checkpoint_are_not_both_asked_for(cv_args):
 def test_what_cannot_be_judged_is_refused_before_anything_is_written(cv_args, tmp_path, given: dict, message: str):
     args = dataclasses.replace(cv_args(tmp_path / "out", measurements=False), **given)
     with pytest.raises(ValueError, match=message):
-        cross_validation.run(args)
+        cross_validation.cross_validate(args)
     assert not (tmp_path / "out").exists()
 
 
@@ -190,10 +191,10 @@ def test_a_recipe_that_was_changed_meanwhile_is_noticed(cv_args, tmp_path: Path)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"learning_rate": 1e-3}), encoding="utf-8")
     args = cv_args(tmp_path / "out", recipe=str(recipe), seeds="0", measurements=False)
-    cross_validation.run(args)
+    cross_validation.cross_validate(args)
     recipe.write_text(yaml.safe_dump({"learning_rate": 7e-3}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"recipe: learning_rate: the folds in .* began with 0.001, got 0.007"):
-        cross_validation.run(args)
+        cross_validation.cross_validate(args)
 
 
 def test_covariates_are_named_on_all_records_and_stand_beside_the_network_alone(cv_args, cohort, tmp_path: Path):
@@ -203,7 +204,7 @@ def test_covariates_are_named_on_all_records_and_stand_beside_the_network_alone(
     table.to_csv(tmp_path / "table.csv", index=False)
     common = {**{name: value for name, value in COMMON.items() if name != "num_proc"}, "covariates": "age,stage"}
     args = cv_args(tmp_path / "out", data_dir=str(tmp_path / "table.csv"), measurements=False, seeds="0")
-    metrics = cross_validation.run(dataclasses.replace(args, common=common))
+    metrics = cross_validation.cross_validate(dataclasses.replace(args, common=common))
     assert "covariates alone" in metrics["models"]
     for fold in (1, 2):
         model, _ = load_checkpoint(tmp_path / "out" / f"seed-0-fold-{fold}" / "ecg-dan")
@@ -213,5 +214,5 @@ def test_covariates_are_named_on_all_records_and_stand_beside_the_network_alone(
 def test_data_without_follow_up_are_refused_before_anything_is_written(cv_args, no_outcomes: Path, tmp_path: Path):
     args = dataclasses.replace(cv_args(tmp_path / "out", measurements=False), data_dir=str(no_outcomes))
     with pytest.raises(ValueError, match=r"outcomes: csv has no event and time of its own here; .* \(--labels\)"):
-        cross_validation.run(args)
+        cross_validation.cross_validate(args)
     assert not Path(str(args.output_dir)).exists()

@@ -1,0 +1,211 @@
+"""One fold of a repeated cross-validation: trains every model without the fold's patients and scores their records."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ecgdan_hf.data.measure.table import measure_table
+from ecgdan_hf.data.sources.registry import read_table
+from ecgdan_hf.evaluation.comparators.baselines import (
+    age_sex_cox,
+    cross_validated_ridge_cox,
+    fit_ridge_cox,
+    knows_age_and_sex,
+    random_encoder,
+)
+from ecgdan_hf.evaluation.comparators.measurement_cox import beside, fit_comparators, usable_comparators
+from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_ENCODER
+from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
+from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, risk_column
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.covariates import source_columns
+from ecgdan_hf.inference.rows import columns_of, embed, risk_within
+from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.survival_ecgdan import breslow_baseline
+from ecgdan_hf.training import finetune, pretrain
+from ecgdan_hf.training.arguments.fields import EvaluateArguments, FinetuneArguments, PretrainArguments
+from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.covariates import COVARIATE_PENALIZER, covariate_table
+from ecgdan_hf.training.core.starting_weights import build_config
+from ecgdan_hf.training.studies.ablation import slug
+from ecgdan_hf.training.studies.cv_recipes import Contender, Recipes
+
+_COVARIATES = "covariates alone"
+_SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "log_hazard"]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The records that all folds share.
+
+    Attributes:
+        rows: the dataset as the evaluated network's feature extractor prepared it.
+        table: one row per record: patient, age, sex, outcome, and the true log hazard if it was simulated.
+        config: of the evaluated network.
+        measurements: one row per record, aligned with `table`; None leaves the comparison out.
+        covariates: of the networks, by name, aligned with `table`; None if they have none.
+    """
+
+    rows: Any
+    table: pd.DataFrame
+    config: EcgDanSurvivalConfig
+    measurements: pd.DataFrame | None
+    covariates: pd.DataFrame | None
+
+    @classmethod
+    def load(cls, args: EvaluateArguments, run_args: FinetuneArguments) -> "Cohort":
+        """Reads the records of the source whose outcome is known.
+
+        Raises:
+            ValueError: what loading rejects, such as a source without outcomes.
+        """
+        config: Any = build_config(EcgDanSurvivalConfig, run_args.model, run_args.checkpoint)
+        extractor = EcgDanFeatureExtractor(**config.signal_contract)
+        dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
+        finetune.describe_outcome(dataset, config, run_args)
+        table = columns_of(dataset, _SUBJECT_COLUMNS)
+        measured = _measurements(args, table) if args.measurements else None
+        return cls(dataset, table, config, measured, covariate_table(dataset, run_args))
+
+
+def _measurements(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
+    """ECG measurements of the cohort, with its subjects and outcomes, row for row."""
+    files = read_table(args.data, str(args.data_dir))
+    files = files[files["record_id"].astype(str).isin(set(table["record_id"]))]
+    return beside(table, measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir))
+
+
+class FoldModels:
+    """All models of the comparison, trained and fitted anew in each fold.
+
+    Args:
+        args: of the cross-validation.
+        recipes: of the networks.
+        cohort: the records.
+
+    Attributes:
+        years: at which absolute risk is evaluated.
+
+    Raises:
+        ValueError: `horizon_years` that are not positive numbers.
+    """
+
+    def __init__(self, args: EvaluateArguments, recipes: Recipes, cohort: Cohort):
+        self.args, self.recipes, self.cohort = args, recipes, cohort
+        self.years = horizons(args.horizon_years)
+        self._embeddings: dict[int, np.ndarray] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The models in the order of the report, the evaluated network first."""
+        return [*(each.name for each in self.recipes.contenders), *self._comparator_names()]
+
+    def predict(self, fold: Fold) -> pd.DataFrame:
+        """Log hazard and risks by every model for the records of one fold."""
+        table = self.cohort.table.iloc[fold.test].rename(columns={"log_hazard": ATTAINABLE}).reset_index(drop=True)
+        table.insert(0, "seed", fold.seed)
+        table.insert(1, "fold", fold.number)
+        columns: dict[str, np.ndarray] = {}
+        for contender in self.recipes.contenders:
+            columns |= self._network_columns(contender, fold, table)
+        train = np.setdiff1d(np.arange(len(self.cohort.table)), fold.test)
+        for name, (fitted, tested) in self._comparators(fold, train).items():
+            outcome = self.cohort.table.iloc[train][["event", "time"]].to_numpy(dtype=np.float64)
+            baseline = breslow_baseline(torch.from_numpy(fitted), *torch.from_numpy(outcome).T.contiguous())
+            columns |= self._with_risks(name, tested, baseline)
+        return pd.concat([table, pd.DataFrame(columns)], axis=1)
+
+    def _network_columns(self, contender: Contender, fold: Fold, judged: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Fine-tunes one network without the patients of the fold, and predicts their records."""
+        folder = Path(str(self.args.output_dir)) / fold.name / slug(contender.name)
+        if contender.is_pretrained_in_fold:
+            contender = replace(contender, start={"checkpoint": self._pretrain(fold, judged)})
+        run_args = self.recipes.finetuning(contender, fold.seed, folder)
+        if self.cohort.covariates is not None:
+            run_args = replace(run_args, covariates=",".join(self.cohort.covariates.columns))
+
+        def split(dataset: Any, run_args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+            return rows.inner_split(dataset, judged, run_args, stratify_by)
+
+        finetune.finetune(run_args, network=contender.build, split=split)
+        found = pd.read_csv(folder / "predictions.csv", dtype={"record_id": str}).query("part == 'test'")
+        scores = found.set_index("record_id").loc[judged["record_id"].tolist(), "log_hazard"].to_numpy()
+        if contender.build:
+            return {contender.name: scores}
+        model: Any = load_checkpoint(folder)[0]
+        return self._with_risks(contender.name, scores, model.baseline.knots)
+
+    def _pretrain(self, fold: Fold, judged: pd.DataFrame) -> str:
+        """Pretrains without the ECGs and texts of the fold's patients; returns the checkpoint's folder."""
+        folder = Path(str(self.args.output_dir)) / fold.name / "pretraining"
+
+        def split(dataset: Any, run_args: PretrainArguments) -> rows.Parts:
+            return replace(rows.inner_split(dataset, judged, run_args, None), test=None)
+
+        pretrain.pretrain(self.recipes.pretraining(fold.seed, folder), split=split)
+        return str(folder)
+
+    def _with_risks(self, name: str, log_hazard: np.ndarray, baseline: Any) -> dict[str, np.ndarray]:
+        """Log hazards, and their risks by a baseline hazard."""
+        risks = risk_within(log_hazard, baseline, self.years)
+        columns = {risk_column(name, year): risks[:, column] for column, year in enumerate(self.years)}
+        return {name: log_hazard, **columns}
+
+    def _comparator_names(self) -> list[str]:
+        cohort, names = self.cohort, [RANDOM_ENCODER] if self.args.random_encoder else []
+        with_age_and_sex = knows_age_and_sex(cohort.table)
+        if cohort.measurements is not None:
+            names += usable_comparators(with_age_and_sex)
+        known = set(source_columns(cohort.covariates.columns.tolist())) if cohort.covariates is not None else set()
+        names += [_COVARIATES] if known - {"age", "sex"} else []
+        names += [AGE_SEX] if with_age_and_sex else []
+        return names + ([ATTAINABLE] if "log_hazard" in cohort.table else [])
+
+    def _comparators(self, fold: Fold, train: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Log hazards, by models without a trained network, of the records they were fitted on and of the fold's."""
+        cohort, names, test = self.cohort, self._comparator_names(), fold.test
+        fitted, judged = cohort.table.iloc[train], cohort.table.iloc[test]
+        found = {}
+        if RANDOM_ENCODER in names:
+            features = self._random_features(fold.seed)
+            outcome = fitted["event"], fitted["time"], fitted["patient_id"].to_numpy()
+            cox = cross_validated_ridge_cox(features[train], *outcome, seed=fold.seed)
+            found[RANDOM_ENCODER] = cox.log_hazard(features[train]), cox.log_hazard(features[test])
+        if cohort.measurements is not None:
+            parts = cohort.measurements.iloc[train], cohort.measurements.iloc[test]
+            models = fit_comparators(parts[0], knows_age_and_sex(cohort.table))
+            found |= {name: (model.log_hazard(parts[0]), model.log_hazard(parts[1])) for name, model in models.items()}
+        if _COVARIATES in names and cohort.covariates is not None:
+            values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
+            linear = fit_ridge_cox(values[train], fitted["event"], fitted["time"], COVARIATE_PENALIZER)
+            found[_COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[test])
+        if AGE_SEX in names:
+            found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)
+        return found
+
+    def _random_features(self, seed: int) -> np.ndarray:
+        """Embeddings of all records by a randomly initialised encoder, computed once for each seed."""
+        if seed not in self._embeddings:
+            batches = row_batches(self.cohort.rows, self.args.batch_size)
+            self._embeddings[seed] = embed(random_encoder(self.cohort.config, seed), batches)
+        return self._embeddings[seed]
+
+
+def horizons(text: str) -> list[float]:
+    """Years at which absolute risk is evaluated, from `5` or `1,5`.
+
+    Raises:
+        ValueError: not positive numbers.
+    """
+    try:
+        years = [float(part) for part in str(text).split(",")]
+    except ValueError:
+        years = []
+    if not years or not all(np.isfinite(year) and year > 0 for year in years):
+        raise ValueError(f"horizon_years: expected positive numbers such as 1,5, got {text!r}")
+    return years
