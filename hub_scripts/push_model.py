@@ -14,7 +14,7 @@ def main() -> int:
     parser.add_argument("checkpoint", help="folder with model, feature extractor, metrics.json and recipe.yaml")
     parser.add_argument("repository", help="USER/NAME on the Hub")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--dataset-id", help="OWNER/NAME of the evaluation data on the Hub, if they are there")
+    parser.add_argument("--dataset-id", help="OWNER/NAME of the data on the Hub, for the card")
     arguments = parser.parse_args()
     try:
         commit = push_checkpoint(

@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path, help="folder with model, metrics.json and recipe.yaml")
     parser.add_argument("out", type=Path, help="folder of model_cards/, which is replaced")
     parser.add_argument("--results", action="append", default=[], type=Path, help="a further evaluation, for the card")
-    parser.add_argument("--dataset-id", help="OWNER/NAME of the evaluation data on the Hub")
+    parser.add_argument("--dataset-id", help="OWNER/NAME of the data on the Hub, for the card")
     parser.add_argument("--power-watts", type=float, help="of the hardware training kept busy")
     parser.add_argument("--base-model", help="OWNER/NAME on the Hub of the checkpoint it was fine-tuned from")
     parser.add_argument("--contact", help="whom to write to; default: the repository's Community tab")

@@ -374,7 +374,7 @@ def bundle(
         list[Path] | None, typer.Option(help="folder of a further evaluation, for the card; repeatable")
     ] = None,
     dataset_id: Annotated[
-        str | None, typer.Option(help="OWNER/NAME of the evaluation data on the Hub: also write .eval_results")
+        str | None, typer.Option(help="OWNER/NAME of the data on the Hub, for the card's metadata")
     ] = None,
     power_watts: Annotated[
         float | None, typer.Option(help="power of the hardware training kept busy, to estimate energy and carbon")

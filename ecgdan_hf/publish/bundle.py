@@ -26,7 +26,7 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import auto_classes
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
 from ecgdan_hf.publish.card.carbon import WORLD_GCO2_PER_KWH, emissions_of
-from ecgdan_hf.publish.card.eval_results import eval_results, further_eval_results, is_simulated
+from ecgdan_hf.publish.card.checks import metadata_problems
 from ecgdan_hf.publish.card.evaluations import (
     Evaluation,
     in_order,
@@ -36,7 +36,6 @@ from ecgdan_hf.publish.card.evaluations import (
     read_result,
     without_local_paths,
 )
-from ecgdan_hf.publish.card.metadata import metadata_problems
 from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import code_revision
 from ecgdan_hf.publish.verify import REVISION_KEY, is_bundle, pipelines_of, verify_bundle
@@ -64,8 +63,8 @@ def bundle(
             `recipe.yaml`.
         out_dir: new or empty folder, or a previous bundle, which is replaced.
         name: title of the model card; default the name of `out_dir`.
-        dataset_id: `OWNER/NAME` of the evaluation data on the Hub, if they are there: the results are then also
-            written in the Hub's own format, `.eval_results/`.
+        dataset_id: `OWNER/NAME` of the data on the Hub, for the card's metadata. The Hub's `.eval_results/` is not
+            written: it takes results of tasks that a registered benchmark dataset defines, and none is about ECGs.
         results: folders of further evaluations (`ecgdan probe`, `evaluate`, `finetune`, `sanity`): their tables go
             into the card, their numbers into the metadata and `evaluation/`.
         power_watts: power of the hardware training kept busy, for an estimate of its energy; None makes none.
@@ -205,7 +204,7 @@ def _write_documents(
     metrics = None if result is None else result.metrics
     recipe = without_local_paths(read_mapping(source / "recipe.yaml", yaml.safe_load))
     emissions = emissions_of(metrics, *power_and_grid)
-    card = build_card(model, metrics, recipe, name, evaluations, emissions, **said)
+    card = build_card(model, metrics, recipe, name, evaluations, emissions, dataset_id=dataset_id, **said)
     if problems := metadata_problems(str(card)):
         raise ValueError(f"{source}: the Hub would refuse the card's metadata: {'; '.join(problems)}")
     card.save(folder / "README.md")
@@ -217,8 +216,6 @@ def _write_documents(
     for each in evaluations:
         (folder / "evaluation").mkdir(exist_ok=True)
         each.result.write(folder / "evaluation" / f"{each.name}.json")
-    if dataset_id:
-        _write_eval_results(model, folder, dataset_id, metrics, evaluations)
 
 
 def _carry_documents(source: Path, folder: Path) -> None:
@@ -230,24 +227,6 @@ def _carry_documents(source: Path, folder: Path) -> None:
     for name in ("evaluation", ".eval_results"):
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name)
-
-
-def _write_eval_results(
-    model: EcgDanPreTrainedModel,
-    folder: Path,
-    dataset_id: str,
-    metrics: dict[str, Any] | None,
-    evaluations: Sequence[Evaluation],
-) -> None:
-    """The Hub's own format: the run's results in `ecgdan.yaml`, each further evaluation in a file of its name."""
-    simulated = is_simulated(model.config, metrics)
-    files = {} if metrics is None else {"ecgdan": eval_results(model, metrics, dataset_id)}
-    files |= {each.name: further_eval_results(each, dataset_id, simulated) for each in evaluations}
-    for name, entries in files.items():
-        if entries:
-            (folder / ".eval_results").mkdir(exist_ok=True)
-            content = yaml.safe_dump(entries, sort_keys=False)
-            (folder / ".eval_results" / f"{name}.yaml").write_text(content, encoding="utf-8")
 
 
 def license_text() -> str:

@@ -1,4 +1,4 @@
-"""Results in the two forms the Hub reads: `model-index` of a card's metadata, and `.eval_results/*.yaml`.
+"""Results as `model-index` of a card's metadata.
 
 Only results of the model itself on test records, or on those a further evaluation judged; controls stand in the card.
 """
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
+from huggingface_hub import EvalResult
 
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
-from ecgdan_hf.publish.card.evaluations import METRIC_NAMES, UNSAID, Evaluation, slug
+from ecgdan_hf.publish.card.evaluations import METRIC_NAMES, Evaluation, slug
 
 PARTS = {"test": "test", "valid": "validation (the epoch was chosen on it: optimistic)"}
 
@@ -81,50 +81,6 @@ def results(metrics: Mapping[str, Any] | None) -> Iterator[Result]:
     """Every number of the test and validation parts of `metrics.json`, test first."""
     for part in PARTS:
         yield from _walk((metrics or {}).get(part), part, ())
-
-
-def eval_results(model: EcgDanPreTrainedModel, metrics: Mapping[str, Any], dataset_id: str) -> list[dict[str, Any]]:
-    """The test results in the Hub's `.eval_results/*.yaml` format.
-
-    Args:
-        model: the checkpoint's model.
-        metrics: content of `metrics.json`.
-        dataset_id: `OWNER/NAME` of the evaluation data on the Hub.
-    """
-    simulated = is_simulated(model.config, metrics)
-    entries = [
-        EvalResultEntry(
-            dataset_id=dataset_id,
-            task_id="_".join(result.path),
-            value=result.value,
-            notes=f"{result.name}: {result.number(simulated)}",
-        )
-        for result in results(metrics)
-        if result.part == "test" and result.is_the_models
-    ]
-    return eval_result_entries_to_yaml(entries)
-
-
-def further_eval_results(evaluation: Evaluation, dataset_id: str, simulated: bool = False) -> list[dict[str, Any]]:
-    """One further evaluation in the Hub's `.eval_results/*.yaml` format; controls are left to the card.
-
-    Args:
-        evaluation: with its numbers.
-        dataset_id: `OWNER/NAME` of the evaluation data on the Hub.
-        simulated: the outcome was simulated, which every note then says.
-    """
-    suffix = ", simulated outcome" if simulated else ""
-    entries = [
-        EvalResultEntry(
-            dataset_id=dataset_id,
-            task_id=_identifier(evaluation, each.path),
-            value=each.value,
-            notes=f"{evaluation.title}, {evaluation.split}: {each.words} {each.row[1]}{suffix}",
-        )
-        for each in evaluation.measured()
-        if not each.is_control
-    ]
-    return eval_result_entries_to_yaml(entries)
 
 
 def metric_id(key: str) -> str:
@@ -202,11 +158,3 @@ def _walk(node: Any, part: str, path: tuple[str, ...]) -> Iterator[Result]:
 def _metric_key(evaluation: Evaluation, path: tuple[str, ...]) -> str:
     """Key of the metric: the last of the path, or the evaluation's own where that is the name of a model."""
     return path[-1] if path[-1] in METRIC_NAMES else str(evaluation.metrics.get("metric") or path[-1])
-
-
-def _identifier(evaluation: Evaluation, path: tuple[str, ...]) -> str:
-    """Such as `probe_this_encoder_linear_macro_auroc`: unique in a checkpoint, because names of evaluations are."""
-    said = [key for key in path if key not in UNSAID]
-    if not said or said[-1] not in METRIC_NAMES:
-        said.append(str(evaluation.metrics.get("metric", "")))
-    return slug("_".join(word for word in (evaluation.name, *said) if word))

@@ -20,7 +20,7 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
 from ecgdan_hf.publish.card.attention_text import attention_sentences
 from ecgdan_hf.publish.card.carbon import Emissions, time_text
-from ecgdan_hf.publish.card.checks import DATA_MISSING, GROUPS_MISSING, MISSING, RESEARCH_USE, RESULTS_MISSING
+from ecgdan_hf.publish.card.checks import MISSING_KEY, RESEARCH_USE
 from ecgdan_hf.publish.card.eval_results import (
     DATA,
     HUB_METRICS,
@@ -42,9 +42,7 @@ FEATURES, OTHER = "feature-extraction", "other"
 """Tasks of the Hub. It knows none for labels or risks of a physiological signal, and would take a classifier that
 names none for one of text."""
 
-CONTACT = (
-    f"the Community tab of the repository it lies in, https://huggingface.co/{PLACEHOLDER_REPOSITORY}/discussions"
-)
+CONTACT = f"use the Community tab of its repository, https://huggingface.co/{PLACEHOLDER_REPOSITORY}/discussions"
 
 CALLS = {
     "ecg-classification": ("classify", ""),
@@ -55,7 +53,18 @@ CALLS = {
 """Task -> name of its pipeline in the card, and what a call is given beside the recording."""
 
 VERBS = {"pretraining": "pretrain", "survival": "finetune", "classification": "finetune", "danet": "finetune"}
-DATASET_NAMES = {"PTB-XL": "ptb-xl", "MIT-BIH Arrhythmia Database": "mit-bih-arrhythmia-database"}
+PAPERS = {"ecg-dan": ("2403.10581", "10.1109/TBDATA.2025.3536922"), "danet": ("2407.18033", None)}
+"""arXiv number and DOI of the method; the Hub's paper pages list the models whose cards link arXiv."""
+
+REQUIRED = {
+    "data": "the training data; give them with `ecgdan bundle --training-data TEXT`",
+    "results": "results on records that it was not trained on; run `ecgdan evaluate` (for an encoder `ecgdan probe`), "
+    "then `ecgdan bundle` with `--results` and the folder of that run",
+    "groups": "results by sex and age; `ecgdan evaluate` and `ecgdan probe` measure them where the data have `sex` "
+    "and `age`; then run `ecgdan bundle` with `--results` and the folder of that run",
+}
+"""Parts that a published card must have, with the command that makes each, in the order of the card."""
+
 TRAINING_TYPES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
 
@@ -69,8 +78,9 @@ def build_card(
     contact: str | None = None,
     training_data: str | None = None,
     base_model: str | None = None,
+    dataset_id: str | None = None,
 ) -> ModelCard:
-    """The card of a checkpoint.
+    """Builds the card of a checkpoint.
 
     Args:
         model: the checkpoint's model; its configuration is described, its parameters are counted.
@@ -82,10 +92,12 @@ def build_card(
         contact: whom to write to; default the repository's own Community tab.
         training_data: what it was trained on, in words; default what the recipe says of a known source.
         base_model: `OWNER/NAME` on the Hub of the checkpoint it was fine-tuned from.
+        dataset_id: `OWNER/NAME` on the Hub of the data; without it the metadata name no dataset.
 
     Returns:
-        A card whose metadata the Hub accepts, with `model-index` where there are results of test records. A required
-        part that nothing was given for says so, and what makes it.
+        A card whose metadata the Hub accepts, with `model-index` where there are results of test records. Required
+        parts that nothing was given for are listed in its metadata and named in the text, with the command that makes
+        them.
     """
     config: Any = getattr(model.config, "ecg_config", model.config)  # of a dual encoder, its ECG side
     simulated = is_simulated(config, metrics)
@@ -93,11 +105,16 @@ def build_card(
     data_name, data_text = DATA.get(str((recipe or {}).get("data")), ("unknown data", ""))
     data_text = training_data or data_text
     head = head_of(model)
+    groups = _groups(metrics, evaluations, recipe, data_name, simulated)
+    given = {"data": data_text, "results": _is_tested(found, evaluations), "groups": groups}
+    required = {part: text for part, text in REQUIRED.items() if not given[part]}
+    arxiv, doi = PAPERS["danet" if isinstance(config, DanetConfig) else "ecg-dan"]
     metadata = ModelCardData(
+        language="en",
         license="apache-2.0",
         library_name="transformers",
-        tags=["ecg", "electrocardiogram", "cardiology", "ecgdan", "custom_code", *_tags(model)],
-        datasets=[DATASET_NAMES[data_name]] if data_name in DATASET_NAMES else None,
+        tags=["ecg", "electrocardiogram", "cardiology", "ecgdan", "custom_code", *_tags(model), f"arxiv:{arxiv}"],
+        datasets=[dataset_id] if dataset_id else None,
         metrics=_hub_metrics(found, evaluations) or None,
         pipeline_tag=OTHER if head.scores else FEATURES,
         base_model=base_model,
@@ -107,6 +124,7 @@ def build_card(
         or None,
         **({"base_model_relation": "finetune"} if base_model else {}),
         **_emission_metadata(metrics, emissions),
+        **({MISSING_KEY: list(required.values())} if required else {}),
     )
     verb = VERBS.get(str((metrics or {}).get("task")))
     trained_on = {(recipe or {}).get("data"), ((metrics or {}).get("pretraining") or {}).get("data")}
@@ -133,11 +151,10 @@ def build_card(
         rows=[(PARTS[result.part], result.name, result.number(simulated)) for result in found] + _unscored(metrics),
         missing=_missing(model, found, evaluations, metrics, emissions),
         evaluations=[(each, _notes(each, recipe, data_name), _rows(each)) for each in evaluations],
-        groups=_groups(metrics, evaluations, recipe, data_name, simulated),
-        is_tested=_is_tested(found, evaluations),
-        results_missing=f"{MISSING} {RESULTS_MISSING}.",
-        groups_missing=f"{MISSING} {GROUPS_MISSING}.",
-        data_missing=f"{MISSING} {DATA_MISSING}.",
+        groups=groups,
+        required=required,
+        arxiv=arxiv,
+        doi=doi,
         research_use=RESEARCH_USE,
         contact=contact or CONTACT,
         base=base_model or _base(metrics),

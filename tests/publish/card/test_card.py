@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from danet_modules import LOCALISATION, compare, tables_text
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import ModelCard
 
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -23,7 +23,6 @@ from ecgdan_hf.model.modeling_ecgdan import (
 from ecgdan_hf.publish.card.attention_text import attention_sentences
 from ecgdan_hf.publish.card.carbon import emissions_of
 from ecgdan_hf.publish.card.checks import missing_parts
-from ecgdan_hf.publish.card.eval_results import eval_results, further_eval_results
 from ecgdan_hf.publish.card.evaluations import Evaluation, read_evaluation
 from ecgdan_hf.publish.card.model_card import build_card
 
@@ -71,11 +70,6 @@ def test_simulated_outcomes_are_called_simulated_beside_every_number(survival_ch
         assert "simulated" in result.dataset_name
     assert "event: **simulated heart failure**" in card.text
     assert "The outcomes behind this model are simulated" in card.text
-    model, metrics = (
-        load_checkpoint(survival_checkpoint)[0],
-        json.loads((survival_checkpoint / "metrics.json").read_text(encoding="utf-8")),
-    )
-    assert all("simulated" in entry["notes"] for entry in eval_results(model, metrics, "owner/data"))
 
 
 def test_real_outcomes_are_not_called_simulated(survival_checkpoint: Path) -> None:
@@ -96,13 +90,13 @@ def test_missing_results_are_listed_as_missing(survival_checkpoint: Path, classi
     text = survival_card(survival_checkpoint).text
     assert "Not reported: comparison with age and sex alone; comparison with a random encoder; calibration" in text
     card = build_card(load_checkpoint(classification_checkpoint)[0], None, None, "no results")
-    assert "nothing is known of its accuracy" in card.text
+    assert "its accuracy is unknown" in card.text
     assert "Not reported: macro AUROC on test patients" in card.text
     assert card.data.eval_results is None
     assert [part.split(";")[0] for part in missing_parts(str(card))] == [
-        "what it was trained on",
+        "the training data",
         "results on records that it was not trained on",
-        "how it does by sex and age",
+        "results by sex and age",
     ]
 
 
@@ -147,12 +141,13 @@ def test_every_model_has_a_card_with_snippets_that_parse(model_class: type, surv
     assert "{{" not in text
 
 
-def test_results_in_the_hubs_own_format_parse(survival_checkpoint: Path) -> None:
+def test_a_card_names_its_language_and_paper_and_a_dataset_only_by_owner(survival_checkpoint: Path) -> None:
     model = load_checkpoint(survival_checkpoint)[0]
-    entries = parse_eval_result_entries(eval_results(model, {"test": {"concordance_index": INTERVAL}}, "owner/data"))
-    assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
-        ("owner/data", "concordance_index", 0.9012)
-    ]
+    card = build_card(model, None, {"data": "ptb-xl"}, "named")
+    assert card.data.language == "en" and card.data.datasets is None and "arxiv:2403.10581" in card.data.tags
+    assert "(https://arxiv.org/abs/2403.10581)" in card.text and "(https://doi.org/10.1109/TBDATA" in card.text
+    named = build_card(model, None, {"data": "ptb-xl"}, "named", dataset_id="owner/ptb-xl")
+    assert named.data.datasets == ["owner/ptb-xl"]
 
 
 def section(text: str, heading: str) -> str:
@@ -200,7 +195,7 @@ def test_a_map_no_better_than_the_same_pattern_elsewhere_is_not_praised() -> Non
 
 def test_untested_attention_is_called_untested(survival_checkpoint: Path) -> None:
     card = survival_card(survival_checkpoint)
-    assert "was not tested for this checkpoint" in section(card.text, "What the attention maps say")
+    assert "were not tested for this checkpoint" in section(card.text, "What the attention maps say")
     assert "test of the attention maps (`ecgdan sanity`); training time; energy and carbon" in card.text
 
 
@@ -266,5 +261,3 @@ def test_no_number_found_by_chance_enters_the_metadata(
         value = values[f"{module_results.title}: {words}"]
         assert value == pytest.approx(recipe[name]["estimate"], abs=1e-4)
     assert not [name for name in values if "chance" in name]
-    indexed = further_eval_results(module_results, "owner/mit-bih")
-    assert indexed and not [entry for entry in indexed if "chance" in json.dumps(entry)]

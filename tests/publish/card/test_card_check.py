@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
-from ecgdan_hf.publish.card.checks import SECTIONS, check_card, missing_parts
-from ecgdan_hf.publish.card.metadata import metadata_problems
+from ecgdan_hf.publish.card.checks import MISSING_KEY, SECTIONS, check_card, metadata_problems, missing_parts
 from ecgdan_hf.publish.push import push
 
 CARDS = Path(__file__).parents[3] / "model_cards"
@@ -39,7 +39,7 @@ def test_a_card_without_one_of_its_parts_is_refused_and_the_part_is_named(name: 
     end = card.find("\n## ", start)
     empty = card[:start] + f"## {name}\n" + card[end if end > 0 else len(card) :]
     (tmp_path / "README.md").write_text(empty, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"README.md: not to be published without the part '{name}'; or push"):
+    with pytest.raises(ValueError, match=f"README.md: cannot be published; it lacks the part '{name}'. Fill in"):
         check_card(tmp_path)
 
 
@@ -55,22 +55,33 @@ def test_what_nothing_was_given_for_is_refused_in_one_line_with_what_makes_it(
     with pytest.raises(ValueError, match=r"by sex and age.*--private") as caught:
         check_card(classification_bundle)
     said = str(caught.value)
-    assert "\n" not in said and said.startswith(f"{classification_bundle / 'README.md'}: not to be published without ")
+    assert "\n" not in said and said.startswith(
+        f"{classification_bundle / 'README.md'}: cannot be published; it lacks "
+    )
     for command in ("ecgdan bundle --training-data TEXT", "`ecgdan evaluate`", "--results"):
         assert command in said
     with caplog.at_level(logging.WARNING):
         check_card(classification_bundle, private=True)
-    assert "how it does by sex and age" in caplog.text
-    card = (classification_bundle / "README.md").read_text(encoding="utf-8")
-    by_hand = "\n".join("Said by hand." if "**Missing:**" in line else line for line in card.splitlines())
-    (tmp_path / "README.md").write_text(by_hand, encoding="utf-8")
+    assert "results by sex and age" in caplog.text
+    card = ModelCard.load(classification_bundle / "README.md")
+    card.data.pop(MISSING_KEY)
+    card.save(tmp_path / "README.md")
     check_card(tmp_path)
+
+
+def test_missing_parts_are_those_the_builder_listed_whatever_the_text_says(classification_bundle: Path) -> None:
+    card = (classification_bundle / "README.md").read_text(encoding="utf-8")
+    found = missing_parts(card)
+    assert found == yaml.safe_load(card.split("---\n")[1])[MISSING_KEY] and len(found) >= 2
+    assert missing_parts(card + "\n**Missing:** a word that a reader wrote.\n") == found
+    for part in found:
+        assert f"**Missing:** {part}.\n" in card and "recipe.yaml" not in part
 
 
 def test_an_unfinished_bundle_is_not_pushed(classification_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_token")
     monkeypatch.setattr("ecgdan_hf.publish.push._upload", lambda *given: pytest.fail("uploaded"))
-    with pytest.raises(ValueError, match="not to be published without"):
+    with pytest.raises(ValueError, match="cannot be published; it lacks"):
         push(classification_bundle, "user/beats")
 
 
@@ -98,13 +109,14 @@ def index(**changed: object) -> list[dict[str, object]]:
         ({"pipeline_tag": "ecg-classification"}, "pipeline_tag: expected one of the Hub's tasks"),
         ({"pipeline_tag": None}, "pipeline_tag: expected one of the Hub's tasks, got None"),
         ({"library_name": None}, "library_name: expected text"),
-        ({"datasets": ["PTB XL"]}, r"datasets\[0\]: expected an id"),
-        ({"datasets": "ptb-xl"}, "datasets: expected a list"),
+        ({"datasets": ["PTB XL"]}, r"datasets\[0\]: expected an id OWNER/NAME"),
+        ({"datasets": ["ptb-xl"]}, r"datasets\[0\]: expected an id OWNER/NAME"),
+        ({"datasets": "owner/ptb-xl"}, "datasets: expected a list"),
         ({"tags": ["ecg", None]}, r"tags\[1\]: expected text"),
         ({"language": ["English"]}, r"language\[0\]: expected an ISO 639 code"),
         ({"base_model": "../ecg-dan"}, "base_model: expected an id"),
         ({"base_model": "owner/name", "base_model_relation": "child"}, "base_model_relation: expected one of"),
-        ({"base_model_relation": "finetune"}, "base_model: expected a model beside base_model_relation"),
+        ({"base_model_relation": "finetune"}, "base_model: expected a model with base_model_relation"),
         ({"co2_eq_emissions": {"emissions": "little"}}, "co2_eq_emissions: emissions: expected grams"),
         (
             {"model_index": index(dataset={"type": "MIT BIH", "name": "MIT"})},
@@ -138,7 +150,7 @@ def test_a_bundle_says_what_its_maker_says_of_it_and_keeps_the_evaluations_it_ca
     source = shutil.copytree(CARDS / "ecg-dan-rhythm-superclasses", tmp_path / "source")
     said = {"contact": "ecg@example.org", "training_data": "Ours, 2020 to 2024", "base_model": "owner/ecg-dan-rhythm"}
     card = (module.bundle(source, tmp_path / "out", **said) / "README.md").read_text(encoding="utf-8")
-    assert "harm that was seen: ecg@example.org." in card and "\nOurs, 2020 to 2024." in card
+    assert "observed harm: ecg@example.org." in card and "\nOurs, 2020 to 2024." in card
     data = yaml.safe_load(card.split("---\n")[1])
     assert (data["base_model"], data["base_model_relation"]) == ("owner/ecg-dan-rhythm", "finetune")
     assert "Held-out evaluation (`evaluation/held-out.json`)" in card and "| sex: female | 149 | 143 |" in card
