@@ -54,7 +54,7 @@ def test_the_metadata_survive_a_round_trip_through_huggingface_hub(survival_chec
     card = ModelCard.load(tmp_path / "README.md", ignore_metadata_errors=False)
     assert card.data.library_name == "transformers"
     assert card.data.license == "apache-2.0"
-    assert card.data.datasets == ["ptb-xl"]
+    assert card.data.language == "en"
     assert "custom_code" in card.data.tags
     result = card.data.eval_results[0]
     assert (result.metric_type, result.metric_value, result.dataset_split) == ("concordance_index", 0.7123, "test")
