@@ -209,13 +209,13 @@ def sanity(args: SanityArguments) -> None:
         --control "shuffled labels=runs/shuffled" --output-dir runs/sanity
     """
     from ecgdan_hf.evaluation.result import Result
-    from ecgdan_hf.explain.checks.sanity import judge
-    from ecgdan_hf.explain.checks.sanity_report import write_report
+    from ecgdan_hf.explain.checks.sanity import check_maps
+    from ecgdan_hf.explain.checks.sanity_report import write_sanity_report
     from ecgdan_hf.training.core.run_folder import finish_run
 
     folder = check_output_folder(args.output_dir, args.overwrite, "metrics.json")
     load_rows = _row_loader(replace(args, limit=None))  # of the test folds, not of the file's first records
-    metrics = judge(
+    metrics = check_maps(
         str(args.checkpoint),
         load_rows,
         parse_folds(args.test_folds, "test_folds"),
@@ -233,7 +233,7 @@ def sanity(args: SanityArguments) -> None:
     )
     finish_run(
         folder,
-        lambda staging: write_report(staging, metrics, Path(str(args.checkpoint)).name),
+        lambda staging: write_sanity_report(staging, metrics, Path(str(args.checkpoint)).name),
         Result("sanity", metrics),
     )
     say((folder / "report.md").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """What a prediction rests on: maps as pure functions, the tests that say whether they mean anything, and one page.
 
 Attribution: `gradient_times_input`, `integrated_gradients`, `occlude_leads`, `occlude_waves`, `attention_rollup`, of
-the number that `score_of` picks from any head. Tests: `sanity`. Page: `figures.explain_page`.
+the number that `score_of` picks from any head. Tests: `checks.sanity`. Page: `figures.explain_page`.
 """
 
 from ecgdan_hf.explain.checks.randomisation import randomised, rank_correlation

@@ -18,16 +18,12 @@ from ecgdan_hf.data.formats import READABLE, read
 from ecgdan_hf.data.readers.wfdb_records import find_header
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.ecg_folder import ecg_files
-from ecgdan_hf.inference.checkpoints import load_checkpoint, load_config
 from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
 from ecgdan_hf.inference.heads import Head, covariate_names, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
-from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
-
-__all__ = ["endpoint_text", "expand_files", "load_checkpoint", "load_config", "predict"]
 
 
 def predict(
@@ -43,7 +39,7 @@ def predict(
     """Predicts for ECG files.
 
     Args:
-        paths: files and folders; see [`expand_files`].
+        paths: files and folders; see [`_expand_files`].
         model: a survival or classification model; see [`load_checkpoint`].
         feature_extractor: the one saved beside it.
         batch_size: ECGs per forward pass.
@@ -73,7 +69,7 @@ def predict(
         raise ValueError(f"on_error: expected 'row' or 'raise', got {on_error!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    files = expand_files(paths)
+    files = _expand_files(paths)
     known = _CovariateTable(covariates, model.config)
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(files), desc="Predicting", unit="file", disable=not progress) as bar:
@@ -86,7 +82,7 @@ def predict(
     return table.astype({"num_leads": "Int64"})
 
 
-def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+def _expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Files as given, folders replaced by the ECG files in them, in order and each once.
 
     What counts as an ECG inside a folder, [`ecg_files`] says: any format that is read, by content and not by name.

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uploads import SYNTHETIC, can_be_mended, discard, read_upload, synthetic_ecg
 
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.explain.page.ecg_report import Networks, load_networks, report
+from ecgdan_hf.explain.page.ecg_report import Networks, ecg_report
 
 DEFAULTS = {
     "ECGDAN_LABELS_MODEL": "OWNER/ecg-dan-rhythm-superclasses",
@@ -61,7 +61,7 @@ def networks_of_environment() -> Networks:
     Raises:
         FileNotFoundError, ValueError: one is not there, or is of another kind.
     """
-    return load_networks(*(os.environ.get(variable) or _default(name) for variable, name in DEFAULTS.items()))
+    return Networks.load(*(os.environ.get(variable) or _default(name) for variable, name in DEFAULTS.items()))
 
 
 def _default(name: str) -> str:
@@ -72,7 +72,7 @@ def _default(name: str) -> str:
 def analyse(record: EcgRecord, networks: Networks, maps: str) -> Iterator[tuple[str, str, str]]:
     """Status, result and downloads; the result before the downloads, which take as long again."""
     yield "Analysing…", "", ""
-    found = report(record, networks, MAPS[maps])
+    found = ecg_report(record, networks, MAPS[maps])
     shown = result_html(found)
     yield "Analysed; the result follows.", shown, ""
     yield "Analysed; the result and its downloads follow.", shown, downloads_html(found)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ecgdan_hf.data.simulate.synthetic import write_cohort
-from ecgdan_hf.explain.page.ecg_report import Networks, load_networks
+from ecgdan_hf.explain.page.ecg_report import Networks
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
@@ -44,7 +44,7 @@ def risk_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def networks(risk_checkpoint: Path) -> Networks:
-    return load_networks(LABELS, STATEMENTS, risk_checkpoint)
+    return Networks.load(LABELS, STATEMENTS, risk_checkpoint)
 
 
 @pytest.fixture(scope="session")

@@ -17,25 +17,25 @@ from scipy.stats import rankdata
 from torch import nn
 
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
-from ecgdan_hf.explain.maps.methods import STEPS, maps_of
+from ecgdan_hf.explain.maps.methods import maps_of
 from ecgdan_hf.explain.maps.scores import Inputs, drawn_rows, label_column, score_of
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import model_inputs
 
 FloatArray = npt.NDArray[np.float64]
 
-ENCODER = ("stem", "trunk", "time_attention", "lead_attention")
+_ENCODER = ("stem", "trunk", "time_attention", "lead_attention")
 """Of the encoder, from the signal up; what else it has is its pooling."""
 
 
-def stages(model: nn.Module) -> dict[str, list[str]]:
+def _stages(model: nn.Module) -> dict[str, list[str]]:
     """Names of the submodules by depth, from the head down to the signal; those with weights, each once.
 
     >>> from ecgdan_hf import EcgDanConfig, EcgDanForSequenceClassification
-    >>> list(stages(EcgDanForSequenceClassification(EcgDanConfig(trunk="light", input_kind="rhythm"))))
+    >>> list(_stages(EcgDanForSequenceClassification(EcgDanConfig(trunk="light", input_kind="rhythm"))))
     ['head', 'pooling', 'lead_attention', 'time_attention', 'trunk', 'stem']
     """
-    found: dict[str, list[str]] = {name: [] for name in ("head", "pooling", *reversed(ENCODER), "waveform_module")}
+    found: dict[str, list[str]] = {name: [] for name in ("head", "pooling", *reversed(_ENCODER), "waveform_module")}
     prefix = next((name for name in ("ecgdan", "resnet") if hasattr(model, name)), "")
     for name, child in model.named_children():
         if name != prefix:
@@ -49,7 +49,7 @@ def stages(model: nn.Module) -> dict[str, list[str]]:
 def _stage(name: str, other: str) -> str:
     same = {"norm": "stem", "blocks": "trunk"}  # of DANet's residual network
     name = same.get(name, name)
-    return name if name in (*ENCODER, "waveform_module") else other
+    return name if name in (*_ENCODER, "waveform_module") else other
 
 
 def _weights(model: nn.Module, name: str) -> bool:
@@ -61,7 +61,7 @@ def randomised(model: Any, names: Sequence[str], seed: int, inputs: Sequence[Inp
 
     Args:
         model: any model of the package; left as it was.
-        names: of submodules, see [`stages`].
+        names: of submodules, see [`_stages`].
         seed: of the weights.
         inputs: batches by which its batch norms find their mean and variance again.
     """
@@ -73,12 +73,12 @@ def randomised(model: Any, names: Sequence[str], seed: int, inputs: Sequence[Inp
     chosen = {key: fresh[key] for key in state if key.startswith(tuple(f"{name}." for name in names))}
     twin.load_state_dict({**state, **chosen})
     twin.train(False)
-    fit_norms([twin.get_submodule(name) for name in names], twin, inputs)
+    _fit_norms([twin.get_submodule(name) for name in names], twin, inputs)
     return twin
 
 
 @torch.no_grad()
-def fit_norms(parts: Sequence[nn.Module], model: nn.Module, inputs: Sequence[Inputs]) -> None:
+def _fit_norms(parts: Sequence[nn.Module], model: nn.Module, inputs: Sequence[Inputs]) -> None:
     """Gives the batch norms of these parts the mean and variance of what they see in these batches; all else stays."""
     norms = [each for part in parts for each in part.modules() if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d)]
     if not inputs or not norms:
@@ -95,10 +95,10 @@ def fit_norms(parts: Sequence[nn.Module], model: nn.Module, inputs: Sequence[Inp
         norm.eval()
 
 
-def cascade(model: Any, seed: int, inputs: Sequence[Inputs] = ()) -> Iterator[tuple[str, Any]]:
+def _cascade(model: Any, seed: int, inputs: Sequence[Inputs] = ()) -> Iterator[tuple[str, Any]]:
     """From the head down: (the stage reached, the model with random weights from the head to there)."""
     reached: list[str] = []
-    for stage, names in stages(model).items():
+    for stage, names in _stages(model).items():
         reached += names
         yield stage, randomised(model, reached, seed, inputs)
 
@@ -124,20 +124,20 @@ def _spearman(one: FloatArray, other: FloatArray) -> float:
 
 
 @torch.no_grad()
-def compare_maps(
+def _compare_maps(
     model: Any,
     dataset: Any,
     others: Mapping[str, Any],
     methods: Sequence[str],
     batch_size: int = 128,
-    steps: int = STEPS,
+    steps: int = 32,
 ) -> dict[str, dict[str, dict[str, FloatArray]]]:
     """Rank correlation of a network's maps with those of others for the same records and labels.
 
     Args:
         model: the network that is judged; a classifier's label is the one it predicts first.
         dataset: rows.
-        others: name -> network, as from [`cascade`].
+        others: name -> network, as from [`_cascade`].
         methods: of [`methods_of`].
         batch_size: records per forward pass.
         steps: of integrated gradients.
@@ -177,7 +177,7 @@ def randomisation(
     """How alike maps are to those of networks with random weights, and of other networks.
 
     Args:
-        model, dataset, methods, batch_size: see [`compare_maps`].
+        model, dataset, methods, batch_size: see [`_compare_maps`].
         controls: name -> network, such as one trained on shuffled labels.
         records: how many are compared, drawn by `seed`.
         draws: networks with random weights at each depth; the correlation of a record is their mean, and intervals
@@ -191,9 +191,9 @@ def randomisation(
     rows = drawn_rows(dataset, records, seed)
     batches, correlations = list(model_inputs(model, rows, batch_size)), []
     for draw in range(draws):
-        twins = dict(cascade(model, seed + draw, batches))
-        correlations.append(compare_maps(model, rows, twins, methods, batch_size))
-    others = compare_maps(model, rows, controls, methods, batch_size) if controls else {}
+        twins = dict(_cascade(model, seed + draw, batches))
+        correlations.append(_compare_maps(model, rows, twins, methods, batch_size))
+    others = _compare_maps(model, rows, controls, methods, batch_size) if controls else {}
     options: dict[str, Any] = {"patient_ids": np.asarray(rows["patient_id"]), "n": n, "seed": seed}
     found: dict[str, Any] = {}
     for method, units in correlations[0].items():

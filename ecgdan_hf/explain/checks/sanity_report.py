@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ecgdan_hf.evaluation.result import Result
-from ecgdan_hf.explain.checks.sanity import ORDERS
+from ecgdan_hf.explain.checks.deletion import ORDERS
 
-UNITS = ("leads", "time")
-COLOURS = {"attention": "#c05621", "reverse": "#2b6cb0", "random": "#4a5568", "shifted": "#a0aec0"}
-METHOD_COLOURS = {
+_UNITS = ("leads", "time")
+_COLOURS = {"attention": "#c05621", "reverse": "#2b6cb0", "random": "#4a5568", "shifted": "#a0aec0"}
+_METHOD_COLOURS = {
     "attention": "#c05621",
     "rollup": "#b7791f",
     "waveform": "#b7791f",
@@ -17,11 +17,11 @@ METHOD_COLOURS = {
     "integrated-gradients": "#2c7a7b",
     "occlusion": "#6b46c1",
 }
-SAME = 0.5
+_SAME = 0.5
 """Rank correlation with the map of random weights from which a map is said not to change."""
 
 
-def verdict(area: Mapping[str, Any], costs: bool = False) -> str:
+def _verdict(area: Mapping[str, Any], costs: bool = False) -> str:
     """An area between deletion curves in words; `costs` where it is of performance."""
     what = "costs performance" if costs else "changes the output"
     if area["low"] > 0:
@@ -29,7 +29,7 @@ def verdict(area: Mapping[str, Any], costs: bool = False) -> str:
     return f"{what} later" if area["high"] < 0 else "is not told apart"
 
 
-def map_verdict(entry: Mapping[str, Any], unit: str) -> str:
+def _map_verdict(entry: Mapping[str, Any], unit: str) -> str:
     """One sentence on one method's map of `leads` or `time`.
 
     Args:
@@ -38,7 +38,7 @@ def map_verdict(entry: Mapping[str, Any], unit: str) -> str:
     """
     stages = entry.get("random_weights")
     last = list(stages.values())[-1] if stages else None
-    if last and last["low"] > SAME:
+    if last and last["low"] > _SAME:
         return (
             f"This map does not change when the weights are random (rank correlation {last['estimate']:.2f}): it says "
             "nothing about what was learned."
@@ -49,7 +49,7 @@ def map_verdict(entry: Mapping[str, Any], unit: str) -> str:
         return f"It points at no {unit} the output depends on: taken away, what it marks matters as a random choice."
     if "area_over_shifted" in entry and entry["area_over_shifted"]["low"] <= 0:
         return "The same pattern moved elsewhere does as well: its clusters matter, not where they lie."
-    partly = last is not None and last["low"] > SAME / 2
+    partly = last is not None and last["low"] > _SAME / 2
     shared = ", but a part of it is there with random weights too" if partly else ""
     return f"It points at {'leads' if unit == 'leads' else 'moments'} the output depends on{shared}."
 
@@ -77,17 +77,19 @@ def map_findings(metrics: Mapping[str, Any] | None, method: str) -> list[str]:
     """
     entries = {each["method"]: each for each in (metrics or {}).get("methods", ())}
     if metrics and "attention" not in entries:  # of before there were other methods
-        entries["attention"] = {unit: metrics[unit] for unit in UNITS if unit in metrics}
+        entries["attention"] = {unit: metrics[unit] for unit in _UNITS if unit in metrics}
     entries.setdefault("rollup", entries.get("attention", {}))
     if metrics is None or not entries.get(method):
         return [f"Not tested: ecgdan sanity has not said whether {method} maps of this network mean anything."]
     lines = []
-    for unit in (unit for unit in UNITS if unit in entries[method]):
+    for unit in (unit for unit in _UNITS if unit in entries[method]):
         entry = entries[method][unit]
         last = [each for each in list(entry.get("random_weights", {}).values())[-1:] if each]
         alike = f"rank correlation {last[0]['estimate']:.2f}" if last else "not tested"
         told = f"deletion {entry['area_over_random']['estimate']:+.3f} over random, random weights {alike}"
-        lines.append(f"{unit.capitalize()}, {metrics['num_records']} test records: {told}. {map_verdict(entry, unit)}")
+        lines.append(
+            f"{unit.capitalize()}, {metrics['num_records']} test records: {told}. {_map_verdict(entry, unit)}"
+        )
     return lines
 
 
@@ -97,11 +99,11 @@ def _span(found: Mapping[str, Any] | None, form: str) -> str:
     return f"{found['estimate']:{form}} ({found['low']:{form}} to {found['high']:{form}})"
 
 
-def report(metrics: Mapping[str, Any], name: str) -> str:
+def _markdown(metrics: Mapping[str, Any], name: str) -> str:
     """The result as Markdown.
 
     Args:
-        metrics: of [`summarise`] or [`judge`].
+        metrics: of [`summarise`] or [`check_maps`].
         name: the checkpoint's.
     """
     lines = [f"# What the maps of {name} say", ""]
@@ -123,8 +125,8 @@ def report(metrics: Mapping[str, Any], name: str) -> str:
 def _method_lines(metrics: Mapping[str, Any]) -> list[str]:
     """A row for each method and unit, and what is to be thought of it."""
     methods = metrics.get("methods", ())
-    controls = list(dict.fromkeys(name for each in methods for unit in UNITS for name in _controls(each, unit)))
-    compared = any("random_weights" in each.get(unit, {}) for each in methods for unit in UNITS)
+    controls = list(dict.fromkeys(name for each in methods for unit in _UNITS for name in _controls(each, unit)))
+    compared = any("random_weights" in each.get(unit, {}) for each in methods for unit in _UNITS)
     heads = ["map", "of", "area over random", "area over the map moved elsewhere"]
     heads += ["rank correlation: random weights"] * compared + [f"rank correlation: {name}" for name in controls]
     lines = ["## Every map", ""]
@@ -137,14 +139,14 @@ def _method_lines(metrics: Mapping[str, Any]) -> list[str]:
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     verdicts = []
     for each in methods:
-        for unit in (unit for unit in UNITS if unit in each):
+        for unit in (unit for unit in _UNITS if unit in each):
             entry, row = each[unit], [each["method"], unit, _span(each[unit]["area_over_random"], "+.4f")]
             row.append(_span(entry["area_over_shifted"], "+.4f") if "area_over_shifted" in entry else "")
             if compared:
                 row.append(_span(list(entry.get("random_weights", {"": None}).values())[-1], ".2f"))
             row += [_span(_controls(each, unit).get(name), ".2f") for name in controls]
             lines.append(f"| {' | '.join(row)} |")
-            verdicts.append(f"* **{each['method']}, {unit}.** {map_verdict(entry, unit)}")
+            verdicts.append(f"* **{each['method']}, {unit}.** {_map_verdict(entry, unit)}")
     figures = ["![Deletion curves of every map](maps.png)", ""]
     figures += ["![Maps under random weights](randomisation.png)", ""] * compared
     return [*lines, "", *verdicts, "", *figures]
@@ -175,7 +177,7 @@ def _wave_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _attention_lines(metrics: Mapping[str, Any]) -> list[str]:
-    units = [unit for unit in UNITS if unit in metrics]
+    units = [unit for unit in _UNITS if unit in metrics]
     if not units:
         return []
     lines = [
@@ -190,7 +192,7 @@ def _attention_lines(metrics: Mapping[str, Any]) -> list[str]:
             for order in (order for order in ORDERS[unit] if f"area_over_{order}" in entry):
                 area = entry[f"area_over_{order}"]
                 told = (
-                    verdict(area) if measure == "output" else verdict(area).replace("changes the output", "costs it")
+                    _verdict(area) if measure == "output" else _verdict(area).replace("changes the output", "costs it")
                 )
                 lines.append(f"| {unit} | {order} | {words} | {_span(area, '+.4f')} | {told} |")
     lines.append("")
@@ -200,11 +202,11 @@ def _attention_lines(metrics: Mapping[str, Any]) -> list[str]:
     return [*lines, "", "![Deletion curves of attention](deletion.png)", ""]
 
 
-def figure_of(metrics: Mapping[str, Any]) -> Any:
+def _attention_figure(metrics: Mapping[str, Any]) -> Any:
     """Attention's curves: a column for leads and for time, a row for the output and, where known, the performance."""
     from matplotlib.figure import Figure
 
-    units = [unit for unit in UNITS if unit in metrics]
+    units = [unit for unit in _UNITS if unit in metrics]
     rows = 1 + any("performance" in metrics[unit] for unit in units)
     figure = Figure(figsize=(4.6 * len(units), 3.4 * rows), layout="constrained")
     panels = figure.subplots(rows, len(units), squeeze=False)
@@ -213,7 +215,7 @@ def figure_of(metrics: Mapping[str, Any]) -> Any:
         for row, entry in enumerate(entries):
             axes = panels[row, column]
             for order, curve in entry["curves"].items():
-                axes.plot(metrics[unit]["shares"], curve, marker=".", color=COLOURS[order], label=order)
+                axes.plot(metrics[unit]["shares"], curve, marker=".", color=_COLOURS[order], label=order)
             axes.set_ylabel(entry.get("metric", metrics["change"]).replace("_", " "), fontsize=8, wrap=True)
             axes.set_xlabel(f"share of {unit} deleted", fontsize=8)
             axes.spines[["top", "right"]].set_visible(False)
@@ -221,16 +223,16 @@ def figure_of(metrics: Mapping[str, Any]) -> Any:
     return figure
 
 
-def maps_figure(metrics: Mapping[str, Any]) -> Any:
+def _maps_figure(metrics: Mapping[str, Any]) -> Any:
     """Every method's deletion curve beside random orders: a panel for leads, one for time."""
     from matplotlib.figure import Figure
 
-    units = [unit for unit in UNITS if any(unit in each for each in metrics["methods"])]
+    units = [unit for unit in _UNITS if any(unit in each for each in metrics["methods"])]
     figure = Figure(figsize=(4.6 * len(units) + 1.6, 3.4), layout="constrained")
     for axes, unit in zip(figure.subplots(1, len(units), squeeze=False)[0], units, strict=True):
         entries = [each for each in metrics["methods"] if unit in each]
         for each in entries:
-            entry, colour = each[unit], METHOD_COLOURS[each["method"]]
+            entry, colour = each[unit], _METHOD_COLOURS[each["method"]]
             axes.plot(entry["shares"], entry["curves"][each["method"]], marker=".", color=colour, label=each["method"])
             if "shifted" in entry["curves"]:
                 axes.plot(entry["shares"], entry["curves"]["shifted"], color=colour, linestyle=":", linewidth=1)
@@ -247,21 +249,21 @@ def maps_figure(metrics: Mapping[str, Any]) -> Any:
     return figure
 
 
-def randomisation_figure(metrics: Mapping[str, Any]) -> Any:
+def _randomisation_figure(metrics: Mapping[str, Any]) -> Any:
     """Rank correlation with the trained network's maps, as weights are drawn anew from the head down."""
     from matplotlib.figure import Figure
 
-    units = [unit for unit in UNITS if any("random_weights" in each.get(unit, {}) for each in metrics["methods"])]
+    units = [unit for unit in _UNITS if any("random_weights" in each.get(unit, {}) for each in metrics["methods"])]
     figure = Figure(figsize=(4.6 * len(units) + 1.6, 3.4), layout="constrained")
     for axes, unit in zip(figure.subplots(1, len(units), squeeze=False)[0], units, strict=True):
-        axes.axhspan(SAME, 1.02, color="#f7fafc", zorder=0)
+        axes.axhspan(_SAME, 1.02, color="#f7fafc", zorder=0)
         axes.axhline(0, color="#a0aec0", linewidth=0.8)
         names: list[str] = []
         for each in (each for each in metrics["methods"] if "random_weights" in each.get(unit, {})):
             found = each[unit]["random_weights"]
             names, nothing = ["trained", *found], float("nan")
             spans = [found[name] or dict.fromkeys(("estimate", "low", "high"), nothing) for name in names[1:]]
-            curve, colour = [1.0, *(span["estimate"] for span in spans)], METHOD_COLOURS[each["method"]]
+            curve, colour = [1.0, *(span["estimate"] for span in spans)], _METHOD_COLOURS[each["method"]]
             axes.plot(range(len(names)), curve, marker=".", color=colour, label=each["method"])
             low, high = ([1.0, *(span[edge] for span in spans)] for edge in ("low", "high"))
             axes.fill_between(range(len(names)), low, high, color=colour, alpha=0.15, linewidth=0)
@@ -276,11 +278,11 @@ def randomisation_figure(metrics: Mapping[str, Any]) -> Any:
     return figure
 
 
-def write_report(folder: Path, metrics: Mapping[str, Any], name: str) -> None:
+def write_sanity_report(folder: Path, metrics: Mapping[str, Any], name: str) -> None:
     """`report.md` and its figures, into an existing folder."""
-    (folder / "report.md").write_text(report(metrics, name), encoding="utf-8")
-    figures = {"deletion": figure_of} if any(unit in metrics for unit in UNITS) else {}
-    figures |= {"maps": maps_figure} if metrics.get("methods") else {}
-    figures |= {"randomisation": randomisation_figure} if metrics.get("map_records") else {}
+    (folder / "report.md").write_text(_markdown(metrics, name), encoding="utf-8")
+    figures = {"deletion": _attention_figure} if any(unit in metrics for unit in _UNITS) else {}
+    figures |= {"maps": _maps_figure} if metrics.get("methods") else {}
+    figures |= {"randomisation": _randomisation_figure} if metrics.get("map_records") else {}
     for stem, draw in figures.items():
         draw(metrics).savefig(folder / f"{stem}.png", dpi=130)

@@ -3,18 +3,17 @@
 What `sanity` deletes in the order of, what `randomisation` compares, and what the page draws.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ecgdan_hf.explain.maps.attention import attention_rollup
-from ecgdan_hf.explain.maps.deletion import lead_importance, time_importance, tokens_of_samples
+from ecgdan_hf.explain.maps.attention import attention_rollup, sample_attention
 from ecgdan_hf.explain.maps.gradients import gradient_times_input, integrated_gradients
-from ecgdan_hf.explain.maps.occlusion import occlude_leads, occlude_time
-from ecgdan_hf.explain.maps.scores import Inputs, Score, output_of
+from ecgdan_hf.explain.maps.occlusion import occlude_leads, occlude_time, occlude_waves, tokens_of_samples, waves_of
+from ecgdan_hf.explain.maps.scores import Inputs, Score, label_column, output_of, score_of
 from ecgdan_hf.inference.heads import head_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -27,7 +26,8 @@ METHODS = {
     "integrated-gradients": "integrated gradients from the flat line",
     "occlusion": "change of the score without the lead or the moment",
 }
-STEPS = 32  # of integrated gradients, where many records are explained
+_STEPS = 32  # of integrated gradients, where many records are explained
+_WINDOW_SECONDS = 0.1  # over which gradients are summed to be drawn: a QRS complex; one sample alone says little
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def methods_of(model: Any) -> list[str]:
     return [method for method in METHODS if there.get(method, True)]
 
 
-def maps_of(method: str, model: Any, inputs: Inputs, score: Score, steps: int = STEPS) -> Maps:
+def maps_of(method: str, model: Any, inputs: Inputs, score: Score, steps: int = _STEPS) -> Maps:
     """One method's maps of these records.
 
     Gradients are summed over the samples of a lead, or of a moment in all leads: the change they claim for it. They
@@ -91,10 +91,10 @@ def maps_of(method: str, model: Any, inputs: Inputs, score: Score, steps: int = 
 
 
 def _summed(attribution: FloatArray, mask: npt.NDArray[np.bool_], config: Any) -> Maps:
-    return Maps(np.where(mask, attribution.sum(axis=2), np.nan), token_sums(attribution.sum(axis=1), config))
+    return Maps(np.where(mask, attribution.sum(axis=2), np.nan), _token_sums(attribution.sum(axis=1), config))
 
 
-def token_sums(samples: FloatArray, config: Any) -> FloatArray:
+def _token_sums(samples: FloatArray, config: Any) -> FloatArray:
     """(..., T) -> (..., T'), summed over the samples nearest to each token's centre."""
     token = tokens_of_samples(samples.shape[-1], config.num_tokens, config.token_stride)
     return np.add.reduceat(samples, np.searchsorted(token, np.arange(config.num_tokens)), axis=-1)
@@ -105,7 +105,7 @@ def _of_forward_pass(method: str, model: Any, inputs: Inputs, mask: npt.NDArray[
     output = output_of(model, inputs, output_attentions=True)
     if method == "waveform":
         weights = output.waveform_attention.double().cpu().numpy()
-        return Maps(time=token_sums(weights, model.config) / token_sums(np.ones_like(weights), model.config))
+        return Maps(time=_token_sums(weights, model.config) / _token_sums(np.ones_like(weights), model.config))
     lead, time = (
         None if found is None else found.float().cpu().numpy()
         for found in (output.lead_attention, output.time_attention)
@@ -114,5 +114,139 @@ def _of_forward_pass(method: str, model: Any, inputs: Inputs, mask: npt.NDArray[
         shares = attention_rollup(lead, time, mask, model.config.attention_order)
         return Maps(np.where(mask, shares.sum(axis=2), np.nan), shares.sum(axis=1))
     return Maps(
-        None if lead is None else lead_importance(lead, mask), None if time is None else time_importance(time, mask)
+        None if lead is None else _lead_importance(lead, mask), None if time is None else _time_importance(time, mask)
     )
+
+
+def _lead_importance(lead_attention: npt.ArrayLike, lead_mask: npt.ArrayLike) -> FloatArray:
+    """Attention that each lead receives: (N, L, L) -> (N, L), mean over the rows of present leads, NaN where absent.
+
+    Args:
+        lead_attention: (N, L, L), rows sum to 1.
+        lead_mask: (N, L), True where the lead was recorded.
+    """
+    mask = np.asarray(lead_mask, dtype=bool)
+    received = np.where(mask[:, :, None], np.asarray(lead_attention, dtype=np.float64), 0).sum(axis=1)
+    return np.where(mask, received / np.maximum(mask.sum(axis=1, keepdims=True), 1), np.nan)
+
+
+def _time_importance(time_attention: npt.ArrayLike, lead_mask: npt.ArrayLike) -> FloatArray:
+    """Attention that each time token receives: (N, L, T', T') -> (N, T'), mean over queries and present leads.
+
+    Args:
+        time_attention: (N, L, T', T'), rows sum to 1.
+        lead_mask: (N, L).
+    """
+    mask = np.asarray(lead_mask, dtype=bool)[:, :, None]
+    received = np.asarray(time_attention, dtype=np.float64).mean(axis=2)
+    return np.where(mask, received, 0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """One record's map.
+
+    Attributes:
+        method: of `METHODS`.
+        score: what is explained, in words.
+        samples: (leads, samples of the signal without padding).
+        leads: (leads,), NaN for absent leads.
+        signed: values are changes of the score, which may be negative; else shares of attention.
+        waves: change of the score without all P waves, QRS complexes, T waves; occlusion alone.
+        note: what the colours are, one sentence.
+    """
+
+    method: str
+    score: str
+    samples: FloatArray
+    leads: FloatArray
+    signed: bool
+    note: str
+    waves: dict[str, float] = field(default_factory=dict)
+
+
+def attribute(
+    model: Any, inputs: Inputs, method: str, label: str | None = None, heart_rate_bpm: float = 60.0
+) -> Attribution:
+    """The map of one record.
+
+    Args:
+        model: any model of the package.
+        inputs: of one record, (1, ...), on the model's device.
+        method: "rollup", "gradient", "integrated-gradients" or "occlusion"; attention is drawn by `explain_page`.
+        label: whose logit is explained; by default the label predicted first.
+        heart_rate_bpm: of the record, for the waves of a median beat.
+
+    Raises:
+        ValueError: a method that this network has nothing for, a label there is not, or integrated gradients that do
+            not become complete.
+    """
+    if method not in methods_of(model) or method in ("attention", "waveform"):
+        known = ", ".join(name for name in methods_of(model) if name not in ("attention", "waveform"))
+        raise ValueError(f"method: expected one of {known} for a map of this network, got {method!r}")
+    score, name = score_of(model, inputs, label), _score_name(model, inputs, label)
+    mask = inputs["lead_mask"][0].bool().cpu().numpy()
+    if method == "rollup":
+        return _rollup(model, inputs, mask, name)
+    if method == "occlusion":
+        return _occlusion(model, inputs, score, mask, name, heart_rate_bpm)
+    if method == "gradient":
+        samples, means = gradient_times_input(score, inputs)[0], "gradient x input"
+    else:
+        found = integrated_gradients(score, inputs)
+        samples = found.attribution[0]
+        means = (
+            f"integrated gradients from a flat line ({found.steps} steps): all leads together sum to "
+            f"{samples.sum():+.2f} of a change of {found.change[0]:+.2f}"
+        )
+    note = f"Colour: {means}, summed over {1000 * _WINDOW_SECONDS:.0f} ms; "
+    note += "orange speaks for a higher score, blue against."
+    leads = np.where(mask, samples.sum(axis=1), np.nan)
+    return Attribution(method, name, _cut(_windowed(samples, model.config), model.config), leads, True, note)
+
+
+def _score_name(model: Any, inputs: Inputs, label: str | None = None) -> str:
+    """What [`score_of`] explains, in words."""
+    head = head_of(model)
+    if head.is_classifier:
+        return f"logit of {model.config.id2label[int(label_column(model, inputs, label)[0])]}"
+    return "log hazard" if head.is_survival else "length of the embedding"
+
+
+@torch.no_grad()
+def _rollup(model: Any, inputs: Inputs, mask: npt.NDArray[np.bool_], name: str) -> Attribution:
+    output = output_of(model, inputs, output_attentions=True)
+    maps = (found.float().cpu().numpy()[0] for found in (output.lead_attention, output.time_attention))
+    shares = attention_rollup(*maps, mask, model.config.attention_order)
+    samples = sample_attention(shares * mask.sum(), model.config)
+    note = "Colour and width: attention rollout, spread over the receptive field of each time token; 1 is even."
+    return Attribution("rollup", name, samples, np.where(mask, shares.sum(axis=1), np.nan), False, note)
+
+
+def _occlusion(
+    model: Any, inputs: Inputs, score: Any, mask: npt.NDArray[np.bool_], name: str, heart_rate_bpm: float
+) -> Attribution:
+    config, values = model.config, inputs["input_values"]
+    by_token = occlude_time(score, inputs, config.num_tokens, config.token_stride)[0]
+    token = tokens_of_samples(values.shape[2], config.num_tokens, config.token_stride)
+    samples = np.tile(by_token[token], (values.shape[1], 1))
+    waves = occlude_waves(score, inputs, {k: v[None] for k, v in waves_of(config, inputs, heart_rate_bpm)[0].items()})
+    milliseconds = 1000 * config.token_stride / config.sampling_rate
+    note = (
+        f"Colour: change of the score when {milliseconds:.0f} ms are bridged in all leads at once, so that all leads "
+        "have the same; orange: it spoke for a higher score, blue: against."
+    )
+    found = {wave: float(change[0]) for wave, change in waves.items()}
+    return Attribution("occlusion", name, _cut(samples, config), occlude_leads(score, inputs)[0], True, note, found)
+
+
+def _windowed(samples: FloatArray, config: Any) -> FloatArray:
+    """(L, T) summed over a window around each sample."""
+    width = max(1, round(_WINDOW_SECONDS * float(config.sampling_rate)))
+    return np.stack([np.convolve(row, np.ones(width), mode="same") for row in samples])
+
+
+def _cut(samples: FloatArray, config: Any) -> FloatArray:
+    """Without the zero padding."""
+    pad = config.pad_samples or 0
+    return samples[:, pad : samples.shape[1] - pad]

@@ -13,16 +13,40 @@ import numpy.typing as npt
 import torch
 
 from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, RATE_HZ, delineate
-from ecgdan_hf.explain.maps.deletion import bridge, tokens_of_samples
 from ecgdan_hf.explain.maps.scores import Inputs, Score
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 from ecgdan_hf.model.waveform_danet import delineate_waves
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.intp]
 
 WAVES = ("P", "QRS", "T")
 USUAL_SD_MV = 0.25  # of a lead; what z-scored signals are taken to have, where waves are looked for
+
+
+def tokens_of_samples(num_samples: int, num_tokens: int, stride: int) -> IntArray:
+    """The token whose centre is nearest to each sample, (num_samples,); token k is centred on sample k * stride."""
+    return np.minimum((np.arange(num_samples) + stride // 2) // stride, num_tokens - 1)
+
+
+def bridge(values: npt.NDArray[np.float32], deleted: BoolArray) -> npt.NDArray[np.float32]:
+    """Replaces deleted samples by the straight line between the samples beside them; zero where none is left.
+
+    Args:
+        values: (N, L, T).
+        deleted: (N, T), the same for all leads.
+    """
+    length = values.shape[2]
+    position = np.arange(length)
+    before = np.maximum.accumulate(np.where(deleted, -1, position), axis=1)
+    after = np.minimum.accumulate(np.where(deleted, length, position)[:, ::-1], axis=1)[:, ::-1]
+    left, right = np.where(before < 0, after, before), np.where(after >= length, before, after)
+    share = (position - left) / np.maximum(right - left, 1)
+    ends = (np.take_along_axis(values, np.clip(side, 0, length - 1)[:, None], axis=2) for side in (left, right))
+    start, end = ends
+    line = start + np.clip(share, 0, 1).astype(values.dtype)[:, None] * (end - start)
+    return np.where(deleted.all(axis=1)[:, None, None], 0, line).astype(values.dtype)
 
 
 @torch.no_grad()

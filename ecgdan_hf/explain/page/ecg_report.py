@@ -25,13 +25,13 @@ from ecgdan_hf.data.check.signals import check_signal
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.explain.page.figures import MM_PER_INCH, Explanation, explain
 from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk, risk_at
-from ecgdan_hf.explain.page.paper import SPEED_MM_S, draw_ecg, draw_grid, layout_for
+from ecgdan_hf.explain.page.paper import SPEED_MM_S, Layout, draw_ecg
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
+from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of, label_probabilities
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtractor
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS, ZeroShotEcgClassificationPipeline
 from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
 
@@ -51,11 +51,40 @@ LIMITS = "the 95 % limits of the baseline hazard; how well the network itself is
 
 @dataclass(frozen=True)
 class Networks:
-    """The checkpoints that look at an ECG; see [`load_networks`]."""
+    """The checkpoints that look at an ECG; see [`Networks.load`]."""
 
     labels: tuple[EcgDanForSequenceClassification, EcgDanFeatureExtractor]
     statements: ZeroShotEcgClassificationPipeline
     risk: tuple[EcgDanForSurvival, EcgDanFeatureExtractor]
+
+    @classmethod
+    def load(cls, labels: str | Path, statements: str | Path, risk: str | Path) -> "Networks":
+        """Loads the three checkpoints, from folders or from the Hub.
+
+        Args:
+            labels: of `EcgDanForSequenceClassification`.
+            statements: of `EcgDanForPreTraining` with the prompts of its statements.
+            risk: of `EcgDanForSurvival` with a fitted baseline hazard.
+
+        Raises:
+            FileNotFoundError, ValueError: as `load_checkpoint`; a checkpoint of another kind.
+        """
+        classifier, prepare_labels = _load(labels, "EcgDanForSequenceClassification")
+        pretrained, prepare_statements = _load(statements, "EcgDanForPreTraining")
+        survival, prepare_risk = _load(risk, "EcgDanForSurvival")
+        if not pretrained.config.prompt_labels:
+            raise ValueError(f"{statements}: expected a checkpoint that carries prompts, found none")
+        if survival.config.num_baseline_times == 0:
+            raise ValueError(f"{risk}: expected a fitted baseline hazard, found none")
+        pipeline = ZeroShotEcgClassificationPipeline(model=pretrained, feature_extractor=prepare_statements)
+        return cls((classifier, prepare_labels), pipeline, (survival, prepare_risk))
+
+
+def _load(source: str | Path, expected: str) -> tuple[Any, EcgDanFeatureExtractor]:
+    model, feature_extractor = load_checkpoint(source)
+    if head_of(model).name != expected:
+        raise ValueError(f"{source}: expected a checkpoint of {expected}, found {type(model).__name__}")
+    return model, feature_extractor
 
 
 @dataclass(frozen=True)
@@ -98,36 +127,7 @@ class EcgReport:
     sections: tuple[Section, ...]
 
 
-def load_networks(labels: str | Path, statements: str | Path, risk: str | Path) -> Networks:
-    """Loads the three checkpoints, from folders or from the Hub.
-
-    Args:
-        labels: of `EcgDanForSequenceClassification`.
-        statements: of `EcgDanForPreTraining` with the prompts of its statements.
-        risk: of `EcgDanForSurvival` with a fitted baseline hazard.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_checkpoint`; a checkpoint of another kind.
-    """
-    classifier, prepare_labels = _load(labels, EcgDanForSequenceClassification)
-    pretrained, prepare_statements = _load(statements, EcgDanForPreTraining)
-    survival, prepare_risk = _load(risk, EcgDanForSurvival)
-    if not pretrained.config.prompt_labels:
-        raise ValueError(f"{statements}: expected a checkpoint that carries prompts, found none")
-    if survival.config.num_baseline_times == 0:
-        raise ValueError(f"{risk}: expected a fitted baseline hazard, found none")
-    pipeline = ZeroShotEcgClassificationPipeline(model=pretrained, feature_extractor=prepare_statements)
-    return Networks((classifier, prepare_labels), pipeline, (survival, prepare_risk))
-
-
-def _load(source: str | Path, kind: type) -> tuple[Any, EcgDanFeatureExtractor]:
-    model, feature_extractor = load_checkpoint(source)
-    if not isinstance(model, kind):
-        raise ValueError(f"{source}: expected a checkpoint of {kind.__name__}, found {type(model).__name__}")
-    return model, feature_extractor
-
-
-def report(record: EcgRecord, networks: Networks, maps_of: str = "labels") -> EcgReport:
+def ecg_report(record: EcgRecord, networks: Networks, maps_of: str = "labels") -> EcgReport:
     """Runs the networks on one ECG.
 
     Args:
@@ -141,9 +141,9 @@ def report(record: EcgRecord, networks: Networks, maps_of: str = "labels") -> Ec
     if maps_of not in MAPS_OF:
         raise ValueError(f"maps_of: expected {' or '.join(MAPS_OF)}, got {maps_of!r}")
     found = {name: explain(record, *getattr(networks, name)) for name in MAPS_OF}
-    labels = label_table(networks.labels[0].config, found["labels"])
-    statements = statement_table(networks.statements, record)
-    risks = risk_table(networks.risk[0], found["risk"])
+    labels = _label_table(networks.labels[0].config, found["labels"])
+    statements = _statement_table(networks.statements, record)
+    risks = _risk_table(networks.risk[0], found["risk"])
     simulated = ", simulated outcome" if networks.risk[0].config.simulated_outcome else ""
     sections = (
         _ecg_section(getattr(networks, maps_of), found[maps_of], maps_of),
@@ -156,7 +156,7 @@ def report(record: EcgRecord, networks: Networks, maps_of: str = "labels") -> Ec
     return EcgReport(_title(record), _facts(record, found), findings, _notices(record, found), sections)
 
 
-def label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
+def _label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
     """One row for each label, in the order of the figure.
 
     Returns:
@@ -165,7 +165,7 @@ def label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
     """
     scores = found.output.logits[0].float()
     single = config.problem_type == "single_label_classification"
-    values = (scores.softmax(-1) if single else scores.sigmoid()).tolist()
+    values = label_probabilities(config, scores).tolist()
     enough = found.lead_mask.sum() >= MIN_LEAD_SHARE_FOR_THRESHOLDS * len(found.lead_mask)
     rows = []
     for index in np.argsort([-value for value in values], kind="stable"):
@@ -176,7 +176,7 @@ def label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "name", "probability", "threshold", "positive"], dtype=object)
 
 
-def statement_table(pipeline: ZeroShotEcgClassificationPipeline, record: EcgRecord) -> pd.DataFrame:
+def _statement_table(pipeline: ZeroShotEcgClassificationPipeline, record: EcgRecord) -> pd.DataFrame:
     """The statements nearest to an ECG: `code, name, share`, the share of similarity among all that are compared."""
     nearest = pipeline(record.as_inputs(), top_k=TOP_STATEMENTS)
     rows = [
@@ -185,7 +185,7 @@ def statement_table(pipeline: ZeroShotEcgClassificationPipeline, record: EcgReco
     return pd.DataFrame(rows, columns=["code", "name", "share"])
 
 
-def risk_table(model: EcgDanForSurvival, found: Explanation) -> pd.DataFrame:
+def _risk_table(model: EcgDanForSurvival, found: Explanation) -> pd.DataFrame:
     """Risk with its limits, `years, risk, low, high`; NaN beyond the follow-up, limits NaN where there are none."""
     risk = risk_at(model, found.output.log_hazard, HORIZONS)
     columns = {name: np.asarray(values) for name, values in zip(("risk", "low", "high"), risk, strict=True)}
@@ -275,7 +275,7 @@ def _percent(row: pd.Series) -> str:
 def _ecg_section(network: tuple[Any, EcgDanFeatureExtractor], found: Explanation, maps_of: str) -> Section:
     config, rate = network[0].config, float(network[1].sampling_rate)
     names, seconds = list(config.lead_names), found.signal_mv.shape[1] / rate
-    layout = layout_for(len(names), seconds)
+    layout = Layout.of(len(names), seconds)
     paper_mm, bar_mm = layout.height_mm + ABOVE_MM, BAR_MM if found.attention is not None else 0.0
     size_mm = (layout.width_mm, paper_mm + bar_mm)
     gains: list[float] = []
@@ -283,7 +283,7 @@ def _ecg_section(network: tuple[Any, EcgDanFeatureExtractor], found: Explanation
     def draw(figure: Figure) -> None:
         axes = _place(figure, size_mm, (0, bar_mm, layout.width_mm, paper_mm))
         gain, traces = draw_ecg(axes, found.signal_mv, names, found.lead_mask, rate, found.attention)
-        draw_grid(axes, layout, above_mm=ABOVE_MM)
+        layout.draw_grid(axes, above_mm=ABOVE_MM)
         gains.append(gain)
         if traces is not None:
             bar_axes = _place(figure, size_mm, (layout.width_mm - 105, BAR_MM - 5, 100, 3))

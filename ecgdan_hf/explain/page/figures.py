@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.explain.maps.attention import present_lead_map, receptive_field, sample_attention, token_attention
-from ecgdan_hf.explain.maps.attribution import Attribution, attribute
+from ecgdan_hf.explain.maps.methods import Attribution, attribute
 from ecgdan_hf.explain.maps.scores import output_of
-from ecgdan_hf.explain.page.lead_bars import draw_lead_bars
-from ecgdan_hf.explain.page.panels import ORANGE, draw_labels, draw_lead_map, draw_risk
+from ecgdan_hf.explain.page.panels import ORANGE, draw_labels, draw_lead_bars, draw_lead_map, draw_risk
 from ecgdan_hf.explain.page.paper import SPEED_MM_S, draw_ecg
 from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
 from ecgdan_hf.inference.heads import head_of
@@ -99,7 +98,7 @@ def explain(
     if head_of(model).task == "waveform":
         raise ValueError(f"model: expected one that predicts something of an ECG, got {type(model).__name__}")
     signal_mv, lead_mask, flags = feature_extractor.condition(**record.as_inputs())
-    inputs = inputs_of(record, model, feature_extractor, covariates)
+    inputs = _inputs_of(record, model, feature_extractor, covariates)
     output = output_of(model, inputs, output_attentions=True)
     lead_map = time_map = None
     if output.lead_attention is not None:
@@ -111,7 +110,7 @@ def explain(
     return Explanation(signal_mv.astype(np.float64), lead_mask, flags, lead_map, time_map, output)
 
 
-def inputs_of(
+def _inputs_of(
     record: EcgRecord,
     model: EcgDanPreTrainedModel,
     feature_extractor: EcgDanFeatureExtractor,
@@ -165,7 +164,7 @@ def explain_page(
     found = explain(record, model, feature_extractor, covariates)
     shown = None
     if method != "attention":
-        shown = attribute(model, inputs_of(record, model, feature_extractor, covariates), method, label)
+        shown = attribute(model, _inputs_of(record, model, feature_extractor, covariates), method, label)
     figure = Figure(figsize=(A4_LANDSCAPE_MM[0] / MM_PER_INCH, A4_LANDSCAPE_MM[1] / MM_PER_INCH), facecolor="white")
     FigureCanvasAgg(figure)
     places = BEAT_PLACES if feature_extractor.input_kind == "median_beat" else RHYTHM_PLACES

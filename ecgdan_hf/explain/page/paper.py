@@ -56,23 +56,39 @@ class Layout:
         column, row = divmod(index, self.rows)
         return self.margin_mm + column * (self.panel_mm + GAP_MM), self.height_mm - (row + 0.5) * self.row_mm
 
+    @classmethod
+    def of(cls, num_leads: int, seconds: float) -> "Layout":
+        """Columns of three leads for a median beat, one row a lead for a rhythm strip."""
+        if seconds <= 2.0:
+            rows = min(3, num_leads)
+            return cls(int(np.ceil(num_leads / rows)), rows, seconds * SPEED_MM_S, 35.0, PULSE_MM)
+        return cls(1, num_leads, seconds * SPEED_MM_S, 120.0 / max(num_leads, 6), NAME_MM + PULSE_MM)
 
-def layout_for(num_leads: int, seconds: float) -> Layout:
-    """A median beat gets columns of three leads, a rhythm strip one row for each lead."""
-    if seconds <= 2.0:
-        rows = min(3, num_leads)
-        return Layout(int(np.ceil(num_leads / rows)), rows, seconds * SPEED_MM_S, 35.0, PULSE_MM)
-    return Layout(1, num_leads, seconds * SPEED_MM_S, 120.0 / max(num_leads, 6), NAME_MM + PULSE_MM)
+    def draw_grid(self, axes: Axes, above_mm: float = 0.0) -> None:
+        """Draws small and large squares, also `above_mm` over the leads; axes in mm from the lower left corner."""
+        width, height = self.width_mm, self.height_mm + above_mm
+        for step, colour, line in ((1.0, MINOR, 0.3), (5.0, MAJOR, 0.5)):
+            vertical = [((float(x), 0.0), (float(x), height)) for x in np.arange(0, width + 1e-6, step)]
+            horizontal = [((0.0, float(y)), (width, float(y))) for y in np.arange(0, height + 1e-6, step)]
+            axes.add_collection(LineCollection(vertical + horizontal, colors=colour, linewidths=line, zorder=1))
+        axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[], aspect="equal", facecolor=PAPER)
+        for spine in axes.spines.values():
+            spine.set(color=MAJOR, linewidth=0.6)
+
+    def draw_pulse(self, axes: Axes, zero_mm: float, gain: float) -> None:
+        """Draws the calibration pulse in front of a row: 1 mV for 200 ms."""
+        x = self.margin_mm - PULSE_MM + np.array([0.6, 1.1, 1.1, 6.1, 6.1, 6.6])
+        axes.plot(x, zero_mm + gain * np.array([0, 0, 1, 1, 0, 0]), color=INK, linewidth=0.8, zorder=3)
 
 
-def attention_scale(weights: FloatArray | None) -> Normalize:
+def _attention_scale(weights: FloatArray | None) -> Normalize:
     """One colour scale for all leads, from the smallest to the largest weight and at least 0.75 to 1.25."""
     if weights is None or not np.isfinite(weights).any():
         return Normalize(1 - EVEN, 1 + EVEN)
     return Normalize(min(float(np.nanmin(weights)), 1 - EVEN), max(float(np.nanmax(weights)), 1 + EVEN))
 
 
-def signed_scale(weights: FloatArray) -> Normalize:
+def _signed_scale(weights: FloatArray) -> Normalize:
     """One scale for all leads with 0 in its middle; the largest hundredth of values share the last colour."""
     top = float(np.nanquantile(np.abs(weights), 0.99)) if np.isfinite(weights).any() else 0.0
     return Normalize(-max(top, 1e-6), max(top, 1e-6))
@@ -103,11 +119,11 @@ def draw_ecg(
     signal_mv = signal_mv - np.median(
         signal_mv, axis=1, keepdims=True
     )  # the isoelectric line on the middle of the row
-    layout = layout_for(len(lead_names), signal_mv.shape[1] / sampling_rate)
+    layout = Layout.of(len(lead_names), signal_mv.shape[1] / sampling_rate)
     gain = _gain(signal_mv, lead_mask, layout)
-    draw_grid(axes, layout)
+    layout.draw_grid(axes)
     known = weights[lead_mask] if weights is not None else None
-    scale = signed_scale(known) if signed and known is not None else attention_scale(known)
+    scale = _signed_scale(known) if signed and known is not None else _attention_scale(known)
     traces = None
     for index, name in enumerate(lead_names):
         left, zero = layout.origin(index)
@@ -116,7 +132,7 @@ def draw_ecg(
         else:
             axes.text(left, zero + 0.5 * layout.row_mm - 1.5, name, fontsize=8, weight="bold", va="top", color=INK)
         if index < layout.rows:
-            draw_pulse(axes, layout.margin_mm - PULSE_MM, zero, gain)
+            layout.draw_pulse(axes, zero, gain)
         if not lead_mask[index]:
             axes.text(left + layout.panel_mm / 2, zero, "not recorded", fontsize=6.5, color="#777777", ha="center")
             continue
@@ -156,25 +172,7 @@ def _draw_coloured(
     return traces
 
 
-def draw_pulse(axes: Axes, left: float, zero: float, gain: float) -> None:
-    """1 mV for 200 ms."""
-    x = left + np.array([0.6, 1.1, 1.1, 6.1, 6.1, 6.6])
-    axes.plot(x, zero + gain * np.array([0, 0, 1, 1, 0, 0]), color=INK, linewidth=0.8, zorder=3)
-
-
 def _draw_scale_bar(axes: Axes, left: float, milliseconds: float, label: str) -> None:
     right = left + milliseconds / 1000.0 * SPEED_MM_S
     axes.plot([left, right], [2.5, 2.5], color=INK, linewidth=1.0, marker="|", markersize=6, zorder=4)
     axes.text(right + 1.5, 2.5, label, fontsize=6.5, va="center", color=INK, zorder=4)
-
-
-def draw_grid(axes: Axes, layout: Layout, above_mm: float = 0.0) -> None:
-    """Small and large squares, also `above_mm` over the leads; the axes count mm from the lower left corner."""
-    width, height = layout.width_mm, layout.height_mm + above_mm
-    for step, colour, line in ((1.0, MINOR, 0.3), (5.0, MAJOR, 0.5)):
-        vertical = [((x, 0), (x, height)) for x in np.arange(0, width + 1e-6, step)]
-        horizontal = [((0, y), (width, y)) for y in np.arange(0, height + 1e-6, step)]
-        axes.add_collection(LineCollection(vertical + horizontal, colors=colour, linewidths=line, zorder=1))
-    axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[], aspect="equal", facecolor=PAPER)
-    for spine in axes.spines.values():
-        spine.set(color=MAJOR, linewidth=0.6)

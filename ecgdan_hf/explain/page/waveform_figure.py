@@ -28,8 +28,6 @@ from ecgdan_hf.explain.page.paper import (
     PULSE_MM,
     SPEED_MM_S,
     Layout,
-    draw_grid,
-    draw_pulse,
 )
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -58,7 +56,7 @@ MAX_LABELS, MAX_INTERVALS = 4, 5
 
 
 @dataclass(frozen=True)
-class AttendedStrip:
+class _AttendedStrip:
     """What was recorded, and how the waveform module weighs it.
 
     Attributes:
@@ -90,12 +88,12 @@ class AttendedStrip:
         return attended_intervals(self.weights, self.sampling_rate, self.begin_seconds)
 
 
-def attended_strip(
+def _attended_strip(
     record: EcgRecord,
     model: DanetForSequenceClassification,
     feature_extractor: EcgDanFeatureExtractor,
     begin_seconds: float = 0.0,
-) -> AttendedStrip:
+) -> _AttendedStrip:
     """Runs the model on one record.
 
     Args:
@@ -122,7 +120,7 @@ def attended_strip(
     amended = (weights if module == "hard" else 1 + weights) * signal
     names = [name for name, there in zip(fe.lead_names, found.lead_mask, strict=True) if there]
     begin = begin_seconds + start / fe.sampling_rate
-    return AttendedStrip(signal, amended, weights, names, float(fe.sampling_rate), begin, found)
+    return _AttendedStrip(signal, amended, weights, names, float(fe.sampling_rate), begin, found)
 
 
 def read_beats(path: str | Path) -> list[tuple[float, str]] | None:
@@ -164,7 +162,7 @@ def waveform_page(
     """The page: ECG and amended ECG on ECG paper at 25 mm/s, marked beats above, a(t) below, all in one time.
 
     Args:
-        record, model, feature_extractor, begin_seconds: see [`attended_strip`].
+        record, model, feature_extractor, begin_seconds: see [`_attended_strip`].
         beats: time (seconds, on the clock of `begin_seconds`) and symbol of beats that a person marked; those outside
             the strip are left out.
         checkpoint: name to print; by default where the model was loaded from.
@@ -174,9 +172,9 @@ def waveform_page(
         A matplotlib figure in its true size; `figure.savefig("figure.png", dpi=150)`.
 
     Raises:
-        ValueError: as [`attended_strip`].
+        ValueError: as [`_attended_strip`].
     """
-    strip = attended_strip(record, model, feature_extractor, begin_seconds)
+    strip = _attended_strip(record, model, feature_extractor, begin_seconds)
     paired = len(strip.lead_names) <= MAX_PAIRED_LEADS
     rows = len(strip.lead_names) * (2 if paired else 1)
     panel = len(strip.weights) / strip.sampling_rate * SPEED_MM_S
@@ -203,9 +201,9 @@ def _axes(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / wide, bottom / high, width / wide, height / high))
 
 
-def _draw_paper(axes: Axes, strip: AttendedStrip, layout: Layout, paired: bool, module: str) -> float:
+def _draw_paper(axes: Axes, strip: _AttendedStrip, layout: Layout, paired: bool, module: str) -> float:
     """Both traces of every lead; returns the gain, mm/mV."""
-    draw_grid(axes, layout, MARKS_MM)
+    layout.draw_grid(axes, MARKS_MM)
     for interval in strip.intervals:
         begin, end = (
             layout.margin_mm + (interval[edge] - strip.begin_seconds) * SPEED_MM_S for edge in ("start", "end")
@@ -219,7 +217,7 @@ def _draw_paper(axes: Axes, strip: AttendedStrip, layout: Layout, paired: bool, 
         below = layout.origin(row + 1)[1] if paired else zero
         axes.text(1.0, zero, name, fontsize=9, weight="bold", va="center", color=INK)
         if paired or index == 0:  # in low rows the pulses would stand on each other
-            draw_pulse(axes, layout.margin_mm - PULSE_MM, zero, gain)
+            layout.draw_pulse(axes, zero, gain)
         if paired:
             axes.text(1.0, below, AMENDED[module], fontsize=6.5, va="center", color=BLUE)
         axes.plot(x, below + gain * strip.amended_mv[index], color=BLUE, linewidth=0.9 if paired else 1.3, zorder=3)
@@ -232,14 +230,14 @@ def _shade(interval: dict[str, float]) -> float:
     return 0.03 + 0.15 * interval["weight"]
 
 
-def _gain(strip: AttendedStrip, layout: Layout) -> float:
+def _gain(strip: _AttendedStrip, layout: Layout) -> float:
     """The largest standard gain at which traces keep to the middle of the next row, and off the marks above."""
     reach = max(float(np.abs(strip.signal_mv).max()), float(np.abs(strip.amended_mv).max())) / layout.row_mm
     reach = max(reach, float(strip.signal_mv[0].max()) / (layout.row_mm / 2 + MARKS_MM - 6))
     return next((gain for gain in GAINS_MM_MV if gain * reach <= 1), GAINS_MM_MV[-1])
 
 
-def _draw_beats(axes: Axes, strip: AttendedStrip, layout: Layout, beats: Beats | None) -> None:
+def _draw_beats(axes: Axes, strip: _AttendedStrip, layout: Layout, beats: Beats | None) -> None:
     """The symbol of each marked beat over the leads; an ectopic one in orange, with a line down to its R peak."""
     top = layout.height_mm
     for seconds, symbol in beats or ():
@@ -252,7 +250,7 @@ def _draw_beats(axes: Axes, strip: AttendedStrip, layout: Layout, beats: Beats |
             axes.plot([x, x], [0, top + MARKS_MM - 6], color=ORANGE, linewidth=0.8, linestyle=(0, (3, 3)), zorder=2)
 
 
-def _draw_band(axes: Axes, strip: AttendedStrip) -> None:
+def _draw_band(axes: Axes, strip: _AttendedStrip) -> None:
     """a(t) on an axis from 0 to 1, under the time it belongs to."""
     seconds = strip.seconds
     for interval in strip.intervals:
@@ -274,7 +272,7 @@ def _draw_header(
     figure: Figure,
     record: EcgRecord,
     model: DanetForSequenceClassification,
-    strip: AttendedStrip,
+    strip: _AttendedStrip,
     checkpoint: str | None,
 ) -> None:
     wide, high = figure.get_size_inches() * MM_PER_INCH
@@ -314,7 +312,7 @@ def _scores(model: DanetForSequenceClassification, found: Explanation) -> str:
 
 def _draw_notes(
     figure: Figure,
-    strip: AttendedStrip,
+    strip: _AttendedStrip,
     model: DanetForSequenceClassification,
     gain: float,
     beats: Beats | None,

@@ -21,16 +21,23 @@ from ecgdan_hf import (
     EcgDanSurvivalConfig,
 )
 from ecgdan_hf.evaluation.result import Result
+from ecgdan_hf.explain.checks.deletion import delete
 from ecgdan_hf.explain.checks.randomisation import (
-    cascade,
-    compare_maps,
+    _cascade,
+    _compare_maps,
+    _stages,
     randomisation,
     randomised,
     rank_correlation,
-    stages,
 )
-from ecgdan_hf.explain.checks.sanity import delete, summarise
-from ecgdan_hf.explain.checks.sanity_report import map_findings, map_verdict, report, sanity_of, write_report
+from ecgdan_hf.explain.checks.sanity import summarise
+from ecgdan_hf.explain.checks.sanity_report import (
+    _map_verdict,
+    _markdown,
+    map_findings,
+    sanity_of,
+    write_sanity_report,
+)
 from ecgdan_hf.explain.maps.methods import methods_of
 from ecgdan_hf.training.finetune import _with_shuffled_labels
 
@@ -58,19 +65,19 @@ def inputs(records: int = 8) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_stages_hold_every_weight_once(name: str):
     model = network(name)
-    found = [part for names in stages(model).values() for part in names]
+    found = [part for names in _stages(model).values() for part in names]
     weights = [key for key, _ in model.named_parameters()]
     for key in weights:
         assert sum(key.startswith(f"{part}.") for part in found) == 1, key
-    assert next(iter(stages(model))) == "head"
+    assert next(iter(_stages(model))) == "head"
 
 
 def test_weights_are_drawn_anew_from_the_head_down_and_the_model_stays_as_it_was():
     model = network("light")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     reached: set[str] = set()
-    for stage, twin in cascade(model, seed=3):
-        reached |= set(stages(model)[stage])
+    for stage, twin in _cascade(model, seed=3):
+        reached |= set(_stages(model)[stage])
         for key, value in twin.named_parameters():
             drawn = key.startswith(tuple(f"{part}." for part in reached))
             constant = value.unique().numel() == 1  # norms begin at 0 and 1, trained or not
@@ -84,7 +91,7 @@ def test_random_weights_get_norms_that_fit_them():
     model, given = network("light"), inputs(32)
     for norm in (each for each in model.modules() if isinstance(each, torch.nn.BatchNorm2d)):
         norm.running_var.fill_(1e6)  # as if of other weights
-    twin = randomised(model, [part for names in stages(model).values() for part in names], 0, [given])
+    twin = randomised(model, [part for names in _stages(model).values() for part in names], 0, [given])
     seen = {}
     twin.ecgdan.stem.norm.register_forward_hook(lambda _, args, out: seen.update(out=out))
     hidden = twin.ecgdan.stem.conv(given["input_values"].unsqueeze(1))
@@ -125,17 +132,17 @@ def test_a_map_that_ignores_the_weights_is_seen_to_say_nothing():
     entry = found["methods"][0]
     for unit in ("leads", "time"):
         entry[unit] |= compared["methods"]["attention"][unit]
-        assert map_verdict(entry[unit], unit).startswith("This map does not change when the weights are random")
-        assert "it says nothing about what was learned" in map_verdict(entry[unit], unit)
+        assert _map_verdict(entry[unit], unit).startswith("This map does not change when the weights are random")
+        assert "it says nothing about what was learned" in _map_verdict(entry[unit], unit)
         assert abs(entry[unit]["controls"]["a lot"]["estimate"]) < 0.3
     found |= {"map_records": 30, "map_draws": 1}
-    assert "it says nothing about what was learned" in report(found, "energy")
+    assert "it says nothing about what was learned" in _markdown(found, "energy")
 
 
 def test_the_maps_of_a_network_and_of_itself_are_the_same_and_of_another_are_not():
     model, rows = network("labels"), dataset()
     others = {"itself": model, "another": network("labels", seed=5)}
-    found = compare_maps(model, rows, others, ["attention", "gradient", "occlusion"])
+    found = _compare_maps(model, rows, others, ["attention", "gradient", "occlusion"])
     for units in found.values():
         for correlations in units.values():
             np.testing.assert_allclose(correlations["itself"], 1)
@@ -152,7 +159,7 @@ def test_true_maps_of_every_method_have_areas_above_zero():
         for unit, orders in (("leads", ("random",)), ("time", ("random", "shifted"))):
             for order in orders:
                 assert each[unit][f"area_over_{order}"]["low"] > 0, (each["method"], unit, order)
-            assert map_verdict(each[unit], unit).startswith("It points at ")
+            assert _map_verdict(each[unit], unit).startswith("It points at ")
     assert found["methods"][0]["time"]["area_over_shifted"] == found["time"]["area_over_shifted"]
 
 
@@ -178,7 +185,7 @@ def test_danet_is_deleted_along_its_waveform_attention(tmp_path: Path):
     assert waveform["method"] == "waveform" and "leads" not in waveform
     assert waveform["time"]["area_over_random"]["low"] > 0 and waveform["time"]["area_over_shifted"]["low"] > 0
     assert found["change"].startswith("drop in the probability") and "time" not in found
-    write_report(tmp_path, found, "danet")
+    write_sanity_report(tmp_path, found, "danet")
     assert {path.name for path in tmp_path.iterdir()} == {"report.md", "maps.png"}
     assert "a(t)" not in (tmp_path / "report.md").read_text(encoding="utf-8") or "waveform" in (
         tmp_path / "report.md"
@@ -217,7 +224,7 @@ def area(low: float, high: float) -> dict[str, float]:
     ],
 )
 def test_verdicts(entry: dict, said: str):
-    assert said in map_verdict(entry, "time")
+    assert said in _map_verdict(entry, "time")
 
 
 def test_the_page_says_what_was_tested_and_what_was_not(tmp_path: Path):

@@ -3,8 +3,6 @@ import pytest
 import torch
 
 from ecgdan_hf.explain.maps.attention import (
-    lead_map_difference,
-    lead_map_statistics,
     present_lead_map,
     receptive_field,
     sample_attention,
@@ -95,35 +93,6 @@ def test_token_attention_is_the_mean_over_queries_and_sums_to_1():
     np.testing.assert_allclose(tokens.sum(axis=-1), 1)
 
 
-def test_statistics_of_lead_maps_are_numpy_s_and_leave_absent_leads_out():
-    generator = np.random.default_rng(0)
-    maps, mask = generator.random((6, 4, 4)), np.ones((6, 4), dtype=bool)
-    mean, deviation = lead_map_statistics(maps)
-    np.testing.assert_allclose(mean, maps.mean(axis=0))
-    np.testing.assert_allclose(deviation, maps.std(axis=0, ddof=1))
-    mask[:2, 3], mask[1:, 0] = False, False
-    mean, deviation = lead_map_statistics(maps, mask)
-    np.testing.assert_allclose(mean[1, 3], maps[2:, 1, 3].mean())
-    assert mean[0, 1] == maps[0, 0, 1] and np.isnan(deviation[0, 1])  # one record has lead 0
-    assert np.isnan(mean[0, 3])  # none has both
-
-
 def test_present_lead_map_blanks_rows_and_columns_of_absent_leads():
     shown = present_lead_map(np.full((3, 3), 0.5), [True, False, True])
     assert np.isnan(shown[1]).all() and np.isnan(shown[:, 1]).all() and np.isfinite(shown[::2, ::2]).all()
-
-
-def test_group_difference_is_first_minus_second():
-    maps = np.stack([np.full((2, 2), value) for value in (0.1, 0.2, 0.5, 0.6)])
-    np.testing.assert_allclose(lead_map_difference(maps, [False, False, True, True]), 0.4)
-
-
-@pytest.mark.parametrize("group", [[True, True], [False, False], [True]])
-def test_a_difference_needs_two_groups(group):
-    with pytest.raises(ValueError, match="group: expected"):
-        lead_map_difference(np.zeros((2, 3, 3)), group)
-
-
-def test_statistics_need_one_map_for_each_record():
-    with pytest.raises(ValueError, match=r"expected \(records, leads, leads\), got shape \(3, 3\)"):
-        lead_map_statistics(np.zeros((3, 3)))

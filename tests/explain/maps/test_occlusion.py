@@ -8,8 +8,7 @@ from tiny import TINY, signals
 from ecgdan_hf import EcgDanConfig, EcgDanForSequenceClassification
 from ecgdan_hf.data.simulate.synthetic import make_signal
 from ecgdan_hf.explain.maps.attention import attention_rollup
-from ecgdan_hf.explain.maps.deletion import lead_importance, time_importance
-from ecgdan_hf.explain.maps.methods import maps_of, token_sums
+from ecgdan_hf.explain.maps.methods import _lead_importance, _time_importance, _token_sums, maps_of
 from ecgdan_hf.explain.maps.occlusion import occlude_leads, occlude_time, occlude_waves, wave_stretches
 from ecgdan_hf.explain.maps.scores import score_of
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
@@ -110,7 +109,7 @@ def test_side_by_side_rollup_ranks_leads_and_moments_exactly_as_attention_does()
     across /= across.sum(axis=1, keepdims=True)
     found = attention_rollup(across, within, mask)
     assert not found[5].any() and found.sum() == pytest.approx(1)
-    leads, time = lead_importance(across[None], mask[None])[0], time_importance(within[None], mask[None])[0]
+    leads, time = _lead_importance(across[None], mask[None])[0], _time_importance(within[None], mask[None])[0]
     np.testing.assert_array_equal(np.argsort(found.sum(1)[mask]), np.argsort(leads[mask]))
     np.testing.assert_array_equal(np.argsort(found.sum(0)), np.argsort(time))
     with pytest.raises(ValueError, match="order: expected parallel or sequential, got 'both'"):
@@ -132,8 +131,8 @@ def test_every_method_has_a_map_of_leads_and_of_time(method: str):
 def test_token_sums_lose_nothing():
     samples = np.random.default_rng(0).normal(size=(2, 64))
     config = EcgDanConfig(**TINY)
-    np.testing.assert_allclose(token_sums(samples, config).sum(-1), samples.sum(-1))
-    assert token_sums(np.ones((1, 64)), config)[0, 1] == config.token_stride
+    np.testing.assert_allclose(_token_sums(samples, config).sum(-1), samples.sum(-1))
+    assert _token_sums(np.ones((1, 64)), config)[0, 1] == config.token_stride
 
 
 def test_a_method_that_the_network_has_nothing_for_is_refused():

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate.synthetic import make_signal
 from ecgdan_hf.explain.page.figures import explain, explain_page
-from ecgdan_hf.explain.page.paper import draw_ecg, layout_for
+from ecgdan_hf.explain.page.paper import Layout, draw_ecg
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanModel
@@ -206,7 +206,7 @@ def test_1_mv_is_10_mm_and_1_s_is_25_mm_and_tall_leads_halve_the_gain(height_mv,
 
 def test_every_lead_has_its_own_place():
     for seconds in (1.2, 10.0):
-        layout = layout_for(12, seconds)
+        layout = Layout.of(12, seconds)
         assert len({layout.origin(index) for index in range(12)}) == 12
         assert all(left + layout.panel_mm <= layout.width_mm for left, _ in map(layout.origin, range(12)))
 

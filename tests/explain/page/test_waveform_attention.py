@@ -24,7 +24,7 @@ from ecgdan_hf import DanetConfig, DanetForPreTraining, DanetForSequenceClassifi
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.explain.page.figures import explain_page
-from ecgdan_hf.explain.page.waveform_figure import BLUE, ORANGE, attended_strip, read_beats, waveform_page
+from ecgdan_hf.explain.page.waveform_figure import BLUE, ORANGE, _attended_strip, read_beats, waveform_page
 
 RATE = 100
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -215,7 +215,7 @@ def test_the_strip_is_what_the_network_sees_and_its_time_is_the_recording_s(modu
     danet, fe = model(module)
     for seconds, begin in ((10.0, 0.0), (14.0, 2.0), (6.0, 0.0)):
         ecg = record(seconds=seconds)
-        strip = attended_strip(ecg, danet, fe, begin_seconds=100.0)
+        strip = _attended_strip(ecg, danet, fe, begin_seconds=100.0)
         factor = strip.weights if module == "hard" else 1 + strip.weights
         np.testing.assert_allclose(strip.amended_mv, factor * strip.signal_mv)
         assert strip.lead_names == ["II", "V1"] and strip.begin_seconds == 100.0 + begin
@@ -243,7 +243,7 @@ def test_attention_is_drawn_from_0_to_1_under_its_own_time():
     danet, fe = model()
     figure = waveform_page(record(), danet, fe, begin_seconds=20.0)
     paper, band = figure.axes
-    strip = attended_strip(record(), danet, fe, begin_seconds=20.0)
+    strip = _attended_strip(record(), danet, fe, begin_seconds=20.0)
     np.testing.assert_allclose(band.lines[0].get_ydata(), strip.weights)
     assert band.get_ylim()[0] == 0 and 1 <= band.get_ylim()[1] < 1.1 and band.get_xlim() == (20.0, 30.0)
     figure.draw_without_rendering()

@@ -1,0 +1,304 @@
+"""Deletion curves: how far the output moves as more and more of a record is deleted, in the order of a map.
+
+If a map says where the network looked, deleting what it looked at most must change the output sooner than deleting
+anything else (Samek et al., IEEE TNNLS 28(11):2660-2673, 2017). Leads are deleted by `lead_mask`, time by a straight
+line through the gap in all leads. Orders: `attention` (most marked first), `reverse`, `random`, and for time
+`shifted`, the map's order moved along the record: as clustered as the map, but elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import expit
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ecgdan_hf.explain.maps.methods import maps_of, methods_of
+from ecgdan_hf.explain.maps.occlusion import bridge, tokens_of_samples
+from ecgdan_hf.explain.maps.scores import output_of, score_of
+from ecgdan_hf.inference.heads import head_of, label_probabilities
+from ecgdan_hf.inference.rows import model_inputs
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.intp]
+
+CHANGES = {
+    "probability": "drop in the probability of the label predicted first",
+    "class_probability": "drop in the probability of the class predicted",
+    "log_hazard": "absolute change of the log hazard",
+    "embedding": "cosine distance of the embedding",
+}
+ORDERS = {"leads": ("attention", "reverse", "random"), "time": ("attention", "reverse", "random", "shifted")}
+DRAWN = ("random", "shifted")
+_SIGNED = ("gradient", "integrated-gradients", "occlusion")
+
+
+@dataclass
+class DeletionCurves:
+    """What deleting one kind of unit did.
+
+    Attributes:
+        shares: (steps,), share of the leads or of the time that was deleted.
+        change: order -> (draws, N, steps), how far the output moved.
+        scores: order -> (draws, N, steps, outputs), the outputs themselves; None for embeddings.
+    """
+
+    shares: FloatArray
+    change: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Deletions:
+    """What [`delete`] measured on N records.
+
+    Attributes:
+        kind: key of `CHANGES`.
+        entropy: `leads` or `time` -> (N, 2), mean entropy of the map's rows and that of an even map, nats.
+        curves: `leads` or `time` -> curves; a network without that attention has none.
+    """
+
+    kind: str
+    entropy: dict[str, FloatArray]
+    curves: dict[str, DeletionCurves]
+
+
+@torch.no_grad()
+def delete(
+    model: EcgDanPreTrainedModel,
+    dataset: Any,
+    draws: int = 3,
+    time_steps: int = 10,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool = False,
+    methods: Sequence[str] = ("attention",),
+) -> Deletions:
+    """Runs a model on every record, whole and with more and more of it deleted.
+
+    Args:
+        model: any model of the package; evaluated as it is.
+        dataset: rows with `input_values` and `lead_mask`, and the covariates of a survival model.
+        draws: random orders per record.
+        time_steps: time is deleted in steps of 1 / `time_steps`.
+        batch_size: records per forward pass.
+        seed: of the random orders.
+        progress: show a progress bar.
+        methods: whose maps are followed, of [`methods_of`].
+
+    Raises:
+        ValueError: no records, or a method that this network has nothing for.
+    """
+    if not len(dataset):
+        raise ValueError("dataset: expected at least one record, got none")
+    if not set(methods) & set(methods_of(model)):
+        raise ValueError("model: expected lead or time attention to test, got a network with neither")
+    rng, parts = np.random.default_rng(seed), []
+    batches = range(-(-len(dataset) // batch_size))
+    for _, inputs in zip(
+        tqdm(batches, desc="Deleting", disable=not progress), model_inputs(model, dataset, batch_size), strict=True
+    ):
+        parts.append(_Batch(model, inputs, methods).delete(draws, time_steps, rng))
+    return _joined(parts)
+
+
+class _Batch:
+    """One batch of records, whole, what the network says of it, and what maps say of that."""
+
+    def __init__(self, model: Any, inputs: dict[str, Tensor], methods: Sequence[str]) -> None:
+        self.model, self.inputs, self.methods = model, inputs, methods
+        self.values = inputs["input_values"].cpu().numpy()
+        self.mask = inputs["lead_mask"].cpu().numpy()
+        self.output = output_of(model, inputs, output_attentions="attention" in methods)
+        self.kind, self.whole = _outputs_of(model, self.output)
+
+    def delete(self, draws: int, time_steps: int, rng: np.random.Generator) -> Deletions:
+        """The curves of this batch."""
+        score, found = score_of(self.model, self.inputs), {}
+        for method in self.methods:
+            found[method] = maps_of(method, self.model, self.inputs, score).units()
+            if method in _SIGNED and self.kind in ("log_hazard", "embedding"):  # change counts, whatever its sign
+                found[method] = {unit: np.abs(values) for unit, values in found[method].items()}
+        entropy, curves = {}, {}
+        for unit in ("leads", "time"):
+            importance = {method: units[unit] for method, units in found.items() if unit in units}
+            if importance:
+                curves[unit] = self._curves(unit, importance, draws, time_steps, rng)
+            if "attention" in importance:
+                tensor = self.output.lead_attention if unit == "leads" else self.output.time_attention
+                entropy[unit] = _entropies(unit, tensor.float().cpu().numpy(), self.mask)
+        return Deletions(self.kind, entropy, curves)
+
+    def _curves(
+        self, unit: str, importance: Mapping[str, FloatArray], draws: int, time_steps: int, rng: np.random.Generator
+    ) -> DeletionCurves:
+        first = next(iter(importance.values()))
+        total = first.shape[1]
+        shares = np.arange(1, total) / total if unit == "leads" else np.arange(1, time_steps) / time_steps
+        curves = DeletionCurves(shares)
+        for name, (method, order) in _orders_of(unit, list(importance)).items():
+            found = []
+            for _ in range(draws if order in DRAWN else 1):
+                ranks = _deletion_ranks(importance[method], order, rng)
+                found.append([self._without(unit, ranks, round(share * total)) for share in shares])
+            scores = np.stack([np.stack(steps, axis=1) for steps in found])
+            curves.change[name] = _change_of(self.kind, self.whole[None, :, None], scores)
+            if self.kind != "embedding" and name in ORDERS[unit]:
+                curves.scores[name] = scores
+        return curves
+
+    def _without(self, unit: str, ranks: Any, count: int) -> Any:
+        """(N, outputs) after `count` deletions."""
+        device, values, mask = self.model.device, self.values, self.mask
+        if unit == "leads":
+            mask = _remaining_leads(ranks, mask, count)
+        else:
+            stride = self.model.config.token_stride
+            values = bridge(values, ranks[:, tokens_of_samples(values.shape[2], ranks.shape[1], stride)] < count)
+        left = {"input_values": torch.from_numpy(values).to(device), "lead_mask": torch.from_numpy(mask).to(device)}
+        return _outputs_of(self.model, output_of(self.model, {**self.inputs, **left}))[1]
+
+
+def _orders_of(unit: str, methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Name of a curve -> (method, order of [`_deletion_ranks`]), of which `attention` is most marked first.
+
+    Those of attention have the names they always had; the random orders are one control for all methods.
+    """
+    found = {name: (methods[0], name) for name in ORDERS[unit]} if "attention" in methods else {}
+    for method in methods:
+        found[method] = (method, "attention")
+        if unit == "time" and method != "attention":
+            found[f"{method}, shifted"] = (method, "shifted")
+    return {**found, "random": (methods[0], "random")}
+
+
+def _outputs_of(model: Any, output: Any) -> tuple[str, Any]:
+    """What is followed while parts are deleted: the key of `CHANGES`, and (N, outputs) float32, logits of labels."""
+    found: Tensor
+    if head_of(model).is_survival:
+        kind, found = "log_hazard", output.log_hazard[:, None]
+    elif head_of(model).is_classifier:
+        one_of = model.config.problem_type == "single_label_classification"
+        kind = "class_probability" if one_of else "probability"
+        found = label_probabilities(model.config, output.logits.float()) if one_of else output.logits
+    else:
+        embeds = getattr(output, "ecg_embeds", None)
+        kind, found = "embedding", output.pooler_output if embeds is None else embeds
+    return kind, found.float().cpu().numpy()
+
+
+def _change_of(kind: str, whole: Any, deleted: Any) -> FloatArray:
+    """How far the output moved: (..., outputs) twice, which may broadcast -> (...).
+
+    Args:
+        kind: key of `CHANGES`.
+        whole: outputs on whole records.
+        deleted: outputs on what was left of them.
+    """
+    whole, deleted = np.asarray(whole, np.float64), np.asarray(deleted, np.float64)
+    if kind == "log_hazard":
+        return np.abs(deleted - whole)[..., 0]
+    if kind == "embedding":
+        lengths = np.linalg.norm(whole, axis=-1) * np.linalg.norm(deleted, axis=-1)
+        return 1 - (whole * deleted).sum(-1) / np.maximum(lengths, np.finfo(float).tiny)
+    if kind == "probability":
+        whole, deleted = expit(whole), expit(deleted)
+    first = np.broadcast_to(whole.argmax(-1)[..., None], (*deleted.shape[:-1], 1))
+    whole = np.broadcast_to(whole, deleted.shape)
+    return np.take_along_axis(whole - deleted, first, axis=-1)[..., 0]
+
+
+def _entropies(unit: str, maps: Any, mask: Any) -> FloatArray:
+    """(N, 2): mean entropy of a record's rows, and that of even attention."""
+    if unit == "leads":
+        even = np.log(np.maximum(mask.sum(axis=1), 1))
+        return np.stack([_row_entropy(maps, mask), even], axis=1)
+    records, leads, tokens, _ = maps.shape
+    each = _row_entropy(maps.reshape(-1, tokens, tokens), np.ones((records * leads, tokens))).reshape(records, leads)
+    mean = np.where(mask, each, 0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    return np.stack([mean, np.full(records, np.log(tokens))], axis=1)
+
+
+def _joined(parts: list[Deletions]) -> Deletions:
+    first = parts[0]
+    curves = {}
+    for unit in first.curves:
+        curves[unit] = DeletionCurves(first.curves[unit].shares)
+        for order in first.curves[unit].change:
+            for name in ("change", "scores"):
+                found = [getattr(part.curves[unit], name).get(order) for part in parts]
+                if found[0] is not None:
+                    getattr(curves[unit], name)[order] = np.concatenate(found, axis=1)
+    entropy = {unit: np.concatenate([part.entropy[unit] for part in parts]) for unit in first.entropy}
+    return Deletions(first.kind, entropy, curves)
+
+
+def mean_gap(first: npt.ArrayLike, second: npt.ArrayLike) -> FloatArray:
+    """Area between two deletion curves of each record: mean over the steps, and over the draws of each order.
+
+    Args:
+        first, second: (draws, N, steps), change of the output.
+
+    Returns:
+        (N,), positive where the first order changes the output sooner.
+    """
+    one, other = (np.asarray(curve, dtype=np.float64).mean(axis=(0, 2)) for curve in (first, second))
+    return one - other
+
+
+def _row_entropy(maps: npt.ArrayLike, present: npt.ArrayLike) -> FloatArray:
+    """Mean entropy of the rows of each map, nats: (N, K, K) -> (N,); log of the number of keys where all are alike.
+
+    Args:
+        maps: (N, K, K), rows sum to 1.
+        present: (N, K), False for rows that do not count.
+
+    >>> round(float(_row_entropy(np.full((1, 12, 12), 1 / 12), np.ones((1, 12)))[0]), 2)
+    2.48
+    """
+    weights, rows = np.asarray(maps, dtype=np.float64), np.asarray(present, dtype=bool)
+    entropy = -(weights * np.log(np.where(weights > 0, weights, 1))).sum(axis=-1)
+    return np.where(rows, entropy, 0).sum(axis=1) / np.maximum(rows.sum(axis=1), 1)
+
+
+def _deletion_ranks(importance: npt.ArrayLike, order: str, rng: np.random.Generator) -> IntArray:
+    """When each unit is deleted: (N, units) of 0 (first), 1, ...; absent units, whose importance is NaN, come last.
+
+    Args:
+        importance: (N, units), attention received. Equal values are ordered by chance.
+        order: "attention", "reverse", "random" or "shifted".
+        rng: source of chance.
+
+    Raises:
+        ValueError: another order.
+    """
+    if order not in ORDERS["time"]:
+        raise ValueError(f"order: expected one of {', '.join(ORDERS['time'])}, got {order!r}")
+    values, chance = np.asarray(importance, dtype=np.float64), rng.random(np.shape(importance))
+    if order == "shifted":
+        shift = rng.integers(1, max(values.shape[1], 2), len(values))
+        values = np.take_along_axis(values, (np.arange(values.shape[1]) - shift[:, None]) % values.shape[1], axis=1)
+    key = {"reverse": values, "random": np.where(np.isnan(values), np.nan, 0)}.get(order, -values)
+    sequence = np.lexsort((chance, np.nan_to_num(key, nan=np.inf)), axis=1)
+    return np.argsort(sequence, axis=1)
+
+
+def _remaining_leads(ranks: IntArray, lead_mask: npt.ArrayLike, count: int) -> BoolArray:
+    """Leads left after `count` deletions, (N, L); the last lead of a record is never taken.
+
+    Args:
+        ranks: (N, L), see [`_deletion_ranks`].
+        lead_mask: (N, L), leads that were there.
+        count: deletions.
+    """
+    mask = np.asarray(lead_mask, dtype=bool)
+    last = np.where(mask, ranks, -1).argmax(axis=1)
+    left = mask & (ranks >= count)
+    left[np.arange(len(left)), last] |= mask.any(axis=1)
+    return left
