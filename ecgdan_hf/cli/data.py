@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from ecgdan_hf.cli.output import say
-from ecgdan_hf.data import SOURCE_NAMES
+from ecgdan_hf.data.sources.registry import source_names
 from ecgdan_hf.files import check_output_file, write_text
 
-DATA_HELP = f"source, one of {SOURCE_NAMES}; default: told by the files; see docs/data.md"
+DATA_HELP = f"source, one of {source_names()} [default: recognised from the files]; see docs/data.md"
 
 app = typer.Typer(help="Make, check and convert data.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -34,11 +34,11 @@ def plasmode(
       ecgdan data plasmode ptb-xl --out outcomes.csv --seed 0
     """
     from ecgdan_hf.data.simulate.plasmode import simulate
-    from ecgdan_hf.data.sources.ptbxl import read_table
+    from ecgdan_hf.data.sources.ptbxl import read_ptbxl
     from ecgdan_hf.evaluation.measures.concordance import concordance_index
 
     check_output_file(out)
-    outcomes = simulate(read_table(data_dir), seed, scenario=scenario, event_rate=event_rate)
+    outcomes = simulate(read_ptbxl(data_dir), seed, scenario=scenario, event_rate=event_rate)
     write_text(out, outcomes.to_csv(index=False))
     events = int(outcomes["event"].sum())
     say(
@@ -207,7 +207,6 @@ def convert(
     Example:
       ecgdan data convert ptb-xl parquet --license cc-by-4.0 --keep-ids
     """
-    from ecgdan_hf.data.sources.registry import detect_source
     from ecgdan_hf.inference.checkpoints import repository_and_revision
     from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
     from ecgdan_hf.publish.dataset import check_converted
@@ -218,7 +217,7 @@ def convert(
         repository, revision = repository_and_revision(checkpoint)
         extractor = EcgDanFeatureExtractor.from_pretrained(repository, revision=revision)
     folder = convert_source(
-        data or detect_source(data_dir),
+        data,
         data_dir,
         out_dir,
         license_id=license_id,

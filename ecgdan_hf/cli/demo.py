@@ -125,12 +125,12 @@ def _judge(folder: Path, seed: int) -> Any:
 
 def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) -> str:
     from ecgdan_hf.data.formats import read
-    from ecgdan_hf.data.sources.csv_table import read_table
+    from ecgdan_hf.data.sources.csv_table import read_csv_table
     from ecgdan_hf.explain.page.figures import explain_page
     from ecgdan_hf.inference.checkpoints import load_checkpoint
 
     highest = result.predictions.iloc[int(result.risk_groups.argmax())]
-    table = read_table(folder / COHORT)
+    table = read_csv_table(folder / COHORT)
     record = read(table.loc[table["record_id"] == highest["record_id"], "file"].iloc[0])
     model, extractor = load_checkpoint(folder / MODEL)
     explain_page(record, model, extractor, checkpoint="demo").savefig(folder / "explained.png", dpi=110)

@@ -478,14 +478,14 @@ def _row_loader(args: EvaluateArguments | SanityArguments) -> Any:
 
 def _measurements(args: EvaluateArguments) -> Any:
     """ECG measurements of a survival cohort; None for labels, which are not compared with them."""
-    from ecgdan_hf.data.loading import read_table
     from ecgdan_hf.data.measure.table import measure_table
+    from ecgdan_hf.data.sources.registry import read_source
     from ecgdan_hf.inference.checkpoints import load_config
     from ecgdan_hf.inference.heads import head_of
 
     if not head_of(load_config(str(args.checkpoint))).is_survival:
         return None
-    table = read_table(args.data, str(args.data_dir)).iloc[: args.limit]
+    table = read_source(args.data, str(args.data_dir)).iloc[: args.limit]
     return measure_table(table, num_proc=args.num_proc, cache_dir=args.cache_dir)
 
 

@@ -19,7 +19,7 @@ from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import READ_HINTS, first_lead_names, record_files
 from ecgdan_hf.data.prepared.streaming import stream
 from ecgdan_hf.data.sources import csv_table as csv_files
-from ecgdan_hf.data.sources.registry import read_table
+from ecgdan_hf.data.sources.registry import find_source
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ LIST_COLUMNS = {"labels": pa.int64(), "beat_seconds": pa.float64(), "beat_kinds"
 
 
 def load(
-    name: str,
+    name: str | None,
     data_dir: str | Path,
     *,
     outcomes: str | Path | pd.DataFrame | None = None,
@@ -47,7 +47,7 @@ def load(
     """Loads a source.
 
     Args:
-        name: one of `sources.SOURCES`.
+        name: a source, see `sources.registry`; None recognises it from the files.
         data_dir: its folder; an absent or empty one of `"synthetic"` is filled first.
         outcomes: CSV or table with `record_id`, `event`, `time` (years); records without an outcome are left out.
         with_outcome: leaves records out whose `event` or `time` the source does not know, as survival needs it.
@@ -71,13 +71,14 @@ def load(
         FileNotFoundError: the folder or a part of it is missing.
         ValueError: an unknown source, a table or a record that cannot be used, or no outcome or label that is wanted.
     """
-    table = read_table(name, data_dir, sampling_rate=sampling_rate, label_level=label_level)
+    source = find_source(name, data_dir)
+    table = source.read_table(data_dir, sampling_rate=sampling_rate, label_level=label_level)
     if keep_labels is not None:
         table = _with_labels(table, list(dict.fromkeys(keep_labels)))
     if outcomes is not None:
         table = _with_outcomes(table, outcomes)
     if with_outcome:
-        table = _known_outcomes(table, name)
+        table = _known_outcomes(table, source.name)
     wanted = _in_folds(table, folds)
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least one record, got {limit}")

@@ -24,6 +24,7 @@ from huggingface_hub import DatasetCardData, HfApi
 
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.prepared.shards import num_processes, write_shards
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.files import write_text
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.push import check_push, make_repository, said_by_the_hub
@@ -69,7 +70,7 @@ DESCRIPTIONS = {
 
 
 def convert(
-    name: str,
+    name: str | None,
     data_dir: str | Path,
     out_dir: str | Path,
     *,
@@ -83,7 +84,7 @@ def convert(
     """Converts a source to Parquet; an interrupted conversion goes on where it stopped when asked again.
 
     Args:
-        name: a source of `data.loading.load`.
+        name: a source of `data.loading.load`; None recognises it from the files.
         data_dir: its folder.
         out_dir: a new or empty folder, or that of an interrupted conversion with the same arguments.
         license_id: of the data, as the Hub spells it: `cc-by-4.0`.
@@ -100,7 +101,7 @@ def convert(
         FileNotFoundError: as `load`.
         ValueError: as `load`; a column to keep that is not there; a folder that holds something else.
     """
-    out = Path(out_dir)
+    out, name = Path(out_dir), find_source(name, data_dir).name
     said = {"name": name, "keep": sorted(keep), "keep_ids": keep_ids, "license": license_id, "title": title}
     _check_folder(out)
     dataset = load(name, data_dir, num_proc=num_proc, **options)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from datasets import concatenate_datasets
 
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.evaluation.measures.concordance import has_pair
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
@@ -172,7 +173,9 @@ def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneA
     """Stores in the configuration what the event is, and whether it was simulated."""
     told = args.simulated_outcome
     config.simulated_outcome = (
-        "log_hazard" in dataset.column_names or args.data == "synthetic" if told is None else told
+        "log_hazard" in dataset.column_names or find_source(args.data, args.data_dir).is_simulated
+        if told is None
+        else told
     )
     if args.endpoint:
         config.endpoint = args.endpoint

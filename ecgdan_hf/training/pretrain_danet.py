@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 
+from ecgdan_hf.data.simulate.simulated_beats import in_millivolt, simulated_rows
 from ecgdan_hf.inference.heads import weight_columns
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -31,7 +32,6 @@ from ecgdan_hf.training.core.batching import EcgCollator
 from ecgdan_hf.training.core.collect import Batch, collect
 from ecgdan_hf.training.core.learned_rows import check_labels
 from ecgdan_hf.training.core.run import Split, TrainingRun
-from ecgdan_hf.training.core.simulated_beats import in_millivolt, simulated_rows
 from ecgdan_hf.training.core.starting_weights import build_danet, count_parameters
 from ecgdan_hf.training.core.tasks import INPUTS, ClassificationTask
 

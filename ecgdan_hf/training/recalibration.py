@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import yaml
 
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.splits import check_patients_disjoint
 from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score
@@ -45,7 +46,8 @@ def recalibrate(args: RecalibrateArguments) -> dict[str, Any]:
     model, extractor = _load_survival(args)
     fit, test = _load_parts(args, extractor)
     check_patients_disjoint({} if test is fit else {"fit": _subjects(fit), "test": _subjects(test)})
-    model.config.simulated_outcome |= "log_hazard" in fit.column_names or args.data == "synthetic"
+    is_simulated = find_source(args.data, args.data_dir).is_simulated
+    model.config.simulated_outcome |= "log_hazard" in fit.column_names or is_simulated
     before = _judge(model, test, args)
     outcome = _outcome_of(fit)
     slope = model.recalibrate(torch.from_numpy(score_rows(model, fit, args.batch_size)), *outcome, method=args.method)

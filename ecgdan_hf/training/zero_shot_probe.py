@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.text.statements import embed_texts, read_statements
 from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, select_folds
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
@@ -117,7 +118,7 @@ def _prompted(path: str, args: ProbeArguments) -> _Prompted:
         prompts = head.prompt_embeds
     else:
         raise ValueError(f"{path}: expected a checkpoint that carries prompts, this one has none; give --prompts")
-    level = "statement" if args.data == "ptb-xl" else None
+    level = "statement" if find_source(args.data, args.data_dir).label_levels else None
     test = select_folds(rows.load_dataset(args, extractor, label_level=level), folds)
     if "labels" not in test.column_names:
         raise ValueError("labels: zero_shot judges by a column labels, the data have none")
@@ -180,7 +181,7 @@ def _levels(main: _Prompted, args: ProbeArguments) -> list[Level]:
     """What is judged: PTB-XL by its hierarchy of labels, other sources by the labels they have."""
     names, truth = main.test.features["labels"].feature.names, label_matrix(main.test)
     groups: dict[str, Mapping[str, list[str]]] = {"label": {name: [name] for name in names}}
-    if args.data == "ptb-xl":
+    if find_source(args.data, args.data_dir).label_levels:
         statements = read_statements(str(args.data_dir))
         groups = {level: statement_groups(statements, level) for level in LEVELS}
     unseen = _held_out_statements(str(args.checkpoint))

@@ -32,7 +32,7 @@ from ecgdan_hf.data.check.electrodes import (
 )
 from ecgdan_hf.data.check.signals import representative_beat
 from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
-from ecgdan_hf.data.sources.registry import detect_source, read_table
+from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 Beat = dict[str, np.ndarray]
@@ -54,7 +54,7 @@ def beat_of(file: RecordFile) -> Beat | None:
 
 def beats_of(folder: Path, num_proc: int) -> tuple[list[Beat], np.ndarray]:
     """Beats of a folder and the folds they are in, 0 without folds."""
-    table = read_table(detect_source(folder), folder)
+    table = read_source(None, folder)
     files = record_files(table)
     with ProcessPoolExecutor(num_proc) as pool:
         found = list(tqdm(pool.map(beat_of, files, chunksize=16), str(folder), len(files)))

@@ -25,12 +25,12 @@ import wfdb
 from sklearn.metrics import roc_auc_score
 
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.data.loading import read_table
 from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, RATE_HZ
 from ecgdan_hf.data.measure.measurements import HIGHPASS_HZ, flags, measure
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import plasmode
+from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
 from ecgdan_hf.evaluation.comparators.measurement_cox import KINDS, measurement_cox
 from ecgdan_hf.evaluation.measures.survival import concordance_index
@@ -219,7 +219,7 @@ def _print_p_waves(found: list[dict[str, float]], marked: list) -> None:
 def ptbxl(folder: Path, cache_dir: Path | None, num_proc: int) -> None:
     """Prints how measurements and flags agree with the statements."""
     started = time.perf_counter()
-    source = read_table("ptb-xl", folder)
+    source = read_source("ptb-xl", folder)
     table = measure_table(source, cache_dir=cache_dir, num_proc=num_proc)
     print(f"\nPTB-XL: {len(table)} records in {time.perf_counter() - started:.0f} s with {num_proc} process(es)")
     print(f"not measurable: {(table['error'] != '').sum()}")

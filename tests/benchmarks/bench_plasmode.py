@@ -15,7 +15,7 @@ from typing import Any
 from ptbxl_networks import survival_network
 
 from ecgdan_hf.data.simulate.plasmode import SCENARIOS, simulate
-from ecgdan_hf.data.sources.ptbxl import read_table
+from ecgdan_hf.data.sources.ptbxl import read_ptbxl
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE
 from ecgdan_hf.files import write_text
 from ecgdan_hf.training.arguments.command import parse_assignments
@@ -35,7 +35,7 @@ def arguments(given: argparse.Namespace, scenario: str, simulation: int) -> Eval
     outcomes = given.output_dir / f"{scenario}-{simulation}.csv"
     if not outcomes.is_file():
         outcomes.parent.mkdir(parents=True, exist_ok=True)
-        table = simulate(read_table(given.data_dir), simulation, scenario=scenario)
+        table = simulate(read_ptbxl(given.data_dir), simulation, scenario=scenario)
         write_text(outcomes, table.to_csv(index=False))
     return EvaluateArguments(
         protocol="repeated-cv",

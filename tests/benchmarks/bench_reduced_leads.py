@@ -71,7 +71,7 @@ class Fold:
 
 def read_fold(data_dir: Path, fold: int, limit: int | None = None) -> Fold:
     """The records of one fold of PTB-XL, the first `limit` of them."""
-    table = ptbxl.read_table(data_dir)
+    table = ptbxl.read_ptbxl(data_dir)
     names = table.attrs["label_names"]
     table = table[table["fold"] == fold].iloc[:limit].reset_index(drop=True)
     return Fold(table, names, [read(file) for file in table["file"]])

@@ -119,7 +119,7 @@ def print_ludb(table: dict[str, dict[str, dict]]) -> None:
 
 def segments(folder: Path) -> Iterator[tuple[EcgRecord, np.ndarray, str]]:
     """Segments with an `A` beat, the times of these beats in them (seconds), and the patient."""
-    table = mitbih.read_table(folder, SECONDS)
+    table = mitbih.read_mitbih(folder, SECONDS)
     for row in table[(table["beats_APC"] > 0) & (table["paced"] == 0)].itertuples():
         marks = wfdb.rdann(row.file, "atr")
         times = marks.sample[np.array(marks.symbol) == "A"] / marks.fs - row.start_seconds

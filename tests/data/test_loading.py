@@ -12,7 +12,6 @@ import psutil
 import pytest
 from datasets import Array2D, IterableDataset
 
-from ecgdan_hf.data import loading
 from ecgdan_hf.data.check.folder import check
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.prepared.cache import fingerprint
@@ -48,7 +47,7 @@ def truncate(folder, number):
 
 def test_rows_hold_what_the_extractor_makes_of_the_files_beside_the_table(cohort, extractor, cache):
     dataset = load("csv", cohort, feature_extractor=extractor, cache_dir=cache)
-    table = loading.read_table("csv", cohort)
+    table = sources.read_source("csv", cohort)
     assert dataset["record_id"][:] == table["record_id"].tolist()
     assert dataset.features["input_values"] == Array2D((12, 1024), "float32")
     row = dataset.with_format("numpy")[7]
@@ -131,7 +130,7 @@ def test_a_build_is_known_by_the_files_of_its_records_alone(tmp_path, write_reco
 
 
 def test_folds_and_limit_choose_records(cohort, extractor, cache):
-    table = loading.read_table("csv", cohort)
+    table = sources.read_source("csv", cohort)
     options = {"feature_extractor": extractor, "cache_dir": cache}
     chosen = load("csv", cohort, folds=[2, 5], **options)
     assert chosen["record_id"][:] == table[table["fold"].isin([2, 5])]["record_id"].tolist()
@@ -145,7 +144,7 @@ def test_folds_and_limit_choose_records(cohort, extractor, cache):
 
 
 def test_outcomes_are_joined_from_a_file_and_the_others_left_out(ptbxl_folder, extractor, cache, tmp_path, caplog):
-    outcomes = plasmode.simulate(loading.read_table("ptb-xl", ptbxl_folder), seed=0, event_rate=0.5)
+    outcomes = plasmode.simulate(sources.read_source("ptb-xl", ptbxl_folder), seed=0, event_rate=0.5)
     path = tmp_path / "outcomes.csv"
     outcomes.to_csv(path, index=False)
     options = {"feature_extractor": extractor, "cache_dir": cache}
@@ -353,14 +352,14 @@ def test_arrays_take_rate_unit_and_leads_from_the_table(tmp_path, ecg, cache):
 
 
 def test_an_absent_synthetic_cohort_is_made_and_a_present_one_read(cohort, tmp_path):
-    assert len(loading.read_table("synthetic", cohort)) == 40
+    assert len(sources.read_source("synthetic", cohort)) == 40
     (tmp_path / "new").mkdir()
-    assert len(loading.read_table("synthetic", tmp_path / "new")) == 600
+    assert len(sources.read_source("synthetic", tmp_path / "new")) == 600
     assert (tmp_path / "new/table.csv").is_file()
 
 
 def test_unknown_sources_and_folders_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"name: expected a source, one of ptb-xl, .*, got 'mimic-iii'"):
+    with pytest.raises(ValueError, match=r"data: expected a source, one of ptb-xl, .*, got 'mimic-iii'"):
         load("mimic-iii", tmp_path)
     for name in ("ptb-xl", "wfdb", "csv"):
         with pytest.raises(FileNotFoundError, match="absent"):
@@ -370,8 +369,8 @@ def test_unknown_sources_and_folders_are_refused(tmp_path):
 def test_check_finds_out_what_a_folder_holds(ptbxl_folder, cohort, write_record, tmp_path):
     write_record("data/a")
     assert check(None, tmp_path / "data").facts["source"] == "wfdb"
-    assert sources.detect_source(ptbxl_folder) == "ptb-xl"
-    assert sources.detect_source(cohort) == "csv"
+    assert sources.find_source(None, ptbxl_folder).name == "ptb-xl"
+    assert sources.find_source(None, cohort).name == "csv"
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="found none of them"):
         check(None, tmp_path / "empty")

@@ -45,9 +45,9 @@ def zero_shot_args(cohort: Path, cache: Path, tmp_path: Path) -> Callable[..., P
 
 
 def cohort_labels(cohort: Path) -> list[str]:
-    from ecgdan_hf.data.loading import read_table
+    from ecgdan_hf.data.sources.registry import read_source
 
-    return sorted({label for labels in read_table("csv", cohort)["labels"] for label in labels})
+    return sorted({label for labels in read_source("csv", cohort)["labels"] for label in labels})
 
 
 def test_every_label_with_a_prompt_is_judged_beside_permuted_prompts_and_a_control(

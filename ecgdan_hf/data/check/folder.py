@@ -22,7 +22,7 @@ from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
 from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
 from ecgdan_hf.data.sources.csv_table import read_outcomes
-from ecgdan_hf.data.sources.registry import detect_source, read_table
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.model.leads_ecgdan import canonical_leads
 
 NUM_WORST = 24
@@ -71,7 +71,7 @@ def check(
     """Reads every record of a folder and says what is there and what is wrong.
 
     Args:
-        name: a source of `load`; None finds out by the files.
+        name: a source of `load`; None recognises it from the files.
         data_dir: its folder.
         labels: CSV of outcomes to join, as for training.
         limit: reads the first so many records only.
@@ -89,13 +89,13 @@ def check(
         number, a reason.
 
     Raises:
-        FileNotFoundError: as `read_table`, or no such CSV of outcomes.
-        ValueError: as `read_table`, or a limit below 1.
+        FileNotFoundError: as `read_source`, or no such CSV of outcomes.
+        ValueError: as `read_source`, or a limit below 1.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least one record, got {limit}")
-    source = name or detect_source(data_dir)
-    whole = read_table(source, data_dir)
+    source = find_source(name, data_dir)
+    whole = source.read_table(data_dir)
     outcomes, found = _check_outcomes(whole, labels)
     table = whole.iloc[:limit]
     ids = table["record_id"].astype(str).tolist()
@@ -110,7 +110,7 @@ def check(
     _merge(found, _duplicates(tally.by_hash, patients), _fold_problems(table, patients))
     problems = explain(found)
     facts = {
-        "source": source,
+        "source": source.name,
         "records": len(table),
         "readable": len(table) - len(found.get("unreadable", ())),
         **_table_facts(table, patients),

@@ -17,21 +17,19 @@ from datasets import config as datasets_config
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from ecgdan_hf.data.measure import measurements
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS, measure
 from ecgdan_hf.data.prepared.cache import fingerprint
+from ecgdan_hf.data.prepared.code_digest import code_digest
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
 from ecgdan_hf.data.prepared.shards import CHUNK_RECORDS, in_order
-from ecgdan_hf.data.sources.registry import detect_source, read_table
+from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.files import whole_file
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("record_id", *MEASUREMENTS, "error")
-_CODE = (
-    "data/measure/delineation.py",
-    "data/measure/measurements.py",
-)  # beside what `preparation.fingerprint` watches
 _CARRIED = ("patient_id", "age", "sex")  # of the source's table, joined to what is measured
 
 
@@ -44,7 +42,7 @@ def measure_table(
     """Measures every record of a source.
 
     Args:
-        source: a table with `record_id` and `file`, as `loading.read_table` gives, or a folder it can be read from.
+        source: a table with `record_id` and `file`, as `read_source` gives, or a folder it can be read from.
         num_proc: processes; default one for each core.
         cache_dir: where the tables go; default the cache folder of `datasets`.
 
@@ -71,7 +69,7 @@ def measure_table(
 
 
 def _checked(source: pd.DataFrame | str | Path) -> pd.DataFrame:
-    table = source if isinstance(source, pd.DataFrame) else read_table(detect_source(source), source)
+    table = source if isinstance(source, pd.DataFrame) else read_source(None, source)
     absent = [name for name in ("record_id", "file") if name not in table]
     if absent:
         raise ValueError(f"source: expected columns record_id and file, missing {', '.join(absent)}")
@@ -84,9 +82,7 @@ def _checked(source: pd.DataFrame | str | Path) -> pd.DataFrame:
 
 
 def _fingerprint(table: pd.DataFrame, files: list[RecordFile]) -> str:
-    digest = hashlib.sha256(fingerprint(files, Preparation(None)).encode())
-    for name in _CODE:
-        digest.update((Path(__file__).parents[2] / name).read_bytes())
+    digest = hashlib.sha256(f"{fingerprint(files, Preparation(None))} {code_digest(measurements.__name__)}".encode())
     digest.update("\n".join(table["record_id"].astype(str)).encode())
     return digest.hexdigest()[:32]
 

@@ -20,6 +20,7 @@ from datasets import config as datasets_config
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 
+from ecgdan_hf.data.prepared.code_digest import code_digest
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import RecordFile, UnreadableRecordError
 from ecgdan_hf.data.prepared.shards import num_processes, write_shards
@@ -32,30 +33,6 @@ MAX_SHARD_RECORDS = 1024  # 50 MB of prepared rhythm records
 USUAL_SHARDS = 128  # in between: enough for a bar that moves, and for any number of processes
 WRITER_BATCH_RECORDS = 32  # what a process holds before it writes; 12 leads x 10 s x 500 Hz are 240 kB each
 MAX_LISTED_ERRORS = 20
-
-# Code whose change makes prepared signals stale.
-_CODE = (
-    "data/readers/arrays.py",
-    "data/readers/cardiosoft.py",
-    "data/readers/declared.py",
-    "data/formats.py",
-    "data/readers/matlab.py",
-    "data/readers/median_beats.py",
-    "data/readers/parquet.py",
-    "data/record.py",
-    "data/prepared/record_file.py",
-    "data/readers/vendor_sizes.py",
-    "data/readers/vendors.py",
-    "data/readers/wfdb_records.py",
-    "data/readers/zips.py",
-    "model/conditioning_ecgdan.py",
-    "model/configuration_danet.py",
-    "model/feature_extraction_ecgdan.py",
-    "model/given_beat_ecgdan.py",
-    "model/leads_ecgdan.py",
-    "model/median_beat_ecgdan.py",
-    "model/waveform_danet.py",
-)
 
 
 def prepare_all(
@@ -145,10 +122,7 @@ def _write_arrow(
 
 def fingerprint(sources: Sequence[RecordFile], preparation: Preparation) -> str:
     """Changes with the records, their files' sizes and times, the feature extractor, or the code that prepares."""
-    package = Path(__file__).parents[2]
-    digest = hashlib.sha256(ECGDAN_VERSION.encode())
-    for name in _CODE:
-        digest.update((package / name).read_bytes())
+    digest = hashlib.sha256(f"{ECGDAN_VERSION} {code_digest(Preparation.__module__)}".encode())
     extractor = preparation.feature_extractor
     settings = list(preparation.lead_names) if extractor is None else extractor.to_dict()
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Array2D, List, Value
 
 from ecgdan_hf.data.prepared.record_file import RecordFile, UnreadableRecordError
 from ecgdan_hf.data.record import EcgRecord, quality_flags
+
+if TYPE_CHECKING:
+    from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Preparation:
         skip_bad: a record that cannot be used becomes an empty row whose `error` says why, instead of an exception.
     """
 
-    feature_extractor: Any | None
+    feature_extractor: "EcgDanFeatureExtractor | None"
     lead_names: tuple[str, ...] = ()
     skip_bad: bool = False
 

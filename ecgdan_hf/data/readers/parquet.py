@@ -52,7 +52,7 @@ def read_row(path: Path, member: str | None) -> EcgRecord:
     )
 
 
-def read_table(data_dir: Path) -> pd.DataFrame:
+def read_parquet_folder(data_dir: Path) -> pd.DataFrame:
     """One row for each record of the Parquet files in a folder.
 
     Args:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 LABELS = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
 
 
-def read_table(data_dir: str | Path) -> pd.DataFrame:
+def read_code15(data_dir: str | Path) -> pd.DataFrame:
     """One row per exam whose tracing is here.
 
     Args:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.files import whole_file
 
 TABLE_NAME = "table.csv"
 
 
-def read_table(data_dir: str | Path) -> pd.DataFrame:
+def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
     """Reads a CSV of files.
 
     Args:
@@ -53,6 +54,13 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
         table = table.astype({"event": int, "time": float})
     first = ["record_id", "patient_id", "file"]
     return table[[*first, *(column for column in table.columns if column not in first)]]
+
+
+def read_synthetic(data_dir: Path) -> pd.DataFrame:
+    """The synthetic cohort in a folder; writes it first where the folder is absent or empty."""
+    if not data_dir.exists() or not any(data_dir.iterdir()):
+        synthetic.write_cohort(data_dir)
+    return read_csv_table(data_dir)
 
 
 def read_outcomes(path: str | Path) -> pd.DataFrame:

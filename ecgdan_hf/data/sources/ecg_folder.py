@@ -1,6 +1,8 @@
-"""A folder of ECG files in any mix of formats, as hospitals export them, searched through its sub-folders.
+"""A folder of ECG files, as hospitals export them, or of WFDB records, searched through its sub-folders.
 
-What counts as an ECG is decided by content. Links that lead out of the folder are not followed.
+Content decides what counts as an ECG. Links that lead out of the folder are not followed. Files carry no patient
+number, so each stands for its own patient: where a patient has several, give `patient_id` in the outcomes table, or
+use a CSV of files.
 """
 
 import logging
@@ -11,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ecgdan_hf.data import formats
+from ecgdan_hf.data.readers.wfdb_records import read_subject
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +31,22 @@ def ecg_files(folder: str | Path) -> list[Path]:
     Raises:
         FileNotFoundError: no such folder.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a folder, found none")
-    files = sorted(_files_inside(folder))
-    parts = {part for file in files if file.suffix == ".hea" for part in _parts(file)}
-    return [file for file in files if file not in parts and _counts(file)]
+    return list(_ecg_files(Path(folder)))
 
 
-def read_table(data_dir: str | Path) -> pd.DataFrame:
-    """One row for each ECG file below `data_dir`; each stands for its own patient.
+def holds_ecgs(folder: Path) -> bool:
+    """Whether there is an ECG of any format below the folder."""
+    return next(_ecg_files(folder), None) is not None
 
-    Where a patient has several records, give `patient_id` in the outcomes table, or use a CSV of files.
+
+def holds_wfdb_alone(folder: Path) -> bool:
+    """Whether there are WFDB records below the folder and no ECG of another format."""
+    suffixes = (file.suffix for file in _ecg_files(folder))
+    return next(suffixes, None) == ".hea" and all(suffix == ".hea" for suffix in suffixes)
+
+
+def read_folder(data_dir: str | Path) -> pd.DataFrame:
+    """Returns one row for each ECG file below `data_dir`.
 
     Returns:
         Columns `record_id` (path below the folder; without suffix if that leaves all different), `patient_id` (the
@@ -57,6 +64,49 @@ def read_table(data_dir: str | Path) -> pd.DataFrame:
     if len(set(record_ids)) < len(record_ids):
         record_ids = [path.as_posix() for path in paths]
     return pd.DataFrame({"record_id": record_ids, "patient_id": record_ids, "file": [str(file) for file in files]})
+
+
+def read_wfdb_folder(data_dir: str | Path) -> pd.DataFrame:
+    """Returns one row for each WFDB record below `data_dir`, sorted by name; segments of a record do not count.
+
+    Returns:
+        Columns `record_id` (path below the folder, without suffix), `patient_id` (the same), `file`, and `age`, `sex`
+        where the header's comments say them.
+
+    Raises:
+        FileNotFoundError: no such folder, or no header in it.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"{data_dir}: no such folder")
+    found = sorted(path for path in data_dir.rglob("*.hea") if not _is_hidden(path.relative_to(data_dir)))
+    if not found:
+        raise FileNotFoundError(f"{data_dir}: expected WFDB records, found no .hea file")
+    segments = {part for header in found for part in _parts(header)}
+    headers = [header for header in found if header not in segments]
+    record_ids = [header.relative_to(data_dir).with_suffix("").as_posix() for header in headers]
+    subjects = [read_subject(header) for header in headers]
+    return pd.DataFrame(
+        {
+            "record_id": record_ids,
+            "patient_id": record_ids,
+            "file": [str(header.with_suffix("")) for header in headers],
+            "age": pd.Series([subject["age"] for subject in subjects], dtype=float),
+            "sex": pd.Series([subject["sex"] for subject in subjects], dtype=object),
+        }
+    )
+
+
+def _ecg_files(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected a folder, found none")
+    files = sorted(_files_inside(folder))
+    parts = {part for file in files if file.suffix == ".hea" for part in _parts(file)}
+    return (file for file in files if file not in parts and _counts(file))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _files_inside(folder: Path) -> Iterator[Path]:

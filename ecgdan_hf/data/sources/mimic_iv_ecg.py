@@ -31,7 +31,7 @@ _PATIENT_COLUMNS = {
 }
 
 
-def read_table(data_dir: str | Path) -> pd.DataFrame:
+def read_mimic_iv_ecg(data_dir: str | Path) -> pd.DataFrame:
     """One row per record; no file of a record is touched.
 
     Args:

@@ -37,7 +37,7 @@ FILE_PATTERN = "[12][0-3][0-9].atr"
 _SUBJECT = re.compile(r"^#?\s*(\d+)\s+([MF])\b")  # first comment of a header: "# 69 M 1085 1629 x1"
 
 
-def read_table(data_dir: str | Path, segment_seconds: float = 10.0) -> pd.DataFrame:
+def read_mitbih(data_dir: str | Path, segment_seconds: float = 10.0) -> pd.DataFrame:
     """One row per segment; segments follow each other without overlap, and what is left at the end is dropped.
 
     Args:

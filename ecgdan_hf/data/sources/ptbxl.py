@@ -29,7 +29,7 @@ _COLUMNS = {
 _SEX = {0: "male", 1: "female"}
 
 
-def read_table(data_dir: str | Path, sampling_rate: int = 500, label_level: str = "superclass") -> pd.DataFrame:
+def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str = "superclass") -> pd.DataFrame:
     """One row per record of PTB-XL.
 
     Args:

@@ -14,7 +14,7 @@ from ecgdan_hf.data.sources.exams import EXAMS_NAME, as_table, num_tracings, rea
 TRACINGS_NAME = "exams.hdf5"
 
 
-def read_table(data_dir: str | Path) -> pd.DataFrame:
+def read_samitrop(data_dir: str | Path) -> pd.DataFrame:
     """One row per exam.
 
     Args:

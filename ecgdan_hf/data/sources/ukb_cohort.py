@@ -16,7 +16,7 @@ import pandas as pd
 
 from ecgdan_hf.data.sources.csv_table import write_table
 from ecgdan_hf.data.sources.ukb_fields import chosen_fields, read_fields, read_withdrawn
-from ecgdan_hf.data.sources.ukbiobank import observation_dates, read_table
+from ecgdan_hf.data.sources.ukbiobank import observation_dates, read_ukbiobank
 
 PREVALENT = ("any", "hypertension", "myocardial-infarction", "none")
 CONDITIONS = ("hypertension", "myocardial-infarction")
@@ -58,7 +58,7 @@ def build(
     by then does not come in by a later one.
 
     Args:
-        data_dir: ECGs, as `ukbiobank.read_table` takes them.
+        data_dir: ECGs, as `ukbiobank.read_ukbiobank` takes them.
         fields_table: CSV or tab-separated; a row per participant, columns spelt as on the research platform
             (`p131286`, `p53_i2`, with or without `participant.`) or as in older exports (`131286-0.0`, `f.53.2.0`).
         end_of_follow_up: last day of follow-up, not in the future; a heart failure on that day counts.
@@ -78,7 +78,7 @@ def build(
     if end_of_follow_up > date.today():  # nobody has been followed until then
         raise ValueError(f"end_of_follow_up: expected a day that has been, got {end_of_follow_up}")
     conditions: tuple[str, ...] = {"any": CONDITIONS, "none": ()}.get(prevalent, (prevalent,))
-    ecgs = read_table(data_dir)
+    ecgs = read_ukbiobank(data_dir)
     people = read_fields(fields_table, chosen, ecgs["patient_id"], conditions, sorted(ecgs["instance"].unique()))
     flow = _Flow(ecgs)
     if withdrawn is not None:

@@ -26,7 +26,7 @@ _NO_XML, _ZIP_IN_ZIP = "neither XML nor zip", "zips inside a zip"
 HEAD_BYTES = 4096  # the date of the recording is among the first elements
 
 
-def read_table(data_dir: str | Path) -> pd.DataFrame:
+def read_ukbiobank(data_dir: str | Path) -> pd.DataFrame:
     """One row per ECG, by participant, instance and array.
 
     Args:
@@ -81,7 +81,7 @@ def observation_dates(table: pd.DataFrame) -> list[date | None]:
     """The day that each file says it was recorded; None where it does not or cannot be read.
 
     Args:
-        table: as `read_table` gives it.
+        table: as `read_ukbiobank` gives it.
     """
     members = table["member"] if "member" in table else pd.Series(None, index=table.index, dtype=object)
     return [_observed(Path(file), member) for file, member in zip(table["file"], members, strict=True)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from ecgdan_hf.data.sources.registry import card_source
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
@@ -21,21 +22,6 @@ HUB_METRICS |= {"f1": "f1", "F1": "f1", "concordance_index": "concordance_index"
 """What the Hub lists models by."""
 
 NOT_RESULTS = ("num_negatives", "num_labels", "num_labels_estimable", "threshold", "num_patients")
-
-DATA: dict[str, tuple[str, str]] = {
-    "ptb-xl": (
-        "PTB-XL",
-        "PTB-XL, 12-lead ECGs of 10 s from Germany, 1989 to 1996 (PhysioNet, CC BY 4.0; Wagner et al. 2020)",
-    ),
-    "mit-bih": (
-        "MIT-BIH Arrhythmia Database",
-        "MIT-BIH Arrhythmia Database, 10 s segments of two-lead Holter recordings from Boston, 1975 to 1979 "
-        "(PhysioNet, ODC-By; Moody and Mark 2001)",
-    ),
-    "synthetic": ("synthetic ECGs", "synthetic ECGs drawn by this package; no patient is behind them"),
-    "wfdb": ("WFDB recordings", ""),
-    "csv": ("own recordings", ""),
-}
 
 
 @dataclass(frozen=True)
@@ -124,7 +110,8 @@ def further_index(
     for each in evaluations:
         if each.is_sanity:  # of the maps, and no measure of how good the model is
             continue
-        of_folder = DATA.get(str(each.data), (data_name, ""))[0]
+        source = card_source(each.data)
+        of_folder = source.title if source else data_name
         metric = METRIC_NAMES.get(str(each.metrics.get("metric")), "value")
         suffix = ", simulated outcomes" if simulated or each.metrics.get("simulated_outcome") else ""
         found += [

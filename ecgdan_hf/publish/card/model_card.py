@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from ecgdan_hf.data.sources.registry import card_source
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.heads import head_of
@@ -22,7 +23,6 @@ from ecgdan_hf.publish.card.attention_text import attention_sentences
 from ecgdan_hf.publish.card.carbon import Emissions, time_text
 from ecgdan_hf.publish.card.checks import MISSING_KEY, RESEARCH_USE
 from ecgdan_hf.publish.card.eval_results import (
-    DATA,
     HUB_METRICS,
     PARTS,
     Result,
@@ -102,8 +102,10 @@ def build_card(
     config: Any = getattr(model.config, "ecg_config", model.config)  # of a dual encoder, its ECG side
     simulated = is_simulated(config, metrics)
     found = list(results(metrics))
-    data_name, data_text = DATA.get(str((recipe or {}).get("data")), ("unknown data", ""))
-    data_text = training_data or data_text
+    source = card_source((recipe or {}).get("data"))
+    data_name = source.title if source else "unknown data"
+    data_text = training_data or (source.description if source else "")
+    dataset_id = dataset_id or (source.hub_id if source else None)
     head = head_of(model)
     groups = _groups(metrics, evaluations, recipe, data_name, simulated)
     given = {"data": data_text, "results": _is_tested(found, evaluations), "groups": groups}
@@ -127,7 +129,8 @@ def build_card(
         **({MISSING_KEY: list(required.values())} if required else {}),
     )
     verb = VERBS.get(str((metrics or {}).get("task")))
-    trained_on = {(recipe or {}).get("data"), ((metrics or {}).get("pretraining") or {}).get("data")}
+    pretrained_on = card_source(((metrics or {}).get("pretraining") or {}).get("data"))
+    trained_on = [each for each in dict.fromkeys((source, pretrained_on)) if each]
     return ModelCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
@@ -165,8 +168,7 @@ def build_card(
         verb=verb,
         time=time_text(metrics),
         emissions=emissions,
-        is_ptb_xl="ptb-xl" in trained_on,
-        is_mit_bih="mit-bih" in trained_on,
+        sources=trained_on,
         what=_what(model),
         rule=_rule(config),
         pretraining=pretraining_text(metrics),
@@ -222,7 +224,8 @@ def pretraining_text(metrics: Mapping[str, Any] | None) -> str:
     found = (metrics or {}).get("pretraining")
     if not found:
         return ""
-    _, data = DATA.get(str(found.get("data")), ("", "data that were not recorded"))
+    source = card_source(found.get("data"))
+    data = source.description or source.title if source else "data that were not recorded"
     folds = f", folds {found['train_folds']}" if found.get("train_folds") else ""
     made = (
         f", {found['simulated_records']:,} records simulated from" if found.get("pretext") == "simulated-beats" else ""
@@ -248,7 +251,8 @@ def _notes(evaluation: Evaluation, recipe: Mapping[str, Any] | None, data_name: 
         said.append("validation part (the epoch was chosen on it: optimistic)")
     chosen = set(parse_folds((recipe or {}).get("valid_folds"), "recipe: valid_folds") or ())
     chosen &= set(parse_folds(evaluation.folds or None, f"{evaluation.name}: test_folds") or ())
-    same_data = evaluation.data is None or DATA.get(evaluation.data, ("",))[0] == data_name
+    source = card_source(evaluation.data)
+    same_data = evaluation.data is None or (source is not None and source.title == data_name)
     if chosen and same_data:
         said.append("the epoch was chosen on these records" + ("" if evaluation.is_sanity else ": optimistic"))
     if counts.get("simulated_outcome"):

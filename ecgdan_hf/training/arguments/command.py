@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 import yaml
 
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.training.arguments.options import T, check_options, resolve
 
 _CONFIG_HELP = "recipe: a YAML file, or the name of one that ships with the package; flags override it"
@@ -32,7 +33,8 @@ def with_flags(kind: type[T], function: Callable[[T], Any], doc: str) -> Callabl
         for item in dataclasses.fields(kind):
             if get_origin(item.type) is dict and flags[item.name] is not None:
                 flags[item.name] = parse_assignments(flags[item.name], item.name)
-        args = resolve(kind, config, flags)
+        args: Any = resolve(kind, config, flags)
+        _recognise_source(args)
         check_options(args)
         function(args)
 
@@ -44,6 +46,14 @@ def with_flags(kind: type[T], function: Callable[[T], Any], doc: str) -> Callabl
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__doc__ = doc
     return command
+
+
+def _recognise_source(args: Any) -> None:
+    """Fills in `data` where it was not given, and says so: the source that the files of `data_dir` look like."""
+    if getattr(args, "data", "given") is None and args.data_dir:
+        source = find_source(None, args.data_dir)
+        args.data = source.name
+        print(f"data: {args.data_dir} is recognised as {source.name} ({source.title})", file=sys.stderr)
 
 
 def _parameter(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:

@@ -7,16 +7,16 @@ Must import neither torch nor transformers: the command line imports this module
 from dataclasses import dataclass
 from typing import Any
 
-from ecgdan_hf.data import SOURCE_NAMES
+from ecgdan_hf.data.sources.registry import SOURCES, source_names
 from ecgdan_hf.training.arguments.options import option
 
-_DATA_HELP = f"source, one of {SOURCE_NAMES}; see docs/data.md"
+_DATA_HELP = f"source, one of {source_names()} [default: recognised from the files]; see docs/data.md"
 NOT_PART_OF_THE_RUN = (
     "resume", "overwrite", "push_to_hub", "num_workers", "num_proc", "cache_dir", "log_with", "progress"
 )  # fmt: skip
 """Arguments that may differ between a run and its resumption, because no number depends on them."""
 
-_WITH_LEVELS = (None, "ptb-xl")
+_WITH_LEVELS = (None, *(source.name for source in SOURCES if source.label_levels))
 """Sources whose labels have levels; None is a source that is still to be recognised."""
 
 
@@ -24,7 +24,7 @@ _WITH_LEVELS = (None, "ptb-xl")
 class _DataArguments:
     """Where the recordings are, how they are prepared, and where the result goes."""
 
-    data: str = option("ptb-xl", _DATA_HELP)
+    data: str | None = option(None, _DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings (for csv: the table, or a folder with one)")
     output_dir: str | None = option(None, "folder for the result")
     cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")
@@ -414,7 +414,7 @@ class AblateArguments:
     variants: dict[str, Any] = option({}, "what a variant changes, as name={key: value}; the first is compared with")
     common: dict[str, Any] = option({}, "arguments of ecgdan pretrain for all variants, as key=value; repeatable")
     only: str | None = option(None, "names of the variants to run, separated by commas; default: all")
-    data: str | None = option(None, f"{_DATA_HELP} [default: the base recipe's]")
+    data: str | None = option(None, _DATA_HELP)
     data_dir: str | None = option(None, "folder with the recordings")
     output_dir: str | None = option(None, "folder for a run of each variant, report.md and metrics.json")
     cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import yaml
 
-from ecgdan_hf.data import source_name
+from ecgdan_hf.data.sources.registry import find_source
 
 _RECIPES_DIR = Path(__file__).parents[1] / "recipes"
 
@@ -135,8 +135,8 @@ def resolve(kind: type[T], config: str | Path | None = None, flags: dict[str, An
             parts = [_checked(values, fields[name]) for values in (recipe.get(name) or {}, given.get(name, {}))]
             given[name] = {**parts[0], **parts[1]}
     values = {key: _checked(value, fields[key]) for key, value in {**recipe, **given}.items()}
-    if "data" in values:
-        values["data"] = source_name(values["data"])
+    if values.get("data") is not None:
+        values["data"] = find_source(values["data"]).name
     return kind(**values)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from datasets import concatenate_datasets
 
 from ecgdan_hf.data.simulate.premature_beats import annotated_weights
+from ecgdan_hf.data.simulate.simulated_beats import in_millivolt, simulated_rows
 from ecgdan_hf.data.sources.mitbih import BEATS
 from ecgdan_hf.inference.heads import input_names
 from ecgdan_hf.inference.rows import label_matrix
@@ -15,7 +16,6 @@ from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.simulated_beats import in_millivolt, simulated_rows
 
 _MAX_POSITIVE_WEIGHT = 10.0
 """Of a balanced loss; a weight of hundreds would let a few records decide."""

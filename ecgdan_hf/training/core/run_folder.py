@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import check_output_folder, filled_folder, remove_leftovers, write_text
 from ecgdan_hf.training.arguments.fields import NOT_PART_OF_THE_RUN, RunArguments
@@ -93,6 +94,7 @@ def begin_run(folder: Path, args: RunArguments) -> None:
     if getattr(args, "resume", False):
         return
     _clear(folder)
+    args.data = find_source(args.data, args.data_dir).name  # the recipe names what was recognised
     _write_recipe(folder, args)
 
 

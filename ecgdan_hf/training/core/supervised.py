@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from torch.utils.data import DataLoader
 
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.inference.heads import weight_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
@@ -121,5 +122,9 @@ def check_finetuning(args: FinetuneArguments) -> None:
         raise ValueError("shuffle_labels, teachers: teachers would leak the true labels; leave one out")
     if not 0 <= args.teacher_weight <= 1:
         raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {args.teacher_weight}")
-    if args.task == "survival" and args.data in ("ptb-xl", "wfdb") and not args.labels:
-        raise ValueError(f"labels: {args.data} has no follow-up of its own; give an outcomes table with --labels")
+    if args.task == "survival" and not args.labels and (args.data or args.data_dir):
+        source = find_source(args.data, args.data_dir)
+        if source.has_outcomes is False:
+            raise ValueError(
+                f"labels: {source.name} has no follow-up of its own; give an outcomes table with --labels"
+            )

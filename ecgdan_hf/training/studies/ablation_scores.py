@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.text.statements import read_statements
 from ecgdan_hf.evaluation.comparators.baselines import (
     random_encoder,
@@ -79,7 +80,8 @@ def _all_scores(
         kept = rows.labelled_subset(patients, labels, float(label_fraction or 1), seed)
         yield f"few{seed}", fit_logistic(features[kept], labels[kept], tested, patients[kept])
     prompts = list(encoder_config(model).prompt_labels)
-    if prompts and getattr(model, "alignment_head", None) is not None and args.data == "ptb-xl":
+    has_statements = bool(find_source(args.data, args.data_dir).label_levels)
+    if prompts and getattr(model, "alignment_head", None) is not None and has_statements:
         groups = statement_groups(read_statements(str(args.data_dir)), "superclass")
         logits = similarity(model, row_batches(test, batch_size), model.alignment_head.prompt_embeds)
         yield "zero", group_scores(logits, prompts, groups)

@@ -279,7 +279,7 @@ def test_errors_come_before_warnings_in_the_list_of_problems():
 
 
 def test_the_recording_that_ptbxl_holds_under_two_patients_is_found(shared):
-    table = sources.read_table("ptb-xl", shared / "data" / "ptb-xl").set_index("record_id", drop=False)
+    table = sources.read_source("ptb-xl", shared / "data" / "ptb-xl").set_index("record_id", drop=False)
     pair = table.loc[["145", "463"]]
     assert pair["patient_id"].nunique() == pair["fold"].nunique() == 2
     assert len({signal_hash(file.read()) for file in record_files(pair)}) == 1

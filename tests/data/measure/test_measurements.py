@@ -11,7 +11,6 @@ import pytest
 import wfdb
 
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.data.loading import read_table
 from ecgdan_hf.data.measure import table as measurement_table
 from ecgdan_hf.data.measure.delineation import delineate
 from ecgdan_hf.data.measure.measurements import (
@@ -27,6 +26,7 @@ from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.prepared.record_file import record_files
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import synthetic
+from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 NORMAL = {
@@ -336,7 +336,7 @@ def test_intervals_agree_with_the_hand_marks_of_records_they_were_not_tuned_on(s
 
 
 def test_measurements_tell_the_blocks_rates_and_axes_that_cardiologists_stated(shared: Path) -> None:
-    table = read_table("ptb-xl", shared / "data" / "ptb-xl")
+    table = read_source("ptb-xl", shared / "data" / "ptb-xl")
     stated = table["scp_codes"].map(lambda text: set(json.loads(text)))
     groups = ("CLBBB", "CRBBB", "1AVB", "LAFB", "STACH", "SBRAD", "AFIB", "NORM")
     chosen = {group: table[[group in codes for codes in stated]].head(10) for group in groups}

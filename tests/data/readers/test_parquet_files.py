@@ -7,7 +7,7 @@ from datasets import load_dataset
 from ecgdan_hf.data.formats import kind, read
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.readers import parquet as parquet_files
-from ecgdan_hf.data.sources.registry import detect_source
+from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.publish.dataset import convert
 
 
@@ -29,7 +29,7 @@ def test_a_row_is_the_record_it_was_made_of(cohort, converted):
 
 
 def test_a_converted_folder_is_a_source_like_the_one_it_was_made_of(cohort, converted, extractor, tmp_path):
-    assert detect_source(converted) == "parquet"
+    assert find_source(None, converted).name == "parquet"
     options = {"feature_extractor": extractor, "folds": [1, 2], "cache_dir": tmp_path}
     before, after = load("csv", cohort, **options), load("parquet", converted, **options)
     for name in ("record_id", "patient_id", "age", "sex", "fold", "labels", "event", "time", "flags"):
@@ -64,12 +64,15 @@ def test_a_row_that_is_not_there_is_one_line(converted, member, message):
 def test_damaged_and_foreign_files_are_one_line(converted, tmp_path):
     good = (converted / "data/train-00000-of-00001.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(good[: len(good) // 2])
-    for call in (lambda: parquet_files.read_table(tmp_path), lambda: read(tmp_path / "a.parquet", member="0")):
+    for call in (
+        lambda: parquet_files.read_parquet_folder(tmp_path),
+        lambda: read(tmp_path / "a.parquet", member="0"),
+    ):
         with pytest.raises(ValueError, match=r"a\.parquet: ") as caught:
             call()
         assert "\n" not in str(caught.value)
     pq.write_table(pa.table({"input_values": [1.0]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="missing signal, sampling_rate, lead_names"):
-        parquet_files.read_table(tmp_path)
+        parquet_files.read_parquet_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected Parquet files"):
-        parquet_files.read_table(tmp_path / "absent")
+        parquet_files.read_parquet_folder(tmp_path / "absent")

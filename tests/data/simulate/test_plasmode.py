@@ -44,7 +44,7 @@ def test_the_log_hazard_is_the_published_sum():
 
 def test_the_official_table_and_ours_give_the_same_outcomes(ptbxl_folder):
     official = pd.concat([pd.read_csv(ptbxl_folder / "ptbxl_database.csv")] * 10)
-    ours = pd.concat([ptbxl.read_table(ptbxl_folder)] * 10)
+    ours = pd.concat([ptbxl.read_ptbxl(ptbxl_folder)] * 10)
     pd.testing.assert_frame_equal(plasmode.simulate(official, seed=1), plasmode.simulate(ours, seed=1))
 
 
@@ -117,7 +117,7 @@ def test_the_embedded_codes_are_those_of_the_published_statements(shared):
 
 
 def test_the_published_figures_are_met_on_real_records(shared):
-    table = ptbxl.read_table(shared / "data/ptb-xl")
+    table = ptbxl.read_ptbxl(shared / "data/ptb-xl")
     runs = [plasmode.simulate(table, seed) for seed in range(8)]
     age_sex = plasmode.age_sex_log_hazard(table)
     assert [run["event"].sum() for run in runs] == [532] * 8

@@ -69,7 +69,7 @@ def test_what_drives_the_hazard_is_visible_after_the_z_score_of_each_lead():
 
 def test_the_written_folder_is_one_of_real_files(cohort):
     signals, subjects = synthetic.make_cohort(n=40, seed=3)
-    table = csv_files.read_table(cohort)
+    table = csv_files.read_csv_table(cohort)
     assert table["record_id"].tolist() == subjects["record_id"].tolist()
     np.testing.assert_allclose(table["log_hazard"], subjects["log_hazard"])
     for i in (0, 39):

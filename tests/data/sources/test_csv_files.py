@@ -25,8 +25,8 @@ def make_table(*ids):
 
 def test_a_table_of_files_is_read_from_its_folder_or_its_path(write, tmp_path):
     path = write(TABLE)
-    table = csv_files.read_table(tmp_path)
-    pd.testing.assert_frame_equal(table, csv_files.read_table(path))
+    table = csv_files.read_csv_table(tmp_path)
+    pd.testing.assert_frame_equal(table, csv_files.read_csv_table(path))
     assert table["file"].tolist() == [str(tmp_path / "ecg/001"), str(tmp_path / "ecg/002")]
     assert table["record_id"].tolist() == ["ecg/001", "ecg/002"]
     assert table["labels"].tolist() == [["AFIB", "LVH"], []]
@@ -36,7 +36,7 @@ def test_a_table_of_files_is_read_from_its_folder_or_its_path(write, tmp_path):
 
 
 def test_ids_that_look_like_numbers_keep_their_zeros(write):
-    table = csv_files.read_table(write("record_id,patient_id,file\n007,010,a\n008,011,b\n"))
+    table = csv_files.read_csv_table(write("record_id,patient_id,file\n007,010,a\n008,011,b\n"))
     assert table["record_id"].tolist() == ["007", "008"]
     assert table["patient_id"].tolist() == ["010", "011"]
 
@@ -58,7 +58,7 @@ def test_ids_that_look_like_numbers_keep_their_zeros(write):
 def test_a_table_that_cannot_be_used_is_refused_with_the_record_named(write, old, new, message):
     path = write(TABLE.replace(old, new, 1))
     with pytest.raises(ValueError, match=message) as caught:
-        csv_files.read_table(path)
+        csv_files.read_csv_table(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
@@ -102,11 +102,11 @@ def test_events_may_be_written_as_true_and_false(write):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    for read in (csv_files.read_table, csv_files.read_outcomes):
+    for read in (csv_files.read_csv_table, csv_files.read_outcomes):
         with pytest.raises(FileNotFoundError, match=r"absent\.csv: no such file"):
             read(tmp_path / "absent.csv")
     with pytest.raises(FileNotFoundError, match=r"table\.csv: no such file"):
-        csv_files.read_table(tmp_path)
+        csv_files.read_csv_table(tmp_path)
 
 
 def test_outcomes_are_joined_by_record_in_table_order(write):
@@ -134,9 +134,9 @@ def test_unmatched_and_duplicated_ids_are_refused(write):
 
 
 def test_a_written_table_reads_back_the_same_and_leaves_nothing_else(write, tmp_path):
-    table = csv_files.read_table(write(TABLE))
+    table = csv_files.read_csv_table(write(TABLE))
     csv_files.write_table(table.assign(file=["ecg/001", "ecg/002"]), tmp_path / "out/table.csv")
-    again = csv_files.read_table(tmp_path / "out")
+    again = csv_files.read_csv_table(tmp_path / "out")
     pd.testing.assert_frame_equal(again.drop(columns="file"), table.drop(columns="file"))
     (tmp_path / "out/folder").mkdir()
     with pytest.raises(OSError):

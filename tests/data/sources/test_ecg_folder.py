@@ -8,7 +8,7 @@ import pytest
 from fixtures import write_vendor_files as vendor
 
 from ecgdan_hf.data import formats
-from ecgdan_hf.data.sources.ecg_folder import ecg_files, read_table
+from ecgdan_hf.data.sources.ecg_folder import ecg_files, read_folder
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_folder_holds_one_file_for_each_ecg_whatever_its_format(export):
 def test_the_table_of_a_mixed_folder_can_be_read_record_by_record(export):
     for array in ("ecg.npy",):  # does not say its rate
         (export / "b" / array).unlink()
-    table = read_table(export)
+    table = read_folder(export)
     assert list(table.columns) == ["record_id", "patient_id", "file"]
     assert table["record_id"].is_unique
     assert {len(formats.read(file).lead_names) for file in table["file"]} == {12, 6}
@@ -46,7 +46,7 @@ def test_the_table_of_a_mixed_folder_can_be_read_record_by_record(export):
 def test_names_stand_without_suffix_where_that_leaves_them_different(tmp_path):
     for name in ("b", "a"):
         (tmp_path / f"{name}.xml").write_bytes(vendor.muse(vendor.counts()))
-    assert read_table(tmp_path)["record_id"].tolist() == ["a", "b"]
+    assert read_folder(tmp_path)["record_id"].tolist() == ["a", "b"]
 
 
 def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path, caplog):
@@ -82,9 +82,9 @@ def test_a_file_that_may_not_be_read_is_left_out_and_named(tmp_path, caplog):
 
 def test_a_folder_without_ecgs_or_no_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected ECG files, found none; what is read: WFDB"):
-        read_table(tmp_path)
+        read_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected a folder, found none"):
-        read_table(tmp_path / "absent")
+        read_folder(tmp_path / "absent")
 
 
 def test_records_of_physionet_are_found_by_their_headers(shared):
@@ -92,7 +92,7 @@ def test_records_of_physionet_are_found_by_their_headers(shared):
     found = ecg_files(folder)
     assert found == sorted(folder.glob("*.hea"))
     assert np.isfinite(formats.read(found[0], seconds=10.0).signal_mv).all()
-    assert read_table(folder)["record_id"].tolist() == [path.stem for path in found]
+    assert read_folder(folder)["record_id"].tolist() == [path.stem for path in found]
 
 
 def test_a_copy_that_failed_is_listed_to_be_reported(tmp_path):

@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
 
 
 def test_records_are_cut_into_segments_that_do_not_overlap(folder):
-    table = mitbih.read_table(folder)
+    table = mitbih.read_mitbih(folder)
     assert table["record_id"].tolist()[:4] == ["100-0000", "100-0010", "100-0020", "102-0000"]
     assert len(table) == 4 * 3  # 35 s: the last five seconds are dropped
     for name in ("100", "102"):
@@ -29,7 +29,7 @@ def test_records_are_cut_into_segments_that_do_not_overlap(folder):
 
 
 def test_a_segment_is_labelled_by_its_own_beats(folder):
-    table = mitbih.read_table(folder).set_index("record_id")
+    table = mitbih.read_mitbih(folder).set_index("record_id")
     assert table.attrs["label_names"][:4] == ["NORMAL", "LBBB", "RBBB", "APC"]
     assert table["labels"]["100-0000"] == ["NORMAL"]
     assert table["labels"]["100-0010"] == ["NORMAL", "APC", "PVC"]
@@ -38,7 +38,7 @@ def test_a_segment_is_labelled_by_its_own_beats(folder):
 
 
 def test_records_201_and_202_are_one_patient_and_paced_records_are_marked(folder):
-    table = mitbih.read_table(folder)
+    table = mitbih.read_mitbih(folder)
     patients = table.groupby(table["record_id"].str[:3])["patient_id"].unique().map(list)
     assert patients.to_dict() == {"100": ["100"], "102": ["102"], "201": ["201"], "202": ["201"]}
     assert sorted(table.loc[table["paced"] == 1, "record_id"].str[:3].unique()) == ["102"]
@@ -55,26 +55,26 @@ def test_modified_leads_come_to_their_place_by_name(folder, extractor, tmp_path)
 
 
 def test_another_length_gives_other_segments_with_the_same_beats(folder):
-    fives, tens = mitbih.read_table(folder, segment_seconds=5.0), mitbih.read_table(folder)
+    fives, tens = mitbih.read_mitbih(folder, segment_seconds=5.0), mitbih.read_mitbih(folder)
     assert len(fives) == 4 * 7
     beats = fives[fives["start_seconds"] < 30].groupby("patient_id")["num_beats"].sum()
     assert beats.equals(tens.groupby("patient_id")["num_beats"].sum())
     with pytest.raises(ValueError, match="segment_seconds: expected more than 0 and at most the 35 s of"):
-        mitbih.read_table(folder, segment_seconds=60)
+        mitbih.read_mitbih(folder, segment_seconds=60)
     with pytest.raises(ValueError, match="segment_seconds: expected more than 0"):
-        mitbih.read_table(folder, segment_seconds=-1)
+        mitbih.read_mitbih(folder, segment_seconds=-1)
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected MIT-BIH records such as 100\.atr and 100\.hea, found none"):
-        mitbih.read_table(tmp_path)
+        mitbih.read_mitbih(tmp_path)
     write_mitbih(tmp_path)
     (tmp_path / "100.hea").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="100: damaged header or annotations"):
-        mitbih.read_table(tmp_path)
+        mitbih.read_mitbih(tmp_path)
     (tmp_path / "100.hea").unlink()
     with pytest.raises(FileNotFoundError, match=r"100\.hea: no such file; it belongs to 100\.atr"):
-        mitbih.read_table(tmp_path)
+        mitbih.read_mitbih(tmp_path)
 
 
 @pytest.mark.parametrize("fmt", ["16", "212", "24", "32", "516"])
@@ -106,11 +106,11 @@ def test_a_part_that_is_not_in_the_record_is_refused(write_record, start, length
 
 
 def test_beats_of_the_real_records_are_those_published(shared):
-    table = mitbih.read_table(shared / "data/mit-bih", segment_seconds=1805.0)
+    table = mitbih.read_mitbih(shared / "data/mit-bih", segment_seconds=1805.0)
     assert (len(table), table["patient_id"].nunique()) == (22, 22)
     record = table.set_index("record_id").loc["209-0000"]
     assert (record["beats_APC"], record["beats_PVC"]) == (383, 1)
-    tens = mitbih.read_table(shared / "data/mit-bih")
+    tens = mitbih.read_mitbih(shared / "data/mit-bih")
     assert len(tens) == 22 * 180
     assert tens["labels"].explode().value_counts()["APC"] == 324
     part = record_files(tens.iloc[[200]])[0].read()
@@ -118,7 +118,7 @@ def test_beats_of_the_real_records_are_those_published(shared):
 
 
 def test_beats_of_a_segment_are_named_with_their_time_in_it(folder):
-    row = mitbih.read_table(folder).set_index("record_id").loc["100-0010"]
+    row = mitbih.read_mitbih(folder).set_index("record_id").loc["100-0010"]
     assert len(row["beat_seconds"]) == len(row["beat_kinds"]) == row["num_beats"]
     assert row["beat_kinds"].count("APC") == row["beats_APC"]
     assert row["beat_seconds"] == sorted(row["beat_seconds"])

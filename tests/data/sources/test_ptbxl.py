@@ -9,7 +9,7 @@ from ecgdan_hf.data.sources import ptbxl
 
 
 def test_a_row_is_what_the_official_tables_say(ptbxl_folder):
-    table = ptbxl.read_table(ptbxl_folder)
+    table = ptbxl.read_ptbxl(ptbxl_folder)
     assert table["record_id"].tolist() == ["1", "2", "7", "9"]
     assert table["patient_id"].tolist() == ["15709", "13243", "13243", "11111"]
     assert table["sex"].tolist() == ["female", "male", "male", "female"]
@@ -19,7 +19,7 @@ def test_a_row_is_what_the_official_tables_say(ptbxl_folder):
 
 
 def test_age_300_is_over_89_and_an_empty_age_is_missing(ptbxl_folder):
-    age = ptbxl.read_table(ptbxl_folder)["age"]
+    age = ptbxl.read_ptbxl(ptbxl_folder)["age"]
     assert age[0] == 56
     assert age[1] == 95
     assert age.isna().tolist() == [False, False, True, False]
@@ -38,14 +38,14 @@ def test_age_300_is_over_89_and_an_empty_age_is_missing(ptbxl_folder):
     ],
 )
 def test_labels_at_three_levels_count_at_any_likelihood(ptbxl_folder, level, names, labels):
-    table = ptbxl.read_table(ptbxl_folder, label_level=level)
+    table = ptbxl.read_ptbxl(ptbxl_folder, label_level=level)
     assert table.attrs["label_names"] == names
     assert table["labels"].tolist() == labels
 
 
 @pytest.mark.parametrize("rate", [500, 100])
 def test_both_published_rates_and_both_storage_formats_are_read(ptbxl_folder, rate):
-    table = ptbxl.read_table(ptbxl_folder, sampling_rate=rate)
+    table = ptbxl.read_ptbxl(ptbxl_folder, sampling_rate=rate)
     for file in table["file"]:
         record = formats.read(file)
         assert (record.sampling_rate, record.signal_mv.shape) == (rate, (12, 10 * rate))
@@ -53,17 +53,17 @@ def test_both_published_rates_and_both_storage_formats_are_read(ptbxl_folder, ra
 
 def test_what_is_missing_from_the_layout_is_named(ptbxl_folder):
     with pytest.raises(ValueError, match="PTB-XL is published at 500 and 100 Hz, got 250"):
-        ptbxl.read_table(ptbxl_folder, sampling_rate=250)
+        ptbxl.read_ptbxl(ptbxl_folder, sampling_rate=250)
     with pytest.raises(ValueError, match="label_level: expected one of superclass, subclass, statement, got 'rhythm'"):
-        ptbxl.read_table(ptbxl_folder, label_level="rhythm")
+        ptbxl.read_ptbxl(ptbxl_folder, label_level="rhythm")
     shutil.rmtree(ptbxl_folder / "records100")
     with pytest.raises(FileNotFoundError, match="records100: no such folder; it holds the 100 Hz signals"):
-        ptbxl.read_table(ptbxl_folder, sampling_rate=100)
-    assert len(ptbxl.read_table(ptbxl_folder)) == 4
+        ptbxl.read_ptbxl(ptbxl_folder, sampling_rate=100)
+    assert len(ptbxl.read_ptbxl(ptbxl_folder)) == 4
     for name in ("ptbxl_database.csv", "scp_statements.csv"):
         (ptbxl_folder / name).rename(ptbxl_folder / "away")
         with pytest.raises(FileNotFoundError, match=f"{name}: no such file"):
-            ptbxl.read_table(ptbxl_folder)
+            ptbxl.read_ptbxl(ptbxl_folder)
         (ptbxl_folder / "away").rename(ptbxl_folder / name)
 
 
@@ -72,28 +72,28 @@ def test_a_table_that_is_not_that_of_ptb_xl_is_refused(ptbxl_folder):
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("strat_fold", "fold"), encoding="utf-8")
     with pytest.raises(ValueError, match="expected the columns of PTB-XL, missing strat_fold"):
-        ptbxl.read_table(ptbxl_folder)
+        ptbxl.read_ptbxl(ptbxl_folder)
     path.write_text(text + text.splitlines()[1] + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match="ecg_id: expected each record once, got 1 more than once"):
-        ptbxl.read_table(ptbxl_folder)
+        ptbxl.read_ptbxl(ptbxl_folder)
     path.write_text(text.replace("{'SR': 0.0}", "SR"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"scp_codes: expected {code: likelihood}, got 'SR'"):
-        ptbxl.read_table(ptbxl_folder)
+        ptbxl.read_ptbxl(ptbxl_folder)
 
 
 @pytest.mark.parametrize("place", [".", "ptb-xl-plus", "../ptb-xl-plus"])
 def test_median_beats_of_ptb_xl_plus_are_found_inside_and_beside(ptbxl_folder, place):
-    assert "median_file" not in ptbxl.read_table(ptbxl_folder)
+    assert "median_file" not in ptbxl.read_ptbxl(ptbxl_folder)
     plus = write_ptbxl_plus(ptbxl_folder / place, [1, 9])
-    found = ptbxl.read_table(ptbxl_folder).set_index("record_id")["median_file"]
+    found = ptbxl.read_ptbxl(ptbxl_folder).set_index("record_id")["median_file"]
     assert found["9"] == str((plus / "median_beats/12sl/00000/00009_medians").resolve())
     assert found.isna().tolist() == [False, True, True, False]
 
 
 def test_the_published_counts_are_met_on_real_records(shared):
-    table = ptbxl.read_table(shared / "data/ptb-xl")
+    table = ptbxl.read_ptbxl(shared / "data/ptb-xl")
     assert (len(table), table["patient_id"].nunique()) == (2664, 2585)
     counts = table["labels"].explode().value_counts()
     assert counts.to_dict() == {"NORM": 1283, "STTC": 619, "MI": 586, "CD": 533, "HYP": 308}
-    assert len(ptbxl.read_table(shared / "data/ptb-xl", label_level="statement").attrs["label_names"]) == 71
+    assert len(ptbxl.read_ptbxl(shared / "data/ptb-xl", label_level="statement").attrs["label_names"]) == 71
     assert (table["fold"] == 9).sum() == 333

@@ -10,7 +10,7 @@ from pandas.testing import assert_frame_equal
 from ecgdan_hf.cli.data import app
 from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
 from ecgdan_hf.data.sources.ukb_cohort import build, write
-from ecgdan_hf.data.sources.ukbiobank import read_table
+from ecgdan_hf.data.sources.ukbiobank import read_ukbiobank
 from ecgdan_hf.training.arguments.command import run_safely
 
 NUMBER = re.compile(r"90000\d\d")
@@ -171,7 +171,7 @@ def test_the_day_of_the_visit_wins_over_that_of_the_file_and_is_compared(made, e
 
 def test_what_is_written_joins_the_table_it_came_from(biobank, made, tmp_path):
     flow_file = write(made(), tmp_path / "outcomes.csv")
-    joined = join_outcomes(read_table(biobank[0]), read_outcomes(tmp_path / "outcomes.csv"))
+    joined = join_outcomes(read_ukbiobank(biobank[0]), read_outcomes(tmp_path / "outcomes.csv"))
     assert len(joined) == len(OUTCOMES) and joined["event"].sum() == 4 and joined.attrs["without_outcome"] == 11
     assert flow_file == tmp_path / "outcomes_flow.csv" and not NUMBER.search(flow_file.read_text(encoding="utf-8"))
     assert pd.read_csv(flow_file)["left_out"].tolist() == [row[1] for row in FLOW]

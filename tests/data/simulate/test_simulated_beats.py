@@ -6,7 +6,7 @@ from datasets import Array2D, ClassLabel, Dataset, Features, List, Value
 from model.synthetic_beats import LEADS, record
 
 from ecgdan_hf import DanetConfig, EcgDanConfig, EcgDanFeatureExtractor
-from ecgdan_hf.training.core.simulated_beats import in_millivolt, simulated_rows
+from ecgdan_hf.data.simulate.simulated_beats import in_millivolt, simulated_rows
 
 RULE = DanetConfig().waveform_rule
 

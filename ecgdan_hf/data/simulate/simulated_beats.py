@@ -15,6 +15,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from ecgdan_hf.data.prepared.cache import made_once
+from ecgdan_hf.data.prepared.code_digest import code_digest
 from ecgdan_hf.data.simulate.premature_beats import (
     VENTRICULAR_SHARE,
     SimulatedEcg,
@@ -33,16 +34,6 @@ from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 _MIN_SOURCES = 10
 _NOISY_SHARE = 0.5  # sources are cleaner than the recordings of a Holter
 _VENTRICULAR_SHARE_OF_THEIR_RULE = 0.85  # half of the rows are positive then: few beats are chosen, sometimes none
-
-# Code whose change makes simulated rows stale.
-_CODE = (
-    "data/simulate/premature_beats.py",
-    "model/conditioning_ecgdan.py",
-    "model/feature_extraction_ecgdan.py",
-    "model/median_beat_ecgdan.py",
-    "model/waveform_danet.py",
-    "training/core/simulated_beats.py",
-)
 
 
 def in_millivolt(feature_extractor: EcgDanFeatureExtractor) -> EcgDanFeatureExtractor:
@@ -201,8 +192,6 @@ def _features(dataset_mv: Dataset, feature_extractor: EcgDanFeatureExtractor, ru
 
 def _digest(dataset_mv: Dataset, *settings: Any) -> str:
     """Changes with the rows, the settings and the code."""
-    digest = hashlib.sha256(f"{ECGDAN_VERSION} {dataset_mv._fingerprint}".encode())
-    for file in _CODE:
-        digest.update((Path(__file__).parents[2] / file).read_bytes())
+    digest = hashlib.sha256(f"{ECGDAN_VERSION} {dataset_mv._fingerprint} {code_digest(__name__)}".encode())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]
