@@ -1,9 +1,9 @@
-"""A page to try the released checkpoints on: an ECG file in, the explained ECG out. Research use only.
+"""A page to try the released checkpoints: upload an ECG file, see it explained. Research use only.
 
 python hub_scripts/space/app.py
 
 Checkpoints are folders or names on the Hub, from ECGDAN_LABELS_MODEL, ECGDAN_STATEMENTS_MODEL and ECGDAN_RISK_MODEL;
-by default those of `model_cards/`, or of the owner whom `hub_scripts/push_space.py` writes in here.
+by default those of `model_cards/`, or of the owner that `hub_scripts/push_space.py` fills in here.
 """
 
 import os
@@ -30,7 +30,7 @@ MODEL_CARDS = Path(__file__).parents[2] / "model_cards"
 DELETE_EVERY, DELETE_AFTER = 60, 600  # seconds
 MAX_FILE_SIZE = "25mb"
 MAPS = {"of the labels": "labels", "of the risk": "risk"}
-UNITS = {"as the file says": None, "mV": "mV", "uV": "uV", "V": "V"}
+UNITS = {"from the file": None, "mV": "mV", "uV": "uV", "V": "V"}
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'"
@@ -40,7 +40,7 @@ Pieces = Iterator[tuple[object, ...]]
 
 
 class OnlyThisHost:
-    """Tells the browser to ask nobody but this server, whatever the libraries of the page would like to fetch."""
+    """Makes the browser contact no server but this one, whatever the libraries of the page try to fetch."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -56,10 +56,10 @@ class OnlyThisHost:
 
 
 def networks_of_environment() -> Networks:
-    """The checkpoints that the environment names, else those of the repository, else those on the Hub.
+    """Loads the checkpoints that the environment names, else those of the repository, else those on the Hub.
 
     Raises:
-        FileNotFoundError, ValueError: one is not there, or is of another kind.
+        FileNotFoundError, ValueError: a checkpoint is missing, or is of another kind.
     """
     return Networks.load(*(os.environ.get(variable) or _default(name) for variable, name in DEFAULTS.items()))
 
@@ -70,20 +70,20 @@ def _default(name: str) -> str:
 
 
 def analyse(record: EcgRecord, networks: Networks, maps: str) -> Iterator[tuple[str, str, str]]:
-    """Status, result and downloads; the result before the downloads, which take as long again."""
+    """Yields status, result and downloads; the result first, because the downloads take as long again."""
     yield "Analysing…", "", ""
     found = ecg_report(record, networks, MAPS[maps])
     shown = result_html(found)
-    yield "Analysed; the result follows.", shown, ""
-    yield "Analysed; the result and its downloads follow.", shown, downloads_html(found)
+    yield "Analysed. The result follows.", shown, ""
+    yield "Analysed. The result and its downloads follow.", shown, downloads_html(found)
 
 
 def analyse_upload(
     files: Sequence[str] | None, maps: str, rate: float | None, unit: str, leads: str, networks: Networks
 ) -> Pieces:
-    """Status, result, downloads, the files that stay chosen and whether the options open.
+    """Yields status, result, downloads, the files that stay selected, and whether the options open.
 
-    Files are deleted in any case but one: an ECG that was refused may only need an option, and stays for ten minutes.
+    Files are deleted, with one exception: a rejected ECG that may only need an option stays for ten minutes.
     """
     files = files or []
     try:
@@ -99,19 +99,19 @@ def analyse_upload(
 
 
 def analyse_synthetic(choice: str, maps: str, networks: Networks) -> Pieces:
-    """Status, result and downloads."""
+    """Yields status, result and downloads."""
     yield from analyse(synthetic_ecg(choice), networks, maps)
 
 
 def _said(error: Exception) -> str:
-    """One line; of an error nobody foresaw only its kind, as it may carry anything."""
+    """Returns the error as one line; of an unexpected error only its type, because its text may contain anything."""
     if isinstance(error, ValueError | OSError):
         return " ".join(str(error).split())
     return f"This file could not be analysed ({type(error).__name__}); please report its format."
 
 
 def build(networks: Networks) -> gr.Blocks:
-    """The page."""
+    """Builds the page."""
     with gr.Blocks(
         title="One ECG, explained", analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)
     ) as page:
@@ -124,10 +124,10 @@ def build(networks: Networks) -> gr.Blocks:
                 files = gr.File(
                     label="ECG file, or the .hea and .dat of a WFDB record", file_count="multiple", elem_id="upload"
                 )
-                with gr.Accordion("My file does not say its sampling rate, unit or leads", open=False) as options:
+                with gr.Accordion("My file lacks its sampling rate, unit or lead names", open=False) as options:
                     rate = gr.Number(None, label="Sampling rate, Hz", minimum=0, elem_id="rate")
-                    unit = gr.Radio(list(UNITS), value="as the file says", label="Unit", elem_id="unit")
-                    leads = gr.Textbox("", label="Leads in the order of the file, such as I, II, V1", elem_id="leads")
+                    unit = gr.Radio(list(UNITS), value="from the file", label="Unit", elem_id="unit")
+                    leads = gr.Textbox("", label="Lead names in the order of the file, such as I, II, V1", elem_id="leads")
                 upload = gr.Button("Analyse my file", variant="primary", elem_id="analyse-file")
             with gr.Column():
                 gr.HTML("<h2>Or a synthetic one</h2>")
@@ -155,8 +155,8 @@ def build(networks: Networks) -> gr.Blocks:
 
 
 def launch(page: gr.Blocks, **options: object) -> object:
-    """Serves the page; the environment variables of Gradio say where, Spaces set them."""
-    fonts = ["system-ui", "sans-serif"]  # those of the system: none is fetched
+    """Serves the page at the address given by Gradio's environment variables, which Spaces set."""
+    fonts = ["system-ui", "sans-serif"]  # system fonts, so that none is fetched
     return page.queue(default_concurrency_limit=2).launch(
         theme=gr.themes.Default(primary_hue="blue", font=fonts, font_mono=["ui-monospace", "monospace"]),
         css=STYLE,

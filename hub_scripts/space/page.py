@@ -1,4 +1,4 @@
-"""The report of one ECG as HTML for the page, readable by eye, by keyboard and by screen reader; the page's style."""
+"""Renders the report of one ECG as HTML, usable by keyboard and screen reader, and holds the style of the page."""
 
 import re
 from base64 import b64encode
@@ -11,18 +11,18 @@ from ecgdan_hf.explain.page.ecg_report import EcgReport, Section
 from ecgdan_hf.explain.page.report_pages import html_report, pdf_report
 
 STYLE = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-SIMULATED = " The risk shown is of a <strong>simulated</strong> outcome."
+SIMULATED = " The risk is that of a <strong>simulated</strong> outcome."
 INTRODUCTION = """
 <h1>One ECG, explained</h1>
-<p>Three small networks look at an ECG of 1 to 12 leads: one for five labels, one that compares it with the statements
-of reports, one for a risk over the years. The page shows the ECG on paper with what the network attended to, and every
-number of every figure as a table.</p>
-<p><strong>Your file</strong> is deleted from this server as soon as it has been analysed; one that was refused, after
-ten minutes at the latest. Neither files nor results are kept or logged, and nothing is sent to anybody else. Do not
-upload what your data protection rules do not let you upload.</p>
+<p>Three small networks analyse an ECG of 1 to 12 leads: one predicts five labels, one compares the ECG with statements
+of reports, and one predicts a risk over the years. The page shows the ECG on paper with the attention of the network, and
+every number of every figure as a table.</p>
+<p><strong>Your file</strong> is deleted from this server as soon as it has been analysed; a rejected file after
+ten minutes at the latest. Neither files nor results are stored or logged, and nothing is sent to anyone else. Upload only
+what your data protection rules allow.</p>
 """
-# What Gradio leaves out: names of groups and of the field for files, radio buttons that are one group for the arrow
-# keys, and a live region that is there before it changes.
+# Adds what Gradio leaves out: names of groups and of the file field, radio buttons that form one group for the arrow
+# keys, and a live region that exists before it changes.
 ON_LOAD = """
 () => {
   const name = (element, words) => {
@@ -57,13 +57,13 @@ TO_RESULT = """
 
 
 def banner_html(simulated: bool) -> str:
-    """What stays in sight: research use, and that the outcome is simulated where it is."""
+    """Returns the banner: research use only, and that the outcome is simulated if it is."""
     words = "<strong>Research use only.</strong> Not a medical device."
     return f'<p class="banner" role="note">{words}{SIMULATED if simulated else ""}</p>'
 
 
 def result_html(report: EcgReport) -> str:
-    """The report as one article, its headings below the second level."""
+    """Returns the report as one article, with headings from the second level down."""
     findings = "".join(f"<li>{escape(line)}</li>" for line in report.findings)
     parts = [
         '<article id="result" tabindex="-1" aria-labelledby="result-title">',
@@ -107,7 +107,7 @@ def _table(table: pd.DataFrame, title: str) -> str:
 
 
 def downloads_html(report: EcgReport) -> str:
-    """Links that hold the files themselves, so that none lies on the server."""
+    """Returns links that contain the files, so that none is stored on the server."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", report.title).strip("-")[:60] or "ECG"
     pdf, page = pdf_report(report), html_report(report).encode()
     links = [
@@ -122,7 +122,7 @@ def _link(name: str, kind: str, content: bytes, words: str) -> str:
 
 
 def error_html(message: str) -> str:
-    """One line that says what was wrong."""
+    """Returns the error as one line."""
     return f'<p class="error" role="alert"><strong>Not analysed.</strong> {escape(message)}</p>'
 
 

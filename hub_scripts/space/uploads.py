@@ -1,4 +1,4 @@
-"""Uploaded files -> one ECG; and their deletion. A synthetic ECG for those who have none at hand."""
+"""Reads uploaded files as one ECG and deletes them; makes synthetic ECGs for visitors without a file."""
 
 import re
 import shutil
@@ -20,11 +20,11 @@ SYNTHETIC: dict[str, tuple[float, float, float, tuple[str, ...]]] = {
     "QRS of 160 ms": (0.0, 160.0, 66.0, STANDARD_LEADS),
     "Two leads only: I and II": (-0.5, 92.0, 72.0, ("I", "II")),
 }
-SEED = 4  # of fourteen tried: the networks call these ECGs what a reader would
+SEED = 4  # one of fourteen tried: with it the networks label these ECGs as a reader would
 
 
 def synthetic_ecg(choice: str) -> EcgRecord:
-    """A synthetic ECG of 10 s at 500 Hz, always the same for the same choice."""
+    """Returns a synthetic ECG of 10 s at 500 Hz, the same for the same choice."""
     strain, qrs_duration_ms, heart_rate_bpm, leads = SYNTHETIC[choice]
     signal_mv = make_signal(strain, qrs_duration_ms, heart_rate_bpm, SEED)
     rows = [STANDARD_LEADS.index(lead) for lead in leads]
@@ -41,12 +41,12 @@ def read_upload(
 
     Args:
         files: one ECG file, or the files of one WFDB record; their folders do not matter.
-        sampling_rate: Hz, for a file that does not say it.
-        unit: "mV", "uV" or "V", for a file that does not say it.
-        lead_names: such as "I, II, V1", for a file that does not say them.
+        sampling_rate: Hz, for a file that lacks it.
+        unit: "mV", "uV" or "V", for a file that lacks it.
+        lead_names: such as "I, II, V1", for a file that lacks them.
 
     Raises:
-        ValueError, FileNotFoundError: no file or several ECGs, or what `formats.read` refuses. The message names the
+        ValueError, FileNotFoundError: no file, several ECGs, or an error of `formats.read`. The message names the
             file as the user knows it, and no folder.
     """
     if not files:

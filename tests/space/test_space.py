@@ -25,7 +25,7 @@ import push_space
 import uploads
 from huggingface_hub import SpaceCard
 
-NO_OPTIONS = (None, "as the file says", "")
+NO_OPTIONS = (None, "from the file", "")
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
