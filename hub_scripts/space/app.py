@@ -127,7 +127,7 @@ def build(networks: Networks) -> gr.Blocks:
                 with gr.Accordion("My file lacks its sampling rate, unit or lead names", open=False) as options:
                     rate = gr.Number(None, label="Sampling rate, Hz", minimum=0, elem_id="rate")
                     unit = gr.Radio(list(UNITS), value="from the file", label="Unit", elem_id="unit")
-                    leads = gr.Textbox("", label="Lead names in the order of the file, such as I, II, V1", elem_id="leads")
+                    leads = gr.Textbox("", label="Lead names in file order, such as I, II, V1", elem_id="leads")
                 upload = gr.Button("Analyse my file", variant="primary", elem_id="analyse-file")
             with gr.Column():
                 gr.HTML("<h2>Or a synthetic one</h2>")

@@ -15,11 +15,11 @@ SIMULATED = " The risk is that of a <strong>simulated</strong> outcome."
 INTRODUCTION = """
 <h1>One ECG, explained</h1>
 <p>Three small networks analyse an ECG of 1 to 12 leads: one predicts five labels, one compares the ECG with statements
-of reports, and one predicts a risk over the years. The page shows the ECG on paper with the attention of the network, and
-every number of every figure as a table.</p>
+of reports, and one predicts a risk over the years. The page shows the ECG on paper with the attention of the network,
+and every number of every figure as a table.</p>
 <p><strong>Your file</strong> is deleted from this server as soon as it has been analysed; a rejected file after
-ten minutes at the latest. Neither files nor results are stored or logged, and nothing is sent to anyone else. Upload only
-what your data protection rules allow.</p>
+ten minutes at the latest. Neither files nor results are stored or logged, and nothing is sent to anyone else. Upload
+only what your data protection rules allow.</p>
 """
 # Adds what Gradio leaves out: names of groups and of the file field, radio buttons that form one group for the arrow
 # keys, and a live region that exists before it changes.
