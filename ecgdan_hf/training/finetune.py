@@ -155,7 +155,8 @@ class _SurvivalFinetuning(_Finetuning):
         return EpochBatchSampler(len(event), args.batch_size, None if args.stratify is False else event, args.seed)
 
     def outcome_summary(self) -> dict[str, Any]:
-        found = {"calibration_slope": self.task.calibration_slope}
+        assert isinstance(self.task, SurvivalTask)
+        found: dict[str, Any] = {"calibration_slope": self.task.calibration_slope}
         return {**found, "covariates": self._covariates()} if self.args.covariates else found
 
     def _covariates(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
 from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler, balanced_shares
 from ecgdan_hf.training.core.starting_weights import build_danet, count_parameters
 from ecgdan_hf.training.core.supervised import FinetuningRun, supervised_collator
-from ecgdan_hf.training.core.tasks import ClassificationTask
+from ecgdan_hf.training.core.tasks import ClassificationTask, label_names
 
 _STAGE_SEED = 10_000
 """Added to the seed in stage 2, so that its batches differ."""
@@ -182,7 +182,7 @@ def _check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
     Raises:
         ValueError: see above.
     """
-    names = [config.id2label[label] for label in range(config.num_labels)]
+    names = label_names(config)
     for name, value in args.thresholds.items():
         if name not in names or not isinstance(value, int | float) or not 0 < value < 1:
             raise ValueError(
@@ -204,7 +204,7 @@ def _sampler(learned: LearnedRows, args: FinetuneArguments) -> EpochBatchSampler
     if not args.balance:
         return EpochBatchSampler(len(learned.rows), args.batch_size, seed=args.seed)
     simulated = np.arange(len(learned.rows)) >= len(learned.rows) - learned.num_simulated
-    positive = label_matrix(learned.rows).any(axis=1)
+    positive = np.asarray(label_matrix(learned.rows).any(axis=1))
     return DrawnBatchSampler(balanced_shares(positive, learned.patient_ids, simulated), args.batch_size, args.seed)
 
 

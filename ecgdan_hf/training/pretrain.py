@@ -244,7 +244,7 @@ class _PretrainingTask:
         return found
 
     @torch.no_grad()
-    def _alignment(self, model: nn.Module, found: dict[str, np.ndarray]) -> float:
+    def _alignment(self, model: Any, found: dict[str, np.ndarray]) -> float:
         """Mean over batches of the training size, because the contrastive loss grows with the candidates."""
         total = 0.0
         for start in range(0, len(found["ecg_embeds"]), self.batch_size):

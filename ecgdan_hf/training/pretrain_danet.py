@@ -169,7 +169,7 @@ class _ModuleTask:
 
     metric, higher_is_better = "loss", False
 
-    def __init__(self, loaders: dict[str, DataLoader]):
+    def __init__(self, loaders: dict[str, DataLoader[Any]]):
         self.loaders = loaders
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -195,7 +195,7 @@ class _ModuleTask:
 class _SimulatedBeatsTask(ClassificationTask):
     """The label and a(t) of simulated records; the epoch by the loss of both, or by the label's AUROC."""
 
-    def __init__(self, config: DanetConfig, loaders: dict[str, DataLoader], select_by: str):
+    def __init__(self, config: DanetConfig, loaders: dict[str, DataLoader[Any]], select_by: str):
         super().__init__(config, loaders["valid"])
         self.loaders = loaders
         self.metric, self.higher_is_better = select_by, select_by != "loss"

@@ -78,6 +78,7 @@ def _load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
     for name in ("checkpoint", "data_dir"):
         if not getattr(args, name):
             raise ValueError(f"{name}: expected one, got none; give --{name.replace('_', '-')}")
+    model: Any
     model, extractor = load_checkpoint(str(args.checkpoint))
     if not head_of(model).is_survival or not model.config.num_baseline_times:
         raise ValueError(f"{args.checkpoint}: expected a fine-tuned survival checkpoint, got {type(model).__name__}")
@@ -107,7 +108,7 @@ def _load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
     return fit, select_folds(dataset, test_folds) if test_folds else fit
 
 
-def _judge(model: EcgDanForSurvival, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
+def _judge(model: Any, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
     """Observed over expected, slope and Brier score of the risks at the horizon.
 
     Raises:

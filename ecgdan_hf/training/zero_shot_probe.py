@@ -76,19 +76,22 @@ def _compare_levels(args: ProbeArguments) -> tuple[dict[str, Any], str]:
         other = _prompted(path, args)
         check_same_records(path, other.test["record_id"], main.test["record_id"])
         others[name] = other.logits, other.labels
-    options = {"aggregation": args.aggregation, "temperature": args.temperature, "softmax": args.prompt_softmax}
-    score, patients = partial(group_scores, **options), np.asarray(main.test["patient_id"])
+    options: dict[str, Any] = {
+        "aggregation": args.aggregation,
+        "temperature": args.temperature,
+        "softmax": args.prompt_softmax,
+    }
+    score: Any = partial(group_scores, **options)
+    patients = np.asarray(main.test["patient_id"])
     table = columns_of(main.test, ["patient_id", "age", "sex"])
     found, missing, groups = {}, {}, None
     for level in _levels(main, args):
         if not level.groups:
             missing[level.name] = level.not_judged
             continue
-        settings = {"score": score, "permutations": args.permutations, "n": args.bootstrap, "seed": args.seed}
-        found[level.name] = level_metrics(level, main.logits, main.labels, patients, others, **settings)
-        if (
-            groups is None
-        ):  # of the first level alone, which is PTB-XL's superclasses: more would be hundreds of numbers
+        settings: dict[str, Any] = {"permutations": args.permutations, "n": args.bootstrap, "seed": args.seed}
+        found[level.name] = level_metrics(level, main.logits, main.labels, patients, others, score=score, **settings)
+        if groups is None:  # of the first level alone (superclasses of PTB-XL): all would be hundreds of numbers
             logits, names = score(main.logits, main.labels, level.groups), list(level.groups)
             groups = classification_subgroups(table, level.truth, logits, names, None, args.bootstrap, args.seed)
     if not found:
@@ -137,7 +140,8 @@ def similarity(model: Any, batches: Any, prompts: torch.Tensor) -> np.ndarray:
     """
     pooled, head = torch.from_numpy(embed(model, batches)), model.alignment_head
     ecg_embeds = head.project_ecg(pooled.to(head.ecg_projection[0].weight)).float()
-    return (head.logit_scale() * ecg_embeds @ prompts.to(ecg_embeds).T).double().cpu().numpy()
+    logits = head.logit_scale() * ecg_embeds @ prompts.to(ecg_embeds).T
+    return np.asarray(logits.double().cpu())
 
 
 @torch.inference_mode()

@@ -45,7 +45,9 @@ def in_millivolt(feature_extractor: EcgDanFeatureExtractor) -> EcgDanFeatureExtr
     if feature_extractor.input_kind != "rhythm":
         raise ValueError(f"input_kind: expected 'rhythm' to move beats in, got {feature_extractor.input_kind!r}")
     plain = {"normalization": "global", "global_mean_mv": 0.0, "global_std_mv": 1.0, "waveform_rule": None}
-    return EcgDanFeatureExtractor.from_dict(feature_extractor.to_dict() | plain)
+    extractor = EcgDanFeatureExtractor.from_dict(feature_extractor.to_dict() | plain)
+    assert isinstance(extractor, EcgDanFeatureExtractor)  # `from_dict` gives more only if asked
+    return extractor
 
 
 def simulated_rows(

@@ -36,7 +36,7 @@ _SPAN_SHARE = 0.1
 """Hidden stretches of time in a record that gets any, and the share of the signal each of them covers."""
 
 
-class NumberedRows(Dataset):
+class NumberedRows(Dataset[dict[str, Any]]):
     """A `datasets.Dataset` whose rows carry their number, so that the collator can look things up by it.
 
     Signals are not copied: a row's `input_values` is a view of the mapped Arrow file, which the collator copies once,
@@ -69,7 +69,7 @@ class NumberedRows(Dataset):
         return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def _values(column: pa.ChunkedArray) -> Sequence[Any]:
+def _values(column: pa.ChunkedArray) -> Any:
     """Plain values; of lists of one length, such as one number for each sample, (rows, length), NaN where missing."""
     if not pa.types.is_fixed_size_list(column.type):
         return column.to_pylist()
@@ -178,7 +178,7 @@ class EcgCollator:
         """A collator that masks and augments as the run's arguments say; further fields as keywords."""
         names = ("lead_masking", "lead_masking_probability", "span_masking_probability", "crop_samples")
         drawn = {name: getattr(args, name) for name in (*names, "augment_scale", "augment_noise", "seed")}
-        return cls(lead_names=config.lead_names, num_pad=config.pad_samples, **drawn, **options)
+        return cls(lead_names=config.lead_names, num_pad=config.pad_samples or 0, **drawn, **options)
 
     @property
     def reads(self) -> list[str]:
@@ -189,8 +189,8 @@ class EcgCollator:
     def still(self) -> "EcgCollator":
         """The same without masking, cropping and augmentation, for evaluation."""
         spans = self.span_masking_probability if self.target_hidden else 0.0
-        plain = {"augment_scale": 0.0, "augment_noise": 0.0, "span_masking_probability": spans, "crop_samples": 0}
-        return replace(self, lead_masking="none", **plain)
+        masking: dict[str, Any] = {"lead_masking": "none", "span_masking_probability": spans}
+        return replace(self, **masking, crop_samples=0, augment_scale=0.0, augment_noise=0.0)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Rows -> tensors, with the batch in front."""
@@ -201,7 +201,7 @@ class EcgCollator:
         batch = {name: torch.from_numpy(values[numbers]) for name, values in self.lookups.items()}
         if self.statement_embeds is not None:
             weights = batch.pop(STATEMENT_WEIGHTS).numpy()
-            batch["text_embeds"] = torch.from_numpy(self._text(weights, rng))
+            batch["text_embeds"] = torch.from_numpy(self._text(self.statement_embeds, weights, rng))
         for name in self.columns:
             batch[name] = torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
         if self.num_labels:
@@ -218,9 +218,9 @@ class EcgCollator:
             signal = signal.copy()  # what is hidden below stays in the target
         signal = self._noisy(signal, rng)
         signal[~shown] = 0
-        np.copyto(signal, 0, where=~np.asarray(seen))
+        np.copyto(signal, 0, where=~seen)
         if self.target_hidden:
-            batch["target_mask"] = torch.from_numpy(recorded[:, :, None] & ~np.asarray(seen))
+            batch["target_mask"] = torch.from_numpy(recorded[:, :, None] & ~seen)
         return batch | {"input_values": torch.from_numpy(signal), "lead_mask": torch.from_numpy(shown)}
 
     def _masked(self, recorded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -229,13 +229,13 @@ class EcgCollator:
         shared = self.lead_masking == "batch"
         return _draw_lead_mask(recorded, self.lead_names, rng, shared, self.lead_masking_probability)
 
-    def _text(self, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _text(self, statements: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(records, statements) -> (records, width); rounded, so that equal texts are equal to the last bit."""
         draw = np.where(weights > 0, rng.random(weights.shape), 0)
         kept = weights * ((draw > self.statement_dropout) | (draw == draw.max(axis=1, keepdims=True)))
         total = kept.sum(axis=1, keepdims=True)
-        wording = self.statement_embeds[:, rng.integers(self.statement_embeds.shape[1])]
-        return (kept / np.where(total > 0, total, 1) @ wording).round(5).astype(np.float32)
+        wording = statements[:, rng.integers(statements.shape[1])]
+        return np.asarray((kept / np.where(total > 0, total, 1) @ wording).round(5), dtype=np.float32)
 
     def _piece(self, signal: np.ndarray, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
         """Cuts arrays (records, ..., samples) to one random piece of each record."""
@@ -246,10 +246,10 @@ class EcgCollator:
             [row[..., start : start + self.crop_samples] for row, start in zip(values, starts, strict=True)]
         )
 
-    def _seen(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray | bool:
+    def _seen(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(records, 1, samples), false where the signal is hidden."""
         if not self.span_masking_probability:
-            return np.True_
+            return np.asarray(True)
         return ~_draw_span_mask(len(signal), signal.shape[2], rng, self.span_masking_probability)[:, None, :]
 
     def _scaled(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -299,7 +299,7 @@ def check_augmentation(args: TrainingArguments, config: EcgDanConfig) -> None:
         raise ValueError(f"span_masking_probability: expected a probability, got {args.span_masking_probability}")
     if args.crop_samples and config.trunk != "light":
         raise ValueError(f"crop_samples: only trunk light takes pieces of a record, got trunk {config.trunk}")
-    if args.crop_samples % config.token_stride or not 0 <= args.crop_samples <= config.num_samples:
+    if args.crop_samples % config.token_stride or not 0 <= args.crop_samples <= (config.num_samples or 0):
         raise ValueError(
             f"crop_samples: expected a multiple of {config.token_stride} up to {config.num_samples}, got "
             f"{args.crop_samples}"

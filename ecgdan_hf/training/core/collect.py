@@ -14,7 +14,9 @@ from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows
 Batch = dict[str, Tensor]
 
 
-def evaluation_loader(dataset: Any, collator: EcgCollator, batch_size: int, accelerator: Accelerator) -> DataLoader:
+def evaluation_loader(
+    dataset: Any, collator: EcgCollator, batch_size: int, accelerator: Accelerator
+) -> DataLoader[Any]:
     """Rows in their order, spread over the processes; make it once, not at every validation.
 
     Args:
@@ -24,13 +26,14 @@ def evaluation_loader(dataset: Any, collator: EcgCollator, batch_size: int, acce
         accelerator: places the batches.
     """
     rows = NumberedRows(dataset, collator.reads)
-    loader = DataLoader(rows, batch_size=batch_size, collate_fn=collator, generator=torch.Generator())
-    return accelerator.prepare_data_loader(loader)
+    loader: Any = DataLoader(rows, batch_size=batch_size, collate_fn=collator, generator=torch.Generator())
+    prepared: DataLoader[Any] = accelerator.prepare_data_loader(loader)
+    return prepared
 
 
 @torch.no_grad()
 def collect(
-    model: nn.Module, loader: DataLoader, forward: Callable[[nn.Module, Batch], Batch], accelerator: Accelerator
+    model: nn.Module, loader: DataLoader[Any], forward: Callable[[nn.Module, Batch], Batch], accelerator: Accelerator
 ) -> dict[str, np.ndarray]:
     """What `forward` says of every row, in the order of the rows.
 
@@ -61,9 +64,10 @@ def gather_with_grad(value: Tensor, accelerator: Accelerator) -> Tensor:
     """
     if accelerator.num_processes == 1:
         return value
-    from torch.distributed.nn.functional import all_gather
+    from torch.distributed.nn import functional
 
     sizes = accelerator.gather(torch.tensor([len(value)], device=value.device)).tolist()
     missing = value.new_zeros(max(sizes) - len(value), *value.shape[1:])  # batches differ by a record
+    all_gather: Any = functional.all_gather
     gathered = all_gather(torch.cat([value, missing]))
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])

@@ -50,10 +50,11 @@ def add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArgum
     values = covariate_table(train, args)
     if values is None:
         return
-    varying = [name for name in values if values[name].nunique() > 1]
+    names = values.columns.tolist()
+    varying = [name for name in names if values[name].nunique() > 1]
     if not varying:
-        raise ValueError(f"covariates: expected {values.columns[0]!r} to vary among the training records, it does not")
-    for name in sorted(set(values) - set(varying)):
+        raise ValueError(f"covariates: expected {names[0]!r} to vary among the training records, it does not")
+    for name in sorted(set(names) - set(varying)):
         logger.warning("covariates: %s does not vary among the training records and is left out", name)
     config.covariate_names = varying
     config.covariate_means = values[varying].mean().tolist()

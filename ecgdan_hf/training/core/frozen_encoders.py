@@ -173,4 +173,5 @@ def check_same_records(path: str, found: Sequence[str], expected: Sequence[str])
 
 def encoder_config(model: Any) -> EcgDanConfig:
     """Configuration of the ECG encoder inside a model."""
-    return getattr(model, "ecgdan", model).config
+    config: EcgDanConfig = getattr(model, "ecgdan", model).config
+    return config

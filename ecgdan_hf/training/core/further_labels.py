@@ -17,6 +17,7 @@ from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows, multi_hot
+from ecgdan_hf.training.core.tasks import label_names
 
 
 def auxiliary_names(args: FinetuneArguments) -> list[str]:
@@ -44,7 +45,7 @@ def soften_labels(collator: EcgCollator, train: Any, config: EcgDanConfig, args:
     Raises:
         ValueError: a teacher that is no classifier of the same labels.
     """
-    names = [config.id2label[label] for label in range(config.num_labels)]
+    names = label_names(config)
     hard = multi_hot(train["labels"], len(names)).numpy()
     teachers = str(args.teachers).split(",")
     total = np.zeros(hard.shape, np.float32)
@@ -56,12 +57,12 @@ def soften_labels(collator: EcgCollator, train: Any, config: EcgDanConfig, args:
 
 @torch.inference_mode()
 def _probabilities(
-    teacher: str, record_ids: Sequence[str], label_names: Sequence[str], args: FinetuneArguments
+    teacher: str, record_ids: Sequence[str], names: Sequence[str], args: FinetuneArguments
 ) -> np.ndarray:
+    model: Any
     model, feature_extractor = load_checkpoint(teacher)
-    found = list(model.config.id2label.values())
-    if not head_of(model).is_classifier or found != list(label_names):
-        raise ValueError(f"teachers: expected a classifier of {', '.join(label_names)}, got {teacher}")
+    if not head_of(model).is_classifier or list(model.config.id2label.values()) != list(names):
+        raise ValueError(f"teachers: expected a classifier of {', '.join(names)}, got {teacher}")
     dataset = rows.load_dataset(args, feature_extractor, label_level=args.label_level)
     position = {record: row for row, record in enumerate(dataset["record_id"])}
     part = dataset.select([position[record] for record in record_ids])

@@ -13,7 +13,7 @@ from ecgdan_hf.inference.heads import input_names
 from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
+from ecgdan_hf.model.intervals_ecgdan import recorded_samples
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
 
@@ -90,7 +90,9 @@ def learned_rows(
         ValueError: labels other than the rule's own, which is all that is known of a simulated record.
     """
     soft = config.waveform_module == "soft"
-    known = [annotated_targets(train, config, feature_extractor)] if soft and args.beat_annotations else [None]
+    known: list[np.ndarray | None] = [None]
+    if soft and args.beat_annotations:
+        known = [annotated_targets(train, config, feature_extractor)]
     learned = LearnedRows(train, list(train["patient_id"]))
     if args.simulated_records:
         made = _simulate_from(train, config, feature_extractor, args)
@@ -100,7 +102,7 @@ def learned_rows(
         known.append(np.asarray(made.with_format("numpy")["waveform_targets"], dtype=np.float32) if soft else None)
     if any(each is not None for each in known):
         counts = (len(train), learned.num_simulated)
-        unknown = [np.full((count, config.num_samples), np.nan, np.float32) for count in counts]
+        unknown = [np.full((count, feature_extractor.num_samples), np.nan, np.float32) for count in counts]
         found = [unknown[part] if each is None else each for part, each in enumerate(known)]
         learned.waveform_targets = np.concatenate(found)
     return learned
@@ -146,5 +148,5 @@ def annotated_targets(part: Any, config: DanetConfig, feature_extractor: EcgDanF
         first, end, start = recorded_samples(feature_extractor, round(duration * rate), rate)
         peaks = np.asarray(seconds, dtype=float) * rate - start
         weights = annotated_weights(peaks, np.array(kinds) == kind, end - first, rate, rule)
-        targets.append(np.pad(weights, (first, config.num_samples - end)))
+        targets.append(np.pad(weights, (first, feature_extractor.num_samples - end)))
     return np.stack(targets)

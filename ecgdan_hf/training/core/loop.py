@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration, set_seed
 from safetensors.torch import load_file, save_file
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -65,7 +65,7 @@ class TrainingSet:
     sampler: EpochBatchSampler
     collator: EcgCollator
 
-    def loader(self, num_workers: int) -> DataLoader:
+    def loader(self, num_workers: int) -> DataLoader[Any]:
         """The loader of training batches. Its own generator keeps it from advancing torch's."""
         return DataLoader(
             NumberedRows(self.dataset, self.collator.reads),
@@ -126,7 +126,8 @@ class Trainer:
         # the paper's kernels over few channels run up to three times faster channels-last, the light trunk's slower
         paper = getattr(getattr(model, "config", None), "trunk", "paper") == "paper"
         layout = torch.channels_last if paper else torch.contiguous_format
-        self.plain_model = model.to(accelerator.device, memory_format=layout)
+        move: Any = model.to
+        self.plain_model: nn.Module = move(accelerator.device, memory_format=layout)
         # before `prepare`, which may wrap forward: a copy of a wrapped forward would still call the original
         self.ema = ModelEmaV3(model, decay=args.ema_decay) if args.ema_decay else None
         optimizer = build_optimizer(model, args)
@@ -141,7 +142,8 @@ class Trainer:
     @property
     def evaluated_model(self) -> nn.Module:
         """The weights that are validated and saved: averaged ones if asked for."""
-        return self.ema.module if self.ema else self.plain_model
+        averaged: nn.Module | None = self.ema.module if self.ema else None
+        return self.plain_model if averaged is None else averaged
 
     def run(self) -> Progress:
         """Trains, and leaves the model with the weights of the best validation.
@@ -199,7 +201,8 @@ class Trainer:
 
     def _step(self, batch: Batch) -> dict[str, float]:
         with self.accelerator.accumulate(self.model):
-            self.scheduler.step_update(self.progress.step + 0.5)  # mid-step: neither the first nor the last rate is 0
+            step: Any = self.progress.step + 0.5
+            self.scheduler.step_update(step)  # mid-step: neither the first nor the last rate is 0
             losses = self.task.losses(self.model, batch, self.accelerator)
             values = {name: float(value.detach()) for name, value in losses.items()}
             if not math.isfinite(values["loss"]):

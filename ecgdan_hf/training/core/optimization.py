@@ -1,11 +1,11 @@
 """AdamW with layer-wise learning rates, and warm-up followed by a cosine: timm's, fitted to our parameter names."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-import timm.optim
-import timm.scheduler
 import torch
+from timm.optim._param_groups import param_groups_layer_decay
+from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
 from ecgdan_hf.model.light_ecgdan import EcgDanLeadScale
@@ -48,8 +48,8 @@ def build_optimizer(model: nn.Module, args: TrainingArguments) -> torch.optim.Ad
         raise ValueError(f"learning_rate: expected a positive number, got {args.learning_rate}")
     if not 0 < args.layer_decay <= 1:
         raise ValueError(f"layer_decay: expected a number in (0, 1], got {args.layer_decay}")
-    groups = timm.optim.param_groups_layer_decay(
-        _LayeredModel(model),
+    groups = param_groups_layer_decay(
+        cast(nn.Module, _LayeredModel(model)),
         weight_decay=args.weight_decay,
         layer_decay=args.layer_decay,
         no_weight_decay_list=_stacked_vectors(model),
@@ -84,15 +84,13 @@ def _stacked_vectors(model: nn.Module) -> list[str]:
     return [name for name, leaf in last.items() if leaf.endswith("_bias") or leaf in leaves or name in scales]
 
 
-def build_scheduler(
-    optimizer: torch.optim.Optimizer, args: TrainingArguments, total_steps: int
-) -> timm.scheduler.CosineLRScheduler:
+def build_scheduler(optimizer: torch.optim.Optimizer, args: TrainingArguments, total_steps: int) -> CosineLRScheduler:
     """Linear warm-up over `warmup_fraction` of the steps, then a cosine down to `min_learning_rate`.
 
     Call `step_update(step)` after each optimizer step; it scales each group by its layer's factor.
     """
     warmup = round(args.warmup_fraction * total_steps)
-    return timm.scheduler.CosineLRScheduler(
+    return CosineLRScheduler(
         optimizer,
         t_initial=max(total_steps - warmup, 1),
         lr_min=args.min_learning_rate,

@@ -43,8 +43,8 @@ def load_dataset(
     if not args.data_dir:
         raise ValueError("data_dir: expected the folder of the recordings, got none; give --data-dir")
     labels: dict[str, Any] = {"label_level": label_level} if label_level else {}
-    if getattr(args, "keep_labels", None):
-        labels["keep_labels"] = [name.strip() for name in str(args.keep_labels).split(",")]
+    if kept := getattr(args, "keep_labels", None):
+        labels["keep_labels"] = [name.strip() for name in kept.split(",")]
     return load(
         args.data,
         args.data_dir,
@@ -115,7 +115,7 @@ def _rarest_label(labels: np.ndarray) -> np.ndarray:
     """(n,): 0 for a record without a label, else the rank of its rarest one, the highest rank for the rarest."""
     rank = np.empty(labels.shape[1])
     rank[np.argsort(-labels.sum(axis=0), kind="stable")] = np.arange(1, labels.shape[1] + 1)
-    return (labels * rank).max(axis=1, initial=0)
+    return np.asarray((labels * rank).max(axis=1, initial=0))
 
 
 def _table_to_split(dataset: Any, stratify_by: str | None) -> pd.DataFrame:

@@ -87,7 +87,7 @@ class DrawnBatchSampler(EpochBatchSampler):
         ValueError: no rows, a batch size below one, or shares of which none is positive.
     """
 
-    def __init__(self, shares: Sequence[float], batch_size: int, seed: int = 0):
+    def __init__(self, shares: Sequence[float] | np.ndarray, batch_size: int, seed: int = 0):
         super().__init__(len(shares), batch_size, seed=seed)
         total = float(np.sum(shares))
         if not total > 0 or np.min(shares) < 0:

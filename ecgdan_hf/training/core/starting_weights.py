@@ -1,6 +1,7 @@
 """Configurations and weights: from a recipe's `model:` keys, or from a checkpoint that must not be contradicted."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import torch
@@ -99,7 +100,8 @@ def build_danet(kind: type[PreTrainedModel], config: DanetConfig, checkpoint: st
     own = [name for name, _ in model.named_parameters()]
     if checkpoint is None:
         return model, own
-    source: Any = load_checkpoint(checkpoint)[0].float()
+    source: Any = load_checkpoint(checkpoint)[0]
+    source = source.float()
     prefix = "" if hasattr(source, "ecgdan") or isinstance(source.config, DanetConfig) else "ecgdan."
     parts: tuple[str, ...] = ("waveform_module.", "reconstruction_head.", "resnet.", "ecgdan.")
     if isinstance(source.config, DanetConfig) and source.config.id2label == config.id2label:
@@ -115,9 +117,7 @@ def build_danet(kind: type[PreTrainedModel], config: DanetConfig, checkpoint: st
     return model, [name for name in own if name not in fitting]
 
 
-def build_model(
-    kind: type[PreTrainedModel], config: EcgDanConfig, checkpoint: str | None
-) -> tuple[PreTrainedModel, list[str]]:
+def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tuple[Any, list[str]]:
     """A model with random weights, or with every weight of the checkpoint that it has a place for.
 
     Returns:
@@ -130,12 +130,13 @@ def build_model(
         model = kind(config)
         return model, [name for name, _ in model.named_parameters()]
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # heads that start anew are expected; they are reported by name
+    transformers_logging.set_verbosity(logging.ERROR)  # heads that start anew are expected; they are reported by name
     name, revision = repository_and_revision(checkpoint)
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
     options["ignore_mismatched_sizes"] = True  # a head of other labels, the baseline hazard of another cohort
+    load: Any = kind.from_pretrained
     try:
-        model, info = kind.from_pretrained(name, config=config, revision=revision, **options)
+        model, info = load(name, config=config, revision=revision, **options)
     finally:
         transformers_logging.set_verbosity(level)
     misshapen = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]}

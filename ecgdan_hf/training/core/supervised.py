@@ -90,7 +90,9 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
 def supervised_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
     """Turns rows of this part into what the task's model takes."""
     survival = isinstance(config, EcgDanSurvivalConfig)
-    lookups = {"covariates": covariates_of(part, config)} if survival and config.covariate_names else {}
+    lookups = {}
+    if isinstance(config, EcgDanSurvivalConfig) and config.covariate_names:
+        lookups["covariates"] = covariates_of(part, config)
     if args.auxiliary_level:
         lookups["auxiliary_targets"] = auxiliary_targets(part, args)
     return EcgCollator.for_training(

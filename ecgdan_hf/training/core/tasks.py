@@ -33,7 +33,7 @@ class FinetuningTask(Protocol):
 
     metric: str
     higher_is_better: bool
-    valid_loader: DataLoader
+    valid_loader: DataLoader[Any]
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """The `loss` to minimise, and its parts."""
@@ -41,10 +41,10 @@ class FinetuningTask(Protocol):
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         """Metrics on the validation patients."""
 
-    def finish(self, model: Any, train_loader: DataLoader, accelerator: Accelerator) -> None:
+    def finish(self, model: Any, train_loader: DataLoader[Any], accelerator: Accelerator) -> None:
         """What is fitted after the weights: baseline hazard, thresholds."""
 
-    def predictions(self, model: Any, loader: DataLoader, dataset: Any, accelerator: Accelerator) -> pd.DataFrame:
+    def predictions(self, model: Any, loader: DataLoader[Any], dataset: Any, accelerator: Accelerator) -> pd.DataFrame:
         """One row per record with truth and prediction."""
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class SurvivalTask:
 
     metric, higher_is_better = "concordance_index", True
 
-    def __init__(self, config: EcgDanSurvivalConfig, valid_loader: DataLoader):
+    def __init__(self, config: EcgDanSurvivalConfig, valid_loader: DataLoader[Any]):
         self.config, self.valid_loader = config, valid_loader
         self.calibration_slope = 1.0
 
@@ -79,10 +79,10 @@ class SurvivalTask:
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         """Concordance, and the Cox loss over all validation patients as one risk set."""
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        columns = [torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time")]
+        log_hazard, event, time = (torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time"))
         return {
             "concordance_index": concordance_index(found["event"], found["time"], found["log_hazard"]),
-            "cox_loss": float(cox_loss(*columns, ties=self.config.ties)),
+            "cox_loss": float(cox_loss(log_hazard, event, time, ties=self.config.ties)),
         }
 
     @staticmethod
@@ -90,7 +90,7 @@ class SurvivalTask:
         output = model(batch["input_values"], batch["lead_mask"], batch.get("covariates"), return_loss=False)
         return {"log_hazard": output.log_hazard, "event": batch["event"], "time": batch["time"]}
 
-    def finish(self, model: EcgDanForSurvival, train_loader: DataLoader, accelerator: Accelerator) -> None:
+    def finish(self, model: EcgDanForSurvival, train_loader: DataLoader[Any], accelerator: Accelerator) -> None:
         """Shrinks the log hazard to what the validation patients bear out, then fits the baseline hazard.
 
         Trained to the end, a network spreads the log hazards of its training patients wider than those of others, and
@@ -104,7 +104,7 @@ class SurvivalTask:
         model.fit_baseline(*(torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time")))
 
     def predictions(
-        self, model: EcgDanForSurvival, loader: DataLoader, dataset: Any, accelerator: Accelerator
+        self, model: EcgDanForSurvival, loader: DataLoader[Any], dataset: Any, accelerator: Accelerator
     ) -> pd.DataFrame:
         """Subject, outcome, log hazard and absolute risk; `true_log_hazard` beside them where it was simulated."""
         found = collect(model, loader, self._forward, accelerator)
@@ -114,7 +114,7 @@ class SurvivalTask:
         baseline = model.baseline.times.cpu(), model.baseline.log_cumulative_hazard.cpu()
         risk = 1 - survival_curve(log_hazard, *baseline, torch.tensor(RISK_YEARS, dtype=torch.float32))
         table["log_hazard"] = found["log_hazard"]
-        return table.assign(**{f"risk_{year}y": risk[:, column] for column, year in enumerate(RISK_YEARS)})
+        return table.assign(**{f"risk_{year}y": risk[:, column].numpy() for column, year in enumerate(RISK_YEARS)})
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """Concordance with its interval; that of the true hazard, the best attainable, where it is known."""
@@ -134,9 +134,9 @@ class ClassificationTask:
 
     metric, higher_is_better = "macro_auroc", True
 
-    def __init__(self, config: EcgDanConfig, valid_loader: DataLoader):
+    def __init__(self, config: EcgDanConfig, valid_loader: DataLoader[Any]):
         self.config, self.valid_loader = config, valid_loader
-        self.names = [config.id2label[label] for label in range(config.num_labels)]
+        self.names = label_names(config)
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """The loss of a batch."""
@@ -149,9 +149,8 @@ class ClassificationTask:
     @staticmethod
     def judge(found: dict[str, np.ndarray]) -> dict[str, float]:
         """Mean AUROC and loss of `logits` (n, labels) against `labels` of 0 and 1."""
-        loss = nn.functional.binary_cross_entropy_with_logits(
-            *map(torch.from_numpy, (found["logits"], found["labels"]))
-        )
+        logits, labels = torch.from_numpy(found["logits"]), torch.from_numpy(found["labels"])
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
         return {"macro_auroc": macro_auroc(found["labels"], found["logits"]), "loss": float(loss)}
 
     @staticmethod
@@ -160,24 +159,25 @@ class ClassificationTask:
         return {"logits": model(**inputs).logits, "labels": batch["labels"]}
 
     def finish(
-        self, model: EcgDanForSequenceClassification, train_loader: DataLoader, accelerator: Accelerator
+        self, model: EcgDanForSequenceClassification, train_loader: DataLoader[Any], accelerator: Accelerator
     ) -> None:
         """Chooses each label's threshold on the validation patients."""
         found = collect(model, self.valid_loader, self._forward, accelerator)
         model.config.thresholds = best_f1_thresholds(found["labels"], _sigmoid(found["logits"]), self.names)
 
     def predictions(
-        self, model: EcgDanForSequenceClassification, loader: DataLoader, dataset: Any, accelerator: Accelerator
+        self, model: EcgDanForSequenceClassification, loader: DataLoader[Any], dataset: Any, accelerator: Accelerator
     ) -> pd.DataFrame:
         """Subject, the probability of each label, and under `true_LABEL` whether it was given."""
         found = collect(model, loader, self._forward, accelerator)
-        columns = {}
+        columns: dict[str, np.ndarray] = {}
         for label, name in enumerate(self.names):
             columns |= {
                 name: _sigmoid(found["logits"][:, label]),
                 f"true_{name}": found["labels"][:, label].astype(int),
             }
-        return pd.concat([columns_of(dataset, _SUBJECT_COLUMNS), pd.DataFrame(columns)], axis=1)
+        subjects: pd.DataFrame = columns_of(dataset, _SUBJECT_COLUMNS)
+        return pd.concat([subjects, pd.DataFrame(columns)], axis=1)
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """AUROC with intervals, overall and for each label, and F1 at the stored thresholds."""
@@ -197,6 +197,12 @@ class ClassificationTask:
         labels = predictions[[f"true_{name}" for name in self.names]].to_numpy()
         probabilities, thresholds = predictions[self.names].to_numpy(), self.config.thresholds or {}
         return classification_subgroups(predictions, labels, probabilities, self.names, thresholds, n, seed)
+
+
+def label_names(config: EcgDanConfig) -> list[str]:
+    """Names of the labels, in the order of the logits."""
+    names: Any = config.id2label
+    return [names[label] for label in range(len(names))]
 
 
 def _log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:

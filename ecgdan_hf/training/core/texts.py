@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer
 
 from ecgdan_hf.data.text import statements as reports
 from ecgdan_hf.data.text.reports import clean_report, to_english
@@ -32,7 +32,7 @@ _TEXTS_PER_PASS = 64
 Arrays = dict[str, np.ndarray]
 
 
-class EcgDanWithTextTower(EcgDanForPreTraining):
+class EcgDanWithTextTower(EcgDanForPreTraining):  # type: ignore[no-untyped-call]
     """The pretraining network with a language model that learns; it takes `input_ids` instead of `text_embeds`."""
 
     text_model: nn.Module
@@ -41,9 +41,10 @@ class EcgDanWithTextTower(EcgDanForPreTraining):
         self, *args: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> EcgDanPreTrainingOutput:
         """As [`EcgDanForPreTraining`], with the language model's mean over each text's tokens as `text_embeds`."""
-        if input_ids is not None:
+        if input_ids is not None and attention_mask is not None:
             kwargs["text_embeds"] = self.embed(input_ids, attention_mask)
-        return super().forward(*args, **kwargs)
+        output: EcgDanPreTrainingOutput = super().forward(*args, **kwargs)
+        return output
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(N, tokens) -> (N, text_embed_dim)."""
@@ -69,7 +70,7 @@ class TextSide:
         self.path = reports.resolve_text_model(args.text_model)
         self.held_out = [code.strip() for code in (args.hold_out_statements or "").split(",") if code.strip()]
         has_statements = (Path(str(args.data_dir)) / "scp_statements.csv").is_file()
-        self.statements = reports.read_statements(str(args.data_dir)) if has_statements else None
+        self.statements: Any = reports.read_statements(str(args.data_dir)) if has_statements else None
         if self.trained:
             with reports.naming_the_ways_out(self.path):
                 self.tokenizer = AutoTokenizer.from_pretrained(self.path, revision=args.text_model_revision)
@@ -126,13 +127,13 @@ class TextSide:
                 parameter.requires_grad_(False)
         return tower
 
-    def prompts(self, model: EcgDanForPreTraining) -> tuple[list[str], Tensor]:
+    def prompts(self, model: Any) -> tuple[list[str], Tensor]:
         """All SCP codes and (codes, templates, width): what zero-shot classification compares an ECG with."""
         if not self.trained:
             return self._frozen_prompts
         codes, prompts = reports.statement_prompts(self.statements)
         vectors = self.embed([text for wordings in prompts for text in wordings], model)
-        return codes, vectors.unflatten(0, (len(codes), -1))
+        return codes, vectors.reshape(len(codes), -1, vectors.shape[-1])
 
     @cached_property
     def _frozen_prompts(self) -> tuple[list[str], Tensor]:
@@ -150,7 +151,7 @@ class TextSide:
             parts.append(model.embed(*(torch.from_numpy(value).to(device) for value in tokens.values())).float())
         return torch.cat(parts)
 
-    def finished(self, model: EcgDanForPreTraining) -> PreTrainedModel:
+    def finished(self, model: Any) -> Any:
         """What the run leaves: the network with its prompts; with a language model that learned, the dual encoder."""
         config = model.config
         config.text_model_name = reports.text_model_hub_name(self.args.text_model)
@@ -160,7 +161,7 @@ class TextSide:
             model.set_prompts(codes, vectors.to(model.device))
         if not self.trained:
             return model
-        dual = EcgTextModel.from_ecgdan(model)
+        dual: Any = EcgTextModel.from_ecgdan(model)
         dual.text_model = model.text_model
         dual.merge_text_lora()
         dual.set_text_tower("full")
@@ -192,7 +193,7 @@ class ZeroShotSuperclasses:
         self.texts, self.groups = texts, {name: groups[name] for name in names}
         self.truth = {part: multi_hot(found, len(names)).numpy() for part, found in labels.items()}
 
-    def macro_auroc(self, model: EcgDanForPreTraining, part: str, ecg_embeds: np.ndarray) -> float:
+    def macro_auroc(self, model: Any, part: str, ecg_embeds: np.ndarray) -> float:
         """Mean over the classes that have positives and negatives; NaN where none has."""
         codes, vectors = self.texts.prompts(model)
         logits = _prompt_logits(model.alignment_head, vectors, torch.from_numpy(ecg_embeds))
@@ -203,8 +204,7 @@ class ZeroShotSuperclasses:
 @torch.no_grad()
 def _prompt_logits(head: EcgDanAlignmentHead, prompts: Tensor, ecg_embeds: Tensor) -> Tensor:
     """(N, prompts) on the CPU, from (prompts, templates, width) that is not cached in the head."""
-    weight = head.text_projection[0].weight
-    projected = nn.functional.normalize(head.project_text(prompts.to(weight)).mean(1), dim=-1)
+    projected = nn.functional.normalize(head.project_text(prompts.to(next(head.parameters()))).mean(1), dim=-1)
     return (head.logit_scale() * ecg_embeds.to(projected) @ projected.T).float().cpu()
 
 

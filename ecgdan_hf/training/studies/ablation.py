@@ -141,7 +141,7 @@ def overrides_text(overrides: Mapping[str, Any]) -> str:
     if not overrides:
         return "nothing"
     others = {key: value for key, value in overrides.items() if key != "model"}
-    text = yaml.safe_dump({**overrides.get("model", {}), **others}, sort_keys=False)
+    text: str = yaml.safe_dump({**overrides.get("model", {}), **others}, sort_keys=False)
     return text.strip().replace("\n", ", ")
 
 
@@ -171,7 +171,7 @@ def _pretrain_arguments(args: AblateArguments, name: str, seed: int) -> Pretrain
 def _sizes(variant: _Variant) -> dict[str, Any]:
     """Weights of the variant's encoder, and seconds of its pretraining, all seeds together."""
     folders = [Path(str(run_args.output_dir)) for run_args in variant.runs]
-    encoder = load_checkpoint(folders[0])[0].ecgdan
+    encoder: Any = load_checkpoint(folders[0])[0].ecgdan
     return {
         "num_parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "seconds": sum(read_metrics(folder)["seconds"] for folder in folders),
@@ -214,8 +214,9 @@ def _compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[st
                 continue
             found[name][kind] = bootstrap_interval(mean_macro_auroc, labels, scores, **options).as_dict()
             if runs is not base and first is not None:
-                pair = {"scores": scores, "baseline_scores": first}
-                difference = bootstrap_difference(mean_macro_auroc, labels, **pair, **options)
+                difference = bootstrap_difference(
+                    mean_macro_auroc, labels, scores=scores, baseline_scores=first, **options
+                )
                 found[name][kind]["difference"] = difference.as_dict()
     return {"num_records": len(common), "num_patients": base[0]["patient_id"].nunique(), "variants": found}
 
@@ -225,7 +226,7 @@ def _common_rows(table: pd.DataFrame, records: set[str]) -> pd.DataFrame:
 
 
 def _columns(table: pd.DataFrame, start: str) -> np.ndarray:
-    return table[[column for column in table if column.startswith(start)]].to_numpy(dtype=float)
+    return table[[column for column in table if str(column).startswith(start)]].to_numpy(dtype=float)
 
 
 def _stack(runs: list[pd.DataFrame], kind: str, labels: int) -> np.ndarray | None:

@@ -166,7 +166,8 @@ def _lead_attention(models: FoldModels, folder: Path, predictions: pd.DataFrame)
     """
     first = predictions[predictions["seed"] == predictions["seed"].iloc[0]]
     row_of = {record: row for row, record in enumerate(models.cohort.table["record_id"])}
-    name, maps = slug(models.recipes.contenders[0].name), {}
+    name = slug(models.recipes.contenders[0].name)
+    maps: dict[str, np.ndarray] = {}
     for (seed, fold), part in first.groupby(["seed", "fold"]):
         model: Any = load_checkpoint(folder / f"seed-{seed}-fold-{fold}" / name)[0]
         if not model.config.use_lead_attention:

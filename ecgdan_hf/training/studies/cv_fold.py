@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from ecgdan_hf.data.measure.table import measure_table
-from ecgdan_hf.data.sources.registry import read_table
+from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.evaluation.comparators.baselines import (
     age_sex_cox,
     cross_validated_ridge_cox,
@@ -75,7 +75,7 @@ class Cohort:
 
 def _measurements(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
     """ECG measurements of the cohort, with its subjects and outcomes, row for row."""
-    files = read_table(args.data, str(args.data_dir))
+    files = read_source(args.data, str(args.data_dir))
     files = files[files["record_id"].astype(str).isin(set(table["record_id"]))]
     return beside(table, measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir))
 
