@@ -11,8 +11,8 @@ of its own, which `resume` continues bit by bit.
 
 The soft module goes on learning where to look, from the beats that the source has marked and from simulated ones.
 Where a label is rare, `positive_weight` weighs its records in the loss, or `balance` draws them more often, patients
-with many not much more often than those with few. A validation part of a few patients says little of which stage is
-better; `keep_stage: last` then keeps the second, and validation chooses the thresholds alone.
+with many not much more often than those with few. A validation part of a few patients cannot tell which stage
+is better; `keep_stage: last` then keeps the second, and validation only chooses the thresholds.
 """
 
 from dataclasses import replace
@@ -67,7 +67,7 @@ class _DanetFinetuning(FinetuningRun):
         _check_arguments(self.args)
         if self.args.valid_fraction == 0:
             if self._split is not rows.split:  # it leaves patients out, who would be trained on
-                raise ValueError("valid_fraction: expected above 0 beside a given split, got 0")
+                raise ValueError("valid_fraction: expected above 0 with a given split, got 0")
             self._split = _everyone
 
     def load(self) -> None:
@@ -190,7 +190,9 @@ def _check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
             )
     if args.valid_fraction == 0:
         if args.keep_stage != "last" or args.epochs != 1 or args.joint_epochs > 1:
-            raise ValueError("valid_fraction: 0 leaves nobody to choose by; it needs keep_stage last and epochs of 1")
+            raise ValueError(
+                "valid_fraction: 0 leaves no validation patients; it needs keep_stage last and epochs of 1"
+            )
         folds = args.train_folds or args.valid_folds or args.test_folds
         if set(args.thresholds) != set(names) or folds or args.test_fraction or args.label_fraction != 1:
             raise ValueError(
@@ -200,7 +202,7 @@ def _check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
 
 
 def _sampler(learned: LearnedRows, args: FinetuneArguments) -> EpochBatchSampler:
-    """Every row once an epoch, or with `balance` rows drawn as [`balanced_shares`] says."""
+    """Batches with every row once an epoch, or with `balance` with rows drawn by [`balanced_shares`]."""
     if not args.balance:
         return EpochBatchSampler(len(learned.rows), args.batch_size, seed=args.seed)
     simulated = np.arange(len(learned.rows)) >= len(learned.rows) - learned.num_simulated

@@ -1,4 +1,4 @@
-"""Linear probe: what a frozen encoder knows, read by a linear model, beside an untrained encoder and age and sex.
+"""Linear probe of a frozen encoder, compared with a randomly initialised encoder and with age and sex.
 
     ecgdan probe --checkpoint runs/pretrained --data ptb-xl --data-dir ptb-xl --train-folds 1-8 --test-folds 9 \
         --output-dir runs/probe
@@ -64,7 +64,7 @@ def _compare_encoders(args: ProbeArguments) -> tuple[dict[str, Any], str]:
 
 
 def _subgroups(main: Probed, scores: Any, args: ProbeArguments) -> Found:
-    """How the linear model on the judged encoder ranks by sex and age; a probe makes no decisions."""
+    """The metric of the evaluated encoder by sex and age, without decisions, which a probe does not make."""
     table = columns_of(main.test, ["patient_id", "age", "sex", "event", "time"])
     if args.task == "survival":
         return survival_subgroups(table, scores, n=args.bootstrap, seed=args.seed)
@@ -73,7 +73,7 @@ def _subgroups(main: Probed, scores: Any, args: ProbeArguments) -> Found:
 
 
 def _outcome(main: Probed, args: ProbeArguments) -> Outcome:
-    """What happened to the test records."""
+    """The outcome of the test records."""
     table = columns_of(main.test, ["patient_id", "event", "time", "log_hazard"])
     if args.task == "survival":
         return Outcome.survival(table, simulated="log_hazard" in table)

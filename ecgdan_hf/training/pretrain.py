@@ -1,4 +1,4 @@
-"""Pretraining: reconstruct hidden leads, and align the ECG with what its report says (arXiv 2403.10581).
+"""Pretraining: reconstruct hidden leads, and align the ECG with its report (arXiv 2403.10581).
 
     ecgdan pretrain --config pretrain-rhythm --data-dir ptb-xl --output-dir runs/pretrained
     accelerate launch -m ecgdan_hf.training.pretrain --config pretrain-rhythm --data-dir ptb-xl \
@@ -168,7 +168,7 @@ class _PretrainingTask:
         select_by: one of `_SELECT_BY`.
         loaders: part -> its rows; "valid" chooses the epoch.
         batch_size: of training.
-        zero_shot: judges the superclasses, where the data have them and there is text.
+        zero_shot: evaluates the superclasses, if the data have them and there is text.
 
     Raises:
         ValueError: a `select_by` that is unknown or needs what is not there.

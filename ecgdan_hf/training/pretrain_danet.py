@@ -37,7 +37,7 @@ from ecgdan_hf.training.core.tasks import INPUTS, ClassificationTask
 
 _TARGETS = ("waveform_targets",)
 _MIN_JUDGED = 64
-"""Simulated records of a part that is judged, at least."""
+"""Minimum of simulated records in a validation or test part."""
 
 
 def pretrain_danet(args: PretrainArguments, split: Split = rows.split) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class _SimulatedBeatsTask(ClassificationTask):
 
 def _waveform_error(attention: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of a(t) and what it should be, (N, T) twice -> (N,)."""
-    logits = torch.logit(attention, eps=1e-6)  # as logits, since autocast refuses cross-entropy of probabilities
+    logits = torch.logit(attention, eps=1e-6)  # autocast does not support cross-entropy of probabilities
     return binary_cross_entropy_with_logits(logits, targets.float(), reduction="none").mean(-1)
 
 

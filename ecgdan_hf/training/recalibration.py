@@ -1,4 +1,4 @@
-"""A survival checkpoint for another population: its weights stay, its baseline hazard and slope are fitted anew.
+"""Refits the baseline hazard and slope of a survival checkpoint to another population; its weights stay.
 
     ecgdan recalibrate --checkpoint runs/survival --data csv --data-dir their-ecgs --output-dir runs/survival-there
 
@@ -37,7 +37,7 @@ def recalibrate(args: RecalibrateArguments) -> dict[str, Any]:
 
     Raises:
         ValueError: a checkpoint of another kind, folds it was trained on, records without outcome, or what
-            `EcgDanForSurvival.recalibrate` refuses.
+            `EcgDanForSurvival.recalibrate` rejects.
     """
     folder = check_output_folder(args.output_dir, args.overwrite, "report.md")
     check_options(args)
@@ -86,7 +86,7 @@ def _load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
 
 
 def _load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
-    """Records to fit to, and records to judge on: the same ones without `test_folds`.
+    """The records to fit to, and the test records, which are the same without `test_folds`.
 
     Raises:
         ValueError: common folds, folds the checkpoint was trained on, or records without outcome.
@@ -150,13 +150,13 @@ def _write(
 
 
 def _recalibrated_recipe(args: RecalibrateArguments) -> dict[str, Any]:
-    """The checkpoint's own recipe, and what it was recalibrated on, so that it is not judged there."""
+    """The checkpoint's own recipe with the data of the recalibration, so that the leakage guard knows them."""
     recipe, names = recipe_of(str(args.checkpoint)) or {}, ("data", "data_dir", "labels", "fit_folds", "method")
     return {**recipe, "recalibrated_on": {name: getattr(args, name) for name in names}}
 
 
 def _subjects(rows: Any) -> Any:
-    """Who the rows are of."""
+    """Record and patient ids of the rows."""
     return columns_of(rows, ["record_id", "patient_id"])
 
 

@@ -4,9 +4,9 @@
         --data ptb-xl --data-dir ptb-xl --test-folds 9 --output-dir runs/zero-shot
 
 The prompts are those in the checkpoint, so no language model is needed; `--prompts FILE` gives others. PTB-XL is
-judged by superclass, subclass, rhythm statement and statement, and by the statements held out of pretraining, where
+evaluated by superclass, subclass, rhythm statement and statement, and by the statements held out of pretraining, where
 the checkpoint's recipe names some; other sources by their own labels. Test folds the network was trained on are
-refused; folds that chose its epoch are allowed, and said.
+rejected; folds that chose its epoch are allowed and noted.
 """
 
 from collections.abc import Mapping
@@ -62,8 +62,8 @@ def zero_shot_probe(args: ProbeArguments) -> dict[str, Any]:
         The content of `metrics.json`.
 
     Raises:
-        ValueError: test folds that a checkpoint was trained on, no prompts, no class to judge, or records that differ
-            between checkpoints.
+        ValueError: test folds that a checkpoint was trained on, no prompts, no class to evaluate, or records that
+            differ between checkpoints.
     """
     return run_probe(args, "zero-shot", _compare_levels)
 
@@ -124,7 +124,7 @@ def _prompted(path: str, args: ProbeArguments) -> _Prompted:
     level = "statement" if find_source(args.data, args.data_dir).label_levels else None
     test = select_folds(rows.load_dataset(args, extractor, label_level=level), folds)
     if "labels" not in test.column_names:
-        raise ValueError("labels: zero_shot judges by a column labels, the data have none")
+        raise ValueError("labels: zero_shot needs a labels column in the data, found none")
     kept = kept_leads(args.leads, encoder_config(model).lead_names)
     return _Prompted(similarity(model, row_batches(test, args.batch_size, kept), prompts), labels, test)
 
@@ -182,7 +182,7 @@ def _read_prompts(path: str) -> dict[str, list[str]]:
 
 
 def _levels(main: _Prompted, args: ProbeArguments) -> list[Level]:
-    """What is judged: PTB-XL by its hierarchy of labels, other sources by the labels they have."""
+    """The levels to evaluate: for PTB-XL its hierarchy of labels, for other sources their own labels."""
     names, truth = main.test.features["labels"].feature.names, label_matrix(main.test)
     groups: dict[str, Mapping[str, list[str]]] = {"label": {name: [name] for name in names}}
     if find_source(args.data, args.data_dir).label_levels:
@@ -198,13 +198,13 @@ def _levels(main: _Prompted, args: ProbeArguments) -> list[Level]:
 
 
 def _held_out_statements(checkpoint: str) -> list[str]:
-    """Statements the recipe beside the checkpoint kept out of its texts."""
+    """Statements that the checkpoint's recipe kept out of its texts."""
     given = (recipe_of(checkpoint) or {}).get("hold_out_statements") or []
     return [name.strip() for name in (given.split(",") if isinstance(given, str) else map(str, given)) if name.strip()]
 
 
 def _optimism(args: ProbeArguments) -> list[str]:
-    """Who of the checkpoints saw the test folds when its epoch was chosen."""
+    """Notes on checkpoints whose epoch was chosen on the test folds."""
     judged = set(parse_folds(args.test_folds, "test_folds") or ())
     named = {"this checkpoint": str(args.checkpoint)} | dict(controls(args))
     return [

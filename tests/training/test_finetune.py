@@ -230,7 +230,7 @@ def test_auxiliary_labels_of_ptb_xl_are_learned_beside_the_superclasses(tmp_path
         ({"model": {"trunk": "enormous"}}, "trunk: expected one of"),
         ({"lead_masking": "often"}, "lead_masking: expected record, batch or none"),
         ({"train_folds": "1-8", "test_folds": "8"}, "expected each fold in one part only"),
-        ({"test_folds": "8"}, "need train_folds beside them"),
+        ({"test_folds": "8"}, "expected train_folds too, got none"),
         ({"train_folds": "1-8", "test_folds": "12"}, "no record of part 'test'"),
         ({"covariates": "height"}, "covariates: expected a column height"),
         ({"data_dir": "/nowhere"}, "/nowhere"),

@@ -204,8 +204,8 @@ def test_every_patient_can_be_trained_on_with_thresholds_from_elsewhere(danet_ar
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"keep_stage": "best"}, "valid_fraction: 0 leaves nobody to choose by"),
-        ({"epochs": 2}, "valid_fraction: 0 leaves nobody to choose by"),
+        ({"keep_stage": "best"}, "valid_fraction: 0 leaves no validation patients"),
+        ({"epochs": 2}, "valid_fraction: 0 leaves no validation patients"),
         ({"thresholds": {}}, "valid_fraction: 0 trains on every patient; give each label"),
         ({"test_fraction": 0.2}, "valid_fraction: 0 trains on every patient"),
         ({"train_folds": "1-8"}, "valid_fraction: 0 trains on every patient; .* no folds"),
@@ -225,7 +225,7 @@ def test_training_on_every_patient_leaves_nothing_to_choose(danet_args: Build, c
 
 def test_a_split_that_leaves_patients_out_is_not_overruled_by_training_on_every_patient(danet_args: Build):
     args = danet_args(**EVERYONE)
-    with pytest.raises(ValueError, match="valid_fraction: expected above 0 beside a given split, got 0") as refusal:
+    with pytest.raises(ValueError, match="valid_fraction: expected above 0 with a given split, got 0") as refusal:
         finetune_danet.finetune_danet(args, split=lambda *_: pytest.fail("was asked to divide the rows"))
     assert "\n" not in str(refusal.value) and not Path(str(args.output_dir)).exists()
 

@@ -33,7 +33,7 @@ def test_the_probe_compares_the_encoder_with_an_untrained_one_on_unseen_patients
         ({"checkpoint": "x", "push_to_hub": "a/b"}, "a probe leaves no model"),
         ({"checkpoint": "x", "labels": "y.csv"}, "labels: only task survival"),
         ({"checkpoint": "x", "label_level": "statement"}, "label_level: only data ptb-xl uses it"),
-        ({"checkpoint": "x", "train_folds": "1-6"}, "test_folds: expected folds to judge on"),
+        ({"checkpoint": "x", "train_folds": "1-6"}, "test_folds: expected test folds with train_folds"),
     ],
 )
 def test_a_probe_refuses_what_is_missing_or_would_be_ignored(probe_args: BuildProbe, flags: dict, message: str):

@@ -49,7 +49,7 @@ def with_flags(kind: type[T], function: Callable[[T], Any], doc: str) -> Callabl
 
 
 def _recognise_source(args: Any) -> None:
-    """Fills in `data` where it was not given, and says so: the source that the files of `data_dir` look like."""
+    """Fills in a missing `data` with the source recognised from `data_dir`, and reports it."""
     if getattr(args, "data", "given") is None and args.data_dir:
         source = find_source(None, args.data_dir)
         args.data = source.name

@@ -29,14 +29,14 @@ class _DataArguments:
     output_dir: str | None = option(None, "folder for the result")
     cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")
     limit: int | None = option(None, "use only the first records, for a trial run")
-    skip_bad: bool = option(False, "leave unusable records out, and say which, instead of stopping at the first")
+    skip_bad: bool = option(False, "leave out and list unusable records instead of stopping at the first")
     num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
     overwrite: bool = option(False, "replace a result that is already in output_dir")
 
 
 @dataclass(kw_only=True)
 class RunArguments(_DataArguments):
-    """What every run needs to know: where the data are and where the result goes."""
+    """Arguments of every run: its data, how they are split, and where the result goes."""
 
     output_dir: str | None = option(None, "folder for the checkpoint, metrics.json and recipe.yaml")
     train_folds: str | None = option(None, "folds to train on, as 1-8 or 1,2,5; default: split by patient")
@@ -51,7 +51,7 @@ class RunArguments(_DataArguments):
 
 @dataclass(kw_only=True)
 class TrainingArguments(RunArguments):
-    """What the loop needs: how long, how fast, how often."""
+    """Arguments of the training loop: its length, its rates, and how often it validates and saves."""
 
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to start from")
     model: dict[str, Any] = option({}, "configuration fields of the network, as key=value; repeatable")
@@ -151,10 +151,10 @@ class PretrainArguments(TrainingArguments):
     lora_rank: int = option(8, "rank of the updates, with text_tower lora", task="alignment", text_tower="lora")
     statement_dropout: float = option(
         0.0,
-        "share of a record's statements left out of its text, drawn anew each time, in wordings drawn anew too",
+        "share of a record's statements left out of its text, redrawn each time together with their wordings",
         task="alignment",
     )
-    shuffle_text: bool = option(False, "control: deal the training texts out anew among the records", task="alignment")
+    shuffle_text: bool = option(False, "control: permute the training texts among the records", task="alignment")
     hold_out_statements: str | None = option(
         None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them", task="alignment"
     )
@@ -199,9 +199,7 @@ class FinetuneArguments(TrainingArguments):
         0, "epochs in which the waveform module learns too, after those it is frozen", task="danet"
     )
     joint_learning_rate: float | None = option(None, "peak learning rate of joint_epochs", task="danet")
-    simulated_records: int = option(
-        0, "records simulated from the training records and learned beside them", task="danet"
-    )
+    simulated_records: int = option(0, "records simulated from the training records and added to them", task="danet")
     simulated_rule: str | None = option(
         None, "rule that simulated records follow [default: the model's]", task="danet"
     )
@@ -223,7 +221,7 @@ class FinetuneArguments(TrainingArguments):
     )
     auxiliary_level: str | None = option(
         None,
-        "level of further labels of ptb-xl, learned beside label_level's",
+        "level of further labels of ptb-xl to learn with those of label_level",
         task="classification",
         data=_WITH_LEVELS,
     )
@@ -233,15 +231,17 @@ class FinetuneArguments(TrainingArguments):
     teacher_weight: float = option(0.5, "share of the teachers in the softened labels", task="classification")
     shuffle_labels: bool = option(
         False,
-        "control for ecgdan sanity: deal labels or follow-up out anew among the training records",
+        "control for ecgdan sanity: permute labels or follow-up among the training records",
         task=("survival", "classification"),
     )
     covariates: str | None = option(
-        None, "columns beside the ECG, such as age,sex; text becomes levels", task="survival"
+        None,
+        "columns to use with the ECG, such as age,sex; a text column becomes one column per level",
+        task="survival",
     )
     missing_covariates: str | None = option(
         None,
-        "a missing covariate: mean (of training; default), indicator (that and a column for it) or refuse",
+        "a missing covariate: mean (of training; default), indicator (mean and a column for it) or refuse (an error)",
         task="survival",
         choices=("mean", "indicator", "refuse"),
     )
@@ -251,7 +251,7 @@ class FinetuneArguments(TrainingArguments):
     endpoint: str | None = option(None, "the event in words, for reports", task="survival")
     bootstrap: int = option(1000, "patient resamples behind each interval")
     simulated_outcome: bool | None = option(
-        None, "the follow-up is simulated; default: told from its log_hazard column", task="survival"
+        None, "the follow-up is simulated; default: whether it has a log_hazard column", task="survival"
     )
 
 
@@ -302,8 +302,8 @@ class ProbeArguments(RunArguments):
     )
     temperature: float = option(1.0, "prompt logits are divided by it", zero_shot=True)
     prompt_softmax: bool = option(False, "let all prompts compete for a record", zero_shot=True)
-    min_positives: int = option(10, "positives a class needs to be judged", zero_shot=True)
-    permutations: int = option(20, "times the prompts are handed out anew as a control", zero_shot=True)
+    min_positives: int = option(10, "positives a class needs to be evaluated", zero_shot=True)
+    permutations: int = option(20, "random permutations of the prompts among the labels, as a control", zero_shot=True)
     batch_size: int = option(256, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
 
@@ -312,14 +312,14 @@ class ProbeArguments(RunArguments):
 class EvaluateArguments(_DataArguments):
     """Arguments of `ecgdan evaluate`."""
 
-    checkpoint: str | None = option(None, "checkpoint folder or Hub name to judge")
+    checkpoint: str | None = option(None, "checkpoint folder or Hub name to evaluate")
     control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
     label_level: str | None = option(
         None, "labels of ptb-xl: superclass (default), subclass or statement", protocol="held-out", data=_WITH_LEVELS
     )
     test_folds: str | None = option(
-        None, "folds to judge on; default: every record, for data never trained on", protocol="held-out"
+        None, "test folds; default: every record, for data never trained on", protocol="held-out"
     )
     train_folds: str | None = option(
         None, "folds the controls are fitted on: age and sex, random encoder", protocol="held-out"
@@ -332,7 +332,7 @@ class EvaluateArguments(_DataArguments):
     overwrite: bool = option(False, "replace a report that is already in output_dir", protocol="held-out")
     protocol: str = option(
         "held-out",
-        "held-out, or repeated-cv: train and judge in cross-validation, repeatedly",
+        "held-out, or repeated-cv: train and evaluate in repeated cross-validation",
         choices=("held-out", "repeated-cv"),
     )
     recipe: str = option(
@@ -352,7 +352,7 @@ class EvaluateArguments(_DataArguments):
     )
     folds: int = option(2, "folds of each repetition", protocol="repeated-cv")
     seeds: str = option("0-4", "repetitions, as 0-4 or 0,1", protocol="repeated-cv")
-    horizon_years: str = option("5", "years at which absolute risk is judged, as 5 or 1,5", protocol="repeated-cv")
+    horizon_years: str = option("5", "years at which absolute risk is evaluated, as 5 or 1,5", protocol="repeated-cv")
     measurements: bool = option(True, "compare a survival model with Cox models of ECG measurements")
     no_pretraining: bool = option(
         True, "compare pretrained weights with the same network from scratch", protocol="repeated-cv"
@@ -362,7 +362,7 @@ class EvaluateArguments(_DataArguments):
     )
     seen_in_pretraining: bool = option(
         False,
-        "accept a checkpoint that was pretrained on these records, without their outcome; the report says so",
+        "accept a checkpoint pretrained on these records without their outcome; the report notes it",
         protocol="repeated-cv",
     )
 
@@ -400,8 +400,8 @@ class RecalibrateArguments(_DataArguments):
     )
     labels: str | None = option(None, "outcomes table: record_id, event, time in years")
     fit_folds: str | None = option(None, "folds to fit to; default: every record, for data never trained on")
-    test_folds: str | None = option(None, "folds to judge on, before and after; default: those it is fitted to")
-    horizon_years: float = option(5.0, "years at which risk is judged")
+    test_folds: str | None = option(None, "test folds, evaluated before and after; default: the folds it is fitted to")
+    horizon_years: float = option(5.0, "years at which risk is evaluated")
     output_dir: str | None = option(None, "folder for the recalibrated checkpoint, metrics.json and report.md")
     batch_size: int = option(256, "records per forward pass")
 
@@ -419,7 +419,7 @@ class AblateArguments:
     output_dir: str | None = option(None, "folder for a run of each variant, report.md and metrics.json")
     cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")
     train_folds: str | None = option(None, "folds that pretrain the encoders and fit the probes")
-    test_folds: str | None = option(None, "folds the variants are judged on")
+    test_folds: str | None = option(None, "test folds of all variants")
     seeds: str = option("0", "seeds of each variant, as 0 or 0-2")
     epochs: int | None = option(None, "passes over the training records [default: the base recipe's]")
     label_fraction: float | None = option(None, "further probes on this share of the labelled patients, five draws")

@@ -1,10 +1,9 @@
-"""How an argument of a training verb is declared, and how recipes and flags become arguments.
+"""Declares the arguments of training verbs, and resolves recipes and flags into arguments.
 
-An argument is a dataclass field made by [`option`], which says what it means, which values it may have and when it is
-used. Help texts and checks are derived from it. A library such as jsonargparse also reads dataclasses from YAML and
-flags, but it would be a second command-line parser beside typer, and it knows nothing of arguments that only one task
-uses or of mappings that a flag extends. Must import neither torch nor transformers: the command line imports this
-module for `--help`.
+An argument is a dataclass field made by [`option`], with its meaning, its choices and the tasks that use it. Help
+texts and checks are derived from it. A library such as jsonargparse also reads dataclasses from YAML and flags, but it
+would be a second command-line parser next to typer. It supports neither arguments that only one task uses nor mappings
+that a flag extends. Must import neither torch nor transformers: the command line imports this module for `--help`.
 """
 
 import contextlib
@@ -58,7 +57,7 @@ def check_options(args: Any) -> None:
     """Rejects a value that is not one of the choices, and a value that the chosen task would ignore.
 
     Raises:
-        ValueError: see above; the message says which task uses the argument.
+        ValueError: see above; the message names the task that uses the argument.
     """
     items = dataclasses.fields(args)
     for item in items:

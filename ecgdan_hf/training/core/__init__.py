@@ -1,1 +1,1 @@
-"""What every training run shares: the Accelerate loop, batching, optimisation, the run folder."""
+"""The parts that all training runs share: the skeleton, the Accelerate loop, batching, optimisation, folders."""

@@ -139,7 +139,7 @@ class EcgCollator:
         augment_scale: amplitude factor drawn from 1 +- this, per record, all leads alike; applied to the target too.
         augment_noise: SD of white noise added to the input, not to the target.
         statement_embeds: (statements, wordings, width); with the lookup `statement_weights`, each record's text is put
-            together anew: some of its statements, in one of the wordings, the same for the whole batch.
+            together in each batch: some of its statements, in one wording for the whole batch.
         statement_dropout: how often a statement is left out of it; one always stays.
         lookups: model argument -> array with one row per dataset row, such as text embeddings or covariates.
         with_target: also give the unmasked signal as `target_values`, and which leads it has as `target_mask`.
@@ -279,7 +279,7 @@ def multi_hot(labels: Sequence[Sequence[int]], num_labels: int) -> Tensor:
 
 
 def check_augmentation(args: TrainingArguments, config: EcgDanConfig) -> None:
-    """Refuses settings that would have no effect or the wrong one.
+    """Rejects settings that would have no effect or a wrong one.
 
     Raises:
         ValueError: a probability outside [0, 1], a scale outside [0, 1), negative noise,

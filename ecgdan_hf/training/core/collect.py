@@ -35,7 +35,7 @@ def evaluation_loader(
 def collect(
     model: nn.Module, loader: DataLoader[Any], forward: Callable[[nn.Module, Batch], Batch], accelerator: Accelerator
 ) -> dict[str, np.ndarray]:
-    """What `forward` says of every row, in the order of the rows.
+    """Returns the output of `forward` for every row, in the order of the rows.
 
     Args:
         model: put into evaluation mode.

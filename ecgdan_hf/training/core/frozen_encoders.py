@@ -129,7 +129,7 @@ def _check_probe(args: ProbeArguments) -> None:
     if args.text_model and not args.prompts:
         raise ValueError("text_model: only prompts of your own need one; leave it out, or give --prompts")
     if args.train_folds and not args.test_folds:
-        raise ValueError("test_folds: expected folds to judge on beside train_folds, got none")
+        raise ValueError("test_folds: expected test folds with train_folds, got none")
 
 
 def fit_and_test(dataset: Any, args: RunArguments, stratify_by: str | None) -> tuple[Any, Any]:
@@ -160,7 +160,7 @@ def controls(args: ProbeArguments, taken: Sequence[str] = ()) -> Iterator[tuple[
 
 
 def check_same_records(path: str, found: Sequence[str], expected: Sequence[str]) -> None:
-    """Refuses to compare encoders on different records: what one's feature extractor refuses, the other may take.
+    """Rejects a comparison of encoders on different records, as feature extractors may skip different ones.
 
     Raises:
         ValueError: see above.
@@ -168,7 +168,7 @@ def check_same_records(path: str, found: Sequence[str], expected: Sequence[str])
     odd = set(found) ^ set(expected)
     if odd or list(found) != list(expected):
         which = f", for example {sorted(odd)[0]}" if odd else " in order"
-        raise ValueError(f"{path}: expected the records of the judged encoder, they differ in {len(odd)}{which}")
+        raise ValueError(f"{path}: expected the records of the evaluated encoder, they differ in {len(odd)}{which}")
 
 
 def encoder_config(model: Any) -> EcgDanConfig:

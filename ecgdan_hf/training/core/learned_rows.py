@@ -1,4 +1,4 @@
-"""What DANet learns from: real records, simulated ones behind them, and where its waveform module should look."""
+"""Training rows of DANet: real records, then simulated ones, and the targets of the waveform module."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,19 +18,19 @@ from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
 
 _MAX_POSITIVE_WEIGHT = 10.0
-"""Of a balanced loss; a weight of hundreds would let a few records decide."""
+"""Limit of balanced weights; a weight of hundreds would let a few records dominate."""
 
 
 def positives(part: Any) -> dict[str, int]:
-    """How many records have each label."""
+    """The number of records with each label."""
     counts = label_matrix(part).sum(axis=0).astype(int).tolist()
     return dict(zip(part.features["labels"].feature.names, counts, strict=True))
 
 
 def check_labels(parts: dict[str, Any]) -> None:
-    """Refuses parts that nothing can be learned from, or no epoch be chosen by.
+    """Rejects training and validation parts in which no label varies.
 
-    A test part without positives is allowed, as one fold of a cross-validation may have none; its summary says so.
+    A test part without positives is allowed, as a fold of a cross-validation may have none.
 
     Raises:
         ValueError: no label that some records of the part have and some have not.
@@ -46,7 +46,7 @@ def check_labels(parts: dict[str, Any]) -> None:
 
 
 def positive_weights(part: Any, wanted: str | float | None) -> dict[str, float] | None:
-    """What the loss of a positive record is multiplied by, for each label.
+    """The factor on the loss of positive records, for each label.
 
     Args:
         part: what is trained on.
@@ -66,13 +66,13 @@ def positive_weights(part: Any, wanted: str | float | None) -> dict[str, float] 
 
 @dataclass
 class LearnedRows:
-    """What is trained on: real records, then simulated ones.
+    """Rows to train on: real records, then simulated ones.
 
     Attributes:
         rows: of both.
         patient_ids: of each row.
         num_simulated: of them, the last ones.
-        waveform_targets: (rows, samples), what a(t) should be, NaN where it is not known; None where nothing is.
+        waveform_targets: (rows, samples), the target of a(t), NaN where unknown; None if all are unknown.
     """
 
     rows: Any

@@ -31,7 +31,7 @@ from ecgdan_hf.training.core.sampling import EpochBatchSampler
 
 
 class _Task(Protocol):
-    """What is learned."""
+    """A loss to minimise and a validation."""
 
     metric: str
     """Name of the validation metric that chooses the epoch."""
@@ -46,7 +46,7 @@ class _Task(Protocol):
 
 @dataclass
 class Progress:
-    """Where a run stands; everything but tensors and generators that a resumed run must know."""
+    """The state of a run, apart from tensors and generators."""
 
     epoch: int = 0
     batch: int = 0
@@ -251,7 +251,7 @@ class Trainer:
         return since >= self.args.patience
 
     def _save_state(self) -> None:
-        """Writes a resumable state beside the older ones, whole or not at all, and drops the oldest."""
+        """Writes a resumable state, whole or not at all, and deletes the oldest."""
         states = self.folder / "checkpoints"
         name = f"state-{self.progress.epoch:05d}-{self.progress.batch:06d}"
         partial = states / f".part-{name}"  # every process writes into it

@@ -36,7 +36,7 @@ def load_dataset(
     """The preprocessed rows of the source that `args` names; for survival, those whose outcome is known.
 
     Raises:
-        ValueError: no `data_dir`, or what `data.loading` refuses.
+        ValueError: no `data_dir`, or what `data.loading` rejects.
     """
     from ecgdan_hf.data.loading import load
 
@@ -91,9 +91,9 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
 
 
 def inner_split(dataset: Any, judged: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> Parts:
-    """Judged rows, and those of other patients divided by patient into those that train and that choose the epoch.
+    """The test rows, and those of other patients divided by patient into training and validation.
 
-    A judged patient's other records, such as those without an outcome, are in no part.
+    Other records of the test patients, such as those without an outcome, are in no part.
 
     Args:
         dataset: rows; may hold more records than the cohort.
@@ -119,7 +119,7 @@ def _rarest_label(labels: np.ndarray) -> np.ndarray:
 
 
 def _table_to_split(dataset: Any, stratify_by: str | None) -> pd.DataFrame:
-    """What parts are made of: `record_id`, `patient_id`, `fold` if there are folds, `row`, and the stratum.
+    """The columns a split needs: `record_id`, `patient_id`, `fold` if there are folds, `row`, and the stratum.
 
     Args:
         dataset: rows.
@@ -148,8 +148,8 @@ def labelled_subset(
     Patients are put in one order, drawn from the seed, and the first of them are taken: the 1 % of a seed lies inside
     its 10 %. A patient belongs to its rarest label, and the members of each label are spread evenly over the order, so
     that a label of m patients has about `fraction` m in the subset: one at least where `fraction` m is one or more.
-    A subset that has no label with `least` patients with it and one without, so that nothing can be learned or judged,
-    takes further patients until there is one.
+    A subset grows until some label has `least` patients with it and one without; otherwise nothing could be learned or
+    validated.
 
     Args:
         patient_ids: (n,), of each record.
@@ -207,7 +207,7 @@ def _by_fold(table: pd.DataFrame, args: RunArguments, stratify_by: str | None) -
 
 def _by_fraction(table: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> dict[str, pd.DataFrame]:
     if args.valid_folds or args.test_folds:
-        raise ValueError("valid_folds, test_folds: need train_folds beside them, got none")
+        raise ValueError("valid_folds, test_folds: expected train_folds too, got none")
     _check_fraction("valid_fraction", args.valid_fraction)
     valid = (1 - args.test_fraction) * args.valid_fraction
     shares = {"train": 1 - args.test_fraction - valid, "valid": valid}

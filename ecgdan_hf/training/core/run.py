@@ -1,6 +1,6 @@
 """The steps that all training runs share, from the arguments to the folder of the result.
 
-A verb subclasses [`TrainingRun`] and says which rows it reads, which network it builds and what it reports. Arguments
+A verb subclasses [`TrainingRun`], which reads the rows, builds the network and reports the metrics. Arguments
 and data that cannot be used are rejected before anything is written.
 """
 
@@ -131,7 +131,7 @@ class TrainingRun(ABC, Generic[Args]):
         return Trainer(self.model, task, training_set, args, self.folder, self.accelerator)
 
     def starting_point(self) -> dict[str, Any]:
-        """Where the weights came from, for `metrics.json`."""
+        """The origin of the weights, for `metrics.json`."""
         checkpoint = self.args.checkpoint
         return {
             "checkpoint": checkpoint or "random weights",

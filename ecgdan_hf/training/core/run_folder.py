@@ -1,4 +1,4 @@
-"""The folder of a run: refused if it would be overwritten, filled in one go, uploaded if asked.
+"""The folder of a run: checked before any work, and filled with the result at the end.
 
 While a run lasts its folder holds `recipe.yaml`, `logs/` and `checkpoints/`. `metrics.json` is written last, so a
 folder that has one holds a finished run.
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, str | int]:
-    """What a run's seconds depend on: `device` by name, `processes`, and `threads` of each."""
+    """The machine of a run: `device` by name, `processes`, and `threads` of each."""
     import torch
 
     on_gpu = torch.cuda.is_available()
@@ -64,7 +64,7 @@ def _processor() -> str:
 
 
 def check_run(args: RunArguments) -> Path:
-    """Refuses, before any work, a run that could not be written where it was asked to be.
+    """Rejects, before any work, arguments with a value that is not used, and a folder that cannot be written.
 
     Returns:
         The run's folder; nothing is written yet.
@@ -131,7 +131,7 @@ def _check_same_recipe(folder: Path, args: RunArguments) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Removes what a run writes, and nothing else the user may have put beside it."""
+    """Removes the folders and files of a run, but no other folder."""
     for name in _RUN_CONTENTS:
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in folder.iterdir():

@@ -16,9 +16,9 @@ class EpochBatchSampler(Sampler[list[int]]):
     """Batches of row numbers in which every row occurs once an epoch.
 
     Batches differ in size by at most one, so that no batch is too small for batch normalisation. With `event`, each
-    batch holds the set's fraction of events, rounded up or down, and one at least: the Cox likelihood learns nothing
-    from a batch without one, so that where events are rarer than batches the batches grow, which is said once in a
-    warning. `set_epoch` draws the order anew from the seed; `start_batch` skips what a resumed run has seen.
+    batch holds the set's fraction of events, rounded up or down, and at least one, because the Cox loss of a batch
+    without events is zero. If there are fewer events than batches, the batches grow, with a warning. `set_epoch` draws
+    a new order from the seed; `start_batch` skips batches that a resumed run has seen.
 
     Args:
         num_rows: number of rows.
@@ -101,7 +101,7 @@ class DrawnBatchSampler(EpochBatchSampler):
 
 
 def balanced_shares(positive: np.ndarray, patient_ids: Sequence[str], simulated: np.ndarray) -> np.ndarray:
-    """How often each row is drawn so that no kind of record and no patient decides alone.
+    """Probabilities of rows that balance kinds of records and patients.
 
     Half of what is drawn is simulated, where anything is; half of the real records are positive. A patient's positives
     together are drawn in proportion to the root of their number: one with a hundred early beats ten times as often as

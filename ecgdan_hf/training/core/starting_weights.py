@@ -26,7 +26,7 @@ _FIXED_BY_WEIGHTS = (
     "mlp_ratio",
     "hidden_size",
 )
-"""What a checkpoint decides: its architecture and what it must be fed."""
+"""Fields that a checkpoint fixes: its architecture and its input."""
 
 _CARRIED_OVER = (*_FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "drop_path_rate", "head_dropout")
 
@@ -130,7 +130,9 @@ def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tupl
         model = kind(config)
         return model, [name for name, _ in model.named_parameters()]
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)  # heads that start anew are expected; they are reported by name
+    transformers_logging.set_verbosity(
+        logging.ERROR
+    )  # randomly initialised heads are expected, and are reported by name
     name, revision = repository_and_revision(checkpoint)
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
     options["ignore_mismatched_sizes"] = True  # a head of other labels, the baseline hazard of another cohort

@@ -1,4 +1,4 @@
-"""What fine-tuning learns: a log hazard (Cox) or the probability of each label, and what is said of the result."""
+"""Tasks of fine-tuning: a log hazard (Cox) or the probability of each label, with their predictions and metrics."""
 
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ class FinetuningTask(Protocol):
         """Metrics on the validation patients."""
 
     def finish(self, model: Any, train_loader: DataLoader[Any], accelerator: Accelerator) -> None:
-        """What is fitted after the weights: baseline hazard, thresholds."""
+        """Fits what comes after the weights: baseline hazard, thresholds."""
 
     def predictions(self, model: Any, loader: DataLoader[Any], dataset: Any, accelerator: Accelerator) -> pd.DataFrame:
         """One row per record with truth and prediction."""
@@ -51,7 +51,7 @@ class FinetuningTask(Protocol):
         """Metrics of predictions, with intervals over patients."""
 
     def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
-        """The same by sex and age."""
+        """Metrics by sex and age."""
 
 
 class SurvivalTask:
@@ -106,7 +106,7 @@ class SurvivalTask:
     def predictions(
         self, model: EcgDanForSurvival, loader: DataLoader[Any], dataset: Any, accelerator: Accelerator
     ) -> pd.DataFrame:
-        """Subject, outcome, log hazard and absolute risk; `true_log_hazard` beside them where it was simulated."""
+        """Subject, outcome, log hazard and absolute risk; and `true_log_hazard` if it was simulated."""
         found = collect(model, loader, self._forward, accelerator)
         table = columns_of(dataset, [*_SUBJECT_COLUMNS, "event", "time", "log_hazard"])
         table = table.rename(columns={"log_hazard": "true_log_hazard"})
@@ -143,7 +143,7 @@ class ClassificationTask:
         return {"loss": model(**batch).loss}
 
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
-        """Mean AUROC over the labels that can be judged, and the loss."""
+        """Mean AUROC over the labels with positives and negatives, and the loss."""
         return self.judge(collect(model, self.valid_loader, self._forward, accelerator))
 
     @staticmethod

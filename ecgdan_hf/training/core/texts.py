@@ -1,4 +1,4 @@
-"""The text side of pretraining: what each record says, as embeddings computed once or as tokens to learn from.
+"""The text side of pretraining: the text of each record, as an embedding computed once or as tokens.
 
 With a frozen language model a record is the vector that `data.text.statements` gives it. Where the language model
 learns too (`--text-tower lora` or `full`) a record is one text, its statements one after the other; the network reads
@@ -76,7 +76,7 @@ class TextSide:
                 self.tokenizer = AutoTokenizer.from_pretrained(self.path, revision=args.text_model_revision)
 
     def lookups(self, dataset: Any) -> tuple[Arrays, np.ndarray]:
-        """What the network is given of each record's text, and (records,) whether there is any."""
+        """The network's input from each record's text, and (records,) whether it has any."""
         column = list(dataset[_TEXT_COLUMNS[self.args.text_source]])
         if self.trained:
             texts = self._texts(column)
@@ -85,7 +85,7 @@ class TextSide:
         return {"text_embeds": vectors}, np.abs(vectors).sum(axis=1) > 0
 
     def varied(self, dataset: Any, lookups: Arrays) -> Arrays:
-        """The lookups with each record's weight of every statement, for texts that are put together anew."""
+        """The lookups with each record's weight of every statement, from which the collator draws texts."""
         _, weights = reports.statement_weights(
             list(dataset["scp_codes"]), self.statements, self.args.text_style, self.held_out
         )
@@ -152,7 +152,7 @@ class TextSide:
         return torch.cat(parts)
 
     def finished(self, model: Any) -> Any:
-        """What the run leaves: the network with its prompts; with a language model that learned, the dual encoder."""
+        """The network to save, with its prompts; the dual encoder if the language model was trained."""
         config = model.config
         config.text_model_name = reports.text_model_hub_name(self.args.text_model)
         config.text_model_revision = self.args.text_model_revision
@@ -209,7 +209,7 @@ def _prompt_logits(head: EcgDanAlignmentHead, prompts: Tensor, ecg_embeds: Tenso
 
 
 def check_texts(args: PretrainArguments, column_names: Sequence[str]) -> None:
-    """Refuses choices that do not fit each other or the data.
+    """Rejects choices that contradict each other or the data.
 
     Raises:
         ValueError: see above.
@@ -229,7 +229,9 @@ def check_texts(args: PretrainArguments, column_names: Sequence[str]) -> None:
             f"text_source: {args.text_source} needs a column {column!r} in the data; or --text-model none"
         )
     if args.hold_out_statements and args.text_source != "statements":
-        raise ValueError("hold_out_statements: needs text_source statements; what a report says cannot be taken out")
+        raise ValueError(
+            "hold_out_statements: needs text_source statements; statements cannot be removed from a report"
+        )
     if args.text_tower != "frozen" and args.text_style != "default":
         raise ValueError(f"text_style: {args.text_style} is for a frozen text_tower, got {args.text_tower}")
 
@@ -242,6 +244,6 @@ def _tokenize(texts: Sequence[str], tokenizer: Any) -> Arrays:
 
 
 def shuffled(lookups: Arrays, seed: int) -> Arrays:
-    """The texts dealt out anew among the records: a control in which nothing of an ECG is in its text."""
+    """The texts permuted among the records: a control without any relation of ECG and text."""
     order = np.random.default_rng(seed).permutation(len(next(iter(lookups.values()))))
     return {name: values[order] for name, values in lookups.items()}

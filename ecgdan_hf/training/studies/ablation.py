@@ -1,8 +1,8 @@
-"""Ablations: one recipe of pretraining with one thing changed at a time, judged in one table.
+"""Ablations: one recipe of pretraining with one thing changed at a time, compared in one table.
 
     ecgdan ablate --config ablation --data-dir ptb-xl --output-dir runs/ablation
 
-Every variant is pretrained in a folder of its own, then judged on test folds it never saw: a linear probe of its
+Every variant is pretrained in a folder of its own, then evaluated on held-out folds: a linear probe of its
 frozen encoder (all labels, and a share of them), zero-shot where it has text, and the paired difference to the first
 variant over resampled patients. Finished runs are not repeated: the same command goes on after an interruption.
 """
@@ -49,11 +49,11 @@ class _Variant:
 
 
 def ablate(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Pretrains what is not there yet, judges everything, and writes `report.md` and `metrics.json`.
+    """Pretrains what is missing, evaluates every variant, and writes `report.md` and `metrics.json`.
 
     Args:
         args: the recipe.
-        say: told what begins.
+        say: called with a line when something begins.
 
     Returns:
         The content of `metrics.json`.
@@ -102,7 +102,7 @@ def _check_folder(args: AblateArguments) -> Path:
 
 
 def _plan(args: AblateArguments) -> list[_Variant]:
-    """Every variant with the resolved arguments of its runs, so that a misspelt key is refused before any training.
+    """Every variant with the resolved arguments of its runs, so that a misspelt key is rejected before any training.
 
     Raises:
         ValueError: no variant, an unknown one, no folds, or arguments that `ecgdan pretrain` does not know.
@@ -133,7 +133,7 @@ def slug(name: str) -> str:
 
 
 def overrides_text(overrides: Mapping[str, Any]) -> str:
-    """What a variant changes, in one line.
+    """The overrides of a variant in one line.
 
     >>> overrides_text({"model": {"trunk": "light"}, "shuffle_text": True})
     'trunk: light, shuffle_text: true'

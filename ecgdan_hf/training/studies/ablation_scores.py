@@ -1,7 +1,7 @@
-"""What the encoder of one pretraining run knows of test records: linear probes and zero-shot, as a table of scores.
+"""Scores of test records by the encoder of one pretraining run: linear probes and zero-shot.
 
 Columns: `record_id`, `patient_id`, `true_LABEL`, and `KIND LABEL` with the kinds `probe` (all labels), `few0`, `few1`
-... (a share of the labelled patients, drawn anew) and `zero` (zero-shot). Higher means more likely.
+... (a share of the labelled patients, drawn each time) and `zero` (zero-shot). Higher means more likely.
 """
 
 from collections.abc import Iterator
@@ -34,12 +34,12 @@ _NUM_SUBSETS = 5
 def scores_of_run(
     args: PretrainArguments, label_fraction: float | None, untrained: bool = False, batch_size: int = 256
 ) -> pd.DataFrame:
-    """Scores of the test records by a finished run; kept beside its weights, so that they are made once.
+    """Scores of the test records by a finished run; cached in its folder.
 
     Args:
         args: of the run.
         label_fraction: share of the patients for further probes with few labels; None leaves them out.
-        untrained: judge random weights of the same network instead.
+        untrained: use random weights of the same network instead.
         batch_size: records per forward pass.
 
     Raises:
@@ -59,7 +59,7 @@ def _score(args: PretrainArguments, label_fraction: float | None, untrained: boo
         model = random_encoder(model.config, args.seed)
     dataset = rows.load_dataset(args, extractor, label_level="superclass")
     if "labels" not in dataset.column_names:
-        raise ValueError("labels: an ablation is judged by labels, the data have no such column")
+        raise ValueError("labels: an ablation needs a labels column in the data, found none")
     fit, test = fit_and_test(dataset, args, None)
     names, columns = dataset.features["labels"].feature.names, [label_matrix(test)]
     heads = [f"true_{name}" for name in names]

@@ -1,11 +1,11 @@
-"""Repeated cross-validation of survival models: every fold trains what is compared, and judges it on unseen patients.
+"""Repeated cross-validation of survival models: every fold trains all models and tests them on held-out patients.
 
     ecgdan evaluate --protocol repeated-cv --recipe finetune-survival --data csv --data-dir my-ecgs \
         --output-dir runs/cross-validation
 
-2 folds x 5 seeds by default (the paper's), by patient, stratified by event. Within the training patients of a fold
-a fifth chooses the epoch, so that nothing is chosen on those who are judged. A fold that is finished is not repeated:
-the same command goes on after an interruption.
+2 folds x 5 seeds by default (the paper's), by patient, stratified by event. A fifth of a fold's training patients
+chooses the epoch, so that nothing is chosen on the test patients. A finished fold is not repeated: the same command
+resumes after an interruption.
 """
 
 import time

@@ -81,7 +81,7 @@ def _measurements(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
 
 
 class FoldModels:
-    """All models of the comparison, trained and fitted anew in each fold.
+    """All models of the comparison, trained or fitted in each fold.
 
     Args:
         args: of the cross-validation.

@@ -1,4 +1,4 @@
-"""Label efficiency: the linear probe at several shares of the labels, beside untrained encoders and other checkpoints.
+"""Label efficiency: the linear probe at several shares of the labels, compared with random encoders.
 
     ecgdan probe --label-fractions 0.01,0.1,1 --seeds 5 --checkpoint runs/pretrained --data ptb-xl \
         --data-dir ptb-xl --train-folds 1-8 --test-folds 9 --output-dir runs/label-efficiency
@@ -40,7 +40,7 @@ def label_efficiency(args: ProbeArguments) -> dict[str, Any]:
         The content of `metrics.json`.
 
     Raises:
-        ValueError: shares or a number of seeds that mean nothing, or what loading refuses.
+        ValueError: invalid shares or number of seeds, or what loading rejects.
     """
     return run_probe(args, "label-efficiency", _compare_shares)
 
@@ -143,7 +143,7 @@ def _seed_mean_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _describe(draws: list[_Draw]) -> dict[str, Any]:
-    """How many patients and records the draws have, and in how many of them each label could not be learned."""
+    """Patients and records of the draws, and in how many draws each label has no positives or no negatives."""
     absent = [name for chosen in draws for name in chosen.not_learned]
     return {
         "num_patients_fitted": [chosen.num_patients for chosen in draws],
