@@ -1,4 +1,4 @@
-"""What a prediction rests on: maps as pure functions, the tests that say whether they mean anything, and one page.
+"""Explanations of predictions: attribution maps as pure functions, sanity checks of them, and pages that show them.
 
 Attribution: `gradient_times_input`, `integrated_gradients`, `occlude_leads`, `occlude_waves`, `attention_rollup`, of
 the number that `score_of` picks from any head. Tests: `checks.sanity`. Page: `figures.explain_page`.

@@ -1,7 +1,7 @@
-"""A checkpoint of the package, from a folder or the Hub, as the right model class and its feature extractor.
+"""Loads a checkpoint of the package, from a folder or the Hub, as the right model class with its feature extractor.
 
-Where the Auto classes need to be told the task, this asks the checkpoint, and it refuses what would otherwise go
-unnoticed: weights that are missing, or a feature extractor that prepares another signal than the network expects.
+The model class comes from the checkpoint, so that the caller need not know the task. Raises errors for what the Auto
+classes let pass: missing weights, or a feature extractor that does not fit the model.
 """
 
 import re
@@ -30,24 +30,23 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 _REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _BUNDLE_ONLY = ("auto_map", "ecgdan_code_revision")
 _MAY_BE_ABSENT = ("baseline.standard_error",)
-"""Of survival checkpoints that were fitted before risks had limits."""
+"""Weights that older survival checkpoints lack; their risks have no limits."""
 
 
 def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, EcgDanFeatureExtractor]:
-    """Loads a model in evaluation mode and the feature extractor saved beside it.
+    """Loads a model in evaluation mode, and its feature extractor.
 
     Args:
-        path_or_repo: checkpoint folder, or `USER/NAME` on the Hub, or `USER/NAME@REVISION` for one of its commits,
-            tags or branches.
+        path_or_repo: checkpoint folder, or `USER/NAME` or `USER/NAME@REVISION` (commit, tag or branch) on the Hub.
 
     Returns:
-        The model, of the class its configuration names, and its feature extractor; one made from the configuration's
-        signal contract where none was saved.
+        The model, of the class its configuration names, and its feature extractor, which is built from the
+        configuration if none was saved.
 
     Raises:
-        FileNotFoundError: no such folder, and no such repository or revision that may be read.
-        ValueError: no configuration, another project's model, weights missing or left over, or a feature extractor
-            that contradicts the configuration.
+        FileNotFoundError: no such folder, and no readable repository or revision of that name.
+        ValueError: no configuration, a model of another package, missing or unexpected weights, or a feature
+            extractor that contradicts the configuration.
     """
     source = str(path_or_repo)
     name, revision = repository_and_revision(source)
@@ -56,8 +55,8 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
     _refuse_pickle(Path(name), source)
     options: dict[str, Any] = {"config": config, "revision": revision, "use_safetensors": True}
     try:
-        with quietly():  # what transformers would report in a table is refused below in one line
-            # the annotated return type knows nothing of output_loading_info
+        with quietly():  # errors below replace the table of transformers
+            # the annotated return type ignores output_loading_info
             loaded: Any = head.model_class.from_pretrained(name, **options, output_loading_info=True)
     except RuntimeError as error:
         raise ValueError(f"{source}: the weights do not fit the configuration: {_one_line(error)}") from error
@@ -78,8 +77,8 @@ def load_config(path_or_repo: str | Path) -> Config:
     """Loads the configuration of a checkpoint of this package.
 
     Raises:
-        FileNotFoundError: no such folder, and no such repository or revision that may be read.
-        ValueError: no configuration there, or another project's.
+        FileNotFoundError: no such folder, and no readable repository or revision of that name.
+        ValueError: no configuration there, or one of another package.
     """
     source = str(path_or_repo)
     name, revision = repository_and_revision(source)
@@ -103,10 +102,10 @@ def load_config(path_or_repo: str | Path) -> Config:
 
 
 def repository_and_revision(path_or_repo: str | Path) -> tuple[str, str]:
-    """`USER/NAME@REVISION` -> the repository and its branch, tag or commit; `main` where none is named.
+    """Splits `USER/NAME@REVISION` into repository and branch, tag or commit; the default is `main`.
 
     Raises:
-        ValueError: a revision of a folder, which has none, or an empty one.
+        ValueError: an empty revision, or one of a folder.
     """
     source = str(path_or_repo)
     name, at, revision = source.rpartition("@")
@@ -119,7 +118,7 @@ def repository_and_revision(path_or_repo: str | Path) -> tuple[str, str]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Silences the progress bars and tables of transformers, too much for files that are read in a moment."""
+    """Silences the progress bars and tables of transformers."""
     messages: Any = logging  # its functions are untyped
     level, bar = messages.get_verbosity(), messages.is_progress_bar_enabled()
     messages.set_verbosity_error()
@@ -174,7 +173,7 @@ def _refuse_pickle(folder: Path, source: str) -> None:
 
 
 def _forget_bundle(saved: Any) -> None:
-    """Drops what only holds inside a bundle: a copy saved from here carries no code to refer to."""
+    """Drops references to a bundle's code: a copy saved from here does not carry that code."""
     for name in _BUNDLE_ONLY:
         vars(saved).pop(name, None)
 
@@ -214,7 +213,7 @@ def _plain(value: Any) -> Any:
 
 
 def _why_not(error: OSError) -> str:
-    """Why a repository cannot be read, and what to do about it."""
+    """Explains why a repository cannot be read, and what to do."""
     why = error.__cause__
     if isinstance(why, GatedRepoError):
         return "it is gated: ask for access on its page, then log in with 'hf auth login' or set HF_TOKEN"
@@ -228,6 +227,6 @@ def _why_not(error: OSError) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    """First sentence of an error of the libraries below, which tend to explain themselves over several lines."""
+    """First line of an error message of another library."""
     message = str(error.args[0] if error.args else error)
     return " ".join(message.split("\n")[0].split()) or type(error).__name__

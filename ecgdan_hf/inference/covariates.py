@@ -1,6 +1,6 @@
-"""Columns of a table -> the covariates of a survival model, by names that say how each is made.
+"""Columns of a table -> the covariates of a survival model, by names that state the rule.
 
-A model stores names and nothing else, so a name carries its rule: `age` is a column of numbers, `smoking=current` is 1
+A model stores only names, so a name carries its rule: `age` is a column of numbers, `smoking=current` is 1
 where the column `smoking` says current, and `bmi?` is 1 where `bmi` is missing. `sex` may be "male" (1) or "female"
 (0).
 """
@@ -12,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ecgdan_hf.data.record import EcgRecord
+
 SEX_VALUES = {"male": 1.0, "female": 0.0}
 MISSING = ("mean", "indicator", "refuse")
-"""What to do with a missing value: take the training mean, add a column that says so as well, or refuse the table."""
+"""Treatment of a missing value: the training mean, the mean and an indicator column, or an error."""
 MAX_LEVELS = 20
 
 
 def source_columns(names: Sequence[str]) -> list[str]:
-    """Columns of the table that these covariates are made of.
+    """Returns the columns of the table that these covariates need.
 
     >>> source_columns(["age", "bmi", "bmi?", "smoking=never"])
     ['age', 'bmi', 'smoking']
@@ -28,17 +30,17 @@ def source_columns(names: Sequence[str]) -> list[str]:
 
 
 def is_rule(name: str) -> bool:
-    """Whether a name says how it is made, and is no column."""
+    """Whether a name is a rule and not a column."""
     return "=" in name or name.endswith("?")
 
 
 def expand_covariates(table: pd.DataFrame, columns: Sequence[str], missing: str = "mean") -> list[str]:
-    """Names of the covariates that the columns become: text in levels, and missing values as asked for.
+    """Returns the covariates that the columns become: one per level of text, and indicators of missing values.
 
     Args:
         table: the training records.
-        columns: columns of the table. Of a text column every level but the most frequent becomes a covariate. Names
-            that say how they are made are taken as they are.
+        columns: columns of the table. Every level of a text column but the most frequent becomes a covariate. Names
+            that are rules are kept.
         missing: one of `MISSING`.
 
     Returns:
@@ -46,7 +48,7 @@ def expand_covariates(table: pd.DataFrame, columns: Sequence[str], missing: str 
 
     Raises:
         ValueError: an unknown `missing`, a missing column, text of too many levels, or values that are missing where
-            that is refused.
+            that is an error.
     """
     if missing not in MISSING:
         raise ValueError(f"missing_covariates: expected one of {', '.join(MISSING)}, got {missing!r}")
@@ -66,7 +68,7 @@ def expand_covariates(table: pd.DataFrame, columns: Sequence[str], missing: str 
 
 
 def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Covariates as the network takes them: (records, names), float32, NaN where unknown.
+    """Returns the network's covariates: (records, names), float32, NaN where unknown.
 
     Args:
         table: one row per record.
@@ -77,6 +79,12 @@ def covariate_matrix(table: pd.DataFrame, names: Sequence[str]) -> npt.NDArray[n
     """
     columns = [_values(table, name).to_numpy(dtype=np.float32, na_value=np.nan) for name in names]
     return np.stack(columns, axis=1) if columns else np.empty((len(table), 0), dtype=np.float32)
+
+
+def record_covariates(record: EcgRecord, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Covariates that an ECG file itself holds, such as age and sex: (1, names), NaN where unknown."""
+    known = pd.DataFrame([{name: getattr(record, name, None) for name in source_columns(names)}])
+    return covariate_matrix(known.where(known.notna(), np.nan), names)
 
 
 def _values(table: pd.DataFrame, name: str) -> "pd.Series[float]":
@@ -105,7 +113,7 @@ def _column(table: pd.DataFrame, column: str) -> "pd.Series[Any]":
 
 
 def _parsed(name: str) -> tuple[str, str | None]:
-    """Column and level of a name; no level where it is the column's numbers, or whether they are missing."""
+    """Column and level of a name; the level is None for numbers and for indicators of missing values."""
     column, is_level, level = name.partition("=")
     return (column, level) if is_level else (name.removesuffix("?"), None)
 
@@ -127,5 +135,5 @@ def _levels(values: "pd.Series[Any]", column: str) -> list[str]:
     odd = next((level for level in counts.index if "," in level), None)
     if odd is not None:
         raise ValueError(f"covariates: {column}: expected levels without a comma, got {odd!r}")
-    reference = min(counts.index[counts == counts.max()])  # of equally frequent ones the first by name
+    reference = min(counts.index[counts == counts.max()])  # ties: the first by name
     return [f"{column}={level}" for level in sorted(counts.index) if level != reference]

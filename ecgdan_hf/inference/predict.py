@@ -1,7 +1,7 @@
 """ECG files -> one row of predictions each, for `ecgdan predict`.
 
-A file that cannot be read does not stop the others: its row says why. Nothing is guessed: what a file does not say
-about its rate, unit or leads must be given.
+A file that cannot be read does not stop the others: its row has the error. Nothing is guessed: rate, unit and leads
+that a file does not state must be given.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from ecgdan_hf.data.formats import READABLE, read
 from ecgdan_hf.data.readers.wfdb_records import find_header
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.ecg_folder import ecg_files
-from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
+from ecgdan_hf.inference.covariates import covariate_matrix, record_covariates
 from ecgdan_hf.inference.heads import Head, covariate_names, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -41,13 +41,12 @@ def predict(
     Args:
         paths: files and folders; see [`_expand_files`].
         model: a survival or classification model; see [`load_checkpoint`].
-        feature_extractor: the one saved beside it.
+        feature_extractor: the model's own.
         batch_size: ECGs per forward pass.
-        on_error: `"row"` reports a file that cannot be used in its row and goes on, `"raise"` stops there.
-        covariates: for a survival model with `covariate_names`: a table with `file` and one column per name. A file
-            that is not in the table takes age and sex from its own header; what stays unknown counts as the training
-            mean.
-        read_options: `sampling_rate`, `unit`, `lead_names` for files that do not say them.
+        on_error: `"row"` puts the error of an unusable file into its row and continues; `"raise"` stops.
+        covariates: for a survival model with `covariate_names`: a table with `file` and one column per name. Age and
+            sex of other files come from their headers; the training mean stands for unknown values.
+        read_options: `sampling_rate`, `unit`, `lead_names` for files that do not state them.
         progress: show a progress bar.
 
     Returns:
@@ -56,7 +55,7 @@ def predict(
         event in words, "simulated" where it was), or one probability column per label and `positive` (labels at or
         above their threshold, joined by `;`; missing, and flagged, with fewer than half of the model's leads, for
         which thresholds do not hold); `num_leads` (leads that were used, derived ones included); `flags` (quality
-        flags joined by `;`); `error` (empty where all went well).
+        flags joined by `;`); `error` (empty without one).
 
     Raises:
         ValueError: a model without a prediction head, a wrong argument, or, with `on_error="raise"`, a bad file.
@@ -83,13 +82,13 @@ def predict(
 
 
 def _expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Files as given, folders replaced by the ECG files in them, in order and each once.
+    """Returns the files, with folders replaced by their ECG files, in order and each once.
 
-    What counts as an ECG inside a folder, [`ecg_files`] says: any format that is read, by content and not by name.
+    ECG files of a folder are found by content, not by name; see [`ecg_files`].
 
     Args:
-        paths: one path or several. A data file of a WFDB record stands for its record. A path that does not exist
-            is kept, to be reported by whoever reads it.
+        paths: one path or several. A data file of a WFDB record stands for its record. A path that does not exist is
+            kept; reading it reports the error.
 
     Raises:
         FileNotFoundError: a folder without any ECG file.
@@ -111,7 +110,7 @@ def _expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 class _CovariateTable:
-    """The covariates of a file: from the table given, else from the file's own header."""
+    """Covariates of a file: from the given table, else from the file's header."""
 
     def __init__(self, table: pd.DataFrame | None, config: EcgDanConfig) -> None:
         self.names = covariate_names(config)
@@ -127,25 +126,24 @@ class _CovariateTable:
         self.values = dict(zip(keys, covariate_matrix(table, self.names), strict=True))
 
     def of(self, file: Path, record: EcgRecord) -> npt.NDArray[np.float32] | None:
-        """(names,) or None where the model takes none."""
+        """(names,), or None for a model without covariates."""
         if not self.names:
             return None
         if _key(file) in self.values:
             return self.values[_key(file)]
-        said = pd.DataFrame([{name: getattr(record, name, None) for name in source_columns(self.names)}])
-        row: npt.NDArray[np.float32] = covariate_matrix(said.where(said.notna(), np.nan), self.names)[0]
+        row: npt.NDArray[np.float32] = record_covariates(record, self.names)[0]
         return row
 
 
 def _key(file: str | Path) -> str:
-    """One name for a record however it is written: with or without suffix, relative or not."""
+    """The same key for every way to write a record: with or without suffix, relative or absolute."""
     return str(_record_path(Path(file)).with_suffix("").resolve())
 
 
 def _prepare(
     file: Path, extractor: EcgDanFeatureExtractor, known: _CovariateTable, options: dict[str, Any], on_error: str
 ) -> dict[str, Any]:
-    """A row with the network's inputs under `inputs`, or with `error`."""
+    """Returns a row with the network's `inputs`, or with an `error`."""
     row: dict[str, Any] = {"file": str(file), "flags": "", "error": ""}
     try:
         record = read(file, **options)
@@ -180,7 +178,7 @@ def _predict_batch(rows: list[dict[str, Any]], model: EcgDanPreTrainedModel, hea
 
 
 def _record_path(path: Path) -> Path:
-    """The header in place of a WFDB data file or stem."""
+    """Replaces a WFDB data file or stem by its header."""
     if path.suffix.lower() == ".hea":
         return path
     header = path.with_name(path.name + ".hea")

@@ -41,10 +41,10 @@ _SIGNED = ("gradient", "integrated-gradients", "occlusion")
 
 @dataclass
 class DeletionCurves:
-    """What deleting one kind of unit did.
+    """Results of deleting one kind of unit.
 
     Attributes:
-        shares: (steps,), share of the leads or of the time that was deleted.
+        shares: (steps,), deleted share of the leads or of the time.
         change: order -> (draws, N, steps), how far the output moved.
         scores: order -> (draws, N, steps, outputs), the outputs themselves; None for embeddings.
     """
@@ -56,12 +56,12 @@ class DeletionCurves:
 
 @dataclass(frozen=True)
 class Deletions:
-    """What [`delete`] measured on N records.
+    """Results of [`delete`] on N records.
 
     Attributes:
         kind: key of `CHANGES`.
         entropy: `leads` or `time` -> (N, 2), mean entropy of the map's rows and that of an even map, nats.
-        curves: `leads` or `time` -> curves; a network without that attention has none.
+        curves: `leads` or `time` -> curves; absent where no method has a map of that unit.
     """
 
     kind: str
@@ -80,7 +80,7 @@ def delete(
     progress: bool = False,
     methods: Sequence[str] = ("attention",),
 ) -> Deletions:
-    """Runs a model on every record, whole and with more and more of it deleted.
+    """Runs a model on every record, whole and with increasing parts deleted.
 
     Args:
         model: any model of the package; evaluated as it is.
@@ -90,10 +90,10 @@ def delete(
         batch_size: records per forward pass.
         seed: of the random orders.
         progress: show a progress bar.
-        methods: whose maps are followed, of [`methods_of`].
+        methods: methods whose maps set the order, of [`methods_of`].
 
     Raises:
-        ValueError: no records, or a method that this network has nothing for.
+        ValueError: no records, or no method that applies to this network.
     """
     if not len(dataset):
         raise ValueError("dataset: expected at least one record, got none")
@@ -109,7 +109,7 @@ def delete(
 
 
 class _Batch:
-    """One batch of records, whole, what the network says of it, and what maps say of that."""
+    """One batch of whole records with the network's output and maps."""
 
     def __init__(self, model: Any, inputs: dict[str, Tensor], methods: Sequence[str]) -> None:
         self.model, self.inputs, self.methods = model, inputs, methods
@@ -123,7 +123,10 @@ class _Batch:
         score, found = score_of(self.model, self.inputs), {}
         for method in self.methods:
             found[method] = maps_of(method, self.model, self.inputs, score).units()
-            if method in _SIGNED and self.kind in ("log_hazard", "embedding"):  # change counts, whatever its sign
+            if method in _SIGNED and self.kind in (
+                "log_hazard",
+                "embedding",
+            ):  # the size of a change counts, not its sign
                 found[method] = {unit: np.abs(values) for unit, values in found[method].items()}
         entropy, curves = {}, {}
         for unit in ("leads", "time"):
@@ -168,7 +171,7 @@ class _Batch:
 def _orders_of(unit: str, methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Name of a curve -> (method, order of [`_deletion_ranks`]), of which `attention` is most marked first.
 
-    Those of attention have the names they always had; the random orders are one control for all methods.
+    Curves of attention keep their earlier names; the random orders are one control for all methods.
     """
     found = {name: (methods[0], name) for name in ORDERS[unit]} if "attention" in methods else {}
     for method in methods:
@@ -179,7 +182,7 @@ def _orders_of(unit: str, methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _outputs_of(model: Any, output: Any) -> tuple[str, Any]:
-    """What is followed while parts are deleted: the key of `CHANGES`, and (N, outputs) float32, logits of labels."""
+    """Returns the output to follow while parts are deleted: key of `CHANGES`, and (N, outputs) float32."""
     found: Tensor
     if head_of(model).is_survival:
         kind, found = "log_hazard", output.log_hazard[:, None]
@@ -194,19 +197,19 @@ def _outputs_of(model: Any, output: Any) -> tuple[str, Any]:
 
 
 def _change_of(kind: str, whole: Any, deleted: Any) -> FloatArray:
-    """How far the output moved: (..., outputs) twice, which may broadcast -> (...).
+    """Distance between two outputs: (..., outputs) twice, which may broadcast -> (...).
 
     Args:
         kind: key of `CHANGES`.
         whole: outputs on whole records.
-        deleted: outputs on what was left of them.
+        deleted: outputs on the remaining parts.
     """
     whole, deleted = np.asarray(whole, np.float64), np.asarray(deleted, np.float64)
     if kind == "log_hazard":
-        return np.abs(deleted - whole)[..., 0]
+        return np.asarray(np.abs(deleted - whole)[..., 0])
     if kind == "embedding":
         lengths = np.linalg.norm(whole, axis=-1) * np.linalg.norm(deleted, axis=-1)
-        return 1 - (whole * deleted).sum(-1) / np.maximum(lengths, np.finfo(float).tiny)
+        return np.asarray(1 - (whole * deleted).sum(-1) / np.maximum(lengths, np.finfo(float).tiny))
     if kind == "probability":
         whole, deleted = expit(whole), expit(deleted)
     first = np.broadcast_to(whole.argmax(-1)[..., None], (*deleted.shape[:-1], 1))
@@ -249,7 +252,7 @@ def mean_gap(first: npt.ArrayLike, second: npt.ArrayLike) -> FloatArray:
         (N,), positive where the first order changes the output sooner.
     """
     one, other = (np.asarray(curve, dtype=np.float64).mean(axis=(0, 2)) for curve in (first, second))
-    return one - other
+    return np.asarray(one - other)
 
 
 def _row_entropy(maps: npt.ArrayLike, present: npt.ArrayLike) -> FloatArray:
@@ -264,16 +267,16 @@ def _row_entropy(maps: npt.ArrayLike, present: npt.ArrayLike) -> FloatArray:
     """
     weights, rows = np.asarray(maps, dtype=np.float64), np.asarray(present, dtype=bool)
     entropy = -(weights * np.log(np.where(weights > 0, weights, 1))).sum(axis=-1)
-    return np.where(rows, entropy, 0).sum(axis=1) / np.maximum(rows.sum(axis=1), 1)
+    return np.asarray(np.where(rows, entropy, 0).sum(axis=1) / np.maximum(rows.sum(axis=1), 1))
 
 
 def _deletion_ranks(importance: npt.ArrayLike, order: str, rng: np.random.Generator) -> IntArray:
-    """When each unit is deleted: (N, units) of 0 (first), 1, ...; absent units, whose importance is NaN, come last.
+    """Rank at which each unit is deleted: (N, units) of 0 (first), 1, ...; absent units (NaN) come last.
 
     Args:
-        importance: (N, units), attention received. Equal values are ordered by chance.
+        importance: (N, units). Ties are ordered at random.
         order: "attention", "reverse", "random" or "shifted".
-        rng: source of chance.
+        rng: random generator.
 
     Raises:
         ValueError: another order.
@@ -290,11 +293,11 @@ def _deletion_ranks(importance: npt.ArrayLike, order: str, rng: np.random.Genera
 
 
 def _remaining_leads(ranks: IntArray, lead_mask: npt.ArrayLike, count: int) -> BoolArray:
-    """Leads left after `count` deletions, (N, L); the last lead of a record is never taken.
+    """Leads left after `count` deletions, (N, L); the last lead of a record is never deleted.
 
     Args:
         ranks: (N, L), see [`_deletion_ranks`].
-        lead_mask: (N, L), leads that were there.
+        lead_mask: (N, L), True for recorded leads.
         count: deletions.
     """
     mask = np.asarray(lead_mask, dtype=bool)

@@ -1,9 +1,9 @@
-"""Does a map change when what the network learned is taken from it? (Adebayo et al., NeurIPS 2018, arXiv 1810.03292)
+"""Randomisation test: does a map change when the weights are random? (Adebayo et al., NeurIPS 2018, arXiv 1810.03292)
 
-Weights are drawn anew from the head down to the stem, and the maps are compared by rank correlation with those of the
-trained network. A map that stays the same shows the ECG and the architecture, not what was learned. Batch norms among
-the new weights are given the mean and variance that these produce: with those of the old ones activations explode or
-die, and maps would differ for that alone.
+Weights are randomly initialised from the head down to the stem, and the maps are compared with those of the trained
+network by rank correlation. A map that stays the same shows the ECG and the architecture, not what was learned. The
+randomised batch norms are refitted: with the old mean and variance activations explode or vanish, and maps would
+differ for that reason alone.
 """
 
 import copy
@@ -25,11 +25,11 @@ from ecgdan_hf.inference.rows import model_inputs
 FloatArray = npt.NDArray[np.float64]
 
 _ENCODER = ("stem", "trunk", "time_attention", "lead_attention")
-"""Of the encoder, from the signal up; what else it has is its pooling."""
+"""Parts of the encoder, from the signal up; all others are its pooling."""
 
 
 def _stages(model: nn.Module) -> dict[str, list[str]]:
-    """Names of the submodules by depth, from the head down to the signal; those with weights, each once.
+    """Names of the submodules with weights by depth, from the head down to the signal, each once.
 
     >>> from ecgdan_hf import EcgDanConfig, EcgDanForSequenceClassification
     >>> list(_stages(EcgDanForSequenceClassification(EcgDanConfig(trunk="light", input_kind="rhythm"))))
@@ -57,13 +57,13 @@ def _weights(model: nn.Module, name: str) -> bool:
 
 
 def randomised(model: Any, names: Sequence[str], seed: int, inputs: Sequence[Inputs] = ()) -> Any:
-    """A copy of the model in which these submodules have weights as at the start of training.
+    """Copies the model and randomly initialises these submodules.
 
     Args:
-        model: any model of the package; left as it was.
+        model: any model of the package; not changed.
         names: of submodules, see [`_stages`].
         seed: of the weights.
-        inputs: batches by which its batch norms find their mean and variance again.
+        inputs: batches to which the randomised batch norms are refitted.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -79,7 +79,7 @@ def randomised(model: Any, names: Sequence[str], seed: int, inputs: Sequence[Inp
 
 @torch.no_grad()
 def _fit_norms(parts: Sequence[nn.Module], model: nn.Module, inputs: Sequence[Inputs]) -> None:
-    """Gives the batch norms of these parts the mean and variance of what they see in these batches; all else stays."""
+    """Refits mean and variance of the batch norms of these parts to these batches."""
     norms = [each for part in parts for each in part.modules() if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d)]
     if not inputs or not norms:
         return
@@ -96,7 +96,7 @@ def _fit_norms(parts: Sequence[nn.Module], model: nn.Module, inputs: Sequence[In
 
 
 def _cascade(model: Any, seed: int, inputs: Sequence[Inputs] = ()) -> Iterator[tuple[str, Any]]:
-    """From the head down: (the stage reached, the model with random weights from the head to there)."""
+    """Yields, from the head down, (stage, model with random weights from the head to this stage)."""
     reached: list[str] = []
     for stage, names in _stages(model).items():
         reached += names
@@ -106,7 +106,7 @@ def _cascade(model: Any, seed: int, inputs: Sequence[Inputs] = ()) -> Iterator[t
 def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> FloatArray:
     """Spearman's correlation of the maps of each record: (N, units) twice -> (N,).
 
-    NaN where a map has fewer than three units or no two different ones; units that are NaN in either do not count.
+    NaN where a map has fewer than three units, or all units are equal. Units that are NaN in either map are ignored.
 
     >>> rank_correlation([[1, 2, 3]], [[10, 30, 20]]).round(6).tolist()
     [0.5]
@@ -132,10 +132,10 @@ def _compare_maps(
     batch_size: int = 128,
     steps: int = 32,
 ) -> dict[str, dict[str, dict[str, FloatArray]]]:
-    """Rank correlation of a network's maps with those of others for the same records and labels.
+    """Rank correlation of a network's maps with those of other networks, for the same records and labels.
 
     Args:
-        model: the network that is judged; a classifier's label is the one it predicts first.
+        model: the tested network; its most probable label is explained.
         dataset: rows.
         others: name -> network, as from [`_cascade`].
         methods: of [`methods_of`].
@@ -174,12 +174,12 @@ def randomisation(
     n: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """How alike maps are to those of networks with random weights, and of other networks.
+    """Compares maps with those of networks with random weights, and of other networks.
 
     Args:
         model, dataset, methods, batch_size: see [`_compare_maps`].
         controls: name -> network, such as one trained on shuffled labels.
-        records: how many are compared, drawn by `seed`.
+        records: number of compared records, drawn with `seed`.
         draws: networks with random weights at each depth; the correlation of a record is their mean, and intervals
             are over patients, with these draws.
         n, seed: of the bootstrap; the seed is also that of the weights.

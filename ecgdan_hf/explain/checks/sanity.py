@@ -1,4 +1,4 @@
-"""Sanity checks of maps, for `ecgdan sanity`: do they say what the output depends on, and what was learned?
+"""Sanity checks of maps, for `ecgdan sanity`: whether maps show what the output depends on and what was learned.
 
 Deletion curves over held-out records (`deletion`), maps of networks with random weights (`randomisation`), and
 occlusion by wave. Measured is the drop in the probability of the label predicted first (classification, DANet), the
@@ -59,7 +59,7 @@ def check_maps(
 ) -> dict[str, Any]:
     """Tests the maps of a checkpoint on records it was not trained on, for `ecgdan sanity`.
 
-    Folds that chose the epoch are allowed, for no map was fitted to them.
+    Validation folds are allowed: no map was fitted to them.
 
     Args:
         checkpoint: folder or Hub name.
@@ -71,10 +71,10 @@ def check_maps(
         methods: of [`methods_of`]; None is all but rollup where its order is that of attention.
         controls: name -> checkpoint whose maps are compared, such as one trained on shuffled labels.
         map_records, map_draws: as in [`randomisation`]; no records leaves it out.
-        limit: test on so many of the records, drawn by the seed.
+        limit: test on a random sample of so many records.
 
     Raises:
-        ValueError: folds the checkpoint was trained on, controls of another kind, or what [`delete`] refuses.
+        ValueError: folds the checkpoint was trained on, controls of another kind, or as [`delete`].
     """
     if draws < 1 or time_steps < 2 or map_draws < 1 or map_records < 0:
         expected = "draws, time_steps, map_draws, map_records: expected at least 1, 2, 1 and 0"
@@ -110,7 +110,7 @@ def _is_parallel(model: Any) -> bool:
 
 
 def _control(name: str, path: str, model: Any) -> Any:
-    """A network whose maps can be compared with the model's."""
+    """Loads a control and checks that its maps can be compared with the model's."""
     other, _ = load_checkpoint(path)
     for field_name in ("signal_contract", "id2label"):
         expected, got = (getattr(each.config, field_name) for each in (model, other))
@@ -124,7 +124,7 @@ def _control(name: str, path: str, model: Any) -> Any:
 
 
 def _rows_with_outcome(model: EcgDanPreTrainedModel, dataset: Any) -> Any:
-    """The rows whose follow-up is known, where a survival model's data know that of some; all where of none."""
+    """Drops rows without follow-up, for a survival model; drops the outcome columns where no row has any."""
     if not head_of(model).is_survival or not {"event", "time"} <= set(dataset.column_names):
         return dataset
     known = np.all([np.isfinite(np.asarray(dataset[name], np.float64)) for name in ("event", "time")], axis=0)
@@ -136,7 +136,7 @@ def _rows_with_outcome(model: EcgDanPreTrainedModel, dataset: Any) -> Any:
 
 
 def _truth_of(model: EcgDanPreTrainedModel, dataset: Any) -> tuple[str, tuple[Any, ...]] | None:
-    """The outcome of the rows, if it is what the model predicts: the metric's name and its truth arrays."""
+    """Returns metric name and truth arrays where the rows have the outcome that the model predicts."""
     if head_of(model).is_survival and {"event", "time"} <= set(dataset.column_names):
         return "concordance_index", tuple(np.asarray(dataset[name], np.float64) for name in ("event", "time"))
     if not head_of(model).is_classifier or "labels" not in dataset.column_names:
@@ -188,7 +188,7 @@ def summarise(
 
 
 def _areas(curves: DeletionCurves, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """One method's curve, and the area between it and its controls."""
+    """Returns one method's curve, and the areas between it and its controls."""
     shifted = "shifted" if method == "attention" else f"{method}, shifted"
     others = {"reverse": "reverse"} if method == "attention" else {}
     others |= {"random": "random", "shifted": shifted}
@@ -207,7 +207,7 @@ def _performance(
 ) -> dict[str, Any]:
     """The curves of macro AUROC or C-index, and how much sooner the attention order loses it."""
     name, arrays = truth
-    columns = _macro_auroc_columns if name == "macro_auroc" else _concordance_columns
+    columns: Callable[..., FloatArray] = _macro_auroc_columns if name == "macro_auroc" else _concordance_columns
     found: dict[str, Any] = {"metric": name, "curves": {}}
     flat = {order: np.concatenate(list(scores), axis=1) for order, scores in curves.scores.items()}
     steps = len(curves.shares)
@@ -228,8 +228,7 @@ def _concordance_columns(event: FloatArray, years: FloatArray, scores: FloatArra
 def _macro_auroc_columns(labels: npt.ArrayLike, scores: npt.ArrayLike) -> FloatArray:
     """Macro AUROC of many score matrices at once: (n, labels) and (n, columns, labels) -> (columns,).
 
-    The same numbers as [`macro_auroc`] gives one by one, in one sort, which makes a bootstrap of whole curves
-    affordable.
+    Equals [`macro_auroc`] of each column, with a single sort, so that whole curves can be bootstrapped.
 
     Raises:
         ValueError: no label has positives and negatives.
@@ -242,7 +241,7 @@ def _macro_auroc_columns(labels: npt.ArrayLike, scores: npt.ArrayLike) -> FloatA
     truth, positives, values = truth[:, usable], positives[usable], values[:, :, usable]
     ranks = np.einsum("nck,nk->ck", rankdata(values, axis=0), truth)
     aurocs = (ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives))
-    return aurocs.mean(axis=1)
+    return np.asarray(aurocs.mean(axis=1))
 
 
 def _performance_gap(columns: Callable[..., FloatArray], num_steps: int) -> Callable[..., float]:
@@ -264,7 +263,7 @@ def _performance_gap(columns: Callable[..., FloatArray], num_steps: int) -> Call
 def _wave_changes(
     model: Any, dataset: Any, batch_size: int = 128, n: int = 1000, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """What bridging all P waves, QRS complexes or T waves changes, beside the same stretches moved elsewhere.
+    """Change by bridging all P waves, QRS complexes or T waves, against the same stretches moved elsewhere.
 
     Args:
         model, dataset, batch_size: see [`delete`].
@@ -272,7 +271,7 @@ def _wave_changes(
 
     Returns:
         For each wave that was found in some record: `wave`, `num_records`, `share_of_time`, `score` (mean change of
-        the score, positive where the wave spoke for it), `change` (its mean size) and `over_shifted` (how much larger
+        the score, positive where the wave raised it), `change` (its mean size) and `over_shifted` (how much larger
         that is than elsewhere), with intervals over patients.
     """
     rng, parts = np.random.default_rng(seed), []
@@ -297,7 +296,7 @@ def _wave_changes(
 
 
 def _moved(places: Any, rng: np.random.Generator) -> Any:
-    """Each record's stretches moved along it by chance, what goes out at one end coming in at the other."""
+    """Rotates each record's stretches along it by a random shift."""
     length = places.shape[1]
     shift = rng.integers(1, length, len(places))
     return np.take_along_axis(places, (np.arange(length) - shift[:, None]) % length, axis=1)

@@ -1,4 +1,4 @@
-"""What `ecgdan sanity` found, in words, as a page and as figures. See `sanity` for what is measured."""
+"""Results of `ecgdan sanity` as sentences, a Markdown report and figures. See `sanity` for the measures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +18,11 @@ _METHOD_COLOURS = {
     "occlusion": "#6b46c1",
 }
 _SAME = 0.5
-"""Rank correlation with the map of random weights from which a map is said not to change."""
+"""Above this rank correlation with the map of random weights, a map counts as unchanged."""
 
 
 def _verdict(area: Mapping[str, Any], costs: bool = False) -> str:
-    """An area between deletion curves in words; `costs` where it is of performance."""
+    """Describes an area between deletion curves; `costs` for areas of performance."""
     what = "costs performance" if costs else "changes the output"
     if area["low"] > 0:
         return f"{what} sooner"
@@ -30,7 +30,7 @@ def _verdict(area: Mapping[str, Any], costs: bool = False) -> str:
 
 
 def _map_verdict(entry: Mapping[str, Any], unit: str) -> str:
-    """One sentence on one method's map of `leads` or `time`.
+    """Returns one sentence on one method's map of `leads` or `time`.
 
     Args:
         entry: `leads` or `time` of one of `metrics["methods"]`.
@@ -55,10 +55,10 @@ def _map_verdict(entry: Mapping[str, Any], unit: str) -> str:
 
 
 def sanity_of(checkpoint: str | Path) -> dict[str, Any] | None:
-    """The result of `ecgdan sanity` that lies beside a checkpoint, in `sanity/` or a bundle's `evaluation/`.
+    """Reads the result of `ecgdan sanity` from a checkpoint's `sanity/` or a bundle's `evaluation/`.
 
     Args:
-        checkpoint: folder; a Hub name has nothing beside it.
+        checkpoint: folder; None is returned for a Hub name.
     """
     folder, found = Path(checkpoint), []
     for path in (folder / "sanity" / "metrics.json", *sorted(folder.glob("evaluation/*.json"))):
@@ -69,10 +69,10 @@ def sanity_of(checkpoint: str | Path) -> dict[str, Any] | None:
 
 
 def map_findings(metrics: Mapping[str, Any] | None, method: str) -> list[str]:
-    """What the tests said of one method's maps, for the page that shows one; one line for each of leads and time.
+    """Summarises the tests of one method's maps for the page: one line each for leads and time.
 
     Args:
-        metrics: of `ecgdan sanity`, of any version; None where there are none.
+        metrics: of `ecgdan sanity`, of any version; None without a result.
         method: of `METHODS`. Rollup has the same order as attention side by side, and so the same findings.
     """
     entries = {each["method"]: each for each in (metrics or {}).get("methods", ())}
@@ -123,7 +123,7 @@ def _markdown(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def _method_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """A row for each method and unit, and what is to be thought of it."""
+    """Returns a row and a verdict for each method and unit."""
     methods = metrics.get("methods", ())
     controls = list(dict.fromkeys(name for each in methods for unit in _UNITS for name in _controls(each, unit)))
     compared = any("random_weights" in each.get(unit, {}) for each in methods for unit in _UNITS)
@@ -250,7 +250,7 @@ def _maps_figure(metrics: Mapping[str, Any]) -> Any:
 
 
 def _randomisation_figure(metrics: Mapping[str, Any]) -> Any:
-    """Rank correlation with the trained network's maps, as weights are drawn anew from the head down."""
+    """Rank correlation with the trained network's maps, with random weights from the head down."""
     from matplotlib.figure import Figure
 
     units = [unit for unit in _UNITS if any("random_weights" in each.get(unit, {}) for each in metrics["methods"])]
@@ -279,7 +279,7 @@ def _randomisation_figure(metrics: Mapping[str, Any]) -> Any:
 
 
 def write_sanity_report(folder: Path, metrics: Mapping[str, Any], name: str) -> None:
-    """`report.md` and its figures, into an existing folder."""
+    """Writes `report.md` and its figures into an existing folder."""
     (folder / "report.md").write_text(_markdown(metrics, name), encoding="utf-8")
     figures = {"deletion": _attention_figure} if any(unit in metrics for unit in _UNITS) else {}
     figures |= {"maps": _maps_figure} if metrics.get("methods") else {}

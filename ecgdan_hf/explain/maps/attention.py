@@ -1,9 +1,8 @@
 """Attention maps of the dual attention network, as arrays that can be drawn on an ECG.
 
-A time token is no instant: it sees every sample of its receptive field, 381 samples in the paper's trunk, 203 in the
-light one. Its attention is therefore spread over that field in proportion to the number of paths through the
-convolutions that join sample and token, and no map here is sharper than that. The normalisation over the whole record
-is left out of this.
+A time token sees every sample of its receptive field: 381 samples in the paper's trunk, 203 in the light one. Its
+attention is therefore spread over that field, in proportion to the number of paths through the convolutions from
+sample to token; no map here is sharper than that. The normalisation over the whole record is ignored.
 
 Source: arXiv 2403.10581. Pure functions on numpy arrays; nothing here needs the model but its configuration.
 """
@@ -24,7 +23,7 @@ PAPER_KERNEL, PAPER_STEM_CONVOLUTIONS = 5, 2  # every convolution of stem and tr
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What one time token sees.
+    """Receptive field of one time token.
 
     Attributes:
         paths: (width,), share of the paths through the convolutions that start at each sample; sums to 1, symmetric.
@@ -68,11 +67,12 @@ def receptive_field(config: EcgDanConfig) -> ReceptiveField:
 
 def _convolutions(config: EcgDanConfig) -> list[tuple[int, int]]:
     """Kernel and stride of every convolution from signal to token, in order."""
+    blocks = len(config.trunk_channels or ())
     if config.trunk == "light":
         first, second = BLOCK_KERNELS
-        return [(STEM_KERNEL, 2), *([(first, 2), (second, 1)] * len(config.trunk_channels))]
+        return [(STEM_KERNEL, 2), *([(first, 2), (second, 1)] * blocks)]
     block = [(PAPER_KERNEL, 2), (PAPER_KERNEL, 1)]
-    return [(PAPER_KERNEL, 1)] * PAPER_STEM_CONVOLUTIONS + block * len(config.trunk_channels)
+    return [(PAPER_KERNEL, 1)] * PAPER_STEM_CONVOLUTIONS + block * blocks
 
 
 def _dilated(width: int, step: int) -> FloatArray:
@@ -82,12 +82,13 @@ def _dilated(width: int, step: int) -> FloatArray:
 
 
 def token_attention(time_attention: npt.ArrayLike) -> FloatArray:
-    """How much each token is read on average: (..., tokens, tokens) -> (..., tokens), mean over queries, sums to 1.
+    """Mean attention that each token receives: (..., tokens, tokens) -> (..., tokens), over queries, sums to 1.
 
     Args:
         time_attention: rows are queries and sum to 1, as in `EcgDanModelOutput.time_attention`.
     """
-    return np.asarray(time_attention, dtype=np.float64).mean(axis=-2)
+    received: FloatArray = np.asarray(time_attention, dtype=np.float64).mean(axis=-2)
+    return received
 
 
 def attention_rollup(
@@ -102,10 +103,10 @@ def attention_rollup(
         sequential:  R(l, t) = r_lead(l) r_time(l, t)
         r_lead(l) = mean over present leads k of A_lead(k, l),   r_time(l, t) = mean over tokens s of A_time(l; s, t)
 
-    with outputs read alike by the head. There are no layers to multiply, so it adds nothing to the two maps but their
-    common scale: side by side its sums over time or leads rank leads and moments exactly as the maps alone do, and
-    what deletion says of attention holds for it. Like them it knows nothing of the trunk before nor of the head after,
-    nor how large the values are that attention mixes.
+    on the assumption that the head weighs all outputs alike. There is only one layer, so rollout adds only a common
+    scale to the two maps: with parallel attention it ranks leads and moments exactly as the maps alone do, and results
+    of deletion for attention hold for it. It ignores the trunk, the head, and the size of the values that attention
+    mixes.
 
     Args:
         lead_attention: (..., L, L), rows sum to 1.
@@ -147,7 +148,8 @@ def sample_attention(tokens: npt.ArrayLike, config: EcgDanConfig) -> FloatArray:
     share = _paths_to_samples(config)
     spread = weights @ share / share.sum(axis=0) * config.num_tokens
     pad = config.pad_samples or 0
-    return spread[..., pad : spread.shape[-1] - pad]
+    inside: FloatArray = spread[..., pad : spread.shape[-1] - pad]
+    return inside
 
 
 def _paths_to_samples(config: EcgDanConfig) -> FloatArray:

@@ -3,8 +3,8 @@
 Pure functions of a score (see `scores`) and its inputs. The numbers are in the score's unit: logits or log hazard.
 The lead mask, covariates and the weights of DANet's hard module are held fixed.
 
-Captum has both methods; these are a few lines, know when they have converged, and need no further dependency. Captum
-is the oracle of their test.
+Captum has both methods. The code here is short, doubles its steps until completeness holds, and needs no further
+dependency; captum is the oracle of the tests.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ecgdan_hf.explain.maps.scores import Inputs, Score
 
 FloatArray = npt.NDArray[np.float64]
 
-FIRST_STEPS = 16
+_FIRST_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Integrated:
 
     Attributes:
         attribution: (N, L, T).
-        gap: (N,), what completeness lacks: sum of the attribution, less score(whole) - score(baseline).
+        gap: (N,), error of completeness: sum of the attribution minus (score(whole) - score(baseline)).
         change: (N,), score(whole) - score(baseline).
-        steps: points of the path.
+        steps: number of points on the path.
     """
 
     attribution: FloatArray
@@ -39,18 +39,18 @@ class Integrated:
 
     @property
     def incompleteness(self) -> FloatArray:
-        """(N,), the gap as a share of the change, or of 1 % of the map's absolute sum where that is larger.
+        """(N,), the gap as a share of the change, or of 1 % of the map's absolute sum if that is larger.
 
-        Where flat line and ECG happen to have the same score, the change is next to nothing and no measure of a gap.
+        The second bound matters where flat line and ECG have nearly the same score.
         """
         floor = 0.01 * np.abs(self.attribution).sum(axis=(1, 2))
-        return np.abs(self.gap) / np.maximum(np.maximum(np.abs(self.change), floor), np.finfo(float).tiny)
+        return np.asarray(np.abs(self.gap) / np.maximum(np.maximum(np.abs(self.change), floor), np.finfo(float).tiny))
 
 
 def gradient_times_input(score: Score, inputs: Inputs) -> FloatArray:
     """Gradient x input: a(l, t) = x(l, t) dF / dx(l, t) (Shrikumar et al., arXiv 1605.01713, 2016).
 
-    What a score linear in the ECG would be made of. A sample at zero gets nothing, whatever the network makes of it.
+    Exact for a score that is linear in the ECG. A sample at zero always gets 0.
 
     Args:
         score: of [`score_of`].
@@ -75,27 +75,27 @@ def integrated_gradients(
         a = (x - x') * integral over u from 0 to 1 of dF/dx (x' + u (x - x')),  midpoint rule, steps doubled
         completeness: sum of a = F(x) - F(x')
 
-    The default baseline x' is the flat line: 0 after scaling, the mean of each lead where leads are z-scored, about
-    0 mV under one scale for all. No ECG is flat, so part of the path is of a kind the network never saw; all of the
-    change is attributed all the same. The leads of the baseline count as recorded. The paper's trunk normalises every
-    record in its stem, so that to it the faintest ECG on the path is as strong as the whole one: nearly all change
-    happens beside the flat line, where no number of steps may be enough. Give it another baseline, or occlude.
+    The default baseline x' is the flat line, 0 after scaling: the mean of each lead with z-scored leads, about 0 mV
+    with one scale for all leads. No ECG is flat, so the network never saw inputs like the start of the path. The leads
+    of the baseline count as recorded. The paper's trunk normalises every record in its stem and sees even the faintest
+    ECG on the path at full strength, so nearly all change happens next to the flat line and no number of steps may be
+    enough. Use another baseline there, or occlusion.
 
     Args:
         score: of [`score_of`].
         inputs: (N, ...).
         baseline: (N, L, T) or broadcast to it, scaled as `input_values`.
-        tolerance: largest `incompleteness` of a record. None takes `max_steps` points and does not ask.
-        max_steps: points of the path, at most.
+        tolerance: largest allowed `incompleteness` of a record. None uses `max_steps` points without a check.
+        max_steps: largest number of points on the path.
 
     Raises:
-        ValueError: not complete with `max_steps`.
+        ValueError: completeness does not hold with `max_steps`.
     """
     values = _values(inputs)
     start = torch.zeros_like(values) if baseline is None else baseline.to(values).expand_as(values)
     with torch.no_grad():
         change = _numpy(score(inputs) - score({**inputs, "input_values": start}))
-    steps = max_steps if tolerance is None else min(FIRST_STEPS, max_steps)
+    steps = max_steps if tolerance is None else min(_FIRST_STEPS, max_steps)
     while True:
         attribution = _numpy(_mean_gradient(score, inputs, start, values, steps) * (values - start))
         found = Integrated(attribution, attribution.sum(axis=(1, 2)) - change, change, steps)

@@ -1,6 +1,6 @@
-"""Every method's map in one form: how much each lead, and each moment, of each record is said to matter.
+"""Every attribution method in one form: how much each lead and each moment of a record matters.
 
-What `sanity` deletes in the order of, what `randomisation` compares, and what the page draws.
+[`maps_of`] serves the sanity checks, for many records; [`attribute`] serves the page, for one.
 """
 
 from dataclasses import dataclass, field, replace
@@ -32,12 +32,12 @@ _WINDOW_SECONDS = 0.1  # over which gradients are summed to be drawn: a QRS comp
 
 @dataclass(frozen=True)
 class Maps:
-    """What a method says of N records.
+    """Maps of N records by one method.
 
     Attributes:
-        leads: (N, L), NaN for absent leads; None for a method that tells no leads apart.
+        leads: (N, L), NaN for absent leads; None for a method that does not distinguish leads.
         time: (N, T'), for each time token.
-        incompleteness: (N,), of integrated gradients alone, see [`Integrated`].
+        incompleteness: (N,), only of integrated gradients, see [`Integrated`].
     """
 
     leads: FloatArray | None = None
@@ -45,12 +45,12 @@ class Maps:
     incompleteness: FloatArray | None = None
 
     def units(self) -> dict[str, FloatArray]:
-        """`leads` and `time`, those there are."""
+        """Returns `leads` and `time`, without those that are None."""
         return {name: found for name in ("leads", "time") if (found := getattr(self, name)) is not None}
 
 
 def methods_of(model: Any) -> list[str]:
-    """The methods that have something to show for this network, in the order of `METHODS`."""
+    """Returns the methods that apply to this network, in the order of `METHODS`."""
     config = model.config
     waveform = head_of(model).is_classifier and getattr(config, "waveform_module", "none") != "none"
     attends = getattr(config, "classifier_network", "ecgdan") == "ecgdan"
@@ -60,10 +60,10 @@ def methods_of(model: Any) -> list[str]:
 
 
 def maps_of(method: str, model: Any, inputs: Inputs, score: Score, steps: int = _STEPS) -> Maps:
-    """One method's maps of these records.
+    """Computes one method's maps of these records.
 
-    Gradients are summed over the samples of a lead, or of a moment in all leads: the change they claim for it. They
-    may be negative, and so may occlusion.
+    Gradients are summed over the samples of a lead, or over a moment in all leads. They may be negative, as may
+    occlusion.
 
     Args:
         method: of `METHODS`.
@@ -73,7 +73,7 @@ def maps_of(method: str, model: Any, inputs: Inputs, score: Score, steps: int = 
         steps: of integrated gradients.
 
     Raises:
-        ValueError: a method there is not, or one that this network has nothing for.
+        ValueError: an unknown method, or one that does not apply to this network.
     """
     if method not in methods_of(model):
         known = ", ".join(methods_of(model))
@@ -106,16 +106,17 @@ def _of_forward_pass(method: str, model: Any, inputs: Inputs, mask: npt.NDArray[
     if method == "waveform":
         weights = output.waveform_attention.double().cpu().numpy()
         return Maps(time=_token_sums(weights, model.config) / _token_sums(np.ones_like(weights), model.config))
-    lead, time = (
-        None if found is None else found.float().cpu().numpy()
-        for found in (output.lead_attention, output.time_attention)
-    )
-    if method == "rollup":
+    lead, time = (_array(found) for found in (output.lead_attention, output.time_attention))
+    if method == "rollup" and lead is not None and time is not None:
         shares = attention_rollup(lead, time, mask, model.config.attention_order)
         return Maps(np.where(mask, shares.sum(axis=2), np.nan), shares.sum(axis=1))
     return Maps(
         None if lead is None else _lead_importance(lead, mask), None if time is None else _time_importance(time, mask)
     )
+
+
+def _array(found: torch.Tensor | None) -> npt.NDArray[np.float32] | None:
+    return None if found is None else found.float().cpu().numpy()
 
 
 def _lead_importance(lead_attention: npt.ArrayLike, lead_mask: npt.ArrayLike) -> FloatArray:
@@ -139,7 +140,7 @@ def _time_importance(time_attention: npt.ArrayLike, lead_mask: npt.ArrayLike) ->
     """
     mask = np.asarray(lead_mask, dtype=bool)[:, :, None]
     received = np.asarray(time_attention, dtype=np.float64).mean(axis=2)
-    return np.where(mask, received, 0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1)
+    return np.asarray(np.where(mask, received, 0).sum(axis=1) / np.maximum(mask.sum(axis=1), 1))
 
 
 @dataclass(frozen=True)
@@ -148,12 +149,12 @@ class Attribution:
 
     Attributes:
         method: of `METHODS`.
-        score: what is explained, in words.
+        score: name of the explained score.
         samples: (leads, samples of the signal without padding).
         leads: (leads,), NaN for absent leads.
-        signed: values are changes of the score, which may be negative; else shares of attention.
+        signed: True for changes of the score, which may be negative; False for shares of attention.
         waves: change of the score without all P waves, QRS complexes, T waves; occlusion alone.
-        note: what the colours are, one sentence.
+        note: one sentence that explains the colours.
     """
 
     method: str
@@ -168,17 +169,17 @@ class Attribution:
 def attribute(
     model: Any, inputs: Inputs, method: str, label: str | None = None, heart_rate_bpm: float = 60.0
 ) -> Attribution:
-    """The map of one record.
+    """Computes the map of one record in the form that the page draws.
 
     Args:
         model: any model of the package.
         inputs: of one record, (1, ...), on the model's device.
         method: "rollup", "gradient", "integrated-gradients" or "occlusion"; attention is drawn by `explain_page`.
-        label: whose logit is explained; by default the label predicted first.
+        label: whose logit is explained; default: the most probable label.
         heart_rate_bpm: of the record, for the waves of a median beat.
 
     Raises:
-        ValueError: a method that this network has nothing for, a label there is not, or integrated gradients that do
+        ValueError: a method that does not apply to this network, an unknown label, or integrated gradients that do
             not become complete.
     """
     if method not in methods_of(model) or method in ("attention", "waveform"):
@@ -216,8 +217,8 @@ def _score_name(model: Any, inputs: Inputs, label: str | None = None) -> str:
 @torch.no_grad()
 def _rollup(model: Any, inputs: Inputs, mask: npt.NDArray[np.bool_], name: str) -> Attribution:
     output = output_of(model, inputs, output_attentions=True)
-    maps = (found.float().cpu().numpy()[0] for found in (output.lead_attention, output.time_attention))
-    shares = attention_rollup(*maps, mask, model.config.attention_order)
+    lead, time = (found.float().cpu().numpy()[0] for found in (output.lead_attention, output.time_attention))
+    shares = attention_rollup(lead, time, mask, model.config.attention_order)
     samples = sample_attention(shares * mask.sum(), model.config)
     note = "Colour and width: attention rollout, spread over the receptive field of each time token; 1 is even."
     return Attribution("rollup", name, samples, np.where(mask, shares.sum(axis=1), np.nan), False, note)

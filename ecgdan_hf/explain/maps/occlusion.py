@@ -1,7 +1,7 @@
-"""Attribution by occlusion: what becomes of a score when a lead, a wave or a moment is taken away.
+"""Attribution by occlusion: the change of a score when a lead, a wave or a moment is removed.
 
-Change of the score, whole less occluded, in its unit: positive where what was taken away spoke for it. A lead is taken
-away by the lead mask, the network's own notion of absence; a wave or a moment by a straight line in all leads. After
+The change is the whole record's score minus the occluded one's, in the score's unit: positive where the removed part
+raised the score. Leads are removed with the lead mask, waves and moments with a straight line in all leads. After
 Zeiler and Fergus (ECCV 2014, arXiv 1311.2901). Pure functions of a score (see `scores`) and its inputs.
 """
 
@@ -22,16 +22,16 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 
 WAVES = ("P", "QRS", "T")
-USUAL_SD_MV = 0.25  # of a lead; what z-scored signals are taken to have, where waves are looked for
+_USUAL_SD_MV = 0.25  # assumed for z-scored leads when waves are located
 
 
 def tokens_of_samples(num_samples: int, num_tokens: int, stride: int) -> IntArray:
-    """The token whose centre is nearest to each sample, (num_samples,); token k is centred on sample k * stride."""
+    """Returns the token nearest to each sample, (num_samples,); token k is centred on sample k * stride."""
     return np.minimum((np.arange(num_samples) + stride // 2) // stride, num_tokens - 1)
 
 
 def bridge(values: npt.NDArray[np.float32], deleted: BoolArray) -> npt.NDArray[np.float32]:
-    """Replaces deleted samples by the straight line between the samples beside them; zero where none is left.
+    """Replaces deleted samples by a straight line between their neighbours; by zero where no sample is left.
 
     Args:
         values: (N, L, T).
@@ -43,18 +43,18 @@ def bridge(values: npt.NDArray[np.float32], deleted: BoolArray) -> npt.NDArray[n
     after = np.minimum.accumulate(np.where(deleted, length, position)[:, ::-1], axis=1)[:, ::-1]
     left, right = np.where(before < 0, after, before), np.where(after >= length, before, after)
     share = (position - left) / np.maximum(right - left, 1)
-    ends = (np.take_along_axis(values, np.clip(side, 0, length - 1)[:, None], axis=2) for side in (left, right))
-    start, end = ends
+    start, end = (np.take_along_axis(values, np.clip(side, 0, length - 1)[:, None], axis=2) for side in (left, right))
     line = start + np.clip(share, 0, 1).astype(values.dtype)[:, None] * (end - start)
-    return np.where(deleted.all(axis=1)[:, None, None], 0, line).astype(values.dtype)
+    none_left = np.asarray(deleted.all(axis=1))
+    return np.where(none_left[:, None, None], 0, line).astype(values.dtype)
 
 
 @torch.no_grad()
 def occlude_leads(score: Score, inputs: Inputs) -> FloatArray:
-    """F(x) - F(x without lead l): (N, L), NaN for leads that are absent, or that are a record's only one.
+    """F(x) - F(x without lead l): (N, L), NaN for absent leads and for a record's only lead.
 
-    Leads are no independent witnesses: III = II - I, so that what one lead shows the others often show too, and a lead
-    that matters can have a small change.
+    Leads are not independent (III = II - I): other leads often show the same, so a lead that matters can have a small
+    change.
     """
     mask = _mask(inputs)
     whole, changes = score(inputs), []
@@ -74,7 +74,7 @@ def occlude_time(score: Score, inputs: Inputs, num_tokens: int, stride: int) -> 
 
     Args:
         score, inputs: see [`occlude_leads`].
-        num_tokens, stride: of the network's time tokens, which divide the record.
+        num_tokens, stride: number and stride of the network's time tokens.
     """
     values = inputs["input_values"]
     token = tokens_of_samples(values.shape[2], num_tokens, stride)
@@ -84,7 +84,7 @@ def occlude_time(score: Score, inputs: Inputs, num_tokens: int, stride: int) -> 
 
 @torch.no_grad()
 def occlude_waves(score: Score, inputs: Inputs, stretches: Mapping[str, BoolArray]) -> dict[str, FloatArray]:
-    """F(x) - F(x with these stretches bridged in all leads): name -> (N,), NaN where a record has no such stretch.
+    """F(x) - F(x with these stretches bridged in all leads): name -> (N,), NaN for records without such a stretch.
 
     Args:
         score, inputs: see [`occlude_leads`].
@@ -106,17 +106,17 @@ def wave_stretches(
     input_kind: str = "rhythm",
     heart_rate_bpm: float = 60.0,
 ) -> dict[str, BoolArray]:
-    """Where the P waves, QRS complexes and T waves of one record lie: name -> (samples,), all False if none was found.
+    """Locates the P waves, QRS complexes and T waves of one record: name -> (samples,), all False if none was found.
 
-    Waves of a rhythm strip are those of DANet's rules ([`delineate_waves`]), of a median beat those of the
-    measurements ([`delineate`]), with ST and T as one: from the end of the QRS to that of the T wave.
+    A rhythm strip is delineated as in DANet's rules ([`delineate_waves`]), a median beat as in the measurements
+    ([`delineate`]), with ST and T as one wave from the end of the QRS to the end of the T wave.
 
     Args:
-        signal_mv: (leads, samples), mV, high-pass filtered; zero padding at the ends does no harm.
-        lead_mask: (leads,), leads that were there.
+        signal_mv: (leads, samples), mV, high-pass filtered; may have zero padding at the ends.
+        lead_mask: (leads,), True for recorded leads.
         sampling_rate: Hz.
         input_kind: "rhythm" or "median_beat", which has to be at 500 Hz, R peak at 40 % of the signal.
-        heart_rate_bpm: of a median beat; bounds where its T may end and P may begin.
+        heart_rate_bpm: of a median beat; limits where its T wave may end and its P wave may begin.
     """
     signal = np.asarray(signal_mv, dtype=np.float64)
     usable = signal[np.asarray(lead_mask, dtype=bool)]
@@ -128,15 +128,15 @@ def wave_stretches(
 
 
 def waves_of(config: Any, inputs: Inputs, heart_rate_bpm: float = 60.0) -> list[dict[str, BoolArray]]:
-    """Where the waves of each record lie, in samples of `input_values`; see [`wave_stretches`].
+    """Locates the waves of each record, in samples of `input_values`; see [`wave_stretches`].
 
-    A z-scored lead is taken to have the usual SD in millivolt. Of median beats other than the package's usual ones,
-    600 samples at 500 Hz, waves cannot be found, and there are none.
+    z-scored leads are assumed to have a typical SD in millivolt. Median beats with other than 600 samples at 500 Hz
+    get no waves.
     """
     values = inputs["input_values"]
     if config.input_kind == "median_beat" and (config.sampling_rate != RATE_HZ or values.shape[2] < BEAT_SAMPLES):
         return [{wave: np.zeros(values.shape[2], dtype=bool) for wave in WAVES} for _ in values]
-    scale = (config.global_mean_mv, config.global_std_mv) if config.normalization == "global" else (0.0, USUAL_SD_MV)
+    scale = (config.global_mean_mv, config.global_std_mv) if config.normalization == "global" else (0.0, _USUAL_SD_MV)
     signals = scale[0] + scale[1] * values.double().cpu().numpy()
     masks = inputs["lead_mask"].bool().cpu().numpy()
     return [

@@ -1,7 +1,7 @@
-"""What a map explains: one number of a network for each record, whatever its head.
+"""The score that a map explains: one number for each record, for every head.
 
-Survival: the log hazard. Classification, DANet too: the logit of one label. Any other: how far the embedding reaches
-in the direction it has on the whole record; its cosine would not do, for that has no gradient where it is 1.
+Survival: the log hazard. Classification, DANet included: the logit of one label. Any other head: the projection of the
+embedding on the direction of the whole record's embedding. (Their cosine has no gradient where it is 1.)
 
 Must not import the figures.
 """
@@ -13,25 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.inference.heads import head_of, label_names
 
 Inputs = Mapping[str, Tensor]
-"""What the feature extractor returns, and covariates: `input_values` (N, L, T), `lead_mask` (N, L), ..."""
+"""Output of the feature extractor, and covariates: `input_values` (N, L, T), `lead_mask` (N, L), ..."""
 Score = Callable[[Inputs], Tensor]
-"""Inputs of the records it was made for, whole or with parts taken away -> (N,) float32, higher where more likely."""
+"""Inputs of the records it was made for, whole or with parts deleted -> (N,) float32, higher is more likely."""
 
 
 def score_of(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> Score:
-    """The number to explain, as a function of the inputs.
+    """Returns the score to explain as a function of the inputs.
 
     Args:
-        model: any model of the package; it runs in evaluation mode and is left as it was.
+        model: any model of the package. It runs in evaluation mode; its own mode is restored.
         inputs: the whole records, (N, ...).
-        label: whose logit, for a classifier, by name, or (N,) columns of the logits; by default, for each record,
-            the label predicted first.
+        label: of a classifier, the label whose logit is explained: a name, or (N,) columns of the logits. Default:
+            each record's most probable label.
 
     Raises:
-        ValueError: a label that the network does not have, or a network that predicts nothing.
+        ValueError: an unknown label, or a network that predicts nothing.
     """
     head = head_of(model)
     if head.task == "waveform":
@@ -49,20 +49,21 @@ def score_of(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> S
 
 
 def label_column(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> Tensor:
-    """(N,) column of the logits: the label's, or for each record that of the highest logit."""
+    """Returns (N,) columns of the logits: of the label, or of each record's highest logit."""
     if isinstance(label, Tensor):
         return label
-    names = {str(name): column for column, name in (model.config.id2label or {}).items()}
+    names = label_names(model.config)
     if label is None:
         with torch.no_grad():
-            return output_of(model, inputs).logits.argmax(-1)
+            highest: Tensor = output_of(model, inputs).logits.argmax(-1)
+        return highest
     if label not in names:
         raise ValueError(f"label: expected one of {', '.join(names)}, got {label!r}")
-    return torch.full((len(inputs["input_values"]),), int(names[label]), device=model.device)
+    return torch.full((len(inputs["input_values"]),), names.index(label), device=model.device)
 
 
 def output_of(model: Any, inputs: Inputs, **options: bool) -> Any:
-    """The model's output in evaluation mode; its mode afterwards is what it was."""
+    """Runs the model in evaluation mode and restores its mode."""
     training = model.training
     model.train(False)
     try:
@@ -74,11 +75,12 @@ def output_of(model: Any, inputs: Inputs, **options: bool) -> Any:
 def _embedding(model: Any, inputs: Inputs) -> Tensor:
     output = output_of(model, inputs)
     pooled = output.get("pooler_output")
-    return (output.ecg_embeds if pooled is None else pooled).float()
+    embedding: Tensor = output.ecg_embeds if pooled is None else pooled
+    return embedding.float()
 
 
 def drawn_rows(dataset: Any, count: int | None, seed: int) -> Any:
-    """So many rows drawn by the seed, in their order; all for None."""
+    """Draws `count` rows and keeps their order; returns all rows for None."""
     if count is None or count >= len(dataset):
         return dataset
     return dataset.select(np.sort(np.random.default_rng(seed).permutation(len(dataset))[:count]))

@@ -1,8 +1,8 @@
 """One ECG under three checkpoints: labels, the nearest statements and a risk, as figures, in words and as tables.
 
-A page for a reader who may not see the figures: every number of a figure is in its section's table, the ones that
-matter in its alternative text. What a checkpoint learned from simulated outcomes is called simulated beside every
-number. `report_pages` makes files of it. Research use only.
+Accessible without the figures: every number of a figure is in its section's table, the important ones in its
+alternative text. Every number from simulated outcomes is labelled as simulated. `report_pages` writes the files.
+Research use only.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ from ecgdan_hf.explain.page.figures import MM_PER_INCH, Explanation, explain
 from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk, risk_at
 from ecgdan_hf.explain.page.paper import SPEED_MM_S, Layout, draw_ecg
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of, label_probabilities
+from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of, label_names, label_probabilities
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtractor
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate
@@ -51,7 +51,7 @@ LIMITS = "the 95 % limits of the baseline hazard; how well the network itself is
 
 @dataclass(frozen=True)
 class Networks:
-    """The checkpoints that look at an ECG; see [`Networks.load`]."""
+    """The three checkpoints of a report; see [`Networks.load`]."""
 
     labels: tuple[EcgDanForSequenceClassification, EcgDanFeatureExtractor]
     statements: ZeroShotEcgClassificationPipeline
@@ -93,10 +93,10 @@ class Section:
 
     Attributes:
         title: of the section.
-        text: what it shows and how to read it.
+        text: explains what it shows and how to read it.
         table: the numbers of the figure, ready to print.
-        figure: PNG, or None where the table is all there is.
-        alt: what a reader who cannot see the figure needs to know.
+        figure: PNG, or None for a section with a table only.
+        alt: alternative text of the figure.
         size_mm: width and height of the figure.
     """
 
@@ -110,13 +110,13 @@ class Section:
 
 @dataclass(frozen=True)
 class EcgReport:
-    """What the checkpoints say of one ECG.
+    """Report of one ECG.
 
     Attributes:
         title: names the record.
         facts: one line on the recording and its subject.
         findings: the results in a sentence each.
-        notices: what may be wrong with the recording.
+        notices: possible problems of the recording.
         sections: in reading order.
     """
 
@@ -133,10 +133,10 @@ def ecg_report(record: EcgRecord, networks: Networks, maps_of: str = "labels") -
     Args:
         record: any leads, any rate.
         networks: the checkpoints.
-        maps_of: whose attention is drawn, "labels" or "risk".
+        maps_of: network whose attention is drawn, "labels" or "risk".
 
     Raises:
-        ValueError: a record that a feature extractor refuses, or another `maps_of`.
+        ValueError: a record that a feature extractor refuses, or an unknown `maps_of`.
     """
     if maps_of not in MAPS_OF:
         raise ValueError(f"maps_of: expected {' or '.join(MAPS_OF)}, got {maps_of!r}")
@@ -157,11 +157,11 @@ def ecg_report(record: EcgRecord, networks: Networks, maps_of: str = "labels") -
 
 
 def _label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
-    """One row for each label, in the order of the figure.
+    """Returns one row a label, in the order of the figure.
 
     Returns:
-        Columns `label, name, probability, threshold, positive`; the last two None where fewer than half of the
-        network's leads were recorded, as thresholds do not hold then.
+        Columns `label, name, probability, threshold, positive`; the last two are None where fewer than half
+        of the network's leads were recorded, because thresholds do not hold then.
     """
     scores = found.output.logits[0].float()
     single = config.problem_type == "single_label_classification"
@@ -169,7 +169,7 @@ def _label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
     enough = found.lead_mask.sum() >= MIN_LEAD_SHARE_FOR_THRESHOLDS * len(found.lead_mask)
     rows = []
     for index in np.argsort([-value for value in values], kind="stable"):
-        label = str((config.id2label or {})[int(index)])
+        label = label_names(config)[index]
         threshold = (config.thresholds or {}).get(label, DEFAULT_THRESHOLD) if enough and not single else None
         positive = None if threshold is None else values[index] >= threshold
         rows.append((label, statement_names().get(label, label), values[index], threshold, positive))
@@ -177,7 +177,7 @@ def _label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
 
 
 def _statement_table(pipeline: ZeroShotEcgClassificationPipeline, record: EcgRecord) -> pd.DataFrame:
-    """The statements nearest to an ECG: `code, name, share`, the share of similarity among all that are compared."""
+    """Returns the statements nearest to an ECG: `code, name, share` of the similarity to all statements."""
     nearest = pipeline(record.as_inputs(), top_k=TOP_STATEMENTS)
     rows = [
         (entry["label"], statement_names().get(entry["label"], entry["label"]), entry["score"]) for entry in nearest
@@ -222,7 +222,7 @@ def _beats_per_minute(record: EcgRecord) -> float:
 
 
 def _notices(record: EcgRecord, found: Mapping[str, Explanation]) -> tuple[str, ...]:
-    """Quality flags in words, and electrodes that look exchanged; what is no trouble is left out."""
+    """Describes quality flags, and electrodes that look exchanged; leaves out harmless flags."""
     said = {}
     for flag in dict.fromkeys(flag for part in found.values() for flag in part.flags):
         name, _, detail = flag.partition(":")
@@ -305,7 +305,7 @@ def _ecg_section(network: tuple[Any, EcgDanFeatureExtractor], found: Explanation
 
 
 def _lead_rows(names: list[str], found: Explanation, rate: float) -> tuple[pd.DataFrame, str]:
-    """The table of the ECG, and where attention is highest in words."""
+    """Returns the table of the ECG, and a sentence on where attention is highest."""
     rows = []
     for index, name in enumerate(names):
         if not found.lead_mask[index]:
@@ -387,8 +387,8 @@ def _label_section(config: EcgDanConfig, found: Explanation, labels: pd.DataFram
 def _statement_section(statements: pd.DataFrame, compared: int) -> Section:
     text = (
         f"The {len(statements)} of {compared} SCP statements whose text is nearest to this ECG (zero-shot: the "
-        "network was drawn to reports, not trained for these labels). The share is of similarity among all of "
-        "them; it ranks, and is no probability of a diagnosis. Rhythms are told badly."
+        "network was aligned with reports, not trained for these labels). The share is that of the similarity to all "
+        "of them; it ranks statements and is not a probability. Rhythm labels are recognised poorly."
     )
     table = pd.DataFrame(
         {

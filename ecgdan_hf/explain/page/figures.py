@@ -7,11 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,11 +22,11 @@ from ecgdan_hf.explain.maps.methods import Attribution, attribute
 from ecgdan_hf.explain.maps.scores import output_of
 from ecgdan_hf.explain.page.panels import ORANGE, draw_labels, draw_lead_bars, draw_lead_map, draw_risk
 from ecgdan_hf.explain.page.paper import SPEED_MM_S, draw_ecg
-from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
-from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.inference.covariates import record_covariates
+from ecgdan_hf.inference.heads import covariate_names, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -56,7 +55,7 @@ GREY = "#666666"
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one forward pass says about one ECG.
+    """Result of one forward pass on one ECG.
 
     Attributes:
         signal_mv: (leads, samples), mV, filtered, as the network saw it before scaling.
@@ -82,11 +81,11 @@ def explain(
     feature_extractor: EcgDanFeatureExtractor,
     covariates: npt.ArrayLike | None = None,
 ) -> Explanation:
-    """Runs the model on one record and keeps what it attended to.
+    """Runs the model on one record and keeps its attention.
 
     Args:
         record: any leads, any rate.
-        model: any model of this package; it is run in evaluation mode and left as it was.
+        model: any model of this package. It runs in evaluation mode; its own mode is restored.
         feature_extractor: the one saved beside the model.
         covariates: (len(covariate_names),) for a survival model that takes them, in their own units; by default age
             and sex of the record, and the training mean for what is unknown.
@@ -106,8 +105,8 @@ def explain(
     if output.time_attention is not None:
         tokens = token_attention(output.time_attention[0].float().cpu().numpy())
         time_map = sample_attention(tokens, model.config)
-    flags = tuple(dict.fromkeys((*record.flags, *flags)))
-    return Explanation(signal_mv.astype(np.float64), lead_mask, flags, lead_map, time_map, output)
+    all_flags = tuple(dict.fromkeys((*record.flags, *flags)))
+    return Explanation(signal_mv.astype(np.float64), lead_mask, all_flags, lead_map, time_map, output)
 
 
 def _inputs_of(
@@ -116,10 +115,9 @@ def _inputs_of(
     feature_extractor: EcgDanFeatureExtractor,
     covariates: npt.ArrayLike | None = None,
 ) -> dict[str, torch.Tensor]:
-    """What the model takes of one record, (1, ...), on its device; arguments as in [`explain`]."""
+    """Returns the model's inputs for one record, (1, ...), on its device; arguments as in [`explain`]."""
     inputs: dict[str, Any] = dict(feature_extractor(**record.as_inputs(), return_tensors="pt"))
-    names = list(getattr(model.config, "covariate_names", []))
-    if names:
+    if names := covariate_names(model.config):
         inputs["covariates"] = _covariates(record, names, covariates)
     return {name: value.to(model.device) for name, value in inputs.items()}
 
@@ -130,8 +128,7 @@ def _covariates(record: EcgRecord, names: list[str], given: npt.ArrayLike | None
         if values.shape[1] != len(names):
             raise ValueError(f"covariates: expected {len(names)} values for {', '.join(names)}, got {values.shape[1]}")
         return torch.from_numpy(values)
-    known = pd.DataFrame([{name: getattr(record, name, None) for name in source_columns(names)}])
-    return torch.from_numpy(covariate_matrix(known.where(known.notna(), np.nan), names))
+    return torch.from_numpy(record_covariates(record, names))
 
 
 def explain_page(
@@ -148,10 +145,10 @@ def explain_page(
 
     Args:
         record, model, feature_extractor, covariates: see [`explain`].
-        checkpoint: name to print; by default where the model was loaded from.
-        method: what colours the ECG: "attention" or a method of [`attribute`].
-        label: whose logit another method than attention explains; by default the label predicted first.
-        findings: what tests said of this network's maps by this method, see [`map_findings`]; printed beneath.
+        checkpoint: name to print; default: the path the model was loaded from.
+        method: source of the colours: "attention" or a method of [`attribute`].
+        label: whose logit is explained, for methods other than attention; default: the most probable label.
+        findings: results of the sanity checks of this method, see [`map_findings`]; printed below.
 
     Returns:
         A matplotlib figure; `figure.savefig("figure.png", dpi=150)`.
@@ -176,7 +173,7 @@ def explain_page(
     else:
         draw_lead_bars(_axes(figure, places["leads"]), shown, names)
     if head_of(model).is_survival:
-        draw_risk(_axes(figure, places["result"]), model, found.output.log_hazard)
+        draw_risk(_axes(figure, places["result"]), cast(EcgDanForSurvival, model), found.output.log_hazard)
     elif head_of(model).is_classifier:
         draw_labels(_axes(figure, places["labels"]), model.config, found.output.logits)
     _draw_header(figure, record, model, found, checkpoint)
@@ -246,7 +243,7 @@ def _draw_header(
 def _notes(
     fe: EcgDanFeatureExtractor, found: Explanation, gain: float, slots: bool, shown: Attribution | None
 ) -> list[str]:
-    """What the page shows and how far to trust it."""
+    """Describes what the page shows and how far to trust it."""
     beat = fe.input_kind == "median_beat"
     kind = f"Median beat, {1000 * found.signal_mv.shape[1] / fe.sampling_rate:.0f} ms" if beat else "Rhythm strip"
     stages = {"highpass_hz": "high-pass", "lowpass_hz": "low-pass", "powerline_hz": "notch"}
@@ -281,7 +278,7 @@ def _notes(
 def _draw_notes(
     figure: Figure, places: dict[str, Any], fe: EcgDanFeatureExtractor, notes: list[str], findings: Sequence[str]
 ) -> None:
-    """Notes and findings, small but readable."""
+    """Draws notes and findings in small print."""
     style: dict[str, Any] = {"fontsize": 6.8, "va": "top", "color": GREY, "linespacing": 1.35}
     if fe.input_kind == "rhythm":
         notes = [textwrap.fill(note, 72) for note in notes]

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from ecgdan_hf.explain.maps.methods import Attribution
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
+from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, label_names, label_probabilities
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.model.risk_ecgdan import Risk, absolute_risk
@@ -133,10 +133,9 @@ def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor, with_thr
     """
     single = config.problem_type == "single_label_classification"
     marked = with_thresholds and not single
-    scores = logits[0].float()
-    probabilities = (scores.softmax(-1) if single else scores.sigmoid()).cpu().numpy()
+    probabilities = label_probabilities(config, logits[0].float()).cpu().numpy()
     order = np.argsort(-probabilities)[:MAX_LABELS]
-    names = [str(config.id2label[index]) for index in order]
+    names = [label_names(config)[index] for index in order]
     thresholds = np.array([(config.thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in names])
     values, rows = probabilities[order], np.arange(len(order))
     more = f", highest {MAX_LABELS} of {len(probabilities)}" if len(probabilities) > MAX_LABELS else ""
@@ -146,7 +145,7 @@ def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor, with_thr
     axes.barh(rows, values, height=0.62, color=[BLUE if above else PALE for above in reached])
     if marked:
         axes.vlines(thresholds, rows - 0.42, rows + 0.42, color=ORANGE, linewidth=1.6)
-    for row, value in zip(rows, values, strict=True):
+    for row, value in enumerate(values):
         axes.text(value + 0.015, row, f"{value:.2f}", fontsize=6.5, va="center")
     axes.set_yticks(rows, [name if len(name) <= 14 else f"{name[:13]}…" for name in names])
     axes.set(xlim=(0, 1.12), ylim=(max(len(rows), 4) - 0.4, -0.6), xticks=[0, 0.25, 0.5, 0.75, 1])

@@ -32,7 +32,7 @@ EVEN = 0.25  # the scale always covers 1 +- this much: nearly even attention mus
 
 @dataclass(frozen=True)
 class Layout:
-    """Where leads go: `columns` columns of `rows` rows, filled column by column, in millimetres of paper."""
+    """Places of the leads: `columns` columns of `rows` rows, filled column by column, in millimetres of paper."""
 
     columns: int
     rows: int
@@ -104,13 +104,13 @@ def draw_ecg(
     scale_bar: tuple[float, str] | None = None,
     signed: bool = False,
 ) -> tuple[float, LineCollection | None]:
-    """Draws all leads and returns the gain in mm/mV and the coloured traces, for a colour bar.
+    """Draws all leads; returns the gain in mm/mV, and the coloured traces for a colour bar.
 
     Args:
         axes: axes to draw into; their aspect is set equal.
         signal_mv: (leads, samples), mV.
         lead_names: names of the rows.
-        lead_mask: (leads,), True where the lead was there; other leads are named as absent.
+        lead_mask: (leads,), True for recorded leads; others are marked as not recorded.
         sampling_rate: Hz.
         weights: (leads, samples), attention as a multiple of even attention; None draws black traces.
         signed: the weights are changes of a score, which may be negative.
@@ -148,7 +148,7 @@ def draw_ecg(
 
 
 def _gain(signal_mv: FloatArray, lead_mask: npt.NDArray[np.bool_], layout: Layout) -> float:
-    """The largest standard gain at which leads keep to the paper, and to a third of the rows beside their own."""
+    """Largest standard gain at which leads stay on the paper and reach into at most a third of the next row."""
     row = np.arange(len(signal_mv)) % layout.rows
     up = np.where(row == 0, 0.5, 0.85) * layout.row_mm
     down = np.where(row == layout.rows - 1, 0.5, 0.85) * layout.row_mm
@@ -163,11 +163,11 @@ def _draw_coloured(
     segments = np.stack([points[:-1], points[1:]], axis=1)
     colours = SIGNED_COLOURS if signed else ATTENTION_COLOURS
     traces = LineCollection(list(segments), cmap=colours, norm=scale, capstyle="round", zorder=3)
-    traces.set_array((weights[:-1] + weights[1:]) / 2)
-    share = np.clip(scale(traces.get_array()), 0, 1)
-    traces.set_linewidth(
-        0.7 + 1.4 * (np.abs(2 * share - 1) if signed else share)
-    )  # width says it too, for print in grey
+    middle = (weights[:-1] + weights[1:]) / 2
+    traces.set_array(middle)
+    share = np.clip(np.asarray(scale(middle)), 0, 1)
+    width = 0.7 + 1.4 * (np.abs(2 * share - 1) if signed else share)  # so that a print in grey shows it too
+    traces.set_linewidth(width.tolist())
     axes.add_collection(traces, autolim=False)
     return traces
 

@@ -1,12 +1,10 @@
-"""The report of one ECG as files to keep: an HTML page for every reader, screen readers included, and a PDF to print.
-
-Both stand alone: nothing is fetched, nothing but the figures and words of the report is inside.
-"""
+"""The report of one ECG as self-contained files: an HTML page, also for screen readers, and a PDF to print."""
 
 import textwrap
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import matplotlib.image
 import pandas as pd
@@ -66,9 +64,9 @@ def _page(report: EcgReport) -> Figure:
     return figure
 
 
-def _write(figure: Figure, left_mm: float, top_mm: float, text: str, size: float = 8.0, **style: object) -> None:
+def _write(figure: Figure, left_mm: float, top_mm: float, text: str, size: float = 8.0, **style: Any) -> None:
     """Text with its upper left corner at so many millimetres from that of the page."""
-    text = text.replace("$", r"\$")  # a file's name is no formula
+    text = text.replace("$", r"\$")  # a dollar sign in a file name would start a formula
     figure.text(left_mm / WIDTH_MM, 1 - top_mm / HEIGHT_MM, text, fontsize=size, va="top", **style)
 
 

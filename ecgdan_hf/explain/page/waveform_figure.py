@@ -1,7 +1,7 @@
-"""One page that shows where DANet looked: the ECG on its paper, the ECG as the module amends it, and a(t) beneath.
+"""One page on DANet's attention: the ECG, the ECG as amended by the waveform module, and a(t) below.
 
-Black is what was recorded, blue what the network makes of it, orange what a person marked; light blue stretches are
-the attended intervals of the pipeline `ecg-classification`. Figures are matplotlib objects without global state.
+Black is the recording, blue the amended ECG, orange the annotated beats; light blue stretches are the attended
+intervals of the pipeline `ecg-classification`. Figures are matplotlib objects without global state.
 """
 
 import textwrap
@@ -29,14 +29,11 @@ from ecgdan_hf.explain.page.paper import (
     SPEED_MM_S,
     Layout,
 )
-from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.inference.heads import head_of, label_probabilities
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.intervals_ecgdan import attended_intervals, recorded_samples
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
-from ecgdan_hf.model.pipeline_ecgdan import (
-    MIN_LEAD_SHARE_FOR_THRESHOLDS,
-    attended_intervals,
-    recorded_samples,
-)
+from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
 
 FloatArray = npt.NDArray[np.float64]
 Beats = Sequence[tuple[float, str]]
@@ -57,11 +54,11 @@ MAX_LABELS, MAX_INTERVALS = 4, 5
 
 @dataclass(frozen=True)
 class _AttendedStrip:
-    """What was recorded, and how the waveform module weighs it.
+    """A recording and its weights by the waveform module.
 
     Attributes:
-        signal_mv: (leads, samples), mV, filtered, at the network's rate; leads that were there.
-        amended_mv: (leads, samples), the same as the waveform module hands it on.
+        signal_mv: (leads, samples), mV, filtered, at the network's rate; recorded leads only.
+        amended_mv: (leads, samples), the same as amended by the waveform module.
         weights: (samples,), a(t).
         lead_names: of the rows.
         sampling_rate: Hz.
@@ -97,10 +94,10 @@ def _attended_strip(
     """Runs the model on one record.
 
     Args:
-        record: any leads, any rate; of a long one the network sees the middle.
+        record: any leads, any rate; the network sees the middle of a long one.
         model: one with a waveform module, for rhythm.
         feature_extractor: the one saved beside it.
-        begin_seconds: time of the record's first sample, where it is a part of a longer one.
+        begin_seconds: time of the record's first sample, for a part of a longer record.
 
     Raises:
         ValueError: another model, one without a waveform module or for median beats, or a record that the feature
@@ -124,13 +121,13 @@ def _attended_strip(
 
 
 def read_beats(path: str | Path) -> list[tuple[float, str]] | None:
-    """The beats marked in the `.atr` file of a WFDB record: seconds from its beginning, and WFDB's symbol of the kind.
+    """Reads the beats of the `.atr` file of a WFDB record: seconds from its beginning, and WFDB's symbol.
 
     Args:
         path: the record: its stem, header or data file.
 
     Returns:
-        The beats in order, other marks left out; None without such a file beside the record.
+        The beats in order, without other annotations; None if the record has no such file.
 
     Raises:
         ValueError: a damaged file.
@@ -163,10 +160,10 @@ def waveform_page(
 
     Args:
         record, model, feature_extractor, begin_seconds: see [`_attended_strip`].
-        beats: time (seconds, on the clock of `begin_seconds`) and symbol of beats that a person marked; those outside
-            the strip are left out.
-        checkpoint: name to print; by default where the model was loaded from.
-        findings: what tests said of a(t), see [`map_findings`]; printed beneath.
+        beats: time (seconds, on the clock of `begin_seconds`) and symbol of annotated beats; those outside the strip
+            are ignored.
+        checkpoint: name to print; default: the path the model was loaded from.
+        findings: results of the sanity checks of a(t), see [`map_findings`]; printed below.
 
     Returns:
         A matplotlib figure in its true size; `figure.savefig("figure.png", dpi=150)`.
@@ -299,7 +296,7 @@ def _draw_header(
 def _scores(model: DanetForSequenceClassification, found: Explanation) -> str:
     """The labels with the highest scores, and their thresholds where these hold."""
     config, logits = model.config, found.output.logits[0].float()
-    scores = logits.softmax(-1) if config.problem_type == "single_label_classification" else logits.sigmoid()
+    scores = label_probabilities(config, logits)
     hold = found.lead_mask.sum() >= MIN_LEAD_SHARE_FOR_THRESHOLDS * len(found.lead_mask)
     thresholds = (config.thresholds or {}) if hold else {}
     words = []
