@@ -28,7 +28,7 @@ EDGE_SECONDS = 2.0  # reflected signal in front of and behind the record for the
 GLOBAL_CLIP = 20.0  # standard deviations kept by the "global" scale
 
 
-def scipy_signal() -> ModuleType:
+def _scipy_signal() -> ModuleType:
     """`scipy.signal`, imported when first needed: a model can be loaded and run without it."""
     try:
         from scipy import signal
@@ -165,7 +165,7 @@ def apply_filter(
         sampling_rate: Hz.
         highpass_hz, lowpass_hz, powerline_hz: corner and centre frequencies, Hz.
     """
-    signal = scipy_signal()
+    signal = _scipy_signal()
     stages = []
     if highpass_hz:
         stages.append(signal.butter(HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate, output="sos"))
@@ -185,7 +185,7 @@ def resample(signal_mv: np.ndarray, from_rate: float, to_rate: float) -> np.ndar
     if from_rate == to_rate:
         return signal_mv
     ratio = Fraction(to_rate / from_rate).limit_denominator(1000)
-    return scipy_signal().resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    return _scipy_signal().resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype="line")
 
 
 def fit_length(signal_mv: np.ndarray, num_samples: int) -> np.ndarray:
@@ -197,7 +197,14 @@ def fit_length(signal_mv: np.ndarray, num_samples: int) -> np.ndarray:
     return np.pad(signal_mv, ((0, 0), (before, -surplus - before)), constant_values=np.nan)
 
 
-def zscore_per_lead(signal_mv: np.ndarray) -> np.ndarray:
+def normalise(signal_mv: np.ndarray, normalization: str, mean_mv: float, std_mv: float) -> np.ndarray:
+    """Scales a signal as the network expects it: `"per_lead_zscore"`, or `"global"` by one mean and deviation."""
+    if normalization == "per_lead_zscore":
+        return _zscore_per_lead(signal_mv)
+    return _scale_globally(signal_mv, mean_mv, std_mv)
+
+
+def _zscore_per_lead(signal_mv: np.ndarray) -> np.ndarray:
     """(x - mean over time) / (standard deviation over time) for each lead; NaN and flat leads become 0.
 
     Args:
@@ -211,6 +218,6 @@ def zscore_per_lead(signal_mv: np.ndarray) -> np.ndarray:
     return np.divide(centred, std, out=np.zeros_like(centred), where=std > 1e-6)
 
 
-def scale_globally(signal_mv: np.ndarray, mean_mv: float, std_mv: float) -> np.ndarray:
+def _scale_globally(signal_mv: np.ndarray, mean_mv: float, std_mv: float) -> np.ndarray:
     """(x - mean) / std with one mean and std (mV) for all leads, clipped at +-20; keeps voltage. NaN becomes 0."""
     return np.nan_to_num(np.clip((signal_mv - mean_mv) / std_mv, -GLOBAL_CLIP, GLOBAL_CLIP))

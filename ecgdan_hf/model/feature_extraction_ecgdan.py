@@ -23,9 +23,8 @@ from .conditioning_ecgdan import (
     fill_gaps,
     fit_length,
     flat_leads,
+    normalise,
     resample,
-    scale_globally,
-    zscore_per_lead,
 )
 from .configuration_danet import resolve_waveform_rule
 from .configuration_ecgdan import STANDARD_LEADS
@@ -391,10 +390,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         return np.pad(weights, self.pad_samples)
 
     def _scale(self, signal_mv: np.ndarray, lead_mask: np.ndarray) -> np.ndarray:
-        if self.normalization == "per_lead_zscore":
-            scaled = zscore_per_lead(signal_mv)
-        else:
-            scaled = scale_globally(signal_mv, self.global_mean_mv, self.global_std_mv)
+        scaled = normalise(signal_mv, self.normalization, self.global_mean_mv, self.global_std_mv)
         scaled[~lead_mask] = 0.0
         return np.pad(scaled, ((0, 0), (self.pad_samples, self.pad_samples))).astype(np.float32)
 

@@ -68,10 +68,10 @@ def place_beat(beat_mv: np.ndarray, own_mv: np.ndarray, sampling_rate: float) ->
     if (np.nanmax(placed, axis=1) - np.nanmin(placed, axis=1)).min() < FLAT_RANGE_MV:
         return None
     placed += np.nanmedian(np.where(common, own_mv - placed, np.nan), axis=1, keepdims=True)
-    return placed if beat_residual(placed, own_mv) <= MAX_RESIDUAL else None
+    return placed if _beat_residual(placed, own_mv) <= MAX_RESIDUAL else None
 
 
-def beat_residual(beat_mv: np.ndarray, own_mv: np.ndarray) -> float:
+def _beat_residual(beat_mv: np.ndarray, own_mv: np.ndarray) -> float:
     """Root mean square of the difference of two beats over that of the second, each lead's mean removed.
 
     Args:

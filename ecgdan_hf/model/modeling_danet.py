@@ -349,7 +349,7 @@ class DanetForSequenceClassification(_DanetPreTrainedModel):
     def __init__(self, config: DanetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.positive_weights = positive_weights(config)
+        self.positive_weights = _positive_weights(config)
         self.waveform_module = _WaveformModule(config) if config.waveform_module == "soft" else None
         if config.classifier_network == "ecgdan":
             self.ecgdan = EcgDanModel(config)
@@ -452,7 +452,7 @@ def _evident_labels(config: DanetConfig) -> list[int]:
     return [label for label in range(config.num_labels) if config.id2label[label].upper() in spellings]
 
 
-def positive_weights(config: DanetConfig) -> list[float] | None:
+def _positive_weights(config: DanetConfig) -> list[float] | None:
     """`config.positive_weights` in the order of the labels, 1 where a label is not named.
 
     Raises:

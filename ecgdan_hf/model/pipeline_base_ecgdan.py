@@ -33,8 +33,8 @@ TASKS_OF_SAVED: dict[str, tuple[str, ...]] = {
 }
 """What the weights of a checkpoint serve, by the class that saved it."""
 
-POOLINGS = ("pooler", "mean", "none")
-OF_PIPELINE = ("local_files_only",)  # `transformers.pipeline` hands it on
+_POOLINGS = ("pooler", "mean", "none")
+_OF_PIPELINE = ("local_files_only",)  # `transformers.pipeline` hands it on
 
 
 def fitting_tasks(model: Any) -> list[str]:
@@ -49,21 +49,21 @@ def fitting_tasks(model: Any) -> list[str]:
         ZERO_SHOT: getattr(model, "alignment_head", None) is not None,
         FEATURES: any(hasattr(model, name) for name in ("ecgdan", "resnet", "stem")),
     }
-    trained = {SURVIVAL, *saved_tasks(model)}  # the configuration of a survival checkpoint has no other head
+    trained = {SURVIVAL, *_saved_tasks(model)}  # the configuration of a survival checkpoint has no other head
     if any(not re.fullmatch(r"LABEL_\d+", str(label)) for label in (model.config.id2label or {}).values()):
         trained |= {CLASSIFICATION, FEATURES}
     return [task for task, true in built.items() if true and task in trained]
 
 
-def saved_tasks(model: Any) -> list[str]:
+def _saved_tasks(model: Any) -> list[str]:
     """Pipelines that the checkpoint serves which a model was loaded from; of a new model, those of its class."""
-    saved, config = saved_by(model), model.config
+    saved, config = _saved_by(model), model.config
     tasks = TASKS_OF_SAVED.get(saved, (CLASSIFICATION, SURVIVAL, ZERO_SHOT, FEATURES))
     has_texts = saved == "EcgTextModel" or bool(getattr(config, "prompt_labels", ()))
     return [task for task in tasks if task != ZERO_SHOT or has_texts]
 
 
-def saved_by(model: Any) -> str:
+def _saved_by(model: Any) -> str:
     """Name of the class that saved the checkpoint."""
     return str((model.config.architectures or [type(model).__name__])[0])
 
@@ -84,11 +84,27 @@ class EcgPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.serves in fitting_tasks(self.model):
             return
-        names = dict.fromkeys([type(self.model).__name__, saved_by(self.model)])
-        instead = " and ".join(saved_tasks(self.model)) or "none"
+        names = dict.fromkeys([type(self.model).__name__, _saved_by(self.model)])
+        instead = " and ".join(_saved_tasks(self.model)) or "none"
         raise ValueError(
             f"model: expected a checkpoint for {self.serves}, got {', saved as '.join(names)}; it fits {instead}"
         )
+
+    @staticmethod
+    def _given_only(arguments: dict[str, Any]) -> dict[str, Any]:
+        """Drops arguments that were left out, so that each default is written once, where it is used."""
+        return {name: value for name, value in arguments.items() if value is not None}
+
+    def _signal_arguments(self, signal: Mapping[str, Any], others: str) -> dict[str, Any]:
+        """Returns the arguments that describe the signal.
+
+        Raises:
+            ValueError: an argument that this pipeline does not have.
+        """
+        unknown = [name for name in signal if name not in (*SIGNAL_ARGUMENTS, *_OF_PIPELINE)]
+        if unknown:
+            raise ValueError(f"{unknown[0]}: unknown argument; expected {', '.join(SIGNAL_ARGUMENTS)}, {others}")
+        return self._given_only({name: value for name, value in signal.items() if name in SIGNAL_ARGUMENTS})
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Answers for one recording, or a list or iterator of answers for several, in order.
@@ -169,13 +185,13 @@ class EcgFeatureExtractionPipeline(EcgPipeline):
         return_flags: bool | None = None,
         **signal: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        signal = signal_arguments(signal, "pooling, return_tensors, return_flags")
-        if pooling is not None and pooling not in POOLINGS:
-            raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
+        signal = self._signal_arguments(signal, "pooling, return_tensors, return_flags")
+        if pooling is not None and pooling not in _POOLINGS:
+            raise ValueError(f"pooling: expected one of {', '.join(_POOLINGS)}, got {pooling!r}")
         if pooling not in (None, "pooler") and not hasattr(self.model, "ecgdan") and not hasattr(self.model, "stem"):
             raise ValueError(f"pooling: expected 'pooler', as a residual network has no tokens, got {pooling!r}")
         last = {"return_tensors": return_tensors, "return_flags": return_flags}
-        return signal, given_only({"pooling": pooling}), given_only(last)
+        return signal, self._given_only({"pooling": pooling}), self._given_only(last)
 
     def _forward(self, model_inputs: dict[str, Any], pooling: str = "pooler") -> dict[str, Any]:
         inputs = self._network_inputs(model_inputs)
@@ -203,20 +219,3 @@ class EcgFeatureExtractionPipeline(EcgPipeline):
         features = model_outputs["features"][0]
         features = features if return_tensors else features.tolist()
         return {"features": features, "flags": model_outputs["flags"]} if return_flags else features
-
-
-def given_only(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Without those left out, so that defaults stay where they are written."""
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def signal_arguments(signal: Mapping[str, Any], others: str) -> dict[str, Any]:
-    """Arguments that say something of the signal.
-
-    Raises:
-        ValueError: an argument that nothing reads.
-    """
-    unknown = [name for name in signal if name not in (*SIGNAL_ARGUMENTS, *OF_PIPELINE)]
-    if unknown:
-        raise ValueError(f"{unknown[0]}: nothing reads it; expected {', '.join(SIGNAL_ARGUMENTS)}, {others}")
-    return given_only({name: value for name, value in signal.items() if name in SIGNAL_ARGUMENTS})

@@ -36,8 +36,6 @@ from .pipeline_base_ecgdan import (
     ZERO_SHOT,
     EcgFeatureExtractionPipeline,
     EcgPipeline,
-    given_only,
-    signal_arguments,
 )
 from .pipeline_survival_ecgdan import EcgSurvivalPipeline
 from .recording_ecgdan import as_recording
@@ -78,11 +76,11 @@ class EcgClassificationPipeline(EcgPipeline):
     def _sanitize_parameters(
         self, top_k: int | None = None, thresholds: Mapping[str, float] | None = None, **signal: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        first = signal_arguments(signal, "top_k, thresholds")
+        first = self._signal_arguments(signal, "top_k, thresholds")
         _check_top_k(top_k)
         if thresholds is not None:
             self._check_thresholds(thresholds)
-        return first, {}, given_only({"top_k": top_k, "thresholds": thresholds})
+        return first, {}, self._given_only({"top_k": top_k, "thresholds": thresholds})
 
     def _check_thresholds(self, thresholds: Any) -> None:
         labels = [str(label) for label in self.model.config.id2label.values()]
@@ -186,7 +184,7 @@ class ZeroShotEcgClassificationPipeline(EcgPipeline):
         top_k: int | None = None,
         **signal: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        first = signal_arguments(signal, "candidate_labels, hypothesis_template, multi_label, top_k")
+        first = self._signal_arguments(signal, "candidate_labels, hypothesis_template, multi_label, top_k")
         _check_top_k(top_k)
         if isinstance(candidate_labels, str):
             candidate_labels = [label.strip() for label in candidate_labels.split(",") if label.strip()]
@@ -194,7 +192,7 @@ class ZeroShotEcgClassificationPipeline(EcgPipeline):
             raise ValueError("candidate_labels: expected at least one label, got none")
         forward = {"candidate_labels": candidate_labels, "hypothesis_template": hypothesis_template}
         last = {"candidate_labels": candidate_labels, "multi_label": multi_label, "top_k": top_k}
-        return first, given_only(forward), given_only(last)
+        return first, self._given_only(forward), self._given_only(last)
 
     def _forward(
         self,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .pipeline_base_ecgdan import SURVIVAL, EcgPipeline, given_only, signal_arguments
+from .pipeline_base_ecgdan import SURVIVAL, EcgPipeline
 from .recording_ecgdan import Recording, as_recording
 from .risk_ecgdan import Baseline, absolute_risk
 from .survival_ecgdan import working_dtype
@@ -70,7 +70,7 @@ class EcgSurvivalPipeline(EcgPipeline):
         return_curve: bool | None = None,
         **signal: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        first = signal_arguments(signal, "horizon_years, covariates, level, return_curve")
+        first = self._signal_arguments(signal, "horizon_years, covariates, level, return_curve")
         if covariates is not None:
             first["covariates"] = self._checked_covariates(covariates)
         if (horizon_years is not None or return_curve) and not self.model.config.num_baseline_times:
@@ -81,7 +81,7 @@ class EcgSurvivalPipeline(EcgPipeline):
             raise ValueError(f"level: expected a coverage between 0 and 1, got {level}")
         horizons = None if horizon_years is None else _checked_horizons(horizon_years)
         last = {"horizon_years": horizons, "level": level, "return_curve": return_curve}
-        return first, {}, given_only(last)
+        return first, {}, self._given_only(last)
 
     def _checked_covariates(self, covariates: Any) -> dict[str, Any]:
         columns = [_column(name) for name in self.model.config.covariate_names]

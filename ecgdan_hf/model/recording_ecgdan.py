@@ -39,7 +39,7 @@ class Recording(NamedTuple):
     """What else a mapping holds."""
 
 
-class Rows(torch.utils.data.Dataset):
+class _Rows(torch.utils.data.Dataset):
     """A dataset of `datasets`, whose rows are recordings, as the dataset of torch that pipelines expect."""
 
     def __init__(self, dataset: Any):
@@ -55,7 +55,7 @@ class Rows(torch.utils.data.Dataset):
 def as_batch(inputs: Any) -> Any:
     """Several recordings in a form that `transformers.Pipeline` iterates over; one recording as it is."""
     if hasattr(inputs, "column_names"):  # of `datasets`, which may not be installed
-        return Rows(inputs) if hasattr(inputs, "__len__") else (row for row in inputs)
+        return _Rows(inputs) if hasattr(inputs, "__len__") else (row for row in inputs)
     if isinstance(inputs, tuple):
         return list(inputs)
     if isinstance(inputs, Iterator) and not isinstance(inputs, GeneratorType) and not hasattr(inputs, "read"):

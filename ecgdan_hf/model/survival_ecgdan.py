@@ -187,7 +187,7 @@ class EventTable(NamedTuple):
     """(knots,), logarithm of the sum of weighted hazards at risk."""
     follow_up_years: float
     """The latest time of the cohort, event or not."""
-    subjects: "RiskSets"
+    subjects: "_RiskSets"
     """The subjects, and in `knot` below each one's row of this table."""
     knot: Tensor
     """(n,), for events; of no meaning for others."""
@@ -219,7 +219,7 @@ def event_table(
     return EventTable(times, deaths[chosen], log_at_risk, sets.time.max().item(), sets, knot)
 
 
-class RiskSets(NamedTuple):
+class _RiskSets(NamedTuple):
     """Subjects of positive weight in order of strata, in each from the latest time to the first: (n,) each."""
 
     log_hazard: Tensor
@@ -241,7 +241,7 @@ def _risk_sets(
     weights: Tensor | None,
     entry: Tensor | None,
     strata: Tensor | None,
-) -> RiskSets:
+) -> _RiskSets:
     weight, entry = check_sample(event, time, weights, entry)
     stratum = torch.zeros_like(time, dtype=torch.long) if strata is None else _check_strata(strata, len(time))
     weight = torch.ones_like(log_hazard) if weight is None else weight.to(log_hazard.dtype)
@@ -258,7 +258,7 @@ def _risk_sets(
     else:
         last = torch.searchsorted(keys, entry_key[order]) - 1
         log_at_risk = _log_sum_of_covering(log_mass, group, last, len(keys))[group]
-    return RiskSets(log_hazard, weight, event, time, group, log_at_risk, order)
+    return _RiskSets(log_hazard, weight, event, time, group, log_at_risk, order)
 
 
 def _keys(time: Tensor, entry: Tensor | None, stratum: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,7 +271,7 @@ def _keys(time: Tensor, entry: Tensor | None, stratum: Tensor) -> tuple[Tensor, 
     return start - rank[: len(time)], start + 1 if entry is None else start - rank[len(time) :]
 
 
-def _partial_likelihood(sets: RiskSets, ties: str) -> tuple[Tensor, Tensor]:
+def _partial_likelihood(sets: _RiskSets, ties: str) -> tuple[Tensor, Tensor]:
     """Negative log partial likelihood, summed, and the sum of the weights of the events."""
     zero = torch.zeros_like(sets.log_hazard)
     contribution = torch.where(sets.event, sets.weight * (sets.log_at_risk - sets.log_hazard), zero)
@@ -280,7 +280,7 @@ def _partial_likelihood(sets: RiskSets, ties: str) -> tuple[Tensor, Tensor]:
     return contribution.sum(), torch.where(sets.event, sets.weight, zero).sum()
 
 
-def _efron_correction(sets: RiskSets) -> Tensor:
+def _efron_correction(sets: _RiskSets) -> Tensor:
     """w log(1 - l/d D/R) of each event: l its rank among the d of its time, w their mean weight, D and R the sums."""
     zero = torch.zeros_like(sets.log_hazard)
     deaths = sets.event.long()

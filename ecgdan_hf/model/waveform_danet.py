@@ -160,7 +160,7 @@ def _prominence(lead_mv: np.ndarray, wave: list[np.ndarray]) -> np.ndarray:
     return height
 
 
-def beat_features(
+def _beat_features(
     signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray, waves: BeatWaves | None = None
 ) -> dict[str, np.ndarray]:
     """What the conditions of a rule speak of: see `BEAT_FEATURES`.
@@ -227,7 +227,7 @@ def _unit(complexes: np.ndarray) -> np.ndarray:
     return centred / np.maximum(np.sqrt((centred**2).sum(axis=(-2, -1), keepdims=True)), 1e-12)
 
 
-def meets_rule(features: Mapping[str, np.ndarray], rule: Mapping[str, Any]) -> np.ndarray:
+def _meets_rule(features: Mapping[str, np.ndarray], rule: Mapping[str, Any]) -> np.ndarray:
     """True (beats,) where a beat meets every condition of the rule that can be judged, and at least one.
 
     A feature that is unknown (NaN) neither meets nor breaks its condition. Only `rr_ratio` must be known: whether the
@@ -282,7 +282,7 @@ def waveform_weights(
         return _random_weights(signal_mv, round(complete["smooth_seconds"] * sampling_rate))
     peaks = find_r_peaks(signal_mv, sampling_rate) if r_peaks is None else np.asarray(r_peaks)
     waves = delineate_waves(signal_mv, sampling_rate, peaks)
-    met = meets_rule(beat_features(signal_mv, sampling_rate, peaks, waves), complete)
+    met = _meets_rule(_beat_features(signal_mv, sampling_rate, peaks, waves), complete)
     return weigh(waves, met, signal_mv.shape[1], sampling_rate, complete)
 
 

@@ -87,7 +87,7 @@ def bundle(
     said = {"contact": contact, "training_data": training_data, "base_model": base_model}
     model, extractor = load_checkpoint(source)
     with whole_folder(out, overwrite=True) as staging:
-        write_code_and_weights(model, extractor, staging, _tokenizer(model, source))
+        _write_code_and_weights(model, extractor, staging, _tokenizer(model, source))
         emissions = (power_watts, grid_gco2_per_kwh)
         if (source / "README.md").is_file() and not any((name, dataset_id, evaluations, power_watts, *said.values())):
             _carry_documents(source, staging)
@@ -113,7 +113,7 @@ def _tokenizer(model: EcgDanPreTrainedModel, source: Path) -> Any:
     return EcgTextProcessor.from_pretrained(source).tokenizer if head_of(model).task == "text" else None
 
 
-def write_code_and_weights(
+def _write_code_and_weights(
     model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor, folder: Path, tokenizer: Any = None
 ) -> None:
     """Everything of a bundle that is needed to load it: weights, configuration, and code of every class.
@@ -208,7 +208,7 @@ def _write_documents(
     if problems := metadata_problems(str(card)):
         raise ValueError(f"{source}: the Hub would refuse the card's metadata: {'; '.join(problems)}")
     card.save(folder / "README.md")
-    (folder / "LICENSE").write_text(license_text(), encoding="utf-8")
+    (folder / "LICENSE").write_text(_license_text(), encoding="utf-8")
     if result is not None:
         result.write(folder)
     if recipe is not None:
@@ -220,7 +220,7 @@ def _write_documents(
 
 def _carry_documents(source: Path, folder: Path) -> None:
     """Card and results of a released checkpoint."""
-    (folder / "LICENSE").write_text(license_text(), encoding="utf-8")
+    (folder / "LICENSE").write_text(_license_text(), encoding="utf-8")
     for name in ("README.md", "metrics.json", "recipe.yaml"):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -229,7 +229,7 @@ def _carry_documents(source: Path, folder: Path) -> None:
             shutil.copytree(source / name, folder / name)
 
 
-def license_text() -> str:
+def _license_text() -> str:
     """The licence of code and weights, in full where the installation carries it."""
     installed = metadata.distribution("ecgdan-hf")
     beside = Path(__file__).resolve().parents[2] / "LICENSE"

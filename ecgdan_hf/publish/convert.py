@@ -56,7 +56,7 @@ STACKED = {
 }
 
 
-def read_checkpoint(path: str | Path) -> State:
+def _read_checkpoint(path: str | Path) -> State:
     """Reads an authors' checkpoint without running any code in it.
 
     Returns:
@@ -90,7 +90,7 @@ def _strip(name: str) -> str:
     return name
 
 
-def convert_state(state: State) -> State:
+def _convert_state(state: State) -> State:
     """Renames an authors' state dict and stacks the twelve lead-specific temporal blocks.
 
     Args:
@@ -123,7 +123,7 @@ def _stack_time_blocks(state: State) -> State:
     return stacked
 
 
-def infer_options(state: State, sequential: bool = False) -> dict:
+def _infer_options(state: State, sequential: bool = False) -> dict:
     """Configuration arguments that the tensors' names and shapes imply.
 
     `sequential` cannot be read from them: both orders have the same tensors.
@@ -157,12 +157,12 @@ def convert_checkpoint(path: str | Path, out_dir: str | Path, sequential: bool =
     out_dir = Path(out_dir)
     if out_dir.exists() and any(out_dir.iterdir()):
         raise ValueError(f"{out_dir}: expected an empty or new folder, found files; choose another")
-    state = read_checkpoint(path)
-    options = infer_options(state, sequential)
+    state = _read_checkpoint(path)
+    options = _infer_options(state, sequential)
     has_risk = "model.0.weight" in state
     config = EcgDanSurvivalConfig(**options) if has_risk else EcgDanConfig(**options)
     model = EcgDanForSurvival(config) if has_risk else EcgDanForPreTraining(config)
-    _load_exactly(model, convert_state(state), path)
+    _load_exactly(model, _convert_state(state), path)
     with whole_folder(out_dir) as folder:
         model.save_pretrained(folder)
         EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(folder)

@@ -118,7 +118,7 @@ def convert(
     write_shards(partial(_write_parquet, about, arrays), parts, files, processes, "Writing Parquet")
     for unfinished in set((out / "data").glob("train-*")) - set(files):  # of a run that was killed
         unfinished.unlink()
-    card = dataset_card(about, arrays.column_names, title or name, license_id, keep_ids=keep_ids)
+    card = _dataset_card(about, arrays.column_names, title or name, license_id, keep_ids=keep_ids)
     write_text(out / "README.md", card)
     (out / STATE).unlink()
     return out
@@ -207,7 +207,7 @@ def _write_parquet(about: Dataset, arrays: Dataset, rows: list[int], file: Path)
             writer.write_table(pa.table({name: columns[name] for name in schema.names}).cast(schema))
 
 
-def dataset_card(about: Dataset, arrays: Sequence[str], title: str, license_id: str, keep_ids: bool = False) -> str:
+def _dataset_card(about: Dataset, arrays: Sequence[str], title: str, license_id: str, keep_ids: bool = False) -> str:
     """The card of a converted dataset: what is in it, what was left out, how to load it.
 
     Args:

@@ -39,7 +39,7 @@ TRACED, PROVED = 2, (1, 3)
 
 
 @dataclass(frozen=True)
-class Exported:
+class _Exported:
     """What was written.
 
     Attributes:
@@ -55,7 +55,7 @@ class Exported:
     largest_difference: float
 
 
-class ExportedNetwork(nn.Module):
+class _ExportedNetwork(nn.Module):
     """The outputs worth having, as a tuple in the order of `OUTPUTS`; `survival` at the baseline's own times."""
 
     def __init__(self, model: EcgDanPreTrainedModel):
@@ -75,7 +75,7 @@ class ExportedNetwork(nn.Module):
         return {name: output[name] for name in OUTPUTS if output.get(name) is not None}
 
 
-def export(checkpoint: str | Path, out: str | Path, int8: bool = False) -> Exported:
+def export(checkpoint: str | Path, out: str | Path, int8: bool = False) -> _Exported:
     """Writes a checkpoint as ONNX.
 
     Inputs of the file: `input_values` (batch, leads, samples), float32, as the feature extractor scales them;
@@ -98,18 +98,18 @@ def export(checkpoint: str | Path, out: str | Path, int8: bool = False) -> Expor
     """
     _check_libraries()
     model, extractor = load_checkpoint(checkpoint)
-    network, out = ExportedNetwork(model.float()).eval(), Path(out)
+    network, out = _ExportedNetwork(model.float()).eval(), Path(out)
     with whole_file(out) as part, _quietly():
         if int8:
             with TemporaryDirectory() as work:
                 _quantise(_write_onnx(network, extractor, Path(work) / "network.onnx"), part)
-            difference = prove(network, part, tolerance=np.inf)
+            difference = _prove(network, part, tolerance=np.inf)
         else:
-            difference = prove(network, _write_onnx(network, extractor, part))
-        return Exported(out, part.stat().st_size, output_shapes(part), difference)
+            difference = _prove(network, _write_onnx(network, extractor, part))
+        return _Exported(out, part.stat().st_size, _output_shapes(part), difference)
 
 
-def example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Tensor]:
+def _example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Tensor]:
     """Noise of the shapes the network takes, some leads and covariates missing, the same at every call."""
     contract, generator = model.config.signal_contract, torch.Generator().manual_seed(records)
     leads, samples = len(contract["lead_names"]), contract["num_samples"]
@@ -127,7 +127,7 @@ def example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Tens
     return inputs
 
 
-def prove(network: ExportedNetwork, file: Path, tolerance: float = TOLERANCE) -> float:
+def _prove(network: _ExportedNetwork, file: Path, tolerance: float = TOLERANCE) -> float:
     """Compares onnxruntime's answers from a file with the network's, on batches it was not traced with.
 
     Returns:
@@ -140,7 +140,7 @@ def prove(network: ExportedNetwork, file: Path, tolerance: float = TOLERANCE) ->
 
     session, largest = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]), 0.0
     for records in PROVED:
-        inputs = example_inputs(network.model, records)
+        inputs = _example_inputs(network.model, records)
         with torch.no_grad():
             expected = network.named_outputs(**inputs)
         found = session.run(list(expected), {name: value.numpy() for name, value in inputs.items()})
@@ -155,7 +155,7 @@ def prove(network: ExportedNetwork, file: Path, tolerance: float = TOLERANCE) ->
     return largest
 
 
-def output_shapes(file: Path) -> dict[str, list[int | str]]:
+def _output_shapes(file: Path) -> dict[str, list[int | str]]:
     """Name -> shape of each output of an ONNX file."""
     import onnxruntime
 
@@ -163,7 +163,7 @@ def output_shapes(file: Path) -> dict[str, list[int | str]]:
     return {output.name: list(output.shape) for output in session.get_outputs()}
 
 
-def describe(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
+def _describe(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
     """What a program that reads the file has to know, as ONNX metadata; lists and mappings are JSON.
 
     `labels` name the columns of `logits`, `prompt_labels` those of `prompt_logits`, `survival_years` those of
@@ -192,12 +192,12 @@ def describe(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) ->
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
 
 
-def _write_onnx(network: ExportedNetwork, extractor: EcgDanFeatureExtractor, file: Path) -> Path:
+def _write_onnx(network: _ExportedNetwork, extractor: EcgDanFeatureExtractor, file: Path) -> Path:
     import onnx
     import onnx_ir
     from onnxscript import optimizer
 
-    inputs = example_inputs(network.model, TRACED)
+    inputs = _example_inputs(network.model, TRACED)
     with torch.no_grad():
         names = list(network.named_outputs(**inputs))
     program = torch.onnx.export(
@@ -213,7 +213,7 @@ def _write_onnx(network: ExportedNetwork, extractor: EcgDanFeatureExtractor, fil
     optimizer.optimize(program.model, **unlimited)  # norms end up in the kernels, which int8 needs
     proto = onnx_ir.to_proto(program.model)
     del proto.graph.value_info[:]  # shapes of before, some of which no longer hold
-    onnx.helper.set_model_props(proto, describe(network.model, extractor))
+    onnx.helper.set_model_props(proto, _describe(network.model, extractor))
     onnx.checker.check_model(proto, full_check=True)
     file.write_bytes(proto.SerializeToString())
     return file

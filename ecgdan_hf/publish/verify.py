@@ -67,9 +67,9 @@ def verify_bundle(folder: str | Path) -> float:
             f"{code_revision(code)}); bundle the checkpoint again"
         )
     model, extractor = load_checkpoint(folder)
-    inputs = probe_inputs(model)
-    expected = package_outputs(model, extractor, inputs)
-    found = clean_process_outputs(str(folder.resolve()), head_of(model).auto_class, inputs)
+    inputs = _probe_inputs(model)
+    expected = _package_outputs(model, extractor, inputs)
+    found = _clean_process_outputs(str(folder.resolve()), head_of(model).auto_class, inputs)
     return largest_difference(expected, found, folder)
 
 
@@ -84,7 +84,7 @@ def pipelines_of(model: EcgDanPreTrainedModel) -> list[type[EcgPipeline]]:
     return [pipeline for pipeline in PIPELINES if pipeline.serves in fitting]
 
 
-def probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
+def _probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
     """A fixed recording, 10 s of twelve leads at 500 Hz in millivolt, and covariates where the model takes them."""
     time = np.arange(5000) / 500
     gains = np.linspace(-0.6, 1.4, len(STANDARD_LEADS))[:, None]
@@ -115,7 +115,7 @@ def _pipeline_arguments(model: EcgDanPreTrainedModel, inputs: Arrays) -> dict[st
     return arguments
 
 
-def clean_process_outputs(
+def _clean_process_outputs(
     source: str,
     auto_class: str,
     inputs: Arrays,
@@ -127,7 +127,7 @@ def clean_process_outputs(
     Args:
         source: folder, or `USER/NAME` on the Hub that `environment` points to.
         auto_class: name of the Auto class that loads it.
-        inputs: of [`probe_inputs`].
+        inputs: of `_probe_inputs`.
         environment: variables beside the current ones; a folder needs no network, so the default is offline.
         python: the interpreter.
 
@@ -184,8 +184,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def package_outputs(model: EcgDanPreTrainedModel, extractor: Any, inputs: Arrays) -> Arrays:
-    """What [`clean_process_outputs`] should be, by the package's own classes."""
+def _package_outputs(model: EcgDanPreTrainedModel, extractor: Any, inputs: Arrays) -> Arrays:
+    """What `_clean_process_outputs` should be, by the package's own classes."""
     recording = {
         "sampling_rate": float(inputs["sampling_rate"]),
         "unit": "mV",

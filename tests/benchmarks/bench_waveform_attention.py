@@ -34,7 +34,7 @@ from ecgdan_hf.data.sources import mitbih
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
-from ecgdan_hf.model.waveform_danet import beat_features, meets_rule
+from ecgdan_hf.model.waveform_danet import _beat_features, _meets_rule
 
 WAVES = {"P": "p", "QRS": "N", "T": "t"}
 SECONDS, TOLERANCE_SECONDS = 10.0, 0.15
@@ -157,8 +157,8 @@ def reasons(
     for record, beats, _ in known:
         signal, mask, _ = extractor.condition(**record.as_inputs())
         peaks = find_r_peaks(signal[mask], rate)
-        features = beat_features(signal[mask], rate, peaks)
-        met = meets_rule(features, WAVEFORM_RULES[rule])
+        features = _beat_features(signal[mask], rate, peaks)
+        met = _meets_rule(features, WAVEFORM_RULES[rule])
         at = (
             attention_peaks(recorded(extractor(**record.as_inputs())["waveform_weights"][0], extractor, record)[0])
             / rate

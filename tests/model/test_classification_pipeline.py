@@ -143,7 +143,7 @@ def test_a_recording_may_be_a_mapping_an_array_or_a_path_and_a_batch_says_what_e
     ("arguments", "message"),
     [
         ({"top_k": 0}, "top_k: expected one or more, got 0"),
-        ({"rate": 500}, "rate: nothing reads it"),
+        ({"rate": 500}, "rate: unknown argument"),
         ({"thresholds": {"AF": 0.5}}, "^thresholds: expected labels among APC, PVC, NORMAL, got AF$"),
         ({"thresholds": {"APC": 5}}, "^thresholds: APC: expected a probability from 0 to 1, got 5$"),
         ({"thresholds": 0.5}, "^thresholds: expected a mapping of labels, got float$"),

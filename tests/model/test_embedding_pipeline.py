@@ -23,7 +23,7 @@ from ecgdan_hf import (
     EcgTextConfig,
     EcgTextModel,
 )
-from ecgdan_hf.publish.verify import probe_inputs
+from ecgdan_hf.publish.verify import _probe_inputs
 
 TASK = "ecg-feature-extraction"
 SMALL = {**TINY, "sampling_rate": 50}
@@ -47,7 +47,7 @@ KINDS = ("encoder", "pretrained", "classifier", "survival with covariates", "dua
 
 
 def recording(model: Any) -> dict[str, Any]:
-    inputs = probe_inputs(model)
+    inputs = _probe_inputs(model)
     return {
         "signal": inputs["signal"],
         "sampling_rate": 500,

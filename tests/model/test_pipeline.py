@@ -114,7 +114,7 @@ def test_free_texts_need_the_dual_encoder_and_then_agree_with_it(checkpoint: Pat
         ),
         ({"candidate_labels": []}, "candidate_labels: expected at least one label"),
         ({"top_k": 0}, "top_k: expected one or more"),
-        ({"rate": 500}, "rate: nothing reads it"),
+        ({"rate": 500}, "rate: unknown argument"),
     ],
 )
 def test_arguments_that_cannot_be_served_are_refused(classify: Any, files: list[Path], arguments: dict, message: str):
@@ -250,7 +250,7 @@ ARRAY = np.random.default_rng(0).normal(size=(2, 5000))
         (b"no ECG at all", {}, "^bytes: not a known ECG file, got"),
         ({"input_values": [[0.0]], "lead_mask": [True]}, {}, r"^inputs: input_values: .* \(12, 64\), got \(1, 1\)$"),
         ({"input_values": np.zeros((12, 64))}, {}, r"^inputs: lead_mask: expected .* \(12,\), got None$"),
-        (ARRAY, {"rate": 500}, "^rate: nothing reads it; expected sampling_rate, unit, lead_names, pooling"),
+        (ARRAY, {"rate": 500}, "^rate: unknown argument; expected sampling_rate, unit, lead_names, pooling"),
     ],
 )
 def test_what_is_no_recording_is_refused_in_one_line(embed: Any, inputs: Any, arguments: dict, message: str):

@@ -194,7 +194,7 @@ def test_in_half_precision_risks_stay_risks(checkpoint: Path, risk_of: Any, file
         ({"covariates": [61, 1]}, "^covariates: expected a mapping of age, sex, got list$"),
         ({"covariates": {"age": "old"}}, "^covariates: age: expected a finite number, got 'old'$"),
         ({"covariates": {"age": math.inf}}, "^covariates: age: expected a finite number, got inf$"),
-        ({"top_k": 1}, "^top_k: nothing reads it; expected .*, horizon_years, covariates, level, return_curve$"),
+        ({"top_k": 1}, "^top_k: unknown argument; expected .*, horizon_years, covariates, level, return_curve$"),
     ],
 )
 def test_arguments_that_cannot_be_served_are_refused(risk_of: Any, files: list[Path], arguments: dict, message: str):

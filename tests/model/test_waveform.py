@@ -12,7 +12,7 @@ from ecgdan_hf import WAVEFORM_RULES, DanetConfig, EcgDanConfig, EcgDanFeatureEx
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.configuration_danet import BEAT_FEATURES, resolve_waveform_rule
-from ecgdan_hf.model.waveform_danet import beat_features, delineate_waves, meets_rule, waveform_weights
+from ecgdan_hf.model.waveform_danet import _beat_features, _meets_rule, delineate_waves, waveform_weights
 
 RATE = 100
 EARLY = 6  # index of the premature beat
@@ -128,7 +128,7 @@ def test_the_same_waves_are_found_at_another_rate_and_with_inverted_leads():
 
 def test_beat_features_are_what_they_say():
     signal, peaks = strip(early_by=0.3, pause=0.9)
-    found = beat_features(signal, RATE, peaks)
+    found = _beat_features(signal, RATE, peaks)
     assert set(found) == set(BEAT_FEATURES)
     assert np.isnan(found["rr_ratio"][0]) and np.isnan(found["rr_pair_ratio"][[0, -1]]).all()
     assert found["rr_ratio"][EARLY] == pytest.approx(0.5 / 0.8, abs=0.02)
@@ -142,13 +142,13 @@ def test_beat_features_are_what_they_say():
 def test_beats_of_a_run_are_early_against_the_slower_beats_and_not_against_each_other():
     signal, _ = strip()
     rr = np.array([80, 80, 80, 50, 50, 50, 50, 120, 80, 80, 80])
-    found = beat_features(signal, RATE, 40 + np.cumsum(rr))
+    found = _beat_features(signal, RATE, 40 + np.cumsum(rr))
     assert found["rr_ratio"][3:7] == pytest.approx([0.625] * 4)
 
 
 def test_a_wide_beat_has_an_unlike_and_longer_qrs():
     signal, peaks = strip(wide=True)
-    found = beat_features(signal, RATE, peaks)
+    found = _beat_features(signal, RATE, peaks)
     others = np.delete(np.arange(len(peaks)), EARLY)
     assert found["qrs_likeness"][EARLY] < 0.6 < 0.95 < np.nanmin(found["qrs_likeness"][others])
     assert found["qrs_seconds"][EARLY] > 1.2 * np.nanmedian(found["qrs_seconds"][others])
@@ -157,20 +157,20 @@ def test_a_wide_beat_has_an_unlike_and_longer_qrs():
 @pytest.mark.parametrize("broken", ["rr_ratio", "rr_pair_ratio", "qrs_likeness"])
 def test_every_condition_of_a_rule_must_hold(broken):
     values = {"rr_ratio": [0.7], "rr_pair_ratio": [0.9], "qrs_likeness": [0.95]}
-    assert meets_rule(features_of(**values), WAVEFORM_RULES["apc"]).all()
+    assert _meets_rule(features_of(**values), WAVEFORM_RULES["apc"]).all()
     wrong = {"rr_ratio": [0.9], "rr_pair_ratio": [1.01], "qrs_likeness": [0.7]}[broken]
-    assert not meets_rule(features_of(**values | {broken: wrong}), WAVEFORM_RULES["apc"]).any()
+    assert not _meets_rule(features_of(**values | {broken: wrong}), WAVEFORM_RULES["apc"]).any()
 
 
 def test_an_unknown_feature_neither_meets_nor_breaks_a_condition_but_rr_must_be_known():
     rule = WAVEFORM_RULES["apc"]
     nan = float("nan")
-    assert meets_rule(features_of(rr_ratio=[0.7], rr_pair_ratio=[nan], qrs_likeness=[nan]), rule).all()
-    assert not meets_rule(features_of(rr_ratio=[nan], rr_pair_ratio=[0.9], qrs_likeness=[0.99]), rule).any()
+    assert _meets_rule(features_of(rr_ratio=[0.7], rr_pair_ratio=[nan], qrs_likeness=[nan]), rule).all()
+    assert not _meets_rule(features_of(rr_ratio=[nan], rr_pair_ratio=[0.9], qrs_likeness=[0.99]), rule).any()
     wide = resolve_waveform_rule(rule | {"beat": {"qrs_seconds": {"above": 0.12, "below": 0.3}}})
-    found = meets_rule(features_of(qrs_seconds=[nan, 0.1, 0.15, 0.4]), wide)
+    found = _meets_rule(features_of(qrs_seconds=[nan, 0.1, 0.15, 0.4]), wide)
     assert found.tolist() == [False, False, True, False]
-    assert meets_rule(features_of(rr_ratio=[nan, 1.0]), WAVEFORM_RULES["all-ones"]).all()
+    assert _meets_rule(features_of(rr_ratio=[nan, 1.0]), WAVEFORM_RULES["all-ones"]).all()
 
 
 # Weights

@@ -19,7 +19,7 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.publish.bundle import bundle
 from ecgdan_hf.publish.hub_code import code_revision
-from ecgdan_hf.publish.verify import is_bundle, largest_difference, probe_inputs, verify_bundle
+from ecgdan_hf.publish.verify import _probe_inputs, is_bundle, largest_difference, verify_bundle
 
 
 def config_of(folder: Path) -> dict:
@@ -209,7 +209,7 @@ print(json.dumps(transformers.pipeline("ecg-survival", model=sys.argv[1])(sys.ar
 def test_where_the_package_is_there_but_not_imported_the_bundle_s_own_code_answers_the_same(
     survival_bundle: Path, tmp_path: Path
 ) -> None:
-    given = probe_inputs(load_checkpoint(survival_bundle)[0])
+    given = _probe_inputs(load_checkpoint(survival_bundle)[0])
     contract = {"sampling_rate": 500, "unit": "mV", "lead_names": given["lead_names"]}
     np.savez(tmp_path / "ecg.npz", signal=given["signal"], **contract)
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
@@ -251,7 +251,7 @@ def test_every_python_block_of_a_card_runs(
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 3
     assert "pipeline(" in blocks[0] and AutoFeatureExtractor.__name__ in blocks[1]
-    names = {"signal": probe_inputs(load_checkpoint(folder)[0])["signal"][[0, 1, 6, 7]]}
+    names = {"signal": _probe_inputs(load_checkpoint(folder)[0])["signal"][[0, 1, 6, 7]]}
     for block in blocks:
         exec(block.replace("USER/NAME", str(folder)), names)
     assert names[result].shape == shape

@@ -33,10 +33,10 @@ from ecgdan_hf import (
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.publish import clean_process
-from ecgdan_hf.publish.bundle import write_code_and_weights
+from ecgdan_hf.publish.bundle import _write_code_and_weights
 from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import MODEL_FOLDER, requirements
-from ecgdan_hf.publish.verify import largest_difference, package_outputs, probe_inputs
+from ecgdan_hf.publish.verify import _package_outputs, _probe_inputs, largest_difference
 
 SMALL = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
 DANET = {"trunk_channels": [4, 8], "num_attention_heads": 2, "hidden_size": 16, "waveform_channels": [4, 8]}
@@ -82,7 +82,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, (model, tokenizer) in everything.items():
         (root / name).mkdir()
         extractor = EcgDanFeatureExtractor(**model.config.signal_contract)
-        write_code_and_weights(model.eval(), extractor, root / name, tokenizer)
+        _write_code_and_weights(model.eval(), extractor, root / name, tokenizer)
     return {name: root / name for name in everything}
 
 
@@ -134,9 +134,9 @@ def test_every_head_runs_with_what_its_card_says_to_install(
     jobs, expected = [], {}
     for name, folder in bundles.items():
         model, extractor = load_checkpoint(folder)
-        inputs = probe_inputs(model)
+        inputs = _probe_inputs(model)
         np.savez(tmp_path / f"{name}-in.npz", **inputs)
-        expected[name] = package_outputs(model, extractor, inputs)
+        expected[name] = _package_outputs(model, extractor, inputs)
         jobs.append(
             [str(folder), head_of(model).auto_class, *(f"{tmp_path}/{name}-{way}.npz" for way in ("in", "out"))]
         )

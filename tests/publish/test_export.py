@@ -19,7 +19,7 @@ from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.publish import export as exporting
-from ecgdan_hf.publish.export import Exported, export
+from ecgdan_hf.publish.export import _Exported, export
 
 HEADS = {
     "classification": {"logits", "pooler_output"},
@@ -67,11 +67,11 @@ def classifier(checkpoints: dict[str, Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
+def written(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., _Exported]:
     """Exports of the checkpoints, each made once."""
 
     @cache
-    def write(name: str, int8: bool = False) -> Exported:
+    def write(name: str, int8: bool = False) -> _Exported:
         return export(checkpoints[name], tmp_path_factory.mktemp(name) / "model.onnx", int8=int8)
 
     return write
@@ -79,7 +79,7 @@ def written(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "danet-hard"])  # which is written with 8 bits
 def test_onnxruntime_answers_as_the_network_for_a_batch_of_another_size(
-    name: str, checkpoints: dict[str, Path], written: Callable[..., Exported]
+    name: str, checkpoints: dict[str, Path], written: Callable[..., _Exported]
 ):
     found = written(name)
     model, batch = load_checkpoint(checkpoints[name])[0], inputs(name, records=5)
@@ -98,7 +98,7 @@ def test_onnxruntime_answers_as_the_network_for_a_batch_of_another_size(
     assert [path.name for path in found.path.parent.iterdir()] == ["model.onnx"]
 
 
-def test_the_file_says_what_it_needs_and_what_its_columns_are(classifier: Path, written: Callable[..., Exported]):
+def test_the_file_says_what_it_needs_and_what_its_columns_are(classifier: Path, written: Callable[..., _Exported]):
     told = metadata(written("classification").path)
     assert json.loads(told["labels"]) == ["NORM", "MI", "HYP"] and json.loads(told["thresholds"]) == {"MI": 0.3}
     model, extractor = load_checkpoint(classifier)
@@ -110,7 +110,7 @@ def test_the_file_says_what_it_needs_and_what_its_columns_are(classifier: Path, 
 
 
 def test_eight_bits_store_kernels_as_integers_and_stay_near(
-    checkpoints: dict[str, Path], written: Callable[..., Exported]
+    checkpoints: dict[str, Path], written: Callable[..., _Exported]
 ):
     found = written("danet-hard", int8=True)
     kinds = {node.op_type for node in onnx.load(found.path).graph.node}
@@ -125,7 +125,7 @@ def test_eight_bits_store_kernels_as_integers_and_stay_near(
 
 
 def test_a_file_that_answers_otherwise_is_not_written(
-    checkpoints: dict[str, Path], written: Callable[..., Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoints: dict[str, Path], written: Callable[..., _Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "model.onnx").write_text("of before", encoding="utf-8")
     rounded = written("danet-hard", int8=True).path  # what 8 bits make of it is not near enough

@@ -14,7 +14,7 @@ from hub_server import TOKEN, HubServer, Repository
 
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.publish.push import check_push, push
-from ecgdan_hf.publish.verify import clean_process_outputs, probe_inputs
+from ecgdan_hf.publish.verify import _clean_process_outputs, _probe_inputs
 
 
 def ecgdan_push(folder: Path, repository: str, environment: dict[str, str]) -> subprocess.CompletedProcess:
@@ -29,7 +29,7 @@ def test_a_pushed_bundle_loads_by_name_without_the_package_and_again_without_the
     survival_bundle: Path, survival_checkpoint: Path, tmp_path: Path
 ) -> None:
     model, extractor = load_checkpoint(survival_checkpoint)
-    inputs = probe_inputs(model)
+    inputs = _probe_inputs(model)
     with HubServer() as hub:
         environment = {**hub.environment, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
         hub.repositories["user/risk"] = Repository(private=True)
@@ -38,11 +38,11 @@ def test_a_pushed_bundle_loads_by_name_without_the_package_and_again_without_the
         assert done.returncode == 0, done.stderr
         commit, files = hub.repositories["user/risk"].commits[-1]
         assert done.stdout == f"{hub.address}/user/risk: user/risk@{commit}\n"
-        found = clean_process_outputs("user/risk", "AutoModel", inputs, environment)
+        found = _clean_process_outputs("user/risk", "AutoModel", inputs, environment)
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{hub.address}/user/risk/resolve/main/config.json")
     # the server is gone; another process, with nothing but the cache of the first
-    again = clean_process_outputs("user/risk", "AutoModel", inputs, {**environment, "HF_HUB_OFFLINE": "1"})
+    again = _clean_process_outputs("user/risk", "AutoModel", inputs, {**environment, "HF_HUB_OFFLINE": "1"})
     assert np.array_equal(again["log_hazard"], found["log_hazard"])
     bundled = {path.relative_to(survival_bundle).as_posix() for path in survival_bundle.rglob("*") if path.is_file()}
     assert set(files) == bundled | {".gitattributes", "notes.txt"}

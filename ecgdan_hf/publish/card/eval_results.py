@@ -69,7 +69,7 @@ def results(metrics: Mapping[str, Any] | None) -> Iterator[Result]:
         yield from _walk((metrics or {}).get(part), part, ())
 
 
-def metric_id(key: str) -> str:
+def _metric_id(key: str) -> str:
     """The Hub's name of a metric, by which it lists results; our own where the Hub has none."""
     return HUB_METRICS.get(key, slug(key))
 
@@ -92,7 +92,7 @@ def model_index(
             dataset_type=data_name.lower().replace(" ", "-"),
             dataset_name=data_name + suffix,
             dataset_split="test",
-            metric_type=metric_id(result.path[-1]),
+            metric_type=_metric_id(result.path[-1]),
             metric_name=result.name + suffix,
             metric_value=round(result.value, 4),
         )
@@ -121,7 +121,7 @@ def further_index(
                 dataset_type=of_folder.lower().replace(" ", "-"),
                 dataset_name=of_folder + suffix,
                 dataset_split=each.split,
-                metric_type=metric_id(_metric_key(each, number.path)),
+                metric_type=_metric_id(_metric_key(each, number.path)),
                 metric_name=f"{each.title}: {number.words or metric}{suffix}",
                 metric_value=round(number.value, 4),
             )

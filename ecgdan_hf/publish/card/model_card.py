@@ -171,7 +171,7 @@ def build_card(
         sources=trained_on,
         what=_what(model),
         rule=_rule(config),
-        pretraining=pretraining_text(metrics),
+        pretraining=_pretraining_text(metrics),
         reasons=[(PARTS[part], metrics[part]["not_estimable"]) for part in _reasons(metrics)] if metrics else [],
         labels=_label_rows(config) if head.is_classifier else [],
     )
@@ -219,7 +219,7 @@ def _rule(config: EcgDanConfig) -> str:
     return yaml.safe_dump(rule, sort_keys=False, default_flow_style=None).strip() if used else ""
 
 
-def pretraining_text(metrics: Mapping[str, Any] | None) -> str:
+def _pretraining_text(metrics: Mapping[str, Any] | None) -> str:
     """What a fine-tuned network was pretrained on, in words; empty where that was not recorded."""
     found = (metrics or {}).get("pretraining")
     if not found:

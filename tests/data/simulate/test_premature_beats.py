@@ -6,7 +6,7 @@ from model.synthetic_beats import record
 
 from ecgdan_hf.data.simulate import premature_beats as pb
 from ecgdan_hf.model.configuration_danet import WAVEFORM_RULES
-from ecgdan_hf.model.waveform_danet import beat_features
+from ecgdan_hf.model.waveform_danet import _beat_features
 
 RATE = 100
 APC, PVC = WAVEFORM_RULES["apc"], WAVEFORM_RULES["pvc"]
@@ -127,7 +127,7 @@ def test_ventricular_beats_are_wide_unlike_the_others_and_the_target_of_their_ru
     rng, likeness, narrow = np.random.default_rng(3), [], []
     for _ in range(15):
         ecg = pb.simulate(signal, RATE, peaks, rng, "sinus", ventricular_share=1)
-        features = beat_features(ecg.signal_mv.astype(float), RATE, ecg.r_peaks)
+        features = _beat_features(ecg.signal_mv.astype(float), RATE, ecg.r_peaks)
         likeness += features["qrs_likeness"][ecg.ventricular].tolist()
         narrow += features["qrs_likeness"][~ecg.ventricular].tolist()
         assert np.array_equal(pb.targets(ecg, PVC), ecg.ventricular) and not pb.targets(ecg, APC).any()
