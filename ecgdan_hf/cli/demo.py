@@ -126,6 +126,7 @@ def _judge(folder: Path, seed: int) -> Any:
 def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) -> str:
     from ecgdan_hf.data.formats import read
     from ecgdan_hf.data.sources.csv_table import read_csv_table
+    from ecgdan_hf.evaluation.report.comparison_text import comparison_table
     from ecgdan_hf.explain.page.figures import explain_page
     from ecgdan_hf.inference.checkpoints import load_checkpoint
 
@@ -142,7 +143,7 @@ def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) ->
         valid=counts["valid"],
         test=counts["test"],
         events=result.metrics["num_events"],
-        table=result.table,
+        table=comparison_table(result.metrics),
         record=highest["record_id"],
         outcome=f"event {after}" if highest["event"] else f"none, censored {after}",
         model=folder / MODEL,
@@ -151,10 +152,10 @@ def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) ->
 
 
 def _write(folder: Path, page: str, result: Any) -> None:
-    from ecgdan_hf.evaluation.protocols.held_out import write_report
+    from ecgdan_hf.evaluation.report.survival_report import write_held_out_report
     from ecgdan_hf.evaluation.result import Result
 
     with filled_folder(folder, last=MARK) as part:
-        write_report(part, result)
+        write_held_out_report(part, result)
         Result("held-out", result.metrics).write(part)
         write_text(part / MARK, page)

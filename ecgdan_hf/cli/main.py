@@ -139,12 +139,13 @@ def evaluate(args: EvaluateArguments) -> None:
     if args.protocol == "repeated-cv":
         _cross_validate(args)
         return
-    from ecgdan_hf.evaluation.protocols.held_out import held_out, write_report
-    from ecgdan_hf.evaluation.report.tripod import read_statements
+    from ecgdan_hf.evaluation.protocols.held_out import held_out
+    from ecgdan_hf.evaluation.report.survival_report import write_held_out_report
+    from ecgdan_hf.evaluation.report.tripod import read_author_statements
     from ecgdan_hf.evaluation.result import Result
 
     folder = check_output_folder(args.output_dir, args.overwrite, "metrics.json")
-    load_rows, statements = _row_loader(args), read_statements(args.statements)
+    load_rows, statements = _row_loader(args), read_author_statements(args.statements)
     checkpoints = {
         Path(str(args.checkpoint)).name: str(args.checkpoint),
         **{name: str(path) for name, path in args.control.items()},
@@ -165,7 +166,7 @@ def evaluate(args: EvaluateArguments) -> None:
     )
     result.metrics.update({"statements": statements} if statements else {})
     with filled_folder(folder, last="metrics.json") as staging:
-        write_report(staging, result)
+        write_held_out_report(staging, result)
         Result("held-out", result.metrics).write(staging)
     say((folder / "report.md").read_text(encoding="utf-8"))
 

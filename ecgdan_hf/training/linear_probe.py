@@ -10,11 +10,12 @@ probe` runs `studies.label_efficiency` with `--label-fractions`, and `zero_shot_
 
 from typing import Any
 
-from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, compare, report_table
+from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores
 from ecgdan_hf.evaluation.protocols.held_out import (
     ATTAINABLE,
 )
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
+from ecgdan_hf.evaluation.report.comparison_text import comparison_table
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.rows import columns_of, label_matrix
 from ecgdan_hf.training.arguments.command import run_as_program
@@ -54,13 +55,13 @@ def _compare_encoders(args: ProbeArguments) -> tuple[dict[str, Any], str]:
         scores[_AGE_SEX] = age_sex_scores(columns_of(main.fit, columns), table, labels)
     if outcome.simulated:
         scores[ATTAINABLE] = table["log_hazard"].to_numpy()
-    found = compare(outcome, scores, n=args.bootstrap, seed=args.seed)
+    found = outcome.compare(scores, n=args.bootstrap, seed=args.seed)
     metrics = {"task": args.task, "metric": outcome.name, **outcome.counts(), "models": found}
     metrics["num_records_fitted"] = len(main.fit)
     metrics["subgroups"] = _subgroups(main, scores[MAIN], args)
     title = "# Linear probe\n\n" + ("Simulated outcome.\n\n" if outcome.simulated else "")
     by_group = f"\n\n## By sex and age\n\n{subgroup_text(metrics['subgroups'], outcome.simulated)}"
-    return metrics, title + report_table(outcome, found) + by_group
+    return metrics, title + comparison_table(metrics) + by_group
 
 
 def _subgroups(main: Probed, scores: Any, args: ProbeArguments) -> Found:

@@ -28,13 +28,12 @@ from ecgdan_hf.evaluation.protocols.subgroups import classification_subgroups
 from ecgdan_hf.evaluation.protocols.zero_shot import (
     LEVELS,
     Level,
-    class_table,
     group_scores,
     judged_level,
     level_metrics,
     statement_groups,
-    zero_shot_table,
 )
+from ecgdan_hf.evaluation.report.comparison_text import zero_shot_tables
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
@@ -226,9 +225,7 @@ def _report(metrics: Mapping[str, Any], args: ProbeArguments) -> str:
         "at random; a class of many statements keeps some of its own and is above one half by that alone.",
         "",
         *(f"{note}\n" for note in metrics["notes"]),
-        zero_shot_table(metrics["levels"]),
-        "",
-        class_table(metrics["levels"]),
+        zero_shot_tables(metrics["levels"]),
     ]
     absent = {level: entry["not_judged"] for level, entry in metrics["levels"].items()} | metrics["not_judged"]
     for level, reasons in absent.items():

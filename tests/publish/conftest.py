@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from ecgdan_hf.evaluation.comparators.comparison import Outcome, compare
+from ecgdan_hf.evaluation.comparators.comparison import Outcome
 from ecgdan_hf.evaluation.protocols.zero_shot import judged_level, level_metrics
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
@@ -151,7 +151,7 @@ def result_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     scores = {"this encoder, linear": labels + rng.normal(size=(60, 3)), "random encoder, linear": rng.random((60, 3))}
     outcome = Outcome.classification(labels, patients)
     probe = {"task": "classification", "metric": outcome.name, **outcome.counts(), "num_records_fitted": 100}
-    probe |= {"models": compare(outcome, scores, n=20), "checkpoint": "/home/someone/secret/run"}
+    probe |= {"models": outcome.compare(scores, n=20), "checkpoint": "/home/someone/secret/run"}
     level = judged_level("superclass", {name: [name] for name in names}, labels, names, names, min_positives=1)
     controls = {"shuffled text": (rng.random((60, 3)), names)}
     judged = level_metrics(level, scores["this encoder, linear"], names, patients, controls, permutations=3, n=20)

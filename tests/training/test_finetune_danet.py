@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.evaluation.measures.classification import f1_at
+from ecgdan_hf.evaluation.measures.classification import _f1_at
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.inference.rows import score_rows
@@ -240,7 +240,7 @@ def test_a_given_threshold_stands_beside_the_chosen_ones_and_is_the_one_that_is_
     again = replace(args, output_dir=f"{args.output_dir}-given", thresholds={"APC": given})
     judged = finetune_danet.finetune_danet(again)["valid"]["labels"]
     assert load_checkpoint(str(again.output_dir))[0].config.thresholds == {**thresholds, "APC": given}
-    assert judged["APC"]["f1"] == pytest.approx(f1_at(table["true_APC"], table["APC"], given))
+    assert judged["APC"]["f1"] == pytest.approx(_f1_at(table["true_APC"], table["APC"], given))
 
 
 def test_what_a_network_was_pretrained_on_is_said_of_those_that_were(

@@ -20,7 +20,7 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanModel
 from ecgdan_hf.model.survival_ecgdan import cox_loss
 
 PENALIZERS = (0.001, 0.01, 0.1, 1.0, 10.0)
-AGE_SEX_PENALIZER = 1e-4
+_AGE_SEX_PENALIZER = 1e-4
 
 
 def age_sex_cox(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
@@ -48,7 +48,7 @@ def age_sex_cox(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
     if not varying:
         raise ValueError("train: expected age or sex to vary, found both constant or missing")
     fill = {"age_decades": predictors["age_decades"].median(), "male": predictors["male"].mean()}
-    fitted = fit_ridge_cox(predictors[varying].fillna(fill), event, time, AGE_SEX_PENALIZER)
+    fitted = fit_ridge_cox(predictors[varying].fillna(fill), event, time, _AGE_SEX_PENALIZER)
     return fitted.log_hazard(age_and_sex_of(test, "test")[varying].fillna(fill))
 
 

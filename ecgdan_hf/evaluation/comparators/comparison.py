@@ -20,10 +20,8 @@ from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 
-REGULARISATION = (0.0001, 0.001, 0.01, 0.1, 1.0)
+_REGULARISATION = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse penalties tried for linear classifiers; embeddings have hundreds of correlated features."""
-
-METRIC_WORDS = {"concordance_index": "C-index", "macro_auroc": "macro AUROC"}
 
 
 @dataclass(frozen=True)
@@ -70,50 +68,30 @@ class Outcome:
             return found | {"num_events": int(self.truth[0].sum()), "simulated_outcome": self.simulated}
         return found | {"num_positives": np.nansum(self.truth[0], axis=0).astype(int).tolist()}
 
+    def compare(self, scores: Mapping[str, npt.ArrayLike], n: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
+        """Returns the metric of each score with its interval, and how far the first one is ahead of each other.
 
-def compare(
-    outcome: Outcome, scores: Mapping[str, npt.ArrayLike], n: int = 1000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """The metric of every score with its interval, and how far the first one is ahead of each other.
+        Args:
+            scores: name -> (n,) log hazards, or (n, labels); the first is the evaluated model.
+            n: resamples.
+            seed: of the resampling; the same patients are drawn for all.
 
-    Args:
-        outcome: the truth.
-        scores: name -> (n,) log hazards, or (n, labels); the first is the model that is judged.
-        n: resamples.
-        seed: of the resampling; the same patients are drawn for all.
+        Returns:
+            name -> the fields of `Interval`, and, for all but the first, under `ahead` those of the paired difference
+            "first minus this".
 
-    Returns:
-        name -> the fields of `Interval`, and, for all but the first, under `ahead` those of the paired difference
-        "first minus this".
-
-    Raises:
-        ValueError: no score, or what the metric refuses.
-    """
-    if not scores:
-        raise ValueError("scores: expected at least one model to judge, got none")
-    intervals, ahead = bootstrap_comparison(
-        outcome.metric, *outcome.truth, scores=scores, patient_ids=outcome.patient_ids, n=n, seed=seed
-    )
-    return {
-        name: interval.as_dict() | ({"ahead": ahead[name].as_dict()} if name in ahead else {})
-        for name, interval in intervals.items()
-    }
-
-
-def report_table(outcome: Outcome, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The comparison as a Markdown table.
-
-    Args:
-        outcome: the truth.
-        found: from [`compare`].
-    """
-    words = METRIC_WORDS[outcome.name]
-    lines = [f"| | {words} | 95 % interval | ahead of it by (95 % interval) |", "|---|---|---|---|"]
-    for name, entry in found.items():
-        ahead = entry.get("ahead")
-        lead = f"{ahead['estimate']:+.3f} ({ahead['low']:+.3f} to {ahead['high']:+.3f})" if ahead else ""
-        lines.append(f"| {name} | {entry['estimate']:.3f} | {entry['low']:.3f} to {entry['high']:.3f} | {lead} |")
-    return "\n".join(lines)
+        Raises:
+            ValueError: no score, or what the metric refuses.
+        """
+        if not scores:
+            raise ValueError("scores: expected at least one model to evaluate, got none")
+        intervals, ahead = bootstrap_comparison(
+            self.metric, *self.truth, scores=scores, patient_ids=self.patient_ids, n=n, seed=seed
+        )
+        return {
+            name: interval.as_dict() | ({"ahead": ahead[name].as_dict()} if name in ahead else {})
+            for name, interval in intervals.items()
+        }
 
 
 def age_sex_scores(fit: pd.DataFrame, test: pd.DataFrame, labels: npt.NDArray[Any] | None = None) -> FloatArray:
@@ -144,7 +122,7 @@ def fit_logistic(
     labels: npt.NDArray[Any],
     test_features: npt.ArrayLike,
     patient_ids: Sequence[Any] | npt.NDArray[Any] | None = None,
-    regularisation: Sequence[float] = REGULARISATION,
+    regularisation: Sequence[float] = _REGULARISATION,
     num_folds: int = 5,
 ) -> FloatArray:
     """Logits of a linear classifier for each label (scikit-learn), the penalty chosen by cross-validated AUROC.

@@ -32,16 +32,16 @@ COMPARATORS: dict[str, dict[str, Any]] = {
     "15 flags, age and sex": {"kind": "flags", "age_and_sex": True},
 }
 """What reports compare a network with, as arguments of [`fit_measurement_cox`]."""
-REPEATED = ("qt_ms", "qtc_bazett_ms", "t_axis_deg")  # told by the rate with QTc, or by QRS axis and angle
-VALUES = tuple(name for name in MEASUREMENTS if name not in REPEATED)
-NORMAL_AXES_DEG = {"p_axis_deg": 50.0, "qrs_axis_deg": 40.0}  # medians of normal records of PTB-XL, rounded
-SMALL_PENALIZER = 1e-3  # per record: keeps flags that no event, or every event, carries from diverging
-TRUSTED_SHARE = 0.99  # values are cut off at the limits of this middle share of the training values
-FEWEST_MISSING = 5  # records with a missing value before "missing" becomes a predictor of its own
+_REPEATED = ("qt_ms", "qtc_bazett_ms", "t_axis_deg")  # told by the rate with QTc, or by QRS axis and angle
+_VALUES = tuple(name for name in MEASUREMENTS if name not in _REPEATED)
+_NORMAL_AXES_DEG = {"p_axis_deg": 50.0, "qrs_axis_deg": 40.0}  # medians of normal records of PTB-XL, rounded
+_SMALL_PENALIZER = 1e-3  # per record: keeps flags that no event, or every event, carries from diverging
+_TRUSTED_SHARE = 0.99  # values are cut off at the limits of this middle share of the training values
+_FEWEST_MISSING = 5  # records with a missing value before "missing" becomes a predictor of its own
 
 
 @dataclass(frozen=True)
-class Standardiser:
+class _Standardiser:
     """How columns become predictors, learned in training.
 
     Attributes:
@@ -84,7 +84,7 @@ class MeasurementCox:
 
     kind: str
     age_and_sex: bool
-    standardiser: Standardiser
+    standardiser: _Standardiser
     cox: RidgeCox
 
     def log_hazard(self, table: pd.DataFrame, name: str = "table") -> FloatArray:
@@ -101,37 +101,11 @@ class MeasurementCox:
         return dict(zip(self.standardiser.names, self.cox.weights.tolist(), strict=True))
 
 
-def measurement_cox(
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    kind: str = "flags",
-    age_and_sex: bool = False,
-    penalizer: float | None = SMALL_PENALIZER,
-) -> FloatArray:
-    """Log hazard of the test records by a Cox model on ECG measurements; see [`fit_measurement_cox`].
-
-    Args:
-        train: table with the columns of `data.measure.measurements.MEASUREMENTS`, `event`, `time` (years), `sex` for
-            the limits of the flags where known, and `age` (years) and `sex` with `age_and_sex`.
-        test: the same without outcomes.
-        kind: `"flags"`, heart rate and the fourteen flags; `"values"`, the measurements themselves.
-        age_and_sex: adds both.
-        penalizer: ridge penalty; None chooses it by cross-validation in training.
-
-    Returns:
-        (len(test),), log hazard.
-
-    Raises:
-        ValueError: an unknown kind, a missing column, no event in training, or nothing that varies in training.
-    """
-    return fit_measurement_cox(train, kind, age_and_sex, penalizer).log_hazard(test, "test")
-
-
 def fit_measurement_cox(
     train: pd.DataFrame,
     kind: str = "flags",
     age_and_sex: bool = False,
-    penalizer: float | None = SMALL_PENALIZER,
+    penalizer: float | None = _SMALL_PENALIZER,
     penalizers: Sequence[float] = PENALIZERS,
     seed: int = 0,
 ) -> MeasurementCox:
@@ -178,22 +152,22 @@ def beside(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
     return table.merge(measurements[columns], on="record_id", how="left", validate="one_to_one")
 
 
-def _standardiser(candidates: pd.DataFrame) -> Standardiser:
+def _standardiser(candidates: pd.DataFrame) -> _Standardiser:
     varying = [str(name) for name in candidates if candidates[name].nunique() > 1]
     missing = candidates[varying].isna()
     if not varying:
         raise ValueError("train: expected measurements that vary, found all constant or missing")
     values = candidates[varying]
     flag = values.nunique() == 2  # a flag that few records carry keeps them
-    low = values.quantile((1 - TRUSTED_SHARE) / 2).where(~flag, values.min())
-    high = values.quantile((1 + TRUSTED_SHARE) / 2).where(~flag, values.max())
+    low = values.quantile((1 - _TRUSTED_SHARE) / 2).where(~flag, values.min())
+    high = values.quantile((1 + _TRUSTED_SHARE) / 2).where(~flag, values.max())
     fill, lowest, highest = (column.to_numpy(dtype=float) for column in (values.median(), low, high))
-    return Standardiser(tuple(varying), _indicators(missing), fill, lowest, highest)
+    return _Standardiser(tuple(varying), _indicators(missing), fill, lowest, highest)
 
 
 def _indicators(missing: pd.DataFrame) -> tuple[str, ...]:
     """Columns often missing, one of each pattern: PR and P axis are missing where the P wave is."""
-    often = missing.loc[:, missing.sum() >= FEWEST_MISSING]
+    often = missing.loc[:, missing.sum() >= _FEWEST_MISSING]
     return tuple(str(name) for name in often.columns[~often.T.duplicated().to_numpy(dtype=bool)])
 
 
@@ -211,8 +185,8 @@ def _candidates(table: pd.DataFrame, name: str, kind: str, age_and_sex: bool) ->
 
 def _values(table: pd.DataFrame) -> pd.DataFrame:
     """The measurements, axes as degrees away from a normal one: too far left and too far right are both abnormal."""
-    values = table[[name for name in VALUES if name not in NORMAL_AXES_DEG]].astype(float)
-    for name, normal in NORMAL_AXES_DEG.items():
+    values = table[[name for name in _VALUES if name not in _NORMAL_AXES_DEG]].astype(float)
+    for name, normal in _NORMAL_AXES_DEG.items():
         turn = (table[name].astype(float) - normal + 180) % 360 - 180
         values[f"{name}_left"], values[f"{name}_right"] = (-turn).clip(lower=0), turn.clip(lower=0)
     return values

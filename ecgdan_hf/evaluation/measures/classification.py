@@ -123,7 +123,7 @@ def best_f1_thresholds(
     return thresholds
 
 
-def f1_at(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> float:
+def _f1_at(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> float:
     """F1 of one label at a given threshold; 0 where nothing is called and nothing found.
 
     Args:
@@ -205,7 +205,7 @@ def _label_metrics(
         entry["auroc"] = {"estimate": auroc(truth, values), "low": None, "high": None}
     entry["auprc"] = auprc(truth, values)
     if threshold is not None:
-        entry["threshold"], entry["f1"] = float(threshold), f1_at(truth, values, threshold)
+        entry["threshold"], entry["f1"] = float(threshold), _f1_at(truth, values, threshold)
     return entry
 
 

@@ -29,7 +29,7 @@ from ecgdan_hf.evaluation.measures.intervals import (
     two_sided,
 )
 
-IntArray = npt.NDArray[np.int64]
+_IntArray = npt.NDArray[np.int64]
 
 
 def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt.ArrayLike) -> float:
@@ -210,30 +210,30 @@ def _influence(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt.ArrayL
     return value, ((won + lost_to) / 2 - value * (later + earlier)) / pairs
 
 
-def _time_order(events: FloatArray, times: FloatArray) -> IntArray:
+def _time_order(events: FloatArray, times: FloatArray) -> _IntArray:
     """Ranks of (time, censored), even for events: j is at risk at i's event exactly if its rank is higher."""
-    order: IntArray = 2 * _ranks(times) + (events == 0)
+    order: _IntArray = 2 * _ranks(times) + (events == 0)
     return order
 
 
-def _ranks(values: FloatArray) -> IntArray:
+def _ranks(values: FloatArray) -> _IntArray:
     _, code = np.unique(values, return_inverse=True)
     return code.astype(np.int64, copy=False)
 
 
-def _num_later(order: IntArray) -> IntArray:
+def _num_later(order: _IntArray) -> _IntArray:
     """How many records have a higher rank than each: (n,)."""
     counts = np.bincount(order)
     return np.asarray((len(order) - np.cumsum(counts))[order], dtype=np.int64)
 
 
-def _num_earlier(order: IntArray, happened: BoolArray) -> IntArray:
+def _num_earlier(order: _IntArray, happened: BoolArray) -> _IntArray:
     """How many events have a lower rank than each record: (n,)."""
     counts = np.bincount(order[happened], minlength=int(order.max()) + 1)
     return np.asarray((np.cumsum(counts) - counts)[order], dtype=np.int64)
 
 
-def _doubled_wins(order: IntArray, scores: FloatArray, with_losses: bool = True) -> tuple[IntArray, IntArray]:
+def _doubled_wins(order: _IntArray, scores: FloatArray, with_losses: bool = True) -> tuple[_IntArray, _IntArray]:
     """Twice the value of each record's pairs with later ones (n,), and of each record's with earlier events (n,).
 
     Every record gets a place of its own in time. Records of one time stand there by score, so that of them only equal
@@ -260,7 +260,7 @@ def _doubled_wins(order: IntArray, scores: FloatArray, with_losses: bool = True)
     return won[by_record], lost_to[by_record]
 
 
-def _wins(place: IntArray, case: IntArray, with_losses: bool) -> tuple[IntArray, IntArray]:
+def _wins(place: _IntArray, case: _IntArray, with_losses: bool) -> tuple[_IntArray, _IntArray]:
     """For each place in time, how many later ones stand before it by score, and how many earlier cases behind it.
 
     Two places first differ at one bit: the pair is counted there, within the block of places that share the bits

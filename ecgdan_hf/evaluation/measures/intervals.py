@@ -19,7 +19,7 @@ from scipy.stats import norm
 FloatArray = npt.NDArray[np.float64]
 Metric = Callable[..., float]
 
-MAX_UNDEFINED_SHARE = 0.5
+_MAX_UNDEFINED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _interval(estimate: float, values: "np.ma.MaskedArray[Any, Any]", level: flo
     """From a value for each resample, masked where the metric does not exist."""
     n, known = len(values), values.compressed()
     undefined = n - len(known)
-    if not len(known) or undefined > MAX_UNDEFINED_SHARE * n:
+    if not len(known) or undefined > _MAX_UNDEFINED_SHARE * n:
         raise ValueError(
             f"bootstrap: the metric does not exist on {undefined} of {n} resamples; too few events or labels"
         )

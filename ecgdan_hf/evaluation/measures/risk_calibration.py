@@ -33,9 +33,9 @@ from ecgdan_hf.evaluation.measures.intervals import (
     two_sided,
 )
 
-SMALLEST_RISK = 1e-6  # risks of 0 and 1 are moved here and to its mirror image: their log(-log) is infinite
-KNOT_QUANTILES = (0.05, 0.35, 0.65, 0.95)  # Harrell, Regression Modeling Strategies, 2nd edition, table 2.3
-MAX_STEPS = 100
+_SMALLEST_RISK = 1e-6  # risks of 0 and 1 are moved here and to its mirror image: their log(-log) is infinite
+_KNOT_QUANTILES = (0.05, 0.35, 0.65, 0.95)  # Harrell, Regression Modeling Strategies, 2nd edition, table 2.3
+_MAX_STEPS = 100
 
 
 def calibration_slope(
@@ -224,7 +224,7 @@ def _require_spread(predicted: FloatArray) -> None:
 
 
 def _log_minus_log(risks: FloatArray) -> FloatArray:
-    values: FloatArray = np.log(-np.log1p(-np.clip(risks, SMALLEST_RISK, 1 - SMALLEST_RISK)))
+    values: FloatArray = np.log(-np.log1p(-np.clip(risks, _SMALLEST_RISK, 1 - _SMALLEST_RISK)))
     return values
 
 
@@ -248,7 +248,7 @@ def _fit_spline(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Knots, coefficients and their covariance."""
     _require_spread(predicted)
-    knots = np.unique(np.quantile(predicted, KNOT_QUANTILES))
+    knots = np.unique(np.quantile(predicted, _KNOT_QUANTILES))
     codes = patient_codes(patient_ids, len(status))
     return knots, *_regress(status, weights, _spline(predicted, knots), codes)
 
@@ -280,7 +280,7 @@ def _regress(
     coefficients = np.zeros(features.shape[1])
     mean = float((weights * status).sum() / weights.sum())
     coefficients[0] = np.log(-np.log1p(-mean)) - np.mean(offset)
-    for _ in range(MAX_STEPS):
+    for _ in range(_MAX_STEPS):
         linear = np.clip(features @ coefficients + offset, -30.0, 3.5)
         expected = -np.expm1(-np.exp(linear))
         gain = weights * np.exp(linear) / expected

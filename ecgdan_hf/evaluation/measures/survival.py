@@ -191,10 +191,10 @@ def survival_metrics(
 
     Returns:
         `concordance_index` (the fields of [`Interval`]), `num_records`, `num_events`, `median_follow_up_years`, and,
-        with `risks`, `horizons`: a list of what [`horizon_metrics`] returns.
+        with `risks`, `horizons`: a list of what [`_horizon_metrics`] returns.
 
     Raises:
-        ValueError: as [`concordance_index`], [`bootstrap_interval`] and [`horizon_metrics`].
+        ValueError: as [`concordance_index`], [`bootstrap_interval`] and [`_horizon_metrics`].
     """
     interval = bootstrap_interval(concordance_index, event, time, log_hazard, patient_ids=patient_ids, n=n, seed=seed)
     events, times = check_outcomes(event, time)
@@ -206,13 +206,13 @@ def survival_metrics(
     }
     if risks is not None:
         found["horizons"] = [
-            horizon_metrics(events, times, log_hazard, risk, years, patient_ids, n, seed, censoring)
+            _horizon_metrics(events, times, log_hazard, risk, years, patient_ids, n, seed, censoring)
             for years, risk in sorted(risks.items())
         ]
     return found
 
 
-def horizon_metrics(
+def _horizon_metrics(
     event: npt.ArrayLike,
     time: npt.ArrayLike,
     log_hazard: npt.ArrayLike,

@@ -6,7 +6,6 @@ Rows come from a function of the caller, so that nothing here knows where data l
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,13 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     knows_age_and_sex,
     random_encoder,
 )
-from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
+from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, fit_logistic
 from ecgdan_hf.evaluation.comparators.measurement_cox import beside, fit_comparators
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.repeated_cv import risk_column
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
-from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of, label_names
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix, risk_within, score_rows
@@ -34,10 +32,10 @@ from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 RISK = "model"
 """Under this name `predictions` holds the judged model's risk; see `repeated_cv.risk_column`."""
 AGE_SEX, RANDOM_ENCODER, ATTAINABLE = "age and sex", "random encoder, linear", "attainable (true hazard)"
-CALIBRATION_YEARS = 5.0
-TABLE_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex", "event", "time", "log_hazard"]
+_CALIBRATION_YEARS = 5.0
+_TABLE_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex", "event", "time", "log_hazard"]
 
-LoadRows = Callable[[Any], Any]
+_LoadRows = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,12 @@ class HeldOut:
 
     Attributes:
         metrics: content of `metrics.json`.
-        table: the comparison as a Markdown table.
-        report: Markdown, the table in it.
         predictions: one row per test record: who, what happened, and every model's score.
         risk_groups: scores of the judged survival model on the test records; None for classification.
         recipe: of the judged checkpoint, where its folder has one.
     """
 
     metrics: dict[str, Any]
-    table: str
-    report: str
     predictions: pd.DataFrame
     risk_groups: FloatArray | None
     recipe: dict[str, Any] | None = None
@@ -63,7 +57,7 @@ class HeldOut:
 
 def held_out(
     checkpoints: Mapping[str, str],
-    load_rows: LoadRows,
+    load_rows: _LoadRows,
     test_folds: Sequence[int] | None,
     train_folds: Sequence[int] | None = None,
     with_random_encoder: bool = True,
@@ -117,25 +111,23 @@ def held_out(
             scores |= _measurement_scores(judged, fit, measurements)
     if outcome.simulated and "log_hazard" in judged.test.column_names:
         scores[ATTAINABLE] = np.asarray(judged.test["log_hazard"], dtype=np.float64)
-    found = compare(outcome, scores, n=n, seed=seed)
+    found = outcome.compare(scores, n=n, seed=seed)
     metrics = {"metric": outcome.name, **outcome.counts(), "models": found}
     metrics["test_folds"] = list(test_folds) if test_folds else None
     main = next(iter(scores.values()))
     survival = head_of(judged.model).is_survival
-    table = report_table(outcome, found)
     predictions = _predictions(judged, scores)
     if survival:
         risk = _risk(judged, main)
         metrics |= {"calibration": _calibration(judged, risk), "endpoint": judged.model.config.endpoint}
         if risk is not None:
-            predictions[risk_column(RISK, CALIBRATION_YEARS)] = risk
+            predictions[risk_column(RISK, _CALIBRATION_YEARS)] = risk
     metrics["subgroups"] = _subgroups(judged, main, risk if survival else None, n, seed)
-    report = _report(outcome, table, metrics)
     recipe = recipe_of(next(iter(checkpoints.values())))
-    return HeldOut(metrics, table, report, predictions, main if survival else None, recipe)
+    return HeldOut(metrics, predictions, main if survival else None, recipe)
 
 
-def linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed: int = 0) -> FloatArray:
+def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed: int = 0) -> FloatArray:
     """What a linear model on a frozen encoder says of `test`: ridge Cox where there is follow-up, else logistic.
 
     Args:
@@ -168,7 +160,7 @@ class _Judged:
     def outcome(self) -> Outcome:
         config: EcgDanConfig = self.model.config
         if head_of(self.model).is_survival:
-            table = columns_of(self.test, TABLE_COLUMNS)
+            table = columns_of(self.test, _TABLE_COLUMNS)
             simulated = bool(getattr(config, "simulated_outcome", False)) or "log_hazard" in table
             if "event" not in table:
                 raise ValueError("labels: survival needs event and time, the data have none; give an outcomes table")
@@ -189,7 +181,7 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
     if with_random:
         encoder = random_encoder(judged.model.config, seed)
         needed = ["input_values", "lead_mask", "patient_id", *(["event", "time"] if survival else ["labels"])]
-        found[RANDOM_ENCODER] = linear_scores(encoder, fit.select_columns(needed), judged.test, batch_size, seed)
+        found[RANDOM_ENCODER] = _linear_scores(encoder, fit.select_columns(needed), judged.test, batch_size, seed)
     return found
 
 
@@ -204,7 +196,7 @@ def _risk(judged: _Judged, log_hazard: FloatArray) -> FloatArray | None:
     """Risk at five years, where the checkpoint's follow-up reaches that far."""
     if not judged.model.config.num_baseline_times:
         return None
-    risk: FloatArray = risk_within(log_hazard, judged.model.baseline.knots, [CALIBRATION_YEARS])[:, 0]
+    risk: FloatArray = risk_within(log_hazard, judged.model.baseline.knots, [_CALIBRATION_YEARS])[:, 0]
     return None if np.isnan(risk).any() else risk
 
 
@@ -213,15 +205,15 @@ def _calibration(judged: _Judged, risk: FloatArray | None) -> dict[str, Any]:
     if risk is None:
         return {}
     table = columns_of(judged.test, ["event", "time"])
-    groups = calibration(table["event"], table["time"], risk, CALIBRATION_YEARS)
-    return {"horizon_years": CALIBRATION_YEARS, "groups": groups.to_dict(orient="records")}
+    groups = calibration(table["event"], table["time"], risk, _CALIBRATION_YEARS)
+    return {"horizon_years": _CALIBRATION_YEARS, "groups": groups.to_dict(orient="records")}
 
 
 def _subgroups(judged: _Judged, scores: FloatArray, risk: FloatArray | None, n: int, seed: int) -> Found:
     """How the judged model does by sex and age."""
     table = columns_of(judged.test, ["patient_id", "age", "sex", "event", "time"])
     if head_of(judged.model).is_survival:
-        return survival_subgroups(table, scores, risk, CALIBRATION_YEARS, n=n, seed=seed)
+        return survival_subgroups(table, scores, risk, _CALIBRATION_YEARS, n=n, seed=seed)
     config, labels = judged.model.config, judged.test.features["labels"].feature.names
     one_of = config.problem_type == "single_label_classification"
     probabilities = softmax(scores, axis=1) if one_of else expit(scores)
@@ -230,7 +222,7 @@ def _subgroups(judged: _Judged, scores: FloatArray, risk: FloatArray | None, n: 
 
 
 def _predictions(judged: _Judged, scores: Mapping[str, FloatArray]) -> pd.DataFrame:
-    table = columns_of(judged.test, TABLE_COLUMNS).rename(columns={"log_hazard": "true_log_hazard"})
+    table = columns_of(judged.test, _TABLE_COLUMNS).rename(columns={"log_hazard": "true_log_hazard"})
     columns: dict[str, FloatArray] = {}
     for name, values in scores.items():
         if values.ndim == 1:
@@ -240,35 +232,3 @@ def _predictions(judged: _Judged, scores: Mapping[str, FloatArray]) -> pd.DataFr
             columns |= {f"{name}: {label}": values[:, index] for index, label in enumerate(labels)}
     columns.pop(ATTAINABLE, None)
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
-
-
-def _report(outcome: Outcome, table: str, metrics: Mapping[str, Any]) -> str:
-    counts = outcome.counts()
-    events = f", {counts['num_events']} events" if "num_events" in counts else ""
-    what = f"{counts['num_records']} held-out records of {counts['num_patients']} patients{events}"
-    lines = ["# Held-out evaluation", "", f"On {what}. Intervals: patients resampled, differences paired.", ""]
-    if outcome.simulated:
-        lines += ["**The outcome is simulated: these numbers say nothing about patients.**", ""]
-    lines += [table, ""]
-    if metrics.get("calibration"):
-        lines += [f"Risk within {metrics['calibration']['horizon_years']:g} years, by fifths of predicted risk:", ""]
-        lines += ["| predicted | observed (95 % interval) | records | events |", "|---|---|---|---|"]
-        for group in metrics["calibration"]["groups"]:
-            observed = f"{group['observed']:.3f} ({group['low']:.3f} to {group['high']:.3f})"
-            lines += [f"| {group['predicted']:.3f} | {observed} | {group['num_records']} | {group['num_events']} |"]
-        lines += [""]
-    lines += ["## By sex and age", "", subgroup_text(metrics["subgroups"], outcome.simulated), ""]
-    return "\n".join([*lines, "Research use only."]) + "\n"
-
-
-def write_report(folder: Path, result: HeldOut) -> None:
-    """`report.md`, `predictions.csv` and, for survival, `report.html` and its figures, into an existing folder."""
-    report = result.report
-    if result.risk_groups is not None:
-        from ecgdan_hf.evaluation.report.survival_report import write_held_out_page
-
-        write_held_out_page(folder, result.predictions, result.metrics, result.recipe)
-        report += "\n![Kaplan-Meier curves by thirds of predicted risk](kaplan_meier.png)\n"
-        report += "\nWhat TRIPOD+AI asks for, as far as this run can say it: `report.html`.\n"
-    result.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
-    (folder / "report.md").write_text(report, encoding="utf-8")

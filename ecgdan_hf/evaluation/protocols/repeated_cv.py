@@ -2,7 +2,7 @@
 
 Every record is judged once in each repetition (seed), by models that never saw its patient. Scores of different folds
 come from different models and have no common scale, so they are standardised within their fold before they are put
-in one ranking. Two spreads are told apart: over folds, which share training patients and differ in who is judged, and
+in one ranking. Two _spreads are told apart: over folds, which share training patients and differ in who is judged, and
 over seeds, the repetitions of the whole procedure.
 """
 
@@ -26,8 +26,8 @@ from ecgdan_hf.evaluation.measures.risk_calibration import (
 from ecgdan_hf.evaluation.measures.survival import check_outcomes, concordance_index
 from ecgdan_hf.evaluation.protocols.subgroups import Found, survival_subgroups
 
-SUBJECT = ["record_id", "patient_id", "event", "time"]
-RISK_MEASURES: dict[str, Callable[..., float]] = {
+_SUBJECT = ["record_id", "patient_id", "event", "time"]
+_RISK_MEASURES: dict[str, Callable[..., float]] = {
     "auc": dynamic_auc,
     "brier": brier_score,
     "scaled_brier": scaled_brier_score,
@@ -91,7 +91,7 @@ def make_folds(table: pd.DataFrame, num_folds: int = 2, seeds: Sequence[int] = (
     return folds
 
 
-def corrected_t_test(differences: npt.ArrayLike, test_over_train: float) -> dict[str, float]:
+def _corrected_t_test(differences: npt.ArrayLike, test_over_train: float) -> dict[str, float]:
     r"""Corrected resampled t-test (Nadeau and Bengio, Machine Learning 52:239-281, 2003).
 
     Folds share their training records, so the variance of a mean difference is not \(s^2 / J\) but
@@ -141,11 +141,11 @@ def as_predicted(predictions: pd.DataFrame, column: str) -> FloatArray:
 
 def subjects(predictions: pd.DataFrame) -> pd.DataFrame:
     """One row per record, in order of `record_id`: who, what happened, and age and sex where known."""
-    columns = [*SUBJECT, *(name for name in ("age", "sex") if name in predictions)]
+    columns = [*_SUBJECT, *(name for name in ("age", "sex") if name in predictions)]
     return predictions[columns].drop_duplicates("record_id").sort_values("record_id").reset_index(drop=True)
 
 
-def mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
+def _mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
     """The metric of (event, time, scores (n, seeds)) as the mean over seeds: what one repetition is worth."""
 
     def mean(event: FloatArray, time: FloatArray, scores: FloatArray) -> float:
@@ -154,7 +154,7 @@ def mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
     return mean
 
 
-def judge(
+def compare_over_folds(
     predictions: pd.DataFrame, models: Sequence[str], n: int = 1000, seed: int = 0, trained_share: float = 1.0
 ) -> dict[str, dict[str, Any]]:
     """C-index of every model out of fold, its spread, and how far the first model is ahead.
@@ -169,12 +169,12 @@ def judge(
     Returns:
         For each model `concordance_index` (mean over seeds of the C-index over all records, as the fields of
         `Interval`), `over_folds` and `over_seeds` (`mean`, `sd`, `values`) and, but for the first, `ahead` (paired
-        interval of first minus this) and `t_test` ([`corrected_t_test`] over folds).
+        interval of first minus this) and `t_test` ([`_corrected_t_test`] over folds).
     """
     people = subjects(predictions)
     event, time = check_outcomes(people["event"], people["time"])
     intervals, ahead = bootstrap_comparison(
-        mean_over_seeds(concordance_index),
+        _mean_over_seeds(concordance_index),
         event,
         time,
         scores={name: standardised(predictions, name) for name in models},
@@ -182,18 +182,18 @@ def judge(
         n=n,
         seed=seed,
     )
-    values = {name: fold_values(predictions, name) for name in models}
-    first, share = models[0], test_over_train(predictions) / trained_share
+    values = {name: _fold_values(predictions, name) for name in models}
+    first, share = models[0], _test_over_train(predictions) / trained_share
     found: dict[str, dict[str, Any]] = {}
     for name, interval in intervals.items():
-        found[name] = {"concordance_index": interval.as_dict(), **spreads(values[name])}
+        found[name] = {"concordance_index": interval.as_dict(), **_spreads(values[name])}
         if name in ahead:
             found[name]["ahead"] = ahead[name].as_dict()
-            found[name]["t_test"] = corrected_t_test(values[first].to_numpy() - values[name].to_numpy(), share)
+            found[name]["t_test"] = _corrected_t_test(values[first].to_numpy() - values[name].to_numpy(), share)
     return found
 
 
-def fold_values(predictions: pd.DataFrame, model: str) -> "pd.Series[float]":
+def _fold_values(predictions: pd.DataFrame, model: str) -> "pd.Series[float]":
     """C-index in each fold, indexed by seed and fold."""
     found = {
         key: concordance_index(part["event"], part["time"], part[model])
@@ -202,7 +202,7 @@ def fold_values(predictions: pd.DataFrame, model: str) -> "pd.Series[float]":
     return pd.Series(found, dtype=float).rename_axis(["seed", "fold"])
 
 
-def spreads(values: "pd.Series[float]") -> dict[str, dict[str, Any]]:
+def _spreads(values: "pd.Series[float]") -> dict[str, dict[str, Any]]:
     """Mean and SD over all folds, and over seeds (each the mean of its folds); the SD of one value is NaN."""
     seeds = values.groupby("seed").mean()
     return {
@@ -211,7 +211,7 @@ def spreads(values: "pd.Series[float]") -> dict[str, dict[str, Any]]:
     }
 
 
-def test_over_train(predictions: pd.DataFrame) -> float:
+def _test_over_train(predictions: pd.DataFrame) -> float:
     """Records judged in a fold over those trained on, the mean of all folds."""
     sizes = predictions.groupby(["seed", "fold"]).size().to_numpy(dtype=float)
     total = predictions["record_id"].nunique()
@@ -237,7 +237,7 @@ def risk_column(model: str, years: float) -> str:
     return f"{model} | risk within {years:g} years"
 
 
-def judge_risks(
+def evaluate_risks(
     predictions: pd.DataFrame, model: str, horizons: Sequence[float], n: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """How a model's absolute risks hold at each horizon; empty where it predicted none.
@@ -245,13 +245,13 @@ def judge_risks(
     Each measure is the mean over seeds, its interval a bootstrap of patients.
 
     Args:
-        predictions: as in [`judge`], with the columns that [`risk_column`] names.
+        predictions: as in [`compare_over_folds`], with the columns that [`risk_column`] names.
         model: name.
         horizons: years.
         n, seed: of the bootstrap.
 
     Returns:
-        Horizon as text -> `predicted_risk`, and, as fields of intervals, `observed_risk` and what `RISK_MEASURES`
+        Horizon as text -> `predicted_risk`, and, as fields of intervals, `observed_risk` and what `_RISK_MEASURES`
         names; under `not_estimable` the reason for each that these records do not give.
     """
     people = subjects(predictions)
@@ -264,7 +264,7 @@ def judge_risks(
         entry: dict[str, Any] = {"predicted_risk": float(risks.mean()), "not_estimable": {}}
         options: dict[str, Any] = {"patient_ids": patients, "n": n, "seed": seed}
         measures: dict[str, Callable[..., Any]]
-        measures = {name: partial(_risk_interval, each, *truth, risks) for name, each in RISK_MEASURES.items()}
+        measures = {name: partial(_risk_interval, each, *truth, risks) for name, each in _RISK_MEASURES.items()}
         measures["observed_risk"] = lambda years, patient_ids, **_: observed_risk(*truth, years, patient_ids)
         for name, measure in measures.items():
             try:
@@ -278,10 +278,10 @@ def judge_risks(
 def _risk_interval(
     measure: Callable[..., float], event: FloatArray, time: FloatArray, risks: FloatArray, years: float, **options: Any
 ) -> Interval:
-    return bootstrap_interval(mean_over_seeds(partial(measure, horizon_years=years)), event, time, risks, **options)
+    return bootstrap_interval(_mean_over_seeds(partial(measure, horizon_years=years)), event, time, risks, **options)
 
 
-def describe(table: pd.DataFrame) -> dict[str, Any]:
+def describe_cohort(table: pd.DataFrame) -> dict[str, Any]:
     """Who the records are: counts, follow-up, age and sex, with what is missing counted."""
     found: dict[str, Any] = {
         "num_records": len(table),
@@ -299,10 +299,10 @@ def describe(table: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def subgroups(predictions: pd.DataFrame, model: str, n: int = 1000, seed: int = 0) -> Found:
+def subgroups_over_seeds(predictions: pd.DataFrame, model: str, n: int = 1000, seed: int = 0) -> Found:
     """C-index within men and women and within bands of age: [`survival_subgroups`] of the scores of all seeds."""
     people, scores = subjects(predictions), standardised(predictions, model)
-    return survival_subgroups(people, scores, metric=mean_over_seeds(concordance_index), n=n, seed=seed)
+    return survival_subgroups(people, scores, metric=_mean_over_seeds(concordance_index), n=n, seed=seed)
 
 
 def _by_seed(predictions: pd.DataFrame, values: "pd.Series[float]") -> FloatArray:

@@ -26,16 +26,16 @@ Groups = dict[str, dict[str, BoolArray]]
 Found = dict[str, dict[str, dict[str, Any]]]
 Metric = Callable[..., float]
 
-AGE_BANDS = (0.0, 50.0, 65.0, 80.0, 200.0)
+_AGE_BANDS = (0.0, 50.0, 65.0, 80.0, 200.0)
 """Years; four bands, because ten-year bands of a few hundred records hold too few events to be judged."""
 NOT_STATED = "not stated"
 MIN_PATIENTS = 10
 """Patients with the event (or label), and without it, below which a group is counted and not judged."""
-SHARES = {"sensitivity": 1.0, "false_positive_rate": 0.0}
+_SHARES = {"sensitivity": 1.0, "false_positive_rate": 0.0}
 """Share called positive at the threshold, of those who have the label and of those who do not."""
 
 
-def groups_of(table: pd.DataFrame) -> Groups:
+def _groups_of(table: pd.DataFrame) -> Groups:
     """Rows of each group by sex and by band of age; a group nobody is in is left out.
 
     Args:
@@ -43,14 +43,14 @@ def groups_of(table: pd.DataFrame) -> Groups:
 
     Examples:
         >>> people = pd.DataFrame({"sex": ["female", None], "age": [49.9, 50.0]})
-        >>> {name: list(found) for name, found in groups_of(people).items()}
+        >>> {name: list(found) for name, found in _groups_of(people).items()}
         {'sex': ['female', 'not stated'], 'age': ['under 50', '50 to 64']}
     """
     sex = table["sex"] if "sex" in table else pd.Series(None, index=table.index, dtype=object)
     age = (table["age"] if "age" in table else pd.Series(np.nan, index=table.index)).astype(float)
     by_sex = {name: (sex == name).to_numpy(dtype=bool) for name in ("female", "male")}
     by_age = {
-        _band(low, high): ((age >= low) & (age < high)).to_numpy(dtype=bool) for low, high in pairwise(AGE_BANDS)
+        _band(low, high): ((age >= low) & (age < high)).to_numpy(dtype=bool) for low, high in pairwise(_AGE_BANDS)
     }
     return {
         name: {group: where for group, where in _with_the_rest(members, len(table)).items() if where.any()}
@@ -169,14 +169,14 @@ def _of_each(judge: Callable[[BoolArray, bool], dict[str, Any]], table: pd.DataF
         name: {
             group: judge(where, len(members) > 2 or place == 0) for place, (group, where) in enumerate(members.items())
         }
-        for name, members in groups_of(table).items()
+        for name, members in _groups_of(table).items()
     }
 
 
 def _band(low: float, high: float) -> str:
     if low == 0:
         return f"under {high:g}"
-    return f"{low:g} and over" if high == AGE_BANDS[-1] else f"{low:g} to {high - 1:g}"
+    return f"{low:g} and over" if high == _AGE_BANDS[-1] else f"{low:g} to {high - 1:g}"
 
 
 def _with_the_rest(members: dict[str, BoolArray], length: int) -> dict[str, BoolArray]:
@@ -218,7 +218,7 @@ def _label(
     if threshold is None:
         return found
     called = (scores >= threshold).astype(np.float64)
-    for name, value in SHARES.items():
+    for name, value in _SHARES.items():
         found |= _measure(name, _share_called(value), (truth,), called, where, outside, **options)
     return found | _measure("predicted_minus_observed", _excess, (truth,), scores, where, outside, **options)
 

@@ -196,7 +196,7 @@ def level_metrics(
     names, scores = list(level.groups), score(prompt_logits, prompt_labels, level.groups)
     found = classification_metrics(level.truth, scores, names, patient_ids, n=n, seed=seed)
     found["not_judged"] = level.not_judged
-    found["permuted_prompts"] = permuted_auroc(level, prompt_logits, prompt_labels, score, permutations, seed)
+    found["permuted_prompts"] = _permuted_auroc(level, prompt_logits, prompt_labels, score, permutations, seed)
     found["controls"] = {}
     for name, (logits, labels) in (controls or {}).items():
         theirs = score(logits, labels, level.groups)
@@ -205,12 +205,12 @@ def level_metrics(
         found["controls"][name] = {
             "macro_auroc": macro_auroc(level.truth, theirs),
             "ahead": ahead.as_dict(),
-            "permuted_prompts": permuted_auroc(level, logits, labels, score, permutations, seed),
+            "permuted_prompts": _permuted_auroc(level, logits, labels, score, permutations, seed),
         }
     return found
 
 
-def permuted_auroc(
+def _permuted_auroc(
     level: Level,
     prompt_logits: npt.ArrayLike,
     prompt_labels: Sequence[str],
@@ -240,56 +240,8 @@ def permuted_auroc(
     return {"mean": mean, "low": min(values), "high": max(values), "permutations": permutations}
 
 
-def zero_shot_table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line for each level as a Markdown table.
-
-    Args:
-        found: level -> from [`level_metrics`].
-    """
-    controls = list(next(iter(found.values()), {}).get("controls", {}))
-    heads = ["level", "classes", "positives", "macro AUROC (95 % interval)", "prompts permuted: mean (range)"]
-    for name in controls:
-        heads += [name, f"ahead of {name} by (95 % interval)"]
-    lines = [_row(heads), _row(["---"] * len(heads))]
-    for level, entry in found.items():
-        positives = [label["num_positives"] for label in entry["labels"].values()]
-        cells = [level, str(len(positives)), f"{min(positives)} to {max(positives)} each", _interval(entry)]
-        cells.append(_range(entry["permuted_prompts"]))
-        for name in controls:
-            other = entry["controls"][name]
-            ahead = other["ahead"]
-            cells += [f"{other['macro_auroc']:.3f}", "{estimate:+.3f} ({low:+.3f} to {high:+.3f})".format(**ahead)]
-        lines.append(_row(cells))
-    return "\n".join(lines)
-
-
-def class_table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line for each class of each level as a Markdown table."""
-    lines = [_row(["level", "class", "positives", "AUROC (95 % interval)"]), _row(["---"] * 4)]
-    for level, entry in found.items():
-        for name, label in entry["labels"].items():
-            interval = _interval({"macro_auroc": label["auroc"]})
-            lines.append(_row([level, name, str(label["num_positives"]), interval]))
-    return "\n".join(lines)
-
-
 def _members(labels: list[str], group: str, members: Sequence[str]) -> list[int]:
     columns = [labels.index(member) for member in members if member in labels]
     if not columns:
         raise ValueError(f"groups: expected a prompt for {group}, one of {', '.join(members)}; got none of them")
     return columns
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _interval(entry: Mapping[str, Any]) -> str:
-    found = entry["macro_auroc"]
-    if found["low"] is None:
-        return f"{found['estimate']:.3f}"
-    return "{estimate:.3f} ({low:.3f} to {high:.3f})".format(**found)
-
-
-def _range(found: Mapping[str, float]) -> str:
-    return "{mean:.3f} ({low:.3f} to {high:.3f})".format(**found) if found else ""

@@ -45,7 +45,7 @@ def headline(text: str, simulated: bool) -> str:
     return f"Simulated outcome: {text}" if simulated else text[:1].upper() + text[1:]
 
 
-def counts(num_records: int, num_events: int, simulated: bool = False) -> str:
+def counts_text(num_records: int, num_events: int, simulated: bool = False) -> str:
     """Such as "n = 1,200, 93 events"."""
     noun = "event" if num_events == 1 else "events"
     return f"n = {num_records:,}, {num_events:,} {'simulated ' if simulated else ''}{noun}"

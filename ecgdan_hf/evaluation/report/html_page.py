@@ -20,7 +20,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = Path(__file__).with_name("html_page.css")
 
 
-def html(markdown_text: str, folder: Path | str) -> str:
+def html_page(markdown_text: str, folder: Path | str) -> str:
     """One self-contained page.
 
     Args:

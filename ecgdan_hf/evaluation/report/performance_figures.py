@@ -25,25 +25,25 @@ from ecgdan_hf.evaluation.report.figure_style import (
     STYLES,
     TITLE_SIZE,
     VERMILION,
-    counts,
+    counts_text,
     headline,
     new_figure,
     read_columns,
     tidy,
 )
 
-Table = pd.DataFrame | Mapping[str, npt.ArrayLike]
+_Table = pd.DataFrame | Mapping[str, npt.ArrayLike]
 
-INTERVAL = ("estimate", "low", "high")
-COLUMNS = (0.54, 0.72, 1.0)
+_INTERVAL = ("estimate", "low", "high")
+_COLUMNS = (0.54, 0.72, 1.0)
 """Right edges of the numbers beside a forest plot, as shares of their panel."""
 
 
 def calibration_figure(
-    groups: Table,
+    groups: _Table,
     risk: npt.ArrayLike,
     horizon_years: float,
-    smooth: Table | None = None,
+    smooth: _Table | None = None,
     simulated: bool = False,
     notes: Mapping[str, str] | None = None,
 ) -> Figure:
@@ -80,7 +80,7 @@ def calibration_figure(
     axes.set_ylabel(f"observed risk within {horizon_years:g} years", fontsize=LABEL_SIZE)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(frameon=False, fontsize=LABEL_SIZE, loc="upper left")
-    said = counts(int(table["num_records"].sum()), int(table["num_events"].sum()), simulated)
+    said = counts_text(int(table["num_records"].sum()), int(table["num_events"].sum()), simulated)
     title = headline(f"calibration at {horizon_years:g} years", simulated)
     axes.set_title(f"{title}\n{said} by then", fontsize=TITLE_SIZE)
     tidy(axes)
@@ -88,7 +88,7 @@ def calibration_figure(
 
 
 def auc_figure(
-    curves: Mapping[str, Table], num_records: int, num_events: int, simulated: bool = False, ylabel: str = "AUC(t)"
+    curves: Mapping[str, _Table], num_records: int, num_events: int, simulated: bool = False, ylabel: str = "AUC(t)"
 ) -> Figure:
     """Time-dependent AUC over the years, one line per model.
 
@@ -113,7 +113,7 @@ def auc_figure(
     axes.set_ylabel(ylabel, fontsize=LABEL_SIZE)
     bands = "; bands: 95 %" if any("low" in pd.DataFrame(dict(curve)) for curve in curves.values()) else ""
     title = headline("discrimination over the years", simulated)
-    axes.set_title(f"{title}\n{counts(num_records, num_events, simulated)}{bands}", fontsize=TITLE_SIZE)
+    axes.set_title(f"{title}\n{counts_text(num_records, num_events, simulated)}{bands}", fontsize=TITLE_SIZE)
     figure.legend(frameon=False, fontsize=LABEL_SIZE, handlelength=4, loc="outside lower center", ncols=2)
     tidy(axes)
     return figure
@@ -141,7 +141,7 @@ def subgroup_table(
     return pd.DataFrame([{"subgroup": name, "level": level, **_estimate(found)} for name, level, found in rows])
 
 
-def forest_figure(rows: Table, simulated: bool = False, xlabel: str = "C-index (95 % interval)") -> Figure:
+def forest_figure(rows: _Table, simulated: bool = False, xlabel: str = "C-index (95 % interval)") -> Figure:
     """C-index of subgroups, one row each, with records and events beside it.
 
     Args:
@@ -153,7 +153,7 @@ def forest_figure(rows: Table, simulated: bool = False, xlabel: str = "C-index (
     Raises:
         ValueError: a missing column, or no row that could be estimated.
     """
-    table = read_columns("rows", rows, (*INTERVAL, "num_records", "num_events"))
+    table = read_columns("rows", rows, (*_INTERVAL, "num_records", "num_events"))
     if not {"subgroup", "level"} <= set(table):
         raise ValueError(f"rows: expected columns subgroup and level, found {', '.join(map(str, table.columns))}")
     if table["estimate"].isna().all():
@@ -172,7 +172,7 @@ def forest_figure(rows: Table, simulated: bool = False, xlabel: str = "C-index (
     everyone = table[table["subgroup"] == ""]
     said = ""
     if len(everyone):
-        said = counts(int(everyone["num_records"].iloc[0]), int(everyone["num_events"].iloc[0]), simulated)
+        said = counts_text(int(everyone["num_records"].iloc[0]), int(everyone["num_events"].iloc[0]), simulated)
         axes.axvline(float(everyone["estimate"].iloc[0]), color=BLACK, linewidth=0.8, linestyle="--")
     figure.suptitle(f"{headline('C-index by subgroup', simulated)}\n{said}".strip(), fontsize=TITLE_SIZE)
     tidy(axes)
@@ -231,7 +231,7 @@ def _draw_distribution(axes: Axes, risks: FloatArray, top: float, horizon_years:
     tidy(axes)
 
 
-def _draw_auc(axes: Axes, name: str, curve: Table, style: Mapping[str, Any]) -> tuple[float, float]:
+def _draw_auc(axes: Axes, name: str, curve: _Table, style: Mapping[str, Any]) -> tuple[float, float]:
     """Draws one model; the lowest and highest value."""
     table = read_columns(f"curves[{name!r}]", curve, ("years", "auc")).dropna(subset=["auc"]).sort_values("years")
     axes.plot(table["years"], table["auc"], label=name, linewidth=1.6, markersize=5, **style)
@@ -245,7 +245,7 @@ def _draw_auc(axes: Axes, name: str, curve: Table, style: Mapping[str, Any]) -> 
 
 def _estimate(found: Mapping[str, Any]) -> dict[str, float]:
     index = found.get("concordance_index") or {}
-    values = {name: index.get(name) for name in INTERVAL}
+    values = {name: index.get(name) for name in _INTERVAL}
     values |= {name: found.get(name) for name in ("num_records", "num_events")}
     return {name: np.nan if value is None else float(value) for name, value in values.items()}
 
@@ -278,11 +278,11 @@ def _draw_forest_row(axes: Axes, text: Axes, height: float, row: Any, simulated:
             **look,
         )
     numbers = ["?" if np.isnan(row[name]) else f"{int(row[name]):,}" for name in ("num_records", "num_events")]
-    for place, words in zip(COLUMNS, (said, *numbers), strict=True):
+    for place, words in zip(_COLUMNS, (said, *numbers), strict=True):
         text.text(place, height, words, ha="right", va="center", fontsize=SMALL_SIZE)
     if height == 0:
         for place, words in zip(
-            COLUMNS, ("C-index", "n", "simulated\nevents" if simulated else "events"), strict=True
+            _COLUMNS, ("C-index", "n", "simulated\nevents" if simulated else "events"), strict=True
         ):
             text.text(place, -1, words, ha="right", va="center", fontsize=SMALL_SIZE, weight="bold")
 

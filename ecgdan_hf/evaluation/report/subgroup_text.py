@@ -8,14 +8,14 @@ from typing import Any
 
 from ecgdan_hf.evaluation.protocols.subgroups import MIN_PATIENTS, Found, differences
 
-WORDS = {
+_WORDS = {
     "concordance_index": "C-index",
     "macro_auroc": "macro AUROC",
     "auroc": "AUROC",
     "false_positive_rate": "false positive rate",
     "predicted_minus_observed": "predicted minus observed",
 }
-REST = "minus everyone else"
+_REST = "minus everyone else"
 Entries = Sequence[tuple[str, Mapping[str, Any]]]
 
 
@@ -34,7 +34,7 @@ def subgroup_text(found: Found, simulated: bool = False) -> str:
 
 def _survival_table(entries: Entries, simulated: bool) -> str:
     mark = " (simulated)" if simulated else ""
-    heads = ["group", "records", "patients", f"events{mark}", f"C-index{mark}", REST]
+    heads = ["group", "records", "patients", f"events{mark}", f"C-index{mark}", _REST]
     heads.append(f"observed over predicted risk{mark}")
     rows = []
     for name, entry in entries:
@@ -44,7 +44,7 @@ def _survival_table(entries: Entries, simulated: bool) -> str:
 
 
 def _group_table(entries: Entries) -> str:
-    heads = ["group", "records", "patients", "macro AUROC", REST, "over the labels"]
+    heads = ["group", "records", "patients", "macro AUROC", _REST, "over the labels"]
     rows = [
         [name, *_sizes(entry), *_pair(entry.get("macro_auroc")), ", ".join(entry.get("labels_judged", []))]
         for name, entry in entries
@@ -54,7 +54,7 @@ def _group_table(entries: Entries) -> str:
 
 def _label_table(entries: Entries) -> str:
     """Each label in each group; columns that nothing fills are left out."""
-    heads = ["label, group", "with the label", "AUROC", REST, "sensitivity", REST, "false positive rate", REST]
+    heads = ["label, group", "with the label", "AUROC", _REST, "sensitivity", _REST, "false positive rate", _REST]
     heads.append("predicted minus observed")
     rows = []
     for label in dict.fromkeys(label for _, entry in entries for label in entry["labels"]):
@@ -86,7 +86,7 @@ def _small_print(found: Found, survival: bool) -> str:
 
 
 def _readable(name: str) -> str:
-    for key, words in WORDS.items():
+    for key, words in _WORDS.items():
         name = name.removesuffix(key) + words if name.endswith(f" {key}") else name
     return name
 

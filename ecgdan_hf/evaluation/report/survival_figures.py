@@ -24,22 +24,22 @@ from ecgdan_hf.evaluation.report.figure_style import (
     STYLES,
     TITLE_SIZE,
     VERMILION,
-    counts,
+    counts_text,
     headline,
     new_figure,
     read_flags,
     tidy,
 )
 
-MAX_GROUPS = 5
+_MAX_GROUPS = 5
 MIN_AT_RISK, MIN_SHARE_AT_RISK = 10, 0.02
 """A curve ends where fewer records than that, or a smaller share of its group, are left: its tail is noise."""
 
-IntArray = npt.NDArray[np.int64]
+_IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class RiskGroups:
+class _RiskGroups:
     """Records by predicted risk.
 
     Attributes:
@@ -48,7 +48,7 @@ class RiskGroups:
         title: how they were cut, such as "thirds of predicted risk".
     """
 
-    index: IntArray
+    index: _IntArray
     names: tuple[str, ...]
     title: str
 
@@ -58,7 +58,7 @@ def risk_groups(
     kind: str = "tertiles",
     event: npt.ArrayLike | None = None,
     fold: npt.ArrayLike | None = None,
-) -> RiskGroups:
+) -> _RiskGroups:
     """Cuts records into groups of predicted risk; equal scores share the lower group.
 
     Args:
@@ -87,7 +87,7 @@ def risk_groups(
         chosen = folds == part
         shares = _cuts(kind, len(names), None if events is None else events[chosen])
         index[chosen] = _cut(values[chosen], shares)
-    return RiskGroups(index, names, title)
+    return _RiskGroups(index, names, title)
 
 
 def kaplan_meier_figure(
@@ -132,7 +132,7 @@ def kaplan_meier_figure(
     curves.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=columns, **look)  # where no curve is
     p = logrank_p_value(events, times, groups.index) if len(present) > 1 else None
     title = headline(f"event-free by {groups.title}", simulated)
-    detail = f"{counts(len(events), int(events.sum()), simulated)}; {_p_text(p)}; bands: 95 %"
+    detail = f"{counts_text(len(events), int(events.sum()), simulated)}; {_p_text(p)}; bands: 95 %"
     curves.set_title(f"{title}\n{detail}", fontsize=TITLE_SIZE)
     _draw_numbers_at_risk(table, groups, events, times)
     tidy(curves)
@@ -167,7 +167,7 @@ def risk_histogram_figure(
     axes.set_xlabel("predicted log hazard", fontsize=LABEL_SIZE)
     axes.set_ylabel("share of the group", fontsize=LABEL_SIZE)
     title = headline("predicted risk by what happened", simulated)
-    axes.set_title(f"{title}\n{counts(len(events), int(events.sum()), simulated)}", fontsize=TITLE_SIZE)
+    axes.set_title(f"{title}\n{counts_text(len(events), int(events.sum()), simulated)}", fontsize=TITLE_SIZE)
     axes.legend(frameon=False, fontsize=LABEL_SIZE, loc="upper left", bbox_to_anchor=(0, 1))
     axes.set_ylim(0, 1.18 * axes.get_ylim()[1])
     tidy(axes)
@@ -180,11 +180,11 @@ def _group_names(kind: str) -> tuple[tuple[str, ...], str]:
         return ("low", "middle", "high"), "thirds of predicted risk"
     if kind == "prevalence":
         return ("lower", "highest"), "predicted risk (event-prevalence cut)"
-    if found and 2 <= int(found[1]) <= MAX_GROUPS:
+    if found and 2 <= int(found[1]) <= _MAX_GROUPS:
         number = int(found[1])
         names = ("lowest", *("second", "third", "fourth")[: number - 2], "highest")
         return names, f"{number} equal groups of predicted risk"
-    raise ValueError(f"kind: expected tertiles, prevalence or quantiles=2 to quantiles={MAX_GROUPS}, found {kind}")
+    raise ValueError(f"kind: expected tertiles, prevalence or quantiles=2 to quantiles={_MAX_GROUPS}, found {kind}")
 
 
 def _cuts(kind: str, num_groups: int, events: npt.NDArray[np.bool_] | None) -> FloatArray:
@@ -196,7 +196,7 @@ def _cuts(kind: str, num_groups: int, events: npt.NDArray[np.bool_] | None) -> F
     return np.array([1 - events.mean()])
 
 
-def _cut(values: FloatArray, shares: FloatArray) -> IntArray:
+def _cut(values: FloatArray, shares: FloatArray) -> _IntArray:
     """Group of each value: group k starts above the value that ends a share of the records."""
     ordered = np.sort(values)
     ends = np.ceil(np.round(shares * len(values), 6)).astype(int) - 1
@@ -204,7 +204,7 @@ def _cut(values: FloatArray, shares: FloatArray) -> IntArray:
     return np.searchsorted(limits, values, side="left").astype(np.int64)
 
 
-def _draw_curve(axes: Axes, groups: RiskGroups, group: int, events: FloatArray, times: FloatArray) -> float:
+def _draw_curve(axes: Axes, groups: _RiskGroups, group: int, events: FloatArray, times: FloatArray) -> float:
     """Draws one group; the lowest value that the axis has to show."""
     chosen, style = groups.index == group, STYLES[group]
     curve = _curtail(kaplan_meier(events[chosen], times[chosen]))
@@ -223,7 +223,7 @@ def _curtail(curve: pd.DataFrame) -> pd.DataFrame:
     return curve[curve["at_risk"] >= least] if curve["at_risk"].iloc[0] >= least else curve
 
 
-def _draw_numbers_at_risk(axes: Axes, groups: RiskGroups, events: FloatArray, times: FloatArray) -> None:
+def _draw_numbers_at_risk(axes: Axes, groups: _RiskGroups, events: FloatArray, times: FloatArray) -> None:
     rows = range(len(groups.names))
     years = _years(float(times.max()))
     labels = []

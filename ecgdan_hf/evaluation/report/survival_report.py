@@ -16,18 +16,19 @@ from ecgdan_hf.evaluation.measures.absolute_risk import dynamic_auc
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.risk_calibration import calibration_curve
 from ecgdan_hf.evaluation.measures.survival import calibration
-from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RISK
+from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RISK, HeldOut
 from ecgdan_hf.evaluation.protocols.repeated_cv import (
     as_predicted,
-    describe,
-    judge_risks,
+    describe_cohort,
+    evaluate_risks,
     risk_column,
     standardised,
-    subgroups,
+    subgroups_over_seeds,
     subjects,
 )
-from ecgdan_hf.evaluation.report import tripod
 from ecgdan_hf.evaluation.report.attention_figures import lead_attention_figure
+from ecgdan_hf.evaluation.report.comparison_text import held_out_text
+from ecgdan_hf.evaluation.report.html_page import html_page
 from ecgdan_hf.evaluation.report.performance_figures import (
     auc_figure,
     calibration_figure,
@@ -35,10 +36,11 @@ from ecgdan_hf.evaluation.report.performance_figures import (
     subgroup_table,
 )
 from ecgdan_hf.evaluation.report.survival_figures import kaplan_meier_figure, risk_groups, risk_histogram_figure
+from ecgdan_hf.evaluation.report.tripod import tripod_report
 
-DPI = 130
-AUC_MODELS = 7
-AUC_YEARS = 10
+_DPI = 130
+_AUC_MODELS = 7
+_AUC_YEARS = 10
 """Points of the AUC's curve, between the first tenth and nine tenths of the longest follow-up."""
 
 
@@ -89,28 +91,31 @@ def write_survival_report(
     A figure that these records do not give (no event in a subgroup, too short a follow-up) is left out.
     """
     drawn = _draw(folder, judged)
-    text = tripod.report(judged.metrics, recipe, drawn, name or judged.models[0])
+    text = tripod_report(judged.metrics, recipe, drawn, name or judged.models[0])
     judged.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     (folder / "report.md").write_text(text, encoding="utf-8")
-    (folder / "report.html").write_text(tripod.html(text, folder), encoding="utf-8")
+    (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
 
 
-def write_held_out_page(
+def write_held_out_report(folder: Path, result: HeldOut) -> None:
+    """Writes `report.md` and `predictions.csv`, and for survival `report.html` and its figures, into a folder."""
+    text = held_out_text(result.metrics)
+    if result.risk_groups is not None:
+        _write_held_out_page(folder, result.predictions, result.metrics, result.recipe)
+        text += "\n![Kaplan-Meier curves by thirds of predicted risk](kaplan_meier.png)\n"
+        text += "\nWhat TRIPOD+AI asks for, as far as this run can say it: `report.html`.\n"
+    result.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+    (folder / "report.md").write_text(text, encoding="utf-8")
+
+
+def _write_held_out_page(
     folder: Path,
     predictions: pd.DataFrame,
     metrics: Mapping[str, Any],
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None,
     n: int = 200,
 ) -> None:
-    """`report.html` and its figures for one held-out evaluation, into an existing folder.
-
-    Args:
-        folder: where to.
-        predictions: of `protocol.held_out`: subjects, outcome, a column for each model, and the judged one's risk.
-        metrics: of `protocol.held_out`.
-        recipe: of the judged checkpoint.
-        n: resamples behind the intervals that `metrics` does not have.
-    """
+    """Writes the page; `n` resamples give the intervals that `metrics` does not have."""
     models = [name for name in metrics["models"] if name in predictions]
     judged = predictions.assign(seed=0, fold=1)
     columns = [name for name in predictions if str(name).startswith(f"{RISK} | ")]
@@ -120,29 +125,29 @@ def write_held_out_page(
         name: {"concordance_index": entry, **({"ahead": entry["ahead"]} if "ahead" in entry else {})}
         for name, entry in metrics["models"].items()
     }
-    found[models[0]]["horizons"] = judge_risks(judged, models[0], horizons, n)
+    found[models[0]]["horizons"] = evaluate_risks(judged, models[0], horizons, n)
     page = {
         "task": "survival",
         "protocol": "held-out",
         **{key: metrics.get(key) for key in ("simulated_outcome", "endpoint", "test_folds", "statements")},
-        "data": describe(predictions),
+        "data": describe_cohort(predictions),
         "models": found,
-        "subgroups": metrics.get("subgroups") or subgroups(judged, models[0], n),
+        "subgroups": metrics.get("subgroups") or subgroups_over_seeds(judged, models[0], n),
     }
     drawn = _draw(folder, Judged(judged, models, page))
-    text = tripod.report(page, recipe, drawn, models[0])
-    (folder / "report.html").write_text(tripod.html(text, folder), encoding="utf-8")
+    text = tripod_report(page, recipe, drawn, models[0])
+    (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
 
 
 def _draw(folder: Path, judged: Judged) -> dict[str, Path]:
     drawn = {}
-    for caption, (file, draw) in FIGURES.items():
+    for caption, (file, draw) in _FIGURES.items():
         try:
             figure = draw(judged)
         except ValueError:
             continue
         if figure is not None:
-            figure.savefig(folder / file, dpi=DPI)
+            figure.savefig(folder / file, dpi=_DPI)
             drawn[caption] = folder / file
     return drawn
 
@@ -169,10 +174,10 @@ def _calibration(judged: Judged) -> Any:
 
 def _auc(judged: Judged) -> Any:
     people = judged.people
-    years = np.linspace(0.1, 0.9, AUC_YEARS) * people["time"].max()
+    years = np.linspace(0.1, 0.9, _AUC_YEARS) * people["time"].max()
     curves = {}
     bounds = [name for name in (AGE_SEX, ATTAINABLE) if name in judged.models]  # what to beat, and the most there is
-    for model in list(dict.fromkeys([judged.models[0], *bounds, *judged.models]))[:AUC_MODELS]:
+    for model in list(dict.fromkeys([judged.models[0], *bounds, *judged.models]))[:_AUC_MODELS]:
         score = judged.score_of(model)
         values = [_auc_at(people, score, year) for year in years]
         curves[model] = {"years": years, "auc": np.array(values)}
@@ -204,7 +209,7 @@ def _lead_attention(judged: Judged) -> Any:
     return lead_attention_figure(judged.lead_attention, high, event, judged.lead_names, judged.simulated)
 
 
-FIGURES: dict[str, tuple[str, Callable[[Judged], Any]]] = {
+_FIGURES: dict[str, tuple[str, Callable[[Judged], Any]]] = {
     "Kaplan-Meier curves by thirds of predicted risk": ("kaplan_meier.png", _kaplan_meier("tertiles")),
     "Kaplan-Meier curves, the share of highest risk equal to the share of events against the rest": (
         "kaplan_meier_prevalence.png",

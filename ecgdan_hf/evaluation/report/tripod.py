@@ -12,24 +12,21 @@ from typing import Any
 
 import yaml
 
-from ecgdan_hf.evaluation.report.html_page import html
 from ecgdan_hf.evaluation.report.tripod_answers import ANSWERS
 from ecgdan_hf.evaluation.report.tripod_run import NOTHING, Answer, Run, escape, is_number, number
 
-__all__ = ["Item", "html", "items", "report"]
-
 ITEMS = Path(__file__).with_name("tripod_items.yaml")
-CITATION = (
+_CITATION = (
     "Collins GS, Moons KGM, Dhiman P, et al. TRIPOD+AI statement: updated guidance for reporting clinical prediction "
     "models that use regression or machine learning methods. BMJ 2024;385:e078378. "
     "[doi:10.1136/bmj-2023-078378](https://doi.org/10.1136/bmj-2023-078378)"
 )
-PRIVATE = ("_dir", "push_to_hub", "labels")
+_PRIVATE = ("_dir", "push_to_hub", "labels")
 """Endings of recipe entries that name places on someone's disk or account."""
 
 
 @dataclass(frozen=True)
-class Item:
+class _Item:
     """One item of the checklist, in our words.
 
     Attributes:
@@ -47,12 +44,12 @@ class Item:
     who: str
 
 
-def items() -> list[Item]:
+def _items() -> list[_Item]:
     """All 52 items and parts of items, in order."""
-    return [Item(**entry) for entry in yaml.safe_load(ITEMS.read_text(encoding="utf-8"))]
+    return [_Item(**entry) for entry in yaml.safe_load(ITEMS.read_text(encoding="utf-8"))]
 
 
-def read_statements(path: str | Path | None) -> dict[str, str]:
+def read_author_statements(path: str | Path | None) -> dict[str, str]:
     """What the authors state of items that no run knows: a YAML file, item -> text; nothing without a file.
 
     Raises:
@@ -68,11 +65,11 @@ def read_statements(path: str | Path | None) -> dict[str, str]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected items and texts such as '17: Approved by ...', found {content!r}")
     found = {str(item): str(text) for item, text in content.items()}
-    _statements({"statements": found}, items())
+    _statements({"statements": found}, _items())
     return found
 
 
-def report(
+def tripod_report(
     metrics: Mapping[str, Any],
     recipe: Mapping[str, Any] | None = None,
     figures: Mapping[str, Path] | None = None,
@@ -92,7 +89,7 @@ def report(
     """
     _check(metrics)
     run = Run(metrics, recipe or {}, name)
-    checklist = items()
+    checklist = _items()
     statements = _statements(metrics, checklist)
     answers = {item.number: _answer(item, run) for item in checklist}
     parts = [*_opening(run), _summary(checklist, answers, statements)]
@@ -105,7 +102,7 @@ def report(
     return "\n\n".join([*parts, *_closing(run)]) + "\n"
 
 
-def _answer(item: Item, run: Run) -> Answer:
+def _answer(item: _Item, run: Run) -> Answer:
     found = ANSWERS.get(item.number)
     return found(run) if found else NOTHING
 
@@ -118,7 +115,7 @@ def _check(metrics: Mapping[str, Any]) -> None:
         raise ValueError(f"metrics: expected task survival, found {task}")
 
 
-def _statements(metrics: Mapping[str, Any], checklist: Sequence[Item]) -> dict[str, str]:
+def _statements(metrics: Mapping[str, Any], checklist: Sequence[_Item]) -> dict[str, str]:
     given = {str(key): str(text) for key, text in (metrics.get("statements") or {}).items()}
     unknown = sorted(set(given) - {item.number for item in checklist})
     if unknown:
@@ -136,7 +133,7 @@ def _opening(run: Run) -> list[str]:
     ]
 
 
-def _summary(checklist: Sequence[Item], answers: Mapping[str, Answer], statements: Mapping[str, str]) -> str:
+def _summary(checklist: Sequence[_Item], answers: Mapping[str, Answer], statements: Mapping[str, str]) -> str:
     still = {item.number: _missing(item, answers[item.number], statements) for item in checklist}
     none = [item.number for item in checklist if still[item.number] and not answers[item.number].known]
     part = [number for number, missing in still.items() if missing and number not in none]
@@ -147,14 +144,14 @@ def _summary(checklist: Sequence[Item], answers: Mapping[str, Answer], statement
     return "\n\n".join(lines)
 
 
-def _missing(item: Item, answer: Answer, statements: Mapping[str, str]) -> str:
+def _missing(item: _Item, answer: Answer, statements: Mapping[str, str]) -> str:
     """What is still to be stated; nothing once somebody stated it."""
     if statements.get(item.number):
         return ""
     return answer.missing if answer.known else item.ask
 
 
-def _section(item: Item, answer: Answer, statement: str) -> str:
+def _section(item: _Item, answer: Answer, statement: str) -> str:
     lines = [f"### {item.number} {item.title}", answer.known]
     if statement:
         lines.append(f"Stated by the {item.who}: {escape(statement)}")
@@ -175,7 +172,7 @@ def _figures(run: Run, figures: Mapping[str, Path]) -> list[str]:
 
 def _closing(run: Run) -> list[str]:
     lines = ["## Recipe and computing"]
-    shown = {key: value for key, value in run.recipe.items() if not key.endswith(PRIVATE) and value is not None}
+    shown = {key: value for key, value in run.recipe.items() if not key.endswith(_PRIVATE) and value is not None}
     if shown.get("checkpoint"):
         shown["checkpoint"] = PurePath(str(shown["checkpoint"])).name
     if shown:
@@ -185,7 +182,7 @@ def _closing(run: Run) -> list[str]:
     if is_number(run.get("seconds")):
         lines.append(f"Time of the run: {number(run.get('seconds') / 60, 1)} minutes.")
     lines += [_listing(title, run.get(title)) for title in ("hardware", "versions") if run.get(title)]
-    return [*lines, "## Source of the checklist", f"{CITATION} Titles and questions are given here in other words."]
+    return [*lines, "## Source of the checklist", f"{_CITATION} Titles and questions are given here in other words."]
 
 
 def _listing(title: str, found: Any) -> str:

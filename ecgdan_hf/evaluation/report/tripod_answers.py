@@ -30,7 +30,7 @@ from ecgdan_hf.evaluation.report.tripod_tables import (
     subgroups_table,
 )
 
-MIN_EVALUATION_EVENTS = 100
+_MIN_EVALUATION_EVENTS = 100
 """Collins, Ogundimu, Altman, Statistics in Medicine 35:214-226, 2016: at least, to evaluate a model."""
 
 
@@ -110,9 +110,9 @@ def _limitations(run: Run) -> Answer:
         "Evaluated within the data it was developed on, on none from elsewhere."
         if run.get("protocol") == CROSS_VALIDATION
         else "",
-        f"{count(events)} {run.sim}events are fewer than the {MIN_EVALUATION_EVENTS} that an evaluation needs "
+        f"{count(events)} {run.sim}events are fewer than the {_MIN_EVALUATION_EVENTS} that an evaluation needs "
         "(Collins et al., Statistics in Medicine 35:214-226, 2016)."
-        if is_number(events) and events < MIN_EVALUATION_EVENTS
+        if is_number(events) and events < _MIN_EVALUATION_EVENTS
         else "",
         f"No record was followed to {in_years(late)} years." if late else "",
     ]

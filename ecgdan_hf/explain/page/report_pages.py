@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
-from ecgdan_hf.evaluation.report.html_page import html
+from ecgdan_hf.evaluation.report.html_page import html_page
 from ecgdan_hf.evaluation.report.tripod_run import escape
 from ecgdan_hf.explain.page.ecg_report import EcgReport, Section
 from ecgdan_hf.explain.page.figures import A4_LANDSCAPE_MM, GREY, MM_PER_INCH
@@ -37,7 +37,7 @@ def html_report(report: EcgReport) -> str:
                 lines.append(f"![{escape(section.alt)}]({number}.png)")
             if len(section.table):
                 lines.append(_markdown(section.table))
-        return html("\n\n".join(lines) + "\n", folder)
+        return html_page("\n\n".join(lines) + "\n", folder)
 
 
 def _markdown(table: pd.DataFrame) -> str:

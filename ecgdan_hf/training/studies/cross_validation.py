@@ -23,15 +23,15 @@ from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.evaluation.protocols.repeated_cv import (
     Fold,
-    describe,
+    compare_over_folds,
+    describe_cohort,
+    evaluate_risks,
     fold_counts,
-    judge,
-    judge_risks,
     make_folds,
-    subgroups,
+    subgroups_over_seeds,
 )
-from ecgdan_hf.evaluation.report import tripod
 from ecgdan_hf.evaluation.report.survival_report import Judged, write_survival_report
+from ecgdan_hf.evaluation.report.tripod import read_author_statements
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -59,7 +59,7 @@ def cross_validate(
         ValueError: arguments or data that cannot be used, before anything is trained.
     """
     begin, recipes = time.monotonic(), Recipes(args, networks or {})
-    statements = tripod.read_statements(args.statements)
+    statements = read_author_statements(args.statements)
     horizons(args.horizon_years)
     folder = _check_folder(args, recipes)
     cohort = Cohort.load(args, recipes.evaluated())
@@ -134,9 +134,9 @@ def _summarise(models: FoldModels, predictions: pd.DataFrame) -> dict[str, Any]:
     """The metrics of all folds together."""
     args, cohort, names = models.args, models.cohort, models.names
     valid_fraction = models.recipes.evaluated().valid_fraction
-    judged = judge(predictions, names, args.bootstrap, args.seed, trained_share=1 - valid_fraction)
+    judged = compare_over_folds(predictions, names, args.bootstrap, args.seed, trained_share=1 - valid_fraction)
     for name in names:
-        found = judge_risks(predictions, name, models.years, args.bootstrap, args.seed)
+        found = evaluate_risks(predictions, name, models.years, args.bootstrap, args.seed)
         judged[name] |= {"horizons": found} if found else {}
     return {
         "task": "survival",
@@ -145,7 +145,7 @@ def _summarise(models: FoldModels, predictions: pd.DataFrame) -> dict[str, Any]:
         "simulated_outcome": cohort.config.simulated_outcome,
         "endpoint": cohort.config.endpoint,
         "seen_in_pretraining": bool((args.checkpoint or args.control) and args.seen_in_pretraining),
-        "data": {"source": args.data, **describe(cohort.table)},
+        "data": {"source": args.data, **describe_cohort(cohort.table)},
         "splits": {
             "num_folds": args.folds,
             "seeds": sorted(int(seed) for seed in predictions["seed"].unique()),
@@ -155,7 +155,7 @@ def _summarise(models: FoldModels, predictions: pd.DataFrame) -> dict[str, Any]:
             "folds": fold_counts(predictions),
         },
         "models": judged,
-        "subgroups": subgroups(predictions, names[0], args.bootstrap, args.seed),
+        "subgroups": subgroups_over_seeds(predictions, names[0], args.bootstrap, args.seed),
     }
 
 

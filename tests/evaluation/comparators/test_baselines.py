@@ -7,7 +7,7 @@ import torch
 from lifelines import CoxPHFitter
 
 from ecgdan_hf.evaluation.comparators.baselines import (
-    AGE_SEX_PENALIZER,
+    _AGE_SEX_PENALIZER,
     age_sex_cox,
     cross_validated_ridge_cox,
     fit_ridge_cox,
@@ -58,7 +58,7 @@ def test_age_sex_cox_agrees_with_lifelines_on_tied_times() -> None:
         pd.DataFrame({"age": table["age"] / 10, "male": table["sex"].eq("male").astype(float)})
         for table in (train, test)
     ]
-    oracle = CoxPHFitter(penalizer=AGE_SEX_PENALIZER).fit(
+    oracle = CoxPHFitter(penalizer=_AGE_SEX_PENALIZER).fit(
         predictors[0].assign(time=train["time"], event=train["event"]), "time", "event", fit_options=CONVERGED
     )
     expected = oracle.predict_log_partial_hazard(predictors[1]).to_numpy()

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, compare, fit_logistic, report_table
+from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, fit_logistic
+from ecgdan_hf.evaluation.report.comparison_text import comparison_table
 from ecgdan_hf.evaluation.report.survival_figures import kaplan_meier_figure, risk_groups
 
 RNG = np.random.default_rng(0)
@@ -20,12 +21,12 @@ def survival() -> tuple[Outcome, np.ndarray]:
 
 def test_the_first_model_is_ahead_of_noise_and_level_with_itself(survival: tuple[Outcome, np.ndarray]):
     outcome, hazard = survival
-    found = compare(outcome, {"a": hazard, "same": hazard * 2, "noise": RNG.standard_normal(300)}, n=200)
+    found = outcome.compare({"a": hazard, "same": hazard * 2, "noise": RNG.standard_normal(300)}, n=200)
     assert found["same"]["ahead"]["low"] == found["same"]["ahead"]["high"] == 0
     assert found["noise"]["ahead"]["low"] > 0.1
     assert "ahead" not in found["a"]
     assert found["a"]["num_patients"] == 150
-    table = report_table(outcome, found)
+    table = comparison_table({"metric": outcome.name, "models": found})
     assert table.count("\n") == 4
     assert "| noise | 0." in table
     assert outcome.counts()["num_events"] == 300
@@ -34,11 +35,11 @@ def test_the_first_model_is_ahead_of_noise_and_level_with_itself(survival: tuple
 def test_labels_are_compared_by_macro_auroc():
     labels = (RNG.random((200, 3)) < 0.4).astype(float)
     outcome = Outcome.classification(labels, np.arange(200))
-    found = compare(outcome, {"truth": labels + 0.1 * RNG.standard_normal(labels.shape)}, n=20)
+    found = outcome.compare({"truth": labels + 0.1 * RNG.standard_normal(labels.shape)}, n=20)
     assert found["truth"]["estimate"] > 0.99
     assert outcome.counts()["num_positives"] == labels.sum(axis=0).astype(int).tolist()
     with pytest.raises(ValueError, match="at least one model"):
-        compare(outcome, {})
+        outcome.compare({})
 
 
 def test_a_linear_classifier_finds_a_linear_label_and_leaves_a_constant_one_alone():

@@ -7,9 +7,13 @@ import pytest
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS, measure_signal
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
-from ecgdan_hf.evaluation.comparators.measurement_cox import fit_measurement_cox, measurement_cox
+from ecgdan_hf.evaluation.comparators.measurement_cox import fit_measurement_cox
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+
+
+def measurement_cox(train: pd.DataFrame, test: pd.DataFrame, *options: object, **named: object) -> np.ndarray:
+    return fit_measurement_cox(train, *options, **named).log_hazard(test, "test")
 
 
 def people(num: int, seed: int) -> pd.DataFrame:

@@ -8,12 +8,12 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from ecgdan_hf.evaluation.measures import classification
 from ecgdan_hf.evaluation.measures.classification import (
+    _f1_at,
     auprc,
     auroc,
     auroc_per_label,
     best_f1_thresholds,
     classification_metrics,
-    f1_at,
     macro_auroc,
 )
 
@@ -79,8 +79,8 @@ def test_best_f1_threshold_beats_every_other_threshold() -> None:
     labels, scores = scored()
     thresholds = best_f1_thresholds(labels, scores, NAMES)
     for column, name in enumerate(NAMES):
-        best = f1_at(labels[:, column], scores[:, column], thresholds[name])
-        others = [f1_at(labels[:, column], scores[:, column], cut) for cut in np.unique(scores)]
+        best = _f1_at(labels[:, column], scores[:, column], thresholds[name])
+        others = [_f1_at(labels[:, column], scores[:, column], cut) for cut in np.unique(scores)]
         assert best == pytest.approx(max(others))
     labels[:, 0] = 0
     assert best_f1_thresholds(labels, scores, NAMES)["NORM"] == 0.5

@@ -10,7 +10,9 @@ import pytest
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.evaluation.comparators.measurement_cox import COMPARATORS
-from ecgdan_hf.evaluation.protocols.held_out import HeldOut, held_out, write_report
+from ecgdan_hf.evaluation.protocols.held_out import HeldOut, held_out
+from ecgdan_hf.evaluation.report.comparison_text import held_out_text
+from ecgdan_hf.evaluation.report.survival_report import write_held_out_report
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
 
@@ -43,10 +45,10 @@ def test_a_survival_model_stands_beside_its_controls_and_the_attainable(
     names = ["this", "age and sex", "random encoder, linear", "attainable (true hazard)"]
     assert list(result.metrics["models"]) == names
     assert result.metrics["simulated_outcome"] is True
-    assert "simulated" in result.report
+    assert "simulated" in held_out_text(result.metrics)
     reported = pd.read_csv(Path(checkpoint).parent / "judged" / "predictions.csv", dtype={"record_id": str})
     assert not set(reported["record_id"]) & set(result.predictions["record_id"])
-    write_report(tmp_path, result)
+    write_held_out_report(tmp_path, result)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "simulated" in page and "data:image/png;base64," in page
     assert {"kaplan_meier.png", "predictions.csv", "report.md"} <= {path.name for path in tmp_path.iterdir()}

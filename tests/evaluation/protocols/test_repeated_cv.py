@@ -8,12 +8,12 @@ from scipy.stats import t as student
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.evaluation.protocols import repeated_cv
 from ecgdan_hf.evaluation.protocols.repeated_cv import (
-    corrected_t_test,
-    fold_values,
-    judge,
+    _corrected_t_test,
+    _fold_values,
+    compare_over_folds,
     make_folds,
     standardised,
-    subgroups,
+    subgroups_over_seeds,
 )
 
 
@@ -75,14 +75,14 @@ def test_a_fold_without_a_comparable_pair_is_refused():
 
 
 def test_the_corrected_t_test_is_the_formula_by_hand():
-    found = corrected_t_test([0.1, 0.2, 0.3, 0.4], test_over_train=1.0)
+    found = _corrected_t_test([0.1, 0.2, 0.3, 0.4], test_over_train=1.0)
     variance = np.var([0.1, 0.2, 0.3, 0.4], ddof=1)
     statistic = 0.25 / np.sqrt((1 / 4 + 1) * variance)
     assert found["t"] == pytest.approx(statistic) and found["df"] == 3
     assert found["p"] == pytest.approx(2 * student.sf(statistic, 3)) and found["difference"] == pytest.approx(0.25)
-    assert np.isnan(corrected_t_test([0.1, 0.1], 1.0)["p"])
+    assert np.isnan(_corrected_t_test([0.1, 0.1], 1.0)["p"])
     with pytest.raises(ValueError, match="differences: expected two or more finite numbers"):
-        corrected_t_test([0.1], 1.0)
+        _corrected_t_test([0.1], 1.0)
 
 
 def test_scores_are_standardised_within_their_fold_whatever_its_scale():
@@ -104,11 +104,11 @@ def test_a_record_that_is_missing_in_one_repetition_is_refused():
 def test_a_model_is_judged_by_its_ranking_out_of_fold_and_its_spreads_are_told_apart():
     table = cohort()
     predictions = predicted(table)
-    found = judge(predictions, ["shifted", "noise"], n=50)
+    found = compare_over_folds(predictions, ["shifted", "noise"], n=50)
     best = concordance_index(table["event"], table["time"], table["truth"])
     assert found["shifted"]["concordance_index"]["estimate"] == pytest.approx(best, abs=0.01)
     assert found["noise"]["concordance_index"]["low"] < 0.5 < found["noise"]["concordance_index"]["high"]
-    values = fold_values(predictions, "shifted")
+    values = _fold_values(predictions, "shifted")
     by_hand = {key: concordance_index(part["event"], part["time"], part["truth"])
                for key, part in predictions.groupby(["seed", "fold"])}  # fmt: skip
     assert values.to_dict() == pytest.approx(by_hand)
@@ -121,9 +121,10 @@ def test_a_model_is_judged_by_its_ranking_out_of_fold_and_its_spreads_are_told_a
 def test_records_that_chose_the_epoch_did_not_train():
     predictions = predicted(cohort())
     t = [
-        judge(predictions, ["shifted", "noise"], 20, trained_share=share)["noise"]["t_test"]["t"] for share in (1, 0.8)
+        compare_over_folds(predictions, ["shifted", "noise"], 20, trained_share=share)["noise"]["t_test"]["t"]
+        for share in (1, 0.8)
     ]
-    ratio = repeated_cv.test_over_train(predictions)
+    ratio = repeated_cv._test_over_train(predictions)
     assert t[1] / t[0] == pytest.approx(np.sqrt((1 / 4 + ratio) / (1 / 4 + ratio / 0.8)))
 
 
@@ -131,6 +132,6 @@ def test_a_subgroup_with_few_events_is_counted_and_not_judged():
     predictions = predicted(cohort())
     few = predictions["patient_id"].isin([f"p{number}" for number in range(6)])
     predictions = predictions.assign(sex=np.where(few, "female", "male"))
-    found = subgroups(predictions, "truth", n=20)["sex"]
+    found = subgroups_over_seeds(predictions, "truth", n=20)["sex"]
     assert "concordance_index" not in found["female"] and "concordance_index" in found["male"]
     assert found["female"]["num_records"] + found["male"]["num_records"] == predictions["record_id"].nunique()

@@ -9,9 +9,9 @@ from ecgdan_hf.evaluation.measures.concordance import concordance_index
 from ecgdan_hf.evaluation.protocols.subgroups import (
     MIN_PATIENTS,
     NOT_STATED,
+    _groups_of,
     classification_subgroups,
     differences,
-    groups_of,
     survival_subgroups,
 )
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
@@ -50,20 +50,20 @@ def cohort() -> tuple[pd.DataFrame, np.ndarray]:
 def test_every_record_is_in_one_group_by_sex_and_one_by_age_and_what_is_not_stated_is_one() -> None:
     table = people()
     table.loc[:3, "age"] = np.nan
-    found = groups_of(table)
+    found = _groups_of(table)
     assert list(found["sex"]) == ["female", "male", NOT_STATED]
     assert list(found["age"]) == ["50 to 64", "65 to 79", "80 and over", NOT_STATED]
     for members in found.values():
         assert (np.sum(list(members.values()), axis=0) == 1).all()
     assert found["age"][NOT_STATED].tolist() == [True] * 4 + [False] * (len(table) - 4)
-    assert groups_of(table[["patient_id"]])["sex"][NOT_STATED].all()
+    assert _groups_of(table[["patient_id"]])["sex"][NOT_STATED].all()
 
 
 @pytest.mark.parametrize(
     ("age", "band"), [(49.99, "under 50"), (50, "50 to 64"), (79.5, "65 to 79"), (95, "80 and over")]
 )
 def test_a_band_begins_with_its_first_year(age: float, band: str) -> None:
-    assert list(groups_of(pd.DataFrame({"age": [age]}))["age"]) == [band]
+    assert list(_groups_of(pd.DataFrame({"age": [age]}))["age"]) == [band]
 
 
 def test_a_group_is_judged_on_its_own_records_and_compared_with_those_of_everyone_else() -> None:

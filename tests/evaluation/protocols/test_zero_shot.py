@@ -11,14 +11,13 @@ from ecgdan_hf.data.text.statements import read_statements
 from ecgdan_hf.evaluation.protocols.zero_shot import (
     AGGREGATIONS,
     Level,
-    class_table,
+    _permuted_auroc,
     group_scores,
     judged_level,
     level_metrics,
-    permuted_auroc,
     statement_groups,
-    zero_shot_table,
 )
+from ecgdan_hf.evaluation.report.comparison_text import zero_shot_tables
 
 STATEMENTS = pd.DataFrame(
     {
@@ -87,7 +86,7 @@ def test_a_perfect_network_scores_one_and_permuted_statements_are_near_chance():
 
 
 def test_a_class_of_many_statements_keeps_some_of_its_own_when_they_are_permuted():
-    permuted = permuted_auroc(perfect_level(), 20 * records()[0], NAMES, RAW, permutations=200)
+    permuted = _permuted_auroc(perfect_level(), 20 * records()[0], NAMES, RAW, permutations=200)
     assert 0.55 < permuted["mean"] < 0.75
 
 
@@ -100,11 +99,11 @@ def test_a_control_network_is_compared_on_the_same_patients():
     ahead = found["controls"]["shuffled"]["ahead"]
     assert ahead["low"] > 0.3
     assert ahead["estimate"] == pytest.approx(1 - found["controls"]["shuffled"]["macro_auroc"])
-    table = zero_shot_table({"superclass": found}).splitlines()
+    table, classes = (part.splitlines() for part in zero_shot_tables({"superclass": found}).split("\n\n"))
     assert "shuffled" in table[0]
     assert table[2].startswith("| superclass | 3 |")
     assert "1.000 (1.000 to 1.000)" in table[2]
-    assert len(class_table({"superclass": found}).splitlines()) == 2 + 3
+    assert len(classes) == 2 + 3
 
 
 def test_classes_too_rare_or_without_a_prompt_are_named_and_left_out():
@@ -129,7 +128,7 @@ def test_permuting_leaves_no_trace_of_which_prompt_was_whose():
     """With one prompt there is nothing to permute, so the control must equal the score itself."""
     truth = np.array([[0.0], [1.0], [0.0], [1.0]])
     level = Level("one", {"A": ["a"]}, truth, {})
-    assert permuted_auroc(level, [[0.1], [0.9], [0.2], [0.8]], ["a"], RAW, permutations=3)["mean"] == 1
+    assert _permuted_auroc(level, [[0.1], [0.9], [0.2], [0.8]], ["a"], RAW, permutations=3)["mean"] == 1
 
 
 @pytest.mark.parametrize(

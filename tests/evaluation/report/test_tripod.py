@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from ecgdan_hf.evaluation.report import html_page, tripod
+from ecgdan_hf.evaluation.report import tripod
+from ecgdan_hf.evaluation.report.html_page import STYLE, html_page
+from ecgdan_hf.evaluation.report.tripod import tripod_report
 from ecgdan_hf.evaluation.report.tripod_answers import ANSWERS
 
 PNG = base64.b64decode(
@@ -106,7 +108,7 @@ def without_each_entry(found: Any) -> Iterator[Any]:
 
 
 def test_the_checklist_has_its_27_items_in_52_parts_in_order():
-    numbers = [item.number for item in tripod.items()]
+    numbers = [item.number for item in tripod._items()]
     assert len(numbers) == len(set(numbers)) == 52
     assert sorted({int(re.match(r"\d+", number)[0]) for number in numbers}) == list(range(1, 28))
     assert numbers == sorted(numbers, key=lambda number: (int(re.match(r"\d+", number)[0]), number))
@@ -114,32 +116,32 @@ def test_the_checklist_has_its_27_items_in_52_parts_in_order():
 
 
 def test_every_item_is_answered_or_missing_with_who_must_state_it():
-    found = sections(tripod.report(METRICS, RECIPE, {}, "ECG-DAN"))
-    assert list(found) == [item.number for item in tripod.items()]
-    for item in tripod.items():
+    found = sections(tripod_report(METRICS, RECIPE, {}, "ECG-DAN"))
+    assert list(found) == [item.number for item in tripod._items()]
+    for item in tripod._items():
         if item.number not in ANSWERS:
             assert found[item.number].strip() == f"**Missing**, to be stated by the {item.who}: {item.ask}."
         assert found[item.number].strip()
 
 
 def test_of_a_run_that_says_nothing_only_what_the_package_always_does_is_stated():
-    text = tripod.report({}, None, None, "model")
+    text = tripod_report({}, None, None, "model")
     found = sections(text)
-    missing = {item.number for item in tripod.items() if found[item.number].strip().startswith("**Missing**")}
-    assert {item.number for item in tripod.items()} - missing == {"1", "18f", "27a"}
+    missing = {item.number for item in tripod._items() if found[item.number].strip().startswith("**Missing**")}
+    assert {item.number for item in tripod._items()} - missing == {"1", "18f", "27a"}
     assert not re.search(r"\d", " ".join(found[number] for number in ("1", "27a")))
     assert not tables(text)
 
 
 def test_an_absent_entry_leaves_a_gap_and_no_error():
     for less in without_each_entry(METRICS):
-        text = tripod.report(less, RECIPE, {}, "ECG-DAN")
+        text = tripod_report(less, RECIPE, {}, "ECG-DAN")
         assert "None" not in text and "nan" not in text
-    tripod.report(METRICS, {**RECIPE, "model": None}, {}, "ECG-DAN")
+    tripod_report(METRICS, {**RECIPE, "model": None}, {}, "ECG-DAN")
 
 
 def test_what_the_run_knows_stands_under_its_item():
-    found = sections(tripod.report(METRICS, RECIPE, {}, "ECG-DAN"))
+    found = sections(tripod_report(METRICS, RECIPE, {}, "ECG-DAN"))
     for number, words in {
         "5a": "PTB-XL",
         "10": "1,543 records of 1,402 patients, 87 simulated events",
@@ -162,7 +164,7 @@ def test_what_the_run_knows_stands_under_its_item():
 
 
 def test_a_simulated_outcome_is_called_so_at_every_number_that_rests_on_it():
-    text = tripod.report(METRICS, RECIPE, {"calibration": Path("c.png")}, "ECG-DAN")
+    text = tripod_report(METRICS, RECIPE, {"calibration": Path("c.png")}, "ECG-DAN")
     for heading, *_ in tables(sections(text)["23a"] + sections(text)["21"]):
         for cell in heading[1:]:
             assert "simulated" in cell or cell.strip() in ("records", "patients"), cell
@@ -173,18 +175,18 @@ def test_a_simulated_outcome_is_called_so_at_every_number_that_rests_on_it():
 
 
 def test_a_real_outcome_is_never_called_simulated_and_asks_how_it_was_found():
-    text = tripod.report({**METRICS, "simulated_outcome": False}, RECIPE, {"calibration": Path("c.png")}, "ECG-DAN")
+    text = tripod_report({**METRICS, "simulated_outcome": False}, RECIPE, {"calibration": Path("c.png")}, "ECG-DAN")
     assert "imulated" not in text
     assert "**Missing**" in sections(text)["8a"] and "**Missing**" in sections(text)["8b"]
 
 
 def test_a_run_that_does_not_say_whether_its_outcome_is_real_is_asked():
     unknown = {key: value for key, value in METRICS.items() if key != "simulated_outcome"}
-    assert "whether the outcome is real or simulated" in sections(tripod.report(unknown))["8a"]
+    assert "whether the outcome is real or simulated" in sections(tripod_report(unknown))["8a"]
 
 
 def test_a_held_out_evaluation_does_not_claim_to_have_developed_a_model():
-    text = tripod.report({**METRICS, "protocol": "held-out", "splits": {}, "test_folds": [9]}, RECIPE)
+    text = tripod_report({**METRICS, "protocol": "held-out", "splits": {}, "test_folds": [9]}, RECIPE)
     found = sections(text)
     assert "cross-validation" not in text and "Models are developed" not in text
     assert "Judged on folds 9" in found["12a"] and "**Missing**" in found["16"]
@@ -192,15 +194,15 @@ def test_a_held_out_evaluation_does_not_claim_to_have_developed_a_model():
 
 
 def test_what_the_author_states_is_no_longer_missing():
-    said = sections(tripod.report({**METRICS, "statements": {"17": "Approved by a board, 12/2020."}}))["17"]
+    said = sections(tripod_report({**METRICS, "statements": {"17": "Approved by a board, 12/2020."}}))["17"]
     assert "Stated by the author: Approved by a board, 12/2020." in said and "Missing" not in said
 
 
 def test_statements_come_from_a_file_and_only_of_items_that_exist(tmp_path: Path):
     path = tmp_path / "statements.yaml"
     path.write_text("17: Approved by the committee.\n18a: Nobody paid.\n", encoding="utf-8")
-    assert tripod.read_statements(path) == {"17": "Approved by the committee.", "18a": "Nobody paid."}
-    assert tripod.read_statements(None) == {}
+    assert tripod.read_author_statements(path) == {"17": "Approved by the committee.", "18a": "Nobody paid."}
+    assert tripod.read_author_statements(None) == {}
     for content, message in (
         ("99: x", "expected items of TRIPOD"),
         ("- 17", "expected items and texts"),
@@ -208,17 +210,17 @@ def test_statements_come_from_a_file_and_only_of_items_that_exist(tmp_path: Path
     ):
         path.write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
-            tripod.read_statements(path)
+            tripod.read_author_statements(path)
 
 
 def test_places_on_a_disk_are_not_published():
-    text = tripod.report(METRICS, RECIPE, {"curves": Path("/home/someone/run/km.png")}, "ECG-DAN")
+    text = tripod_report(METRICS, RECIPE, {"curves": Path("/home/someone/run/km.png")}, "ECG-DAN")
     assert "/home/someone" not in text and "pretrained" in text and "](<km.png>)" in text
 
 
 def test_names_of_models_cannot_break_the_tables():
     models = {"a | b *c* <i>": METRICS["models"]["ECG-DAN"], "d\ne": METRICS["models"]["age and sex"]}
-    page = tripod.html(tripod.report({**METRICS, "models": models}, RECIPE), ".")
+    page = html_page(tripod_report({**METRICS, "models": models}, RECIPE), ".")
     assert "a | b *c* &lt;i&gt;" in page
     for table in re.findall(r"<table>.*?</table>", page, flags=re.DOTALL):
         widths = {len(re.findall("<t[hd]", row)) for row in re.findall(r"<tr>.*?</tr>", table, flags=re.DOTALL)}
@@ -235,7 +237,7 @@ def test_names_of_models_cannot_break_the_tables():
 )
 def test_other_metrics_are_refused(metrics: Any, message: str):
     with pytest.raises(ValueError, match=message):
-        tripod.report(metrics)
+        tripod_report(metrics)
 
 
 class Page(HTMLParser):
@@ -269,8 +271,8 @@ class Page(HTMLParser):
 @pytest.fixture
 def page(tmp_path: Path) -> str:
     (tmp_path / "km.png").write_bytes(PNG)
-    text = tripod.report(METRICS, RECIPE, {"Kaplan-Meier <curves>": tmp_path / "km.png"}, "ECG-DAN")
-    return tripod.html(text, tmp_path)
+    text = tripod_report(METRICS, RECIPE, {"Kaplan-Meier <curves>": tmp_path / "km.png"}, "ECG-DAN")
+    return html_page(text, tmp_path)
 
 
 def test_the_page_is_well_formed_and_has_one_title(page: str):
@@ -305,13 +307,13 @@ def test_a_figure_has_a_caption_and_an_alternative_text(page: str):
 
 
 def test_raw_html_and_scripts_in_markdown_are_shown_and_not_obeyed():
-    page = tripod.html("# T\n\n<script>alert(1)</script> [x](javascript:alert(1))\n", ".")
+    page = html_page("# T\n\n<script>alert(1)</script> [x](javascript:alert(1))\n", ".")
     assert "<script" not in page and "&lt;script&gt;" in page and 'href="javascript' not in page
     Page(page)
 
 
 def test_equal_headings_get_ids_of_their_own():
-    parsed = Page(tripod.html("# T\n\n## Same\n\n## Same\n\n## ?\n", "."))
+    parsed = Page(html_page("# T\n\n## Same\n\n## Same\n\n## ?\n", "."))
     assert parsed.ids == ["t", "same", "same-again", "section"]
 
 
@@ -331,17 +333,17 @@ def test_figures_from_elsewhere_are_refused(tmp_path: Path, source: str, error: 
     (tmp_path / "secret.png").write_bytes(PNG)
     (folder / "notes.txt").write_text("no figure", encoding="utf-8")
     with pytest.raises(error, match=message):
-        tripod.html(f"# T\n\n![a figure]({source})\n", folder)
+        html_page(f"# T\n\n![a figure]({source})\n", folder)
 
 
 def test_a_page_without_a_title_is_refused():
     with pytest.raises(ValueError, match="markdown_text: expected a heading of the first level as title, found none"):
-        tripod.html("no heading", ".")
+        html_page("no heading", ".")
 
 
 def test_the_checklist_and_the_style_are_installed_with_the_package():
     settings = tomllib.loads(Path(__file__).parents[3].joinpath("pyproject.toml").read_text(encoding="utf-8"))
     patterns = settings["tool"]["setuptools"]["package-data"]["ecgdan_hf"]
-    for path in (tripod.ITEMS, html_page.STYLE):
+    for path in (tripod.ITEMS, STYLE):
         inside = path.relative_to(Path(tripod.__file__).parents[2])
         assert path.is_file() and any(inside.match(pattern) for pattern in patterns)
