@@ -1,22 +1,19 @@
 """`ecgdan data VERB`: make, check and convert data; whatever is heavy is imported inside the verbs."""
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ecgdan_hf.cli.output import say
 from ecgdan_hf.data.sources.registry import source_names
 from ecgdan_hf.files import check_output_file, write_text
 
 DATA_HELP = f"source, one of {source_names()} [default: recognised from the files]; see docs/data.md"
 
-app = typer.Typer(help="Make, check and convert data.", no_args_is_help=True, rich_markup_mode=None)
 
-
-@app.command()
-def plasmode(
+def _plasmode(
     data_dir: Annotated[Path, typer.Argument(help="PTB-XL folder")],
     out: Annotated[Path, typer.Option(help="CSV to write: record_id, patient_id, event, time, log_hazard")],
     seed: Annotated[int, typer.Option(help="seed of the simulation")] = 0,
@@ -41,14 +38,13 @@ def plasmode(
     outcomes = simulate(read_ptbxl(data_dir), seed, scenario=scenario, event_rate=event_rate)
     write_text(out, outcomes.to_csv(index=False))
     events = int(outcomes["event"].sum())
-    say(
+    typer.echo(
         f"{out}: simulated follow-up of {len(outcomes)} records, {events} events, attainable C-index "
         f"{concordance_index(outcomes['event'], outcomes['time'], outcomes['log_hazard']):.3f}"
     )
 
 
-@app.command()
-def synthetic(
+def _synthetic(
     out_dir: Annotated[Path, typer.Argument(help="folder to make")],
     n: Annotated[int, typer.Option(help="number of subjects")] = 600,
     seed: Annotated[int, typer.Option(help="seed of the cohort")] = 0,
@@ -63,14 +59,13 @@ def synthetic(
     from ecgdan_hf.evaluation.measures.concordance import concordance_index
 
     table = write_cohort(out_dir, n=n, seed=seed)
-    say(
+    typer.echo(
         f"{out_dir}: {len(table)} synthetic ECGs, {int(table['event'].sum())} simulated events, attainable C-index "
         f"{concordance_index(table['event'], table['time'], table['log_hazard']):.3f}"
     )
 
 
-@app.command()
-def check(
+def _check(
     data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV of outcomes to join: record_id, event, time")] = None,
@@ -100,7 +95,7 @@ def check(
     found = check_folder(data, data_dir, labels=labels, limit=limit, num_proc=num_proc)
     facts = found.facts
     for line in summary(facts):
-        say(line)
+        typer.echo(line)
     if out is not None:
         write_text(out, json.dumps(facts, indent=2) + "\n")
     if html is not None:
@@ -109,8 +104,7 @@ def check(
         raise ValueError(f"{data_dir}: {facts['errors']} with errors, {facts['warnings']} with warnings, see above")
 
 
-@app.command()
-def ukb_cohort(
+def _ukb_cohort(
     data_dir: Annotated[Path, typer.Argument(help="folder or zip with EID_20205_INSTANCE_ARRAY.xml, loose or zipped")],
     fields: Annotated[
         Path, typer.Option(help="table of fields: a row per participant, columns p131286 or 131286-0.0")
@@ -167,20 +161,19 @@ def ukb_cohort(
     )
     for row in cohort.flow.itertuples():
         change = f"-{row.left_out}, " if row.Index else ""
-        say(f"{row.step}: {change}{row.ecgs} ECGs of {row.participants} participants")
+        typer.echo(f"{row.step}: {change}{row.ecgs} ECGs of {row.participants} participants")
     for note in cohort.notes:
-        say(f"note: {note}")
+        typer.echo(f"note: {note}")
     flow_file = write(cohort, out, competing_death)
     outcomes = cohort.outcomes
-    say(
+    typer.echo(
         f"{out}: {len(outcomes)} ECGs, {int(outcomes['event'].sum())} with heart failure, "
         f"{int(outcomes['competing_event'].sum())} ended by death, median follow-up "
         f"{outcomes['time'].median():.1f} years; {flow_file.name} says who was left out"
     )
 
 
-@app.command()
-def convert(
+def _convert(
     data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
     out_dir: Annotated[Path, typer.Argument(help="new folder, or one whose conversion was interrupted")],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
@@ -231,11 +224,10 @@ def convert(
         skip_bad=not strict,
         cache_dir=cache_dir,
     )
-    say(f"{folder}: {check_converted(folder)} records")
+    typer.echo(f"{folder}: {check_converted(folder)} records")
 
 
-@app.command()
-def push(
+def _push(
     folder: Annotated[Path, typer.Argument(help="folder made by `ecgdan data convert`")],
     repository: Annotated[str, typer.Argument(help="USER/NAME")],
     private: Annotated[bool, typer.Option(help="make a new repository private")] = False,
@@ -248,4 +240,14 @@ def push(
     """
     from ecgdan_hf.publish.dataset import push_dataset
 
-    say(push_dataset(folder, repository, private=private))
+    typer.echo(push_dataset(folder, repository, private=private))
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "plasmode": _plasmode,
+    "synthetic": _synthetic,
+    "check": _check,
+    "ukb-cohort": _ukb_cohort,
+    "convert": _convert,
+    "push": _push,
+}

@@ -1,25 +1,26 @@
-"""`ecgdan demo`: the whole story on synthetic ECGs with simulated follow-up, without any download.
+"""`ecgdan demo`: every step on synthetic ECGs with simulated follow-up, without any download.
 
-Writes a cohort as files, reads it like anybody's data, trains a survival model, judges it on folds it never saw beside
-the attainable concordance and beside age and sex, explains one ECG, and leaves a page. Stands beside `cli` on top of
-everything else.
+Writes a cohort as files, reads it like any other data, trains a survival model, evaluates it on held-out folds against
+age and sex and the attainable concordance, explains one ECG, and writes a page.
 """
 
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from ecgdan_hf.files import check_output_folder, filled_folder, write_text
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import resolve
 
-TRAIN_FOLDS, TEST_FOLDS = "1-6", "7-10"
-COHORT, MODEL = "cohort", "model"
-MARK = "report.md"
+_TRAIN_FOLDS, _TEST_FOLDS = "1-6", "7-10"
+_COHORT, _MODEL = "cohort", "model"
+_MARK = "report.md"
 
-PAGE = """# ecgdan demo: synthetic ECGs, simulated follow-up
+_PAGE = """# ecgdan demo: synthetic ECGs, simulated follow-up
 
 Everything on this page is made up: {records} synthetic 12-lead ECGs whose hazard is a known function of two visible
 features (repolarisation strain and QRS duration), age and sex, and a follow-up simulated from it. It shows that the
@@ -34,7 +35,7 @@ Trained on {train} ECGs, the epoch chosen on {valid}, judged once on {test} othe
 "Random encoder" is a linear Cox model on an untrained network of the same shape. "Ahead" is the paired difference, the
 same patients resampled for both. The true hazard is the best that any model can be expected to reach.
 
-## Whom does it call high risk?
+## Who is at high risk?
 
 ![Kaplan-Meier curves by thirds of predicted risk](kaplan_meier.png)
 
@@ -56,56 +57,57 @@ This model: `{model}`; it took {seconds:.0f} s. Research use only.
 """
 
 
-def run(output_dir: Path, n: int, seed: int, overwrite: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Runs the demo.
+def run_demo(output_dir: Path, n: int, seed: int, overwrite: bool) -> dict[str, Any]:
+    """Runs the demo and prints what it found.
 
     Args:
         output_dir: folder for cohort, model and page.
         n: number of synthetic ECGs.
-        seed: of the cohort and of the training.
+        seed: seed of the cohort and of the training.
         overwrite: replace an earlier demo.
-        say: prints a line.
 
     Returns:
         The comparison, as in `metrics.json`.
 
     Raises:
-        ValueError: a folder with other content, or a cohort too small for its folds.
+        ValueError: the folder has other content, or the cohort is too small for its folds.
     """
     started, folder = time.monotonic(), _prepare_folder(output_dir, overwrite)
     from ecgdan_hf.data.simulate.synthetic import write_cohort
     from ecgdan_hf.training.finetune import finetune
 
-    say(f"1/4 writing {n} synthetic 12-lead ECGs with simulated follow-up to {folder / COHORT}")
-    write_cohort(folder / COHORT, n=n, seed=seed)
-    flags = {"data_dir": str(folder / COHORT), "output_dir": str(folder / MODEL), "train_folds": TRAIN_FOLDS}
-    flags |= {"test_folds": TEST_FOLDS, "seed": seed, "cache_dir": str(folder / "cache")}
-    say("2/4 preparing signals and training a survival network")
+    typer.echo(f"1/4 writing {n} synthetic 12-lead ECGs with simulated follow-up to {folder / _COHORT}")
+    write_cohort(folder / _COHORT, n=n, seed=seed)
+    flags = {"data_dir": str(folder / _COHORT), "output_dir": str(folder / _MODEL), "train_folds": _TRAIN_FOLDS}
+    flags |= {"test_folds": _TEST_FOLDS, "seed": seed, "cache_dir": str(folder / "cache")}
+    typer.echo("2/4 preparing signals and training a survival network")
     trained = finetune(resolve(FinetuneArguments, "demo", flags))
-    say("3/4 judging it on folds it has not seen")
-    result = _judge(folder, seed)
-    say("4/4 explaining one ECG and writing the page")
+    typer.echo("3/4 evaluating it on held-out folds")
+    result = _evaluate(folder, seed)
+    typer.echo("4/4 explaining one ECG and writing the page")
     page = _page(folder, trained, result, time.monotonic() - started)
     _write(folder, page, result)
     for name, entry in result.metrics["models"].items():
-        say(
+        typer.echo(
             f"simulated outcome, {name}: C-index {entry['estimate']:.3f} "
             f"(95 % interval {entry['low']:.3f} to {entry['high']:.3f})"
         )
-    say(f"{folder / MARK}: the page; {time.monotonic() - started:.0f} s in all")
+    typer.echo(f"{folder / _MARK}: the page; {time.monotonic() - started:.0f} s in all")
     return result.metrics
 
 
 def _prepare_folder(output_dir: Path, overwrite: bool) -> Path:
-    begun = output_dir / COHORT / "cohort.json"
-    folder = check_output_folder(str(output_dir), overwrite, MARK if not begun.is_file() else f"{COHORT}/cohort.json")
-    for name in (COHORT, MODEL, "cache"):
+    begun = output_dir / _COHORT / "cohort.json"
+    folder = check_output_folder(
+        str(output_dir), overwrite, _MARK if not begun.is_file() else f"{_COHORT}/cohort.json"
+    )
+    for name in (_COHORT, _MODEL, "cache"):
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _judge(folder: Path, seed: int) -> Any:
+def _evaluate(folder: Path, seed: int) -> Any:
     from ecgdan_hf.data.loading import load
     from ecgdan_hf.evaluation.folds import parse_folds
     from ecgdan_hf.evaluation.protocols.held_out import (
@@ -114,12 +116,12 @@ def _judge(folder: Path, seed: int) -> Any:
 
     def load_rows(feature_extractor: Any) -> Any:
         options = {"feature_extractor": feature_extractor, "cache_dir": folder / "cache"}
-        return load("csv", folder / COHORT, **options)
+        return load("csv", folder / _COHORT, **options)
 
-    checkpoints = {"this network": str(folder / MODEL)}
-    data_dir = str(folder / COHORT)
+    checkpoints = {"this network": str(folder / _MODEL)}
+    data_dir = str(folder / _COHORT)
     return held_out(
-        checkpoints, load_rows, parse_folds(TEST_FOLDS), parse_folds(TRAIN_FOLDS), data_dir=data_dir, seed=seed
+        checkpoints, load_rows, parse_folds(_TEST_FOLDS), parse_folds(_TRAIN_FOLDS), data_dir=data_dir, seed=seed
     )
 
 
@@ -131,13 +133,13 @@ def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) ->
     from ecgdan_hf.inference.checkpoints import load_checkpoint
 
     highest = result.predictions.iloc[int(result.risk_groups.argmax())]
-    table = read_csv_table(folder / COHORT)
+    table = read_csv_table(folder / _COHORT)
     record = read(table.loc[table["record_id"] == highest["record_id"], "file"].iloc[0])
-    model, extractor = load_checkpoint(folder / MODEL)
+    model, extractor = load_checkpoint(folder / _MODEL)
     explain_page(record, model, extractor, checkpoint="demo").savefig(folder / "explained.png", dpi=110)
     after = f"after {highest['time']:.1f} years"
     counts = trained["num_records"]
-    return PAGE.format(
+    return _PAGE.format(
         records=len(table),
         train=counts["train"],
         valid=counts["valid"],
@@ -146,7 +148,7 @@ def _page(folder: Path, trained: dict[str, Any], result: Any, seconds: float) ->
         table=comparison_table(result.metrics),
         record=highest["record_id"],
         outcome=f"event {after}" if highest["event"] else f"none, censored {after}",
-        model=folder / MODEL,
+        model=folder / _MODEL,
         seconds=seconds,
     )
 
@@ -155,7 +157,25 @@ def _write(folder: Path, page: str, result: Any) -> None:
     from ecgdan_hf.evaluation.report.survival_report import write_held_out_report
     from ecgdan_hf.evaluation.result import Result
 
-    with filled_folder(folder, last=MARK) as part:
+    with filled_folder(folder, last=_MARK) as part:
         write_held_out_report(part, result)
         Result("held-out", result.metrics).write(part)
-        write_text(part / MARK, page)
+        write_text(part / _MARK, page)
+
+
+def _demo(
+    output_dir: Annotated[Path, typer.Option(help="folder for cohort, model and report")] = Path("ecgdan-demo"),
+    n: Annotated[int, typer.Option(help="number of synthetic ECGs")] = 600,
+    seed: Annotated[int, typer.Option(help="seed of cohort and training; the recipe was chosen on seed 0")] = 1,
+    overwrite: Annotated[bool, typer.Option(help="replace an earlier demo in the folder")] = False,
+) -> None:
+    """Run every step on synthetic ECGs with simulated follow-up, in a few minutes and without any download.
+
+    \b
+    Example:
+      ecgdan demo --output-dir ecgdan-demo
+    """
+    run_demo(output_dir, n=n, seed=seed, overwrite=overwrite)
+
+
+VERBS: dict[str, Callable[..., None]] = {"demo": _demo}

@@ -1,5 +1,7 @@
 """The demo, with a cohort too small to learn from but large enough to walk the whole way."""
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
@@ -10,9 +12,10 @@ from ecgdan_hf.cli import demo
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    folder, said = tmp_path_factory.mktemp("clone") / "runs" / "demo", []
-    demo.run(folder, n=70, seed=0, overwrite=False, say=said.append)
-    return folder, said
+    folder, printed = tmp_path_factory.mktemp("clone") / "runs" / "demo", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        demo.run_demo(folder, n=70, seed=0, overwrite=False)
+    return folder, printed.getvalue().splitlines()
 
 
 def test_the_demo_leaves_a_page_whose_figures_exist(page: tuple[Path, list[str]]):
@@ -37,7 +40,7 @@ def test_every_number_of_the_demo_is_called_simulated(page: tuple[Path, list[str
 def test_an_earlier_demo_is_replaced_only_when_asked(page: tuple[Path, list[str]], tmp_path: Path):
     folder, _ = page
     with pytest.raises(ValueError, match="give --overwrite to replace it"):
-        demo.run(folder, n=70, seed=0, overwrite=False, say=print)
+        demo.run_demo(folder, n=70, seed=0, overwrite=False)
     (tmp_path / "mine.txt").write_text("not a demo", encoding="utf-8")
     with pytest.raises(ValueError, match="found other files"):
-        demo.run(tmp_path, n=70, seed=0, overwrite=True, say=print)
+        demo.run_demo(tmp_path, n=70, seed=0, overwrite=True)

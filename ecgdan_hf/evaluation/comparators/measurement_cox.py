@@ -40,6 +40,28 @@ _TRUSTED_SHARE = 0.99  # values are cut off at the limits of this middle share o
 _FEWEST_MISSING = 5  # records with a missing value before "missing" becomes a predictor of its own
 
 
+def measure_records(
+    checkpoint: str, data: str, data_dir: str, limit: int | None = None, **options: Any
+) -> pd.DataFrame | None:
+    """Measures the ECGs that a survival model is compared on; None for a classifier, which is not compared with them.
+
+    Args:
+        checkpoint: folder or Hub name of the model.
+        data: source of the records.
+        data_dir: its folder.
+        limit: only the first records.
+        options: `num_proc` and `cache_dir` of `measure_table`.
+    """
+    from ecgdan_hf.data.measure.table import measure_table
+    from ecgdan_hf.data.sources.registry import read_source
+    from ecgdan_hf.inference.checkpoints import load_config
+    from ecgdan_hf.inference.heads import head_of
+
+    if not head_of(load_config(checkpoint)).is_survival:
+        return None
+    return measure_table(read_source(data, data_dir).iloc[:limit], **options)
+
+
 @dataclass(frozen=True)
 class _Standardiser:
     """How columns become predictors, learned in training.

@@ -20,13 +20,13 @@ from ecgdan_hf.training.arguments.options import T, check_options, resolve
 _CONFIG_HELP = "recipe: a YAML file, or the name of one that ships with the package; flags override it"
 
 
-def with_flags(kind: type[T], function: Callable[[T], Any], doc: str) -> Callable[..., None]:
+def with_flags(kind: type[T], function: Callable[[T], Any], doc: str | None = None) -> Callable[..., None]:
     """A function that typer turns into a command: `--config` and one flag for each field of `kind`.
 
     Args:
         kind: the arguments' dataclass.
         function: what to do with the resolved arguments.
-        doc: help text of the command.
+        doc: help text of the command; default: the docstring of `function`.
     """
 
     def command(config: str | None = None, **flags: Any) -> None:
@@ -44,7 +44,7 @@ def with_flags(kind: type[T], function: Callable[[T], Any], doc: str) -> Callabl
         parameters.append(_parameter(item.name, item.type, default, item.metadata["help"]))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = doc
+    command.__doc__ = doc or function.__doc__
     return command
 
 

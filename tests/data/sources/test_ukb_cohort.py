@@ -7,7 +7,7 @@ import pytest
 from fixtures.write_cardiosoft import FLOW, OUTCOMES, PEOPLE, VISIT_3, write_fields, write_ukbiobank
 from pandas.testing import assert_frame_equal
 
-from ecgdan_hf.cli.data import app
+from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
 from ecgdan_hf.data.sources.ukb_cohort import build, write
 from ecgdan_hf.data.sources.ukbiobank import read_ukbiobank
@@ -184,7 +184,7 @@ def test_a_cohort_without_heart_failure_is_refused_and_writes_nothing(made, tmp_
 
 
 def run(*arguments) -> int:
-    return run_safely(lambda: app(list(map(str, arguments)), standalone_mode=False))
+    return run_safely(lambda: app(["data", *map(str, arguments)], standalone_mode=False))
 
 
 def test_the_verb_writes_the_cohort_and_says_the_flow_without_a_number(biobank, tmp_path, capfd):

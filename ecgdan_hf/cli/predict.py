@@ -1,0 +1,110 @@
+"""Verbs that apply a checkpoint to ECG files: `ecgdan predict` and `ecgdan explain`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecgdan_hf.files import check_output_file, whole_file, write_text
+
+SamplingRate = Annotated[float | None, typer.Option(help="Hz, for files that do not say it")]
+Unit = Annotated[str | None, typer.Option(help="mV, uV or V, for files that do not say it")]
+LeadNames = Annotated[str | None, typer.Option(help="such as I,II,V1, for files that do not say them")]
+
+
+def _predict(
+    paths: Annotated[list[Path], typer.Argument(help="ECG files and folders of them")],
+    checkpoint: Annotated[str, typer.Option(help="checkpoint folder, or USER/NAME or USER/NAME@REVISION on the Hub")],
+    out: Annotated[Path, typer.Option(help="CSV to write, one row for each file")],
+    covariates: Annotated[Path | None, typer.Option(help="CSV with file and the model's covariates")] = None,
+    sampling_rate: SamplingRate = None,
+    unit: Unit = None,
+    lead_names: LeadNames = None,
+    batch_size: Annotated[int, typer.Option(help="ECGs per forward pass")] = 32,
+    strict: Annotated[bool, typer.Option(help="fail, after writing the others, if a file cannot be used")] = False,
+) -> None:
+    """Predict for ECG files: log hazard, risk at 1, 5 and 10 years (or label probabilities), quality flags.
+
+    A file that cannot be used has a row that says why; the others go on.
+
+    \b
+    Example:
+      ecgdan predict ptb-xl/records500/00000 --checkpoint runs/survival --out predictions.csv
+    """
+    import pandas as pd
+
+    from ecgdan_hf.inference.checkpoints import load_checkpoint
+    from ecgdan_hf.inference.predict import predict
+
+    check_output_file(out)
+    table = None if covariates is None else pd.read_csv(covariates)
+    model, feature_extractor = load_checkpoint(checkpoint)
+    options = _read_options(sampling_rate, unit, lead_names)
+    rows = predict(paths, model, feature_extractor, batch_size, covariates=table, read_options=options, progress=True)
+    write_text(out, rows.to_csv(index=False))
+    bad = int((rows["error"] != "").sum())
+    typer.echo(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
+    if bad == len(rows) or (strict and bad):
+        first = rows["error"][rows["error"] != ""].iloc[0]
+        raise ValueError(f"{out}: {bad} of {len(rows)} files could not be used; the first: {first}")
+
+
+def _explain(
+    file: Annotated[Path, typer.Argument(help="ECG file")],
+    checkpoint: Annotated[str, typer.Option(help="checkpoint folder, or USER/NAME or USER/NAME@REVISION on the Hub")],
+    out: Annotated[Path, typer.Option(help="figure to write: png, pdf or svg")],
+    sampling_rate: SamplingRate = None,
+    unit: Unit = None,
+    lead_names: LeadNames = None,
+    start_seconds: Annotated[float, typer.Option(help="where to begin in a long recording")] = 0.0,
+    seconds: Annotated[float | None, typer.Option(help="how much to read; default: to the end")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="attention (default), rollup, gradient, integrated-gradients or occlusion")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="label a method other than attention explains; default: the one predicted first")
+    ] = None,
+) -> None:
+    """Draw one page: the ECG coloured by what matters to the network, the leads, the risk curve or the labels.
+
+    Of a DANet checkpoint: the ECG as its waveform module amends it, a(t), and the beats of an `.atr` file beside FILE.
+    Beneath stands what `ecgdan sanity` found of such maps, if its result lies in CHECKPOINT/sanity or in a bundle.
+
+    \b
+    Example:
+      ecgdan explain ptb-xl/records500/00000/00001_hr --checkpoint runs/survival --out figure.png
+      ecgdan explain my.xml --checkpoint runs/rhythm --method integrated-gradients --label MI --out figure.png
+      ecgdan explain mit-bih/209 --start-seconds 143 --seconds 10 --checkpoint runs/danet --out figure.png
+    """
+    from ecgdan_hf.data.formats import read
+    from ecgdan_hf.explain.checks.sanity_report import map_findings, sanity_of
+    from ecgdan_hf.explain.maps.methods import methods_of
+    from ecgdan_hf.explain.page.figures import explain_page
+    from ecgdan_hf.explain.page.waveform_figure import read_beats, waveform_page
+    from ecgdan_hf.inference.checkpoints import load_checkpoint
+
+    check_output_file(out, (".png", ".pdf", ".svg"))
+    options = _read_options(sampling_rate, unit, lead_names)
+    record = read(file, **options, start_seconds=start_seconds, seconds=seconds)
+    model, feature_extractor = load_checkpoint(checkpoint)
+    name, tested = Path(checkpoint).name, sanity_of(checkpoint)
+    if "waveform" not in methods_of(model) or method or label:
+        method = method or "attention"
+        findings, options = map_findings(tested, method), {"method": method, "label": label}
+        figure = explain_page(record, model, feature_extractor, checkpoint=name, findings=findings, **options)
+    else:
+        findings = map_findings(tested, "waveform")
+        figure = waveform_page(record, model, feature_extractor, read_beats(file), name, start_seconds, findings)
+    with whole_file(out) as part:
+        figure.savefig(part, dpi=150)
+    typer.echo(str(out))
+
+
+def _read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:
+    names = None if lead_names is None else [name.strip() for name in lead_names.split(",")]
+    given = {"sampling_rate": sampling_rate, "unit": unit, "lead_names": names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+VERBS: dict[str, Callable[..., None]] = {"predict": _predict, "explain": _explain}

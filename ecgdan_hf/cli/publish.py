@@ -1,0 +1,100 @@
+"""Verbs that give a checkpoint away: `ecgdan bundle`, `ecgdan push`, `ecgdan export`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecgdan_hf.files import check_output_file
+
+
+def _bundle(
+    checkpoint_dir: Annotated[Path, typer.Argument(help="checkpoint folder")],
+    out_dir: Annotated[Path, typer.Argument(help="new folder, or an earlier bundle")],
+    name: Annotated[str | None, typer.Option(help="title of the model card; default: the folder's name")] = None,
+    results: Annotated[
+        list[Path] | None, typer.Option(help="folder of a further evaluation, for the card; repeatable")
+    ] = None,
+    dataset_id: Annotated[
+        str | None, typer.Option(help="OWNER/NAME of the data on the Hub, for the card's metadata")
+    ] = None,
+    power_watts: Annotated[
+        float | None, typer.Option(help="power of the hardware training kept busy, to estimate energy and carbon")
+    ] = None,
+    grid_gco2_per_kwh: Annotated[
+        float, typer.Option(help="carbon intensity of the electricity; default: the world's mean of 2018")
+    ] = 475.0,
+    contact: Annotated[
+        str | None, typer.Option(help="whom to write to, for the card; default: the repository's Community tab")
+    ] = None,
+    training_data: Annotated[
+        str | None,
+        typer.Option(help="what it was trained on, in a sentence for the card; known sources say it themselves"),
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="OWNER/NAME on the Hub of the checkpoint it was fine-tuned from")
+    ] = None,
+) -> None:
+    """Make the folder for the Hub: weights, code and card; it loads without this package.
+
+    \b
+    Example:
+      ecgdan bundle runs/survival bundles/ecg-dan-survival --results runs/evaluation --results runs/sanity
+    """
+    from ecgdan_hf.publish.bundle import bundle
+    from ecgdan_hf.publish.card.checks import missing_parts
+
+    carbon: dict[str, Any] = {"power_watts": power_watts, "grid_gco2_per_kwh": grid_gco2_per_kwh}
+    said = {"contact": contact, "training_data": training_data, "base_model": base_model}
+    out = bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon, **said)
+    typer.echo(f"{out}: loads in a clean process with the same outputs")
+    for part in missing_parts((out / "README.md").read_text(encoding="utf-8")):
+        typer.echo(f"{out / 'README.md'}: to be made public it needs {part}")
+
+
+def _push(
+    bundle_dir: Annotated[Path, typer.Argument(help="folder made by `ecgdan bundle`")],
+    repository: Annotated[str, typer.Argument(help="USER/NAME")],
+    private: Annotated[bool, typer.Option(help="make a new repository private")] = False,
+    revision: Annotated[str | None, typer.Option(help="branch to upload to, made if needed; default: main")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request instead")] = False,
+    message: Annotated[str, typer.Option(help="of the commit")] = "Upload model",
+) -> None:
+    """Upload a bundle to the Hub, after it has proved that it loads; the answer pins the version that was uploaded.
+
+    The answer ends in USER/NAME@COMMIT, which every --checkpoint takes: the version that was uploaded, for good.
+
+    \b
+    Example:
+      ecgdan push bundles/ecg-dan-survival USER/ecg-dan-survival --private
+    """
+    from ecgdan_hf.publish.push import push
+
+    commit = push(bundle_dir, repository, private, message, revision, create_pr)
+    typer.echo(f"{commit.pr_url or commit.repo_url}: {repository}@{commit.oid}")
+
+
+def _export(
+    checkpoint: Annotated[str, typer.Argument(help="checkpoint folder or Hub name")],
+    out: Annotated[Path, typer.Argument(help="file to write, such as model.onnx")],
+    int8: Annotated[bool, typer.Option(help="8-bit weights: a third of the size, and another answer")] = False,
+) -> None:
+    """Write a checkpoint as ONNX, after onnxruntime has answered from it as the network does.
+
+    The file takes what the feature extractor makes of a recording; its settings, the labels, the rate and the leads
+    are in the file's metadata.
+
+    \b
+    Example:
+      ecgdan export model_cards/ecg-dan-rhythm-superclasses superclasses.onnx
+    """
+    from ecgdan_hf.publish.export import export
+
+    check_output_file(out, (".onnx",), option="out")
+    found = export(checkpoint, out, int8=int8)
+    outputs = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in found.outputs.items())
+    typer.echo(f"{out}: {found.num_bytes / 1e6:.2f} MB: {outputs}; largest difference {found.largest_difference:.1g}")
+
+
+VERBS: dict[str, Callable[..., None]] = {"bundle": _bundle, "push": _push, "export": _export}

@@ -1,0 +1,143 @@
+"""Verbs that train: `ecgdan pretrain`, `finetune`, `probe`, `ablate`, `recalibrate`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ecgdan_hf.training.arguments.command import with_flags
+from ecgdan_hf.training.arguments.fields import (
+    AblateArguments,
+    FinetuneArguments,
+    PretrainArguments,
+    ProbeArguments,
+    RecalibrateArguments,
+    RunArguments,
+)
+
+
+def _pretrain(args: PretrainArguments) -> None:
+    """Pretrain an encoder by reconstruction and text alignment, or a waveform module by the rule of a disease.
+
+    \b
+    Example:
+      ecgdan pretrain --config pretrain-rhythm --data-dir ptb-xl --output-dir runs/pretrained
+      ecgdan pretrain --config pretrain-danet --data-dir ptb-xl --output-dir runs/danet-pretrained
+    """
+    _check_push(args)
+    if args.task == "danet":
+        from ecgdan_hf.training.pretrain_danet import pretrain_danet as pretrain
+    else:
+        from ecgdan_hf.training.pretrain import pretrain
+    metrics = pretrain(args)
+    typer.echo(f"{args.output_dir}: best epoch {metrics['best_epoch']}, {_losses(metrics['valid'])}")
+    _push_if_asked(args)
+
+
+def _finetune(args: FinetuneArguments) -> None:
+    """Fine-tune for survival or classification, with or without a waveform module, from a checkpoint or from scratch.
+
+    \b
+    Example:
+      ecgdan finetune --config finetune-survival --data ptb-xl --data-dir ptb-xl --labels outcomes.csv \\
+        --train-folds 1-8 --test-folds 9 --checkpoint runs/pretrained --output-dir runs/survival
+      ecgdan finetune --config finetune-danet --data-dir mit-bih --checkpoint runs/danet-pretrained \\
+        --output-dir runs/danet
+    """
+    from ecgdan_hf.evaluation.result import headline
+
+    _check_push(args)
+    if args.task == "danet":
+        from ecgdan_hf.training.finetune_danet import finetune_danet as finetune
+    else:
+        from ecgdan_hf.training.finetune import finetune
+    metrics = finetune(args)
+    simulated = " (simulated outcome)" if metrics["simulated_outcome"] else ""
+    for part in ("valid", "test"):
+        if part in metrics:
+            typer.echo(f"{args.output_dir}: {part}{simulated}: {headline(metrics[part])}")
+    _push_if_asked(args)
+
+
+def _probe(args: ProbeArguments) -> None:
+    """Fit a linear model on a frozen encoder and on a randomly initialised one; or classify by prompts, untrained.
+
+    \b
+    Example:
+      ecgdan probe --checkpoint runs/pretrained --data ptb-xl --data-dir ptb-xl --train-folds 1-8 --test-folds 9 \\
+        --output-dir runs/probe
+      ecgdan probe --zero-shot --checkpoint runs/pretrained --data ptb-xl --data-dir ptb-xl --test-folds 9 \\
+        --output-dir runs/zero-shot
+    """
+    if args.zero_shot:
+        from ecgdan_hf.training.zero_shot_probe import zero_shot_probe as probe
+    elif args.label_fractions:
+        from ecgdan_hf.training.studies.label_efficiency import label_efficiency as probe
+    else:
+        from ecgdan_hf.training.linear_probe import linear_probe as probe
+    probe(args)
+    show_report(args.output_dir)
+
+
+def _ablate(args: AblateArguments) -> None:
+    """Pretrain variants of a recipe, each with one change, and compare their encoders in one table.
+
+    \b
+    Example:
+      ecgdan ablate --config ablation --data-dir ptb-xl --output-dir runs/ablation
+    """
+    from ecgdan_hf.training.studies.ablation import ablate
+
+    ablate(args, say=typer.echo)
+    show_report(args.output_dir)
+
+
+def _recalibrate(args: RecalibrateArguments) -> None:
+    """Fit the absolute risks of a survival checkpoint to another population; the weights do not change.
+
+    \b
+    Example:
+      ecgdan recalibrate --checkpoint runs/survival --method slope --data csv --data-dir their-ecgs \\
+        --output-dir runs/survival-there
+    """
+    from ecgdan_hf.training.recalibration import recalibrate
+
+    recalibrate(args)
+    show_report(args.output_dir)
+
+
+def show_report(folder: str | Path | None) -> None:
+    """Prints the `report.md` of a run."""
+    typer.echo((Path(str(folder)) / "report.md").read_text(encoding="utf-8"))
+
+
+def _check_push(args: RunArguments) -> None:
+    """Refuses, before hours of training, an upload that would fail after them."""
+    if args.push_to_hub:
+        from ecgdan_hf.publish.push import check_login
+
+        check_login(args.push_to_hub)
+
+
+def _push_if_asked(args: RunArguments) -> None:
+    if args.push_to_hub:
+        from ecgdan_hf.publish.push import push_checkpoint
+
+        commit = push_checkpoint(str(args.output_dir), args.push_to_hub)
+        typer.echo(f"{commit.repo_url}: {args.push_to_hub}@{commit.oid}")
+
+
+def _losses(metrics: dict[str, Any]) -> str:
+    wanted = ("reconstruction_loss", "alignment_loss", "superclass_loss", "recall", "waveform_loss", "macro_auroc")
+    wanted = wanted if set(wanted) & set(metrics) else ("loss",)
+    return ", ".join(f"{name} {metrics[name]:.4f}" for name in wanted if name in metrics)
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "pretrain": with_flags(PretrainArguments, _pretrain),
+    "finetune": with_flags(FinetuneArguments, _finetune),
+    "probe": with_flags(ProbeArguments, _probe),
+    "ablate": with_flags(AblateArguments, _ablate),
+    "recalibrate": with_flags(RecalibrateArguments, _recalibrate),
+}
