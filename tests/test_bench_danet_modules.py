@@ -16,7 +16,7 @@ from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.training.arguments.options import resolve
-from ecgdan_hf.training.core.learned_rows import annotated_targets
+from ecgdan_hf.training.core.learned_rows import _annotated_targets
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def test_marked_beats_are_where_a_t_shall_be_high_also_in_a_cropped_segment(rows
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
     short = load("mit-bih", holter, feature_extractor=extractor, keep_labels=["APC"], num_proc=1, cache_dir=cache)
     whole_config = DanetConfig(**TINY_DANET)
-    whole = annotated_targets(rows, whole_config, EcgDanFeatureExtractor(**whole_config.signal_contract))
-    cut = annotated_targets(short, config, extractor)
+    whole = _annotated_targets(rows, whole_config, EcgDanFeatureExtractor(**whole_config.signal_contract))
+    cut = _annotated_targets(short, config, extractor)
     pad = whole_config.pad_samples
     inside = slice(40, -40)  # a wave half outside ends where the input does
     np.testing.assert_allclose(cut[:, 12:-12][:, inside], whole[:, pad + 120 : -pad - 120][:, inside], atol=1e-6)

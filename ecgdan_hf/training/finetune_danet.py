@@ -34,7 +34,7 @@ from ecgdan_hf.training.core.learned_rows import LearnedRows, check_labels, lear
 from ecgdan_hf.training.core.loop import Progress, Trainer, TrainingSet, build_accelerator
 from ecgdan_hf.training.core.run import Split
 from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
-from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler, balanced_shares
+from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler
 from ecgdan_hf.training.core.starting_weights import build_danet, count_parameters
 from ecgdan_hf.training.core.supervised import FinetuningRun, supervised_collator
 from ecgdan_hf.training.core.tasks import ClassificationTask, label_names
@@ -202,12 +202,12 @@ def _check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
 
 
 def _sampler(learned: LearnedRows, args: FinetuneArguments) -> EpochBatchSampler:
-    """Batches with every row once an epoch, or with `balance` with rows drawn by [`balanced_shares`]."""
+    """Batches with every row once an epoch, or with `balance` with rows drawn by [`DrawnBatchSampler.balanced`]."""
     if not args.balance:
         return EpochBatchSampler(len(learned.rows), args.batch_size, seed=args.seed)
     simulated = np.arange(len(learned.rows)) >= len(learned.rows) - learned.num_simulated
     positive = np.asarray(label_matrix(learned.rows).any(axis=1))
-    return DrawnBatchSampler(balanced_shares(positive, learned.patient_ids, simulated), args.batch_size, args.seed)
+    return DrawnBatchSampler.balanced(positive, learned.patient_ids, simulated, args.batch_size, args.seed)
 
 
 def _keep_weights(model: nn.Module, stages: dict[str, Progress], folder: Path, keep_stage: str) -> str:

@@ -38,8 +38,6 @@ from ecgdan_hf.training.core.texts import (
     EcgDanWithTextTower,
     TextSide,
     ZeroShotSuperclasses,
-    check_texts,
-    shuffled,
 )
 
 _MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss")
@@ -81,7 +79,7 @@ class _Pretraining(TrainingRun[PretrainArguments]):
         args, config = self.args, self.config
         dataset = rows.load_dataset(args, self.feature_extractor, label_level="superclass")
         _check_superclasses(dataset, config)
-        check_texts(args, dataset.column_names)
+        TextSide.check(args, dataset.column_names)
         self.parts = self.divided(dataset)
         self.lookups: dict[str, Arrays] = {name: {} for name in self.parts}
         self.num_train_found = len(self.parts["train"])
@@ -296,7 +294,7 @@ def _with_text(
     if args.statement_dropout:
         lookups["train"] = texts.varied(kept["train"], lookups["train"])
     if args.shuffle_text:
-        lookups["train"] = shuffled(lookups["train"], args.seed)
+        lookups["train"] = TextSide.shuffled(lookups["train"], args.seed)
     return kept, lookups
 
 

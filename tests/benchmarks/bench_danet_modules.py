@@ -44,7 +44,7 @@ from ecgdan_hf.training.core.loop import build_accelerator
 from ecgdan_hf.training.core.run_folder import is_finished
 from ecgdan_hf.training.core.supervised import supervised_collator
 from ecgdan_hf.training.core.tasks import INPUTS
-from ecgdan_hf.training.studies.ablation import overrides_text, slug
+from ecgdan_hf.training.studies.ablation import _overrides_text, slug
 
 
 @dataclass(kw_only=True)
@@ -93,7 +93,7 @@ def run(args: ModulesArguments, say: Callable[[str], None] = lambda _: None) -> 
     }
     found = compare(tables, args.bootstrap)
     for name, overrides in variants.items():
-        found["variants"][name] |= {"changed": overrides_text(overrides), "seeds": seeds[name]}
+        found["variants"][name] |= {"changed": _overrides_text(overrides), "seeds": seeds[name]}
     as_recipes = next((name for name, overrides in variants.items() if not overrides), None)
     facts = {"label": label_of(args), "data": args.data, "folds": args.folds, "as_recipes": as_recipes}
     facts["other_database"] = args.data_dir != args.pretrain_data_dir

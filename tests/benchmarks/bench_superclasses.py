@@ -28,7 +28,7 @@ from ecgdan_hf.training.arguments.command import parse_assignments
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
-from ecgdan_hf.training.studies.ablation import mean_macro_auroc
+from ecgdan_hf.training.studies.ablation import _mean_macro_auroc
 
 LIGHT, PRETRAINED = "light", "light, pretrained"
 
@@ -129,7 +129,7 @@ def summarise(runs: Mapping[str, Runs], n: int = 1000) -> dict[str, dict[str, An
         }
         if theirs is not ours:
             scores = {"scores": ours.probabilities, "baseline_scores": theirs.probabilities}
-            entry["ahead"] = bootstrap_difference(mean_macro_auroc, ours.labels, **scores, **options).as_dict()
+            entry["ahead"] = bootstrap_difference(_mean_macro_auroc, ours.labels, **scores, **options).as_dict()
         found[name] = entry
     return found
 

@@ -19,7 +19,7 @@ from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
-from ecgdan_hf.training.arguments.options import read_recipe, resolve
+from ecgdan_hf.training.arguments.options import _read_recipe, resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import NumberedRows
 from ecgdan_hf.training.core.covariates import start_covariates
@@ -71,7 +71,7 @@ def test_predicted_risks_are_no_more_extreme_than_the_validation_patients_bear_o
 def test_the_recipe_in_the_folder_says_what_was_run_and_with_what(survival_run: tuple[Path, dict]):
     folder, _ = survival_run
     assert "versions" in (folder / "recipe.yaml").read_text(encoding="utf-8")
-    recipe = read_recipe(folder / "recipe.yaml")
+    recipe = _read_recipe(folder / "recipe.yaml")
     assert recipe["train_folds"] == "1-6"
     assert recipe["model"]["hidden_size"] == 16
 

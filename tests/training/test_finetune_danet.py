@@ -30,7 +30,7 @@ from ecgdan_hf.training import finetune, finetune_danet, pretrain_danet
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop, rows
-from ecgdan_hf.training.core.learned_rows import annotated_targets, learned_rows, positive_weights
+from ecgdan_hf.training.core.learned_rows import _annotated_targets, learned_rows, positive_weights
 
 Build = Callable[..., FinetuneArguments]
 JOINT = {"joint_epochs": 2, "joint_learning_rate": 0.005}
@@ -326,7 +326,7 @@ def test_targets_lie_on_the_samples_of_the_marked_beats(seconds: float, num_samp
     part = Dataset.from_dict(
         {"beat_seconds": [[later, later + 0.8]], "beat_kinds": [["NORMAL", "APC"]], "duration_seconds": [seconds]}
     )
-    found = annotated_targets(part, *marked(QRS_ALONE, num_samples))
+    found = _annotated_targets(part, *marked(QRS_ALONE, num_samples))
     weights = np.zeros((1, num_samples), np.float32)
     r_peak = expected + round((later - 5.0) * RATE)
     weights[0, r_peak - 4 : r_peak + 7], weights[0, r_peak + 80 - 6 : r_peak + 80 + 7] = 0.5, 1.0
@@ -340,8 +340,8 @@ def test_targets_lie_on_the_samples_of_the_marked_beats(seconds: float, num_samp
 def test_of_a_rule_whose_beats_nobody_marked_nothing_is_learned(rule: str | dict, known: bool):
     """That no beat meets it would be learned otherwise."""
     part = Dataset.from_dict({"beat_seconds": [[5.0]], "beat_kinds": [["NORMAL"]], "duration_seconds": [10.0]})
-    assert (annotated_targets(part, *marked(rule)) is not None) == known
-    assert annotated_targets(part.select_columns("duration_seconds"), *marked(rule)) is None
+    assert (_annotated_targets(part, *marked(rule)) is not None) == known
+    assert _annotated_targets(part.select_columns("duration_seconds"), *marked(rule)) is None
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -20,7 +20,7 @@ from ecgdan_hf.training import pretrain
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import loop
 from ecgdan_hf.training.core.starting_weights import build_config, build_model
-from ecgdan_hf.training.core.texts import TextSide, shuffled
+from ecgdan_hf.training.core.texts import TextSide
 
 TEMPLATES = reports.PROMPT_TEMPLATES
 Build = Callable[..., PretrainArguments]
@@ -179,11 +179,11 @@ def test_held_out_statements_are_in_no_text_but_among_the_prompts(ptbxl: Build):
 
 def test_shuffled_texts_belong_to_other_records_and_the_run_says_so(ptbxl: Build):
     texts = {"text_embeds": np.arange(20.0)[:, None]}
-    dealt = shuffled(texts, seed=0)["text_embeds"]
+    dealt = TextSide.shuffled(texts, seed=0)["text_embeds"]
     assert sorted(dealt[:, 0]) == list(range(20))
     assert (dealt != texts["text_embeds"]).any()
-    np.testing.assert_array_equal(dealt, shuffled(texts, seed=0)["text_embeds"])
-    assert (dealt != shuffled(texts, seed=1)["text_embeds"]).any()
+    np.testing.assert_array_equal(dealt, TextSide.shuffled(texts, seed=0)["text_embeds"])
+    assert (dealt != TextSide.shuffled(texts, seed=1)["text_embeds"]).any()
     plain, control = (pretrain.pretrain(ptbxl(str(flag), shuffle_text=flag)) for flag in (False, True))
     assert (plain["text"]["shuffled"], control["text"]["shuffled"]) == (False, True)
     assert plain["history"][0]["train_alignment_loss"] != control["history"][0]["train_alignment_loss"]

@@ -93,7 +93,7 @@ def check_keys(keys: Any, known: Any, where: str) -> None:
             raise ValueError(f"{where}: unknown key {key!r}{hint}")
 
 
-def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
+def _read_recipe(name_or_path: str | Path) -> dict[str, Any]:
     """Reads a recipe: a YAML file, or the name of one that ships with the package (`pretrain-rhythm`).
 
     Raises:
@@ -125,7 +125,7 @@ def resolve(kind: type[T], config: str | Path | None = None, flags: dict[str, An
         ValueError: an unknown key, or a value of the wrong type.
     """
     fields = {item.name: item for item in dataclasses.fields(kind)}
-    recipe = read_recipe(config) if config else {}
+    recipe = _read_recipe(config) if config else {}
     check_keys(recipe, fields, str(config))
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     check_keys(given, fields, "flags")

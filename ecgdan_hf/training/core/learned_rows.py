@@ -92,7 +92,7 @@ def learned_rows(
     soft = config.waveform_module == "soft"
     known: list[np.ndarray | None] = [None]
     if soft and args.beat_annotations:
-        known = [annotated_targets(train, config, feature_extractor)]
+        known = [_annotated_targets(train, config, feature_extractor)]
     learned = LearnedRows(train, list(train["patient_id"]))
     if args.simulated_records:
         made = _simulate_from(train, config, feature_extractor, args)
@@ -131,7 +131,7 @@ def _simulate_from(
     )
 
 
-def annotated_targets(part: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor) -> np.ndarray | None:
+def _annotated_targets(part: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor) -> np.ndarray | None:
     """(records, samples), the rule's weights around the beats that the source has marked; None where it marks none.
 
     Beats count by their kind, which must have the rule's name: `APC` for `apc`. Of a rule of another name nothing is

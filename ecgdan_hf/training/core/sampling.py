@@ -94,13 +94,20 @@ class DrawnBatchSampler(EpochBatchSampler):
             raise ValueError("shares: expected positive numbers for some rows and negative ones for none")
         self.shares = np.asarray(shares, dtype=float) / total
 
+    @classmethod
+    def balanced(
+        cls, positive: np.ndarray, patient_ids: Sequence[str], simulated: np.ndarray, batch_size: int, seed: int
+    ) -> "DrawnBatchSampler":
+        """A sampler that balances kinds of records and patients, as [`_balanced_shares`] describes."""
+        return cls(_balanced_shares(positive, patient_ids, simulated), batch_size, seed)
+
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         drawn = rng.choice(self.num_rows, (self.num_batches, self.batch_size), p=self.shares)
         yield from drawn[self.start_batch :].tolist()
 
 
-def balanced_shares(positive: np.ndarray, patient_ids: Sequence[str], simulated: np.ndarray) -> np.ndarray:
+def _balanced_shares(positive: np.ndarray, patient_ids: Sequence[str], simulated: np.ndarray) -> np.ndarray:
     """Probabilities of rows that balance kinds of records and patients.
 
     Half of what is drawn is simulated, where anything is; half of the real records are positive. A patient's positives

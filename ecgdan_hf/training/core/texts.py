@@ -75,6 +75,34 @@ class TextSide:
             with reports.naming_the_ways_out(self.path):
                 self.tokenizer = AutoTokenizer.from_pretrained(self.path, revision=args.text_model_revision)
 
+    @staticmethod
+    def check(args: PretrainArguments, column_names: Sequence[str]) -> None:
+        """Rejects choices that contradict each other or the data.
+
+        Raises:
+            ValueError: see above.
+        """
+        if not 0 <= args.statement_dropout < 1:
+            raise ValueError(f"statement_dropout: expected a share below 1, got {args.statement_dropout}")
+        if args.statement_dropout and (args.text_source != "statements" or args.text_tower != "frozen"):
+            raise ValueError("statement_dropout: needs text_source statements and a frozen text_tower; leave it out")
+        if args.text_model == "none":
+            for name in ("shuffle_text", "hold_out_statements", "statement_dropout"):
+                if getattr(args, name):
+                    raise ValueError(f"{name}: needs a text_model, got none")
+            return
+        column = _TEXT_COLUMNS[args.text_source]
+        if column not in column_names:
+            raise ValueError(
+                f"text_source: {args.text_source} needs a column {column!r} in the data; or --text-model none"
+            )
+        if args.hold_out_statements and args.text_source != "statements":
+            raise ValueError(
+                "hold_out_statements: needs text_source statements; statements cannot be removed from a report"
+            )
+        if args.text_tower != "frozen" and args.text_style != "default":
+            raise ValueError(f"text_style: {args.text_style} is for a frozen text_tower, got {args.text_tower}")
+
     def lookups(self, dataset: Any) -> tuple[Arrays, np.ndarray]:
         """The network's input from each record's text, and (records,) whether it has any."""
         column = list(dataset[_TEXT_COLUMNS[self.args.text_source]])
@@ -90,6 +118,12 @@ class TextSide:
             list(dataset["scp_codes"]), self.statements, self.args.text_style, self.held_out
         )
         return {**lookups, STATEMENT_WEIGHTS: weights}
+
+    @staticmethod
+    def shuffled(lookups: Arrays, seed: int) -> Arrays:
+        """The texts permuted among the records: a control without any relation of ECG and text."""
+        order = np.random.default_rng(seed).permutation(len(next(iter(lookups.values()))))
+        return {name: values[order] for name, values in lookups.items()}
 
     @property
     def statement_embeds(self) -> np.ndarray:
@@ -208,42 +242,8 @@ def _prompt_logits(head: EcgDanAlignmentHead, prompts: Tensor, ecg_embeds: Tenso
     return (head.logit_scale() * ecg_embeds.to(projected) @ projected.T).float().cpu()
 
 
-def check_texts(args: PretrainArguments, column_names: Sequence[str]) -> None:
-    """Rejects choices that contradict each other or the data.
-
-    Raises:
-        ValueError: see above.
-    """
-    if not 0 <= args.statement_dropout < 1:
-        raise ValueError(f"statement_dropout: expected a share below 1, got {args.statement_dropout}")
-    if args.statement_dropout and (args.text_source != "statements" or args.text_tower != "frozen"):
-        raise ValueError("statement_dropout: needs text_source statements and a frozen text_tower; leave it out")
-    if args.text_model == "none":
-        for name in ("shuffle_text", "hold_out_statements", "statement_dropout"):
-            if getattr(args, name):
-                raise ValueError(f"{name}: needs a text_model, got none")
-        return
-    column = _TEXT_COLUMNS[args.text_source]
-    if column not in column_names:
-        raise ValueError(
-            f"text_source: {args.text_source} needs a column {column!r} in the data; or --text-model none"
-        )
-    if args.hold_out_statements and args.text_source != "statements":
-        raise ValueError(
-            "hold_out_statements: needs text_source statements; statements cannot be removed from a report"
-        )
-    if args.text_tower != "frozen" and args.text_style != "default":
-        raise ValueError(f"text_style: {args.text_style} is for a frozen text_tower, got {args.text_tower}")
-
-
 def _tokenize(texts: Sequence[str], tokenizer: Any) -> Arrays:
     """`input_ids` and `attention_mask`, (texts, tokens), all of one length so that equal texts are equal rows."""
     longest = min(tokenizer.model_max_length, _MAX_TOKENS)
     tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="np")
     return {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
-
-
-def shuffled(lookups: Arrays, seed: int) -> Arrays:
-    """The texts permuted among the records: a control without any relation of ECG and text."""
-    order = np.random.default_rng(seed).permutation(len(next(iter(lookups.values()))))
-    return {name: values[order] for name, values in lookups.items()}

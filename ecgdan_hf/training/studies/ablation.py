@@ -120,7 +120,7 @@ def _plan(args: AblateArguments) -> list[_Variant]:
         name: [_pretrain_arguments(args, name, seed) for seed in parse_folds(args.seeds, "seeds") or []]
         for name in wanted
     }
-    return [_Variant(name, overrides_text(args.variants[name] or {}), runs[name]) for name in wanted]
+    return [_Variant(name, _overrides_text(args.variants[name] or {}), runs[name]) for name in wanted]
 
 
 def slug(name: str) -> str:
@@ -132,10 +132,10 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def overrides_text(overrides: Mapping[str, Any]) -> str:
+def _overrides_text(overrides: Mapping[str, Any]) -> str:
     """The overrides of a variant in one line.
 
-    >>> overrides_text({"model": {"trunk": "light"}, "shuffle_text": True})
+    >>> _overrides_text({"model": {"trunk": "light"}, "shuffle_text": True})
     'trunk: light, shuffle_text: true'
     """
     if not overrides:
@@ -178,7 +178,7 @@ def _sizes(variant: _Variant) -> dict[str, Any]:
     }
 
 
-def mean_macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+def _mean_macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Mean over runs of the macro AUROC: labels (n, labels), scores (n, runs, labels)."""
     values = np.asarray(scores)
     return float(np.mean([macro_auroc(labels, values[:, run]) for run in range(values.shape[1])]))
@@ -212,10 +212,10 @@ def _compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[st
             scores, first = (_stack(each, kind, labels.shape[1]) for each in (runs, base))
             if scores is None:
                 continue
-            found[name][kind] = bootstrap_interval(mean_macro_auroc, labels, scores, **options).as_dict()
+            found[name][kind] = bootstrap_interval(_mean_macro_auroc, labels, scores, **options).as_dict()
             if runs is not base and first is not None:
                 difference = bootstrap_difference(
-                    mean_macro_auroc, labels, scores=scores, baseline_scores=first, **options
+                    _mean_macro_auroc, labels, scores=scores, baseline_scores=first, **options
                 )
                 found[name][kind]["difference"] = difference.as_dict()
     return {"num_records": len(common), "num_patients": base[0]["patient_id"].nunique(), "variants": found}

@@ -38,7 +38,7 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
 from ecgdan_hf.training.core.run_folder import finish_run, hardware, read_metrics, versions
 from ecgdan_hf.training.studies.ablation import slug
-from ecgdan_hf.training.studies.cv_fold import Cohort, FoldModels, horizons
+from ecgdan_hf.training.studies.cv_fold import FoldModels
 from ecgdan_hf.training.studies.cv_recipes import Networks, Recipes
 
 
@@ -60,13 +60,12 @@ def cross_validate(
     """
     begin, recipes = time.monotonic(), Recipes(args, networks or {})
     statements = read_author_statements(args.statements)
-    horizons(args.horizon_years)
     folder = _check_folder(args, recipes)
-    cohort = Cohort.load(args, recipes.evaluated())
+    models = FoldModels(args, recipes)
+    cohort = models.cohort
     folds = make_folds(cohort.table, args.folds, parse_folds(args.seeds, "seeds") or [])
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "recipe.yaml", yaml.safe_dump(recipes.lasting(), sort_keys=False))
-    models = FoldModels(args, recipes, cohort)
     predictions = pd.concat([_predictions(fold, models, folder, say) for fold in folds], ignore_index=True)
     say("judging")
     metrics = {**_summarise(models, predictions), **_cost(recipes, folder, predictions, begin)}

@@ -40,7 +40,7 @@ _SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "l
 
 
 @dataclass(frozen=True)
-class Cohort:
+class _Cohort:
     """The records that all folds share.
 
     Attributes:
@@ -58,7 +58,7 @@ class Cohort:
     covariates: pd.DataFrame | None
 
     @classmethod
-    def load(cls, args: EvaluateArguments, run_args: FinetuneArguments) -> "Cohort":
+    def load(cls, args: EvaluateArguments, run_args: FinetuneArguments) -> "_Cohort":
         """Reads the records of the source whose outcome is known.
 
         Raises:
@@ -86,18 +86,19 @@ class FoldModels:
     Args:
         args: of the cross-validation.
         recipes: of the networks.
-        cohort: the records.
 
     Attributes:
+        cohort: the records that all folds share.
         years: at which absolute risk is evaluated.
 
     Raises:
-        ValueError: `horizon_years` that are not positive numbers.
+        ValueError: `horizon_years` that are not positive numbers, or data that cannot be used.
     """
 
-    def __init__(self, args: EvaluateArguments, recipes: Recipes, cohort: Cohort):
-        self.args, self.recipes, self.cohort = args, recipes, cohort
-        self.years = horizons(args.horizon_years)
+    def __init__(self, args: EvaluateArguments, recipes: Recipes):
+        self.args, self.recipes = args, recipes
+        self.years = _horizons(args.horizon_years)
+        self.cohort = _Cohort.load(args, recipes.evaluated())
         self._embeddings: dict[int, np.ndarray] = {}
 
     @property
@@ -196,7 +197,7 @@ class FoldModels:
         return self._embeddings[seed]
 
 
-def horizons(text: str) -> list[float]:
+def _horizons(text: str) -> list[float]:
     """Years at which absolute risk is evaluated, from `5` or `1,5`.
 
     Raises:

@@ -14,7 +14,7 @@ from ecgdan_hf.training.arguments.fields import (
     PretrainArguments,
     ProbeArguments,
 )
-from ecgdan_hf.training.arguments.options import _RECIPES_DIR, check_options, read_recipe, resolve
+from ecgdan_hf.training.arguments.options import _RECIPES_DIR, _read_recipe, check_options, resolve
 from ecgdan_hf.training.studies.ablation import _plan
 
 KINDS = {
@@ -65,7 +65,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(key: str, value: object, e
 
 def test_a_recipe_that_does_not_exist_names_the_shipped_ones():
     with pytest.raises(FileNotFoundError, match="shipped: ablation, demo, finetune-classification"):
-        read_recipe("no-such-recipe")
+        _read_recipe("no-such-recipe")
 
 
 def test_the_recipe_of_a_finished_run_is_a_recipe_again(tmp_path: Path):

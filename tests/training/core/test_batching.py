@@ -16,7 +16,7 @@ from ecgdan_hf.training.core.batching import (
     check_augmentation,
     multi_hot,
 )
-from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler, balanced_shares
+from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler, _balanced_shares
 
 RNG = np.random.default_rng(0)
 LIMB = STANDARD_LEADS[:6]
@@ -235,11 +235,11 @@ def test_balanced_shares_give_each_kind_its_half_and_patients_the_root_of_their_
     patients = np.array(["a"] * 16 + ["b"] * 4 + ["c"] * 30 + ["s"] * 10)
     positive = np.r_[np.ones(20, bool), np.zeros(30, bool), np.arange(10) % 2 == 0]
     simulated = patients == "s"
-    shares = balanced_shares(positive, patients, simulated)
+    shares = _balanced_shares(positive, patients, simulated)
     assert shares.sum() == pytest.approx(1) and shares[simulated] == pytest.approx(0.05)
     assert shares[patients == "c"].sum() == pytest.approx(0.25)
     assert shares[patients == "a"].sum() / shares[patients == "b"].sum() == pytest.approx(2)  # roots of 16 and 4
-    without = balanced_shares(positive[:50], patients[:50], simulated[:50])
+    without = _balanced_shares(positive[:50], patients[:50], simulated[:50])
     assert without[:20].sum() == pytest.approx(0.5) and without[20:].sum() == pytest.approx(0.5)
 
 

@@ -22,7 +22,7 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import score_rows
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
-from ecgdan_hf.training.arguments.options import read_recipe
+from ecgdan_hf.training.arguments.options import _read_recipe
 from ecgdan_hf.training.core.lora import _lora_targets, add_lora, merge_lora
 from ecgdan_hf.training.core.supervised import check_finetuning
 
@@ -126,7 +126,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_run_leaves_an_ordinary_checkpoint_with_a_moved_head_and_kept_norms(
     finetune_args: Build, pretrained: str, task: str, monkeypatch: pytest.MonkeyPatch
 ):
-    recipe = {**read_recipe("finetune-lora"), "task": task, "epochs": 2, "batch_size": 16}
+    recipe = {**_read_recipe("finetune-lora"), "task": task, "epochs": 2, "batch_size": 16}
     args = finetune_args(**{**recipe, "checkpoint": pretrained, "lora_rank": 2})
     metrics = finetune.finetune(args)
     folder = Path(str(args.output_dir))
