@@ -1,4 +1,4 @@
-"""Puts the page of `hub_scripts/space` on the Hub, with the package beside it.
+"""Puts the page of `hub_scripts/space` on the Hub, together with the package.
 
 python hub_scripts/push_space.py USER/NAME [--models OWNER] [--private]
 
@@ -43,7 +43,7 @@ def push_space(repository: str, owner: str, private: bool = False) -> str:
         folder = Path(work, "space")
         stage(folder, owner)
         url = api.create_repo(repository, private=private, exist_ok=True, repo_type="space", space_sdk="gradio")
-        # modules of an earlier version must not stay behind beside the new ones
+        # modules of an earlier version must not remain next to the new ones
         message = "Upload the page and its package"
         api.upload_folder(
             repo_id=repository, repo_type="space", folder_path=folder, commit_message=message, delete_patterns=["*.py"]

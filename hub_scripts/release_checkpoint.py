@@ -3,7 +3,7 @@
 python hub_scripts/release_checkpoint.py CHECKPOINT_DIR model_cards/NAME [--results FOLDER ...] \
     [--dataset-id OWNER/NAME] [--power-watts W] [--base-model OWNER/NAME] [--contact TEXT]
 
-CHECKPOINT_DIR may be the folder itself: its card is then written anew from what it carries.
+CHECKPOINT_DIR may be the folder itself: its card is then rebuilt from what the folder holds.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def release(checkpoint: Path, out: Path, **options: object) -> None:
     """Replaces `out` whole, once the bundle has proved that it loads.
 
     Raises:
-        ValueError: an `out` that holds something else than a released checkpoint, or what `bundle` refuses.
+        ValueError: an `out` that holds something else than a released checkpoint, or as `bundle`.
     """
     if out.exists() and not (out / "config.json").is_file():
         raise ValueError(f"{out}: expected a new folder or a released checkpoint, found other files")

@@ -1,1 +1,1 @@
-"""What travels with the weights: networks, losses, signal contract. Flat, for Hub code is copied file by file."""
+"""Networks, losses and the signal contract: code that travels with the weights, so the folder stays flat."""

@@ -102,12 +102,12 @@ class EcgDanAlignmentHead(nn.Module):
         return F.normalize(self.text_projection(text), dim=-1)
 
     def forward(self) -> tuple[Tensor | float, Tensor | float]:
-        """What cosine similarities are multiplied by, and what is added; a call, in which offloaded weights come."""
+        """Returns scale and bias of the cosine similarities; a forward call loads offloaded weights."""
         scale = 1.0 if self.objective == "cosine" else self.log_logit_scale.clamp(max=math.log(100.0)).exp()
         return scale, self.logit_bias if self.objective == "siglip" else 0.0
 
     def logit_scale(self) -> Tensor | float:
-        """What cosine similarities are multiplied by."""
+        """Returns the scale of the cosine similarities."""
         return self()[0]
 
     def prompt_logits(self, ecg_embeds: Tensor) -> Tensor:

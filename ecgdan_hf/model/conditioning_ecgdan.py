@@ -1,4 +1,4 @@
-"""One recording checked and made fit to use: refusals, gaps, flat and clipped leads, filters, resampling, scaling.
+"""Checks and conditions one recording: errors, gaps, flat and clipped leads, filters, resampling, scaling.
 
 Pure functions on (leads, samples) arrays in millivolt. Filters follow Kligfield et al., Circulation 115:1306 (2007):
 zero phase, because a causal 0.5 Hz high-pass bends the ST segment.
@@ -40,7 +40,7 @@ def _scipy_signal() -> ModuleType:
 def check_recording(
     signal: Any, sampling_rate: float | None, unit: str | None, lead_names: list[str] | None
 ) -> tuple[np.ndarray, list[str]]:
-    """The recording in mV, float64 (leads, samples), and its standard lead names; refuses what makes no sense."""
+    """Returns the recording in mV, float64 (leads, samples), and its standard lead names; raises for invalid input."""
     if sampling_rate is None or isinstance(sampling_rate, str | bool) or not 0 < float(sampling_rate) < np.inf:
         raise ValueError(f"sampling_rate: expected the recording's rate in Hz, got {sampling_rate!r}")
     if unit not in MV_PER_UNIT:

@@ -11,7 +11,7 @@ of the two beats:
   The P wave decides, so it weighs most.
 * ventricular premature contraction (`pvc`): early, QRS unlike the others. The QRS decides.
 
-Travels with the weights: imports nothing but transformers, huggingface_hub and its neighbours; yaml where a rule is
+Travels with the weights: imports only transformers, huggingface_hub and its neighbours; yaml where a rule is
 read from a file.
 """
 
@@ -200,7 +200,7 @@ class DanetConfig(EcgDanConfig):
         waveform_kernel: samples of the kernels that halve time, an odd number.
         use_attention_evidence: soft module: add to the logit of the rule's label how sure the module is of its
             strongest wave. Not in the paper.
-        waveform_weight: weight of the loss of a(t), in pretraining and beside the labels; `reconstruction_weight`
+        waveform_weight: weight of the loss of a(t), in pretraining and with the labels; `reconstruction_weight`
             is that of masked reconstruction (0 builds no head for it).
         positive_weights: for some labels, by name, what the loss of a positive record is multiplied by; a label not
             named has 1. For labels that few records have.
@@ -229,7 +229,7 @@ class DanetConfig(EcgDanConfig):
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
-        """Refuses values the network, its waveform module or its loss cannot be built from."""
+        """Raises for values that the network, its waveform module or its loss cannot be built from."""
         super().check()
         for name, choices in DANET_CHOICES.items():
             if getattr(self, name) not in choices:
@@ -249,6 +249,6 @@ class DanetConfig(EcgDanConfig):
 
     @property
     def signal_contract(self) -> dict[str, Any]:
-        """What the input must be; with the rule where the feature extractor is to compute its weights."""
+        """The contract of the input; includes the rule where the feature extractor computes its weights."""
         contract = super().signal_contract
         return contract | {"waveform_rule": self.waveform_rule} if self.waveform_module == "hard" else contract

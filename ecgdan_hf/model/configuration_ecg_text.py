@@ -1,6 +1,6 @@
 """Configuration of the ECG-text dual encoder: the ECG network's, the language model's, and where the latter is kept.
 
-Travels with the weights: imports nothing but transformers, huggingface_hub and its neighbour in this folder.
+Travels with the weights: imports only transformers, huggingface_hub and its neighbour in this folder.
 """
 
 from typing import Any, ClassVar
@@ -73,7 +73,7 @@ class EcgTextConfig(PreTrainedConfig):
         return super().to_dict() | {"ecgdan_version": ECGDAN_VERSION}
 
     def check(self) -> None:
-        """Refuses a language model that cannot be stored or does not fit the alignment head."""
+        """Raises for a language model that cannot be stored or does not fit the alignment head."""
         if self.store_text_model and self.text_config is None:
             raise ValueError("store_text_model: needs a text_config, got none; or store_text_model=False")
         expected, found = self.ecg_config.text_embed_dim, getattr(self.text_config, "hidden_size", None)
@@ -89,5 +89,5 @@ class EcgTextConfig(PreTrainedConfig):
 
     @property
     def signal_contract(self) -> dict[str, Any]:
-        """What the input must be, as keyword arguments of [`EcgDanFeatureExtractor`]."""
+        """The contract of the input, as keyword arguments of [`EcgDanFeatureExtractor`]."""
         return self.ecg_config.signal_contract

@@ -3,7 +3,7 @@
 A configuration carries two things: the switches of the network, and the physical contract of its input (leads,
 sampling rate, unit, filter, scaling), so that a checkpoint says by itself what it must be fed. It validates itself.
 
-Travels with the weights: imports nothing but transformers and huggingface_hub.
+Travels with the weights: imports only transformers and huggingface_hub.
 """
 
 from collections.abc import Mapping
@@ -163,7 +163,7 @@ class EcgDanConfig(PreTrainedConfig):
         reconstruction_weight, alignment_weight, superclass_weight: weights of the pretraining losses.
         head_dropout: dropout of the task heads.
         classifier_hidden_size: width of the classifier's hidden layer; 0 is a linear classifier.
-        num_auxiliary_labels: further labels that are learned beside the classifier's, such as all SCP statements; 0
+        num_auxiliary_labels: further labels that are learned with the classifier's, such as all SCP statements; 0
             builds no head for them.
         auxiliary_weight: weight of their loss.
         thresholds: decision threshold of each label, by label name.
@@ -249,7 +249,7 @@ class EcgDanConfig(PreTrainedConfig):
         return super().to_dict() | {"ecgdan_version": ECGDAN_VERSION}
 
     def check(self) -> None:
-        """Refuses values the network cannot be built from."""
+        """Raises for values that the network cannot be built from."""
         for name, choices in CHOICES.items():
             value = getattr(self, name, choices[0])
             if value not in choices:
@@ -299,7 +299,7 @@ class EcgDanConfig(PreTrainedConfig):
 
     @property
     def signal_contract(self) -> dict[str, Any]:
-        """What the input must be, as keyword arguments of [`EcgDanFeatureExtractor`]."""
+        """The contract of the input, as keyword arguments of [`EcgDanFeatureExtractor`]."""
         return {name: getattr(self, name) for name in SIGNAL_FIELDS}
 
 
@@ -311,7 +311,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         survival_hidden_size: width of the risk head's hidden layer.
         survival_weight: weight of the Cox loss; `reconstruction_weight` is the other part (0 builds no decoder).
         ties: `"efron"` or `"breslow"`.
-        covariate_names: what enters the log hazard linearly beside the ECG. A name says how it is made: `age` is a
+        covariate_names: linear terms of the log hazard besides the ECG. A name says how it is made: `age` is a
             column, `smoking=current` is 1 where the column says so, `bmi?` is 1 where `bmi` is missing.
         covariate_means, covariate_stds: their standardisation, learned on the training set.
         num_baseline_times: knots of the fitted baseline hazard; 0 until it is fitted.
@@ -343,7 +343,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
-        """Refuses values the network or its survival head cannot be built from."""
+        """Raises for values that the network or its survival head cannot be built from."""
         super().check()
         count = len(self.covariate_names)
         if len(self.covariate_means) != count or len(self.covariate_stds) != count:

@@ -3,7 +3,7 @@ r"""Survival on a grid of intervals: likelihood and curves of a discrete-time lo
 Pure functions of logits (n, intervals), for a network that gives the shape of the hazard too and not its size alone
 (Tutz and Schmid, Modeling Discrete Time-to-Event Data, 2016; Gensheimer and Narasimhan, PeerJ 7:e6257, 2019).
 
-Travels with the weights: imports nothing but torch.
+Travels with the weights: imports only torch.
 """
 
 import math
@@ -26,7 +26,7 @@ def discrete_time_loss(
     r"""Negative log likelihood of a discrete-time logistic hazard, mean over subjects.
 
     Interval k is (cuts[k], cuts[k+1]] and \(h_k\) = sigmoid(logits[:, k]) the probability of the event in it given
-    that it began without. Whoever is seen in a part f of interval k survives it with \((1 - h_k)^f\), the hazard being
+    that it began without. A subject seen in a part f of interval k survives it with \((1 - h_k)^f\), the hazard being
     constant inside an interval: censoring in an interval is worth the part before it, entry the part after it. With S
     of [`discrete_survival`], \(u_k\) = cuts[k], and e = entry or cuts[0], whichever is later, a subject contributes
 

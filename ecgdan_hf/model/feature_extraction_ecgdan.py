@@ -1,7 +1,7 @@
 """Feature extractor of the ECG networks: signal + sampling rate + unit + lead names -> `input_values`, `lead_mask`.
 
-It refuses what it cannot trust (no unit, no rate, counts instead of millivolt) and flags what it can work with but
-somebody should know (`FLAGS`).
+It raises for a recording that cannot be trusted (no unit, no rate, ADC counts instead of millivolt) and flags what it
+can work with but the user should know (`FLAGS`).
 
 With a waveform rule (DANet) it also says how much each sample weighs under that rule.
 
@@ -73,7 +73,7 @@ FLAGS: dict[str, str] = {
 class EcgDanFeatureExtractor(FeatureExtractionMixin):
     r"""Turns recordings into the input of the ECG networks.
 
-    Made from a configuration: `EcgDanFeatureExtractor(**config.signal_contract)`; saved beside the weights.
+    Made from a configuration: `EcgDanFeatureExtractor(**config.signal_contract)`; saved with the weights.
 
     Args:
         lead_names: leads in input order.
@@ -237,7 +237,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
     def inputs_of(
         self, signal_mv: np.ndarray, lead_mask: np.ndarray, r_peaks: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """What `__call__` returns for one recording that is conditioned already, or simulated.
+        """Returns what `__call__` returns, for one recording that is already conditioned, or simulated.
 
         Args:
             signal_mv: (leads, num_samples - 2 * pad_samples), mV, as from `condition`; NaN where there is no sample.
@@ -373,7 +373,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         return beat
 
     def to_dict(self) -> dict[str, Any]:
-        """What is saved; without the waveform rule where there is none, so that older files stay what they are."""
+        """Returns what is saved; leaves out an absent waveform rule, so that older files stay unchanged."""
         saved = super().to_dict()
         saved.pop("model_input_names", None)
         if self.waveform_rule is None:

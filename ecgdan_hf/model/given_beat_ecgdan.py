@@ -84,7 +84,7 @@ def _beat_residual(beat_mv: np.ndarray, own_mv: np.ndarray) -> float:
 
 
 def _shift(beat_mv: np.ndarray, own_mv: np.ndarray) -> int:
-    """Where the beat's first sample lies in the other's window, by cross-correlation over all leads."""
+    """Returns the position of the beat's first sample in the other's window, by cross-correlation over all leads."""
     beat = np.nan_to_num(beat_mv - np.nanmedian(fill_gaps(beat_mv)[0], axis=1, keepdims=True))
     own = np.nan_to_num(own_mv)
     own = own / np.maximum(own.std(axis=1, keepdims=True), 1e-6) ** 2  # leads weigh alike in whatever size

@@ -1,4 +1,4 @@
-"""Where a recording lies in the input that was made of it, and which stretches of it stand out in waveform attention.
+"""Locates a recording in the input made from it, and finds the intervals that stand out in waveform attention.
 
 Travels with the weights: imports only numpy and its neighbours in this folder.
 """
@@ -13,7 +13,7 @@ FLAT_ATTENTION = 0.05  # a(t) whose maximum is not this far above its median att
 
 
 def recorded_samples(feature_extractor: Any, num_samples: int, sampling_rate: float) -> tuple[int, int, int]:
-    """Where a recording lies in the rhythm input that was made of it, by the feature extractor's own rules.
+    """Locates a recording in the rhythm input made from it, by the feature extractor's own rules.
 
     Args:
         feature_extractor: an [`EcgDanFeatureExtractor`] with `input_kind="rhythm"`.

@@ -1,6 +1,6 @@
 """Dropout with one mask for each record or one for the whole batch, used by both trunks and by the heads.
 
-Travels with the weights: imports nothing but torch.
+Travels with the weights: imports only torch.
 """
 
 import torch

@@ -23,7 +23,7 @@ LIMB_LEADS: dict[str, tuple[float, float]] = {
     "aVF": (-0.5, 1.0),
 }
 
-# Recognised, because real files hold them beside the twelve, but no substitute for any of the twelve.
+# Recognised, because real files hold them too, but no substitute for any of the twelve leads.
 EXTRA_LEADS = ("V7", "V8", "V9", "V3R", "V4R", "V5R", "V6R", "VX", "VY", "VZ")
 
 _PREFIX = re.compile(r"^(?:(?:ECG|EKG|LEAD)[\s_:.\-]*)+")

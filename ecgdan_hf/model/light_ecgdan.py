@@ -8,7 +8,7 @@ is told from another by a scale, a bias and an embedding of its own.
 
 Shapes: N records, L leads, C channels, T' tokens; tensors are (N, C, L, T') as in the paper's trunk.
 
-Travels with the weights: imports nothing but torch, transformers and its neighbours in this folder.
+Travels with the weights: imports only torch, transformers and its neighbours in this folder.
 """
 
 import itertools
@@ -105,7 +105,7 @@ class _Stem(nn.Module):
 class _PairConvolution(nn.Module):
     """1x1 convolution of the mean of two neighbouring samples, in one pass over the signal.
 
-    No `nn.Conv2d`, for peft would put an update beside it that reads every other sample, and merge it as another one.
+    Not an `nn.Conv2d`: peft would add an update that reads every other sample, and would merge a different one.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -206,7 +206,7 @@ class _LeadAttention(GradientCheckpointingLayer):
     """One pre-norm attention block across leads: one map per head for the whole record, applied to every token.
 
     Queries and keys come from each lead's mean over time, and a learned bias for each head and pair of leads is added
-    to their product, so that what leads generally have to tell each other need not be found anew in every record.
+    to their product, so that relations between leads that hold in general need not be inferred from each record.
     """
 
     def __init__(self, config: EcgDanConfig):

@@ -198,7 +198,7 @@ def median_beat(
 
 
 def time_scale(beat_mv: np.ndarray, sampling_rate: float, beats_per_minute: float) -> float:
-    """How fast this heart seems to run: heart rate over QRS width, against 72/min over 50 ms, as a logarithm.
+    """Returns log((heart rate / 72 per minute) / (QRS width / 50 ms)), which tells a wrong sampling rate.
 
     A recording at half (twice) its true rate moves by -1.4 (+1.4); hearts themselves spread by about 0.3, because a
     slow rate and a wide QRS rarely come together. On PTB-XL and LUDB 99.5 % lie between -1.2 and 1.5.

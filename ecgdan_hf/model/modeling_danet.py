@@ -156,7 +156,7 @@ class _WaveformModule(nn.Module):
 
 
 class _Evidence(nn.Module):
-    """How sure the soft module is of its strongest wave, as a term of each label's logit.
+    """Adds the soft module's confidence in its strongest wave to each label's logit.
 
     The highest mean of a(t)'s logits over 120 ms: one beat is enough for the label, wherever it lies, and what the map
     shows as the highest is what spoke for it. A label that is not the rule's starts without it.
@@ -379,12 +379,12 @@ class DanetForSequenceClassification(_DanetPreTrainedModel):
             input_values: (N, L, T), float, scaled by [`EcgDanFeatureExtractor`].
             lead_mask: (N, L) boolean, true where the lead was recorded; None means all were.
             waveform_weights: (N, T), the rule's weights, 0 to 1, from a feature extractor with the model's
-                `waveform_rule`; needed by `waveform_module="hard"`, and not looked at by the others.
+                `waveform_rule`; needed by `waveform_module="hard"`, and ignored by the others.
             labels: (N, num_labels) of 0, 1, a probability or NaN (unknown), or (N,) class indices, as in
                 [`EcgDanForSequenceClassification`].
             auxiliary_targets: (N, num_auxiliary_labels).
             waveform_targets: (N, T), what a(t) should be, 0 to 1, or NaN where it is not known: the soft module learns
-                it beside the labels, as in pretraining; not looked at by the others, nor without `labels`.
+                it together with the labels, as in pretraining; ignored by other modules and without `labels`.
             output_attentions: return the dual attention's maps; `waveform_attention` is always there.
             output_hidden_states: return the encoder's hidden states.
 
@@ -434,7 +434,7 @@ class DanetForSequenceClassification(_DanetPreTrainedModel):
 
 
 def _check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
-    """Refuses weights that are missing or do not belong to the signal, in one line."""
+    """Raises for weights that are missing or do not have the length of the signal."""
     expected = (signal.shape[0], signal.shape[2])
     if weights is None or tuple(weights.shape) != expected:
         got = None if weights is None else tuple(weights.shape)

@@ -229,8 +229,8 @@ class EcgDanModel(EcgDanPreTrainedModel):
 
         Args:
             input_values: (N, L, T), float, scaled by [`EcgDanFeatureExtractor`].
-            lead_mask: (N, L) boolean, true where the lead was recorded; None means all were. A masked lead is zeroed
-                at the door; with `lead_layout="lead_true"` it is neither attended to nor pooled.
+            lead_mask: (N, L) boolean, true where the lead was recorded; None means all were. A masked lead is set
+                to zero; with `lead_layout="lead_true"` it is neither attended to nor pooled.
             output_attentions: return `lead_attention` and `time_attention`.
             output_hidden_states: return `hidden_states`.
 
@@ -355,7 +355,7 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
         return output
 
     def set_prompts(self, labels: Sequence[str], text_embeds: Tensor) -> None:
-        """Caches the prompts of `labels`, so that the checkpoint needs no text model to tell them apart.
+        """Caches the prompts of `labels`, so that the checkpoint compares them without a text model.
 
         Args:
             labels: names, in the order of `text_embeds`.
@@ -560,14 +560,14 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
             The slope; 1 for "baseline".
 
         Raises:
-            ValueError: what `risk_ecgdan.recalibrate` refuses, or a slope that turns the order of risks round.
+            ValueError: as `risk_ecgdan.recalibrate`, or a slope that reverses the order of the risks.
         """
         with torch.enable_grad():
             found = recalibrate(log_hazard, event, time, method)
         if found.slope <= 0:
             raise ValueError(
                 f"log_hazard: expected higher values where the event comes earlier, got a slope of {found.slope:.3g}: "
-                "the model does not order this population; train it anew"
+                "the model does not rank this population; retrain it"
             )
         self.config.calibration_slope = self.config.calibration_slope * found.slope
         self._store_baseline(found.baseline)

@@ -1,4 +1,4 @@
-"""What the ECG pipelines share, and the plainest of them: recordings to vectors.
+"""The base of the ECG pipelines, and the pipeline that turns recordings into embeddings.
 
     from transformers import pipeline
     import ecgdan_hf  # registers the pipelines
@@ -31,7 +31,7 @@ TASKS_OF_SAVED: dict[str, tuple[str, ...]] = {
     "DanetForPreTraining": (),
     "DanetForSequenceClassification": (CLASSIFICATION, FEATURES),
 }
-"""What the weights of a checkpoint serve, by the class that saved it."""
+"""Tasks that the weights of a checkpoint serve, by the class that saved it."""
 
 _POOLINGS = ("pooler", "mean", "none")
 _OF_PIPELINE = ("local_files_only",)  # `transformers.pipeline` hands it on

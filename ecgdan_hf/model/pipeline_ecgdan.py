@@ -252,7 +252,7 @@ class ZeroShotEcgClassificationPipeline(EcgPipeline):
         return self._texts[text]
 
     def _text_tokenizer(self) -> Any:
-        """Of the language model: stored beside the weights where they hold one, else where that came from."""
+        """Returns the language model's tokenizer, from the checkpoint if it stores the model, else from its source."""
         config = self.model.config
         if self.tokenizer is None and config.store_text_model and config.name_or_path:
             self.tokenizer = AutoTokenizer.from_pretrained(config.name_or_path)

@@ -52,8 +52,8 @@ class EcgSurvivalPipeline(EcgPipeline):
             was fitted.
         follow_up_years: end of the follow-up of the training data; None without a baseline.
         endpoint: the event in words.
-        simulated: whether the outcomes the checkpoint learned from were simulated; then these are no risks of
-            anybody's.
+        simulated: whether the outcomes the checkpoint learned from were simulated; then these are not
+            risks of real patients.
         covariates: as the network took them; None where unknown.
         flags: quality flags of the recording.
         curve: `years`, `survival` (the probability of no event until then, a step function) and its limits `low` and

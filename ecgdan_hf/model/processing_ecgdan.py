@@ -73,7 +73,7 @@ class EcgTextProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """What the model takes of all this."""
+        """Names of the model's inputs."""
         names = list(self.feature_extractor.model_input_names)
         return names if self.tokenizer is None else names + list(self.tokenizer.model_input_names)
 

@@ -27,16 +27,16 @@ FORMS = (
 
 
 class Recording(NamedTuple):
-    """What is known of one recording."""
+    """One recording and what is known about it."""
 
     inputs: dict[str, Any]
     """Keyword arguments of the feature extractor; or its outputs, `PREPARED`, for a row that is prepared."""
     flags: list[str]
-    """What its source left out or repaired."""
+    """Quality flags of its source."""
     said: dict[str, Any]
-    """What its file says of the patient: age in years, sex."""
+    """Age in years and sex of the patient, from its file."""
     given: dict[str, Any]
-    """What else a mapping holds."""
+    """Further entries of a mapping."""
 
 
 class _Rows(torch.utils.data.Dataset):
@@ -117,7 +117,7 @@ def _of_record(record: Any) -> Recording:
 
 
 def _with_signal(signal: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The feature extractor's arguments, the signal turned round where the lead names show that it lies across."""
+    """Returns the feature extractor's arguments; transposes a signal that the lead names show to be transposed."""
     array, names = _numbers(signal), arguments.get("lead_names")
     if array.ndim != 2:
         raise ValueError(

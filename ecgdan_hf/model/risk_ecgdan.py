@@ -8,7 +8,7 @@ cause may come first, nonparametric (Aalen and Johansen, Scand J Stat 5:141, 197
 The log hazards are taken as known: the uncertainty of the network itself, of its training sample and of its seed, is
 not. The limits are therefore too narrow for "the risk of this patient"; they are those of the baseline alone.
 
-Arguments are those of `survival_ecgdan`. Travels with the weights: imports nothing but torch.
+Arguments are those of `survival_ecgdan`. Travels with the weights: imports only torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class Risk(NamedTuple):
 
 
 class Recalibration(NamedTuple):
-    """What a new population changes: predict with `slope * log_hazard` and `baseline`."""
+    """A recalibration to a new population: predict with `slope * log_hazard` and `baseline`."""
 
     slope: float
     slope_standard_error: float

@@ -11,7 +11,7 @@ All sums of exponentials run in log space, in float32 or better, and none is a d
 constant to every log hazard changes nothing, large scores do not overflow, and the few who are at risk after many have
 left keep their digits. A score that is not finite gives a loss that is not finite: the training loop reports the step.
 
-Travels with the weights: imports nothing but torch.
+Travels with the weights: imports only torch.
 """
 
 from typing import Any, NamedTuple
@@ -177,7 +177,7 @@ def at_years(times: Tensor, values: Tensor, years: Tensor, before: float) -> Ten
 
 
 class EventTable(NamedTuple):
-    """What is needed of a cohort at its distinct event times, ascending, in float64."""
+    """Sums over a cohort at its distinct event times, ascending, in float64."""
 
     times: Tensor
     """(knots,), years."""

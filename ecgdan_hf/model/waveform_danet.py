@@ -42,7 +42,7 @@ USUAL_PERCENTILE = 75  # of the recording's RR intervals
 
 @dataclass(frozen=True)
 class BeatWaves:
-    """Where the waves of each beat begin and end; arrays (beats,), samples, NaN where a wave was not found.
+    """Onset and end of the waves of each beat: arrays (beats,), samples, NaN where a wave was not found.
 
     Attributes:
         r_peak: the R peaks that were given.
@@ -163,7 +163,7 @@ def _prominence(lead_mv: np.ndarray, wave: list[np.ndarray]) -> np.ndarray:
 def _beat_features(
     signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray, waves: BeatWaves | None = None
 ) -> dict[str, np.ndarray]:
-    """What the conditions of a rule speak of: see `BEAT_FEATURES`.
+    """Computes the features that the conditions of a rule use: see `BEAT_FEATURES`.
 
     Args:
         signal_mv: (leads, samples), mV, high-pass filtered, usable leads only, without NaN.
@@ -257,7 +257,7 @@ def waveform_weights(
     rule: str | Path | Mapping[str, Any],
     r_peaks: np.ndarray | None = None,
 ) -> np.ndarray:
-    """How much each sample weighs under a rule.
+    """Computes the weight of each sample under a rule.
 
     The waves of beats that meet the rule have the rule's weights, P's until the QRS begins; those of the others
     have `other_beats` times as much; no wave has less than the baseline. Where a beat that meets the rule shows no P
@@ -289,7 +289,7 @@ def waveform_weights(
 def weigh(
     waves: BeatWaves, met: np.ndarray, samples: int, sampling_rate: float, rule: Mapping[str, Any]
 ) -> np.ndarray:
-    """How much each sample weighs where the waves lie here and these beats meet the rule; see `waveform_weights`.
+    """Computes the weight of each sample from delineated waves and the beats that meet the rule.
 
     Args:
         waves: in samples.

@@ -1,8 +1,8 @@
-"""A checkpoint -> a folder for the Hub that needs nothing but transformers.
+"""Turns a checkpoint into a folder for the Hub that loads with transformers alone.
 
 The folder carries the code of `ecgdan_hf/model`, and its configuration says which class is where (`auto_map`), so that
 `AutoModel.from_pretrained(FOLDER, trust_remote_code=True)` works where the package is not installed. It is built in a
-hidden folder beside its destination, proved there in a clean process, and only then given its name.
+hidden folder next to its destination, loaded there in a clean process, and only then given its name.
 """
 
 import inspect
@@ -55,7 +55,7 @@ def bundle(
 ) -> Path:
     """Writes the Hub-ready folder of a checkpoint.
 
-    A checkpoint that has a card keeps it, unless something new is to be said in it: the card is then written anew,
+    A checkpoint that has a card keeps it, unless an argument adds something to it: the card is then rebuilt,
     with the evaluations the checkpoint carries and those given.
 
     Args:
@@ -131,7 +131,7 @@ def _write_code_and_weights(
             EcgTextProcessor(extractor, tokenizer).save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    # saving lists the saved class alone; whoever wants another head of this configuration needs it listed too
+    # saving lists the saved class alone; the other heads of this configuration are listed here
     for head in HEADS.values():
         if head.can_be_built(model.config):
             config["auto_map"].setdefault(head.auto_class, _named(head.model_class))
@@ -232,9 +232,9 @@ def _carry_documents(source: Path, folder: Path) -> None:
 def _license_text() -> str:
     """The licence of code and weights, in full where the installation carries it."""
     installed = metadata.distribution("ecgdan-hf")
-    beside = Path(__file__).resolve().parents[2] / "LICENSE"
+    in_repository = Path(__file__).resolve().parents[2] / "LICENSE"
     text = installed.read_text("licenses/LICENSE") or (
-        beside.read_text(encoding="utf-8") if beside.is_file() else None
+        in_repository.read_text(encoding="utf-8") if in_repository.is_file() else None
     )
     return text or (
         "Licensed under the Apache License, Version 2.0; you may obtain a copy of the License at\n"

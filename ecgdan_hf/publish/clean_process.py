@@ -1,4 +1,4 @@
-"""Loads a published checkpoint as a stranger would, in a process in which the package cannot be imported.
+"""Loads a published checkpoint as a new user would, in a process that cannot import the package.
 
 Run by path in isolated mode, never imported by the package:
 
@@ -18,7 +18,7 @@ class _PackageIsAbsent(importlib.abc.MetaPathFinder):
     """Makes `import ecgdan_hf` fail as if it were not installed."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        """Refuses the package, leaves everything else to the other finders."""
+        """Raises for the package and leaves everything else to the other finders."""
         if fullname.split(".")[0] == "ecgdan_hf":
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 

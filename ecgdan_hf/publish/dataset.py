@@ -35,7 +35,7 @@ SAFE_COLUMNS = (
     *("record_id", "patient_id", "age", "sex", "fold", "labels", "scp_codes", "event", "time", "log_hazard"),
     *SIGNALS,
 )
-"""What a published dataset may hold unless its owner names more."""
+"""Columns that a published dataset may hold, unless its owner names more."""
 
 QUOTING_FLAGS = ("reader_warning", "not_voltage")  # what stands behind these is text of the file, and may be a date
 OLDEST_YEARS = 90.0
@@ -89,7 +89,7 @@ def convert(
         out_dir: a new or empty folder, or that of an interrupted conversion with the same arguments.
         license_id: of the data, as the Hub spells it: `cc-by-4.0`.
         title: of the card; default the name of the source.
-        keep: further columns to write, such as `report`; whoever names them answers for them.
+        keep: further columns to write, such as `report`; check them for personal data yourself.
         keep_ids: write record and patient ids as the source has them, as befits a public source.
         num_proc: processes; default one for each core.
         options: of `load`: outcomes, feature_extractor, sampling_rate, limit, skip_bad...
@@ -211,7 +211,7 @@ def _dataset_card(about: Dataset, arrays: Sequence[str], title: str, license_id:
     """The card of a converted dataset: what is in it, what was left out, how to load it.
 
     Args:
-        about: what was written beside the arrays.
+        about: the columns other than the arrays.
         arrays: names of the arrays.
         title: heading.
         license_id: as the Hub spells it.

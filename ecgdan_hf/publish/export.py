@@ -32,7 +32,7 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
 TOLERANCE = 1e-4
 OUTPUTS = ("logits", "log_hazard", "survival", "prompt_logits", "ecg_embeds", "waveform_attention", "pooler_output")
-"""What is exported, where the network has it."""
+"""Outputs that are exported, where the network has them."""
 RESEARCH_USE = "research use only; not a medical device"
 TRACED, PROVED = 2, (1, 3)
 """Records the network is traced with, and those of the batches it is then compared on."""
@@ -40,7 +40,7 @@ TRACED, PROVED = 2, (1, 3)
 
 @dataclass(frozen=True)
 class _Exported:
-    """What was written.
+    """The written file.
 
     Attributes:
         path: the file.
@@ -164,7 +164,7 @@ def _output_shapes(file: Path) -> dict[str, list[int | str]]:
 
 
 def _describe(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
-    """What a program that reads the file has to know, as ONNX metadata; lists and mappings are JSON.
+    """Returns the ONNX metadata for programs that read the file; lists and mappings are JSON.
 
     `labels` name the columns of `logits`, `prompt_labels` those of `prompt_logits`, `survival_years` those of
     `survival`.

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 TRAVEL_LIBRARIES = frozenset({"huggingface_hub", "numpy", "safetensors", "torch", "transformers"})
-"""What every reader of a checkpoint has installed; anything else must be imported inside try/except."""
+"""Libraries that every user of a checkpoint has installed; anything else must be imported inside try/except."""
 
 OPTIONAL_LIBRARIES = frozenset({"peft"})
 """Needed only to adapt the language model, never to use a checkpoint."""
@@ -29,7 +29,7 @@ _SEEN_BY_TRANSFORMERS = re.compile(r"^\s*(?:from\s+\.(\S+)\s+import|import\s+\.(
 
 
 def check_hub_code(files: Iterable[Path], entry_points: Iterable[str]) -> None:
-    """Refuses code that would not load from the Hub.
+    """Raises for code that would not load from the Hub.
 
     Args:
         files: the Python files of the folder to be published.
@@ -62,7 +62,7 @@ def code_revision(files: Iterable[Path]) -> str:
 
 
 def requirements(files: Iterable[Path] | None = None) -> list[str]:
-    """What a reader without the package has to install for travelling code, as `pip install` takes it.
+    """Lists what a user without the package has to install to run the travelling code, for `pip install`.
 
     Every library the code imports, in `try` too, as the feature extractor cannot do without; but not what
     transformers itself brings. Versions are those the package asks for.
@@ -82,7 +82,7 @@ def requirements(files: Iterable[Path] | None = None) -> list[str]:
 
 
 def _required(distribution: str) -> dict[str, str]:
-    """What an installed distribution requires here, without its extras, by name."""
+    """Returns the requirements of an installed distribution without its extras, by name."""
     parsed = [Requirement(each) for each in metadata.requires(distribution) or ()]
     here = [each for each in parsed if each.marker is None or each.marker.evaluate({"extra": ""})]
     return {canonicalize_name(each.name): f"{each.name}{each.specifier}" for each in here}
@@ -100,7 +100,7 @@ def _libraries(path: Path) -> set[str]:
 
 
 def _distribution(library: str) -> str:
-    """What is installed for an import: `yaml` comes with pyyaml."""
+    """Returns the distribution that provides an import: `yaml` comes with pyyaml."""
     return canonicalize_name(next(iter(_distributions().get(library, ())), library))
 
 

@@ -1,4 +1,4 @@
-"""A bundle -> a repository on the Hub, after the bundle has proved that it loads.
+"""Uploads a bundle to a repository on the Hub, after checking that it loads.
 
 The Hub is the one `HF_ENDPOINT` names; the token is the one of `hf auth login` or `HF_TOKEN`.
 """
@@ -21,7 +21,7 @@ from ecgdan_hf.publish.verify import verify_bundle
 
 OF_A_BUNDLE = ("*.py", "*.safetensors", "*.safetensors.index.json", ".eval_results/*", "evaluation/*")
 OF_A_BUNDLE += ("metrics.json", "recipe.yaml")
-"""What must not stay behind of an earlier version: code that is read no more, results of other weights."""
+"""Files of an earlier version that an upload deletes: unused code, and results of other weights."""
 
 
 def push(
@@ -40,7 +40,7 @@ def push(
         private: make a new repository private.
         message: of the commit.
         revision: branch; made if it does not exist, default the main one.
-        create_pr: open a pull request instead, as one does in a repository of somebody else.
+        create_pr: open a pull request instead, as in a repository that is not yours.
 
     Returns:
         The commit: its `oid` pins this version, its `repo_url` is the repository, its `pr_url` the pull request.
@@ -119,7 +119,7 @@ def make_repository(api: HfApi, repo_id: str, private: bool, repo_type: str | No
 
 
 def check_push(repo_id: str) -> None:
-    """Refuses what would fail at the end of a long training: a bad name, no token.
+    """Checks, before a long training, what would fail at its end: a bad name, no token.
 
     Raises:
         ValueError: see above.
@@ -137,7 +137,7 @@ def check_push(repo_id: str) -> None:
 
 
 def check_login(repo_id: str) -> None:
-    """Asks the Hub whether it knows the token, and refuses what [`check_push`] refuses.
+    """Checks as [`check_push`] does, and asks the Hub whether the token is valid.
 
     Raises:
         ValueError: see above, or a Hub that cannot be reached.

@@ -1,4 +1,4 @@
-"""Proof that a bundle works: a process without the package loads it and must compute the same numbers."""
+"""Checks a bundle: a process without the package loads it and must compute the same numbers."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def _probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
 
 
 def _pipeline_arguments(model: EcgDanPreTrainedModel, inputs: Arrays) -> dict[str, Any]:
-    """What some pipelines are asked beside the recording, by task."""
+    """Further arguments of some pipelines, by task."""
     arguments: dict[str, Any] = {}
     if "covariates" in inputs:
         known = dict(zip(model.config.covariate_names, inputs["covariates"][0].tolist(), strict=True))
@@ -128,7 +128,7 @@ def _clean_process_outputs(
         source: folder, or `USER/NAME` on the Hub that `environment` points to.
         auto_class: name of the Auto class that loads it.
         inputs: of `_probe_inputs`.
-        environment: variables beside the current ones; a folder needs no network, so the default is offline.
+        environment: variables in addition to the current ones; a folder needs no network, so the default is offline.
         python: the interpreter.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What may be said of a checkpoint's attention maps: what `ecgdan sanity` measured, and no more."""
+"""Text of a card about attention maps: only what `ecgdan sanity` measured."""
 
 from collections.abc import Mapping
 from typing import Any

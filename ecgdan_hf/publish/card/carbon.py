@@ -1,4 +1,4 @@
-"""What a run cost: time as measured, energy and carbon as an estimate whose assumptions are stated beside it."""
+"""Cost of a run: measured time, and an estimate of energy and carbon with its assumptions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

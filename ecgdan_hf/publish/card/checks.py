@@ -1,7 +1,7 @@
 """Checks that a model card says what it must before it is published, without a network.
 
 `build_card` lists the required parts that nothing was given for in the card's metadata, under `ecgdan_missing`, each
-with the command that makes it. Whoever fills in a part by hand removes its entry there. The check reads that list and
+with the command that makes it. To fill in a part by hand, remove its entry there too. The check reads that list and
 the headings, so it holds for cards that were edited.
 
 `huggingface_hub.ModelCard.validate` and every upload of a card ask the Hub at `/api/validate-yaml`; neither works

@@ -1,7 +1,7 @@
 """Model cards: what a checkpoint is, was trained on, achieves and must not be used for.
 
 Every number comes from the checkpoint's own `metrics.json` and from the folders of its further evaluations; what is
-not there is listed as missing. A number measured on simulated outcomes says so beside the number.
+not there is listed as missing. Every number from simulated outcomes is marked as such.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ CALLS = {
     "zero-shot-ecg-classification": ("name_it", ", top_k=3"),
     "ecg-feature-extraction": ("embed", ""),
 }
-"""Task -> name of its pipeline in the card, and what a call is given beside the recording."""
+"""Task -> name of its pipeline in the card, and further arguments of a call."""
 
 VERBS = {"pretraining": "pretrain", "survival": "finetune", "classification": "finetune", "danet": "finetune"}
 PAPERS = {"ecg-dan": ("2403.10581", "10.1109/TBDATA.2025.3536922"), "danet": ("2407.18033", None)}
@@ -178,7 +178,7 @@ def build_card(
 
 
 def _is_tested(found: list[Result], evaluations: Sequence[Evaluation]) -> bool:
-    """Whether anything was measured on records that did not train it."""
+    """Tells whether there are results on records that were not used in training."""
     return any(result.part == "test" for result in found) or any(not each.is_sanity for each in evaluations)
 
 
@@ -189,7 +189,7 @@ def _groups(
     data_name: str,
     simulated: bool,
 ) -> list[tuple[str, str, str]]:
-    """Where, on which records, and how it does by sex and age: of the run's own test part and of each evaluation."""
+    """Returns title, records and results by sex and age, for the run's own test part and for each evaluation."""
     found = (metrics or {}).get("subgroups")
     own = [("Test records of the run", "", subgroup_text(found, simulated))] if found else []
     further = [(each.title, _notes(each, recipe, data_name), each.groups) for each in evaluations]
@@ -220,7 +220,7 @@ def _rule(config: EcgDanConfig) -> str:
 
 
 def _pretraining_text(metrics: Mapping[str, Any] | None) -> str:
-    """What a fine-tuned network was pretrained on, in words; empty where that was not recorded."""
+    """Describes the pretraining data of a fine-tuned network; empty where they were not recorded."""
     found = (metrics or {}).get("pretraining")
     if not found:
         return ""
@@ -234,13 +234,13 @@ def _pretraining_text(metrics: Mapping[str, Any] | None) -> str:
 
 
 def _hub_metrics(found: list[Result], evaluations: Sequence[Evaluation]) -> list[str]:
-    """What the Hub lists models by; losses and diagnostics of a run are in the card's table alone."""
+    """Returns the metrics by which the Hub lists models; losses and diagnostics are only in the card's table."""
     names = {result.path[-1] for result in found} | {str(each.metrics.get("metric")) for each in evaluations}
     return sorted({HUB_METRICS[name] for name in names & HUB_METRICS.keys()})
 
 
 def _notes(evaluation: Evaluation, recipe: Mapping[str, Any] | None, data_name: str) -> str:
-    """Where an evaluation was made, and whether its records chose the epoch."""
+    """Describes the records of an evaluation, and whether the epoch was chosen on them."""
     counts, said = evaluation.metrics, []
     for key, word in (("num_records", "records"), ("num_patients", "patients")):
         if isinstance(counts.get(key), int):
@@ -301,7 +301,7 @@ def _missing(
     if head_of(model).task == "pretraining":
         kinds = {each.result.kind for each in evaluations}
         probed = kinds & {"probe", "label-efficiency"}
-        absent += [] if probed else ["linear probe beside a random encoder (`ecgdan probe`)"]
+        absent += [] if probed else ["linear probe with a random encoder as control (`ecgdan probe`)"]
         if model.config.prompt_labels and "zero-shot" not in kinds:
             absent.append("zero-shot results and their controls (`ecgdan probe --zero-shot`)")
     if not any(each.is_sanity for each in evaluations):
