@@ -6,6 +6,7 @@ Exit codes: 0, 1 for a run that failed, 2 for a wrong argument or input. An erro
 `ECGDAN_TRACEBACK=1` shows the traceback. Research use only: nothing here is a clinical claim.
 """
 
+import io
 import sys
 from typing import Annotated
 
@@ -50,6 +51,8 @@ def _common(
 
 def main() -> None:
     """Entry point of `ecgdan`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # characters that the terminal lacks
     sys.exit(run_safely(app))
 
 

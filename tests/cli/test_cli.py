@@ -1,6 +1,7 @@
 """The command line: quick help, one-line errors, exit codes, and a story from data to explanation."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -245,3 +246,12 @@ def test_training_modules_are_programs_of_their_own_for_accelerate_launch():
     )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: push_to_hub: only the command ecgdan uploads")
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped_and_stop_nothing(tmp_path: Path):
+    folder = tmp_path / "Zürich"
+    command = [sys.executable, "-m", "ecgdan_hf.cli", "data", "synthetic", str(folder), "--n", "20"]
+    variables = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, env=variables, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"Z\xfcrich" in done.stdout
