@@ -119,7 +119,8 @@ def _with_labels(table: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
             f"labels: expected some of {', '.join(names) or 'none, the data have no labels'}, got "
             f"{', '.join(unknown) or 'none'}; choose among them, or another label_level of ptb-xl"
         )
-    kept = table.assign(labels=[[label for label in wanted if label in labels] for labels in table["labels"]])
+    labels = [[label for label in wanted if label in present] for present in table["labels"]]
+    kept = table.assign(labels=pd.Series(labels, index=table.index, dtype=object))
     kept.attrs["label_names"] = wanted
     return kept
 

@@ -46,7 +46,7 @@ def check_sampling_rate(sampling_rate: Any, source: str = "sampling_rate") -> fl
     return rate
 
 
-def check_millivolt(signal_mv: FloatArray, source: str = "signal_mv") -> None:
+def _check_millivolt(signal_mv: FloatArray, source: str = "signal_mv") -> None:
     """Refuses amplitudes that cannot be millivolt.
 
     Args:
@@ -145,7 +145,7 @@ class EcgRecord:
         empty = np.isnan(array).all(axis=1)
         if empty.all():
             raise ValueError(f"{where}: expected values, got NaN only")
-        check_millivolt(array[~empty], where)
+        _check_millivolt(array[~empty], where)
         return array
 
     def _check_subject(self, where: str) -> None:

@@ -14,7 +14,14 @@ import numpy as np
 
 from .leads_ecgdan import canonical_leads
 
-MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
+_MICRO_SIGN, _GREEK_MU = "\u00b5", "\u03bc"
+_SPELLINGS = {
+    "mV": ("mv", "millivolt", "millivolts"),
+    "uV": ("uv", f"{_MICRO_SIGN}v", f"{_GREEK_MU}v", "microvolt", "microvolts"),
+    "V": ("v", "volt", "volts"),
+}
+_STANDARD_UNIT = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling in spellings}
+_MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
 MAX_MEDIAN_RANGE_MV = 20.0  # no heart writes more; counts and microvolt do
 MIN_SECONDS = 2.4  # a column of a printed 12-lead ECG has 2.5 s
 
@@ -37,14 +44,26 @@ def _scipy_signal() -> ModuleType:
     return signal
 
 
+def millivolt_per(unit: Any) -> float | None:
+    """Factor from a unit in any spelling (`"uV"`, `"microvolt"`, either letter mu) to mV; None if it is no voltage."""
+    return _MV_PER_UNIT.get(_STANDARD_UNIT.get(str(unit).strip().lower(), ""))
+
+
 def check_recording(
     signal: Any, sampling_rate: float | None, unit: str | None, lead_names: list[str] | None
 ) -> tuple[np.ndarray, list[str]]:
     """Returns the recording in mV, float64 (leads, samples), and its standard lead names; raises for invalid input."""
+    given = {"sampling_rate": sampling_rate, "unit": unit, "lead_names": lead_names}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) > 1:
+        raise ValueError(
+            f"{', '.join(missing)}: expected them with the signal (Hz; mV, uV or V; one name for each row), got None"
+        )
     if sampling_rate is None or isinstance(sampling_rate, str | bool) or not 0 < float(sampling_rate) < np.inf:
         raise ValueError(f"sampling_rate: expected the recording's rate in Hz, got {sampling_rate!r}")
-    if unit not in MV_PER_UNIT:
-        raise ValueError(f"unit: expected one of {', '.join(MV_PER_UNIT)}, got {unit!r}")
+    mv_per_unit = millivolt_per(unit)
+    if mv_per_unit is None:
+        raise ValueError(f"unit: expected one of {', '.join(_MV_PER_UNIT)}, got {unit!r}")
     if lead_names is None or isinstance(lead_names, str):
         raise ValueError(f"lead_names: expected one name for each row of signal, got {lead_names!r}")
     try:
@@ -56,8 +75,8 @@ def check_recording(
     names = [str(name) for name in lead_names]
     _check_shape(array, names, sampling_rate)
     leads = canonical_leads(names)
-    array = array * MV_PER_UNIT[unit]
-    _check_amplitude(array, unit)
+    array = array * mv_per_unit
+    _check_amplitude(array, _STANDARD_UNIT[str(unit).strip().lower()])
     return array, leads
 
 
@@ -91,7 +110,7 @@ def _check_amplitude(signal_mv: np.ndarray, unit: str) -> None:
             f"signal: median lead range is {np.median(ranges):.3g} mV, expected at most "
             f"{MAX_MEDIAN_RANGE_MV:g}; the values are likely {likely}"
         )
-    values = signal_mv[known] / MV_PER_UNIT[unit]
+    values = signal_mv[known] / _MV_PER_UNIT[unit]
     if unit != "uV" and ranges.max() > 0 and np.array_equal(values, np.rint(values)):
         raise ValueError(
             f"signal: every sample is a whole number, which {unit} are not; the values are likely ADC "

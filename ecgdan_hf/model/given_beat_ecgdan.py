@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .conditioning_ecgdan import FLAT_RANGE_MV, MV_PER_UNIT, apply_filter, fill_gaps, resample
+from .conditioning_ecgdan import FLAT_RANGE_MV, apply_filter, fill_gaps, millivolt_per, resample
 from .median_beat_ecgdan import QRS_SECONDS, R_POSITION
 
 MAX_RESIDUAL = 0.6  # of the size of the beat computed here; above, the two are not beats of one heart in one unit
@@ -23,7 +23,7 @@ def check_given_beat(median_beat: Any, unit: str, num_leads: int) -> np.ndarray:
     """The beat in mV, float64 (leads, samples).
 
     Raises:
-        ValueError: not numbers, or not a row for each lead of the recording.
+        ValueError: not numbers, not a row for each lead of the recording, or a unit that is no voltage.
     """
     try:
         beat = np.asarray(median_beat, dtype=np.float64)
@@ -31,7 +31,10 @@ def check_given_beat(median_beat: Any, unit: str, num_leads: int) -> np.ndarray:
         raise ValueError("median_beat: expected a numeric (leads, samples) array") from None
     if beat.ndim != 2 or len(beat) != num_leads or not beat.shape[1]:
         raise ValueError(f"median_beat: expected ({num_leads}, samples), leads as in signal, got shape {beat.shape}")
-    return beat * MV_PER_UNIT[unit]
+    mv_per_unit = millivolt_per(unit)
+    if mv_per_unit is None:
+        raise ValueError(f"unit: expected mV, uV or V, got {unit!r}")
+    return beat * mv_per_unit
 
 
 def condition_beat(

@@ -25,12 +25,12 @@ from ecgdan_hf.data.check.electrodes import (
     REGRESSION,
     SWAPS,
     WAVES,
-    chest_ratios,
+    _chest_ratios,
+    _limb_scores,
     chest_swap,
-    limb_scores,
     limb_swap,
 )
-from ecgdan_hf.data.check.signals import representative_beat
+from ecgdan_hf.data.check.signals import _representative_beat
 from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -46,7 +46,7 @@ CHEST_SWAPS = ("V1-V2", "V2-V3", "V3-V4", "V4-V5", "V5-V6", "V1-V3", "V1-V6", "V
 def beat_of(file: RecordFile) -> Beat | None:
     """The median beat that is judged, None where the record has none of twelve usable leads."""
     try:
-        beat = representative_beat(file.read())
+        beat = _representative_beat(file.read())
     except ValueError:
         return None
     return beat if set(beat) == set(STANDARD_LEADS) else None
@@ -96,7 +96,7 @@ def regression(beats: list[Beat]) -> dict[str, np.ndarray]:
 
 def limb_margin(beat: Beat) -> float:
     """By how much the best exchange that is looked for agrees better with V1-V6 than the record."""
-    scores = limb_scores(beat)
+    scores = _limb_scores(beat)
     return max(value for kind, value in scores.items() if kind not in ("none", "LA-LL")) - scores["none"]
 
 
@@ -107,7 +107,7 @@ def fit(beats: list[Beat]) -> None:
         REGRESSION[name] = tuple(tuple(row) for row in rows.tolist())
     measured = {
         "LIMB_MARGIN": [limb_margin(beat) for beat in beats],
-        "CHEST_RATIO": [max(chest_ratios(beat).values()) for beat in beats],
+        "CHEST_RATIO": [max(_chest_ratios(beat).values()) for beat in beats],
     }
     for name, values in measured.items():
         print(f"{name} {np.quantile(values, 1 - ALARMS_WHEN_FITTED[name]):.2f}")

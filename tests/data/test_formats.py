@@ -201,7 +201,9 @@ def test_an_array_is_read_by_its_content_in_either_orientation(tmp_path, ecg):
         np.testing.assert_array_equal(record.signal_mv, ecg)
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("mV", 1), ("uV", 1e3), ("V", 1e-3), ("µV", 1e3)])
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("mV", 1), ("uV", 1e3), ("V", 1e-3), ("\u00b5V", 1e3), ("\u03bcV", 1e3), ("microvolt", 1e3)]
+)
 def test_units_are_converted_to_millivolt(tmp_path, ecg, unit, factor):
     np.save(tmp_path / "a.npy", ecg.astype(np.float64) * factor)
     record = formats.read(tmp_path / "a.npy", sampling_rate=500, unit=unit, lead_names=LEADS)
@@ -214,6 +216,13 @@ def test_an_array_without_rate_unit_or_leads_is_refused_and_nothing_is_guessed(t
     options = {"sampling_rate": 500, "unit": "mV", "lead_names": LEADS}
     del options[missing]
     refuse(tmp_path / "a.npy", f"{missing}: the file does not say", **options)
+
+
+def test_all_that_an_array_does_not_say_is_asked_for_at_once(tmp_path, ecg):
+    np.save(tmp_path / "a.npy", ecg)
+    asked = r"a\.npy: sampling_rate, unit, lead_names: .*--sampling-rate HZ; --unit mV, uV or V; --lead-names I,II"
+    refuse(tmp_path / "a.npy", asked)
+    refuse(tmp_path / "a.npy", r"a\.npy: unit, lead_names: the file does not say them", sampling_rate=500)
 
 
 def test_an_npz_says_rate_unit_and_leads_itself(tmp_path, ecg):

@@ -63,16 +63,16 @@ def limb_swap(beat_mv: Mapping[str, np.ndarray]) -> str | None:
     """
     if any(lead not in beat_mv for lead in ("I", "II", *CHEST_LEADS)):
         return None
-    if right_leg_swap(beat_mv):
+    if _right_leg_swap(beat_mv):
         return "RL"
-    scores = limb_scores(beat_mv)
+    scores = _limb_scores(beat_mv)
     recorded = scores.pop("none")
     scores.pop(NOT_LOOKED_FOR)
     likely = max(scores, key=scores.__getitem__)
     return likely if scores[likely] - recorded > LIMB_MARGIN else None
 
 
-def right_leg_swap(beat_mv: Mapping[str, np.ndarray]) -> bool:
+def _right_leg_swap(beat_mv: Mapping[str, np.ndarray]) -> bool:
     """Whether I, II or III is nearly silent beside the others: both its electrodes are on the legs.
 
     Args:
@@ -83,7 +83,7 @@ def right_leg_swap(beat_mv: Mapping[str, np.ndarray]) -> bool:
     return min(sizes) < SILENT_LEAD * max(sizes)
 
 
-def limb_scores(beat_mv: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _limb_scores(beat_mv: Mapping[str, np.ndarray]) -> dict[str, float]:
     """How well I and II agree with V1-V6, as recorded (`"none"`) and with each of `SWAPS` undone; -1 to 1.
 
     Args:
@@ -115,12 +115,12 @@ def chest_swap(beat_mv: Mapping[str, np.ndarray]) -> str | None:
     """
     if any(lead not in beat_mv for lead in CHEST_LEADS):
         return None
-    ratios = chest_ratios(beat_mv)
+    ratios = _chest_ratios(beat_mv)
     likely = max(ratios, key=ratios.__getitem__)
     return likely if ratios[likely] > CHEST_RATIO else None
 
 
-def chest_ratios(beat_mv: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _chest_ratios(beat_mv: Mapping[str, np.ndarray]) -> dict[str, float]:
     """For each two chest leads the length of the path as recorded over that with both exchanged.
 
     Args:

@@ -90,7 +90,7 @@ def check_signal(record: EcgRecord) -> SignalFindings:
     return SignalFindings(problems, qrs_mv, digest)
 
 
-def representative_beat(record: EcgRecord) -> dict[str, np.ndarray]:
+def _representative_beat(record: EcgRecord) -> dict[str, np.ndarray]:
     """The median beat, (120,) millivolt at 100 Hz for each usable lead.
 
     Raises:

@@ -73,7 +73,7 @@ def delineate(beat_mv: np.ndarray, heart_rate_bpm: float) -> Waves:
 
 def _speed(beat_mv: np.ndarray, width: int) -> np.ndarray:
     """Length of the slope over all leads, (samples,), mV per sample; `width` samples share one parabola."""
-    return np.sqrt((savgol_filter(beat_mv, width, 2, deriv=1, axis=1) ** 2).sum(axis=0))
+    return np.asarray(np.sqrt((savgol_filter(beat_mv, width, 2, deriv=1, axis=1) ** 2).sum(axis=0)))
 
 
 def _find_qrs(beat_mv: np.ndarray) -> tuple[int, int]:
@@ -119,7 +119,7 @@ def _find_p(beat_mv: np.ndarray, start: int, stop: int) -> tuple[int, int] | Non
 def above_chord(window: np.ndarray) -> np.ndarray:
     """(leads, samples) less the straight line between the first and the last four samples of each lead."""
     first, last = window[:, :4].mean(axis=1, keepdims=True), window[:, -4:].mean(axis=1, keepdims=True)
-    return window - first - (last - first) * np.linspace(0, 1, window.shape[1])
+    return np.asarray(window - first - (last - first) * np.linspace(0, 1, window.shape[1]))
 
 
 def _last_above(speed: np.ndarray) -> int:

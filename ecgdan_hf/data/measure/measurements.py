@@ -196,12 +196,12 @@ def _intervals(waves: Waves, rate: float) -> dict[str, float]:
     }
 
 
-def frontal_axis(net_i: float, net_avf: float) -> float:
+def _frontal_axis(net_i: float, net_avf: float) -> float:
     """Frontal axis in degrees from net areas (or amplitudes) of I and aVF; NaN where either is missing or both are 0.
 
     aVF is an augmented lead, shorter than I by cos 30 degrees. Source: Novosel et al., Croat Med J 40:77 (1999).
 
-    >>> round(frontal_axis(1.0, 0.0)), round(frontal_axis(0.0, 1.0))
+    >>> round(_frontal_axis(1.0, 0.0)), round(_frontal_axis(0.0, 1.0))
     (0, 90)
     """
     if math.isnan(net_i + net_avf) or net_i == net_avf == 0:
@@ -215,12 +215,12 @@ def _axes(levels: Mapping[str, np.ndarray], waves: Waves) -> dict[str, float]:
     if waves.p is not None:
         onset, end = waves.p
         p_wave = {lead: above_chord(x[None, onset - 4 : end + 4])[0] for lead, x in levels.items()}
-        p_axis = frontal_axis(_net(p_wave, "I"), _net(p_wave, "aVF"))
+        p_axis = _frontal_axis(_net(p_wave, "I"), _net(p_wave, "aVF"))
     if waves.t_end is not None:
         t_wave = {lead: x[last + round(ST_DELAY_SECONDS * RATE_HZ) : waves.t_end] for lead, x in levels.items()}
-        t_axis = frontal_axis(_net(t_wave, "I"), _net(t_wave, "aVF"))
+        t_axis = _frontal_axis(_net(t_wave, "I"), _net(t_wave, "aVF"))
     qrs = {lead: x[first:last] for lead, x in levels.items()}
-    qrs_axis = frontal_axis(_net(qrs, "I"), _net(qrs, "aVF"))
+    qrs_axis = _frontal_axis(_net(qrs, "I"), _net(qrs, "aVF"))
     angle = abs(qrs_axis - t_axis)
     return {
         "p_axis_deg": p_axis,

@@ -72,7 +72,7 @@ def release_mapped_pages(limit_bytes: int = DEFAULT_LIMIT_BYTES) -> int:
     Returns:
         Number of mappings released: 0 below the limit.
     """
-    if not _STATM.exists() or shared_bytes() <= limit_bytes:
+    if not _STATM.exists() or _shared_bytes() <= limit_bytes:
         return 0
     released = 0
     for line in _MAPS.read_text(encoding="utf-8").splitlines():
@@ -83,7 +83,7 @@ def release_mapped_pages(limit_bytes: int = DEFAULT_LIMIT_BYTES) -> int:
     return released
 
 
-def shared_bytes() -> int:
+def _shared_bytes() -> int:
     """File-backed resident memory of this process."""
     return int(_STATM.read_text(encoding="utf-8").split()[2]) * os.sysconf("SC_PAGE_SIZE")
 

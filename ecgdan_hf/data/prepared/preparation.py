@@ -98,4 +98,7 @@ class Preparation:
 
     @property
     def _input_shape(self) -> tuple[int, int]:
-        return len(self.feature_extractor.lead_names), self.feature_extractor.num_samples
+        extractor = self.feature_extractor
+        if extractor is None:
+            raise ValueError("feature_extractor: expected one, as recordings as such have no common shape, got None")
+        return len(extractor.lead_names), extractor.num_samples

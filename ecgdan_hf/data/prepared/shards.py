@@ -41,13 +41,13 @@ def in_order(function: Callable[[Any], Any], items: Sequence[Any], num_proc: int
         num_proc: as [`num_processes`].
 
     Raises:
-        Exception: what the function raises, or [`worker_pool`].
+        Exception: what the function raises, or [`_worker_pool`].
     """
     processes = num_processes(len(items), num_proc)
     if processes == 1:
         yield from map(function, items)
         return
-    with worker_pool(processes) as pool:
+    with _worker_pool(processes) as pool:
         yield from pool.map(function, items, chunksize=CHUNK_RECORDS)
 
 
@@ -89,7 +89,7 @@ def _write_whole(write: Callable[[Any, Path], None], part: Part, file: Path) -> 
 def _in_parallel(
     write: Callable[[Part, Path], int], left: Sequence[tuple[Part, Path]], processes: int, bar: Any
 ) -> None:
-    with worker_pool(processes) as pool:
+    with _worker_pool(processes) as pool:
         futures: list[Future[int]] = []
         for part, file in left:
             futures.append(pool.submit(write, part, file))
@@ -107,14 +107,14 @@ def _failed(future: "Future[int]") -> bool:
 
 
 @contextmanager
-def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+def _worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that end with this one, however it ends.
 
     Raises:
         ChildProcessError: one of them was ended from outside, as is done where memory runs out.
     """
     try:
-        with ProcessPoolExecutor(processes, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
+        with ProcessPoolExecutor(processes, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise ChildProcessError(
@@ -122,7 +122,7 @@ def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
         ) from error
 
 
-def end_with_parent(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     """Ends this process when process `parent` is gone: one that was killed cannot tell its workers to stop."""
 
     def watch() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.lib import format as npy_format
 
-from ecgdan_hf.data.readers.declared import agreed_factor, agreed_leads, agreed_rate, one_line
+from ecgdan_hf.data.readers.declared import agreed_factor, agreed_leads, agreed_rate, check_declared, one_line
 from ecgdan_hf.data.readers.zips import read_entry, zip_entries
 from ecgdan_hf.data.record import EcgRecord, canonical_lead, check_sampling_rate
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -78,7 +78,7 @@ def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     text = path.read_text(encoding="utf-8", errors="replace")
     said = _comments(text)
     try:
-        one_lead = canonical_lead(first_row(text).strip('"')) in STANDARD_LEADS
+        one_lead = canonical_lead(_first_row(text).strip('"')) in STANDARD_LEADS
         separator = "," if one_lead else None  # in one column there is none to be found
         table = pd.read_csv(StringIO(text), sep=separator, engine="python", comment="#")
     except (ValueError, csv.Error, pd.errors.ParserError) as error:
@@ -102,11 +102,11 @@ def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
 def names_a_lead(head: bytes) -> bool:
     """Whether the first row of a table, lines of comments left out, names a standard lead."""
-    first = first_row(head.decode("utf-8-sig", "replace"))
+    first = _first_row(head.decode("utf-8-sig", "replace"))
     return any(canonical_lead(name.strip().strip('"')) in STANDARD_LEADS for name in re.split("[,;\t]", first))
 
 
-def first_row(text: str) -> str:
+def _first_row(text: str) -> str:
     """The first line that is neither empty nor a comment."""
     lines = (line.strip() for line in text.splitlines())
     return next((line for line in lines if line and not line.startswith("#")), "")
@@ -138,6 +138,8 @@ def as_record(
     member: str | None = None,
 ) -> EcgRecord:
     """The array in millivolt, with what the file and the caller say of it; `member` is its place in a file of many."""
+    given = {"sampling_rate": sampling_rate, "unit": unit, "lead_names": lead_names}
+    check_declared(path, {name: value for name, value in given.items() if value is None}, said)
     rate = agreed_rate(sampling_rate, said.get("sampling_rate"), path)
     factor = agreed_factor(unit, said.get("unit"), path)
     leads = agreed_leads(lead_names, said.get("lead_names"), path)

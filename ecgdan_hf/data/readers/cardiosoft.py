@@ -20,12 +20,12 @@ from defusedxml.ElementTree import fromstring
 from ecgdan_hf.data.readers.declared import one_line
 from ecgdan_hf.data.readers.median_beats import MEDIAN_UNUSABLE, beat_at_rate
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, FloatArray, canonical_lead, check_sampling_rate
+from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS
 
 MAX_BYTES = 64 * 2**20  # far above what a resting ECG takes; XML grows many times over in memory
 EINTHOVEN = "einthoven_samples"
 
-_MV_PER_UNIT = {"": 1e-3, "uvperlsb": 1e-3, "uv": 1e-3, "µvperlsb": 1e-3, "mvperlsb": 1.0, "mv": 1.0}
 _ROUNDING_UNITS = 4  # derived leads are rounded once more than I and II
 _ROUNDING_MV = 0.02  # of converters whose steps are coarser than the file's units
 _FEW_SAMPLES = 0.01
@@ -151,10 +151,11 @@ def _waveforms(block: Element, source: str) -> _Waveforms:
 
 def _mv_per_unit(block: Element, where: str) -> float:
     unit, value = _units(_find(block, "Resolution")), _number(_find(block, "Resolution"))
-    if unit not in _MV_PER_UNIT or value is None or not value > 0:
+    mv_per_unit = millivolt_per(unit.removesuffix("perlsb") or "uV")
+    if mv_per_unit is None or value is None or not value > 0:
         found = f"{_text(_find(block, 'Resolution'))!r} {unit}".strip()
         raise ValueError(f"{where}: Resolution: expected microvolt per unit (uVperLsb) above zero, got {found}")
-    return value * _MV_PER_UNIT[unit]
+    return value * mv_per_unit
 
 
 def _samples(element: Element, count: int | None, where: str) -> FloatArray:

@@ -1,20 +1,16 @@
-"""What a file says of its rate, unit and leads, and what the caller says: at least one must, and they must agree."""
+"""The rate, unit and leads that a file or its caller states: at least one of them must, and they may not differ."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ecgdan_hf.data.record import canonical_lead, check_sampling_rate
+from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 
-PER_MILLIVOLT = {
-    "mv": 1.0,
-    "millivolt": 1.0,
-    "uv": 1e-3,
-    "µv": 1e-3,  # micro sign
-    "μv": 1e-3,  # Greek mu
-    "microvolt": 1e-3,
-    "v": 1e3,
-    "volt": 1e3,
+_HOW_TO_GIVE = {
+    "sampling_rate": "--sampling-rate HZ",
+    "unit": "--unit mV, uV or V",
+    "lead_names": "--lead-names I,II,...",
 }
 
 
@@ -24,17 +20,33 @@ def to_millivolt(unit: Any, source: str) -> float:
     Raises:
         ValueError: the unit is absent or no voltage.
     """
-    factor = PER_MILLIVOLT.get(str(unit).strip().lower())
+    factor = millivolt_per(unit)
     if factor is None:
         raise ValueError(f"{source}: expected 'mV', 'uV' or 'V', got {unit!r}")
     return factor
+
+
+def check_declared(path: Path, given: dict[str, Any], said: dict[str, Any]) -> None:
+    """Checks that each of `given` is known from the caller or the file.
+
+    Raises:
+        ValueError: one error for all that are missing, with the options that give them.
+    """
+    missing = [name for name, value in given.items() if not value and said.get(name) is None]
+    if missing:
+        it = "it" if len(missing) == 1 else "them"
+        options = "; ".join(_HOW_TO_GIVE[name] for name in missing)
+        raise ValueError(
+            f"{path}: {', '.join(missing)}: the file does not say {it}; give {options} "
+            f"(or {it} as columns of a table of files)"
+        )
 
 
 def agreed_rate(given: Any, said: Any, path: Path) -> float:
     """The sampling rate (Hz) that caller and file agree on.
 
     Raises:
-        ValueError: neither says it, both differ, or it is no rate.
+        ValueError: neither states it, both differ, or it is no rate.
     """
     return _agreed(given, said, "sampling_rate", path, check_sampling_rate)
 
@@ -43,7 +55,7 @@ def agreed_factor(given: Any, said: Any, path: Path) -> float:
     """Factor to millivolt of the unit that caller and file agree on.
 
     Raises:
-        ValueError: neither says it, both differ, or it is no voltage.
+        ValueError: neither states it, both differ, or it is no voltage.
     """
     return _agreed(given, said, "unit", path, to_millivolt)
 
@@ -52,10 +64,9 @@ def agreed_leads(given: Sequence[str] | None, said: Sequence[str] | None, path: 
     """The lead names, in standard spelling, that caller and file agree on.
 
     Raises:
-        ValueError: neither says them, or both differ.
+        ValueError: neither states them, or both differ.
     """
-    if not said and not given:
-        raise ValueError(f"{path}: lead_names: the file does not say them; expected them as an argument, got None")
+    check_declared(path, {"lead_names": given}, {"lead_names": said or None})
     in_file, asked = ([canonical_lead(name) for name in names or ()] for names in (said, given))
     if in_file and asked and in_file != asked:
         raise ValueError(f"{path}: lead_names: the file says {', '.join(in_file)}, given {', '.join(asked)}")
@@ -68,8 +79,8 @@ def one_line(error: BaseException) -> str:
 
 
 def _agreed(given: Any, said: Any, name: str, path: Path, check: Callable[[Any, str], float]) -> float:
-    if given is None and said is None:
-        raise ValueError(f"{path}: {name}: the file does not say it; expected it as an argument, got None")
+    if given is None:
+        check_declared(path, {name: None}, {name: said})
     values = {check(value, f"{path}: {name}") for value in (given, said) if value is not None}
     if len(values) > 1:
         raise ValueError(f"{path}: {name}: the file says {said}, which contradicts the given {given}")

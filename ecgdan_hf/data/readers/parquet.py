@@ -89,7 +89,7 @@ def _read_metadata(file: Path) -> pd.DataFrame:
         if absent:
             raise ValueError(f"expected columns {', '.join(SIGNAL_COLUMNS)}, missing {', '.join(absent)}")
         wanted = [name for name in schema.names if name not in (*_NOT_OF_THE_TABLE, *SIGNAL_COLUMNS)]
-        table = pq.read_table(file, columns=wanted).to_pandas()
+        table: pd.DataFrame = pq.read_table(file, columns=wanted).to_pandas()
         rows = pq.read_metadata(file).num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{file}: not a Parquet file of ECGs: {one_line(error)}") from error

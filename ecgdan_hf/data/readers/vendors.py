@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ecgdan_hf.data.readers.declared import PER_MILLIVOLT, agreed_leads, agreed_rate, one_line, to_millivolt
+from ecgdan_hf.data.readers.declared import agreed_leads, agreed_rate, one_line, to_millivolt
 from ecgdan_hf.data.readers.vendor_sizes import SCP_START, check_claims
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
+from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, derive_limb_lead
 
@@ -176,7 +177,8 @@ def _unit(lead: Any) -> str:
 def _millivolt(lead: Any, path: Path) -> np.ndarray | None:
     """(samples,) of a lead in millivolt; None where it is no voltage."""
     unit = _unit(lead)
-    if not lead.resolution_unit and unit.lower() not in ("no unit", "counts/mv", "nv", *PER_MILLIVOLT):
+    is_voltage = millivolt_per(unit) is not None or unit.lower() in ("no unit", "counts/mv", "nv")
+    if not lead.resolution_unit and not is_voltage:
         return None
     if lead.is_raw and (not lead.resolution_unit or lead.resolution == 0):
         raise ValueError(
@@ -193,7 +195,7 @@ def _check_unit(unit: str | None, leads: list[Any], path: Path) -> None:
         return
     factor = to_millivolt(unit, f"{path}: unit")
     said = sorted({_unit(lead) for lead in leads})
-    if any(PER_MILLIVOLT.get(word.lower()) != factor for word in said):
+    if any(millivolt_per(word) != factor for word in said):
         raise ValueError(f"{path}: unit: the file says {', '.join(said)}, given {unit}")
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import wfdb
 
-from ecgdan_hf.data.readers.declared import PER_MILLIVOLT, agreed_leads, agreed_rate, one_line, to_millivolt
+from ecgdan_hf.data.readers.declared import agreed_leads, agreed_rate, one_line, to_millivolt
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, check_sampling_rate
+from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 
 RECORD_LINE = re.compile(r"^\S+\s+\d+(\s|$)")
 BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
@@ -245,9 +246,9 @@ def _voltages(
     """Rows that are voltages, and their factors to millivolt; others (blood pressure, breathing) are left out."""
     if unit is not None:
         factor = to_millivolt(unit, f"{path}: unit")
-        if any(PER_MILLIVOLT.get(word.strip().lower()) != factor for word in units):
+        if any(millivolt_per(word) != factor for word in units):
             raise ValueError(f"{path}: unit: the file says {', '.join(sorted(set(units)))}, given {unit}")
-    kept = [i for i, word in enumerate(units) if word.strip().lower() in PER_MILLIVOLT]
+    kept = [i for i, word in enumerate(units) if millivolt_per(word) is not None]
     if not kept:
         raise ValueError(f"{path}: unit: expected leads in mV, uV or V, got {', '.join(sorted(set(units)))}")
     return kept, np.array([to_millivolt(units[i], f"{path}: unit of {names[i]}") for i in kept])

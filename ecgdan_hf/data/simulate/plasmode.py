@@ -83,9 +83,9 @@ def simulate(
     """
     if scenario not in SCENARIOS:
         raise ValueError(f"scenario: expected one of {', '.join(SCENARIOS)}, got {scenario!r}")
-    log_hazard = age_sex_log_hazard(table) if scenario == "invisible" else true_log_hazard(table)
+    log_hazard = _age_sex_log_hazard(table) if scenario == "invisible" else true_log_hazard(table)
     event, time = follow_up(
-        log_hazard + (hidden_log_hazard(len(table), seed) if scenario == "invisible" else 0.0),
+        log_hazard + (_hidden_log_hazard(len(table), seed) if scenario == "invisible" else 0.0),
         seed,
         event_rate=EVENT_RATES[scenario] if event_rate is None else event_rate,
         shape=shape,
@@ -116,18 +116,18 @@ def true_log_hazard(table: pd.DataFrame) -> np.ndarray:
             f"table: simulated follow-up needs the columns age, sex and scp_codes, missing {', '.join(absent)}"
         )
     codes = [set(_codes(value)) for value in table["scp_codes"]]
-    log_hazard = age_sex_log_hazard(table)
+    log_hazard = _age_sex_log_hazard(table)
     for group, coefficient in STATEMENT_LOG_HAZARDS:
         log_hazard += coefficient * np.array([not present.isdisjoint(group) for present in codes], dtype=np.float64)
     return log_hazard
 
 
-def hidden_log_hazard(count: int, seed: int) -> np.ndarray:
+def _hidden_log_hazard(count: int, seed: int) -> np.ndarray:
     """The part of the hazard that nothing recorded tells, (count,), normal; drawn apart from the times."""
     return HIDDEN_SD * np.random.Generator(np.random.PCG64([seed, 1])).standard_normal(count)
 
 
-def age_sex_log_hazard(table: pd.DataFrame) -> np.ndarray:
+def _age_sex_log_hazard(table: pd.DataFrame) -> np.ndarray:
     """The part of the true log hazard that needs no ECG, (n,): what any model must beat."""
     age = table["age"].astype(float).fillna(MISSING_AGE_YEARS).clip(upper=MAX_AGE_YEARS).to_numpy()
     male = table["sex"].isin(["male", 0]).to_numpy(dtype=np.float64)

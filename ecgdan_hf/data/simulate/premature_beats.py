@@ -180,7 +180,9 @@ def simulate(
     shift = round(rng.uniform(-P_SHIFT_SECONDS, P_SHIFT_SECONDS) * sampling_rate)
     changed = premature | (kind == "fibrillation")
     narrow = ~ventricular
-    moved = move_beats(signal_mv, sampling_rate, peaks, place[narrow], sources[narrow], changed[narrow], factor, shift)
+    moved = _move_beats(
+        signal_mv, sampling_rate, peaks, place[narrow], sources[narrow], changed[narrow], factor, shift
+    )
     if ventricular.any():
         wide = _wide(_cut(signal_mv, sampling_rate, peaks)[sources[ventricular][0]], sampling_rate, rng)
         for r_peak in place[ventricular]:
@@ -283,7 +285,7 @@ def _with_ventricular(
 # Beats: cut out, changed, put down
 
 
-def move_beats(
+def _move_beats(
     signal_mv: np.ndarray,
     sampling_rate: float,
     r_peaks: np.ndarray,
@@ -388,11 +390,12 @@ def _add(signal_mv: np.ndarray, piece: _Piece, r_peak: int) -> None:
 def _f_waves(rng: np.random.Generator, shape: tuple[int, int], sampling_rate: float) -> np.ndarray:
     """Fibrillatory waves, (leads, samples) mV: one frequency that wanders, its harmonic, a size for each lead."""
     leads, samples = shape
-    size = np.exp(rng.uniform(*np.log(F_WAVE_MV), (leads, 1)))
+    smallest, largest = np.log(F_WAVE_MV)
+    size = np.exp(rng.uniform(smallest, largest, (leads, 1)))
     frequency = rng.uniform(*F_WAVE_HZ) * (1 + 0.15 * _wandering(rng, samples, round(0.4 * sampling_rate)))
     envelope = 1 + 0.5 * _wandering(rng, samples, round(0.6 * sampling_rate))
     phase = 2 * np.pi * np.cumsum(frequency) / sampling_rate
-    return size * envelope * (np.sin(phase) + 0.4 * np.sin(2 * phase + 1))
+    return np.asarray(size * envelope * (np.sin(phase) + 0.4 * np.sin(2 * phase + 1)))
 
 
 def _wandering(rng: np.random.Generator, samples: int, width: int) -> np.ndarray:
@@ -417,7 +420,7 @@ def add_noise(signal_mv: np.ndarray, sampling_rate: float, rng: np.random.Genera
     for _ in range(WANDERS):
         size, phase = rng.uniform(0, WANDER, (leads, 1)), rng.uniform(0, 2 * np.pi, (leads, 1))
         noise += size * np.sin(2 * np.pi * rng.uniform(*WANDER_HZ) * seconds + phase)
-    return (signal_mv + noise * np.abs(signal_mv).max() / NOISE_REFERENCE).astype(np.float32)
+    return np.asarray(signal_mv + noise * np.abs(signal_mv).max() / NOISE_REFERENCE, dtype=np.float32)
 
 
 # What is known
@@ -455,7 +458,7 @@ def targets(simulated: SimulatedEcg, rule: Mapping[str, Any]) -> np.ndarray:
     Raises:
         ValueError: as `target_kinds`.
     """
-    return np.any([getattr(simulated, kind) for kind in target_kinds(rule)], axis=0)
+    return np.asarray(np.any([getattr(simulated, kind) for kind in target_kinds(rule)], axis=0))
 
 
 def known_weights(simulated: SimulatedEcg, sampling_rate: float, rule: Mapping[str, Any]) -> np.ndarray:

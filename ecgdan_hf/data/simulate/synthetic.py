@@ -219,7 +219,7 @@ def _rotation(rng: np.random.Generator) -> np.ndarray:
     frontal, transverse = np.deg2rad(rng.normal(0, [20.0, 15.0]))
     c, s = np.cos(frontal), np.sin(frontal)
     u, v = np.cos(transverse), np.sin(transverse)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[u, 0, -v], [0, 1, 0], [v, 0, u]])
+    return np.asarray(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[u, 0, -v], [0, 1, 0], [v, 0, u]]))
 
 
 def _noise(seconds: np.ndarray, leads: int, rng: np.random.Generator) -> np.ndarray:
@@ -231,7 +231,7 @@ def _noise(seconds: np.ndarray, leads: int, rng: np.random.Generator) -> np.ndar
     )
     mains = 0.006 * np.sin(2 * np.pi * 50 * seconds + phase[2])
     muscle = np.exp(rng.normal(np.log(0.015), 0.3)) * rng.standard_normal((leads, len(seconds)))
-    return wander * np.exp(rng.normal(0, 0.4, (leads, 1))) + mains + muscle
+    return np.asarray(wander * np.exp(rng.normal(0, 0.4, (leads, 1))) + mains + muscle)
 
 
 def _twelve(eight: np.ndarray) -> np.ndarray:

@@ -74,10 +74,10 @@ def _segments(stem: Path, segment_seconds: float) -> pd.DataFrame:
         raise ValueError(f"segment_seconds: expected more than 0 and {longest}, got {segment_seconds}")
     starts = np.arange(number) * length / header.fs
     beats = _beats(annotation, number, length)
-    counts = pd.crosstab(beats["segment"], beats["kind"]).reindex(range(number), columns=BEATS.values(), fill_value=0)
-    counts = counts.to_numpy()
     names = np.array(list(BEATS.values()))
-    in_segment = [part for _, part in beats.groupby(pd.Categorical(beats["segment"], range(number)), observed=False)]
+    table = pd.crosstab(beats["segment"], beats["kind"])
+    counts: np.ndarray = table.reindex(index=range(number), columns=list(names), fill_value=0).to_numpy()
+    in_segment = [beats[beats["segment"] == segment] for segment in range(number)]
     subject = next((found for line in header.comments if (found := _SUBJECT.match(line))), None)
     return pd.DataFrame(
         {
@@ -90,7 +90,7 @@ def _segments(stem: Path, segment_seconds: float) -> pd.DataFrame:
             "age": float(subject[1]) if subject else np.nan,
             "sex": {"M": "male", "F": "female"}[subject[2]] if subject else None,
             "paced": int(stem.name in PACED),
-            "labels": [names[row > 0].tolist() for row in counts],
+            "labels": [names[np.flatnonzero(row)].tolist() for row in counts],
             "num_beats": counts.sum(axis=1),
             **{f"beats_{name}": counts[:, column] for column, name in enumerate(names)},
             "beat_seconds": [(part["sample"].to_numpy() / header.fs).tolist() for part in in_segment],

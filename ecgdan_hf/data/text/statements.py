@@ -151,7 +151,7 @@ def embed_texts(
     Args:
         texts: any number, repetitions welcome.
         model_name_or_path: Hub name or folder of an encoder, or `minilm`.
-        cache_dir: folder of the cache; default `default_cache_dir()`.
+        cache_dir: folder of the cache; default `$ECGDAN_CACHE`, else a folder in the Hugging Face home.
         text_style: `"default"` is the mean of the last hidden state over the text's own tokens; `"authors"` averages
             over padding up to 100 tokens too, as their code does.
         batch_size: texts per pass.
@@ -167,9 +167,8 @@ def embed_texts(
     if text_style not in TEXT_STYLES:
         raise ValueError(f"text_style: expected one of {', '.join(TEXT_STYLES)}, got {text_style!r}")
     model_path = resolve_text_model(model_name_or_path)
-    cache = (
-        Path(cache_dir or default_cache_dir()) / "text" / f"{_model_key(model_path, text_style, revision)}.safetensors"
-    )
+    name = f"{_model_key(model_path, text_style, revision)}.safetensors"
+    cache = Path(cache_dir or _default_cache_dir()) / "text" / name
     known = _read_cache(cache)
     missing = [text for text in dict.fromkeys(texts) if text and _text_key(text) not in known]
     if missing:
@@ -209,13 +208,13 @@ def record_embeddings(
         ValueError: an unknown code, or codes that are no mapping.
     """
     names, weights = statement_weights(scp_codes, statements, text_style, hold_out)
-    used = weights.any(axis=0)
+    used = np.asarray(weights.any(axis=0))
     if not used.any():
         raise ValueError("scp_codes: expected at least one SCP statement to align with, found none")
     prompts = [scp_prompt(code, statements, text_style) for code, is_used in zip(names, used, strict=True) if is_used]
     vectors = embed_texts(prompts, model_name_or_path, cache_dir, text_style, revision=revision)
     total = weights.sum(axis=1, keepdims=True)
-    return (weights[:, used] / np.where(total > 0, total, 1)) @ vectors
+    return np.asarray((weights[:, used] / np.where(total > 0, total, 1)) @ vectors)
 
 
 def statement_weights(
@@ -270,12 +269,12 @@ def record_prompts(
     texts = []
     for value in scp_codes:
         record = _as_mapping(value)
-        surest_first = sorted(record, key=lambda code, sure=record: (-float(sure[code]), code))
+        surest_first = [code for _, code in sorted((-float(sure), code) for code, sure in record.items())]
         texts.append("; ".join(scp_prompt(code, statements) for code in surest_first if code not in hold_out))
     return texts
 
 
-def default_cache_dir() -> Path:
+def _default_cache_dir() -> Path:
     """`$ECGDAN_CACHE`, else `ecgdan_hf` in the Hugging Face home."""
     from huggingface_hub.constants import HF_HOME
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ecgdan_hf.data.check.electrodes import SWAPS, TURNS, limb_scores
-from ecgdan_hf.data.check.signals import check_signal, is_missing, representative_beat, signal_hash
+from ecgdan_hf.data.check.electrodes import SWAPS, TURNS, _limb_scores
+from ecgdan_hf.data.check.signals import _representative_beat, check_signal, is_missing, signal_hash
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -125,10 +125,10 @@ def test_exchanges_are_maps_of_i_and_ii_that_permute_three_electrodes():
 
 
 def test_the_agreement_with_the_chest_leads_is_the_same_after_exchange_and_undoing(ecg):
-    scores = limb_scores(representative_beat(record(ecg)))
+    scores = _limb_scores(_representative_beat(record(ecg)))
     assert max(scores, key=scores.__getitem__) == "none"
     for kind in SWAPS:
-        swapped = limb_scores(representative_beat(record(reversed_limb_leads(ecg, kind))))
+        swapped = _limb_scores(_representative_beat(record(reversed_limb_leads(ecg, kind))))
         assert swapped[kind] == pytest.approx(scores["none"], abs=0.02)
 
 

@@ -17,8 +17,8 @@ from ecgdan_hf.data.measure.measurements import (
     FLAGS,
     MARKERS,
     MEASUREMENTS,
+    _frontal_axis,
     flags,
-    frontal_axis,
     measure,
     measure_signal,
 )
@@ -163,9 +163,9 @@ def test_delineation_refuses_another_window_and_no_rate() -> None:
 def test_the_frontal_axis_of_a_vector_is_its_direction(degrees: float) -> None:
     lead_i = np.cos(np.deg2rad(degrees))
     lead_ii = np.cos(np.deg2rad(degrees - 60))
-    assert frontal_axis(lead_i, lead_ii - lead_i / 2) == pytest.approx(degrees)
-    assert np.isnan(frontal_axis(np.nan, 1.0))
-    assert np.isnan(frontal_axis(0.0, 0.0))
+    assert _frontal_axis(lead_i, lead_ii - lead_i / 2) == pytest.approx(degrees)
+    assert np.isnan(_frontal_axis(np.nan, 1.0))
+    assert np.isnan(_frontal_axis(0.0, 0.0))
 
 
 def test_a_normal_ecg_carries_no_flag() -> None:

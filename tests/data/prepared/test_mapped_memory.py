@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from datasets import Array2D, Dataset, Features, Value, concatenate_datasets
 
-from ecgdan_hf.data.prepared.mapped_memory import MappedArrays, release_mapped_pages, shared_bytes
+from ecgdan_hf.data.prepared.mapped_memory import MappedArrays, _shared_bytes, release_mapped_pages
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
 
@@ -17,13 +17,13 @@ def test_pages_of_mapped_arrow_files_are_given_back_and_read_the_same_again(tmp_
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     mapped = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()["x"]
-    before = shared_bytes()
+    before = _shared_bytes()
     total = pa.compute.sum(mapped).as_py()
-    held = shared_bytes() - before
+    held = _shared_bytes() - before
     assert held > 50e6
     assert release_mapped_pages(limit_bytes=1 << 50) == 0
     assert release_mapped_pages(limit_bytes=0) >= 1
-    assert shared_bytes() - before < held / 2
+    assert _shared_bytes() - before < held / 2
     assert pa.compute.sum(mapped).as_py() == total
 
 

@@ -39,7 +39,7 @@ def test_the_log_hazard_is_the_published_sum():
     )
     expected = [0, 0.4, 2.4, 1.8, 1.0, 1.8, 0.7, 0.2, 0]
     np.testing.assert_allclose(plasmode.true_log_hazard(table), expected, atol=1e-12)
-    np.testing.assert_allclose(plasmode.age_sex_log_hazard(table)[[1, 2, 6]], [0.4, 0, 0.7], atol=1e-12)
+    np.testing.assert_allclose(plasmode._age_sex_log_hazard(table)[[1, 2, 6]], [0.4, 0, 0.7], atol=1e-12)
 
 
 def test_the_official_table_and_ours_give_the_same_outcomes(ptbxl_folder):
@@ -119,7 +119,7 @@ def test_the_embedded_codes_are_those_of_the_published_statements(shared):
 def test_the_published_figures_are_met_on_real_records(shared):
     table = ptbxl.read_ptbxl(shared / "data/ptb-xl")
     runs = [plasmode.simulate(table, seed) for seed in range(8)]
-    age_sex = plasmode.age_sex_log_hazard(table)
+    age_sex = plasmode._age_sex_log_hazard(table)
     assert [run["event"].sum() for run in runs] == [532] * 8
     true = [concordance_index(run["time"], -run["log_hazard"], run["event"]) for run in runs]
     assert np.mean(true) == pytest.approx(0.774, abs=0.005)
@@ -129,8 +129,8 @@ def test_the_published_figures_are_met_on_real_records(shared):
 
 def test_what_is_invisible_moves_the_outcome_and_cannot_be_known():
     table = many(4000)
-    told, hidden = plasmode.simulate(table, 0, scenario="invisible"), plasmode.hidden_log_hazard(4000, 0)
-    np.testing.assert_allclose(told["log_hazard"], plasmode.age_sex_log_hazard(table), atol=1e-12)
+    told, hidden = plasmode.simulate(table, 0, scenario="invisible"), plasmode._hidden_log_hazard(4000, 0)
+    np.testing.assert_allclose(told["log_hazard"], plasmode._age_sex_log_hazard(table), atol=1e-12)
     everything = told["log_hazard"] + hidden
     assert abs(np.corrcoef(hidden, plasmode.true_log_hazard(table))[0, 1]) < 0.05  # of the ECG it knows nothing
     known, all_of_it = (

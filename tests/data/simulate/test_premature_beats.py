@@ -33,7 +33,7 @@ def simulated(number: int, kind: str, seed: int = 0, **options: float) -> list[p
 def test_beats_put_down_where_they_were_are_the_recording(rate, leads):
     signal, peaks = regular(rate, leads, noise_mv=0.02)
     every = np.arange(len(peaks))
-    again = pb.move_beats(signal, rate, peaks, peaks, every, every < 0, np.ones(leads), 0)
+    again = pb._move_beats(signal, rate, peaks, peaks, every, every < 0, np.ones(leads), 0)
     inner = slice(peaks[0] - round(0.2 * rate), min(peaks[-1] + round(0.3 * rate), round(9.9 * rate)))
     np.testing.assert_allclose(again[:, inner], signal[:, inner], atol=1e-12)
 
@@ -42,7 +42,7 @@ def test_a_p_wave_left_as_it_is_changes_nothing_and_one_multiplied_by_zero_is_go
     signal, peaks = regular()
     every = np.arange(len(peaks))
     changed = every == 4
-    same, gone = (pb.move_beats(signal, RATE, peaks, peaks, every, changed, np.full(2, f), 0) for f in (1.0, 0.0))
+    same, gone = (pb._move_beats(signal, RATE, peaks, peaks, every, changed, np.full(2, f), 0) for f in (1.0, 0.0))
     np.testing.assert_allclose(same[:, 100:900], signal[:, 100:900], atol=1e-12)
     p, r = peaks[4] - 16, peaks[4]
     assert signal[0, p] > 0.12 and abs(gone[0, p]) < 0.03
@@ -52,7 +52,7 @@ def test_a_p_wave_left_as_it_is_changes_nothing_and_one_multiplied_by_zero_is_go
 def test_a_shifted_p_wave_is_where_it_was_shifted_to():
     signal, peaks = regular()
     every = np.arange(len(peaks))
-    moved = pb.move_beats(signal, RATE, peaks, peaks, every, every == 4, np.ones(2), -4)
+    moved = pb._move_beats(signal, RATE, peaks, peaks, every, every == 4, np.ones(2), -4)
     place = slice(peaks[4] - 26, peaks[4] - 7)
     assert moved[0, place].argmax() == signal[0, place].argmax() - 4
 
