@@ -1,4 +1,4 @@
-"""What a survival model has to beat: age and sex alone, and a Cox model on a random encoder's embeddings.
+"""Baselines of a survival model: age and sex, and a Cox model on the embeddings of a randomly initialised encoder.
 
 Every baseline is fitted on training records and scores others. Imports the network only to embed ECGs with it.
 """
@@ -24,7 +24,7 @@ _AGE_SEX_PENALIZER = 1e-4
 
 
 def age_sex_cox(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
-    """Log hazard of the test records by a Cox model on age and sex (Efron ties).
+    """Returns the log hazard of the test records by a Cox model on age and sex (Efron ties).
 
     A missing age counts as the training median, a missing sex as the training share of men, so that no record is
     left out and the comparison is on the same records. A predictor that does not vary in training is dropped. The tiny
@@ -121,7 +121,7 @@ def cross_validated_ridge_cox(
     num_folds: int = 5,
     seed: int = 0,
 ) -> RidgeCox:
-    """Ridge Cox with the penalty of the best mean C-index over folds of patients, refitted on all records.
+    """Fits a ridge Cox model with the penalty that has the best mean C-index over folds of patients.
 
     Args:
         features, event, time: as in [`fit_ridge_cox`].
@@ -155,7 +155,7 @@ def cross_validated_ridge_cox(
 
 
 def random_encoder(config: EcgDanConfig, seed: int = 0) -> EcgDanModel:
-    """An encoder with the weights it is born with, in evaluation mode: the control of every pretraining.
+    """Returns a randomly initialised encoder in evaluation mode, the control of every pretraining.
 
     Args:
         config: configuration of the encoder it is compared with.
@@ -187,12 +187,12 @@ def _minimise(features: FloatArray, events: FloatArray, times: FloatArray, penal
 
 
 def knows_age_and_sex(table: pd.DataFrame) -> bool:
-    """Whether a table has both columns, and one of them at least varies."""
+    """Returns whether a table has both columns and at least one of them varies."""
     return {"age", "sex"} <= set(table) and any(table[name].nunique() > 1 for name in ("age", "sex"))
 
 
 def age_and_sex_of(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """`age_decades` and `male` (1 or 0) of a table, NaN where unknown; `name` of the table is for errors."""
+    """Returns `age_decades` and `male` (1 or 0), NaN where unknown; errors call the table `name`."""
     sex = column_of(table, "sex", name)
     unknown = set(sex.dropna().unique()) - {"male", "female"}
     if unknown:
@@ -202,7 +202,11 @@ def age_and_sex_of(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def column_of(table: pd.DataFrame, column: str, name: str) -> "pd.Series[Any]":
-    """A column, rows counted anew; refuses a table without it."""
+    """Returns a column with a new index.
+
+    Raises:
+        ValueError: the table, which the error calls `name`, lacks the column.
+    """
     if column not in table:
         raise ValueError(f"{name}: expected a column {column}, got {', '.join(map(str, table.columns))}")
     return table[column].reset_index(drop=True)

@@ -1,8 +1,7 @@
-"""Held-out comparison: one model beside its controls, on the same records, with intervals over patients.
+"""Comparison of one model with its controls on the same held-out records, with intervals over patients.
 
-A number alone says little. Beside it stand age and sex, an untrained encoder, further checkpoints, and, where the
-outcome was simulated, the best that any model could reach. Differences are paired: the same patients are resampled for
-both, so that the luck of who had an event cancels.
+Controls are age and sex, a randomly initialised encoder, further checkpoints, and, for a simulated outcome, the true
+hazard, which no model can beat. Differences are paired: each resample draws the same patients for both models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ _REGULARISATION = (0.0001, 0.001, 0.01, 0.1, 1.0)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened to the records that are judged, and how scores of it are judged.
+    """Outcome of the test records, and the metric that evaluates scores of it.
 
     Attributes:
         name: `"concordance_index"` or `"macro_auroc"`.
@@ -44,7 +43,7 @@ class Outcome:
 
     @classmethod
     def survival(cls, table: pd.DataFrame, simulated: bool = False) -> "Outcome":
-        """From columns `event`, `time` (years), `patient_id`.
+        """Builds it from the columns `event`, `time` (years) and `patient_id`.
 
         Raises:
             ValueError: a column is missing.
@@ -55,11 +54,11 @@ class Outcome:
 
     @classmethod
     def classification(cls, labels: npt.NDArray[Any], patient_ids: npt.NDArray[Any]) -> "Outcome":
-        """From (n, labels) of 0, 1 or NaN."""
+        """Builds it from labels (n, labels) of 0, 1 or NaN."""
         return cls("macro_auroc", macro_auroc, (labels,), patient_ids)
 
     def counts(self) -> dict[str, Any]:
-        """Records, patients, and events or positives of each label."""
+        """Counts records, patients, and events or the positives of each label."""
         found: dict[str, Any] = {
             "num_records": len(self.patient_ids),
             "num_patients": len(np.unique(self.patient_ids)),
@@ -95,7 +94,7 @@ class Outcome:
 
 
 def age_sex_scores(fit: pd.DataFrame, test: pd.DataFrame, labels: npt.NDArray[Any] | None = None) -> FloatArray:
-    """What age and sex alone say: log hazards by Cox, or, with labels of `fit`, logits by logistic regression.
+    """Returns scores from age and sex: log hazards by Cox, or with `labels` logits by logistic regression.
 
     Args:
         fit: table with `age`, `sex` (and `event`, `time` without `labels`).
@@ -125,14 +124,14 @@ def fit_logistic(
     regularisation: Sequence[float] = _REGULARISATION,
     num_folds: int = 5,
 ) -> FloatArray:
-    """Logits of a linear classifier for each label (scikit-learn), the penalty chosen by cross-validated AUROC.
+    """Returns logits of a linear classifier for each label; cross-validated AUROC chooses the penalty (scikit-learn).
 
     Args:
         features: (n, features), standardised inside.
         labels: (n, labels) of 0 and 1.
         test_features: (m, features).
         patient_ids: patient of each training record; a patient stays in one fold.
-        regularisation: inverse penalties to try; a single one is used as it is.
+        regularisation: inverse penalties to try; a single one is used without cross-validation.
         num_folds: folds of the inner cross-validation.
 
     Returns:

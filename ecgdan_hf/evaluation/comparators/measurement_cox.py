@@ -1,4 +1,4 @@
-"""A Cox model on ECG measurements: what a network has to beat that needs no network.
+"""Cox models on ECG measurements, the comparator that needs no network.
 
 The comparator of arXiv 2403.10581 is heart rate and fourteen flags of the ECG. The measurements behind the flags, on
 their own scale, lose nothing at a limit; age and sex can be added to either. The table comes from
@@ -64,7 +64,7 @@ def measure_records(
 
 @dataclass(frozen=True)
 class _Standardiser:
-    """How columns become predictors, learned in training.
+    """Turns columns into predictors, as learned in training.
 
     Attributes:
         columns: measured columns that vary in training.
@@ -131,19 +131,23 @@ def fit_measurement_cox(
     penalizers: Sequence[float] = PENALIZERS,
     seed: int = 0,
 ) -> MeasurementCox:
-    """Fits the Cox model of [`measurement_cox`].
+    """Fits a Cox model to ECG measurements.
 
-    A missing value counts as the training median, and that it is missing is a predictor of its own where at least
-    five training records lack it (a P wave is missing in atrial fibrillation). Axes are turned into distances from
-    a normal one. No record is left out, so that a comparison is on the same records.
+    A missing value counts as the training median. Where at least five training records lack a value, its absence is a
+    predictor too (atrial fibrillation has no P wave). Axes become distances from a normal axis. No record is left out,
+    so that all models are compared on the same records.
 
     Args:
-        train, kind, age_and_sex, penalizer: as in [`measurement_cox`].
-        penalizers: what None chooses from, over folds of `patient_id` where there is one.
-        seed: of those folds.
+        train: table with the columns of `data.measure.measurements.MEASUREMENTS`, `event`, `time` (years), `sex` for
+            the limits of the flags where known, and `age` (years) and `sex` with `age_and_sex`.
+        kind: `"flags"`, heart rate and the fourteen flags; `"values"`, the measurements.
+        age_and_sex: adds both.
+        penalizer: ridge penalty; None chooses it by cross-validation in training.
+        penalizers: penalties to choose from, over folds of `patient_id` where the table has it.
+        seed: of these folds.
 
     Raises:
-        ValueError: as [`measurement_cox`].
+        ValueError: an unknown kind, a missing column, no event, or nothing that varies.
     """
     candidates = _candidates(train, "train", kind, age_and_sex)
     event, time = check_outcomes(column_of(train, "event", "train"), column_of(train, "time", "train"))
@@ -159,17 +163,17 @@ def fit_measurement_cox(
 
 
 def fit_comparators(train: pd.DataFrame, with_age_and_sex: bool) -> dict[str, MeasurementCox]:
-    """Fits [`usable_comparators`] to one table."""
+    """Fits each of [`usable_comparators`] to one table."""
     return {name: fit_measurement_cox(train, **given) for name, given in usable_comparators(with_age_and_sex).items()}
 
 
 def usable_comparators(with_age_and_sex: bool) -> dict[str, dict[str, Any]]:
-    """All of `COMPARATORS`, or those without age and sex."""
+    """Returns `COMPARATORS`, or only those that need neither age nor sex."""
     return {name: given for name, given in COMPARATORS.items() if with_age_and_sex or "age_and_sex" not in given}
 
 
-def beside(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
-    """A table with the measurements of its records, row for row; its own columns stay."""
+def with_measurements(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
+    """Adds to each row the measurements of its record; existing columns stay."""
     columns = ["record_id", *(name for name in measurements if name not in table)]
     return table.merge(measurements[columns], on="record_id", how="left", validate="one_to_one")
 

@@ -1,4 +1,4 @@
-"""How well multi-label scores rank and decide: AUROC, AUPRC, thresholds, patient-level intervals.
+"""Metrics of multi-label scores: AUROC, AUPRC, thresholds and F1, with intervals over patients.
 
 Labels are 1 (present), 0 (absent) or NaN (unknown, left out for that label alone). A label without a positive or
 without a negative has no AUROC: it is reported as not estimable, and every macro average says how many labels entered.
@@ -18,7 +18,7 @@ DEFAULT_THRESHOLD = 0.5
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    r"""Area under the ROC curve of one label, as the Mann-Whitney statistic.
+    r"""Returns the area under the ROC curve of one label, as the Mann-Whitney statistic.
 
     $$\mathrm{AUROC} = P(s_+ > s_-) + \tfrac12 P(s_+ = s_-)$$
 
@@ -42,7 +42,7 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
 
 def auroc_per_label(labels: npt.ArrayLike, scores: npt.ArrayLike) -> FloatArray:
-    """AUROC of every label.
+    """Returns the AUROC of every label.
 
     Args:
         labels: (n, labels), 1, 0 or NaN.
@@ -59,7 +59,7 @@ def auroc_per_label(labels: npt.ArrayLike, scores: npt.ArrayLike) -> FloatArray:
 
 
 def macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Mean AUROC of the labels that have positives and negatives.
+    """Returns the mean AUROC of the labels that have positives and negatives.
 
     How many those are is part of the number: [`classification_metrics`] reports it.
 
@@ -76,7 +76,7 @@ def macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
 
 def auprc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Average precision of one label (scikit-learn); its value by chance is the share of positives.
+    """Returns the average precision of one label (scikit-learn); by chance it is the share of positives.
 
     Args:
         labels, scores: as in [`auroc`].
@@ -96,7 +96,7 @@ def auprc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 def best_f1_thresholds(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, label_names: Sequence[str]
 ) -> dict[str, float]:
-    """The threshold of each label with the highest F1, to be chosen on validation data and kept for the test.
+    """Returns the threshold of each label with the highest F1; choose it on validation data.
 
     A record is positive where its probability is at or above the threshold. A label without positives keeps 0.5.
 
@@ -124,7 +124,7 @@ def best_f1_thresholds(
 
 
 def _f1_at(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> float:
-    """F1 of one label at a given threshold; 0 where nothing is called and nothing found.
+    """Returns the F1 of one label at a threshold; 0 without true positives.
 
     Args:
         labels, probabilities: as in [`auroc`].
@@ -150,7 +150,7 @@ def classification_metrics(
     n: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What `metrics.json` says of a classifier.
+    """Returns the entries of `metrics.json` for a classifier.
 
     A bootstrap resample in which a rare label lost its last positive averages over the labels it still has.
 

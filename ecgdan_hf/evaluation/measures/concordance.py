@@ -1,8 +1,8 @@
 """Concordance of a score with follow-up: Harrell's C, Uno's C, analytic intervals and paired comparisons.
 
-Pairs are never formed: records in the order of their scores are split by the bits of their place in time, as in a
-wavelet tree, and counted with cumulative sums. That gives, in O(n log n), how every single record fares in its pairs,
-which is all that the estimates and their variances need. Plain functions of arrays: imports numpy and scipy alone.
+Pairs are not enumerated. Records sorted by score are split by the bits of their rank in time, as in a wavelet tree,
+and counted with cumulative sums: O(n log n) for the counts of every record, which estimates and variances need.
+Plain functions of arrays: imports numpy and scipy only.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt
     Args:
         event: (n,), 1 happened, 0 censored.
         time: (n,), years, positive.
-        log_hazard: (n,), higher means earlier; any score that orders risk will do.
+        log_hazard: (n,), higher means earlier; any score that orders risk works.
 
     Raises:
         ValueError: what [`check_outcomes`] refuses, a score that is not finite, no event, or no comparable pair.
@@ -64,7 +64,7 @@ def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt
 
 
 def has_pair(event: npt.ArrayLike, time: npt.ArrayLike) -> bool:
-    """Whether any record was still at risk at another's event, so that a C-index exists."""
+    """Returns whether any record was still at risk at another's event, so that a C-index exists."""
     events, times = check_outcomes(event, time)
     return bool(_num_later(_time_order(events, times))[events == 1].any())
 
@@ -114,7 +114,7 @@ def concordance_interval(
     patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
     level: float = 0.95,
 ) -> AnalyticInterval:
-    r"""Harrell's C with an analytic interval, for cohorts too large to resample.
+    r"""Returns Harrell's C with an analytic interval, for cohorts too large to resample.
 
     The variance is the infinitesimal jackknife's (Efron, 1982; that of `survival::concordance` in R): with $a_k$ the
     value and $b_k$ the number of the pairs of record k, in either role,
@@ -153,14 +153,14 @@ def concordance_difference(
     patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
     level: float = 0.95,
 ) -> AnalyticInterval:
-    """Paired difference of two Harrell C-indices on the same records, as DeLong's test compares two AUCs.
+    """Returns the paired difference of two Harrell C-indices on the same records, as DeLong's test does for AUCs.
 
     Both indices are averages over the same pairs, so that their influences are subtracted record by record before they
     are squared (Kang, Chen, Petrick, Gallas, Statistics in Medicine 34:685-703, 2015). O(n log n).
 
     Args:
         event, time: as in [`concordance_index`].
-        log_hazard, baseline_log_hazard: (n,), what two models say of the same records, in the same order.
+        log_hazard, baseline_log_hazard: (n,), of two models for the same records in the same order.
         patient_ids, level: as in [`concordance_interval`].
 
     Returns:

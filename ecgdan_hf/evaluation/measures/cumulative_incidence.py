@@ -1,7 +1,7 @@
-"""Cumulative incidence of an event that competing events, such as death, can forestall.
+"""Cumulative incidence of an event in the presence of competing events such as death.
 
-One minus Kaplan-Meier, with competing events taken for censoring, overstates the risk: it answers what would happen if
-nobody died of anything else. The estimate is `model.risk_ecgdan.aalen_johansen`; here it becomes a table.
+One minus Kaplan-Meier with competing events as censoring overestimates the risk: it is the risk if nobody died of
+another cause. The estimator is `model.risk_ecgdan.aalen_johansen`; this module makes a table of it.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from ecgdan_hf.model.survival_ecgdan import at_years
 def aalen_johansen_table(
     event: npt.ArrayLike, time: npt.ArrayLike, event_of_interest: int = 1, level: float = 0.95
 ) -> pd.DataFrame:
-    r"""Aalen-Johansen estimate of the cumulative incidence, with limits on the log(-log) scale.
+    r"""Returns the Aalen-Johansen estimate of the cumulative incidence, with limits on the log(-log) scale.
 
     $$F_1(t) = \sum_{u \le t} S(u-) \frac{d_{1u}}{n_u}$$
 

@@ -1,8 +1,8 @@
 """Follow-up with censoring: checks of the arrays, product-limit curves, censoring weights, pseudo-observations.
 
-One convention throughout: of an event and a censoring at one time the event came first, so that a record censored at t
-is known to have had no event by t. Survival of the event is S(t) = P(T > t), that of censoring G(t) = P(C > t); an
-event at t is seen if C >= t, with probability G(t-), the left limit. Plain functions of arrays: imports numpy alone.
+Convention: an event precedes a censoring at the same time, so that a record censored at t had no event by t. Survival
+of the event is S(t) = P(T > t), that of censoring G(t) = P(C > t). An event at t is observed if C >= t, with
+probability G(t-), the left limit. Plain functions of arrays: imports numpy only.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 def check_outcomes(event: npt.ArrayLike, time: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """`event` and `time` as float arrays of one length.
+    """Returns `event` and `time` as float arrays of one length.
 
     Raises:
         ValueError: different lengths, an event that is not 0 or 1, or a time that is not finite and positive.
@@ -50,7 +50,7 @@ def check_times(times: FloatArray) -> None:
 
 
 def check_scores(scores: npt.ArrayLike, num_records: int, name: str = "log_hazard") -> FloatArray:
-    """(n,) finite scores as floats.
+    """Returns (n,) finite scores as floats.
 
     Raises:
         ValueError: another shape, or a NaN or infinite score.
@@ -64,7 +64,7 @@ def check_scores(scores: npt.ArrayLike, num_records: int, name: str = "log_hazar
 
 
 def check_risks(risk: npt.ArrayLike, num_records: int) -> FloatArray:
-    """(n,) predicted probabilities as floats.
+    """Returns (n,) predicted probabilities as floats.
 
     Raises:
         ValueError: what [`check_scores`] refuses, or a risk outside [0, 1].
@@ -76,7 +76,7 @@ def check_risks(risk: npt.ArrayLike, num_records: int) -> FloatArray:
 
 
 def check_horizon(horizon_years: float, times: FloatArray, name: str = "horizon_years") -> float:
-    """A horizon in years that the follow-up reaches.
+    """Returns a horizon in years that the follow-up reaches.
 
     Raises:
         ValueError: not finite and positive, or beyond the last follow-up.
@@ -159,7 +159,7 @@ def censoring_survival(event: npt.ArrayLike, time: npt.ArrayLike) -> SurvivalCur
 def status_weights(
     events: FloatArray, times: FloatArray, horizon: float, censoring: SurvivalCurve | None = None
 ) -> tuple[BoolArray, BoolArray, FloatArray]:
-    """Who had the event by a horizon, who is known not to have, and the inverse probability of knowing.
+    """Returns cases and controls at a horizon, and their inverse probability of censoring weights.
 
     Args:
         events, times: (n,), checked.
@@ -184,7 +184,7 @@ def status_weights(
 
 
 def check_chances(chances: FloatArray, times: FloatArray) -> None:
-    """Refuses inverse weights that do not exist.
+    """Refuses a probability of follow-up of 0, which has no inverse.
 
     Raises:
         ValueError: a chance of still being followed that is 0.
@@ -197,12 +197,14 @@ def check_chances(chances: FloatArray, times: FloatArray) -> None:
 
 
 def pseudo_observations(event: npt.ArrayLike, time: npt.ArrayLike, horizon_years: float) -> FloatArray:
-    r"""What each record adds to the observed risk at a horizon (Andersen, Klein, Rosthøj, Biometrika 90:15-27, 2003).
+    r"""Returns the pseudo-observation of each record's status at a horizon.
+
+    Andersen, Klein, Rosthøj, Biometrika 90:15-27, 2003:
 
     $$\theta_i = n F(t) - (n - 1) F^{(-i)}(t), \qquad F = 1 - \text{Kaplan-Meier}$$
 
     with record i left out of the second curve. Without censoring this is 1 for an event by t and 0 otherwise; with it,
-    it stands in for the unknown status in any regression. Assumes censoring independent of the risk. O(n log n).
+    it replaces the unknown status in any regression. Assumes censoring independent of the risk. O(n log n).
 
     Args:
         event, time: as in [`product_limit`].
@@ -240,7 +242,7 @@ def pseudo_observations(event: npt.ArrayLike, time: npt.ArrayLike, horizon_years
 
 
 def _event_table(events: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Distinct times, and at each the events, the records at risk just before, and the records that leave."""
+    """Returns the distinct times, and at each: events, records at risk just before, and records that leave."""
     distinct, code = np.unique(times, return_inverse=True)
     deaths = np.bincount(code, weights=events)
     counts = np.bincount(code, weights=np.ones_like(events))

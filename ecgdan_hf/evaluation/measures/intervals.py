@@ -60,7 +60,7 @@ def bootstrap_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile interval of `metric(*arrays)`, resampling patients.
+    """Returns the percentile interval of `metric(*arrays)`, resampling patients.
 
     Args:
         metric: function of the arrays; a `ValueError` on a resample marks that resample as undefined.
@@ -87,14 +87,14 @@ def bootstrap_comparison(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[dict[str, Interval], dict[str, Interval]]:
-    """Several models on the same resamples: what [`bootstrap_interval`] and [`bootstrap_difference`] say of each.
+    """Returns intervals of several models and of their differences, on the same resamples.
 
     The metric is computed once for each model and resample, however many are compared.
 
     Args:
         metric: function of the outcome arrays and one score array, in this order.
         outcome: arrays of the outcome.
-        scores: name -> what a model says of the same records; the first is compared with each other.
+        scores: name -> scores of the same records; the first is compared with each other.
         patient_ids, n, seed, level: as in [`bootstrap_interval`].
 
     Returns:
@@ -132,14 +132,14 @@ def bootstrap_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Paired interval of `metric(*outcome, scores) - metric(*outcome, baseline_scores)` on the same patients.
+    """Returns the interval of `metric(*outcome, scores) - metric(*outcome, baseline_scores)` on the same patients.
 
-    Pairing matters: the two scores share the luck of who had an event, which cancels in the difference.
+    Both scores are evaluated on the same resampled patients, so that chance in who had an event cancels.
 
     Args:
         metric: function of the outcome arrays and one score array, in this order.
         outcome: arrays of the outcome, for example `event, time` or `labels`.
-        scores, baseline_scores: what two models say of the same records, in the same order.
+        scores, baseline_scores: of two models for the same records in the same order.
         patient_ids, n, seed, level: as in [`bootstrap_interval`].
 
     Raises:
@@ -151,7 +151,7 @@ def bootstrap_difference(
 
 
 def _interval(estimate: float, values: "np.ma.MaskedArray[Any, Any]", level: float, patients: "_Patients") -> Interval:
-    """From a value for each resample, masked where the metric does not exist."""
+    """Builds the interval from one value per resample, masked where the metric does not exist."""
     n, known = len(values), values.compressed()
     undefined = n - len(known)
     if not len(known) or undefined > _MAX_UNDEFINED_SHARE * n:
@@ -163,7 +163,7 @@ def _interval(estimate: float, values: "np.ma.MaskedArray[Any, Any]", level: flo
 
 
 class _Patients:
-    """Rows of each patient, laid out so that a resample is three numpy calls."""
+    """Rows of each patient, arranged so that a resample takes three numpy calls."""
 
     def __init__(self, patient_ids: Sequence[Any] | npt.ArrayLike) -> None:
         codes, names = pd.factorize(np.asarray(patient_ids))
@@ -177,7 +177,7 @@ class _Patients:
         return len(self.counts)
 
     def resample(self, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-        """Rows of as many patients as there are, drawn with replacement."""
+        """Returns the rows of as many patients as there are, drawn with replacement."""
         drawn = rng.integers(0, len(self), len(self))
         counts = self.counts[drawn]
         ends = np.cumsum(counts)
@@ -199,16 +199,16 @@ def _patients(columns: list[npt.NDArray[Any]], patient_ids: Sequence[Any] | npt.
 
 @dataclass(frozen=True)
 class AnalyticInterval:
-    """An estimate with the interval of a formula instead of resamples.
+    """An estimate whose interval comes from a formula.
 
     Attributes:
         estimate: on all records.
         low, high: limits.
         level: coverage aimed at, 0.95 by default.
         standard_error: of the estimate, on its own scale.
-        p_value: two-sided, of the value that would mean nothing: 0.5 for a C-index, 0 for a difference or an
+        p_value: two-sided, against the null value: 0.5 for a C-index, 0 for a difference or an
             intercept, 1 for a slope or a ratio.
-        num_records, num_patients: what it rests on; a patient's records count as one piece of evidence.
+        num_records, num_patients: records and patients behind it; a patient's records are one cluster.
     """
 
     estimate: float
@@ -229,7 +229,7 @@ class AnalyticInterval:
 
 
 def clustered_error(influence: FloatArray, patient_ids: Sequence[Any] | npt.ArrayLike | None) -> tuple[float, int]:
-    """Standard error from the influence of each record, summed by patient, and the number of patients.
+    """Returns the standard error from the influence of each record, summed by patient, and the number of patients.
 
     Args:
         influence: (n,), by how much the estimate moves with the weight of each record.
@@ -244,7 +244,7 @@ def clustered_error(influence: FloatArray, patient_ids: Sequence[Any] | npt.Arra
 
 
 def patient_codes(patient_ids: Sequence[Any] | npt.ArrayLike | None, num_records: int) -> npt.NDArray[np.intp]:
-    """0, 1, ... for the patient of each record: (n,).
+    """Returns an integer code of each record's patient: (n,).
 
     Raises:
         ValueError: ids that are missing or of another number, or fewer than two patients.
@@ -262,7 +262,7 @@ def patient_codes(patient_ids: Sequence[Any] | npt.ArrayLike | None, num_records
 
 
 def half_width(level: float) -> float:
-    """Half width of the normal interval of this coverage, in standard errors: 1.96 for 0.95.
+    """Returns the half width of the normal interval of this coverage, in standard errors: 1.96 for 0.95.
 
     Raises:
         ValueError: a level that is not between 0 and 1.
@@ -273,5 +273,5 @@ def half_width(level: float) -> float:
 
 
 def two_sided(z: float) -> float:
-    """Two-sided p value of a standard normal statistic."""
+    """Returns the two-sided p value of a standard normal statistic."""
     return float(2 * norm.sf(abs(z)))

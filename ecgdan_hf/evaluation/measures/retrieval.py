@@ -1,4 +1,4 @@
-"""How well ECG and text embeddings find each other, where many records carry the same text.
+"""Retrieval between ECG and text embeddings, where many records share a text.
 
 Plain functions of arrays: imports numpy and scipy alone.
 """
@@ -14,7 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 def retrieval_recall(
     ecg_embeds: npt.ArrayLike, text_embeds: npt.ArrayLike, text_ids: npt.ArrayLike, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, float]:
-    """Share of queries that find a match among their k nearest, by cosine, in both directions.
+    """Returns the share of queries with a match among their k nearest by cosine, in both directions.
 
     Texts repeat: half of all ECGs may say "normal ECG". So the candidates of an ECG are the distinct texts, and a
     text, asked once, is found where any ECG that carries it is among the k nearest.
@@ -64,7 +64,7 @@ def retrieval_recall(
 
 
 def alignment_and_uniformity(ecg_embeds: npt.ArrayLike, text_embeds: npt.ArrayLike) -> dict[str, float]:
-    r"""Distance of pairs, and how evenly the ECGs cover the sphere (Wang and Isola, ICML 2020).
+    r"""Returns the distance of pairs, and how evenly the ECGs cover the sphere (Wang and Isola, ICML 2020).
 
     alignment = mean \(\|e_i - t_i\|^2\); uniformity = log mean \(e^{-2 \|e_i - e_j\|^2}\) over i < j: 0 when all ECGs
     have collapsed into one point, lower when they are spread.
@@ -79,7 +79,7 @@ def alignment_and_uniformity(ecg_embeds: npt.ArrayLike, text_embeds: npt.ArrayLi
 
 
 def embedding_spread(ecg_embeds: npt.ArrayLike) -> dict[str, float]:
-    r"""How much of their space the ECGs fill; both fall towards their floor when embeddings collapse.
+    r"""Returns two measures of how much of their space the ECGs fill; both fall when embeddings collapse.
 
     Args:
         ecg_embeds: (n, width), any scale; taken to unit length.

@@ -94,7 +94,7 @@ def calibration_intercept(
         The interval; its p value asks whether the intercept is 0.
 
     Raises:
-        ValueError: as [`calibration_slope`]; one risk for all is welcome here.
+        ValueError: as [`calibration_slope`]; a constant risk is allowed.
     """
     status, weights, predicted = _prepare(event, time, risk, horizon_years, censoring)
     codes = patient_codes(patient_ids, len(status))
@@ -149,7 +149,7 @@ def calibration_curve(
     num_points: int = 100,
     censoring: SurvivalCurve | None = None,
 ) -> pd.DataFrame:
-    """Smooth curve of observed against predicted risk at a horizon, with pointwise limits.
+    """Returns a smooth curve of observed against predicted risk at a horizon, with pointwise limits.
 
     A restricted cubic spline with four knots in log(-log(1 - risk)), as in Austin, Harrell, van Klaveren (2020).
 
@@ -181,7 +181,7 @@ def calibration_errors(
     horizon_years: float,
     censoring: SurvivalCurve | None = None,
 ) -> dict[str, float]:
-    """Distance of the smooth calibration curve from the diagonal over the records, in units of risk.
+    """Returns the distance of the smooth calibration curve from the diagonal over the records, in units of risk.
 
     Args:
         event, time, risk, horizon_years, censoring: as in [`calibration_slope`].

@@ -1,8 +1,8 @@
-"""How well a log hazard orders and predicts survival: curves, groups, and what `metrics.json` says.
+"""Survival curves, calibration by groups, and the entries of `metrics.json` for a survival model.
 
-The measures live in files of their own and the most used are named here again: Harrell's and Uno's C in
-[`concordance`], AUC at a year in [`dynamic_auc`], Brier score and observed risk in [`absolute_risk`], slope and smooth
-curve in [`risk_calibration`], net benefit in [`decision_curve`], competing events in [`cumulative_incidence`].
+The most used measures can be imported from here; they are defined in [`concordance`] (Harrell's and Uno's C),
+[`absolute_risk`] (AUC, Brier score, observed risk, net benefit) and [`risk_calibration`] (slope, smooth curve).
+Competing events are in [`cumulative_incidence`].
 
 `event` is 1 where it happened and 0 where follow-up was censored; `time` is in years since the ECG. Plain functions of
 arrays: imports numpy, pandas and scipy, nothing of the network.
@@ -131,7 +131,7 @@ def _counts_by_time(
 def calibration(
     event: npt.ArrayLike, time: npt.ArrayLike, risk: npt.ArrayLike, horizon_years: float, num_groups: int = 5
 ) -> pd.DataFrame:
-    """Predicted beside observed risk at a horizon, in groups of equal size by predicted risk.
+    """Returns predicted and observed risk at a horizon, in groups of equal size by predicted risk.
 
     Observed risk is one minus Kaplan-Meier, so that censoring before the horizon is accounted for. Ties in the
     prediction may leave fewer groups than asked for.
@@ -181,7 +181,7 @@ def survival_metrics(
     risks: Mapping[float, npt.ArrayLike] | None = None,
     censoring: SurvivalCurve | None = None,
 ) -> dict[str, Any]:
-    """What `metrics.json` says of a survival model: counts, follow-up, C-index with its interval, risks at horizons.
+    """Returns the entries of `metrics.json` for a survival model: counts, follow-up, C-index, risks at horizons.
 
     Args:
         event, time, log_hazard: as in [`concordance_index`].
@@ -223,7 +223,7 @@ def _horizon_metrics(
     seed: int = 0,
     censoring: SurvivalCurve | None = None,
 ) -> dict[str, Any]:
-    """Discrimination, calibration and accuracy of the risks at one horizon.
+    """Returns discrimination, calibration and accuracy of the risks at one horizon.
 
     Args:
         event, time, log_hazard, patient_ids, n, seed, censoring: as in [`survival_metrics`].
@@ -234,7 +234,7 @@ def _horizon_metrics(
         `horizon_years`, `predicted_risk` (mean); with the fields of a bootstrap [`Interval`]
         `uno_concordance_index` (events before the horizon), `auc`, `brier_score`, `scaled_brier_score`; with those of
         an `AnalyticInterval` `observed_risk`, `observed_over_expected`, `calibration_slope`, `calibration_intercept`;
-        and `ici`, `e50`, `e90`, `emax`. Calibration entries are left out where there is one risk for all.
+        and `ici`, `e50`, `e90`, `emax`. The slope and these four are absent for a constant risk.
 
     Raises:
         ValueError: what these functions refuse.

@@ -1,4 +1,4 @@
-"""Local modules of the `evaluate` library around the plain functions beside them.
+"""Local modules of the `evaluate` library that call the functions of `measures`.
 
 They need no network: `evaluate.load(metric_path("concordance_index"))`.
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def metric_path(name: str) -> str:
-    """Path for `evaluate.load` of a metric of this folder.
+    """Returns the path of a metric of this folder for `evaluate.load`.
 
     Args:
         name: `"brier_score"`, `"concordance_index"`, `"dynamic_auc"`, `"macro_auprc"` or `"macro_auroc"`.

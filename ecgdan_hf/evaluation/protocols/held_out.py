@@ -1,7 +1,7 @@
-"""The held-out protocol of `ecgdan evaluate`: checkpoints on records they never saw, beside controls.
+"""Held-out protocol of `ecgdan evaluate`: checkpoints and controls on records that no checkpoint was trained on.
 
-Refuses what would flatter: test folds a checkpoint was trained on, or all records of a folder it was trained on.
-Rows come from a function of the caller, so that nothing here knows where data live.
+Refuses evaluations that leak training data (`evaluation.folds`). The caller loads the rows; this module knows no
+source.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     random_encoder,
 )
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, fit_logistic
-from ecgdan_hf.evaluation.comparators.measurement_cox import beside, fit_comparators
+from ecgdan_hf.evaluation.comparators.measurement_cox import fit_comparators, with_measurements
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
@@ -30,7 +30,7 @@ from ecgdan_hf.inference.rows import columns_of, embed, label_matrix, risk_withi
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 
 RISK = "model"
-"""Under this name `predictions` holds the judged model's risk; see `repeated_cv.risk_column`."""
+"""Name of the evaluated model in the risk column of `predictions`; see `repeated_cv.risk_column`."""
 AGE_SEX, RANDOM_ENCODER, ATTAINABLE = "age and sex", "random encoder, linear", "attainable (true hazard)"
 _CALIBRATION_YEARS = 5.0
 _TABLE_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex", "event", "time", "log_hazard"]
@@ -40,13 +40,13 @@ _LoadRows = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Result of the protocol.
+    """Result of the held-out protocol.
 
     Attributes:
-        metrics: content of `metrics.json`.
-        predictions: one row per test record: who, what happened, and every model's score.
-        risk_groups: scores of the judged survival model on the test records; None for classification.
-        recipe: of the judged checkpoint, where its folder has one.
+        metrics: of the result of kind `held-out`.
+        predictions: one row per test record: ids, outcome, and the score of every model.
+        risk_groups: scores of the evaluated survival model on the test records; None for classification.
+        recipe: of the evaluated checkpoint, where its folder has one.
     """
 
     metrics: dict[str, Any]
@@ -67,16 +67,16 @@ def held_out(
     seed: int = 0,
     measurements: pd.DataFrame | None = None,
 ) -> HeldOut:
-    """Judges the first checkpoint beside the others and the baselines.
+    """Evaluates the first checkpoint and compares it with the others and the baselines.
 
     Args:
-        checkpoints: name -> folder or Hub name; the first is judged.
+        checkpoints: name -> folder or Hub name; the first is evaluated.
         load_rows: feature extractor -> dataset with `input_values`, `lead_mask`, `patient_id`, and `event` and
             `time`, or `labels`.
-        test_folds: folds that are judged; None judges every record.
-        train_folds: folds the baselines are fitted on; None leaves the fitted baselines out.
-        with_random_encoder: fit a linear model on an untrained encoder of the judged architecture.
-        data_dir: where the rows come from, to recognise training data.
+        test_folds: folds to evaluate on; None for every record.
+        train_folds: folds the baselines are fitted on; None omits the fitted baselines.
+        with_random_encoder: fit a linear model on a randomly initialised encoder of the same architecture.
+        data_dir: folder of the rows, to recognise training data.
         batch_size: records per forward pass.
         n, seed: of the bootstrap.
         measurements: ECG measurements of the records (`data.measure.table`), to compare a survival model with Cox
@@ -102,7 +102,7 @@ def held_out(
             )
         scores[name] = score_rows(model, test, batch_size)
     if judged is None:
-        raise ValueError("checkpoint: expected one to judge, got none")
+        raise ValueError("checkpoint: expected one to evaluate, got none")
     outcome = judged.outcome()
     if train_folds:
         fit = select_folds(judged.dataset, train_folds)
@@ -128,7 +128,7 @@ def held_out(
 
 
 def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed: int = 0) -> FloatArray:
-    """What a linear model on a frozen encoder says of `test`: ridge Cox where there is follow-up, else logistic.
+    """Returns scores of `test` by a linear model on a frozen encoder: ridge Cox for follow-up, else logistic.
 
     Args:
         encoder: any model of the package; its head is not used.
@@ -151,7 +151,7 @@ def _signal_batches(dataset: Any, batch_size: int) -> Any:
 
 @dataclass(frozen=True)
 class _Judged:
-    """The model that is judged, with the rows its feature extractor made."""
+    """The evaluated model, with the rows that its feature extractor made."""
 
     model: Any
     dataset: Any
@@ -187,13 +187,13 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
 
 def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -> dict[str, FloatArray]:
     columns = ["record_id", "age", "sex", "event", "time"]
-    train, test = (beside(columns_of(part, columns), measurements) for part in (fit, judged.test))
+    train, test = (with_measurements(columns_of(part, columns), measurements) for part in (fit, judged.test))
     models = fit_comparators(train, knows_age_and_sex(train))
     return {name: model.log_hazard(test) for name, model in models.items()}
 
 
 def _risk(judged: _Judged, log_hazard: FloatArray) -> FloatArray | None:
-    """Risk at five years, where the checkpoint's follow-up reaches that far."""
+    """Returns the risk at five years; None where the checkpoint's follow-up is shorter."""
     if not judged.model.config.num_baseline_times:
         return None
     risk: FloatArray = risk_within(log_hazard, judged.model.baseline.knots, [_CALIBRATION_YEARS])[:, 0]
@@ -201,7 +201,7 @@ def _risk(judged: _Judged, log_hazard: FloatArray) -> FloatArray | None:
 
 
 def _calibration(judged: _Judged, risk: FloatArray | None) -> dict[str, Any]:
-    """Predicted and observed risk by fifths of predicted risk; empty without risks."""
+    """Returns predicted and observed risk by fifths of predicted risk; empty without risks."""
     if risk is None:
         return {}
     table = columns_of(judged.test, ["event", "time"])
@@ -210,7 +210,7 @@ def _calibration(judged: _Judged, risk: FloatArray | None) -> dict[str, Any]:
 
 
 def _subgroups(judged: _Judged, scores: FloatArray, risk: FloatArray | None, n: int, seed: int) -> Found:
-    """How the judged model does by sex and age."""
+    """Returns the metric of the evaluated model by sex and age."""
     table = columns_of(judged.test, ["patient_id", "age", "sex", "event", "time"])
     if head_of(judged.model).is_survival:
         return survival_subgroups(table, scores, risk, _CALIBRATION_YEARS, n=n, seed=seed)

@@ -1,4 +1,4 @@
-"""The same recordings as a device with fewer leads would have seen them: the others masked, their samples zero.
+"""Recordings reduced to the leads of a smaller device: the other leads are masked and zero.
 
 Limb leads that follow from two kept ones are kept too, as the feature extractor derives them from a device's I and II.
 For rhythm input the network then sees what it would see of the device's own files; a median beat was still found on
@@ -15,7 +15,7 @@ from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads
 
 
 def kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """(leads,) boolean, true for each of `lead_names` that stays or follows from those; all of them for None.
+    """Returns which of `lead_names` stay or follow from those that stay: (leads,) boolean; all for None.
 
     >>> kept_leads("avf, V1", ["I", "II", "aVF", "V1"]).tolist()
     [False, False, True, True]
@@ -42,7 +42,7 @@ def kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> 
 
 
 def mask_leads(batch: Mapping[str, Any], kept: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """A batch with `input_values` (n, leads, samples) and `lead_mask` (n, leads) in which only these leads are left.
+    """Returns a batch with `input_values` (n, leads, samples) and `lead_mask` (n, leads), reduced to these leads.
 
     Args:
         batch: numpy arrays.
@@ -55,7 +55,7 @@ def mask_leads(batch: Mapping[str, Any], kept: npt.NDArray[np.bool_]) -> dict[st
 def row_batches(
     dataset: Any, batch_size: int, kept: npt.NDArray[np.bool_] | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """The network's inputs, batch by batch, with only the leads in `kept` (None: all).
+    """Yields batches of the network's inputs, reduced to the leads in `kept` (None: all).
 
     Args:
         dataset: a `datasets.Dataset` with `input_values` and `lead_mask`.

@@ -1,9 +1,9 @@
-"""Repeated stratified cross-validation of survival models: who is in which fold, and what the folds say together.
+"""Repeated stratified cross-validation of survival models: division into folds, and metrics over all folds.
 
-Every record is judged once in each repetition (seed), by models that never saw its patient. Scores of different folds
-come from different models and have no common scale, so they are standardised within their fold before they are put
-in one ranking. Two _spreads are told apart: over folds, which share training patients and differ in who is judged, and
-over seeds, the repetitions of the whole procedure.
+Each repetition (seed) scores every record once, by a model that was not trained on its patient. Scores of different
+folds come from different models and have no common scale, so they are standardised within their fold before they enter
+one ranking. Two spreads are reported: over folds, which share training patients, and over seeds, the repetitions of
+the whole procedure.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ _RISK_MEASURES: dict[str, Callable[..., float]] = {
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold of one repetition: rows of the table that are judged; all others are trained on.
+    """One fold of one repetition: its test rows; all other rows train.
 
     Attributes:
         seed: repetition.
@@ -54,12 +54,12 @@ class Fold:
 
     @property
     def name(self) -> str:
-        """Such as `seed-0-fold-1`."""
+        """Name of the fold, such as `seed-0-fold-1`."""
         return f"seed-{self.seed}-fold-{self.number}"
 
 
 def make_folds(table: pd.DataFrame, num_folds: int = 2, seeds: Sequence[int] = (0, 1, 2, 3, 4)) -> list[Fold]:
-    """Divides patients into folds with the same share of events, anew for every seed (scikit-learn).
+    """Divides patients into folds with the same share of events, for every seed (scikit-learn).
 
     Args:
         table: columns `patient_id`, `event` and `time`, one row per record.
@@ -122,7 +122,7 @@ def _corrected_t_test(differences: npt.ArrayLike, test_over_train: float) -> dic
 
 
 def standardised(predictions: pd.DataFrame, column: str) -> FloatArray:
-    """Scores in one ranking: (records, seeds), z-scores within each fold, records in order of `record_id`.
+    """Returns scores as z-scores within each fold: (records, seeds), records in order of `record_id`.
 
     Args:
         predictions: columns `record_id`, `seed`, `fold` and `column`; each record once per seed.
@@ -135,18 +135,18 @@ def standardised(predictions: pd.DataFrame, column: str) -> FloatArray:
 
 
 def as_predicted(predictions: pd.DataFrame, column: str) -> FloatArray:
-    """Absolute risks as they were predicted: (records, seeds), records in order of `record_id`."""
+    """Returns absolute risks: (records, seeds), records in order of `record_id`."""
     return _by_seed(predictions, predictions[column])
 
 
 def subjects(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per record, in order of `record_id`: who, what happened, and age and sex where known."""
+    """Returns one row per record, in order of `record_id`: ids, outcome, and age and sex where known."""
     columns = [*_SUBJECT, *(name for name in ("age", "sex") if name in predictions)]
     return predictions[columns].drop_duplicates("record_id").sort_values("record_id").reset_index(drop=True)
 
 
 def _mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
-    """The metric of (event, time, scores (n, seeds)) as the mean over seeds: what one repetition is worth."""
+    """Returns a metric of (event, time, scores (n, seeds)) that averages over seeds."""
 
     def mean(event: FloatArray, time: FloatArray, scores: FloatArray) -> float:
         return float(np.mean([metric(event, time, column) for column in np.asarray(scores).T]))
@@ -157,14 +157,14 @@ def _mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
 def compare_over_folds(
     predictions: pd.DataFrame, models: Sequence[str], n: int = 1000, seed: int = 0, trained_share: float = 1.0
 ) -> dict[str, dict[str, Any]]:
-    """C-index of every model out of fold, its spread, and how far the first model is ahead.
+    """Returns the out-of-fold C-index of every model, its spread, and the lead of the first model.
 
     Args:
         predictions: `record_id`, `patient_id`, `event`, `time`, `seed`, `fold`, and a log hazard under each model's
             name; each record once per seed.
-        models: names; the first is judged.
+        models: names; the first is the evaluated model.
         n, seed: of the bootstrap over patients.
-        trained_share: of the records outside a fold, those that trained and did not choose the epoch.
+        trained_share: share of the records outside a fold that trained; the others chose the epoch.
 
     Returns:
         For each model `concordance_index` (mean over seeds of the C-index over all records, as the fields of
@@ -194,7 +194,7 @@ def compare_over_folds(
 
 
 def _fold_values(predictions: pd.DataFrame, model: str) -> "pd.Series[float]":
-    """C-index in each fold, indexed by seed and fold."""
+    """Returns the C-index in each fold, indexed by seed and fold."""
     found = {
         key: concordance_index(part["event"], part["time"], part[model])
         for key, part in predictions.groupby(["seed", "fold"])
@@ -203,7 +203,7 @@ def _fold_values(predictions: pd.DataFrame, model: str) -> "pd.Series[float]":
 
 
 def _spreads(values: "pd.Series[float]") -> dict[str, dict[str, Any]]:
-    """Mean and SD over all folds, and over seeds (each the mean of its folds); the SD of one value is NaN."""
+    """Returns mean and SD over all folds, and over seeds (each the mean of its folds); the SD of one value is NaN."""
     seeds = values.groupby("seed").mean()
     return {
         name: {"mean": float(each.mean()), "sd": float(each.std(ddof=1)), "values": each.round(6).tolist()}
@@ -212,14 +212,14 @@ def _spreads(values: "pd.Series[float]") -> dict[str, dict[str, Any]]:
 
 
 def _test_over_train(predictions: pd.DataFrame) -> float:
-    """Records judged in a fold over those trained on, the mean of all folds."""
+    """Returns test records over training records of a fold, the mean of all folds."""
     sizes = predictions.groupby(["seed", "fold"]).size().to_numpy(dtype=float)
     total = predictions["record_id"].nunique()
     return float(np.mean(sizes / (total - sizes)))
 
 
 def fold_counts(predictions: pd.DataFrame) -> list[dict[str, int]]:
-    """Records, patients and events of every fold."""
+    """Counts records, patients and events of every fold."""
     return [
         {
             "seed": int(part["seed"].iloc[0]),
@@ -233,14 +233,14 @@ def fold_counts(predictions: pd.DataFrame) -> list[dict[str, int]]:
 
 
 def risk_column(model: str, years: float) -> str:
-    """Name of the column that holds a model's risk within so many years."""
+    """Returns the name of the column with a model's risk within so many years."""
     return f"{model} | risk within {years:g} years"
 
 
 def evaluate_risks(
     predictions: pd.DataFrame, model: str, horizons: Sequence[float], n: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """How a model's absolute risks hold at each horizon; empty where it predicted none.
+    """Evaluates a model's absolute risks at each horizon; empty where it predicted none.
 
     Each measure is the mean over seeds, its interval a bootstrap of patients.
 
@@ -252,7 +252,7 @@ def evaluate_risks(
 
     Returns:
         Horizon as text -> `predicted_risk`, and, as fields of intervals, `observed_risk` and what `_RISK_MEASURES`
-        names; under `not_estimable` the reason for each that these records do not give.
+        names; under `not_estimable` the reason for each that does not exist on these records.
     """
     people = subjects(predictions)
     truth, patients = check_outcomes(people["event"], people["time"]), people["patient_id"].to_numpy()
@@ -282,7 +282,7 @@ def _risk_interval(
 
 
 def describe_cohort(table: pd.DataFrame) -> dict[str, Any]:
-    """Who the records are: counts, follow-up, age and sex, with what is missing counted."""
+    """Describes the records: counts, follow-up, age and sex, with the number of missing values."""
     found: dict[str, Any] = {
         "num_records": len(table),
         "num_patients": int(table["patient_id"].nunique()),
@@ -300,7 +300,7 @@ def describe_cohort(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def subgroups_over_seeds(predictions: pd.DataFrame, model: str, n: int = 1000, seed: int = 0) -> Found:
-    """C-index within men and women and within bands of age: [`survival_subgroups`] of the scores of all seeds."""
+    """Returns [`survival_subgroups`] of the scores of all seeds."""
     people, scores = subjects(predictions), standardised(predictions, model)
     return survival_subgroups(people, scores, metric=_mean_over_seeds(concordance_index), n=n, seed=seed)
 

@@ -1,4 +1,4 @@
-"""How a model does for women and men and by band of age: each group beside everyone else, with intervals.
+"""Metrics of a model by sex and by band of age, and the difference of each group from everyone else.
 
 A number for everyone can hide a group for which it does not hold (Chen, Johansson and Sontag, NeurIPS 2018; TRIPOD+AI,
 Collins et al., BMJ 385:e078378, 2024, item 23a). A group is judged where enough patients have what is judged, else it
@@ -36,7 +36,7 @@ _SHARES = {"sensitivity": 1.0, "false_positive_rate": 0.0}
 
 
 def _groups_of(table: pd.DataFrame) -> Groups:
-    """Rows of each group by sex and by band of age; a group nobody is in is left out.
+    """Returns the rows of each group by sex and by band of age, without empty groups.
 
     Args:
         table: `sex` ("female", "male" or missing) and `age` (years, or missing); a column may be absent.
@@ -67,7 +67,7 @@ def survival_subgroups(
     n: int = 1000,
     seed: int = 0,
 ) -> Found:
-    """C-index, and calibration where there are risks, of each group.
+    """Returns the C-index of each group, and its calibration where there are risks.
 
     Args:
         table: `patient_id`, `event`, `time` (years), and `sex` and `age` where known.
@@ -109,7 +109,7 @@ def classification_subgroups(
     n: int = 1000,
     seed: int = 0,
 ) -> Found:
-    """Macro AUROC, and AUROC, decisions and calibration of every label, of each group.
+    """Returns the macro AUROC of each group, and AUROC, decisions and calibration of every label.
 
     Args:
         table: `patient_id`, and `sex` and `age` where known.
@@ -151,7 +151,7 @@ def classification_subgroups(
 
 
 def differences(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Keys and interval of every difference between a group and everyone else."""
+    """Yields name and interval of every difference between a group and everyone else."""
     for by, members in found.items():
         for group, entry in members.items():
             for name, measured in entry.items():
@@ -164,7 +164,7 @@ def differences(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _of_each(judge: Callable[[BoolArray, bool], dict[str, Any]], table: pd.DataFrame) -> Found:
-    """What is found of each group; of two groups the second has no difference, which would be that of the first."""
+    """Evaluates each group; the second of two groups has no difference, as it mirrors that of the first."""
     return {
         name: {
             group: judge(where, len(members) > 2 or place == 0) for place, (group, where) in enumerate(members.items())
@@ -193,7 +193,7 @@ def _num_patients(patients: npt.NDArray[Any], where: BoolArray) -> int:
 
 
 def _can_be_judged(truth: FloatArray, where: BoolArray, patients: npt.NDArray[Any]) -> tuple[bool, bool]:
-    """Whether the group, and everyone else, have patients enough with the label and without it."""
+    """Returns whether the group, and everyone else, have enough patients with and without the label."""
     inside, outside = (
         all(_num_patients(patients, part & (truth == value)) >= MIN_PATIENTS for value in (1, 0))
         for part in (where, ~where)
@@ -224,7 +224,7 @@ def _label(
 
 
 def _share_called(value: float) -> Metric:
-    """Share called positive of those whose label has this value."""
+    """Returns a metric: the share called positive among those whose label has this value."""
 
     def share(truth: FloatArray, called: FloatArray) -> float:
         among = truth == value
@@ -236,7 +236,7 @@ def _share_called(value: float) -> Metric:
 
 
 def _excess(truth: FloatArray, probability: FloatArray) -> float:
-    """Calibration in the large: mean probability minus the share who have the label; 0 is right."""
+    """Returns calibration in the large: mean probability minus the share with the label; 0 is right."""
     known = ~np.isnan(truth)
     return float(probability[known].mean() - truth[known].mean())
 
@@ -252,7 +252,7 @@ def _measure(
     n: int,
     seed: int,
 ) -> dict[str, Any]:
-    """`{name: interval}` within the group, beside it the difference to everyone else; empty where there is none."""
+    """Returns `{name: interval}` within the group, with the difference from everyone else; empty where undefined."""
     inside = [each[where] for each in (*truth, scores)]
     try:
         found = bootstrap_interval(metric, *inside, patient_ids=patients[where], n=n, seed=seed).as_dict()
@@ -269,7 +269,7 @@ def _measure(
 
 
 def _gap(metric: Metric) -> Metric:
-    """The metric within the group minus that of everyone else, of truth arrays, membership and scores."""
+    """Returns a metric of truth arrays, membership and scores: within the group minus everyone else."""
 
     def gap(*arrays: Any) -> float:
         *truth, where, scores = arrays

@@ -1,12 +1,11 @@
-"""Zero-shot classification judged: text prompts against ECGs, with what chance and shuffling give beside it.
+"""Evaluation of zero-shot classification with text prompts, with permuted prompts and shuffled networks as controls.
 
 A prompt is the text of one SCP statement; its logit is the scaled cosine between that text and the ECG (CLIP, Radford
-et al., 2021). A superclass is no text of its own: it is scored from the statements that belong to it. A number of this
-kind says little without controls: a network trained on shuffled pairs of record and text must fall to chance, and so
-must single statements whose embeddings are handed out anew. A class of many statements keeps some of its own in any
-such permutation, so there the permuted value is above one half by luck and not by language.
+et al., 2021). A superclass has no text: it is scored from its statements. Two controls should fall to chance: a
+network trained on shuffled pairs of record and text, and prompts permuted among the labels. A class of many
+statements keeps some of them in any permutation, so its permuted value is above one half.
 
-Functions of arrays and tables: nothing here knows the network.
+Functions of arrays and tables; the network is not imported.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,7 @@ GroupScore = Callable[[npt.ArrayLike, Sequence[str], Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Level:
-    """What is judged at one level of the labels.
+    """The classes of one level of the labels that can be evaluated.
 
     Attributes:
         name: such as `"superclass"`.
@@ -48,7 +47,7 @@ class Level:
 
 
 def statement_groups(statements: pd.DataFrame, level: str) -> dict[str, list[str]]:
-    """Classes of a level and the SCP statements that belong to each.
+    """Returns the classes of a level and the SCP statements of each.
 
     Args:
         statements: `scp_statements.csv`, indexed by code.
@@ -77,7 +76,7 @@ def group_scores(
     temperature: float = 1.0,
     softmax: bool = False,
 ) -> FloatArray:
-    r"""A score of each class from the prompts of its statements.
+    r"""Returns a score of each class from the prompts of its statements.
 
     With logits \(l_k / \tau\), normalised over all prompts (`softmax`) or as they are: `"logsumexp"`
     \(\log \sum_{k \in g} e^{l_k}\), which after normalisation is the logarithm of the class's share; `"max"`, its best
@@ -131,7 +130,7 @@ def judged_level(
     prompt_labels: Sequence[str],
     min_positives: int = MIN_POSITIVES,
 ) -> Level:
-    """The classes of a level that these records and prompts can judge.
+    """Returns the classes of a level that these records and prompts can evaluate.
 
     Args:
         name: of the level.
@@ -172,7 +171,7 @@ def level_metrics(
     n: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Macro AUROC of a level with its interval, and the controls.
+    """Returns the macro AUROC of a level with its interval, and the controls.
 
     Args:
         level: from [`judged_level`], with at least one class.
@@ -180,7 +179,7 @@ def level_metrics(
         patient_ids: (n,).
         controls: name -> logits and labels of another network on the same records.
         score: [`group_scores`], with its options bound.
-        permutations: how often the prompts are dealt out anew among the labels.
+        permutations: number of permutations of the prompts among the labels.
         n, seed: of the bootstrap; `seed` also of the permutations.
 
     Returns:
@@ -218,7 +217,7 @@ def _permuted_auroc(
     permutations: int = 20,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Macro AUROC where the prompts are handed out anew among the labels, at random.
+    """Returns the macro AUROC with the prompts permuted at random among the labels.
 
     About one half for single statements (a label keeps its own prompt in 1 of K permutations); above it for classes
     of many statements, which keep some of theirs.

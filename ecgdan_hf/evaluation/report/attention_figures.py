@@ -1,6 +1,6 @@
 """Lead attention of a cohort: mean and spread over subjects, low risk, high risk and their difference.
 
-After the figure of arXiv 2403.10581. Attention says where a network read, not what caused the outcome. Plain arrays
+After the figure of arXiv 2403.10581. Attention shows what a network read, not what caused the outcome. Plain arrays
 in, a matplotlib Figure out.
 """
 
@@ -28,7 +28,7 @@ def lead_attention_figure(
     lead_names: Sequence[str] = STANDARD_LEADS,
     simulated: bool = False,
 ) -> Figure:
-    """Maps of leads: mean (top) and SD over subjects (bottom) of low risk, high risk, and high minus low.
+    """Draws maps of leads: mean (top) and SD over subjects (bottom) of low risk, high risk, and high minus low.
 
     Means and SDs share one colour scale, both differences another, which is symmetric around 0.
 

@@ -1,4 +1,4 @@
-"""What all figures of an evaluation share: colours, line styles, titles, and one-line refusals of bad arrays.
+"""Shared parts of the figures of an evaluation: colours, line styles, titles, and checks of arrays.
 
 Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers tell apart; every series
 also has a line style and a marker of its own, so that no figure needs colour. Figures are matplotlib objects without
@@ -36,23 +36,23 @@ TITLE_SIZE, LABEL_SIZE, SMALL_SIZE = 11.0, 9.5, 8.5
 
 
 def new_figure(height_inches: float) -> Figure:
-    """An empty figure, 7 inches wide."""
+    """Returns an empty figure, 7 inches wide."""
     return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained", facecolor="white")
 
 
 def headline(text: str, simulated: bool) -> str:
-    """The title's first line; a simulated outcome is called so before anything else is said."""
+    """Returns the first line of a title; a simulated outcome is named first."""
     return f"Simulated outcome: {text}" if simulated else text[:1].upper() + text[1:]
 
 
 def counts_text(num_records: int, num_events: int, simulated: bool = False) -> str:
-    """Such as "n = 1,200, 93 events"."""
+    """Returns text such as "n = 1,200, 93 events"."""
     noun = "event" if num_events == 1 else "events"
     return f"n = {num_records:,}, {num_events:,} {'simulated ' if simulated else ''}{noun}"
 
 
 def tidy(axes: Axes) -> None:
-    """No frame on top and right; tick labels of a readable size."""
+    """Removes the frame on top and right, and sets a readable size of tick labels."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=LABEL_SIZE)
 
@@ -60,12 +60,12 @@ def tidy(axes: Axes) -> None:
 def read_columns(
     name: str, table: pd.DataFrame | Mapping[str, npt.ArrayLike], columns: Iterable[str], least: int = 1
 ) -> pd.DataFrame:
-    """The table with these columns as floats; others are kept as they are.
+    """Returns the table with these columns as floats; others stay.
 
     Args:
-        name: what to call it in an error.
+        name: of the table in errors.
         table: a data frame, or arrays of one length by name.
-        columns: what it must have.
+        columns: required columns.
         least: fewest rows.
 
     Raises:
@@ -88,7 +88,7 @@ def read_columns(
 
 
 def read_flags(name: str, values: npt.ArrayLike, num_records: int) -> npt.NDArray[np.bool_]:
-    """(n,) of 0 and 1 as booleans.
+    """Returns (n,) values of 0 and 1 as booleans.
 
     Raises:
         ValueError: another shape or another value.

@@ -1,6 +1,6 @@
-"""Markdown to one HTML file that needs nothing else: figures and style are inside it (`html_page.css`).
+"""Markdown to one self-contained HTML file, with figures and style (`html_page.css`) inside.
 
-The Markdown is rendered by markdown-it-py after CommonMark, with tables; raw HTML in it is shown, never obeyed. The
+The Markdown is rendered by markdown-it-py after CommonMark, with tables; raw HTML in it is shown as text. The
 page forbids itself scripts and anything from elsewhere (Content-Security-Policy).
 """
 
@@ -21,7 +21,7 @@ STYLE = Path(__file__).with_name("html_page.css")
 
 
 def html_page(markdown_text: str, folder: Path | str) -> str:
-    """One self-contained page.
+    """Returns one self-contained page.
 
     Args:
         markdown_text: a report; its first heading is the title of the page.

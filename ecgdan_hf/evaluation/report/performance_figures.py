@@ -1,4 +1,4 @@
-"""How good absolute and relative risks are, drawn: calibration at a horizon, AUC over years, C-index by subgroup.
+"""Figures of calibration at a horizon, AUC over years, and C-index by subgroup.
 
 The numbers come from the metric functions; nothing is estimated here. Calibration shows groups, a smooth curve and the
 distribution of predicted risks together (Van Calster et al., BMC Medicine 17:230, 2019). Returns matplotlib Figures.
@@ -36,7 +36,7 @@ _Table = pd.DataFrame | Mapping[str, npt.ArrayLike]
 
 _INTERVAL = ("estimate", "low", "high")
 _COLUMNS = (0.54, 0.72, 1.0)
-"""Right edges of the numbers beside a forest plot, as shares of their panel."""
+"""Right edges of the numbers to the right of a forest plot, as shares of their panel."""
 
 
 def calibration_figure(
@@ -47,7 +47,7 @@ def calibration_figure(
     simulated: bool = False,
     notes: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Observed against predicted risk at a horizon, over the distribution of predicted risks.
+    """Draws observed against predicted risk at a horizon, over the distribution of predicted risks.
 
     Args:
         groups: `predicted`, `observed`, `low`, `high`, `num_records`, `num_events` (by the horizon) of each group, as
@@ -90,7 +90,7 @@ def calibration_figure(
 def auc_figure(
     curves: Mapping[str, _Table], num_records: int, num_events: int, simulated: bool = False, ylabel: str = "AUC(t)"
 ) -> Figure:
-    """Time-dependent AUC over the years, one line per model.
+    """Draws the time-dependent AUC over the years, one line per model.
 
     Args:
         curves: name -> `years` and `auc`, with `low` and `high` where there is a band; at most seven models. A
@@ -122,7 +122,7 @@ def auc_figure(
 def subgroup_table(
     overall: Mapping[str, Any], subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> pd.DataFrame:
-    """Rows of a forest plot from `metrics.json`: everyone first, then each level of each subgroup.
+    """Returns the rows of a forest plot from `metrics.json`: everyone first, then each level of each subgroup.
 
     Args:
         overall: `concordance_index` (with `estimate`, `low`, `high`), `num_records`, `num_events` of all records.
@@ -142,7 +142,7 @@ def subgroup_table(
 
 
 def forest_figure(rows: _Table, simulated: bool = False, xlabel: str = "C-index (95 % interval)") -> Figure:
-    """C-index of subgroups, one row each, with records and events beside it.
+    """Draws the C-index of subgroups, one row each, with its records and events.
 
     Args:
         rows: `subgroup`, `level`, `estimate`, `low`, `high`, `num_records`, `num_events`, as [`subgroup_table`] gives
@@ -232,7 +232,7 @@ def _draw_distribution(axes: Axes, risks: FloatArray, top: float, horizon_years:
 
 
 def _draw_auc(axes: Axes, name: str, curve: _Table, style: Mapping[str, Any]) -> tuple[float, float]:
-    """Draws one model; the lowest and highest value."""
+    """Draws one model; returns the lowest and highest value."""
     table = read_columns(f"curves[{name!r}]", curve, ("years", "auc")).dropna(subset=["auc"]).sort_values("years")
     axes.plot(table["years"], table["auc"], label=name, linewidth=1.6, markersize=5, **style)
     values = [table["auc"]]

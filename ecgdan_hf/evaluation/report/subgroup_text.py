@@ -1,4 +1,4 @@
-"""Groups by sex and age as Markdown: tables, who was too few to be judged, and how many differences were looked at.
+"""Metrics by sex and age as Markdown: tables, groups that are too small, and the number of differences.
 
 Imports nothing but `subgroups`, whose numbers it writes.
 """
@@ -20,7 +20,7 @@ Entries = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 def subgroup_text(found: Found, simulated: bool = False) -> str:
-    """The groups as Markdown.
+    """Returns the groups as Markdown.
 
     Args:
         found: of `survival_subgroups` or `classification_subgroups`.
@@ -53,7 +53,7 @@ def _group_table(entries: Entries) -> str:
 
 
 def _label_table(entries: Entries) -> str:
-    """Each label in each group; columns that nothing fills are left out."""
+    """Returns each label in each group, without empty columns."""
     heads = ["label, group", "with the label", "AUROC", _REST, "sensitivity", _REST, "false positive rate", _REST]
     heads.append("predicted minus observed")
     rows = []

@@ -1,4 +1,4 @@
-"""Survival by groups of predicted risk: how groups are cut, Kaplan-Meier curves, and the histogram of scores.
+"""Survival by groups of predicted risk: the groups, Kaplan-Meier curves, and the histogram of scores.
 
 Kaplan-Meier with numbers at risk follows Pocock, Clayton and Altman (Lancet 359:1686-1689, 2002); the cut at the event
 prevalence is that of arXiv 2403.10581. Plain functions of arrays that return matplotlib Figures.
@@ -98,7 +98,7 @@ def kaplan_meier_figure(
     kind: str = "tertiles",
     fold: npt.ArrayLike | None = None,
 ) -> Figure:
-    """Kaplan-Meier curves with 95 % bands by groups of predicted risk, numbers at risk, log-rank p.
+    """Draws Kaplan-Meier curves with 95 % bands by groups of predicted risk, numbers at risk, log-rank p.
 
     Curves end where fewer than 10 records, or 2 % of the group, are at risk; the test uses all follow-up.
 
@@ -142,7 +142,7 @@ def kaplan_meier_figure(
 def risk_histogram_figure(
     event: npt.ArrayLike, log_hazard: npt.ArrayLike, simulated: bool = False, num_bins: int = 30
 ) -> Figure:
-    """Predicted log hazards of records with and without an event, each as a share of its own group.
+    """Draws a histogram of log hazards of records with and without an event, each as a share of its group.
 
     Args:
         event: (n,), 1 happened, 0 censored: none was seen by the end of follow-up.
@@ -205,7 +205,7 @@ def _cut(values: FloatArray, shares: FloatArray) -> _IntArray:
 
 
 def _draw_curve(axes: Axes, groups: _RiskGroups, group: int, events: FloatArray, times: FloatArray) -> float:
-    """Draws one group; the lowest value that the axis has to show."""
+    """Draws one group; returns the lowest value that the axis has to show."""
     chosen, style = groups.index == group, STYLES[group]
     curve = _curtail(kaplan_meier(events[chosen], times[chosen]))
     label = f"{groups.names[group]} predicted risk (n = {chosen.sum():,})"
@@ -218,7 +218,7 @@ def _draw_curve(axes: Axes, groups: _RiskGroups, group: int, events: FloatArray,
 
 
 def _curtail(curve: pd.DataFrame) -> pd.DataFrame:
-    """The curve while enough records are at risk; all of it in a group that never had so many."""
+    """Returns the curve while enough records are at risk; all of it in a group that never had so many."""
     least = max(MIN_AT_RISK, MIN_SHARE_AT_RISK * curve["at_risk"].iloc[0])
     return curve[curve["at_risk"] >= least] if curve["at_risk"].iloc[0] >= least else curve
 

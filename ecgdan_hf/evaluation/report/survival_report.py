@@ -46,13 +46,13 @@ _AUC_YEARS = 10
 
 @dataclass(frozen=True)
 class Judged:
-    """What the figures are drawn from.
+    """Predictions and metrics behind the figures.
 
     Attributes:
-        predictions: as in `repeated_cv.judge`.
-        models: names, the judged one first.
+        predictions: as in `repeated_cv.compare_over_folds`.
+        models: names, the evaluated model first.
         metrics: content of `metrics.json`.
-        lead_attention: (records, leads, leads) of the judged network, in order of `record_id`; None draws none.
+        lead_attention: (records, leads, leads) of the evaluated network, in order of `record_id`; None draws none.
         lead_names: of its rows and columns.
     """
 
@@ -69,16 +69,16 @@ class Judged:
 
     @property
     def score(self) -> FloatArray:
-        """The judged model's, (records,)."""
+        """Scores of the evaluated model: (records,)."""
         return self.score_of(self.models[0])
 
     @property
     def simulated(self) -> bool:
-        """Whether the outcome is."""
+        """Whether the outcome is simulated."""
         return bool(self.metrics.get("simulated_outcome"))
 
     def score_of(self, model: str) -> FloatArray:
-        """Standardised within folds, mean over seeds: (records,)."""
+        """Returns scores standardised within folds, mean over seeds: (records,)."""
         result: FloatArray = standardised(self.predictions, model).mean(axis=1)
         return result
 
@@ -86,9 +86,9 @@ class Judged:
 def write_survival_report(
     folder: Path, judged: Judged, recipe: Mapping[str, Any] | None = None, name: str | None = None
 ) -> None:
-    """`report.md`, `report.html`, `predictions.csv` and the figures, into an existing folder.
+    """Writes `report.md`, `report.html`, `predictions.csv` and the figures into an existing folder.
 
-    A figure that these records do not give (no event in a subgroup, too short a follow-up) is left out.
+    A figure that these records do not allow (no event in a subgroup, too short a follow-up) is left out.
     """
     drawn = _draw(folder, judged)
     text = tripod_report(judged.metrics, recipe, drawn, name or judged.models[0])

@@ -1,8 +1,8 @@
-"""A report of one page after TRIPOD+AI: each item with its number, answered from the run or listed as missing.
+"""Report after TRIPOD+AI on one page: each item with its number, answered from the run or listed as missing.
 
 Source: Collins et al., TRIPOD+AI statement, BMJ 2024;385:e078378, doi 10.1136/bmj-2023-078378: 27 items, 52 with their
-parts. Titles and questions are ours (`tripod_items.yaml`); the checklist's words are in the paper. Nothing is
-invented: what the run does not know is **missing**, and it says who has to state it.
+parts. Titles and questions are ours (`tripod_items.yaml`); the checklist's words are in the paper. What the run
+does not know is listed as **missing**, with who has to state it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,12 +45,12 @@ class _Item:
 
 
 def _items() -> list[_Item]:
-    """All 52 items and parts of items, in order."""
+    """Returns all 52 items and parts of items, in order."""
     return [_Item(**entry) for entry in yaml.safe_load(ITEMS.read_text(encoding="utf-8"))]
 
 
 def read_author_statements(path: str | Path | None) -> dict[str, str]:
-    """What the authors state of items that no run knows: a YAML file, item -> text; nothing without a file.
+    """Reads the authors' statements on items that no run knows: a YAML file, item -> text; empty for None.
 
     Raises:
         FileNotFoundError: no such file.
@@ -75,14 +75,14 @@ def tripod_report(
     figures: Mapping[str, Path] | None = None,
     name: str = "model",
 ) -> str:
-    """The page, as Markdown.
+    """Returns the page as Markdown.
 
     Args:
         metrics: content of `metrics.json` of a survival evaluation; any key may be absent. `statements`, item
             number -> text, is what the author adds by hand ("17": "Approved by ...").
-        recipe: content of `recipe.yaml` of the judged model, None where there is none.
+        recipe: content of `recipe.yaml` of the evaluated model, None where there is none.
         figures: caption -> file; the files lie in the folder of the report.
-        name: what the judged model is called.
+        name: of the evaluated model.
 
     Raises:
         ValueError: metrics that are no mapping or of another task, or a statement to an item that does not exist.
@@ -145,7 +145,7 @@ def _summary(checklist: Sequence[_Item], answers: Mapping[str, Answer], statemen
 
 
 def _missing(item: _Item, answer: Answer, statements: Mapping[str, str]) -> str:
-    """What is still to be stated; nothing once somebody stated it."""
+    """Returns what is still to be stated; empty once the authors stated it."""
     if statements.get(item.number):
         return ""
     return answer.missing if answer.known else item.ask
@@ -162,7 +162,7 @@ def _section(item: _Item, answer: Answer, statement: str) -> str:
 
 
 def _figures(run: Run, figures: Mapping[str, Path]) -> list[str]:
-    """Figures lie beside the report, so that their names are their paths."""
+    """Returns the figures as Markdown; they are in the folder of the report."""
     opening = "Simulated outcome: " if run.simulated else ""
     return [
         f"![{opening}{escape(str(caption).replace('_', ' '))}](<{PurePath(path).name}>)"

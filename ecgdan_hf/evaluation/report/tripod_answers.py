@@ -1,7 +1,7 @@
-"""What a run can say to the items of TRIPOD+AI by itself. Items that are not here only people can answer.
+"""Answers of a run to the items of TRIPOD+AI; items that are not listed need a person.
 
-Methods are in `tripod_methods.py`. Nothing is stated that the run's files do not hold or this package does not always
-do; what is known in part says what is still missing.
+Answers on methods are in `tripod_methods.py`. Each states only what the run's files hold or this package always does,
+and lists what is still missing.
 """
 
 from collections.abc import Callable, Mapping

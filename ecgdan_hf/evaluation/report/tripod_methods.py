@@ -1,7 +1,7 @@
-"""What a run can say of its methods (items 5 to 16 and 24 of TRIPOD+AI).
+"""Answers of a run on its methods (items 5 to 16 and 24 of TRIPOD+AI).
 
-Every answer is made of entries of the run's files, or of what this package does with any record; a sentence whose
-entry is absent is left out. What a run knows in part also says what is still missing.
+Answers use entries of the run's files, or what this package does with any record. A sentence whose entry is absent is
+left out. A partial answer lists what is still missing.
 """
 
 from collections.abc import Callable, Mapping
@@ -205,7 +205,7 @@ def _training_versus_evaluation(run: Run) -> Answer:
 
 
 def division(run: Run) -> str:
-    """How data were divided, in a sentence or two."""
+    """Returns how the data were divided, in a sentence or two."""
     splits = run.get("splits") or {}
     if run.get("protocol") == HELD_OUT:
         folds = run.get("test_folds")

@@ -1,7 +1,6 @@
-"""What a run knows, read safely, and how numbers, counts and tables are written in a report.
+"""Entries of a run for its report, and the text of numbers, counts and tables.
 
-Any key of `metrics.json` may be absent; nothing is made up for it. Text of others is escaped before it enters
-Markdown.
+Any key of `metrics.json` may be absent. Text from files is escaped before it enters Markdown.
 """
 
 import math
@@ -15,12 +14,12 @@ ABSENT = "not estimated"
 
 @dataclass(frozen=True)
 class Run:
-    """An evaluation, as its files tell it.
+    """An evaluation, read from its files.
 
     Attributes:
         metrics: content of `metrics.json`.
         recipe: content of `recipe.yaml`; empty where there is none.
-        name: what the judged model is called.
+        name: of the evaluated model.
     """
 
     metrics: Mapping[str, Any]
@@ -28,7 +27,7 @@ class Run:
     name: str
 
     def get(self, *keys: str) -> Any:
-        """The entry of `metrics` under these keys, None where there is none."""
+        """Returns the entry of `metrics` under these keys, None where there is none."""
         return dig(self.metrics, *keys)
 
     @property
@@ -53,26 +52,26 @@ class Run:
 
     @property
     def models(self) -> Mapping[str, Mapping[str, Any]]:
-        """Results by model, the judged one first."""
+        """Results by model, the evaluated model first."""
         found = self.get("models")
         return found if isinstance(found, Mapping) else {}
 
     @property
     def horizons(self) -> list[str]:
-        """Horizons in years at which any model was judged, ascending."""
+        """Horizons in years at which any model was evaluated, ascending."""
         found = {str(years) for model in self.models.values() for years in dig(model, "horizons") or {}}
         return sorted(found, key=float)
 
 
 def dig(found: Any, *keys: str) -> Any:
-    """The entry under these keys, None where there is none."""
+    """Returns the entry under these keys, None where there is none."""
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 
 def escape(text: object) -> str:
-    """Text of others on one line, without meaning for Markdown.
+    """Returns text on one line, with the special characters of Markdown escaped.
 
     Examples:
         >>> escape("a|b *c*")
@@ -82,22 +81,22 @@ def escape(text: object) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
+    """Returns whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def count(value: Any) -> str:
-    """Such as "11,575"; "unknown" for what is not a number."""
+    """Returns text such as "11,575"; "unknown" without a number."""
     return f"{int(value):,}" if is_number(value) else "unknown"
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """With so many digits; "not estimated" for what is not a finite number."""
+    """Returns a number with so many digits; "not estimated" without a finite number."""
     return f"{value:.{digits}f}" if is_number(value) else ABSENT
 
 
 def estimate(found: Any, digits: int = 3) -> str:
-    """An estimate, with its interval where there is one.
+    """Returns an estimate as text, with its interval where there is one.
 
     Examples:
         >>> estimate({"estimate": 0.7, "low": 0.65, "high": 0.75}), estimate(0.7), estimate(None)
@@ -110,23 +109,23 @@ def estimate(found: Any, digits: int = 3) -> str:
 
 
 def percent(part: Any, whole: Any) -> str:
-    """Such as "1.4 %"; "unknown" where it cannot be computed."""
+    """Returns text such as "1.4 %"; "unknown" where it cannot be computed."""
     return f"{100 * part / whole:.1f} %" if is_number(part) and is_number(whole) and whole else "unknown"
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, the first column to the left and the others to the right."""
+    """Returns a Markdown table, the first column to the left and the others to the right."""
     lines = [headings, [":--", *["--:"] * (len(headings) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known of an item.
+    """The known part of an item.
 
     Attributes:
-        known: Markdown; empty where nothing is.
-        missing: what has to be stated besides; empty where the item is answered in full.
+        known: Markdown; empty for no answer.
+        missing: what a person still has to state; empty for a complete answer.
     """
 
     known: str
@@ -137,7 +136,7 @@ NOTHING = Answer("")
 
 
 def cohort(run: Run) -> str:
-    """Records, patients and events, in one sentence."""
+    """Returns records, patients and events in one sentence."""
     data = run.get("data") or {}
     if not is_number(data.get("num_records")):
         return ""
@@ -147,7 +146,7 @@ def cohort(run: Run) -> str:
 
 
 def follow_up(run: Run) -> str:
-    """Median and longest follow-up, in one sentence."""
+    """Returns median and longest follow-up in one sentence."""
     middle, last = (run.get("data", f"{name}_follow_up_years") for name in ("median", "max"))
     longest = f", longest {number(last, 1)}" if is_number(last) else ""
     opening = "Simulated follow-up" if run.simulated else "Follow-up"
@@ -155,16 +154,16 @@ def follow_up(run: Run) -> str:
 
 
 def in_years(horizons: Iterable[str]) -> str:
-    """Horizons as words: "5 and 10"."""
+    """Returns horizons as words: "5 and 10"."""
     return listed([f"{float(years):g}" for years in horizons])
 
 
 def listed(names: Iterable[Any]) -> str:
-    """Names as words: "a, b and c"."""
+    """Returns names as words: "a, b and c"."""
     words = [escape(name) for name in names]
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def joined(*sentences: str) -> str:
-    """Those sentences that say something."""
+    """Joins the sentences that are not empty."""
     return " ".join(sentence for sentence in sentences if sentence)

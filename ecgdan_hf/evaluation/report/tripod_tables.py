@@ -1,4 +1,4 @@
-"""Tables of a report: who took part, folds, models, horizons, subgroups. Each is empty where the run knows nothing."""
+"""Tables of a report: participants, folds, models, horizons, subgroups. A table without entries is empty."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ HORIZON_COLUMNS = {
 
 
 def models_table(run: Run) -> str:
-    """C-index of each model, its spread, and how far the judged one is ahead."""
+    """Returns the C-index of each model, its spread, and the lead of the evaluated model."""
     headings = [
         "model",
         f"C-index{run.mark} (95 % interval)",
@@ -34,7 +34,7 @@ def models_table(run: Run) -> str:
 
 
 def horizons_table(run: Run) -> str:
-    """Absolute risks of each model at each horizon."""
+    """Returns the measures of absolute risk of each model at each horizon."""
     shown = [key for key in HORIZON_COLUMNS if any(_at(run, key, years) for years in run.horizons)]
     rows = [
         [f"{escape(name)}, {float(years):g} years", *(estimate(dig(found, "horizons", years, key)) for key in shown)]
@@ -47,7 +47,7 @@ def horizons_table(run: Run) -> str:
 
 
 def not_estimable(run: Run) -> str:
-    """Why some measures at a horizon could not be had, one line each."""
+    """Returns why measures at a horizon are not estimable, one line each."""
     lines = [
         f"* {escape(name)}, {float(years):g} years, {HORIZON_COLUMNS.get(key, escape(key))}: "
         + escape(reason or "no reason given")
@@ -59,7 +59,7 @@ def not_estimable(run: Run) -> str:
 
 
 def folds_table(run: Run) -> str:
-    """Records, patients and events of each fold that was judged."""
+    """Returns records, patients and events of each test fold."""
     folds = run.get("splits", "folds") or []
     rows = [
         [f"seed {fold.get('seed', '?')}, fold {fold.get('fold', '?')}", *_counts(fold)]
@@ -70,7 +70,7 @@ def folds_table(run: Run) -> str:
 
 
 def subgroups_table(run: Run) -> str:
-    """C-index within subgroups, with the numbers it rests on."""
+    """Returns the C-index within subgroups, with their records and events."""
     rows = [
         [f"{escape(name)}: {escape(level)}", estimate(dig(found, "concordance_index")), *_counts(found)[::2]]
         for name, levels in (run.get("subgroups") or {}).items()
@@ -81,7 +81,7 @@ def subgroups_table(run: Run) -> str:
 
 
 def participants_table(run: Run) -> str:
-    """Age, sex and covariates, with what is missing."""
+    """Returns age, sex and covariates, with the number of missing values."""
     rows = []
     if age := run.get("data", "age"):
         rows.append(["age (years), mean (SD)", _mean(age.get("mean"), age.get("sd")), count(age.get("num_missing"))])

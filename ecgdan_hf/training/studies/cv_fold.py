@@ -17,7 +17,7 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     knows_age_and_sex,
     random_encoder,
 )
-from ecgdan_hf.evaluation.comparators.measurement_cox import beside, fit_comparators, usable_comparators
+from ecgdan_hf.evaluation.comparators.measurement_cox import fit_comparators, usable_comparators, with_measurements
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_ENCODER
 from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, risk_column
@@ -77,7 +77,7 @@ def _measurements(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
     """ECG measurements of the cohort, with its subjects and outcomes, row for row."""
     files = read_source(args.data, str(args.data_dir))
     files = files[files["record_id"].astype(str).isin(set(table["record_id"]))]
-    return beside(table, measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir))
+    return with_measurements(table, measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir))
 
 
 class FoldModels:

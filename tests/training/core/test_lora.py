@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fixtures.training_runs import TINY_MODEL
 from heads import build, inputs, learnable
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
-from training.conftest import TINY_MODEL
 from training.core.test_loop import run_until
 
 from ecgdan_hf import EcgDanConfig, EcgDanFeatureExtractor, EcgDanForPreTraining

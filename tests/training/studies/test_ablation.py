@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from training.conftest import COMMON, TINY_MODEL
+from fixtures.training_runs import COMMON, TINY_MODEL
 
 from ecgdan_hf.data.text.statements import read_statements
 from ecgdan_hf.evaluation.folds import select_folds

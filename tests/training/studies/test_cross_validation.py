@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from training.conftest import COMMON, TINY_MODEL
+from fixtures.training_runs import COMMON, TINY_MODEL
 
 from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
 from ecgdan_hf.inference.checkpoints import load_checkpoint
