@@ -135,16 +135,20 @@ def _row_loader(args: EvaluateArguments | SanityArguments, as_task: bool) -> Cal
     Raises:
         ValueError: no checkpoint, or no folder of recordings.
     """
-    from ecgdan_hf.inference.rows import row_loader
+    from ecgdan_hf.data.loading import load
+    from ecgdan_hf.inference.checkpoints import load_config
+    from ecgdan_hf.inference.heads import head_of
 
     for name in ("checkpoint", "data_dir"):
         if not getattr(args, name):
             raise ValueError(f"{name}: expected one, got none; give --{name.replace('_', '-')}")
-    names = ("limit", "num_proc", "cache_dir", "skip_bad", "label_level")
-    options = {name: getattr(args, name) for name in names}
-    return row_loader(
-        str(args.checkpoint), args.data, str(args.data_dir), as_task=as_task, outcomes=args.labels, **options
-    )
+    config = load_config(str(args.checkpoint))
+    head = head_of(config)
+    options = {name: getattr(args, name) for name in ("limit", "num_proc", "cache_dir", "skip_bad")}
+    options |= {"label_level": args.label_level} if args.label_level else {}
+    options |= {"keep_labels": config.label_names} if as_task and head.is_classifier else {}
+    options |= {"outcomes": args.labels, "with_outcome": as_task and head.is_survival}
+    return lambda extractor: load(args.data, str(args.data_dir), feature_extractor=extractor, **options)
 
 
 VERBS: dict[str, Callable[..., None]] = {

@@ -116,30 +116,9 @@ def head_of(source: Any) -> Head:
     return default
 
 
-def input_names(config: Config) -> list[str]:
-    """What a model is given of a prepared record: columns of the rows, and outputs of the feature extractor."""
-    return ["input_values", "lead_mask", *weight_columns(config)]
-
-
 def weight_columns(config: Config) -> list[str]:
-    """Those of [`input_names`] with one number for each sample: the weights of DANet's hard module."""
+    """Inputs beside `input_values` and `lead_mask` with one number for each sample: weights of DANet's hard module."""
     return ["waveform_weights"] if config.signal_contract.get("waveform_rule") else []
-
-
-def covariate_names(config: Config) -> list[str]:
-    """Covariates that a model takes besides the ECG; empty for all but survival models."""
-    return list(getattr(config, "covariate_names", []))
-
-
-def label_names(config: Config) -> list[str]:
-    """Labels of a classifier, in the order of its logits."""
-    return [str(name) for _, name in sorted((config.id2label or {}).items())]
-
-
-def label_probabilities(config: Config, logits: Tensor) -> Tensor:
-    """Logits (N, labels) -> probabilities: a softmax where exactly one label holds, else one sigmoid a label."""
-    one_of = config.problem_type == "single_label_classification"
-    return logits.softmax(-1) if one_of else logits.sigmoid()
 
 
 def _predict_risk(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
@@ -158,15 +137,15 @@ def _risk_columns(config: Config) -> list[str]:
 
 
 def _predict_labels(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
-    probabilities = label_probabilities(model.config, model(**inputs).logits.float()).cpu().numpy()
-    names, thresholds = label_names(model.config), model.config.thresholds or {}
+    probabilities = model.config.label_probabilities(model(**inputs).logits.float()).cpu().numpy()
+    names, thresholds = model.config.label_names, model.config.thresholds or {}
     cuts = np.array([thresholds.get(name, DEFAULT_THRESHOLD) for name in names])
     positive = [";".join(np.array(names)[row >= cuts]) for row in probabilities]
     return {name: probabilities[:, column].tolist() for column, name in enumerate(names)} | {"positive": positive}
 
 
 def _label_columns(config: Config) -> list[str]:
-    return [*label_names(config), "positive"]
+    return [*config.label_names, "positive"]
 
 
 _PRETRAINING = ("ecg-pretraining", "self-supervised pretraining")

@@ -18,8 +18,8 @@ from ecgdan_hf.data.formats import READABLE, read
 from ecgdan_hf.data.readers.wfdb_records import find_header
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.ecg_folder import ecg_files
-from ecgdan_hf.inference.covariates import covariate_matrix, record_covariates
-from ecgdan_hf.inference.heads import Head, covariate_names, head_of
+from ecgdan_hf.inference.covariates import Covariates
+from ecgdan_hf.inference.heads import Head, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
@@ -113,9 +113,9 @@ class _CovariateTable:
     """Covariates of a file: from the given table, else from the file's header."""
 
     def __init__(self, table: pd.DataFrame | None, config: EcgDanConfig) -> None:
-        self.names = covariate_names(config)
+        self.taken = Covariates.of(config)
         self.values: dict[str, npt.NDArray[np.float32]] = {}
-        if table is None or not self.names:
+        if table is None or not self.taken.names:
             return
         if "file" not in table:
             raise ValueError(f"covariates: expected a column file, got {', '.join(map(str, table.columns))}")
@@ -123,16 +123,14 @@ class _CovariateTable:
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
             raise ValueError(f"covariates: expected one row per file, found {twice} more than once")
-        self.values = dict(zip(keys, covariate_matrix(table, self.names), strict=True))
+        self.values = dict(zip(keys, self.taken.matrix(table), strict=True))
 
     def of(self, file: Path, record: EcgRecord) -> npt.NDArray[np.float32] | None:
         """(names,), or None for a model without covariates."""
-        if not self.names:
+        if not self.taken.names:
             return None
-        if _key(file) in self.values:
-            return self.values[_key(file)]
-        row: npt.NDArray[np.float32] = record_covariates(record, self.names)[0]
-        return row
+        given = self.values.get(_key(file))
+        return self.taken.of_record(record)[0] if given is None else given
 
 
 def _key(file: str | Path) -> str:

@@ -1,6 +1,6 @@
 """A model applied to the prepared rows of a dataset: scores, embeddings, and the columns and labels beside them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ecgdan_hf.inference.checkpoints import load_config
-from ecgdan_hf.inference.covariates import covariate_matrix, source_columns
-from ecgdan_hf.inference.heads import covariate_names, head_of, input_names, label_names
+from ecgdan_hf.inference.covariates import Covariates
+from ecgdan_hf.inference.heads import head_of, weight_columns
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,8 +22,8 @@ def model_inputs(model: Any, dataset: Any, batch_size: int) -> Iterator[dict[str
     Raises:
         ValueError: covariates that the rows do not have.
     """
-    names, read = covariate_names(model.config), input_names(model.config)
-    covariates = covariate_matrix(columns_of(dataset, source_columns(names)), names) if names else None
+    taken, read = Covariates.of(model.config), ["input_values", "lead_mask", *weight_columns(model.config)]
+    covariates = taken.matrix(columns_of(dataset, taken.columns)) if taken.names else None
     start = 0
     for batch in dataset.with_format("numpy", columns=read).iter(batch_size=batch_size):
         inputs = {name: np.asarray(batch[name], bool if name == "lead_mask" else np.float32) for name in read}
@@ -89,35 +88,6 @@ def risk_within(log_hazard: FloatArray, baseline: Iterable[Tensor], years: Seque
     curve = survival_curve(torch.from_numpy(log_hazard), times, log_cumulative, torch.tensor(years).double())
     risk: FloatArray = 1 - curve.numpy()
     return risk
-
-
-def row_loader(
-    checkpoint: str,
-    data: str,
-    data_dir: str,
-    *,
-    as_task: bool,
-    label_level: str | None = None,
-    **options: Any,
-) -> Callable[[Any], Any]:
-    """Returns a function from a feature extractor to the rows that a checkpoint is evaluated on.
-
-    Args:
-        checkpoint: folder or Hub name.
-        data: source of the records.
-        data_dir: its folder.
-        as_task: load what the head of the checkpoint needs: a classifier's own labels, or the records with an outcome.
-        label_level: level of the labels, where the source has several.
-        options: further options of `data.loading.load`, such as `outcomes` or `limit`.
-    """
-    from ecgdan_hf.data.loading import load
-
-    config = load_config(checkpoint)
-    head = head_of(config)
-    options |= {"label_level": label_level} if label_level else {}
-    options |= {"keep_labels": label_names(config)} if as_task and head.is_classifier else {}
-    options["with_outcome"] = as_task and head.is_survival
-    return lambda extractor: load(data, data_dir, feature_extractor=extractor, **options)
 
 
 def columns_of(dataset: Any, names: Sequence[str]) -> pd.DataFrame:

@@ -302,6 +302,15 @@ class EcgDanConfig(PreTrainedConfig):
         """The contract of the input, as keyword arguments of [`EcgDanFeatureExtractor`]."""
         return {name: getattr(self, name) for name in SIGNAL_FIELDS}
 
+    @property
+    def label_names(self) -> list[str]:
+        """Labels of a classifier, in the order of its logits."""
+        return [str(name) for _, name in sorted((self.id2label or {}).items())]
+
+    def label_probabilities(self, logits: Any) -> Any:
+        """Logits (..., labels) -> probabilities: a softmax where exactly one label holds, else one sigmoid a label."""
+        return logits.softmax(-1) if self.problem_type == "single_label_classification" else logits.sigmoid()
+
 
 @strict
 class EcgDanSurvivalConfig(EcgDanConfig):

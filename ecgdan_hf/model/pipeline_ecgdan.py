@@ -29,6 +29,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .conditioning_ecgdan import fit_length
 from .configuration_ecgdan import STANDARD_LEADS
+from .covariates_ecgdan import Covariate
 from .intervals_ecgdan import attended_intervals, recorded_samples
 from .leads_ecgdan import canonical_leads
 from .pipeline_base_ecgdan import (
@@ -42,7 +43,7 @@ from .recording_ecgdan import as_recording
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import working_dtype
 
-TRAVELS = (fit_length, STANDARD_LEADS, canonical_leads, Baseline, working_dtype)
+TRAVELS = (fit_length, STANDARD_LEADS, canonical_leads, Covariate, Baseline, working_dtype)
 """Not used here: a file that is loaded by name has to name every file it needs, also through a neighbour."""
 
 # With a smaller share of its leads, a network's thresholds do not hold: with lead I alone the released classifier says
@@ -117,7 +118,7 @@ class EcgClassificationPipeline(EcgPipeline):
     ) -> list[dict[str, Any]]:
         """Labels with scores, highest first."""
         config, logits = self.model.config, model_outputs["logits"][0]
-        scores = logits.softmax(-1) if config.problem_type == "single_label_classification" else logits.sigmoid()
+        scores = config.label_probabilities(logits)
         chosen, flags = self._thresholds(model_outputs, thresholds or {})
         of_all = {"flags": flags} | self._intervals(model_outputs)
         entries = []

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .covariates_ecgdan import Covariate
 from .pipeline_base_ecgdan import SURVIVAL, EcgPipeline
 from .recording_ecgdan import Recording, as_recording
 from .risk_ecgdan import Baseline, absolute_risk
@@ -24,7 +25,6 @@ TRAVELS = (Recording, working_dtype)
 """Not called here: a file that is loaded by name has to name every file it needs, also through a neighbour."""
 
 HORIZONS_YEARS = (1.0, 5.0, 10.0)
-SEX_VALUES = {"male": 1.0, "female": 0.0}
 
 
 class EcgSurvivalPipeline(EcgPipeline):
@@ -84,7 +84,7 @@ class EcgSurvivalPipeline(EcgPipeline):
         return first, {}, self._given_only(last)
 
     def _checked_covariates(self, covariates: Any) -> dict[str, Any]:
-        columns = [_column(name) for name in self.model.config.covariate_names]
+        columns = [Covariate(name).column for name in self.model.config.covariate_names]
         expected = ", ".join(dict.fromkeys(columns)) or "none, as the checkpoint takes none"
         if not isinstance(covariates, Mapping):
             raise ValueError(f"covariates: expected a mapping of {expected}, got {type(covariates).__name__}")
@@ -99,7 +99,7 @@ class EcgSurvivalPipeline(EcgPipeline):
         prepared, own = self._prepare(recording), dict(recording.given)
         own |= self._checked_covariates(own.pop("covariates", None) or {})
         known = _known(recording.said) | _known(covariates or {}) | _known(own)
-        return prepared | {"covariates": torch.tensor([[covariate_of(name, known) for name in names]])}
+        return prepared | {"covariates": torch.tensor([[Covariate(name).value(known) for name in names]])}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         covariates = model_inputs["covariates"]
@@ -140,51 +140,6 @@ def endpoint_text(config: Any) -> str:
     endpoint = str(getattr(config, "endpoint", ""))
     simulated = getattr(config, "simulated_outcome", False) and "simulated" not in endpoint
     return f"simulated {endpoint}" if simulated else endpoint
-
-
-def covariate_of(name: str, known: Mapping[str, Any]) -> float:
-    """One covariate of one patient by the rule in its name, as `inference.covariates` makes it of a table.
-
-    Args:
-        name: `age` is a number, `sex` "male" or "female" or a number, `smoking=current` is 1 where `smoking` says
-            current, `bmi?` is 1 where `bmi` is missing.
-        known: values by column, missing ones left out.
-
-    Returns:
-        The value, NaN where it is unknown.
-
-    Raises:
-        ValueError: a value that is no finite number, or a number where text is expected.
-
-    >>> covariate_of("sex", {"sex": "male"}), covariate_of("bmi?", {}), covariate_of("smoking=never", {"smoking": "x"})
-    (1.0, 1.0, 0.0)
-    """
-    column, is_level, level = name.partition("=")
-    value = known.get(_column(name))
-    if not is_level and name.endswith("?"):
-        return float(value is None)
-    if value is None:
-        return math.nan
-    number = _number(value)
-    if is_level:
-        if number is not None:
-            raise ValueError(f"covariates: {name}: expected text in {column}, got {value!r}")
-        return float(str(value) == level)
-    if number is None or math.isinf(number):
-        raise ValueError(f"covariates: {name}: expected a finite number, got {value!r}")
-    return number
-
-
-def _column(name: str) -> str:
-    return name.partition("=")[0] if "=" in name else name.removesuffix("?")
-
-
-def _number(value: Any) -> float | None:
-    """A number, or the number that stands for a sex; None for other text."""
-    try:
-        return SEX_VALUES[value] if value in SEX_VALUES else float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:

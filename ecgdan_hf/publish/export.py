@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from ecgdan_hf.files import whole_file
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.heads import covariate_names, head_of, weight_columns
+from ecgdan_hf.inference.covariates import Covariates
+from ecgdan_hf.inference.heads import head_of, weight_columns
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
@@ -118,7 +119,7 @@ def _example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Ten
         "lead_mask": torch.rand(records, leads, generator=generator) < 0.8,
     }
     inputs["lead_mask"][:, 0] = True
-    if names := covariate_names(model.config):
+    if names := Covariates.of(model.config).names:
         spread = torch.randn(records, len(names), generator=generator) * torch.tensor(model.config.covariate_stds)
         inputs["covariates"] = spread + torch.tensor(model.config.covariate_means)
         inputs["covariates"][0, 0] = torch.nan

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.covariates import is_rule
-from ecgdan_hf.inference.heads import covariate_names, head_of
+from ecgdan_hf.inference.covariates import Covariates
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.covariates_ecgdan import Covariate
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_base_ecgdan import SURVIVAL, ZERO_SHOT, EcgPipeline, fitting_tasks
 from ecgdan_hf.model.pipeline_ecgdan import PIPELINES
@@ -97,7 +98,7 @@ def _probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
     )
     wander = 0.05 * np.sin(2 * np.pi * 0.3 * time + np.arange(len(STANDARD_LEADS))[:, None])
     inputs["signal"] = (gains * beat + wander).astype(np.float32)
-    if covariate_names(model.config):
+    if Covariates.of(model.config).names:
         means, stds = np.array(model.config.covariate_means), np.array(model.config.covariate_stds)
         inputs["covariates"] = (means + 0.5 * stds)[None].astype(np.float32)
     inputs["arguments"] = np.array(json.dumps(_pipeline_arguments(model, inputs)))
@@ -108,8 +109,8 @@ def _pipeline_arguments(model: EcgDanPreTrainedModel, inputs: Arrays) -> dict[st
     """Further arguments of some pipelines, by task."""
     arguments: dict[str, Any] = {}
     if "covariates" in inputs:
-        known = dict(zip(model.config.covariate_names, inputs["covariates"][0].tolist(), strict=True))
-        arguments[SURVIVAL] = {"covariates": {name: value for name, value in known.items() if not is_rule(name)}}
+        known = zip(model.config.covariate_names, inputs["covariates"][0].tolist(), strict=True)
+        arguments[SURVIVAL] = {"covariates": {name: value for name, value in known if not Covariate(name).is_rule}}
     if not getattr(model.config, "prompt_labels", None):
         arguments[ZERO_SHOT] = {"candidate_labels": ["sinus rhythm", "atrial fibrillation"]}
     return arguments

@@ -37,7 +37,7 @@ from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
 from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler
 from ecgdan_hf.training.core.starting_weights import build_danet, count_parameters
 from ecgdan_hf.training.core.supervised import FinetuningRun, supervised_collator
-from ecgdan_hf.training.core.tasks import ClassificationTask, label_names
+from ecgdan_hf.training.core.tasks import ClassificationTask
 
 _STAGE_SEED = 10_000
 """Added to the seed in stage 2, so that its batches differ."""
@@ -182,7 +182,7 @@ def _check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
     Raises:
         ValueError: see above.
     """
-    names = label_names(config)
+    names = config.label_names
     for name, value in args.thresholds.items():
         if name not in names or not isinstance(value, int | float) or not 0 < value < 1:
             raise ValueError(

@@ -9,7 +9,7 @@ import torch
 import wfdb
 
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.inference.covariates import covariate_matrix
+from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.predict import _expand_files, predict
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -210,10 +210,10 @@ def test_a_covariate_table_that_does_not_fit_is_refused(table: dict, message: st
 
 def test_covariates_become_numbers_in_the_order_asked_for() -> None:
     table = pd.DataFrame({"sex": ["male", "female", None], "age": [50, None, 70], "other": "x"})
-    found = covariate_matrix(table, ["age", "sex"])
+    found = Covariates(["age", "sex"]).matrix(table)
     assert found.dtype == np.float32
     assert np.array_equal(found, np.array([[50, 1], [np.nan, 0], [70, np.nan]], dtype=np.float32), equal_nan=True)
-    assert covariate_matrix(table, []).shape == (3, 0)
+    assert Covariates([]).matrix(table).shape == (3, 0)
 
 
 def test_a_folder_stands_for_its_records_each_once(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from transformers import pipeline
 from ecgdan_hf import EcgDanFeatureExtractor, EcgDanForSurvival, EcgDanSurvivalConfig
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.simulate.synthetic import write_cohort
-from ecgdan_hf.inference.covariates import covariate_matrix
+from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.predict import predict
-from ecgdan_hf.model.pipeline_survival_ecgdan import covariate_of
+from ecgdan_hf.model.covariates_ecgdan import Covariate
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 TASK = "ecg-survival"
@@ -139,15 +139,15 @@ def test_unknown_covariates_count_as_the_training_mean_and_are_said_to_be_unknow
 @pytest.mark.parametrize("name", ["x", "x?"])
 def test_a_covariate_is_made_as_the_training_table_made_it(name: str, value: Any):
     missing = value is None or value is np.nan
-    expected = covariate_matrix(pd.DataFrame({"x": [value]}, dtype=object), [name])[0, 0]
-    assert covariate_of(name, {} if missing else {"x": value}) == pytest.approx(expected, nan_ok=True)
+    expected = Covariates([name]).matrix(pd.DataFrame({"x": [value]}, dtype=object))[0, 0]
+    assert Covariate(name).value({} if missing else {"x": value}) == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize("value", [None, "never", "current"])
 def test_a_level_of_a_covariate_is_made_as_the_training_table_made_it(value: Any):
     table = pd.DataFrame({"smoking": [value, "other"]})
-    expected = covariate_matrix(table, ["smoking=never"])[0, 0]
-    found = covariate_of("smoking=never", {} if value is None else {"smoking": value})
+    expected = Covariates(["smoking=never"]).matrix(table)[0, 0]
+    found = Covariate("smoking=never").value({} if value is None else {"smoking": value})
     assert found == pytest.approx(expected, nan_ok=True)
 
 

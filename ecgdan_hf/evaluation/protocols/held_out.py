@@ -25,7 +25,7 @@ from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.repeated_cv import risk_column
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.heads import head_of, label_names
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix, risk_within, score_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 
@@ -166,7 +166,7 @@ class _Judged:
                 raise ValueError("labels: survival needs event and time, the data have none; give an outcomes table")
             return Outcome.survival(table, simulated)
         names = self.test.features["labels"].feature.names if "labels" in self.test.column_names else []
-        expected = label_names(config)
+        expected = config.label_names
         if names != expected:
             raise ValueError(f"labels: the model knows {expected}, the data have {names}; choose the same label_level")
         return Outcome.classification(label_matrix(self.test), np.asarray(self.test["patient_id"]))

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ecgdan_hf.explain.maps.methods import maps_of, methods_of
 from ecgdan_hf.explain.maps.occlusion import bridge, tokens_of_samples
 from ecgdan_hf.explain.maps.scores import output_of, score_of
-from ecgdan_hf.inference.heads import head_of, label_probabilities
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import model_inputs
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
@@ -189,7 +189,7 @@ def _outputs_of(model: Any, output: Any) -> tuple[str, Any]:
     elif head_of(model).is_classifier:
         one_of = model.config.problem_type == "single_label_classification"
         kind = "class_probability" if one_of else "probability"
-        found = label_probabilities(model.config, output.logits.float()) if one_of else output.logits
+        found = model.config.label_probabilities(output.logits.float()) if one_of else output.logits
     else:
         embeds = getattr(output, "ecg_embeds", None)
         kind, found = "embedding", output.pooler_output if embeds is None else embeds

@@ -34,7 +34,7 @@ from ecgdan_hf.explain.maps.methods import METHODS, methods_of
 from ecgdan_hf.explain.maps.occlusion import WAVES, occlude_waves, waves_of
 from ecgdan_hf.explain.maps.scores import drawn_rows, score_of
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.heads import head_of, label_names
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import label_matrix, model_inputs
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
@@ -141,7 +141,7 @@ def _truth_of(model: EcgDanPreTrainedModel, dataset: Any) -> tuple[str, tuple[An
         return "concordance_index", tuple(np.asarray(dataset[name], np.float64) for name in ("event", "time"))
     if not head_of(model).is_classifier or "labels" not in dataset.column_names:
         return None
-    if list(dataset.features["labels"].feature.names) == label_names(model.config):
+    if list(dataset.features["labels"].feature.names) == model.config.label_names:
         return "macro_auroc", (label_matrix(dataset),)
     return None
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecgdan_hf.inference.heads import head_of, label_names
+from ecgdan_hf.inference.heads import head_of
 
 Inputs = Mapping[str, Tensor]
 """Output of the feature extractor, and covariates: `input_values` (N, L, T), `lead_mask` (N, L), ..."""
@@ -52,7 +52,7 @@ def label_column(model: Any, inputs: Inputs, label: str | Tensor | None = None) 
     """Returns (N,) columns of the logits: of the label, or of each record's highest logit."""
     if isinstance(label, Tensor):
         return label
-    names = label_names(model.config)
+    names = model.config.label_names
     if label is None:
         with torch.no_grad():
             highest: Tensor = output_of(model, inputs).logits.argmax(-1)

@@ -27,7 +27,7 @@ from ecgdan_hf.explain.page.figures import MM_PER_INCH, Explanation, explain
 from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk, risk_at
 from ecgdan_hf.explain.page.paper import SPEED_MM_S, Layout, draw_ecg
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of, label_names, label_probabilities
+from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtractor
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate
@@ -165,11 +165,11 @@ def _label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
     """
     scores = found.output.logits[0].float()
     single = config.problem_type == "single_label_classification"
-    values = label_probabilities(config, scores).tolist()
+    values = config.label_probabilities(scores).tolist()
     enough = found.lead_mask.sum() >= MIN_LEAD_SHARE_FOR_THRESHOLDS * len(found.lead_mask)
     rows = []
     for index in np.argsort([-value for value in values], kind="stable"):
-        label = label_names(config)[index]
+        label = config.label_names[index]
         threshold = (config.thresholds or {}).get(label, DEFAULT_THRESHOLD) if enough and not single else None
         positive = None if threshold is None else values[index] >= threshold
         rows.append((label, statement_names().get(label, label), values[index], threshold, positive))

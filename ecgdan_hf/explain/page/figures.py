@@ -22,8 +22,8 @@ from ecgdan_hf.explain.maps.methods import Attribution, attribute
 from ecgdan_hf.explain.maps.scores import output_of
 from ecgdan_hf.explain.page.panels import ORANGE, draw_labels, draw_lead_bars, draw_lead_map, draw_risk
 from ecgdan_hf.explain.page.paper import SPEED_MM_S, draw_ecg
-from ecgdan_hf.inference.covariates import record_covariates
-from ecgdan_hf.inference.heads import covariate_names, head_of
+from ecgdan_hf.inference.covariates import Covariates
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel
@@ -117,18 +117,20 @@ def _inputs_of(
 ) -> dict[str, torch.Tensor]:
     """Returns the model's inputs for one record, (1, ...), on its device; arguments as in [`explain`]."""
     inputs: dict[str, Any] = dict(feature_extractor(**record.as_inputs(), return_tensors="pt"))
-    if names := covariate_names(model.config):
-        inputs["covariates"] = _covariates(record, names, covariates)
+    taken = Covariates.of(model.config)
+    if taken.names:
+        inputs["covariates"] = _covariates(record, taken, covariates)
     return {name: value.to(model.device) for name, value in inputs.items()}
 
 
-def _covariates(record: EcgRecord, names: list[str], given: npt.ArrayLike | None) -> torch.Tensor:
+def _covariates(record: EcgRecord, taken: Covariates, given: npt.ArrayLike | None) -> torch.Tensor:
     if given is not None:
         values = np.asarray(given, dtype=np.float32).reshape(1, -1)
-        if values.shape[1] != len(names):
-            raise ValueError(f"covariates: expected {len(names)} values for {', '.join(names)}, got {values.shape[1]}")
+        if values.shape[1] != len(taken.names):
+            expected = f"{len(taken.names)} values for {', '.join(taken.names)}"
+            raise ValueError(f"covariates: expected {expected}, got {values.shape[1]}")
         return torch.from_numpy(values)
-    return torch.from_numpy(record_covariates(record, names))
+    return torch.from_numpy(taken.of_record(record))
 
 
 def explain_page(

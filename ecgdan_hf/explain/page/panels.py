@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from ecgdan_hf.explain.maps.methods import Attribution
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, label_names, label_probabilities
+from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.model.risk_ecgdan import Risk, absolute_risk
@@ -133,9 +133,9 @@ def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor, with_thr
     """
     single = config.problem_type == "single_label_classification"
     marked = with_thresholds and not single
-    probabilities = label_probabilities(config, logits[0].float()).cpu().numpy()
+    probabilities = config.label_probabilities(logits[0].float()).cpu().numpy()
     order = np.argsort(-probabilities)[:MAX_LABELS]
-    names = [label_names(config)[index] for index in order]
+    names = [config.label_names[index] for index in order]
     thresholds = np.array([(config.thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in names])
     values, rows = probabilities[order], np.arange(len(order))
     more = f", highest {MAX_LABELS} of {len(probabilities)}" if len(probabilities) > MAX_LABELS else ""

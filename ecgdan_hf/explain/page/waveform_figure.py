@@ -29,7 +29,7 @@ from ecgdan_hf.explain.page.paper import (
     SPEED_MM_S,
     Layout,
 )
-from ecgdan_hf.inference.heads import head_of, label_probabilities
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.intervals_ecgdan import attended_intervals, recorded_samples
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
@@ -296,7 +296,7 @@ def _draw_header(
 def _scores(model: DanetForSequenceClassification, found: Explanation) -> str:
     """The labels with the highest scores, and their thresholds where these hold."""
     config, logits = model.config, found.output.logits[0].float()
-    scores = label_probabilities(config, logits)
+    scores = config.label_probabilities(logits)
     hold = found.lead_mask.sum() >= MIN_LEAD_SHARE_FOR_THRESHOLDS * len(found.lead_mask)
     thresholds = (config.thresholds or {}) if hold else {}
     words = []

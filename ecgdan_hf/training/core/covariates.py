@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from ecgdan_hf.evaluation.comparators.baselines import fit_ridge_cox
-from ecgdan_hf.inference.covariates import covariate_matrix, expand_covariates, source_columns
+from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
@@ -23,20 +23,20 @@ def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | Non
     """The covariates that `args` names, one row per record and one column per number; None without any.
 
     Raises:
-        ValueError: a column that is missing, or what [`expand_covariates`] rejects.
+        ValueError: a column that is missing, or what [`Covariates.expanded`] rejects.
     """
     columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
     if not columns:
         return None
-    table = columns_of(dataset, source_columns(columns))
-    names = expand_covariates(table, columns, args.missing_covariates or "mean")
-    return pd.DataFrame(covariate_matrix(table, names), columns=names)
+    table = columns_of(dataset, Covariates(columns).columns)
+    found = Covariates.expanded(table, columns, args.missing_covariates or "mean")
+    return pd.DataFrame(found.matrix(table), columns=found.names)
 
 
 def covariates_of(part: Any, config: EcgDanSurvivalConfig) -> np.ndarray:
     """(records, covariates) of these rows, NaN where unknown."""
-    names = config.covariate_names
-    return covariate_matrix(columns_of(part, source_columns(names)), names)
+    found = Covariates.of(config)
+    return found.matrix(columns_of(part, found.columns))
 
 
 def add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:

@@ -12,12 +12,11 @@ from torch.utils.data import DataLoader
 from ecgdan_hf.data.sources import ptbxl
 from ecgdan_hf.data.text.statements import read_statements
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.heads import head_of, input_names, weight_columns
+from ecgdan_hf.inference.heads import head_of, weight_columns
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows, multi_hot
-from ecgdan_hf.training.core.tasks import label_names
 
 
 def auxiliary_names(args: FinetuneArguments) -> list[str]:
@@ -45,7 +44,7 @@ def soften_labels(collator: EcgCollator, train: Any, config: EcgDanConfig, args:
     Raises:
         ValueError: a teacher that is no classifier of the same labels.
     """
-    names = label_names(config)
+    names = config.label_names
     hard = multi_hot(train["labels"], len(names)).numpy()
     teachers = str(args.teachers).split(",")
     total = np.zeros(hard.shape, np.float32)
@@ -66,8 +65,9 @@ def _probabilities(
     dataset = rows.load_dataset(args, feature_extractor, label_level=args.label_level)
     position = {record: row for row, record in enumerate(dataset["record_id"])}
     part = dataset.select([position[record] for record in record_ids])
-    read = input_names(model.config)
-    collator = EcgCollator(model.config.lead_names, sample_columns=weight_columns(model.config))
+    weights = weight_columns(model.config)
+    read = ["input_values", "lead_mask", *weights]
+    collator = EcgCollator(model.config.lead_names, sample_columns=weights)
     loader = DataLoader(NumberedRows(part, collator.reads), batch_size=args.batch_size, collate_fn=collator)
     logits = [model(**{name: batch[name] for name in read}).logits for batch in loader]
     return torch.cat(logits).sigmoid().numpy()

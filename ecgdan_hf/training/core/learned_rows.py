@@ -9,7 +9,7 @@ from datasets import concatenate_datasets
 from ecgdan_hf.data.simulate.premature_beats import annotated_weights
 from ecgdan_hf.data.simulate.simulated_beats import in_millivolt, simulated_rows
 from ecgdan_hf.data.sources.mitbih import BEATS
-from ecgdan_hf.inference.heads import input_names
+from ecgdan_hf.inference.heads import weight_columns
 from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -96,7 +96,7 @@ def learned_rows(
     learned = LearnedRows(train, list(train["patient_id"]))
     if args.simulated_records:
         made = _simulate_from(train, config, feature_extractor, args)
-        columns = [*input_names(config), "labels"]
+        columns = ["input_values", "lead_mask", *weight_columns(config), "labels"]
         both = concatenate_datasets([part.select_columns(columns) for part in (train, made)])
         learned = LearnedRows(both, [*train["patient_id"], *made["patient_id"]], len(made))
         known.append(np.asarray(made.with_format("numpy")["waveform_targets"], dtype=np.float32) if soft else None)

@@ -136,7 +136,7 @@ class ClassificationTask:
 
     def __init__(self, config: EcgDanConfig, valid_loader: DataLoader[Any]):
         self.config, self.valid_loader = config, valid_loader
-        self.names = label_names(config)
+        self.names = config.label_names
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """The loss of a batch."""
@@ -197,12 +197,6 @@ class ClassificationTask:
         labels = predictions[[f"true_{name}" for name in self.names]].to_numpy()
         probabilities, thresholds = predictions[self.names].to_numpy(), self.config.thresholds or {}
         return classification_subgroups(predictions, labels, probabilities, self.names, thresholds, n, seed)
-
-
-def label_names(config: EcgDanConfig) -> list[str]:
-    """Names of the labels, in the order of the logits."""
-    names: Any = config.id2label
-    return [names[label] for label in range(len(names))]
 
 
 def _log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:

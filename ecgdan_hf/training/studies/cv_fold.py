@@ -22,7 +22,7 @@ from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_
 from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, risk_column
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.covariates import source_columns
+from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.rows import columns_of, embed, risk_within
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -162,7 +162,7 @@ class FoldModels:
         with_age_and_sex = knows_age_and_sex(cohort.table)
         if cohort.measurements is not None:
             names += usable_comparators(with_age_and_sex)
-        known = set(source_columns(cohort.covariates.columns.tolist())) if cohort.covariates is not None else set()
+        known = set(Covariates(cohort.covariates.columns.tolist()).columns) if cohort.covariates is not None else set()
         names += [_COVARIATES] if known - {"age", "sex"} else []
         names += [AGE_SEX] if with_age_and_sex else []
         return names + ([ATTAINABLE] if "log_hazard" in cohort.table else [])
