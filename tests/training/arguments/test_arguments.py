@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
-from ecgdan_hf.training.arguments.command import parse_assignments
+from ecgdan_hf.training.arguments.command import parse_assignments, with_flags
 from ecgdan_hf.training.arguments.fields import (
     AblateArguments,
     EvaluateArguments,
@@ -110,3 +111,15 @@ def test_model_flags_are_read_as_yaml_and_need_an_equals_sign():
     assert parse_assignments(["a=1", "b=x", "c=[1, 2]"]) == {"a": 1, "b": "x", "c": [1, 2]}
     with pytest.raises(ValueError, match="--model: expected key=value, got 'a'"):
         parse_assignments(["a"])
+
+
+def test_a_source_that_is_not_named_is_recognised_and_said_in_one_line(tmp_path, capsys):
+    (tmp_path / "table.csv").write_text("file,patient_id\n", encoding="utf-8")
+    seen = []
+    app = typer.Typer()
+    app.command()(with_flags(FinetuneArguments, lambda args: seen.append(args.data), "Fine-tune."))
+    app(["--data-dir", str(tmp_path), "--config", "finetune-survival"], standalone_mode=False)
+    assert seen == ["csv"]
+    assert capsys.readouterr().err == f"data: {tmp_path} is recognised as csv (own recordings)\n"
+    app(["--data-dir", str(tmp_path), "--data", "PTBXL"], standalone_mode=False)
+    assert seen[1:] == ["ptb-xl"]
