@@ -6,8 +6,9 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .venv-lowest
 
-.PHONY: demo test lint space clean
+.PHONY: demo test test-lowest lint space clean
 
 # One thread: with networks this small, two threads on a busy machine wait for each other longer than they work.
 demo: $(STAMP)
@@ -16,6 +17,17 @@ demo: $(STAMP)
 # Two workers of one thread each: the tests are many small networks.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The same with the lowest versions that pyproject.toml allows, on Python 3.11, in an environment of its own.
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal
+
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet "uv>=0.8"
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		$(if $(filter cpu,$(TORCH)),--torch-backend cpu) -e ".[dev]"
+	touch $@
 
 # The page for trying a checkpoint in a browser, as it runs on the Hub.
 space: $(STAMP)
@@ -47,4 +59,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist runs *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist runs *.egg-info

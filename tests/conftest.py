@@ -1,9 +1,11 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from warm import WARM, clean_processes_by
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -18,3 +20,11 @@ def shared() -> Path:
             f"needs the recordings and golden outputs of {folder.name}/ beside the checkout, or $ECGDAN_SHARED"
         )
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bundles_proved_by_warm_processes() -> Iterator[None]:
+    """Saves each proof of a bundle the seconds of importing torch."""
+    with clean_processes_by(WARM.run):
+        yield
+    WARM.close()

@@ -6,9 +6,11 @@ Each case runs in a process of its own: what is imported cannot be taken back.
 import ast
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from warm import WARM
 
 import ecgdan_hf
 
@@ -45,10 +47,10 @@ assert TASKS <= set(PIPELINE_REGISTRY.get_supported_tasks())
 """
 
 
-def python(script: str, *arguments: object) -> str:
+def python(script: str, *arguments: object, run: Callable = subprocess.run) -> str:
     """What a script prints in a fresh process."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    done = run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -65,7 +67,7 @@ def python(script: str, *arguments: object) -> str:
     ],
 )
 def test_the_classes_are_registered_whatever_is_imported_first(first: str, tmp_path: Path) -> None:
-    python(f"{first}\n{USE}", tmp_path)
+    python(f"{first}\n{USE}", tmp_path, run=WARM.run)
 
 
 def test_importing_the_package_imports_neither_torch_nor_transformers() -> None:

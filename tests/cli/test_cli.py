@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
+from warm import WARM
 
 import ecgdan_hf.cli.main
 from ecgdan_hf.data.simulate import synthetic
@@ -239,11 +239,7 @@ def test_data_check_fails_on_warnings_only_when_asked(tmp_path: Path, capfd: pyt
 
 
 def test_training_modules_are_programs_of_their_own_for_accelerate_launch():
-    done = subprocess.run(
-        [sys.executable, "-m", "ecgdan_hf.training.finetune", "--push-to-hub", "a/b"],
-        capture_output=True,
-        encoding="utf-8",
-    )
+    done = WARM.run([sys.executable, "-m", "ecgdan_hf.training.finetune", "--push-to-hub", "a/b"])
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: push_to_hub: only the command ecgdan uploads")
 

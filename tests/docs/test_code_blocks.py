@@ -20,6 +20,7 @@ from fixtures.write_clone import REPOSITORY, write_clone
 from golden_weights import authors_state, read_oracle
 from publish.hub_client import CLI, HubClient
 from publish.hub_server import TOKEN, HubServer
+from warm import WARM
 
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.training.arguments.command import run_safely
@@ -180,4 +181,5 @@ def run_process(words: list[str]) -> int:
     program, *arguments = words
     verb = next(word for word in arguments if word.startswith("ecgdan_hf.")).rsplit(".", 1)[1]
     start = [sys.executable, "-m", *LAUNCHERS[program]] if program in LAUNCHERS else [sys.executable]
-    return subprocess.run([*start, *arguments, *made_small([verb])[1:]], check=False).returncode
+    run_it = subprocess.run if program in LAUNCHERS else WARM.run
+    return run_it([*start, *arguments, *made_small([verb])[1:]], check=False).returncode

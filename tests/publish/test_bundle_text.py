@@ -1,7 +1,6 @@
 """A dual encoder on the Hub: its language model and its tokenizer travel with it."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from warm import WARM
 
 from ecgdan_hf import EcgDanConfig, EcgDanFeatureExtractor, EcgTextConfig, EcgTextModel, EcgTextProcessor
 from ecgdan_hf.publish.bundle import bundle
@@ -50,7 +50,7 @@ def test_a_stranger_embeds_texts_with_the_bundle_alone(tmp_path: Path):
     expected = model.get_text_features(**processor(text=["sinus rhythm", "sinus"], return_tensors="pt"))
     command = [sys.executable, "-I", "-c", STRANGER, str(folder)]
     environment = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+    done = WARM.run(command, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-800:]
     name, total = done.stdout.split()
     assert name == "EcgTextProcessor"

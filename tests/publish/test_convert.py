@@ -1,7 +1,6 @@
 """The authors' network is reproduced by ours, through the converter that users run."""
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from golden_weights import CASES, authors_input, authors_state, fill, read_oracle
 from transformers import AutoConfig, AutoModelForPreTraining
+from warm import WARM
 
 from ecgdan_hf import EcgDanForPreTraining, EcgDanForSurvival
 from ecgdan_hf.publish.convert import convert_checkpoint
@@ -62,7 +62,7 @@ def test_a_converted_checkpoint_computes_what_the_authors_network_computes(share
 def test_a_pretraining_checkpoint_with_a_namespace_inside_converts_from_the_command_line(shared, tmp_path):
     oracle, golden = read_oracle(shared)
     path = save_pretraining(oracle, "median_608", tmp_path / "pretrained.ckpt")
-    done = subprocess.run([sys.executable, SCRIPT, path, tmp_path / "ours"], capture_output=True, encoding="utf-8")
+    done = WARM.run([sys.executable, SCRIPT, path, tmp_path / "ours"])
     assert done.returncode == 0, done.stderr
     model = AutoModelForPreTraining.from_pretrained(tmp_path / "ours").eval()
     assert isinstance(model, EcgDanForPreTraining)
@@ -96,8 +96,6 @@ def test_an_incomplete_checkpoint_is_refused_with_the_missing_name(shared, tmp_p
 
 
 def test_a_missing_file_ends_the_script_with_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path / "no.ckpt", tmp_path / "o"], capture_output=True, encoding="utf-8"
-    )
+    done = WARM.run([sys.executable, SCRIPT, tmp_path / "no.ckpt", tmp_path / "o"])
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

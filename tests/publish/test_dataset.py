@@ -14,6 +14,7 @@ from fixtures.write_vendor_files import kardia
 from hub_server import TOKEN, HubServer
 from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
+from warm import WARM
 
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.formats import read
@@ -199,10 +200,7 @@ print(len(rows), rows.features["labels"].feature.names[:1], rows[0]["sampling_ra
 
 def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
     """The client reads its environment when it is imported, hence a process of its own."""
-    environment = {**os.environ, **environment}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, encoding="utf-8", check=False
-    )
+    return WARM.run([sys.executable, *arguments], env={**os.environ, **environment})
 
 
 def test_it_is_pushed_and_loads_from_the_hub_by_name(converted, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hub_server import TOKEN, HubServer, Repository
+from warm import WARM
 
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.publish.push import check_push, push
@@ -20,9 +21,7 @@ from ecgdan_hf.publish.verify import _clean_process_outputs, _probe_inputs
 def ecgdan_push(folder: Path, repository: str, environment: dict[str, str]) -> subprocess.CompletedProcess:
     """The client reads its environment when it is imported, hence a process of its own."""
     command = [sys.executable, "-m", "ecgdan_hf.cli", "push", str(folder), repository, "--private"]
-    return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, encoding="utf-8", check=False
-    )
+    return WARM.run(command, env={**os.environ, **environment})
 
 
 def test_a_pushed_bundle_loads_by_name_without_the_package_and_again_without_the_hub(

@@ -1,6 +1,5 @@
 """Released checkpoints load from a clone, whole, and are documented."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import pipeline
+from warm import WARM
 
 from ecgdan_hf import STANDARD_LEADS, EcgDanFeatureExtractor, EcgDanForSurvival, EcgDanModel
 from ecgdan_hf.data.simulate.premature_beats import simulate
@@ -94,10 +94,10 @@ def test_a_card_is_a_bundle_without_code_and_replaces_only_a_card(survival_check
     command = [sys.executable, str(script), str(survival_checkpoint), str(out)]
     out.mkdir(parents=True)
     (out / "thesis.txt").write_text("years of work", encoding="utf-8")
-    refused = subprocess.run(command, capture_output=True, encoding="utf-8")
+    refused = WARM.run(command)
     assert refused.returncode == 2 and "found other files" in refused.stderr and (out / "thesis.txt").exists()
     (out / "thesis.txt").unlink()
     out.rmdir()
-    subprocess.run(command, check=True, capture_output=True)
+    WARM.run(command, check=True)
     assert not list(out.glob("*.py")) and "auto_map" not in (out / "config.json").read_text(encoding="utf-8")
     assert isinstance(load_checkpoint(out)[0], EcgDanForSurvival)
