@@ -82,12 +82,12 @@ def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) ->
         return
     last = float(model.baseline.times[-1])
     years = np.union1d(np.linspace(0.0, last, 400), model.baseline.times.cpu().numpy())
-    risk, low, high = risk_at(model, log_hazard, years)
+    risk, low, high = (part.numpy() for part in risk_at(model, log_hazard, years))
     limits = bool(np.isfinite(high).any())  # a checkpoint may have none
     if limits:
         axes.fill_between(years, low, high, step="post", color=PALE, alpha=0.6, linewidth=0, zorder=1)
     axes.plot(years, risk, color=BLUE, linewidth=1.4, drawstyle="steps-post")
-    marked = risk_at(model, log_hazard, np.array(RISK_YEARS)).risk
+    marked = risk_at(model, log_hazard, np.array(RISK_YEARS)).risk.numpy()
     end = max(last, RISK_YEARS[-1]) * 1.05
     top = float(max(0.05, min(1.25, 1.35 * np.nanmax(high if limits else risk))))
     for year, value in zip(RISK_YEARS, marked, strict=True):
