@@ -81,7 +81,7 @@ def risk_within(log_hazard: FloatArray, baseline: Iterable[Tensor], years: Seque
 
     Args:
         log_hazard: (n,).
-        baseline: times and log cumulative hazard, from `breslow_baseline` or the `knots` of a checkpoint's baseline.
+        baseline: times and log cumulative hazard, from `baseline_hazard` or the `knots` of a checkpoint's baseline.
         years: horizons.
     """
     times, log_cumulative = (values.cpu().double() for values in baseline)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
-from .survival_ecgdan import as_columns, check_sample, refuse, working_dtype
+from .survival_ecgdan import check_sample, refuse, working_dtype
 
 
 def discrete_time_loss(
@@ -59,8 +59,7 @@ def discrete_time_loss(
         1.5
     """
     cuts = _check_cuts(logits, cuts)
-    _, event, time = as_columns(logits[:, 0], event, time)
-    weight, start = check_sample(event, time, weights, entry)
+    _, event, time, weight, start = check_sample(logits[:, 0], event, time, weights, entry)
     dtype = torch.promote_types(time.dtype, cuts.dtype)
     time, cuts = time.to(dtype), cuts.to(dtype)
     refuse("time", time <= cuts[0], time, f"years after the first cut, {cuts[0].item():g}")

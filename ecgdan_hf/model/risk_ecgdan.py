@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .survival_ecgdan import EventTable, at_years, check_cause, cox_loss, event_table, working_dtype
+from .survival_ecgdan import EventTable, at_years, cox_loss, refuse, working_dtype
 
 ESTIMATORS = ("breslow", "kalbfleisch-prentice")
 METHODS = ("baseline", "slope")
@@ -87,13 +87,14 @@ def baseline_hazard(
     With S, D and W the sums of \(w e^\eta\) at risk, of \(w e^\eta\) among the events, and of \(w\) among the events
     of a time, the step at that time is
 
-    * Breslow: \(W / S\), of variance \(W / S^2\): Nelson-Aalen where all hazards are equal;
+    * Breslow (1974): \(W / S\), of variance \(W / S^2\): Nelson-Aalen where all hazards are equal;
     * Kalbfleisch-Prentice: the u with \(\sum_{i \in D} w_i e^{\eta_i} / (1 - e^{-u e^{\eta_i}}) = S\), of variance
       \(W / (S (S - D))\): Kaplan-Meier and Greenwood where all hazards are equal. It is infinite, survival 0, where
       all who are at risk have the event at once; standard errors are NaN from there.
 
     `survival_curve(log_hazard, *baseline[:2], years)` takes either. Weights count subjects: for sampling weights the
-    estimate holds, the standard error does not. Strata have a baseline each: call it once for each stratum.
+    estimate holds, the standard error does not. Strata have a baseline each: call it once for each stratum. The last
+    knot is the end of follow-up, event or not: beyond it nothing was observed.
 
     Args:
         log_hazard: (n,), the fitted linear predictor.
@@ -103,11 +104,11 @@ def baseline_hazard(
         weights, entry: as in `cox_loss`.
 
     Raises:
-        ValueError: as `breslow_baseline`, or an unknown estimator.
+        ValueError: as `cox_loss`, an unknown estimator, no event at all, or a log hazard that is not finite.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator: expected one of {', '.join(ESTIMATORS)}, got {estimator!r}")
-    table = event_table(log_hazard, event, time, weights, entry)
+    table = EventTable.of(log_hazard, event, time, weights, entry)
     log_breslow = table.deaths.log() - table.log_at_risk
     if estimator == "breslow":
         log_step, log_variance = log_breslow, log_breslow - table.log_at_risk
@@ -179,7 +180,7 @@ def recalibrate(
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     slope, error = 1.0, 0.0
     if method == "slope":
-        sample = event_table(log_hazard, event, time, weights, entry).subjects
+        sample = EventTable.of(log_hazard, event, time, weights, entry).subjects
         spread = sample.log_hazard.std(correction=0).item()
         if spread == 0:
             raise ValueError("log_hazard: expected values that differ to fit a slope, got one value for all")
@@ -211,9 +212,10 @@ def aalen_johansen(
     Raises:
         ValueError: no event at all, a cause that is no integer of zero or more, or as `cox_loss`.
     """
+    refuse("cause", ~((cause >= 0) & (cause == cause.long())), cause, "0 (censored), 1, 2 and so on")
+    cause = cause.reshape(-1).long()
     causes = max(int(cause.max().item()), 1) if cause.numel() else 1
-    cause = check_cause(torch.zeros(cause.numel(), causes, device=cause.device), cause)
-    table = event_table(torch.zeros_like(time, dtype=torch.float64), cause > 0, time, weights, entry)
+    table = EventTable.of(torch.zeros_like(time, dtype=torch.float64), cause > 0, time, weights, entry)
     happened = cause[table.subjects.row]
     deaths = torch.zeros(causes, len(table.times), dtype=torch.float64, device=time.device)
     at = happened > 0

@@ -1,7 +1,4 @@
-r"""Survival likelihoods and the Breslow baseline as pure functions of tensors.
-
-Cox (1972) partial likelihood with the tie corrections of Breslow (1974) and Efron (1977), the same for competing
-causes (Prentice et al., Biometrics 34:541, 1978), Breslow's baseline hazard and survival curves.
+r"""Cox partial likelihood, its version for competing causes, and survival curves, as pure functions of tensors.
 
 `event` is 1 where the event happened and 0 where follow-up was censored; `time` is in years. `weights` are case
 weights: a subject of weight 2 counts as two subjects. `entry` is left truncation: a subject is at risk at the times t
@@ -32,7 +29,7 @@ def cox_loss(
     entry: Tensor | None = None,
     strata: Tensor | None = None,
 ) -> Tensor:
-    r"""Negative log partial likelihood of Cox's model, mean over events.
+    r"""Negative log partial likelihood of Cox's model (1972), mean over events.
 
     With \(R_i\) the subjects at risk at time \(t_i\), \(D_i\) the \(d\) events that share it and \(\bar w_i\) the mean
     weight of these, an event of rank \(l = 0 \ldots d-1\) among its ties contributes
@@ -40,7 +37,7 @@ def cox_loss(
     \(\bar w_i \log \left( \sum_{j \in R_i} w_j e^{\eta_j} - c \frac{l}{d} \sum_{j \in D_i} w_j e^{\eta_j} \right)
     - w_i \eta_i\),
 
-    c = 1 for Efron and 0 for Breslow, as in R's `coxph`. O(n log n) time, O(n) memory.
+    c = 1 for Efron (1977) and 0 for Breslow (1974), as in R's `coxph`. O(n log n) time, O(n) memory.
 
     Args:
         log_hazard: (n,) or (n, 1), the linear predictor \(\eta\).
@@ -65,7 +62,6 @@ def cox_loss(
         0.6931
     """
     _check_ties(ties)
-    log_hazard, event, time = as_columns(log_hazard, event, time)
     total, weight = _partial_likelihood(_risk_sets(log_hazard, event, time, weights, entry, strata), ties)
     return total / torch.where(weight > 0, weight, torch.ones_like(weight))
 
@@ -82,60 +78,26 @@ def cause_specific_loss(
 ) -> Tensor:
     r"""Negative log partial likelihood of cause-specific hazards, mean over events of all causes.
 
-    The likelihood is a product over causes, in each of which the other causes censor (Prentice et al. 1978): the sum
-    of `cox_loss` of every cause, weighted by its share of the events.
+    The likelihood is a product over causes, in each of which the other causes censor (Prentice et al., Biometrics
+    34:541, 1978): the sum of `cox_loss` of every cause, weighted by its share of the events.
 
     Args:
         log_hazards: (n, causes), column c the linear predictor of cause c + 1.
         cause: (n,), 0 = censored, 1 ... causes = what happened first.
-        time: (n,), years.
-        ties, weights, entry, strata: as in [`cox_loss`].
-
-    Returns:
-        Scalar; a zero with a gradient where nothing happened. With one cause it is `cox_loss`.
+        time, ties, weights, entry, strata: as in [`cox_loss`], which has the result and the other errors too.
 
     Raises:
-        ValueError: as [`cox_loss`], or a cause that is no column of `log_hazards`.
+        ValueError: a cause that is no column of `log_hazards`.
     """
     _check_ties(ties)
-    cause = check_cause(log_hazards, cause)
+    cause = _check_cause(log_hazards, cause)
     parts = []
     for column, log_hazard in enumerate(log_hazards.unbind(dim=1)):
-        data = as_columns(log_hazard, cause == column + 1, time)
-        parts.append(_partial_likelihood(_risk_sets(*data, weights, entry, strata), ties))
+        sets = _risk_sets(log_hazard, cause == column + 1, time, weights, entry, strata)
+        parts.append(_partial_likelihood(sets, ties))
     weight = torch.stack([part[1] for part in parts]).sum()
     total = torch.stack([part[0] for part in parts]).sum()
     return total / torch.where(weight > 0, weight, torch.ones_like(weight))
-
-
-def breslow_baseline(
-    log_hazard: Tensor,
-    event: Tensor,
-    time: Tensor,
-    *,
-    weights: Tensor | None = None,
-    entry: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    r"""Breslow's estimate of the cumulative baseline hazard at each distinct event time.
-
-    \(H_0(t) = \sum_{t_i \le t} w_i / \sum_{j \in R_i} w_j e^{\eta_j}\) over events (Breslow 1974), computed in
-    float64. The last knot is the end of follow-up, event or not: beyond it nothing was observed. Strata have a
-    baseline each: call it once for each stratum.
-
-    Args:
-        log_hazard: (n,), the fitted linear predictor.
-        event: (n,), 1 = happened, 0 = censored.
-        time: (n,), years.
-        weights, entry: as in [`cox_loss`].
-
-    Returns:
-        times: (knots,), years, ascending; and log_cumulative_hazard: (knots,), natural logarithm of \(H_0\).
-
-    Raises:
-        ValueError: no event at all, a log hazard that is not finite, or as [`cox_loss`].
-    """
-    table = event_table(log_hazard, event, time, weights, entry)
-    return table.with_end_of_follow_up(torch.logcumsumexp(table.deaths.log() - table.log_at_risk, dim=0))
 
 
 def survival_curve(
@@ -176,49 +138,6 @@ def at_years(times: Tensor, values: Tensor, years: Tensor, before: float) -> Ten
     return found.masked_fill(beyond, torch.nan)
 
 
-class EventTable(NamedTuple):
-    """Sums over a cohort at its distinct event times, ascending, in float64."""
-
-    times: Tensor
-    """(knots,), years."""
-    deaths: Tensor
-    """(knots,), sum of the weights of the events."""
-    log_at_risk: Tensor
-    """(knots,), logarithm of the sum of weighted hazards at risk."""
-    follow_up_years: float
-    """The latest time of the cohort, event or not."""
-    subjects: "_RiskSets"
-    """The subjects, and in `knot` below each one's row of this table."""
-    knot: Tensor
-    """(n,), for events; of no meaning for others."""
-
-    def with_end_of_follow_up(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The times and values, (..., knots), of a step function, with a last knot at the end of follow-up."""
-        if self.follow_up_years <= self.times[-1]:
-            return self.times, values
-        times = torch.cat([self.times, self.times.new_tensor([self.follow_up_years])])
-        return times, torch.cat([values, values[..., -1:]], dim=-1)
-
-
-def event_table(
-    log_hazard: Tensor, event: Tensor, time: Tensor, weights: Tensor | None = None, entry: Tensor | None = None
-) -> EventTable:
-    """Sums over the risk set of every distinct event time; arguments and errors of [`breslow_baseline`]."""
-    log_hazard, event, time = as_columns(log_hazard.double(), event, time.double())
-    refuse("log_hazard", ~log_hazard.isfinite(), log_hazard, "finite values")
-    sets = _risk_sets(log_hazard, event, time, weights, entry, None)
-    if not sets.event.any():
-        raise ValueError("event: expected at least one event to fit a baseline hazard, found none")
-    groups = int(sets.group[-1]) + 1
-    count = sets.weight.new_zeros(groups).index_add(0, sets.group, sets.event.to(sets.weight.dtype))
-    deaths = torch.zeros_like(count).index_add(0, sets.group, sets.weight * sets.event)
-    member = torch.searchsorted(sets.group, torch.arange(groups, device=count.device))
-    chosen = (count > 0).nonzero()[:, 0].flip(0)  # groups run from the latest time to the first
-    knot = len(chosen) - torch.cumsum(count > 0, dim=0)[sets.group]
-    times, log_at_risk = sets.time[member][chosen], sets.log_at_risk[member][chosen]
-    return EventTable(times, deaths[chosen], log_at_risk, sets.time.max().item(), sets, knot)
-
-
 class _RiskSets(NamedTuple):
     """Subjects of positive weight in order of strata, in each from the latest time to the first: (n,) each."""
 
@@ -234,6 +153,57 @@ class _RiskSets(NamedTuple):
     """The subject's place in the arguments."""
 
 
+class EventTable(NamedTuple):
+    """Sums over a cohort at its distinct event times, ascending, in float64."""
+
+    times: Tensor
+    """(knots,), years."""
+    deaths: Tensor
+    """(knots,), sum of the weights of the events."""
+    log_at_risk: Tensor
+    """(knots,), logarithm of the sum of weighted hazards at risk."""
+    follow_up_years: float
+    """The latest time of the cohort, event or not."""
+    subjects: _RiskSets
+    """The subjects, and in `knot` below each one's row of this table."""
+    knot: Tensor
+    """(n,), for events; of no meaning for others."""
+
+    @classmethod
+    def of(
+        cls,
+        log_hazard: Tensor,
+        event: Tensor,
+        time: Tensor,
+        weights: Tensor | None = None,
+        entry: Tensor | None = None,
+    ) -> "EventTable":
+        """Takes the arguments of [`cox_loss`].
+
+        Raises:
+            ValueError: as [`cox_loss`], no event at all, or a log hazard that is not finite.
+        """
+        refuse("log_hazard", ~log_hazard.isfinite(), log_hazard, "finite values")
+        sets = _risk_sets(log_hazard.double(), event, time.double(), weights, entry, None)
+        if not sets.event.any():
+            raise ValueError("event: expected at least one event to fit a baseline hazard, found none")
+        groups = int(sets.group[-1]) + 1
+        count = sets.weight.new_zeros(groups).index_add(0, sets.group, sets.event.to(sets.weight.dtype))
+        deaths = torch.zeros_like(count).index_add(0, sets.group, sets.weight * sets.event)
+        member = torch.searchsorted(sets.group, torch.arange(groups, device=count.device))
+        chosen = (count > 0).nonzero()[:, 0].flip(0)  # groups run from the latest time to the first
+        knot = len(chosen) - torch.cumsum(count > 0, dim=0)[sets.group]
+        times, log_at_risk = sets.time[member][chosen], sets.log_at_risk[member][chosen]
+        return cls(times, deaths[chosen], log_at_risk, sets.time.max().item(), sets, knot)
+
+    def with_end_of_follow_up(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The times and values, (..., knots), of a step function, with a last knot at the end of follow-up."""
+        if self.follow_up_years <= self.times[-1]:
+            return self.times, values
+        times = torch.cat([self.times, self.times.new_tensor([self.follow_up_years])])
+        return times, torch.cat([values, values[..., -1:]], dim=-1)
+
+
 def _risk_sets(
     log_hazard: Tensor,
     event: Tensor,
@@ -242,7 +212,7 @@ def _risk_sets(
     entry: Tensor | None,
     strata: Tensor | None,
 ) -> _RiskSets:
-    weight, entry = check_sample(event, time, weights, entry)
+    log_hazard, event, time, weight, entry = check_sample(log_hazard, event, time, weights, entry)
     stratum = torch.zeros_like(time, dtype=torch.long) if strata is None else _check_strata(strata, len(time))
     weight = torch.ones_like(log_hazard) if weight is None else weight.to(log_hazard.dtype)
     time_key, entry_key = _keys(time, entry, stratum)
@@ -373,12 +343,10 @@ def _check_ties(ties: str) -> None:
         raise ValueError(f"ties: expected one of {', '.join(TIES)}, got {ties!r}")
 
 
-def as_columns(log_hazard: Tensor, event: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns of one length: the log hazard in float32 or better, the event as booleans.
-
-    Raises:
-        ValueError: lengths that differ, an event that is neither 0 nor 1, a time that is not finite.
-    """
+def check_sample(
+    log_hazard: Tensor, event: Tensor, time: Tensor, weights: Tensor | None, entry: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The arguments of [`cox_loss`] as checked columns: the log hazard in float32 or better, the event as booleans."""
     log_hazard, event, time = log_hazard.reshape(-1), event.reshape(-1), time.reshape(-1)
     if not len(log_hazard) == len(event) == len(time):
         raise ValueError(
@@ -387,24 +355,13 @@ def as_columns(log_hazard: Tensor, event: Tensor, time: Tensor) -> tuple[Tensor,
         )
     refuse("event", (event != 0) & (event != 1), event, "1 (happened) or 0 (censored)")
     refuse("time", ~time.isfinite(), time, "finite years")
-    return log_hazard.to(working_dtype(log_hazard)), event.bool(), time
-
-
-def check_sample(
-    event: Tensor, time: Tensor, weights: Tensor | None, entry: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """`weights` and `entry` as columns, where given.
-
-    Raises:
-        ValueError: another length, a negative or infinite weight, an entry at or after `time`.
-    """
     if weights is not None:
         weights = _column("weights", weights, len(event))
         refuse("weights", ~(weights >= 0) | weights.isinf(), weights, "finite case weights of zero or more")
     if entry is not None:
         entry = _column("entry", entry, len(event))
         refuse("entry", ~(entry < time), entry, "years before `time`")
-    return weights, entry
+    return log_hazard.to(working_dtype(log_hazard)), event.bool(), time, weights, entry
 
 
 def _check_strata(strata: Tensor, subjects: int) -> Tensor:
@@ -415,12 +372,7 @@ def _check_strata(strata: Tensor, subjects: int) -> Tensor:
     return index
 
 
-def check_cause(log_hazards: Tensor, cause: Tensor) -> Tensor:
-    """`cause` as a column of integers, 0 = censored, for `log_hazards` of (n, causes).
-
-    Raises:
-        ValueError: log hazards of another shape, or a cause that is none of their columns.
-    """
+def _check_cause(log_hazards: Tensor, cause: Tensor) -> Tensor:
     if log_hazards.ndim != 2 or log_hazards.shape[1] == 0:
         raise ValueError(f"log_hazards: expected (subjects, causes), got {tuple(log_hazards.shape)}")
     cause, causes = _column("cause", cause, len(log_hazards)), log_hazards.shape[1]

@@ -25,7 +25,7 @@ from ecgdan_hf.model.risk_ecgdan import (
     cumulative_incidence,
     recalibrate,
 )
-from ecgdan_hf.model.survival_ecgdan import breslow_baseline, survival_curve
+from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 ESTIMATORS = ["breslow", "kalbfleisch-prentice"]
 
@@ -132,8 +132,6 @@ def test_a_subject_of_weight_two_is_that_subject_twice(estimator):
 def test_risk_is_one_minus_the_survival_curve_and_tiny_risks_keep_their_digits():
     log_hazard, event, time = cohort(120, seed=6).values()
     baseline, years = baseline_hazard(log_hazard, event, time), torch.tensor([0.0, 0.05, 1.0, 3.0, 5.0, 6.0])
-    plain = breslow_baseline(log_hazard, event, time)
-    assert torch.allclose(baseline.log_cumulative_hazard, plain[1], rtol=1e-13)
     risk = absolute_risk(log_hazard, baseline, years)
     assert torch.allclose(1 - risk.risk, survival_curve(log_hazard, *baseline[:2], years), equal_nan=True)
     assert (risk.low[:, 2:5] < risk.risk[:, 2:5]).all() and (risk.risk[:, 2:5] < risk.high[:, 2:5]).all()
@@ -352,7 +350,7 @@ REFUSED = [
     (lambda: aalen_johansen(torch.zeros(3), torch.ones(3)), r"event: expected at least one event"),
     (
         lambda: aalen_johansen(torch.tensor([0.0, 1.5]), torch.ones(2)),
-        r"cause: expected 0 \(censored\) or 1 to 1, got 1.5",
+        r"cause: expected 0 \(censored\), 1, 2 .*, got 1.5",
     ),
     (lambda: aalen_johansen(torch.tensor([0, -1, 2]), torch.ones(3)), r"cause: expected 0 .* got -1 in row 1"),
     (lambda: aalen_johansen(torch.tensor([0, 1]), torch.ones(3)), r"one value per subject"),

@@ -18,7 +18,8 @@ import torch
 from lifelines import CoxPHFitter
 from lifelines.datasets import load_gbsg2, load_lung, load_rossi
 
-from ecgdan_hf.model.survival_ecgdan import breslow_baseline, cause_specific_loss, cox_loss
+from ecgdan_hf.model.risk_ecgdan import baseline_hazard
+from ecgdan_hf.model.survival_ecgdan import cause_specific_loss, cox_loss
 
 TIES = ["efron", "breslow"]
 
@@ -297,7 +298,7 @@ def test_cause_specific_loss_without_events_is_a_zero_with_a_gradient():
 def test_breslow_baseline_is_its_definition_with_weights_and_entry(chosen):
     data = cohort(120, seed=13)
     keywords = {name: data[name] for name in chosen}
-    times, log_cumulative = breslow_baseline(data["log_hazard"], data["event"], data["time"], **keywords)
+    times, log_cumulative, _ = baseline_hazard(data["log_hazard"], data["event"], data["time"], **keywords)
     weights = keywords.get("weights", torch.ones(120))
     entry, expected, total = keywords.get("entry", torch.zeros(120)), {}, 0.0
     for t in data["time"][data["event"] == 1].unique().tolist():
@@ -313,7 +314,7 @@ def test_breslow_baseline_agrees_with_the_weighted_baseline_of_lifelines():
     fitter = CoxPHFitter().fit(rossi, "week", "arrest", weights_col="weights", robust=True)
     log_hazard = torch.tensor(fitter.predict_log_partial_hazard(rossi).to_numpy())
     event, time, weights = (torch.tensor(rossi[name].to_numpy()) for name in ("arrest", "week", "weights"))
-    times, log_cumulative = breslow_baseline(log_hazard, event, time, weights=weights)
+    times, log_cumulative, _ = baseline_hazard(log_hazard, event, time, weights=weights)
     theirs = fitter.baseline_cumulative_hazard_["baseline cumulative hazard"]
     assert log_cumulative.exp().numpy() == pytest.approx(theirs.loc[times.numpy()].to_numpy(), abs=1e-9)
 
@@ -324,7 +325,7 @@ def test_breslow_baseline_with_late_entry_is_the_nelson_aalen_estimate_of_lifeli
     data = cohort(200, seed=14, tied=False)
     event, time, entry = data["event"], data["time"], data["entry"]
     fitter = NelsonAalenFitter(nelson_aalen_smoothing=False).fit(time.numpy(), event.numpy(), entry=entry.numpy())
-    times, log_cumulative = breslow_baseline(torch.zeros(200), event, time, entry=entry)
+    times, log_cumulative, _ = baseline_hazard(torch.zeros(200), event, time, entry=entry)
     theirs = fitter.cumulative_hazard_.iloc[:, 0]
     assert isinstance(theirs, pd.Series)
     assert log_cumulative.exp().numpy() == pytest.approx(theirs.loc[times.numpy()].to_numpy(), abs=1e-9)
@@ -372,4 +373,4 @@ def test_cause_specific_loss_refuses_causes_without_a_column(log_hazards, cause,
 
 def test_breslow_baseline_refuses_log_hazards_that_are_not_finite():
     with pytest.raises(ValueError, match="log_hazard: expected finite values, got nan in row 1"):
-        breslow_baseline(torch.tensor([0.0, torch.nan]), torch.ones(2), torch.ones(2))
+        baseline_hazard(torch.tensor([0.0, torch.nan]), torch.ones(2), torch.ones(2))

@@ -8,7 +8,8 @@ import torch
 from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 
-from ecgdan_hf.model.survival_ecgdan import breslow_baseline, cox_loss, survival_curve
+from ecgdan_hf.model.risk_ecgdan import baseline_hazard
+from ecgdan_hf.model.survival_ecgdan import cox_loss, survival_curve
 
 
 def cohort(n: int, seed: int, tied: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -106,7 +107,7 @@ def test_cox_loss_refuses_what_it_cannot_compute(arguments):
 @pytest.mark.parametrize("tied", [False, True])
 def test_breslow_baseline_agrees_with_its_definition(tied):
     log_hazard, event, time = cohort(120, seed=6, tied=tied)
-    times, log_cumulative = breslow_baseline(log_hazard, event, time)
+    times, log_cumulative, _ = baseline_hazard(log_hazard, event, time)
     expected, total = {}, 0.0
     for t in sorted(set(time[event == 1].tolist())):
         total += float(((time == t) & (event == 1)).sum() / log_hazard[time >= t].exp().sum())
@@ -118,18 +119,18 @@ def test_breslow_baseline_agrees_with_its_definition(tied):
 
 def test_breslow_baseline_with_equal_hazards_is_the_nelson_aalen_estimate():
     event, time = torch.tensor([1, 1, 0, 1]), torch.tensor([1.0, 2.0, 3.0, 4.0])
-    _, log_cumulative = breslow_baseline(torch.zeros(4), event, time)
+    _, log_cumulative, _ = baseline_hazard(torch.zeros(4), event, time)
     assert np.allclose(log_cumulative.exp(), [1 / 4, 1 / 4 + 1 / 3, 1 / 4 + 1 / 3 + 1])
 
 
 def test_breslow_baseline_refuses_a_cohort_without_events():
     with pytest.raises(ValueError, match="at least one event"):
-        breslow_baseline(torch.zeros(4), torch.zeros(4), torch.ones(4))
+        baseline_hazard(torch.zeros(4), torch.zeros(4), torch.ones(4))
 
 
 def test_survival_starts_at_one_falls_and_is_unknown_beyond_follow_up():
     log_hazard, event, time = cohort(200, seed=7, tied=False)
-    times, log_cumulative = breslow_baseline(log_hazard, event, time)
+    times, log_cumulative, _ = baseline_hazard(log_hazard, event, time)
     years = torch.tensor([0.0, 1.0, 3.0, time.max().item(), time.max().item() + 0.1])
     survival = survival_curve(log_hazard.float(), times, log_cumulative, years)
     assert survival.shape == (200, 5) and torch.equal(survival[:, 0], torch.ones(200))

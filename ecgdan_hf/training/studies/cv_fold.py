@@ -26,7 +26,7 @@ from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.rows import columns_of, embed, risk_within
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.survival_ecgdan import breslow_baseline
+from ecgdan_hf.model.risk_ecgdan import baseline_hazard
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments.fields import EvaluateArguments, FinetuneArguments, PretrainArguments
 from ecgdan_hf.training.core import rows
@@ -117,7 +117,7 @@ class FoldModels:
         train = np.setdiff1d(np.arange(len(self.cohort.table)), fold.test)
         for name, (fitted, tested) in self._comparators(fold, train).items():
             outcome = self.cohort.table.iloc[train][["event", "time"]].to_numpy(dtype=np.float64)
-            baseline = breslow_baseline(torch.from_numpy(fitted), *torch.from_numpy(outcome).T.contiguous())
+            baseline = baseline_hazard(torch.from_numpy(fitted), *torch.from_numpy(outcome).T.contiguous())[:2]
             columns |= self._with_risks(name, tested, baseline)
         return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
