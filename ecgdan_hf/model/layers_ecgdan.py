@@ -1,11 +1,25 @@
-"""Dropout with one mask for each record or one for the whole batch, used by both trunks and by the heads.
+"""What the two trunks share: how each is built, and dropout with one mask for each record or for the whole batch.
 
-Travels with the weights: imports only torch.
+Travels with the weights: imports only torch and its neighbour in this folder.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .configuration_ecgdan import EcgDanConfig
+
+
+class Trunk(NamedTuple):
+    """Builds the parts of one trunk from a configuration."""
+
+    blocks: Callable[[EcgDanConfig], dict[str, nn.Module | None]]
+    """The children of [`EcgDanModel`] by name; an attention that is switched off is None."""
+    decoder: Callable[[EcgDanConfig], nn.Module]
+    """Reads `pooler_output` and `readout_features` of the encoder's output: the signal (N, L, T)."""
 
 
 class EcgDanDropout(nn.Module):

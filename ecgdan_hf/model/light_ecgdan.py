@@ -20,14 +20,13 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_ecgdan import EcgDanConfig
-from .layers_ecgdan import EcgDanDropout
+from .layers_ecgdan import EcgDanDropout, Trunk
 
 STEM_KERNEL = 7
 BLOCK_KERNELS = (7, 5)
 
 
-def light_blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
-    """Builds the children of [`EcgDanModel`] by name; an attention that is switched off is None."""
+def _blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
     channels = [config.stem_features, *config.trunk_channels]
     return {
         "stem": _Stem(config),
@@ -278,7 +277,7 @@ class _Readout(nn.Module):
         return torch.cat([features.mean(-1), features.amax(-1)], dim=-1), features
 
 
-class EcgDanLightDecoder(nn.Module):
+class _Decoder(nn.Module):
     """(N, hidden_size / 2, T') -> (N, L, T): every token's features tell the samples of all leads beneath it."""
 
     def __init__(self, config: EcgDanConfig):
@@ -289,3 +288,6 @@ class EcgDanLightDecoder(nn.Module):
     def forward(self, pooled: Tensor, features: Tensor) -> Tensor:
         """(N, hidden_size / 2, T') -> (N, L, T); `pooled`, which the paper's decoder reads, is not used."""
         return self.output(features).unflatten(1, (self.leads, -1)).transpose(2, 3).flatten(2)
+
+
+LIGHT_TRUNK = Trunk(_blocks, _Decoder)

@@ -21,18 +21,17 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .alignment_ecgdan import alignment_loss
 from .configuration_danet import DanetConfig
 from .configuration_ecgdan import EcgDanConfig
-from .heads_ecgdan import EcgDanClassifier, classification_loss, multi_label_loss
+from .heads_ecgdan import EcgDanClassifier
 from .layers_ecgdan import EcgDanDropout
-from .light_ecgdan import light_blocks
+from .light_ecgdan import LIGHT_TRUNK
 from .modeling_ecgdan import EcgDanModel, EcgDanModelOutput, EcgDanPreTrainedModel
-from .paper_ecgdan import paper_blocks
+from .paper_ecgdan import PAPER_TRUNK
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import cox_loss
 
-TRAVELS = (alignment_loss, EcgDanConfig, EcgDanDropout, light_blocks, paper_blocks, Baseline, cox_loss)
+TRAVELS = (EcgDanConfig, EcgDanDropout, LIGHT_TRUNK, PAPER_TRUNK, Baseline, cox_loss)
 """Not used here: a file that `auto_map` names has to import every file it needs directly."""
 
 _RESNET_KERNEL = 9  # 90 ms at 100 Hz before the first halving of time: a QRS complex
@@ -322,14 +321,14 @@ class DanetForPreTraining(_DanetPreTrainedModel):
             output.waveform_loss = F.binary_cross_entropy_with_logits(logits.float(), waveform_targets.float())
             output.loss = self.config.waveform_weight * output.waveform_loss
         if target_values is not None:
-            output.reconstruction_loss = self._reconstruction_loss(
+            output.reconstruction_loss = self._hidden_samples_loss(
                 output.reconstruction, target_values, lead_mask if target_mask is None else target_mask
             )
             weighted = self.config.reconstruction_weight * output.reconstruction_loss
             output.loss = weighted if output.loss is None else output.loss + weighted
         return output
 
-    def _reconstruction_loss(self, found: Tensor | None, target: Tensor, mask: Tensor | None) -> Tensor:
+    def _hidden_samples_loss(self, found: Tensor | None, target: Tensor, mask: Tensor | None) -> Tensor:
         """Mean squared error of the samples in the mask."""
         if found is None:
             raise ValueError("target_values: expected a model with reconstruction_weight above 0, this one has 0")
@@ -405,10 +404,10 @@ class DanetForSequenceClassification(_DanetPreTrainedModel):
         loss = waveform_loss = None
         if labels is not None:
             weights = None if self.positive_weights is None else logits.new_tensor(self.positive_weights).float()
-            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets, weights)
+            loss = self.classifier.loss(logits, labels, auxiliary, auxiliary_targets, weights)
             if waveform_targets is not None and waveform_logits is not None:
                 _check_weights(waveform_targets, input_values, "waveform_targets")
-                waveform_loss = multi_label_loss(waveform_logits, waveform_targets)
+                waveform_loss = self.classifier.multi_label_loss(waveform_logits, waveform_targets)
                 loss = loss + self.config.waveform_weight * waveform_loss
         return DanetClassifierOutput(
             loss=loss,

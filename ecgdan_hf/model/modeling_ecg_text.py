@@ -17,18 +17,17 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .alignment_ecgdan import EcgDanAlignmentHead, equal_rows
 from .configuration_ecg_text import EcgTextConfig
 from .configuration_ecgdan import EcgDanConfig
-from .heads_ecgdan import EcgDanClassifier
+from .heads_ecgdan import EcgDanAlignmentHead
 from .layers_ecgdan import EcgDanDropout
-from .light_ecgdan import light_blocks
+from .light_ecgdan import LIGHT_TRUNK
 from .modeling_ecgdan import EcgDanForPreTraining, EcgDanModel, EcgDanModelOutput, EcgDanPreTrainedModel
-from .paper_ecgdan import paper_blocks
+from .paper_ecgdan import PAPER_TRUNK
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import cox_loss
 
-TRAVELS = (EcgDanConfig, EcgDanClassifier, EcgDanDropout, light_blocks, paper_blocks, Baseline, cox_loss)
+TRAVELS = (EcgDanConfig, EcgDanDropout, LIGHT_TRUNK, PAPER_TRUNK, Baseline, cox_loss)
 """Not used here: a file that `auto_map` names has to import every file it needs directly."""
 
 TEXT_TOWERS = ("frozen", "lora", "full")
@@ -156,7 +155,7 @@ class EcgTextModel(EcgDanPreTrainedModel):
             self.config.text_config, self.config.store_text_model = text_model.config, True
         text_model.requires_grad_(text_tower == "full")
         if text_tower == "lora":
-            self.text_model = with_lora(text_model, lora_rank)
+            self.text_model = self.with_lora(text_model, lora_rank)
         for name, parameter in self.text_model.named_parameters():
             if "pooler" in name:  # its output is not used: a gradient never comes
                 parameter.requires_grad_(False)
@@ -230,7 +229,7 @@ class EcgTextModel(EcgDanPreTrainedModel):
             kwargs: what else the language model takes, such as `token_type_ids`.
         """
         hidden = self._hidden(input_ids, attention_mask, **kwargs)
-        pooled = mean_over_tokens(hidden, attention_mask)
+        pooled = self.mean_over_tokens(hidden, attention_mask)
         projected = self.alignment_head.project_text(pooled.to(self.dtype))
         return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=projected)
 
@@ -272,8 +271,8 @@ class EcgTextModel(EcgDanPreTrainedModel):
             output.logits_per_ecg = self._logits(output.ecg_embeds, output.text_embeds)
             output.logits_per_text = output.logits_per_ecg.T
             if return_loss and output.text_embeds.shape[0] == output.ecg_embeds.shape[0]:
-                same = equal_rows(text_embeds if input_ids is None else own_tokens(input_ids, attention_mask))
-                output.loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, same)
+                given = text_embeds if input_ids is None else self.own_tokens(input_ids, attention_mask)
+                output.loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, given)
         return output
 
     def _logits(self, ecg_embeds: Tensor, text_embeds: Tensor) -> Tensor:
@@ -288,31 +287,31 @@ class EcgTextModel(EcgDanPreTrainedModel):
     def _text_tower(self) -> nn.Module:
         return self.load_text_model() if self.text_model is None else self.text_model
 
+    @staticmethod
+    def mean_over_tokens(hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(M, tokens, width) -> (M, width), the mean over each text's own tokens."""
+        if attention_mask is None:
+            return hidden.mean(1)
+        mask = attention_mask[..., None].to(hidden.dtype)
+        return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
 
-def mean_over_tokens(hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-    """(M, tokens, width) -> (M, width), the mean over each text's own tokens."""
-    if attention_mask is None:
-        return hidden.mean(1)
-    mask = attention_mask[..., None].to(hidden.dtype)
-    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+    @staticmethod
+    def own_tokens(input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(M, tokens) with -1 for padding: rows are equal where texts are."""
+        return input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -1)
 
+    @staticmethod
+    def with_lora(text_model: nn.Module, rank: int = 8) -> nn.Module:
+        """The language model with low-rank updates of its linear layers, everything else frozen.
 
-def own_tokens(input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-    """(M, tokens) with -1 for padding: rows are equal where texts are."""
-    return input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -1)
-
-
-def with_lora(text_model: nn.Module, rank: int = 8) -> nn.Module:
-    """The language model with low-rank updates of its linear layers, everything else frozen.
-
-    Raises:
-        ValueError: peft is not installed.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ValueError("text_tower: lora needs peft; pip install peft, or use frozen or full") from error
-    return get_peft_model(text_model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+        Raises:
+            ValueError: peft is not installed.
+        """
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError as error:
+            raise ValueError("text_tower: lora needs peft; pip install peft, or use frozen or full") from error
+        return get_peft_model(text_model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
 
 
 def _has_lora(text_model: nn.Module | None) -> bool:

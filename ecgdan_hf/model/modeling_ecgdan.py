@@ -19,25 +19,21 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .alignment_ecgdan import EcgDanAlignmentHead, equal_rows
 from .configuration_ecgdan import ENCODER_FIELDS, EcgDanConfig, EcgDanSurvivalConfig
 from .heads_ecgdan import (
+    EcgDanAlignmentHead,
     EcgDanBaselineHazard,
     EcgDanClassifier,
     EcgDanCovariateHead,
     EcgDanRiskHead,
-    classification_loss,
 )
-from .layers_ecgdan import EcgDanDropout
-from .light_ecgdan import EcgDanLightDecoder, light_blocks
-from .paper_ecgdan import EcgDanPaperDecoder, paper_blocks
+from .layers_ecgdan import Trunk
+from .light_ecgdan import LIGHT_TRUNK
+from .paper_ecgdan import PAPER_TRUNK
 from .risk_ecgdan import Baseline, Risk, absolute_risk, baseline_hazard, recalibrate
 from .survival_ecgdan import cox_loss, survival_curve
 
-TRAVELS = (EcgDanDropout,)
-"""Not used here: a file that `auto_map` names has to import every file it needs directly."""
-
-TRUNKS = {"paper": (paper_blocks, EcgDanPaperDecoder), "light": (light_blocks, EcgDanLightDecoder)}
+TRUNKS: dict[str, Trunk] = {"paper": PAPER_TRUNK, "light": LIGHT_TRUNK}
 
 MAX_BASELINE_TIMES = 2048
 
@@ -202,9 +198,13 @@ class EcgDanPreTrainedModel(PreTrainedModel):
         if lead_mask is not None and tuple(lead_mask.shape) != shape[:2]:
             raise ValueError(f"lead_mask: expected {shape[:2]}, got {tuple(lead_mask.shape)}")
 
-    def _build_decoder(self) -> nn.Module:
-        """The decoder of the trunk; it reads `pooler_output` and `readout_features` of the encoder's output."""
-        return TRUNKS[self.config.trunk][1](self.config)
+    @staticmethod
+    def _reconstruction_loss(reconstruction: Tensor, target: Tensor, target_mask: Tensor | None) -> Tensor:
+        """Mean squared error over the samples of the leads that have a target: scalar."""
+        error = F.mse_loss(reconstruction.float(), target.float(), reduction="none").mean(-1)
+        if target_mask is None:
+            return error.mean()
+        return (error * target_mask).sum() / target_mask.sum().clamp(min=1)
 
 
 class EcgDanModel(EcgDanPreTrainedModel):
@@ -212,7 +212,7 @@ class EcgDanModel(EcgDanPreTrainedModel):
 
     def __init__(self, config: EcgDanConfig):
         super().__init__(config)
-        for name, block in TRUNKS[config.trunk][0](config).items():
+        for name, block in TRUNKS[config.trunk].blocks(config).items():
             setattr(self, name, block)
         self.post_init()
 
@@ -283,14 +283,6 @@ class EcgDanModel(EcgDanPreTrainedModel):
         return torch.cat([self.average_projection(flat).mean(-1), self.max_projection(flat).amax(-1)], dim=-1), None
 
 
-def reconstruction_loss(reconstruction: Tensor, target: Tensor, target_mask: Tensor | None) -> Tensor:
-    """Mean squared error over the samples of the leads that have a target: scalar."""
-    error = F.mse_loss(reconstruction.float(), target.float(), reduction="none").mean(-1)
-    if target_mask is None:
-        return error.mean()
-    return (error * target_mask).sum() / target_mask.sum().clamp(min=1)
-
-
 class EcgDanForPreTraining(EcgDanPreTrainedModel):
     """Encoder and decoder, with an optional alignment head (`text_embed_dim`) and superclass head.
 
@@ -301,7 +293,7 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
     def __init__(self, config: EcgDanConfig):
         super().__init__(config)
         self.ecgdan = EcgDanModel(config)
-        self.decoder = self._build_decoder()
+        self.decoder = TRUNKS[config.trunk].decoder(config)
         self.alignment_head = EcgDanAlignmentHead(config) if config.text_embed_dim else None
         count = config.num_superclasses
         self.superclass_head = nn.Linear(config.hidden_size, count) if count else None
@@ -380,10 +372,10 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
         text: Tensor | None,
         superclass: Tensor | None,
     ) -> None:
-        output.reconstruction_loss = reconstruction_loss(output.reconstruction, target, target_mask)
+        output.reconstruction_loss = self._reconstruction_loss(output.reconstruction, target, target_mask)
         output.loss = self.config.reconstruction_weight * output.reconstruction_loss
         if output.text_embeds is not None:
-            output.alignment_loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, equal_rows(text))
+            output.alignment_loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, text)
             output.loss = output.loss + self.config.alignment_weight * output.alignment_loss
         if superclass is not None and output.superclass_logits is not None:
             logits = output.superclass_logits.float()
@@ -428,7 +420,7 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
         logits, auxiliary = self.classifier(encoded.pooler_output)
         loss = None
         if labels is not None:
-            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets)
+            loss = self.classifier.loss(logits, labels, auxiliary, auxiliary_targets)
         return EcgDanClassifierOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary, **encoded.for_head())
 
 
@@ -441,7 +433,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
     def __init__(self, config: EcgDanSurvivalConfig):
         super().__init__(config)
         self.ecgdan = EcgDanModel(config)
-        self.decoder = self._build_decoder() if config.reconstruction_weight > 0 else None
+        self.decoder = TRUNKS[config.trunk].decoder(config) if config.reconstruction_weight > 0 else None
         self.risk_head = EcgDanRiskHead(config)
         covariates = len(config.covariate_names)
         self.covariate_head = EcgDanCovariateHead(covariates, 1, bias=False) if covariates else None
@@ -528,7 +520,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         output.loss = self.config.survival_weight * output.cox_loss
         if self.decoder is not None:
             output.reconstruction = self.decoder(encoded.pooler_output, encoded.readout_features)
-            output.reconstruction_loss = reconstruction_loss(output.reconstruction, target, target_mask)
+            output.reconstruction_loss = self._reconstruction_loss(output.reconstruction, target, target_mask)
             output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
 
     @torch.no_grad()

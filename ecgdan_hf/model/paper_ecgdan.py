@@ -21,11 +21,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_ecgdan import EcgDanConfig
-from .layers_ecgdan import EcgDanDropout
+from .layers_ecgdan import EcgDanDropout, Trunk
 
 
-def paper_blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
-    """Builds the children of [`EcgDanModel`] by name; an attention that is switched off is None."""
+def _blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
     channels = [config.stem_features, *config.trunk_channels]
     width = config.num_leads * channels[-1]
     blocks: dict[str, nn.Module | None] = {
@@ -213,7 +212,7 @@ class _LeadAttention(GradientCheckpointingLayer):
         return self.out(attended.flatten(2)), weights
 
 
-class EcgDanPaperDecoder(nn.Module):
+class _Decoder(nn.Module):
     """(N, hidden_size) -> (N, L, T): the signal the embedding stands for."""
 
     def __init__(self, config: EcgDanConfig):
@@ -263,3 +262,6 @@ def _eager_attention(
     """Plain attention, (N, heads, tokens, width) -> (N, tokens, heads, width) and the weights."""
     weights = _attention_weights(query, key, scaling, attention_mask)
     return (weights.to(value.dtype) @ value).transpose(1, 2), weights
+
+
+PAPER_TRUNK = Trunk(_blocks, _Decoder)

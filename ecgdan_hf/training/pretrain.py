@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from ecgdan_hf.evaluation.measures.retrieval import alignment_and_uniformity, embedding_spread, retrieval_recall
-from ecgdan_hf.model.alignment_ecgdan import equal_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.modeling_ecg_text import own_tokens
+from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
 from ecgdan_hf.training.arguments.command import run_as_program
@@ -191,7 +190,7 @@ class _PretrainingTask:
         if output.alignment_loss is not None and (accelerator.num_processes > 1 or "input_ids" in batch):
             head = accelerator.unwrap_model(model).alignment_head
             ecg, text = (gather_with_grad(part, accelerator) for part in (output.ecg_embeds, output.text_embeds))
-            everywhere = head.loss(ecg, text, equal_rows(gather_with_grad(_given_text(batch), accelerator)))
+            everywhere = head.loss(ecg, text, gather_with_grad(_given_text(batch), accelerator))
             output.loss = output.loss + self.config.alignment_weight * (everywhere - output.alignment_loss)
             output.alignment_loss = everywhere
         return {name: output[name] for name in _MIN_PARTS if output.get(name) is not None}
@@ -251,14 +250,16 @@ class _PretrainingTask:
                 torch.from_numpy(found[name][part]) for name in ("ecg_embeds", "text_embeds", "given_text")
             )
             device = next(model.parameters()).device
-            loss = model.alignment_head.loss(ecg.to(device), text.to(device), equal_rows(given).to(device))
+            loss = model.alignment_head.loss(ecg.to(device), text.to(device), given)
             total += float(loss) * len(ecg)
         return total / len(found["ecg_embeds"])
 
 
 def _given_text(batch: Batch) -> Tensor:
     """(N, ...), rows equal where texts are: the tokens, or the embeddings of a frozen language model."""
-    return own_tokens(batch["input_ids"], batch["attention_mask"]) if "input_ids" in batch else batch["text_embeds"]
+    if "input_ids" not in batch:
+        return batch["text_embeds"]
+    return EcgTextModel.own_tokens(batch["input_ids"], batch["attention_mask"])
 
 
 def _check_select_by(select_by: str, has_text: bool, has_zero_shot: bool) -> None:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.heads_ecgdan import EcgDanClassifier
 from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanClassifierOutput,
     EcgDanForSurvival,
     EcgDanModelOutput,
     EcgDanPreTrainedModel,
-    classification_loss,
 )
 
 HEAD_WIDTH = 128
@@ -109,7 +109,10 @@ class BenchmarkNetwork(EcgDanPreTrainedModel):
         auxiliary = None if self.auxiliary_classifier is None else self.auxiliary_classifier(features)
         loss = None
         if labels is not None:
-            loss = classification_loss(self.config, logits, labels, auxiliary, auxiliary_targets)
+            loss = EcgDanClassifier.multi_label_loss(logits, labels)
+            if auxiliary is not None and auxiliary_targets is not None:
+                second = EcgDanClassifier.multi_label_loss(auxiliary, auxiliary_targets)
+                loss = loss + self.config.auxiliary_weight * second
         return EcgDanClassifierOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary)
 
     def features(self, input_values: Tensor, lead_mask: Tensor | None = None) -> Tensor:

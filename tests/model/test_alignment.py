@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ecgdan_hf.model.alignment_ecgdan import OBJECTIVES, alignment_loss, equal_rows
+from ecgdan_hf.model.heads_ecgdan import OBJECTIVES, _equal_rows, alignment_loss
 
 
 def embeddings(n: int = 6, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,7 +15,7 @@ def embeddings(n: int = 6, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_exchanging_the_modalities_leaves_the_loss_unchanged(objective):
     ecg, text = embeddings()
-    same = equal_rows(torch.tensor([[0.0], [1], [1], [2], [3], [3]]))
+    same = _equal_rows(torch.tensor([[0.0], [1], [1], [2], [3], [3]]))
     forward = alignment_loss(ecg, text, objective, 5.0, -1.0, same)
     assert torch.allclose(forward, alignment_loss(text, ecg, objective, 5.0, -1.0, same))
 
@@ -30,7 +30,7 @@ def test_clip_with_different_texts_is_the_symmetric_cross_entropy():
 
 def test_records_with_equal_text_are_not_each_others_negatives():
     text = torch.eye(2)[[0, 0, 1]]
-    same = equal_rows(text)
+    same = _equal_rows(text)
     assert same.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
     ecg = embeddings(3, 2)[0]
     logits = (4.0 * F.normalize(ecg) @ text.T).log_softmax(-1), (4.0 * text @ F.normalize(ecg).T).log_softmax(-1)

@@ -30,7 +30,6 @@ from ecgdan_hf import (
     EcgTextModel,
     EcgTextProcessor,
 )
-from ecgdan_hf.model.modeling_ecg_text import mean_over_tokens
 
 WIDTH = 16
 BERT = {
@@ -105,7 +104,7 @@ def test_features_are_the_projected_unit_vectors_of_the_forward_pass():
 
 def test_embeddings_computed_before_stand_for_their_texts():
     model = build()
-    cached = mean_over_tokens(bert()(**TEXTS).last_hidden_state, MASK)
+    cached = EcgTextModel.mean_over_tokens(bert()(**TEXTS).last_hidden_state, MASK)
     before, now = model(signals(3), text_embeds=cached), model(signals(3), **TEXTS)
     torch.testing.assert_close(before.logits_per_ecg, now.logits_per_ecg)
 

@@ -29,7 +29,7 @@ from ecgdan_hf import (
     EcgDanSurvivalConfig,
 )
 from ecgdan_hf.model import modeling_ecgdan
-from ecgdan_hf.model.modeling_ecgdan import EcgDanDropout
+from ecgdan_hf.model.layers_ecgdan import EcgDanDropout
 from ecgdan_hf.model.survival_ecgdan import cox_loss
 
 HEADS = [name for name, head in TINY_HEADS.items() if head.is_ecg_dan]

@@ -19,8 +19,8 @@ from ecgdan_hf.data.text import statements as reports
 from ecgdan_hf.data.text.reports import clean_report, to_english
 from ecgdan_hf.evaluation.measures.classification import auroc_per_label
 from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
-from ecgdan_hf.model.alignment_ecgdan import EcgDanAlignmentHead
-from ecgdan_hf.model.modeling_ecg_text import EcgTextModel, mean_over_tokens, with_lora
+from ecgdan_hf.model.heads_ecgdan import EcgDanAlignmentHead
+from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanPreTrainingOutput
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core.batching import STATEMENT_WEIGHTS, multi_hot
@@ -51,7 +51,7 @@ class EcgDanWithTextTower(EcgDanForPreTraining):  # type: ignore[no-untyped-call
         used = attention_mask.any(0)  # texts are padded to the longest of all, which is rarely in the batch
         input_ids, attention_mask = input_ids[:, used], attention_mask[:, used]
         hidden = self.text_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return mean_over_tokens(hidden, attention_mask)
+        return EcgTextModel.mean_over_tokens(hidden, attention_mask)
 
 
 class TextSide:
@@ -155,7 +155,7 @@ class TextSide:
         """
         with reports.naming_the_ways_out(self.path):
             tower = AutoModel.from_pretrained(self.path, revision=self.args.text_model_revision, dtype=torch.float32)
-        tower = with_lora(tower, self.args.lora_rank) if self.args.text_tower == "lora" else tower
+        tower = EcgTextModel.with_lora(tower, self.args.lora_rank) if self.args.text_tower == "lora" else tower
         for name, parameter in tower.named_parameters():
             if "pooler" in name:  # its output is not used: a gradient never comes
                 parameter.requires_grad_(False)
