@@ -1,6 +1,7 @@
 """Ablations on a tiny cohort: one run for each variant, one table, nothing done twice."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,9 +82,17 @@ def test_the_scores_of_a_run_are_kept_and_judged(finished: dict, build: Build):
     assert finished["num_records"] == len(table)
 
 
-def test_few_labels_are_drawn_several_times(finished: dict, build: Build, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def copied(finished: dict, build: Build, tmp_path: Path) -> str:
+    """The finished ablation, to go on with."""
+    return str(shutil.copytree(str(build().output_dir), tmp_path / "out"))
+
+
+def test_few_labels_are_drawn_several_times(
+    finished: dict, copied: str, build: Build, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(ablation_scores, "_NUM_SUBSETS", 2)
-    args = build(label_fraction=0.5, only="base", random_encoder=False)
+    args = build(label_fraction=0.5, only="base", random_encoder=False, output_dir=copied)
     found = ablation.ablate(args)["variants"]["base"]
     table = pd.read_csv(Path(str(args.output_dir)) / "base" / "seed-0" / "scores-0.5.csv")
     labels = table[[column for column in table if column.startswith("true_")]].to_numpy()
@@ -93,12 +102,15 @@ def test_few_labels_are_drawn_several_times(finished: dict, build: Build, monkey
     assert found["probe"] == finished["variants"]["base"]["probe"]
 
 
-def test_a_second_call_trains_only_what_is_new(finished: dict, build: Build, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_call_trains_only_what_is_new(
+    finished: dict, copied: str, build: Build, monkeypatch: pytest.MonkeyPatch
+):
     begun, train = [], loop.Trainer.run
     monkeypatch.setattr(loop.Trainer, "run", lambda trainer: begun.append(trainer.args.seed) or train(trainer))
-    assert ablation.ablate(build()) == finished
+    assert ablation.ablate(build(output_dir=copied)) == finished
     assert begun == []
-    more = build(variants={**VARIANTS, "decay": {"weight_decay": 0.5}}, only="base,decay", random_encoder=False)
+    variants = {**VARIANTS, "decay": {"weight_decay": 0.5}}
+    more = build(variants=variants, only="base,decay", random_encoder=False, output_dir=copied)
     assert list(ablation.ablate(more)["variants"]) == ["base", "decay"]
     assert begun == [0]
 
@@ -124,7 +136,7 @@ def test_seeds_are_averaged_after_each_was_judged():
     rng = np.random.default_rng(0)
     labels, scores = (rng.random((40, 3)) < 0.4).astype(float), rng.random((40, 2, 3))
     mean = (macro_auroc(labels, scores[:, 0]) + macro_auroc(labels, scores[:, 1])) / 2
-    assert ablation.mean_macro_auroc(labels, scores) == pytest.approx(mean)
+    assert ablation._mean_macro_auroc(labels, scores) == pytest.approx(mean)
 
 
 def test_variants_are_compared_on_the_records_that_all_of_them_have():
