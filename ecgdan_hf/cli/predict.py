@@ -78,7 +78,7 @@ def _explain(
       ecgdan explain mit-bih/209 --start-seconds 143 --seconds 10 --checkpoint runs/danet --out figure.png
     """
     from ecgdan_hf.data.formats import read
-    from ecgdan_hf.explain.checks.sanity_report import map_findings, sanity_of
+    from ecgdan_hf.explain.checks.sanity_report import map_findings
     from ecgdan_hf.explain.maps.methods import methods_of
     from ecgdan_hf.explain.page.figures import explain_page
     from ecgdan_hf.explain.page.waveform_figure import read_beats, waveform_page
@@ -88,13 +88,13 @@ def _explain(
     options = _read_options(sampling_rate, unit, lead_names)
     record = read(file, **options, start_seconds=start_seconds, seconds=seconds)
     model, feature_extractor = load_checkpoint(checkpoint)
-    name, tested = Path(checkpoint).name, sanity_of(checkpoint)
+    name = Path(checkpoint).name
     if "waveform" not in methods_of(model) or method or label:
         method = method or "attention"
-        findings, options = map_findings(tested, method), {"method": method, "label": label}
+        findings, options = map_findings(checkpoint, method), {"method": method, "label": label}
         figure = explain_page(record, model, feature_extractor, checkpoint=name, findings=findings, **options)
     else:
-        findings = map_findings(tested, "waveform")
+        findings = map_findings(checkpoint, "waveform")
         figure = waveform_page(record, model, feature_extractor, read_beats(file), name, start_seconds, findings)
     with whole_file(out) as part:
         figure.savefig(part, dpi=150)

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uploads import SYNTHETIC, can_be_mended, discard, read_upload, synthetic_ecg
 
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.explain.page.ecg_report import Networks, ecg_report
+from ecgdan_hf.explain.page.ecg_report import EcgReport, Networks
 
 DEFAULTS = {
     "ECGDAN_LABELS_MODEL": "OWNER/ecg-dan-rhythm-superclasses",
@@ -72,7 +72,7 @@ def _default(name: str) -> str:
 def analyse(record: EcgRecord, networks: Networks, maps: str) -> Iterator[tuple[str, str, str]]:
     """Yields status, result and downloads; the result first, because the downloads take as long again."""
     yield "Analysing…", "", ""
-    found = ecg_report(record, networks, MAPS[maps])
+    found = EcgReport.of(record, networks, MAPS[maps])
     shown = result_html(found)
     yield "Analysed. The result follows.", shown, ""
     yield "Analysed. The result and its downloads follow.", shown, downloads_html(found)

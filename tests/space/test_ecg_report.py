@@ -14,8 +14,8 @@ from space.conftest import LABELS, STATEMENTS
 
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate.synthetic import make_signal
-from ecgdan_hf.explain.page.ecg_report import EcgReport, Networks, ecg_report, statement_names
-from ecgdan_hf.explain.page.figures import explain
+from ecgdan_hf.explain.page.ecg_report import EcgReport, Networks, _statement_names
+from ecgdan_hf.explain.page.figures import Explanation
 from ecgdan_hf.explain.page.panels import draw_risk
 from ecgdan_hf.explain.page.report_pages import html_report, pdf_report
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -32,7 +32,7 @@ def ecg(leads: tuple[str, ...] = STANDARD_LEADS, name: str = "00042") -> EcgReco
 
 @pytest.fixture(scope="module")
 def found(networks: Networks) -> EcgReport:
-    return ecg_report(ecg(), networks)
+    return EcgReport.of(ecg(), networks)
 
 
 def section(of: EcgReport, title: str):
@@ -61,7 +61,7 @@ def test_the_tables_hold_what_the_networks_said(networks: Networks, found: EcgRe
 def test_the_lead_table_is_the_map_and_the_ecg_table_finds_the_highest_attention(
     networks: Networks, found: EcgReport
 ) -> None:
-    said = explain(ecg(), *networks.labels)
+    said = Explanation.of(ecg(), *networks.labels)
     leads = section(found, "Which leads").table
     assert np.allclose(leads.iloc[:, 1:].astype(float).to_numpy(), said.lead_map, atol=0.0051)
     table = section(found, "ECG with").table.set_index("Lead")
@@ -89,7 +89,7 @@ def test_every_risk_is_called_simulated_where_it_was_and_nowhere_else(networks: 
     assert "simulated outcome" in found.findings[2] and re.search(PERCENT, found.findings[2])
     networks.risk[0].config.simulated_outcome = False
     try:
-        other = ecg_report(ecg(), networks)
+        other = EcgReport.of(ecg(), networks)
     finally:
         networks.risk[0].config.simulated_outcome = True
     said = [*other.findings, *(part.title + part.text + part.alt + part.table.to_string() for part in other.sections)]
@@ -97,17 +97,17 @@ def test_every_risk_is_called_simulated_where_it_was_and_nowhere_else(networks: 
 
 
 def test_attention_is_drawn_of_the_network_that_was_asked_for(networks: Networks, found: EcgReport) -> None:
-    other = ecg_report(ecg(), networks, maps_of="risk")
-    said = explain(ecg(), *networks.risk)
+    other = EcgReport.of(ecg(), networks, maps_of="risk")
+    said = Explanation.of(ecg(), *networks.risk)
     drawn = section(other, "Which leads").table.iloc[:, 1:].astype(float).to_numpy()
     assert np.allclose(drawn, said.lead_map, atol=0.0051)
     assert section(other, "ECG with").figure != section(found, "ECG with").figure
     with pytest.raises(ValueError, match="maps_of: expected labels or risk, got 'x'"):
-        ecg_report(ecg(), networks, maps_of="x")
+        EcgReport.of(ecg(), networks, maps_of="x")
 
 
 def test_of_two_leads_only_those_are_told_and_thresholds_are_left_out(networks: Networks) -> None:
-    found = ecg_report(ecg(("II", "V2")), networks)
+    found = EcgReport.of(ecg(("II", "V2")), networks)
     assert "2 of 12 leads" in found.facts
     table = section(found, "ECG with").table.set_index("Lead")
     assert (table["Lowest, mV"] == "not recorded").sum() == 10
@@ -124,9 +124,9 @@ def test_reversed_electrodes_are_noticed(networks: Networks) -> None:
     swapped[[0, 1, 2, 3, 4]] = np.stack(
         [-right.signal_mv[0], right.signal_mv[2], right.signal_mv[1], *right.signal_mv[[4, 3]]]
     )
-    assert not ecg_report(right, networks).notices
+    assert not EcgReport.of(right, networks).notices
     assert any(
-        "limb leads reversed" in notice for notice in ecg_report(replace(right, signal_mv=swapped), networks).notices
+        "limb leads reversed" in notice for notice in EcgReport.of(replace(right, signal_mv=swapped), networks).notices
     )
 
 
@@ -164,7 +164,7 @@ class Page(HTMLParser):
 
 
 def test_the_html_report_stands_alone_and_a_hostile_name_stays_text(networks: Networks) -> None:
-    found = ecg_report(ecg(name=HOSTILE), networks)
+    found = EcgReport.of(ecg(name=HOSTILE), networks)
     page = Page(html_report(found))
     assert page.of("html") == [{"lang": "en"}]
     assert not page.of("script")
@@ -179,7 +179,7 @@ def test_the_html_report_stands_alone_and_a_hostile_name_stays_text(networks: Ne
 
 
 def test_the_pdf_has_three_pages_also_for_a_hostile_name(networks: Networks) -> None:
-    content = pdf_report(ecg_report(ecg(name=HOSTILE), networks))
+    content = pdf_report(EcgReport.of(ecg(name=HOSTILE), networks))
     assert content.startswith(b"%PDF-") and content.rstrip().endswith(b"%%EOF")
     assert len(re.findall(rb"/Type /Page\b", content)) == 3
 
@@ -196,4 +196,4 @@ def test_checkpoints_of_another_kind_are_refused_by_name(risk_checkpoint: Path) 
 def test_every_label_of_the_released_checkpoints_has_a_name() -> None:
     codes = json.loads((STATEMENTS / "config.json").read_text(encoding="utf-8"))["prompt_labels"]
     labels = json.loads((LABELS / "config.json").read_text(encoding="utf-8"))["label2id"]
-    assert not [code for code in (*codes, *labels) if len(statement_names().get(code, "")) < 5]
+    assert not [code for code in (*codes, *labels) if len(_statement_names().get(code, "")) < 5]

@@ -13,8 +13,8 @@ from space.conftest import LABELS, ROOT, STATEMENTS
 from space.test_ecg_report import Page, ecg
 
 from ecgdan_hf.data.simulate.synthetic import SAMPLING_RATE, make_signal
-from ecgdan_hf.explain.page.ecg_report import Networks, ecg_report
-from ecgdan_hf.explain.page.figures import explain
+from ecgdan_hf.explain.page.ecg_report import EcgReport, Networks
+from ecgdan_hf.explain.page.figures import Explanation
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install -e '.[space]'")
@@ -126,7 +126,7 @@ def test_uploads_nobody_analysed_are_deleted_after_ten_minutes(networks: Network
 
 def test_names_of_files_and_records_are_shown_as_text(networks: Networks) -> None:
     assert HOSTILE not in page.error_html(f"{HOSTILE}.csv: no")
-    found = ecg_report(ecg(name=HOSTILE), networks)
+    found = EcgReport.of(ecg(name=HOSTILE), networks)
     shown = page.result_html(found)
     assert HOSTILE not in shown and "&lt;img src=x" in shown
     assert re.findall(r'download="([^"]+)"', page.downloads_html(found)) == [
@@ -136,7 +136,7 @@ def test_names_of_files_and_records_are_shown_as_text(networks: Networks) -> Non
 
 
 def test_each_figure_of_the_page_has_a_text_and_a_table(networks: Networks) -> None:
-    found = ecg_report(ecg(), networks)
+    found = EcgReport.of(ecg(), networks)
     shown = Page(page.result_html(found))
     assert [image["alt"] for image in shown.of("img")] == [part.alt for part in found.sections if part.figure]
     assert len(shown.of("details")) == len(shown.of("img")) == 4
@@ -154,7 +154,7 @@ def test_the_banner_says_simulated_only_of_a_simulated_outcome() -> None:
 def test_every_synthetic_choice_is_an_ecg_the_networks_take(networks: Networks) -> None:
     for choice in uploads.SYNTHETIC:
         record = uploads.synthetic_ecg(choice)
-        assert np.isfinite(explain(record, *networks.labels).output.logits).all() and choice in record.record_id
+        assert np.isfinite(Explanation.of(record, *networks.labels).output.logits).all() and choice in record.record_id
         assert np.array_equal(record.signal_mv, uploads.synthetic_ecg(choice).signal_mv)
     assert record.lead_names == ("I", "II")
 

@@ -17,7 +17,7 @@ from space.test_ecg_report import Page
 from space.test_space import apart, csv_without_rate
 
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.explain.page.ecg_report import Networks, ecg_report
+from ecgdan_hf.explain.page.ecg_report import EcgReport, Networks
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install -e '.[space]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright to drive a browser")
@@ -139,7 +139,7 @@ def test_an_uploaded_record_is_explained_and_gone(
     tab = visit()
     analyse(tab, *apart(wfdb_record, tmp_path))
     finished(tab)
-    expected = ecg_report(read(wfdb_record), networks)
+    expected = EcgReport.of(read(wfdb_record), networks)
     assert tab.locator("#result h2").inner_text() == f"ECG {wfdb_record.stem}"
     assert tab.locator("#result .findings li").all_inner_texts() == list(expected.findings)
     risks = tab.locator("#result section", has_text="Risk (simulated outcome)")

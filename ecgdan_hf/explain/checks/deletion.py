@@ -6,7 +6,7 @@ line through the gap in all leads. Orders: `attention` (most marked first), `rev
 `shifted`, the map's order moved along the record: as clustered as the map, but elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.special import expit
+from scipy.stats import rankdata
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ecgdan_hf.explain.maps.methods import maps_of, methods_of
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
+from ecgdan_hf.evaluation.measures.survival import concordance_index
+from ecgdan_hf.explain.maps.methods import METHODS, maps_of, methods_of
 from ecgdan_hf.explain.maps.occlusion import bridge, tokens_of_samples
 from ecgdan_hf.explain.maps.scores import output_of, score_of
 from ecgdan_hf.inference.heads import head_of
@@ -27,21 +30,22 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
+Truth = tuple[str, tuple[Any, ...]]
 
-CHANGES = {
+_CHANGES = {
     "probability": "drop in the probability of the label predicted first",
     "class_probability": "drop in the probability of the class predicted",
     "log_hazard": "absolute change of the log hazard",
     "embedding": "cosine distance of the embedding",
 }
 ORDERS = {"leads": ("attention", "reverse", "random"), "time": ("attention", "reverse", "random", "shifted")}
-DRAWN = ("random", "shifted")
+_DRAWN = ("random", "shifted")
 _SIGNED = ("gradient", "integrated-gradients", "occlusion")
 
 
 @dataclass
-class DeletionCurves:
-    """Results of deleting one kind of unit.
+class _Curves:
+    """Deletion of leads or of time.
 
     Attributes:
         shares: (steps,), deleted share of the leads or of the time.
@@ -59,14 +63,50 @@ class Deletions:
     """Results of [`delete`] on N records.
 
     Attributes:
-        kind: key of `CHANGES`.
+        kind: key of `_CHANGES`.
         entropy: `leads` or `time` -> (N, 2), mean entropy of the map's rows and that of an even map, nats.
         curves: `leads` or `time` -> curves; absent where no method has a map of that unit.
     """
 
     kind: str
     entropy: dict[str, FloatArray]
-    curves: dict[str, DeletionCurves]
+    curves: dict[str, _Curves]
+
+    def summary(self, patient_ids: Any, truth: Truth | None = None, n: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """Areas between the curves with intervals over patients, for `metrics.json`.
+
+        Args:
+            patient_ids: (N,).
+            truth: metric and arrays of the outcome; None leaves the performance out.
+            n, seed: of the bootstrap.
+
+        Returns:
+            `change` (in words), `num_records`, and, of attention, for `leads` and `time`: `entropy` and
+            `even_entropy` in nats, the curves, and `area_over_random`, `area_over_reverse`, `area_over_shifted`: mean
+            over the curve of how much further the attention order moved the output. Under `performance` the same for
+            the loss of AUROC or C-index. `methods` lists, for every method, the same areas and curves of the output
+            under `leads` and `time`.
+        """
+        patients = np.asarray(patient_ids)
+        metrics: dict[str, Any] = {"task": "sanity", "change": _CHANGES[self.kind], "num_records": len(patients)}
+        metrics["num_patients"] = len(np.unique(patients))
+        options: dict[str, Any] = {"patient_ids": patients, "n": n, "seed": seed}
+        methods: dict[str, Any] = {}
+        for unit, curves in self.curves.items():
+            for method in (name for name in curves.change if name in METHODS):
+                methods.setdefault(method, {"method": method})[unit] = _areas(curves, method, options)
+            if unit not in self.entropy:
+                continue
+            entropy = bootstrap_interval(np.mean, self.entropy[unit][:, 0], **options).as_dict()
+            metrics[unit] = {"entropy": entropy, "even_entropy": float(self.entropy[unit][:, 1].mean())}
+            moved = {order: curves.change[order].mean(axis=(0, 1)).tolist() for order in ORDERS[unit]}
+            metrics[unit] |= {"shares": curves.shares.tolist(), "curves": moved}
+            metrics[unit] |= {
+                name: area for name, area in methods["attention"][unit].items() if name.startswith("area")
+            }
+            if truth is not None:
+                metrics[unit]["performance"] = _performance(curves, truth, options)
+        return {**metrics, "methods": [methods[name] for name in METHODS if name in methods]}
 
 
 @torch.no_grad()
@@ -122,11 +162,9 @@ class _Batch:
         """The curves of this batch."""
         score, found = score_of(self.model, self.inputs), {}
         for method in self.methods:
-            found[method] = maps_of(method, self.model, self.inputs, score).units()
-            if method in _SIGNED and self.kind in (
-                "log_hazard",
-                "embedding",
-            ):  # the size of a change counts, not its sign
+            found[method] = maps_of(method, self.model, self.inputs, score)
+            # where only the size of a change is measured, its sign does not count
+            if method in _SIGNED and self.kind in ("log_hazard", "embedding"):
                 found[method] = {unit: np.abs(values) for unit, values in found[method].items()}
         entropy, curves = {}, {}
         for unit in ("leads", "time"):
@@ -140,14 +178,14 @@ class _Batch:
 
     def _curves(
         self, unit: str, importance: Mapping[str, FloatArray], draws: int, time_steps: int, rng: np.random.Generator
-    ) -> DeletionCurves:
+    ) -> _Curves:
         first = next(iter(importance.values()))
         total = first.shape[1]
         shares = np.arange(1, total) / total if unit == "leads" else np.arange(1, time_steps) / time_steps
-        curves = DeletionCurves(shares)
+        curves = _Curves(shares)
         for name, (method, order) in _orders_of(unit, list(importance)).items():
             found = []
-            for _ in range(draws if order in DRAWN else 1):
+            for _ in range(draws if order in _DRAWN else 1):
                 ranks = _deletion_ranks(importance[method], order, rng)
                 found.append([self._without(unit, ranks, round(share * total)) for share in shares])
             scores = np.stack([np.stack(steps, axis=1) for steps in found])
@@ -182,7 +220,7 @@ def _orders_of(unit: str, methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _outputs_of(model: Any, output: Any) -> tuple[str, Any]:
-    """Returns the output to follow while parts are deleted: key of `CHANGES`, and (N, outputs) float32."""
+    """Returns the output to follow while parts are deleted: key of `_CHANGES`, and (N, outputs) float32."""
     found: Tensor
     if head_of(model).is_survival:
         kind, found = "log_hazard", output.log_hazard[:, None]
@@ -197,13 +235,7 @@ def _outputs_of(model: Any, output: Any) -> tuple[str, Any]:
 
 
 def _change_of(kind: str, whole: Any, deleted: Any) -> FloatArray:
-    """Distance between two outputs: (..., outputs) twice, which may broadcast -> (...).
-
-    Args:
-        kind: key of `CHANGES`.
-        whole: outputs on whole records.
-        deleted: outputs on the remaining parts.
-    """
+    """Distance between outputs on whole records and on the remaining parts: (..., outputs) twice -> (...)."""
     whole, deleted = np.asarray(whole, np.float64), np.asarray(deleted, np.float64)
     if kind == "log_hazard":
         return np.asarray(np.abs(deleted - whole)[..., 0])
@@ -232,7 +264,7 @@ def _joined(parts: list[Deletions]) -> Deletions:
     first = parts[0]
     curves = {}
     for unit in first.curves:
-        curves[unit] = DeletionCurves(first.curves[unit].shares)
+        curves[unit] = _Curves(first.curves[unit].shares)
         for order in first.curves[unit].change:
             for name in ("change", "scores"):
                 found = [getattr(part.curves[unit], name).get(order) for part in parts]
@@ -242,25 +274,8 @@ def _joined(parts: list[Deletions]) -> Deletions:
     return Deletions(first.kind, entropy, curves)
 
 
-def mean_gap(first: npt.ArrayLike, second: npt.ArrayLike) -> FloatArray:
-    """Area between two deletion curves of each record: mean over the steps, and over the draws of each order.
-
-    Args:
-        first, second: (draws, N, steps), change of the output.
-
-    Returns:
-        (N,), positive where the first order changes the output sooner.
-    """
-    one, other = (np.asarray(curve, dtype=np.float64).mean(axis=(0, 2)) for curve in (first, second))
-    return np.asarray(one - other)
-
-
 def _row_entropy(maps: npt.ArrayLike, present: npt.ArrayLike) -> FloatArray:
-    """Mean entropy of the rows of each map, nats: (N, K, K) -> (N,); log of the number of keys where all are alike.
-
-    Args:
-        maps: (N, K, K), rows sum to 1.
-        present: (N, K), False for rows that do not count.
+    """Mean entropy of the present rows (N, K) of each map, nats: (N, K, K) -> (N,).
 
     >>> round(float(_row_entropy(np.full((1, 12, 12), 1 / 12), np.ones((1, 12)))[0]), 2)
     2.48
@@ -273,13 +288,7 @@ def _row_entropy(maps: npt.ArrayLike, present: npt.ArrayLike) -> FloatArray:
 def _deletion_ranks(importance: npt.ArrayLike, order: str, rng: np.random.Generator) -> IntArray:
     """Rank at which each unit is deleted: (N, units) of 0 (first), 1, ...; absent units (NaN) come last.
 
-    Args:
-        importance: (N, units). Ties are ordered at random.
-        order: "attention", "reverse", "random" or "shifted".
-        rng: random generator.
-
-    Raises:
-        ValueError: another order.
+    Ties are ordered at random. Raises ValueError for an unknown order.
     """
     if order not in ORDERS["time"]:
         raise ValueError(f"order: expected one of {', '.join(ORDERS['time'])}, got {order!r}")
@@ -293,15 +302,77 @@ def _deletion_ranks(importance: npt.ArrayLike, order: str, rng: np.random.Genera
 
 
 def _remaining_leads(ranks: IntArray, lead_mask: npt.ArrayLike, count: int) -> BoolArray:
-    """Leads left after `count` deletions, (N, L); the last lead of a record is never deleted.
-
-    Args:
-        ranks: (N, L), see [`_deletion_ranks`].
-        lead_mask: (N, L), True for recorded leads.
-        count: deletions.
-    """
+    """Leads left after `count` deletions, (N, L); the last lead of a record is never deleted."""
     mask = np.asarray(lead_mask, dtype=bool)
     last = np.where(mask, ranks, -1).argmax(axis=1)
     left = mask & (ranks >= count)
     left[np.arange(len(left)), last] |= mask.any(axis=1)
     return left
+
+
+def _areas(curves: _Curves, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns one method's curve, and the areas between it and its controls."""
+    shifted = "shifted" if method == "attention" else f"{method}, shifted"
+    others = {"reverse": "reverse"} if method == "attention" else {}
+    others |= {"random": "random", "shifted": shifted}
+    entry: dict[str, Any] = {"shares": curves.shares.tolist(), "curves": {}}
+    for order, name in {method: method, **others}.items():
+        if name in curves.change:
+            entry["curves"][order] = curves.change[name].mean(axis=(0, 1)).tolist()
+            if order != method:
+                gap = _mean_gap(curves.change[method], curves.change[name])
+                entry[f"area_over_{order}"] = bootstrap_interval(np.mean, gap, **options).as_dict()
+    return entry
+
+
+def _mean_gap(first: npt.ArrayLike, second: npt.ArrayLike) -> FloatArray:
+    """Area between two curves (draws, N, steps) of each record, (N,): positive where the first changes more."""
+    one, other = (np.asarray(curve, dtype=np.float64).mean(axis=(0, 2)) for curve in (first, second))
+    return np.asarray(one - other)
+
+
+def _performance(curves: _Curves, truth: Truth, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The curves of macro AUROC or C-index, and how much sooner the attention order loses it."""
+    name, arrays = truth
+    columns: Callable[..., FloatArray] = _macro_auroc_columns if name == "macro_auroc" else _concordance_columns
+    found: dict[str, Any] = {"metric": name, "curves": {}}
+    flat = {order: np.concatenate(list(scores), axis=1) for order, scores in curves.scores.items()}
+    steps = len(curves.shares)
+    for order, scores in flat.items():
+        found["curves"][order] = columns(*arrays, scores).reshape(-1, steps).mean(axis=0).tolist()
+    for order in _DRAWN:
+        if order in flat:
+            both = np.concatenate([flat["attention"], flat[order]], axis=1)
+            gap = bootstrap_interval(_performance_gap(columns, steps), *arrays, both, **options)
+            found[f"area_over_{order}"] = gap.as_dict()
+    return found
+
+
+def _concordance_columns(event: FloatArray, years: FloatArray, scores: FloatArray) -> FloatArray:
+    return np.array([concordance_index(event, years, scores[:, column, 0]) for column in range(scores.shape[1])])
+
+
+def _macro_auroc_columns(labels: npt.ArrayLike, scores: npt.ArrayLike) -> FloatArray:
+    """Macro AUROC of many score matrices at once: (n, labels) and (n, columns, labels) -> (columns,).
+
+    Equals [`macro_auroc`] of each column, with a single sort, so that whole curves can be bootstrapped.
+    """
+    truth, values = np.asarray(labels, dtype=np.float64), np.asarray(scores)
+    positives = truth.sum(axis=0)
+    usable = (positives > 0) & (positives < len(truth))
+    if not usable.any():
+        raise ValueError(f"labels: none of {truth.shape[1]} labels has positives and negatives")
+    truth, positives, values = truth[:, usable], positives[usable], values[:, :, usable]
+    ranks = np.einsum("nck,nk->ck", rankdata(values, axis=0), truth)
+    aurocs = (ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives))
+    return np.asarray(aurocs.mean(axis=1))
+
+
+def _performance_gap(columns: Callable[..., FloatArray], num_steps: int) -> Callable[..., float]:
+    """A metric for the bootstrap: how much sooner the first `num_steps` columns lose performance than the others."""
+
+    def gap(*arrays: FloatArray) -> float:
+        found = columns(*arrays)
+        return float(found[num_steps:].mean() - found[:num_steps].mean())
+
+    return gap

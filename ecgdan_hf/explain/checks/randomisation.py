@@ -18,8 +18,7 @@ from torch import nn
 
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
 from ecgdan_hf.explain.maps.methods import maps_of
-from ecgdan_hf.explain.maps.scores import Inputs, drawn_rows, label_column, score_of
-from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.explain.maps.scores import Inputs, score_of
 from ecgdan_hf.inference.rows import model_inputs
 
 FloatArray = npt.NDArray[np.float64]
@@ -134,23 +133,14 @@ def _compare_maps(
 ) -> dict[str, dict[str, dict[str, FloatArray]]]:
     """Rank correlation of a network's maps with those of other networks, for the same records and labels.
 
-    Args:
-        model: the tested network; its most probable label is explained.
-        dataset: rows.
-        others: name -> network, as from [`_cascade`].
-        methods: of [`methods_of`].
-        batch_size: records per forward pass.
-        steps: of integrated gradients.
-
-    Returns:
-        method -> `leads` and `time` -> name -> (N,).
+    The most probable label of the tested network is explained. Returns method -> `leads` and `time` -> name -> (N,).
     """
     found: dict[str, Any] = {}
     for inputs in model_inputs(model, dataset, batch_size):
-        label = label_column(model, inputs) if head_of(model).is_classifier else None
+        label = score_of(model, inputs).column
         for method in methods:
             own, *maps = (
-                maps_of(method, each, inputs, score_of(each, inputs, label), steps).units()
+                maps_of(method, each, inputs, score_of(each, inputs, label), steps)
                 for each in (model, *others.values())
             )
             for name, theirs in zip(others, maps, strict=True):
@@ -168,7 +158,6 @@ def randomisation(
     dataset: Any,
     controls: Mapping[str, Any],
     methods: Sequence[str],
-    records: int = 64,
     draws: int = 1,
     batch_size: int = 128,
     n: int = 1000,
@@ -177,24 +166,25 @@ def randomisation(
     """Compares maps with those of networks with random weights, and of other networks.
 
     Args:
-        model, dataset, methods, batch_size: see [`_compare_maps`].
+        model: the tested network; its most probable label is explained.
+        dataset: rows.
+        methods: of [`methods_of`].
+        batch_size: records per forward pass.
         controls: name -> network, such as one trained on shuffled labels.
-        records: number of compared records, drawn with `seed`.
         draws: networks with random weights at each depth; the correlation of a record is their mean, and intervals
             are over patients, with these draws.
         n, seed: of the bootstrap; the seed is also that of the weights.
 
     Returns:
         method -> `leads` and `time` -> `random_weights` (stage the weights are random down to -> interval, or None
-        where the maps have no order) and `controls` (name -> the same); and `num_records`.
+        where the maps have no order) and `controls` (name -> the same).
     """
-    rows = drawn_rows(dataset, records, seed)
-    batches, correlations = list(model_inputs(model, rows, batch_size)), []
+    batches, correlations = list(model_inputs(model, dataset, batch_size)), []
     for draw in range(draws):
         twins = dict(_cascade(model, seed + draw, batches))
-        correlations.append(_compare_maps(model, rows, twins, methods, batch_size))
-    others = _compare_maps(model, rows, controls, methods, batch_size) if controls else {}
-    options: dict[str, Any] = {"patient_ids": np.asarray(rows["patient_id"]), "n": n, "seed": seed}
+        correlations.append(_compare_maps(model, dataset, twins, methods, batch_size))
+    others = _compare_maps(model, dataset, controls, methods, batch_size) if controls else {}
+    options: dict[str, Any] = {"patient_ids": np.asarray(dataset["patient_id"]), "n": n, "seed": seed}
     found: dict[str, Any] = {}
     for method, units in correlations[0].items():
         for unit, names in units.items():
@@ -204,7 +194,7 @@ def randomisation(
                 given = others[method][unit].items()
                 entry["controls"] = {name: _mean_interval(values, options) for name, values in given}
             found.setdefault(method, {})[unit] = entry
-    return {"num_records": len(rows), "methods": found}
+    return found
 
 
 def _mean_interval(values: FloatArray, options: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -12,27 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.stats import rankdata
 
 from ecgdan_hf.evaluation.folds import check_unseen, select_folds
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
-from ecgdan_hf.evaluation.measures.survival import concordance_index
-from ecgdan_hf.explain.checks.deletion import (
-    CHANGES,
-    DRAWN,
-    ORDERS,
-    DeletionCurves,
-    Deletions,
-    FloatArray,
-    delete,
-    mean_gap,
-)
+from ecgdan_hf.explain.checks.deletion import Truth, delete
 from ecgdan_hf.explain.checks.randomisation import randomisation
-from ecgdan_hf.explain.maps.methods import METHODS, methods_of
+from ecgdan_hf.explain.maps.methods import methods_of
 from ecgdan_hf.explain.maps.occlusion import WAVES, occlude_waves, waves_of
-from ecgdan_hf.explain.maps.scores import drawn_rows, score_of
+from ecgdan_hf.explain.maps.scores import score_of
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import label_matrix, model_inputs
@@ -84,16 +72,16 @@ def check_maps(
     model, extractor = load_checkpoint(checkpoint)
     others = {name: _control(name, path, model) for name, path in (controls or {}).items()}
     methods = methods or [each for each in methods_of(model) if each != "rollup" or not _is_parallel(model)]
-    dataset = drawn_rows(_rows_with_outcome(model, select_folds(load_rows(extractor), test_folds)), limit, seed)
+    dataset = _drawn_rows(_rows_with_outcome(model, select_folds(load_rows(extractor), test_folds)), limit, seed)
     found = delete(model, dataset, draws, time_steps, batch_size, seed, progress=True, methods=methods)
-    metrics = summarise(found, dataset["patient_id"], _truth_of(model, dataset), n, seed)
+    metrics = found.summary(dataset["patient_id"], _truth_of(model, dataset), n, seed)
     if map_records:
         options: dict[str, Any] = {"batch_size": batch_size, "n": n, "seed": seed}
-        compared = randomisation(model, dataset, others, methods, map_records, map_draws, **options)
+        compared = randomisation(model, _drawn_rows(dataset, map_records, seed), others, methods, map_draws, **options)
         for entry in metrics["methods"]:
-            for unit, correlations in compared["methods"].get(entry["method"], {}).items():
+            for unit, correlations in compared.get(entry["method"], {}).items():
                 entry[unit] |= correlations
-        metrics |= {"map_records": compared["num_records"], "map_draws": map_draws}
+        metrics |= {"map_records": min(map_records, len(dataset)), "map_draws": map_draws}
         metrics["waves"] = _wave_changes(model, dataset, **options)
     simulated = bool(getattr(model.config, "simulated_outcome", False)) or "log_hazard" in dataset.column_names
     settings = {"draws": draws, "time_steps": time_steps, "seed": seed, "test_folds": test_folds}
@@ -107,6 +95,13 @@ def check_maps(
 
 def _is_parallel(model: Any) -> bool:
     return bool(model.config.attention_order == "parallel")
+
+
+def _drawn_rows(dataset: Any, count: int | None, seed: int) -> Any:
+    """Draws `count` rows and keeps their order; returns all rows for None."""
+    if count is None or count >= len(dataset):
+        return dataset
+    return dataset.select(np.sort(np.random.default_rng(seed).permutation(len(dataset))[:count]))
 
 
 def _control(name: str, path: str, model: Any) -> Any:
@@ -135,7 +130,7 @@ def _rows_with_outcome(model: EcgDanPreTrainedModel, dataset: Any) -> Any:
     return dataset.select(np.flatnonzero(known))
 
 
-def _truth_of(model: EcgDanPreTrainedModel, dataset: Any) -> tuple[str, tuple[Any, ...]] | None:
+def _truth_of(model: EcgDanPreTrainedModel, dataset: Any) -> Truth | None:
     """Returns metric name and truth arrays where the rows have the outcome that the model predicts."""
     if head_of(model).is_survival and {"event", "time"} <= set(dataset.column_names):
         return "concordance_index", tuple(np.asarray(dataset[name], np.float64) for name in ("event", "time"))
@@ -146,133 +141,15 @@ def _truth_of(model: EcgDanPreTrainedModel, dataset: Any) -> tuple[str, tuple[An
     return None
 
 
-def summarise(
-    found: Deletions,
-    patient_ids: Any,
-    truth: tuple[str, tuple[Any, ...]] | None = None,
-    n: int = 1000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Areas between the curves with intervals over patients, for `metrics.json`.
-
-    Args:
-        found: of [`delete`].
-        patient_ids: (N,).
-        truth: of [`_truth_of`]; None leaves the performance out.
-        n, seed: of the bootstrap.
-
-    Returns:
-        `change` (in words), `records`, and, of attention, for `leads` and `time`: `entropy` and `even_entropy` in
-        nats, the curves, and `area_over_random`, `area_over_reverse`, `area_over_shifted`: mean over the curve of how
-        much further the attention order moved the output. Under `performance` the same for the loss of AUROC or
-        C-index. `methods` lists, for every method, the same areas and curves of the output under `leads` and `time`.
-    """
-    patients = np.asarray(patient_ids)
-    metrics: dict[str, Any] = {"task": "sanity", "change": CHANGES[found.kind], "num_records": len(patients)}
-    metrics["num_patients"] = len(np.unique(patients))
-    options: dict[str, Any] = {"patient_ids": patients, "n": n, "seed": seed}
-    methods: dict[str, Any] = {}
-    for unit, curves in found.curves.items():
-        for method in (name for name in curves.change if name in METHODS):
-            methods.setdefault(method, {"method": method})[unit] = _areas(curves, method, options)
-        if unit not in found.entropy:
-            continue
-        entropy = bootstrap_interval(np.mean, found.entropy[unit][:, 0], **options).as_dict()
-        metrics[unit] = {"entropy": entropy, "even_entropy": float(found.entropy[unit][:, 1].mean())}
-        metrics[unit] |= {"shares": curves.shares.tolist(), "curves": {}}
-        metrics[unit]["curves"] = {order: curves.change[order].mean(axis=(0, 1)).tolist() for order in ORDERS[unit]}
-        metrics[unit] |= {name: area for name, area in methods["attention"][unit].items() if name.startswith("area")}
-        if truth is not None:
-            metrics[unit]["performance"] = _performance(curves, truth, options)
-    return {**metrics, "methods": [methods[name] for name in METHODS if name in methods]}
-
-
-def _areas(curves: DeletionCurves, method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns one method's curve, and the areas between it and its controls."""
-    shifted = "shifted" if method == "attention" else f"{method}, shifted"
-    others = {"reverse": "reverse"} if method == "attention" else {}
-    others |= {"random": "random", "shifted": shifted}
-    entry: dict[str, Any] = {"shares": curves.shares.tolist(), "curves": {}}
-    for order, name in {method: method, **others}.items():
-        if name in curves.change:
-            entry["curves"][order] = curves.change[name].mean(axis=(0, 1)).tolist()
-            if order != method:
-                gap = mean_gap(curves.change[method], curves.change[name])
-                entry[f"area_over_{order}"] = bootstrap_interval(np.mean, gap, **options).as_dict()
-    return entry
-
-
-def _performance(
-    curves: DeletionCurves, truth: tuple[str, tuple[Any, ...]], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The curves of macro AUROC or C-index, and how much sooner the attention order loses it."""
-    name, arrays = truth
-    columns: Callable[..., FloatArray] = _macro_auroc_columns if name == "macro_auroc" else _concordance_columns
-    found: dict[str, Any] = {"metric": name, "curves": {}}
-    flat = {order: np.concatenate(list(scores), axis=1) for order, scores in curves.scores.items()}
-    steps = len(curves.shares)
-    for order, scores in flat.items():
-        found["curves"][order] = columns(*arrays, scores).reshape(-1, steps).mean(axis=0).tolist()
-    for order in DRAWN:
-        if order in flat:
-            both = np.concatenate([flat["attention"], flat[order]], axis=1)
-            gap = bootstrap_interval(_performance_gap(columns, steps), *arrays, both, **options)
-            found[f"area_over_{order}"] = gap.as_dict()
-    return found
-
-
-def _concordance_columns(event: FloatArray, years: FloatArray, scores: FloatArray) -> FloatArray:
-    return np.array([concordance_index(event, years, scores[:, column, 0]) for column in range(scores.shape[1])])
-
-
-def _macro_auroc_columns(labels: npt.ArrayLike, scores: npt.ArrayLike) -> FloatArray:
-    """Macro AUROC of many score matrices at once: (n, labels) and (n, columns, labels) -> (columns,).
-
-    Equals [`macro_auroc`] of each column, with a single sort, so that whole curves can be bootstrapped.
-
-    Raises:
-        ValueError: no label has positives and negatives.
-    """
-    truth, values = np.asarray(labels, dtype=np.float64), np.asarray(scores)
-    positives = truth.sum(axis=0)
-    usable = (positives > 0) & (positives < len(truth))
-    if not usable.any():
-        raise ValueError(f"labels: none of {truth.shape[1]} labels has positives and negatives")
-    truth, positives, values = truth[:, usable], positives[usable], values[:, :, usable]
-    ranks = np.einsum("nck,nk->ck", rankdata(values, axis=0), truth)
-    aurocs = (ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives))
-    return np.asarray(aurocs.mean(axis=1))
-
-
-def _performance_gap(columns: Callable[..., FloatArray], num_steps: int) -> Callable[..., float]:
-    """A metric for the bootstrap: how much sooner the first of two sets of deletion curves loses performance.
-
-    Args:
-        columns: truth arrays and (n, columns, outputs) -> performance of each column.
-        num_steps: the first `num_steps` columns of the scores are the judged order, the others the draws of control.
-    """
-
-    def gap(*arrays: FloatArray) -> float:
-        found = columns(*arrays)
-        return float(found[num_steps:].mean() - found[:num_steps].mean())
-
-    return gap
-
-
 @torch.no_grad()
 def _wave_changes(
     model: Any, dataset: Any, batch_size: int = 128, n: int = 1000, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Change by bridging all P waves, QRS complexes or T waves, against the same stretches moved elsewhere.
 
-    Args:
-        model, dataset, batch_size: see [`delete`].
-        n, seed: of the bootstrap; the seed is also that of the shifts.
-
-    Returns:
-        For each wave that was found in some record: `wave`, `num_records`, `share_of_time`, `score` (mean change of
-        the score, positive where the wave raised it), `change` (its mean size) and `over_shifted` (how much larger
-        that is than elsewhere), with intervals over patients.
+    Returns, for each wave that was found in some record: `wave`, `num_records`, `share_of_time`, `score` (mean change
+    of the score, positive where the wave raised it), `change` (its mean size) and `over_shifted` (how much larger that
+    is than elsewhere), with intervals over patients.
     """
     rng, parts = np.random.default_rng(seed), []
     for inputs in model_inputs(model, dataset, batch_size):

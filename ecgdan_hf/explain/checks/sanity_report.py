@@ -1,6 +1,6 @@
 """Results of `ecgdan sanity` as sentences, a Markdown report and figures. See `sanity` for the measures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,7 @@ def _verdict(area: Mapping[str, Any], costs: bool = False) -> str:
 
 
 def _map_verdict(entry: Mapping[str, Any], unit: str) -> str:
-    """Returns one sentence on one method's map of `leads` or `time`.
-
-    Args:
-        entry: `leads` or `time` of one of `metrics["methods"]`.
-        unit: which of the two.
-    """
+    """Returns one sentence on one method's map of `leads` or `time`; `entry` is of one of `metrics["methods"]`."""
     stages = entry.get("random_weights")
     last = list(stages.values())[-1] if stages else None
     if last and last["low"] > _SAME:
@@ -54,12 +49,8 @@ def _map_verdict(entry: Mapping[str, Any], unit: str) -> str:
     return f"It points at {'leads' if unit == 'leads' else 'moments'} the output depends on{shared}."
 
 
-def sanity_of(checkpoint: str | Path) -> dict[str, Any] | None:
-    """Reads the result of `ecgdan sanity` from a checkpoint's `sanity/` or a bundle's `evaluation/`.
-
-    Args:
-        checkpoint: folder; None is returned for a Hub name.
-    """
+def _sanity_of(checkpoint: str | Path) -> dict[str, Any] | None:
+    """Result of `ecgdan sanity` in a checkpoint's `sanity/` or a bundle's `evaluation/`; None for a Hub name."""
     folder, found = Path(checkpoint), []
     for path in (folder / "sanity" / "metrics.json", *sorted(folder.glob("evaluation/*.json"))):
         if path.is_file():
@@ -68,13 +59,14 @@ def sanity_of(checkpoint: str | Path) -> dict[str, Any] | None:
     return max(found, key=lambda metrics: len(metrics.get("methods", ())), default=None)
 
 
-def map_findings(metrics: Mapping[str, Any] | None, method: str) -> list[str]:
-    """Summarises the tests of one method's maps for the page: one line each for leads and time.
+def map_findings(checkpoint: str | Path, method: str) -> list[str]:
+    """Summarises the tests of one method's maps of a checkpoint for the page: one line each for leads and time.
 
     Args:
-        metrics: of `ecgdan sanity`, of any version; None without a result.
+        checkpoint: folder with a result of `ecgdan sanity`, of any version; without one the maps count as not tested.
         method: of `METHODS`. Rollup has the same order as attention side by side, and so the same findings.
     """
+    metrics = _sanity_of(checkpoint)
     entries = {each["method"]: each for each in (metrics or {}).get("methods", ())}
     if metrics and "attention" not in entries:  # of before there were other methods
         entries["attention"] = {unit: metrics[unit] for unit in _UNITS if unit in metrics}
@@ -100,12 +92,6 @@ def _span(found: Mapping[str, Any] | None, form: str) -> str:
 
 
 def _markdown(metrics: Mapping[str, Any], name: str) -> str:
-    """The result as Markdown.
-
-    Args:
-        metrics: of [`summarise`] or [`check_maps`].
-        name: the checkpoint's.
-    """
     lines = [f"# What the maps of {name} say", ""]
     if metrics.get("simulated_outcome"):
         lines += ["**The outcome is simulated: these numbers say nothing about patients.**", ""]
@@ -223,13 +209,28 @@ def _attention_figure(metrics: Mapping[str, Any]) -> Any:
     return figure
 
 
-def _maps_figure(metrics: Mapping[str, Any]) -> Any:
-    """Every method's deletion curve beside random orders: a panel for leads, one for time."""
+def _panels(units: Sequence[str]) -> tuple[Any, Any]:
+    """A figure with a panel for each unit, and room for a legend at the right."""
     from matplotlib.figure import Figure
 
-    units = [unit for unit in _UNITS if any(unit in each for each in metrics["methods"])]
     figure = Figure(figsize=(4.6 * len(units) + 1.6, 3.4), layout="constrained")
-    for axes, unit in zip(figure.subplots(1, len(units), squeeze=False)[0], units, strict=True):
+    panels = figure.subplots(1, len(units), squeeze=False)[0]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+    return figure, zip(panels, units, strict=True)
+
+
+def _legend(figure: Any) -> Any:
+    handles, labels = figure.axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def _maps_figure(metrics: Mapping[str, Any]) -> Any:
+    """Every method's deletion curve beside random orders: a panel for leads, one for time."""
+    figure, panels = _panels([unit for unit in _UNITS if any(unit in each for each in metrics["methods"])])
+    for axes, unit in panels:
         entries = [each for each in metrics["methods"] if unit in each]
         for each in entries:
             entry, colour = each[unit], _METHOD_COLOURS[each["method"]]
@@ -240,42 +241,34 @@ def _maps_figure(metrics: Mapping[str, Any]) -> Any:
         axes.plot(random["shares"], random["curves"]["random"], color="#1a202c", linestyle="--", label="random order")
         axes.set_xlabel(f"share of {unit} deleted", fontsize=8)
         axes.set_ylabel(metrics["change"], fontsize=8, wrap=True)
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
         if unit == "time":
             axes.plot([], [], color="#718096", linestyle=":", linewidth=1, label="the map moved elsewhere")
-    handles, labels = figure.axes[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
-    return figure
+    return _legend(figure)
 
 
 def _randomisation_figure(metrics: Mapping[str, Any]) -> Any:
     """Rank correlation with the trained network's maps, with random weights from the head down."""
-    from matplotlib.figure import Figure
-
-    units = [unit for unit in _UNITS if any("random_weights" in each.get(unit, {}) for each in metrics["methods"])]
-    figure = Figure(figsize=(4.6 * len(units) + 1.6, 3.4), layout="constrained")
-    for axes, unit in zip(figure.subplots(1, len(units), squeeze=False)[0], units, strict=True):
+    compared = {
+        unit: [each for each in metrics["methods"] if "random_weights" in each.get(unit, {})] for unit in _UNITS
+    }
+    figure, panels = _panels([unit for unit in _UNITS if compared[unit]])
+    for axes, unit in panels:
         axes.axhspan(_SAME, 1.02, color="#f7fafc", zorder=0)
         axes.axhline(0, color="#a0aec0", linewidth=0.8)
         names: list[str] = []
-        for each in (each for each in metrics["methods"] if "random_weights" in each.get(unit, {})):
+        for each in compared[unit]:
             found = each[unit]["random_weights"]
             names, nothing = ["trained", *found], float("nan")
             spans = [found[name] or dict.fromkeys(("estimate", "low", "high"), nothing) for name in names[1:]]
-            curve, colour = [1.0, *(span["estimate"] for span in spans)], _METHOD_COLOURS[each["method"]]
+            curve, low, high = ([1.0, *(span[edge] for span in spans)] for edge in ("estimate", "low", "high"))
+            colour = _METHOD_COLOURS[each["method"]]
             axes.plot(range(len(names)), curve, marker=".", color=colour, label=each["method"])
-            low, high = ([1.0, *(span[edge] for span in spans)] for edge in ("low", "high"))
             axes.fill_between(range(len(names)), low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names], fontsize=7)
         axes.set_ylim(min(-0.2, axes.get_ylim()[0]), 1.02)
         axes.set_xlabel("weights random from the head down to", fontsize=8)
         axes.set_ylabel(f"rank correlation of the maps of {unit}", fontsize=8)
-        axes.tick_params(axis="y", labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
-    return figure
+    return _legend(figure)
 
 
 def write_sanity_report(folder: Path, metrics: Mapping[str, Any], name: str) -> None:

@@ -16,24 +16,37 @@ from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.light_ecgdan import BLOCK_KERNELS, STEM_KERNEL
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
-PAPER_KERNEL, PAPER_STEM_CONVOLUTIONS = 5, 2  # every convolution of stem and trunk
+_PAPER_KERNEL, _PAPER_STEM_CONVOLUTIONS = 5, 2  # every convolution of stem and trunk
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Receptive field of one time token.
+    """Receptive field of one time token before attention, from the network's kernels and strides.
 
     Attributes:
         paths: (width,), share of the paths through the convolutions that start at each sample; sums to 1, symmetric.
         stride: samples from one token's centre to the next; the first is centred on sample 0 of `input_values`.
         sampling_rate: Hz.
+
+    >>> ReceptiveField.of(EcgDanConfig()).width
+    381
     """
 
     paths: FloatArray
     stride: int
     sampling_rate: float
+
+    @classmethod
+    def of(cls, config: EcgDanConfig) -> "ReceptiveField":
+        """The receptive field in a network of this configuration."""
+        paths, step = np.ones(1), 1
+        for kernel, stride in _convolutions(config):
+            dilated = np.zeros((kernel - 1) * step + 1)
+            dilated[::step] = 1.0
+            paths = np.convolve(paths, dilated)
+            step *= stride
+        return cls(paths / paths.sum(), step, float(config.sampling_rate or 0))
 
     @property
     def width(self) -> int:
@@ -52,43 +65,14 @@ class ReceptiveField:
         return 1000.0 * float(np.sum(outside > 0.25)) / self.sampling_rate
 
 
-def receptive_field(config: EcgDanConfig) -> ReceptiveField:
-    """The receptive field of a time token before attention, from the network's kernels and strides.
-
-    >>> receptive_field(EcgDanConfig()).width
-    381
-    """
-    paths, step = np.ones(1), 1
-    for kernel, stride in _convolutions(config):
-        paths = np.convolve(paths, _dilated(kernel, step))
-        step *= stride
-    return ReceptiveField(paths / paths.sum(), step, float(config.sampling_rate or 0))
-
-
 def _convolutions(config: EcgDanConfig) -> list[tuple[int, int]]:
     """Kernel and stride of every convolution from signal to token, in order."""
     blocks = len(config.trunk_channels or ())
     if config.trunk == "light":
         first, second = BLOCK_KERNELS
         return [(STEM_KERNEL, 2), *([(first, 2), (second, 1)] * blocks)]
-    block = [(PAPER_KERNEL, 2), (PAPER_KERNEL, 1)]
-    return [(PAPER_KERNEL, 1)] * PAPER_STEM_CONVOLUTIONS + block * blocks
-
-
-def _dilated(width: int, step: int) -> FloatArray:
-    kernel = np.zeros((width - 1) * step + 1)
-    kernel[::step] = 1.0
-    return kernel
-
-
-def token_attention(time_attention: npt.ArrayLike) -> FloatArray:
-    """Mean attention that each token receives: (..., tokens, tokens) -> (..., tokens), over queries, sums to 1.
-
-    Args:
-        time_attention: rows are queries and sum to 1, as in `EcgDanModelOutput.time_attention`.
-    """
-    received: FloatArray = np.asarray(time_attention, dtype=np.float64).mean(axis=-2)
-    return received
+    block = [(_PAPER_KERNEL, 2), (_PAPER_KERNEL, 1)]
+    return [(_PAPER_KERNEL, 1)] * _PAPER_STEM_CONVOLUTIONS + block * blocks
 
 
 def attention_rollup(
@@ -125,7 +109,7 @@ def attention_rollup(
     mask = np.asarray(lead_mask, dtype=bool)
     count = mask.sum(axis=-1)[..., None]
     across = np.where(mask[..., :, None], np.asarray(lead_attention, dtype=np.float64), 0).sum(axis=-2) / count
-    within = token_attention(time_attention)
+    within = np.asarray(time_attention, dtype=np.float64).mean(axis=-2)
     tokens = within.shape[-1]
     leads = np.where(mask, (1 / count + across) / 2, 0)[..., None]
     times = np.where(mask[..., None], (1 / tokens + within) / 2, 0)
@@ -141,34 +125,14 @@ def sample_attention(tokens: npt.ArrayLike, config: EcgDanConfig) -> FloatArray:
     where a sample is attended to as much as if all tokens were read alike, 2 where twice as much.
 
     Args:
-        tokens: attention of each token, sums to 1; see `token_attention`.
+        tokens: attention that each token receives, mean over queries; sums to 1.
         config: of the model that made it; the zero padding of `input_values` is left out of the result.
     """
-    weights = np.asarray(tokens, dtype=np.float64)
-    share = _paths_to_samples(config)
-    spread = weights @ share / share.sum(axis=0) * config.num_tokens
-    pad = config.pad_samples or 0
-    inside: FloatArray = spread[..., pad : spread.shape[-1] - pad]
-    return inside
-
-
-def _paths_to_samples(config: EcgDanConfig) -> FloatArray:
-    """(tokens, num_samples): each token's share of paths to each sample of `input_values`."""
-    field = receptive_field(config)
-    reach, samples = field.width // 2, config.num_samples or 0
-    shares = np.zeros((config.num_tokens, samples + 2 * reach + field.stride))
+    weights, field = np.asarray(tokens, dtype=np.float64), ReceptiveField.of(config)
+    reach, samples, pad = field.width // 2, config.num_samples or 0, config.pad_samples or 0
+    share = np.zeros((config.num_tokens, samples + 2 * reach + field.stride))
     for token in range(config.num_tokens):
-        shares[token, token * field.stride : token * field.stride + field.width] = field.paths
-    return shares[:, reach : reach + samples]
-
-
-def present_lead_map(lead_attention: npt.ArrayLike, lead_mask: npt.ArrayLike) -> FloatArray:
-    """Lead maps with NaN in the rows and columns of absent leads.
-
-    Args:
-        lead_attention: (..., leads, leads), rows sum to 1.
-        lead_mask: (..., leads), True where the lead was there.
-    """
-    mask = np.asarray(lead_mask, dtype=bool)
-    both = mask[..., :, None] & mask[..., None, :]
-    return np.where(both, np.asarray(lead_attention, dtype=np.float64), np.nan)
+        share[token, token * field.stride : token * field.stride + field.width] = field.paths
+    share = share[:, reach : reach + samples]
+    spread = weights @ share / share.sum(axis=0) * config.num_tokens
+    return np.asarray(spread[..., pad : spread.shape[-1] - pad])

@@ -7,9 +7,9 @@ Must not import the figures.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +21,20 @@ Score = Callable[[Inputs], Tensor]
 """Inputs of the records it was made for, whole or with parts deleted -> (N,) float32, higher is more likely."""
 
 
-def score_of(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> Score:
-    """Returns the score to explain as a function of the inputs.
+@dataclass(frozen=True)
+class _ModelScore:
+    """A score with its name in words; `column` (N,) has the explained logits of a classifier."""
+
+    function: Score
+    name: str
+    column: Tensor | None = None
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        return self.function(inputs)
+
+
+def score_of(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> _ModelScore:
+    """Returns the score to explain as a function of the inputs; its `name` says what it is.
 
     Args:
         model: any model of the package. It runs in evaluation mode; its own mode is restored.
@@ -37,19 +49,21 @@ def score_of(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> S
     if head.task == "waveform":
         raise ValueError("model: expected a network that predicts something, got a pretrained waveform module alone")
     if head.is_classifier:
-        column = label_column(model, inputs, label)
-        return lambda given: output_of(model, given).logits.float().gather(1, column[:, None])[:, 0]
+        column = _label_column(model, inputs, label)
+        name = f"logit of {model.config.id2label[int(column[0])]}"
+        return _ModelScore(
+            lambda given: output_of(model, given).logits.float().gather(1, column[:, None])[:, 0], name, column
+        )
     if label is not None:
         raise ValueError(f"label: {type(model).__name__} has no labels; leave it out")
     if head.is_survival:
-        return lambda given: output_of(model, given).log_hazard.float()
+        return _ModelScore(lambda given: output_of(model, given).log_hazard.float(), "log hazard")
     with torch.no_grad():
         direction = torch.nn.functional.normalize(_embedding(model, inputs), dim=-1)
-    return lambda given: (_embedding(model, given) * direction).sum(-1)
+    return _ModelScore(lambda given: (_embedding(model, given) * direction).sum(-1), "length of the embedding")
 
 
-def label_column(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> Tensor:
-    """Returns (N,) columns of the logits: of the label, or of each record's highest logit."""
+def _label_column(model: Any, inputs: Inputs, label: str | Tensor | None) -> Tensor:
     if isinstance(label, Tensor):
         return label
     names = model.config.label_names
@@ -77,10 +91,3 @@ def _embedding(model: Any, inputs: Inputs) -> Tensor:
     pooled = output.get("pooler_output")
     embedding: Tensor = output.ecg_embeds if pooled is None else pooled
     return embedding.float()
-
-
-def drawn_rows(dataset: Any, count: int | None, seed: int) -> Any:
-    """Draws `count` rows and keeps their order; returns all rows for None."""
-    if count is None or count >= len(dataset):
-        return dataset
-    return dataset.select(np.sort(np.random.default_rng(seed).permutation(len(dataset))[:count]))

@@ -5,10 +5,9 @@ alternative text. Every number from simulated outcomes is labelled as simulated.
 Research use only.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,16 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ecgdan_hf.data.check.problems import PROBLEMS
 from ecgdan_hf.data.check.signals import check_signal
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.explain.page.figures import MM_PER_INCH, Explanation, explain
-from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk, risk_at
-from ecgdan_hf.explain.page.paper import SPEED_MM_S, Layout, draw_ecg
+from ecgdan_hf.explain.page.figures import Explanation
+from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk
+from ecgdan_hf.explain.page.paper import SPEED_MM_S, Layout, Page, draw_ecg
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
@@ -34,19 +30,19 @@ from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS, ZeroShotEcgClassificationPipeline
 from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
+from ecgdan_hf.model.risk_ecgdan import absolute_risk
 
 FloatArray = npt.NDArray[np.float64]
 
-MAPS_OF = ("labels", "risk")
-TOP_STATEMENTS = 5
-HORIZONS = (1, 2, 3, 5, 10)  # years
-DPI = 160
-NAMES = Path(__file__).parents[2] / "data" / "text" / "statement_names.csv"
-ELECTRODES = ("limb_leads_reversed", "chest_leads_exchanged", "amplitude_doubtful", "heart_rate_impossible")
-ABOVE_MM = 5.0  # of paper over the first lead
-BAR_MM = 13.0  # under the ECG, for the scale of its colours
-ATTENTION_CAVEAT = "Attention shows where the network looked, not why, and proves no cause."
-LIMITS = "the 95 % limits of the baseline hazard; how well the network itself is known is not in them"
+_MAPS_OF = ("labels", "risk")
+_TOP_STATEMENTS = 5
+_HORIZONS = (1, 2, 3, 5, 10)  # years
+_NAMES = Path(__file__).parents[2] / "data" / "text" / "statement_names.csv"
+_ELECTRODES = ("limb_leads_reversed", "chest_leads_exchanged", "amplitude_doubtful", "heart_rate_impossible")
+_ABOVE_MM = 5.0  # of paper over the first lead
+_BAR_MM = 13.0  # under the ECG, for the scale of its colours
+_CAVEAT = "Attention shows where the network looked, not why, and proves no cause."
+_LIMITS = "the 95 % limits of the baseline hazard; how well the network itself is known is not in them"
 
 
 @dataclass(frozen=True)
@@ -126,42 +122,41 @@ class EcgReport:
     notices: tuple[str, ...]
     sections: tuple[Section, ...]
 
+    @classmethod
+    def of(cls, record: EcgRecord, networks: Networks, maps_of: str = "labels") -> "EcgReport":
+        """Runs the networks on one ECG.
 
-def ecg_report(record: EcgRecord, networks: Networks, maps_of: str = "labels") -> EcgReport:
-    """Runs the networks on one ECG.
+        Args:
+            record: any leads, any rate.
+            networks: the checkpoints.
+            maps_of: network whose attention is drawn, "labels" or "risk".
 
-    Args:
-        record: any leads, any rate.
-        networks: the checkpoints.
-        maps_of: network whose attention is drawn, "labels" or "risk".
-
-    Raises:
-        ValueError: a record that a feature extractor refuses, or an unknown `maps_of`.
-    """
-    if maps_of not in MAPS_OF:
-        raise ValueError(f"maps_of: expected {' or '.join(MAPS_OF)}, got {maps_of!r}")
-    found = {name: explain(record, *getattr(networks, name)) for name in MAPS_OF}
-    labels = _label_table(networks.labels[0].config, found["labels"])
-    statements = _statement_table(networks.statements, record)
-    risks = _risk_table(networks.risk[0], found["risk"])
-    simulated = ", simulated outcome" if networks.risk[0].config.simulated_outcome else ""
-    sections = (
-        _ecg_section(getattr(networks, maps_of), found[maps_of], maps_of),
-        _lead_section(getattr(networks, maps_of)[0].config, found[maps_of], maps_of),
-        _label_section(networks.labels[0].config, found["labels"], labels),
-        _statement_section(statements, len(networks.statements.model.config.prompt_labels)),
-        _risk_section(networks.risk[0], found["risk"], risks, simulated),
-    )
-    findings = (_said_of_labels(labels), _said_of_statements(statements), _said_of_risk(networks, risks, simulated))
-    return EcgReport(_title(record), _facts(record, found), findings, _notices(record, found), sections)
+        Raises:
+            ValueError: a record that a feature extractor refuses, or an unknown `maps_of`.
+        """
+        if maps_of not in _MAPS_OF:
+            raise ValueError(f"maps_of: expected {' or '.join(_MAPS_OF)}, got {maps_of!r}")
+        found = {name: Explanation.of(record, *getattr(networks, name)) for name in _MAPS_OF}
+        shown, model = getattr(networks, maps_of), networks.risk[0]
+        labels = _label_table(networks.labels[0].config, found["labels"])
+        statements = _statement_table(networks.statements, record)
+        risks = _risk_table(model, found["risk"])
+        simulated = ", simulated outcome" if model.config.simulated_outcome else ""
+        sections = (
+            _ecg_section(shown, found[maps_of], maps_of),
+            _lead_section(shown[0].config, found[maps_of], maps_of),
+            _label_section(networks.labels[0].config, found["labels"], labels),
+            _statement_section(statements, len(networks.statements.model.config.prompt_labels)),
+            _risk_section(model, found["risk"], risks, simulated),
+        )
+        said = (_said_of_labels(labels), _said_of_statements(statements), _said_of_risk(networks, risks, simulated))
+        return cls(_title(record), _facts(record, found), said, _notices(record, found), sections)
 
 
 def _label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
-    """Returns one row a label, in the order of the figure.
+    """One row a label, in the order of the figure: `label, name, probability, threshold, positive`.
 
-    Returns:
-        Columns `label, name, probability, threshold, positive`; the last two are None where fewer than half
-        of the network's leads were recorded, because thresholds do not hold then.
+    The last two are None where fewer than half of the network's leads were recorded: thresholds do not hold then.
     """
     scores = found.output.logits[0].float()
     single = config.problem_type == "single_label_classification"
@@ -172,30 +167,33 @@ def _label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
         label = config.label_names[index]
         threshold = (config.thresholds or {}).get(label, DEFAULT_THRESHOLD) if enough and not single else None
         positive = None if threshold is None else values[index] >= threshold
-        rows.append((label, statement_names().get(label, label), values[index], threshold, positive))
+        rows.append((label, _statement_names().get(label, label), values[index], threshold, positive))
     return pd.DataFrame(rows, columns=["label", "name", "probability", "threshold", "positive"], dtype=object)
 
 
 def _statement_table(pipeline: ZeroShotEcgClassificationPipeline, record: EcgRecord) -> pd.DataFrame:
     """Returns the statements nearest to an ECG: `code, name, share` of the similarity to all statements."""
-    nearest = pipeline(record.as_inputs(), top_k=TOP_STATEMENTS)
+    nearest = pipeline(record.as_inputs(), top_k=_TOP_STATEMENTS)
     rows = [
-        (entry["label"], statement_names().get(entry["label"], entry["label"]), entry["score"]) for entry in nearest
+        (entry["label"], _statement_names().get(entry["label"], entry["label"]), entry["score"]) for entry in nearest
     ]
     return pd.DataFrame(rows, columns=["code", "name", "share"])
 
 
 def _risk_table(model: EcgDanForSurvival, found: Explanation) -> pd.DataFrame:
     """Risk with its limits, `years, risk, low, high`; NaN beyond the follow-up, limits NaN where there are none."""
-    risk = risk_at(model, found.output.log_hazard, HORIZONS)
-    columns = {name: np.asarray(values) for name, values in zip(("risk", "low", "high"), risk, strict=True)}
-    return pd.DataFrame({"years": HORIZONS, **columns})
+    baseline: Any = model.baseline
+    log_hazard = found.output.log_hazard
+    years = torch.tensor(_HORIZONS, dtype=torch.float32, device=log_hazard.device)
+    risk = absolute_risk(log_hazard, baseline.fitted, years)
+    columns = {name: values[0].double().cpu().numpy() for name, values in risk._asdict().items()}
+    return pd.DataFrame({"years": _HORIZONS, **columns})
 
 
 @cache
-def statement_names() -> Mapping[str, str]:
+def _statement_names() -> Mapping[str, str]:
     """SCP-ECG codes (EN 1064, as PTB-XL uses them) and the names of superclasses -> plain words."""
-    table = pd.read_csv(NAMES, keep_default_na=False)
+    table = pd.read_csv(_NAMES, keep_default_na=False)
     return dict(zip(table["code"], table["name"], strict=True))
 
 
@@ -229,7 +227,7 @@ def _notices(record: EcgRecord, found: Mapping[str, Explanation]) -> tuple[str, 
         if name != "resampled":
             said[name] = _with_detail(FLAGS.get(name, name.replace("_", " ")), detail)
     for name, detail in check_signal(record).problems.items():
-        if name in ELECTRODES:
+        if name in _ELECTRODES:
             said.setdefault(name, _with_detail(PROBLEMS[name].meaning, detail))
     return tuple(said.values())
 
@@ -255,7 +253,7 @@ def _said_of_statements(statements: pd.DataFrame) -> str:
 def _said_of_risk(networks: Networks, risks: pd.DataFrame, simulated: str) -> str:
     known = risks[np.isfinite(risks["risk"])]
     if known.empty:
-        return f"No risk{simulated}: its follow-up is shorter than {HORIZONS[0]} year."
+        return f"No risk{simulated}: its follow-up is shorter than {_HORIZONS[0]} year."
     row = known[known["years"] <= 5].iloc[-1]
     endpoint = endpoint_text(networks.risk[0].config)
     return f"Risk of {endpoint} within {_years(row['years'])}: {_percent(row)}{simulated}."
@@ -276,32 +274,27 @@ def _ecg_section(network: tuple[Any, EcgDanFeatureExtractor], found: Explanation
     config, rate = network[0].config, float(network[1].sampling_rate)
     names, seconds = list(config.lead_names), found.signal_mv.shape[1] / rate
     layout = Layout.of(len(names), seconds)
-    paper_mm, bar_mm = layout.height_mm + ABOVE_MM, BAR_MM if found.attention is not None else 0.0
+    paper_mm, bar_mm = layout.height_mm + _ABOVE_MM, _BAR_MM if found.attention is not None else 0.0
     size_mm = (layout.width_mm, paper_mm + bar_mm)
-    gains: list[float] = []
-
-    def draw(figure: Figure) -> None:
-        axes = _place(figure, size_mm, (0, bar_mm, layout.width_mm, paper_mm))
-        gain, traces = draw_ecg(axes, found.signal_mv, names, found.lead_mask, rate, found.attention)
-        layout.draw_grid(axes, above_mm=ABOVE_MM)
-        gains.append(gain)
-        if traces is not None:
-            bar_axes = _place(figure, size_mm, (layout.width_mm - 105, BAR_MM - 5, 100, 3))
-            bar = figure.colorbar(traces, cax=bar_axes, orientation="horizontal")
-            bar.set_label("temporal attention, multiple of even attention", fontsize=8, labelpad=1)
-            bar.ax.tick_params(labelsize=8, length=2, pad=1)
-
-    picture = _png(draw, size_mm)
+    page = Page(*size_mm)
+    axes = page.axes(0, bar_mm, layout.width_mm, paper_mm)
+    gain, traces = draw_ecg(axes, found.signal_mv, names, found.lead_mask, rate, found.attention)
+    layout.draw_grid(axes, above_mm=_ABOVE_MM)
+    if traces is not None:
+        bar_axes = page.axes(layout.width_mm - 105, _BAR_MM - 5, 100, 3)
+        bar = page.figure.colorbar(traces, cax=bar_axes, orientation="horizontal")
+        bar.set_label("temporal attention, multiple of even attention", fontsize=8, labelpad=1)
+        bar.ax.tick_params(labelsize=8, length=2, pad=1)
     table, most = _lead_rows(names, found, rate)
     kind = "One median beat" if network[1].input_kind == "median_beat" else f"{seconds:.0f} seconds"
-    scale = f"{SPEED_MM_S:g} mm/s and {gains[0]:g} mm/mV"
+    scale = f"{SPEED_MM_S:g} mm/s and {gain:g} mm/mV"
     recorded = ", ".join(name for name, there in zip(names, found.lead_mask, strict=True) if there)
     text = f"{kind}, filtered as the network sees them, on paper at {scale}: a small square is 40 ms by "
-    text += f"{1 / gains[0]:g} mV. "
+    text += f"{1 / gain:g} mV. "
     if most:
-        text += f"Dark and thick: where the network of the {maps_of} looked. {ATTENTION_CAVEAT}"
+        text += f"Dark and thick: where the network of the {maps_of} looked. {_CAVEAT}"
     alt = f"ECG on paper at {scale}; {kind.lower()}, leads {recorded}. {most}"
-    return Section("ECG with temporal attention", text, table, picture, alt.strip(), size_mm)
+    return Section("ECG with temporal attention", text, table, page.png(), alt.strip(), size_mm)
 
 
 def _lead_rows(names: list[str], found: Explanation, rate: float) -> tuple[pd.DataFrame, str]:
@@ -330,15 +323,12 @@ def _lead_rows(names: list[str], found: Explanation, rate: float) -> tuple[pd.Da
 
 def _lead_section(config: EcgDanConfig, found: Explanation, maps_of: str) -> Section:
     names, size_mm = list(config.lead_names), (84.0, 78.0)
-
-    def draw(figure: Figure) -> None:
-        axes = _place(figure, size_mm, (9, 8, 61, 61))
-        draw_lead_map(axes, found.lead_map, names, found.lead_mask)
-
+    page = Page(*size_mm)
+    draw_lead_map(page.axes(9, 8, 61, 61), found.lead_map, names, found.lead_mask)
     title = "Which leads it reads"
     if found.lead_map is None:
         text = f"The network of the {maps_of} has no attention across leads."
-        return Section(title, text, pd.DataFrame(), _png(draw, size_mm), text, size_mm)
+        return Section(title, text, pd.DataFrame(), page.png(), text, size_mm)
     there = np.flatnonzero(found.lead_mask)
     present = [names[index] for index in there]
     shares = found.lead_map[np.ix_(there, there)]
@@ -350,22 +340,18 @@ def _lead_section(config: EcgDanConfig, found: Explanation, maps_of: str) -> Sec
     even = 100 / len(present)
     text = (
         f"How much each lead (row) reads from each (column) in the network of the {maps_of}; each row adds up to 1, "
-        f"even attention is {even:.0f} %. Read most, mean over rows: {most}. {ATTENTION_CAVEAT}"
+        f"even attention is {even:.0f} %. Read most, mean over rows: {most}. {_CAVEAT}"
     )
     alt = (
         f"Map of lead attention, {len(present)} by {len(present)} leads. Read most, mean over rows: {most}; even would"
     )
-    return Section(title, text, table, _png(draw, size_mm), f"{alt} be {even:.0f} %.", size_mm)
+    return Section(title, text, table, page.png(), f"{alt} be {even:.0f} %.", size_mm)
 
 
 def _label_section(config: EcgDanConfig, found: Explanation, labels: pd.DataFrame) -> Section:
-    size_mm = (84.0, 54.0)
-
-    def draw(figure: Figure) -> None:
-        axes = _place(figure, size_mm, (13, 7, 69, 41))
-        draw_labels(axes, config, found.output.logits, with_thresholds=told)
-
-    told = bool(labels["threshold"].notna().any())
+    size_mm, told = (84.0, 54.0), bool(labels["threshold"].notna().any())
+    page = Page(*size_mm)
+    draw_labels(page.axes(13, 7, 69, 41), config, found.output.logits, with_thresholds=told)
     said = [f"{row['name']} {row['probability']:.2f}" for _, row in labels.iterrows()]
     text = "Probability of each label under the network; labels do not exclude each other. "
     text += (
@@ -381,7 +367,7 @@ def _label_section(config: EcgDanConfig, found: Explanation, labels: pd.DataFram
             "Reaches it": [{None: "", True: "yes", False: "no"}[value] for value in labels["positive"]],
         }
     )
-    return Section("Labels", text, table, _png(draw, size_mm), f"Label probabilities: {', '.join(said)}.", size_mm)
+    return Section("Labels", text, table, page.png(), f"Label probabilities: {', '.join(said)}.", size_mm)
 
 
 def _statement_section(statements: pd.DataFrame, compared: int) -> Section:
@@ -403,13 +389,11 @@ def _statement_section(statements: pd.DataFrame, compared: int) -> Section:
 
 def _risk_section(model: EcgDanForSurvival, found: Explanation, risks: pd.DataFrame, simulated: str) -> Section:
     size_mm, config = (84.0, 62.0), model.config
-
-    def draw(figure: Figure) -> None:
-        draw_risk(_place(figure, size_mm, (11, 10, 71, 46)), model, found.output.log_hazard)
-
+    page = Page(*size_mm)
+    draw_risk(page.axes(11, 10, 71, 46), model, found.output.log_hazard)
     endpoint = endpoint_text(config)
     log_hazard = float(found.output.log_hazard[0])
-    text = f"Risk of {endpoint} after the ECG (log hazard {log_hazard:+.2f}); in brackets {LIMITS}."
+    text = f"Risk of {endpoint} after the ECG (log hazard {log_hazard:+.2f}); in brackets {_LIMITS}."
     if config.simulated_outcome:
         text += (
             " The outcome is simulated: follow-up was made up from a known hazard to test the method. These numbers "
@@ -419,20 +403,4 @@ def _risk_section(model: EcgDanForSurvival, found: Explanation, risks: pd.DataFr
     table = pd.DataFrame({"Years after the ECG": [str(year) for year in risks["years"]], f"Risk of {endpoint}": cells})
     said = "; ".join(f"{_years(year)} {cell}" for year, cell in zip(risks["years"], cells, strict=True))
     title = "Risk" + (" (simulated outcome)" if simulated else "")
-    return Section(title, text, table, _png(draw, size_mm), f"Risk curve of {endpoint}: {said}.", size_mm)
-
-
-def _place(figure: Figure, size_mm: tuple[float, float], place: tuple[float, float, float, float]) -> Axes:
-    """Axes at left, bottom, width, height in millimetres."""
-    (wide, high), (left, bottom, width, height) = size_mm, place
-    return figure.add_axes((left / wide, bottom / high, width / wide, height / high))
-
-
-@torch.no_grad()
-def _png(draw: Callable[[Figure], None], size_mm: tuple[float, float]) -> bytes:
-    figure = Figure(figsize=(size_mm[0] / MM_PER_INCH, size_mm[1] / MM_PER_INCH), facecolor="white")
-    FigureCanvasAgg(figure)
-    draw(figure)
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=DPI, pil_kwargs={"compress_level": 4})
-    return content.getvalue()
+    return Section(title, text, table, page.png(), f"Risk curve of {endpoint}: {said}.", size_mm)

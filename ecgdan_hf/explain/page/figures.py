@@ -1,7 +1,4 @@
-"""One page that explains one prediction: the ECG with temporal attention, the map of leads, the risk or the labels.
-
-Figures are matplotlib objects without global state: no `pyplot`, nothing to close, safe in threads and servers.
-"""
+"""One page that explains one prediction: the ECG with temporal attention, the map of leads, the risk or the labels."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,15 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.explain.maps.attention import present_lead_map, receptive_field, sample_attention, token_attention
-from ecgdan_hf.explain.maps.methods import Attribution, attribute
+from ecgdan_hf.explain.maps.attention import ReceptiveField, sample_attention
+from ecgdan_hf.explain.maps.methods import Attribution
 from ecgdan_hf.explain.maps.scores import output_of
-from ecgdan_hf.explain.page.panels import ORANGE, draw_labels, draw_lead_bars, draw_lead_map, draw_risk
-from ecgdan_hf.explain.page.paper import SPEED_MM_S, draw_ecg
+from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk
+from ecgdan_hf.explain.page.paper import GREY, ORANGE, SPEED_MM_S, Page, draw_ecg
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
@@ -31,9 +27,8 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedM
 FloatArray = npt.NDArray[np.float64]
 
 A4_LANDSCAPE_MM = (297.0, 210.0)
-MM_PER_INCH = 25.4
 # left, bottom, width, height in millimetres of the page
-BEAT_PLACES = {
+_BEAT_PLACES = {
     "ecg": (10, 46, 182, 140),
     "bar": (10, 37, 75, 2.5),
     "leads": (209, 116, 66, 66),
@@ -41,7 +36,7 @@ BEAT_PLACES = {
     "labels": (220, 42, 65, 50),
     "notes": (10, 12, 277, 17),
 }
-RHYTHM_PLACES = {
+_RHYTHM_PLACES = {
     "ecg": (10, 54, 277, 133),
     "bar": (196, 46, 70, 2.5),
     "leads": (18, 10, 36, 36),
@@ -50,12 +45,12 @@ RHYTHM_PLACES = {
     "notes": (190, 4, 97, 34),
     "findings": (10, 51, 277, 7),
 }
-GREY = "#666666"
+_AGAINST, _SHARE = "#2171b5", "#3d82c4"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Result of one forward pass on one ECG.
+    """Result of one forward pass on one ECG, with its attention.
 
     Attributes:
         signal_mv: (leads, samples), mV, filtered, as the network saw it before scaling.
@@ -73,40 +68,42 @@ class Explanation:
     attention: FloatArray | None
     output: Any
 
+    @classmethod
+    @torch.inference_mode()
+    def of(
+        cls,
+        record: EcgRecord,
+        model: EcgDanPreTrainedModel,
+        feature_extractor: EcgDanFeatureExtractor,
+        covariates: npt.ArrayLike | None = None,
+    ) -> "Explanation":
+        """Runs the model on one record and keeps its attention.
 
-@torch.inference_mode()
-def explain(
-    record: EcgRecord,
-    model: EcgDanPreTrainedModel,
-    feature_extractor: EcgDanFeatureExtractor,
-    covariates: npt.ArrayLike | None = None,
-) -> Explanation:
-    """Runs the model on one record and keeps its attention.
+        Args:
+            record: any leads, any rate.
+            model: any model of this package. It runs in evaluation mode; its own mode is restored.
+            feature_extractor: the one saved beside the model.
+            covariates: (len(covariate_names),) for a survival model that takes them, in their own units; by default
+                age and sex of the record, and the training mean for what is unknown.
 
-    Args:
-        record: any leads, any rate.
-        model: any model of this package. It runs in evaluation mode; its own mode is restored.
-        feature_extractor: the one saved beside the model.
-        covariates: (len(covariate_names),) for a survival model that takes them, in their own units; by default age
-            and sex of the record, and the training mean for what is unknown.
-
-    Raises:
-        ValueError: a waveform module alone, a record that the feature extractor refuses, or covariates of another
-            length.
-    """
-    if head_of(model).task == "waveform":
-        raise ValueError(f"model: expected one that predicts something of an ECG, got {type(model).__name__}")
-    signal_mv, lead_mask, flags = feature_extractor.condition(**record.as_inputs())
-    inputs = _inputs_of(record, model, feature_extractor, covariates)
-    output = output_of(model, inputs, output_attentions=True)
-    lead_map = time_map = None
-    if output.lead_attention is not None:
-        lead_map = present_lead_map(output.lead_attention[0].float().cpu().numpy(), lead_mask)
-    if output.time_attention is not None:
-        tokens = token_attention(output.time_attention[0].float().cpu().numpy())
-        time_map = sample_attention(tokens, model.config)
-    all_flags = tuple(dict.fromkeys((*record.flags, *flags)))
-    return Explanation(signal_mv.astype(np.float64), lead_mask, all_flags, lead_map, time_map, output)
+        Raises:
+            ValueError: a waveform module alone, a record that the feature extractor refuses, or covariates of another
+                length.
+        """
+        if head_of(model).task == "waveform":
+            raise ValueError(f"model: expected one that predicts something of an ECG, got {type(model).__name__}")
+        signal_mv, lead_mask, flags = feature_extractor.condition(**record.as_inputs())
+        inputs = _inputs_of(record, model, feature_extractor, covariates)
+        output = output_of(model, inputs, output_attentions=True)
+        lead_map = time_map = None
+        if output.lead_attention is not None:
+            both = lead_mask[:, None] & lead_mask[None, :]
+            lead_map = np.where(both, output.lead_attention[0].double().cpu().numpy(), np.nan)
+        if output.time_attention is not None:
+            received = output.time_attention[0].double().cpu().numpy().mean(axis=-2)
+            time_map = sample_attention(received, model.config)
+        all_flags = tuple(dict.fromkeys((*record.flags, *flags)))
+        return cls(signal_mv.astype(np.float64), lead_mask, all_flags, lead_map, time_map, output)
 
 
 def _inputs_of(
@@ -115,7 +112,7 @@ def _inputs_of(
     feature_extractor: EcgDanFeatureExtractor,
     covariates: npt.ArrayLike | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Returns the model's inputs for one record, (1, ...), on its device; arguments as in [`explain`]."""
+    """Returns the model's inputs for one record, (1, ...), on its device; arguments as in [`Explanation.of`]."""
     inputs: dict[str, Any] = dict(feature_extractor(**record.as_inputs(), return_tensors="pt"))
     taken = Covariates.of(model.config)
     if taken.names:
@@ -146,9 +143,9 @@ def explain_page(
     """The page, A4 landscape: ECG on ECG paper, map of leads, and the risk curve or the labels' probabilities.
 
     Args:
-        record, model, feature_extractor, covariates: see [`explain`].
+        record, model, feature_extractor, covariates: see [`Explanation.of`].
         checkpoint: name to print; default: the path the model was loaded from.
-        method: source of the colours: "attention" or a method of [`attribute`].
+        method: source of the colours: "attention" or a method of [`Attribution.of`].
         label: whose logit is explained, for methods other than attention; default: the most probable label.
         findings: results of the sanity checks of this method, see [`map_findings`]; printed below.
 
@@ -156,46 +153,39 @@ def explain_page(
         A matplotlib figure; `figure.savefig("figure.png", dpi=150)`.
 
     Raises:
-        ValueError: as [`explain`] and [`attribute`], or a label for attention, which is the same for all.
+        ValueError: as [`Explanation.of`] and [`Attribution.of`], or a label for attention, which is the same for all.
     """
     if method == "attention" and label is not None:
         raise ValueError("label: attention is the same for every label; leave it out, or choose another method")
-    found = explain(record, model, feature_extractor, covariates)
+    found = Explanation.of(record, model, feature_extractor, covariates)
     shown = None
     if method != "attention":
-        shown = attribute(model, _inputs_of(record, model, feature_extractor, covariates), method, label)
-    figure = Figure(figsize=(A4_LANDSCAPE_MM[0] / MM_PER_INCH, A4_LANDSCAPE_MM[1] / MM_PER_INCH), facecolor="white")
-    FigureCanvasAgg(figure)
-    places = BEAT_PLACES if feature_extractor.input_kind == "median_beat" else RHYTHM_PLACES
-    gain = _draw_paper(figure, places, model.config, found, shown)
+        shown = Attribution.of(model, _inputs_of(record, model, feature_extractor, covariates), method, label)
+    page = Page(*A4_LANDSCAPE_MM)
+    places = _BEAT_PLACES if feature_extractor.input_kind == "median_beat" else _RHYTHM_PLACES
+    gain = _draw_paper(page, places, model.config, found, shown)
     slots = model.config.lead_layout == "reference"
     names = [f"slot {index + 1}" if slots else lead for index, lead in enumerate(model.config.lead_names)]
     if shown is None:
-        draw_lead_map(_axes(figure, places["leads"]), found.lead_map, names, found.lead_mask)
+        draw_lead_map(page.axes(*places["leads"]), found.lead_map, names, found.lead_mask)
     else:
-        draw_lead_bars(_axes(figure, places["leads"]), shown, names)
+        _draw_lead_bars(page.axes(*places["leads"]), shown, names)
     if head_of(model).is_survival:
-        draw_risk(_axes(figure, places["result"]), cast(EcgDanForSurvival, model), found.output.log_hazard)
+        draw_risk(page.axes(*places["result"]), cast(EcgDanForSurvival, model), found.output.log_hazard)
     elif head_of(model).is_classifier:
-        draw_labels(_axes(figure, places["labels"]), model.config, found.output.logits)
-    _draw_header(figure, record, model, found, checkpoint)
-    _draw_notes(figure, places, feature_extractor, _notes(feature_extractor, found, gain, slots, shown), findings)
-    return figure
-
-
-def _axes(figure: Figure, place: tuple[float, float, float, float]) -> Axes:
-    width, height = A4_LANDSCAPE_MM
-    left, bottom, wide, high = place
-    return figure.add_axes((left / width, bottom / height, wide / width, high / height))
+        draw_labels(page.axes(*places["labels"]), model.config, found.output.logits)
+    _draw_header(page, record, model, found, checkpoint)
+    _draw_notes(page, places, feature_extractor, _notes(feature_extractor, found, gain, slots, shown), findings)
+    return page.figure
 
 
 def _draw_paper(
-    figure: Figure, places: dict[str, Any], config: EcgDanConfig, found: Explanation, shown: Attribution | None
+    page: Page, places: dict[str, Any], config: EcgDanConfig, found: Explanation, shown: Attribution | None
 ) -> float:
-    paper = _axes(figure, places["ecg"])
+    paper = page.axes(*places["ecg"])
     paper.set_anchor("NW")
     names, rate = list(config.lead_names), float(config.sampling_rate or 0)
-    field = receptive_field(config)
+    field = ReceptiveField.of(config)
     label = (
         f"receptive field of one time token: {field.width} samples = {field.milliseconds:.0f} ms "
         f"(half of its paths in the middle {field.half_milliseconds:.0f} ms)"
@@ -206,7 +196,7 @@ def _draw_paper(
     gain, traces = draw_ecg(paper, found.signal_mv, names, found.lead_mask, rate, weights, scale_bar, signed)
     if traces is None:
         return gain
-    bar = figure.colorbar(traces, cax=_axes(figure, places["bar"]), orientation="horizontal")
+    bar = page.figure.colorbar(traces, cax=page.axes(*places["bar"]), orientation="horizontal")
     scale = "temporal attention (1 = even; one scale for all leads)"
     if shown is not None:
         scale = f"{shown.method}: {shown.score}" if signed else "attention rollout (1 = even; one scale for all leads)"
@@ -218,28 +208,23 @@ def _draw_paper(
 
 
 def _draw_header(
-    figure: Figure, record: EcgRecord, model: EcgDanPreTrainedModel, found: Explanation, checkpoint: str | None
+    page: Page, record: EcgRecord, model: EcgDanPreTrainedModel, found: Explanation, checkpoint: str | None
 ) -> None:
     name = record.record_id or PurePath(record.source).name or "unnamed"
     where = checkpoint or str(model.config._name_or_path) or "not saved"
     person = [f"{record.age:.0f} years" if record.age is not None else "", record.sex or ""]
     leads = f"{int(found.lead_mask.sum())} of {len(found.lead_mask)} leads"
-    figure.text(10 / 297, 0.957, f"ECG {name}", fontsize=13, weight="bold")
+    page.write(10, 9.03, f"ECG {name}", 13, weight="bold")
     subject = ", ".join(word for word in (*person, leads) if word)
     model_line = f"{subject}   |   {type(model).__name__}: {textwrap.shorten(where, 70, placeholder='…')}"
     log_hazard = getattr(found.output, "log_hazard", None)
     if log_hazard is not None:
         model_line += f"   |   log hazard {float(log_hazard[0]):+.2f}"
-    figure.text(10 / 297, 0.932, model_line, fontsize=8)
+    page.write(10, 14.28, model_line)
     flags = "quality flags: " + ("; ".join(found.flags) if found.flags else "none")
-    figure.text(10 / 297, 0.910, textwrap.shorten(flags, 200, placeholder=" …"), fontsize=7, color=GREY)
-    warnings = ["Research use only"]
-    if getattr(model.config, "simulated_outcome", False):
-        warnings.append("simulated outcomes")
-    box = {"boxstyle": "round,pad=0.35", "facecolor": "#fff3e6", "edgecolor": ORANGE, "linewidth": 0.8}
-    figure.text(
-        287 / 297, 0.962, "  ·  ".join(warnings), fontsize=9, weight="bold", color="#8c3a00", ha="right", bbox=box
-    )
+    page.write(10, 18.9, textwrap.shorten(flags, 200, placeholder=" …"), 7, color=GREY)
+    simulated = getattr(model.config, "simulated_outcome", False)
+    page.warn(287, 7.98, "Research use only" + "  ·  simulated outcomes" * bool(simulated), ha="right")
 
 
 def _notes(
@@ -278,16 +263,41 @@ def _notes(
 
 
 def _draw_notes(
-    figure: Figure, places: dict[str, Any], fe: EcgDanFeatureExtractor, notes: list[str], findings: Sequence[str]
+    page: Page, places: dict[str, Any], fe: EcgDanFeatureExtractor, notes: list[str], findings: Sequence[str]
 ) -> None:
     """Draws notes and findings in small print."""
-    style: dict[str, Any] = {"fontsize": 6.8, "va": "top", "color": GREY, "linespacing": 1.35}
+    style: dict[str, Any] = {"va": "top", "linespacing": 1.35}
     if fe.input_kind == "rhythm":
         notes = [textwrap.fill(note, 72) for note in notes]
         left, bottom, _, height = places["findings"]
         told = "\n".join(textwrap.fill(line, 230) for line in findings)
-        figure.text(left / 297, (bottom + height) / 210, told, **{**style, "fontsize": 6.3, "color": "#333333"})
+        page.write(left, page.height_mm - bottom - height, told, 6.3, color="#333333", **style)
     else:
         notes = [*notes, *findings]
     left, bottom, _, height = places["notes"]
-    figure.text(left / 297, (bottom + height) / 210, "\n".join(notes), **style)
+    page.write(left, page.height_mm - bottom - height, "\n".join(notes), 6.8, color=GREY, **style)
+
+
+def _draw_lead_bars(axes: Axes, shown: Attribution, lead_names: list[str]) -> None:
+    """One bar for each lead: its part of the score, or its share of attention with a line where all are alike."""
+    titles = {
+        "rollup": "Share of each lead, attention rollout",
+        "occlusion": f"What the {shown.score} loses without a lead",
+    }
+    axes.set_title(titles.get(shown.method, f"Part of the {shown.score} by lead"), fontsize=8, pad=5)
+    values, rows = np.nan_to_num(shown.leads), np.arange(len(lead_names))
+    colours = [(ORANGE if value >= 0 else _AGAINST) if shown.signed else _SHARE for value in values]
+    axes.barh(rows, values, height=0.66, color=colours)
+    axes.axvline(
+        0.0 if shown.signed else 1 / max(int(np.isfinite(shown.leads).sum()), 1), color="#444444", linewidth=0.7
+    )
+    axes.set_yticks(rows, lead_names, fontsize=6.5)
+    for tick, value in zip(axes.get_yticklabels(), shown.leads, strict=True):
+        tick.set_color("black" if np.isfinite(value) else "#999999")
+    axes.set_ylim(len(lead_names) - 0.4, -0.6)
+    axes.locator_params(axis="x", nbins=3)
+    axes.tick_params(axis="x", labelsize=6.5, length=2, pad=1.5)
+    axes.tick_params(axis="y", length=0, pad=2)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="#e5e5e5", linewidth=0.5)
+    axes.set_axisbelow(True)

@@ -9,32 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from ecgdan_hf.explain.maps.methods import Attribution
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
+from ecgdan_hf.explain.page.paper import ORANGE
+from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, RISK_YEARS
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
-from ecgdan_hf.model.risk_ecgdan import Risk, absolute_risk
+from ecgdan_hf.model.risk_ecgdan import absolute_risk
 
 FloatArray = npt.NDArray[np.float64]
 
-RISK_YEARS = (1.0, 5.0, 10.0)
-MAX_LABELS = 12
-BLUE, PALE, ORANGE = "#08519c", "#b8cbe0", "#d95f02"
-
-LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
-FOR, AGAINST, SHARE = "#d95f02", "#2171b5", "#3d82c4"
+_MAX_LABELS = 12
+_BLUE, _PALE = "#08519c", "#b8cbe0"
+_LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
 
 
 def draw_lead_map(
     axes: Axes, lead_map: FloatArray | None, lead_names: list[str], lead_mask: npt.NDArray[np.bool_]
 ) -> None:
-    """The map of leads: each row is a lead and shows from which leads it reads; absent leads are hatched.
+    """The map of leads, on square axes: each row shows from which leads one lead reads; absent leads are hatched.
 
-    Args:
-        axes: square axes.
-        lead_map: (leads, leads), rows sum to 1, NaN for absent leads; None where the network has no lead attention.
-        lead_names: names of rows and columns.
-        lead_mask: (leads,), True where the lead was there.
+    `lead_map` is (leads, leads), NaN for absent leads, or None where the network has no lead attention.
     """
     axes.set_title("Lead attention: row reads from column", fontsize=8, pad=9)
     count = len(lead_names)
@@ -65,13 +58,7 @@ def draw_lead_map(
 
 
 def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) -> None:
-    """Risk of the event over the years after the ECG, marked at 1, 5 and 10 years, with the limits of the baseline.
-
-    Args:
-        axes: axes to draw into.
-        model: the survival model, for its baseline hazard and the name of the event.
-        log_hazard: (1,).
-    """
+    """Risk of the event over the years after the ECG, marked at 1, 5 and 10 years, with the limits of the baseline."""
     config = model.config
     simulated = " (simulated outcomes)" if config.simulated_outcome else ""
     axes.set_title(f"Risk of {config.endpoint}{simulated}", fontsize=8, pad=4)
@@ -82,12 +69,12 @@ def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) ->
         return
     last = float(model.baseline.times[-1])
     years = np.union1d(np.linspace(0.0, last, 400), model.baseline.times.cpu().numpy())
-    risk, low, high = (part.numpy() for part in risk_at(model, log_hazard, years))
+    risk, low, high = _risk_at(model, log_hazard, years)
     limits = bool(np.isfinite(high).any())  # a checkpoint may have none
     if limits:
-        axes.fill_between(years, low, high, step="post", color=PALE, alpha=0.6, linewidth=0, zorder=1)
-    axes.plot(years, risk, color=BLUE, linewidth=1.4, drawstyle="steps-post")
-    marked = risk_at(model, log_hazard, np.array(RISK_YEARS)).risk.numpy()
+        axes.fill_between(years, low, high, step="post", color=_PALE, alpha=0.6, linewidth=0, zorder=1)
+    axes.plot(years, risk, color=_BLUE, linewidth=1.4, drawstyle="steps-post")
+    marked = _risk_at(model, log_hazard, np.array(RISK_YEARS, dtype=float))[0]
     end = max(last, RISK_YEARS[-1]) * 1.05
     top = float(max(0.05, min(1.25, 1.35 * np.nanmax(high if limits else risk))))
     for year, value in zip(RISK_YEARS, marked, strict=True):
@@ -96,7 +83,7 @@ def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) ->
         text = f"{year:g} y: {100 * value:.1f} %" if np.isfinite(value) else f"{year:g} y: beyond\nfollow-up"
         above = (value if np.isfinite(value) else 0.0) + 0.05 * top
         side = "right" if year > 0.7 * end else "center"
-        axes.text(max(year, 0.09 * end), above, text, fontsize=6.5, ha=side, va="bottom", zorder=4, bbox=LABEL_BOX)
+        axes.text(max(year, 0.09 * end), above, text, fontsize=6.5, ha=side, va="bottom", zorder=4, bbox=_LABEL_BOX)
     if last < end / 1.06:
         axes.axvspan(last, end, color="#eeeeee", zorder=0)
     axes.set(xlim=(0, end), ylim=(0, top))
@@ -108,41 +95,30 @@ def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) ->
     _plain(axes, grid="y")
 
 
-def risk_at(model: EcgDanForSurvival, log_hazard: torch.Tensor, years: npt.ArrayLike) -> Risk:
-    """Risk by each of `years` with the 95 % limits of the baseline, (m,) each; NaN beyond the end of follow-up.
-
-    Args:
-        model: with a fitted baseline hazard; limits are NaN where the checkpoint has no standard errors.
-        log_hazard: (1,).
-        years: (m,), years since the ECG, zero or more.
-    """
+def _risk_at(model: EcgDanForSurvival, log_hazard: torch.Tensor, years: npt.ArrayLike) -> list[FloatArray]:
+    """Risk by each of `years` (m,), zero or more, and the 95 % limits of the baseline, (m,) each."""
     baseline: Any = model.baseline
     times = torch.as_tensor(np.asarray(years), dtype=torch.float32, device=log_hazard.device)
-    found = absolute_risk(log_hazard, baseline.fitted, times)
-    return Risk(*(values[0].double().cpu() for values in found))
+    return [part[0].double().cpu().numpy() for part in absolute_risk(log_hazard, baseline.fitted, times)]
 
 
 def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor, with_thresholds: bool = True) -> None:
     """Probability of each label, the highest first, with its decision threshold.
 
-    Args:
-        axes: axes to draw into.
-        config: of the classification model: label names, thresholds, problem type.
-        logits: (1, labels).
-        with_thresholds: False where thresholds do not hold, as with few leads.
+    `logits` is (1, labels); `with_thresholds` is False where thresholds do not hold, as with few leads.
     """
     single = config.problem_type == "single_label_classification"
     marked = with_thresholds and not single
     probabilities = config.label_probabilities(logits[0].float()).cpu().numpy()
-    order = np.argsort(-probabilities)[:MAX_LABELS]
+    order = np.argsort(-probabilities)[:_MAX_LABELS]
     names = [config.label_names[index] for index in order]
     thresholds = np.array([(config.thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in names])
     values, rows = probabilities[order], np.arange(len(order))
-    more = f", highest {MAX_LABELS} of {len(probabilities)}" if len(probabilities) > MAX_LABELS else ""
+    more = f", highest {_MAX_LABELS} of {len(probabilities)}" if len(probabilities) > _MAX_LABELS else ""
     marks = " (orange: threshold)" if marked else ""
     axes.set_title(f"Label probabilities{marks}{more}", fontsize=8, pad=4)
     reached = (values >= thresholds) & (with_thresholds or single)
-    axes.barh(rows, values, height=0.62, color=[BLUE if above else PALE for above in reached])
+    axes.barh(rows, values, height=0.62, color=[_BLUE if above else _PALE for above in reached])
     if marked:
         axes.vlines(thresholds, rows - 0.42, rows + 0.42, color=ORANGE, linewidth=1.6)
     for row, value in enumerate(values):
@@ -150,37 +126,6 @@ def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor, with_thr
     axes.set_yticks(rows, [name if len(name) <= 14 else f"{name[:13]}…" for name in names])
     axes.set(xlim=(0, 1.12), ylim=(max(len(rows), 4) - 0.4, -0.6), xticks=[0, 0.25, 0.5, 0.75, 1])
     _plain(axes, grid="x")
-
-
-def draw_lead_bars(axes: Axes, shown: Attribution, lead_names: list[str]) -> None:
-    """One bar for each lead: its part of the score, or its share of attention with a line where all are alike.
-
-    Args:
-        axes: axes to draw into.
-        shown: the map.
-        lead_names: names of the bars, the first on top.
-    """
-    titles = {
-        "rollup": "Share of each lead, attention rollout",
-        "occlusion": f"What the {shown.score} loses without a lead",
-    }
-    axes.set_title(titles.get(shown.method, f"Part of the {shown.score} by lead"), fontsize=8, pad=5)
-    values, rows = np.nan_to_num(shown.leads), np.arange(len(lead_names))
-    colours = [(FOR if value >= 0 else AGAINST) if shown.signed else SHARE for value in values]
-    axes.barh(rows, values, height=0.66, color=colours)
-    axes.axvline(
-        0.0 if shown.signed else 1 / max(int(np.isfinite(shown.leads).sum()), 1), color="#444444", linewidth=0.7
-    )
-    axes.set_yticks(rows, lead_names, fontsize=6.5)
-    for tick, value in zip(axes.get_yticklabels(), shown.leads, strict=True):
-        tick.set_color("black" if np.isfinite(value) else "#999999")
-    axes.set_ylim(len(lead_names) - 0.4, -0.6)
-    axes.locator_params(axis="x", nbins=3)
-    axes.tick_params(axis="x", labelsize=6.5, length=2, pad=1.5)
-    axes.tick_params(axis="y", length=0, pad=2)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.grid(axis="x", color="#e5e5e5", linewidth=0.5)
-    axes.set_axisbelow(True)
 
 
 def _plain(axes: Axes, grid: Literal["x", "y"]) -> None:

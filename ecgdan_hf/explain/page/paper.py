@@ -5,29 +5,62 @@ of the figure. Convention: Kligfield et al., Circulation 115:1306 (2007).
 """
 
 from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
 
 FloatArray = npt.NDArray[np.float64]
 
 SPEED_MM_S = 25.0
 GAINS_MM_MV = (10.0, 5.0, 2.5)  # full, half, quarter: the first at which the leads fit their rows
-SCALE_BAR_MM = 5.0  # strip under the leads for the bar that shows the receptive field
+_SCALE_BAR_MM = 5.0  # strip under the leads for the bar that shows the receptive field
 PULSE_MM = 7.0  # room in front of a row for the 1 mV calibration pulse
 NAME_MM = 8.0  # room in front of that for the lead's name, where rows are too low to write it above the trace
-GAP_MM = 5.0  # between beats side by side
-PAPER = "#fffafa"
-MINOR, MAJOR = "#f9dede", "#f0b4b4"
-INK = "#1a1a1a"
+_GAP_MM = 5.0  # between beats side by side
+_MM_PER_INCH = 25.4
+_PAPER, _MINOR, MAJOR = "#fffafa", "#f9dede", "#f0b4b4"
+INK, GREY, ORANGE = "#1a1a1a", "#666666", "#d95f02"
 # Light to dark in one hue, so that it reads in grey and for every kind of colour vision, and against the red grid.
-ATTENTION_COLOURS = LinearSegmentedColormap.from_list("attention", ["#9cc5ea", "#3d82c4", "#0b3a7a", "#020a1c"])
+_ATTENTION_COLOURS = LinearSegmentedColormap.from_list("attention", ["#9cc5ea", "#3d82c4", "#0b3a7a", "#020a1c"])
 # Blue speaks against, orange for; what says neither is grey.
-SIGNED_COLOURS = LinearSegmentedColormap.from_list("signed", ["#08306b", "#2171b5", "#a3acb5", "#d95f02", "#7f2704"])
-EVEN = 0.25  # the scale always covers 1 +- this much: nearly even attention must look nearly even
+_SIGNED_COLOURS = LinearSegmentedColormap.from_list("signed", ["#08306b", "#2171b5", "#a3acb5", "#d95f02", "#7f2704"])
+_EVEN = 0.25  # the scale always covers 1 +- this much: nearly even attention must look nearly even
+
+
+class Page:
+    """A white matplotlib figure with places in millimetres; no `pyplot`, nothing to close, safe in threads."""
+
+    def __init__(self, width_mm: float, height_mm: float) -> None:
+        self.width_mm, self.height_mm = width_mm, height_mm
+        self.figure = Figure(figsize=(width_mm / _MM_PER_INCH, height_mm / _MM_PER_INCH), facecolor="white")
+        FigureCanvasAgg(self.figure)
+
+    def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
+        """Adds axes; `left` and `bottom` are from the lower left corner."""
+        wide, high = self.width_mm, self.height_mm
+        return self.figure.add_axes((left / wide, bottom / high, width / wide, height / high))
+
+    def write(self, left: float, top: float, text: str, size: float = 8.0, **style: Any) -> None:
+        """Writes text at a place from the upper left corner."""
+        self.figure.text(left / self.width_mm, 1 - top / self.height_mm, text, fontsize=size, **style)
+
+    def warn(self, left: float, top: float, text: str, size: float = 9.0, **style: Any) -> None:
+        """Writes text in an orange box."""
+        box = {"boxstyle": "round,pad=0.35", "facecolor": "#fff3e6", "edgecolor": ORANGE, "linewidth": 0.8}
+        self.write(left, top, text, size, weight="bold", color="#8c3a00", bbox=box, **style)
+
+    def png(self) -> bytes:
+        """The page as a PNG file, 160 dots per inch."""
+        content = BytesIO()
+        self.figure.savefig(content, format="png", dpi=160, pil_kwargs={"compress_level": 4})
+        return content.getvalue()
 
 
 @dataclass(frozen=True)
@@ -43,18 +76,18 @@ class Layout:
     @property
     def width_mm(self) -> float:
         """Width of the paper, whole large squares."""
-        panels = self.columns * (self.panel_mm + GAP_MM) - GAP_MM
+        panels = self.columns * (self.panel_mm + _GAP_MM) - _GAP_MM
         return 5.0 * float(np.ceil((self.margin_mm + panels + 1.0) / 5.0))
 
     @property
     def height_mm(self) -> float:
         """Height of the paper, the strip under the leads included."""
-        return self.rows * self.row_mm + SCALE_BAR_MM
+        return self.rows * self.row_mm + _SCALE_BAR_MM
 
     def origin(self, index: int) -> tuple[float, float]:
         """Left end and zero line of a lead, mm from the lower left corner."""
         column, row = divmod(index, self.rows)
-        return self.margin_mm + column * (self.panel_mm + GAP_MM), self.height_mm - (row + 0.5) * self.row_mm
+        return self.margin_mm + column * (self.panel_mm + _GAP_MM), self.height_mm - (row + 0.5) * self.row_mm
 
     @classmethod
     def of(cls, num_leads: int, seconds: float) -> "Layout":
@@ -67,11 +100,11 @@ class Layout:
     def draw_grid(self, axes: Axes, above_mm: float = 0.0) -> None:
         """Draws small and large squares, also `above_mm` over the leads; axes in mm from the lower left corner."""
         width, height = self.width_mm, self.height_mm + above_mm
-        for step, colour, line in ((1.0, MINOR, 0.3), (5.0, MAJOR, 0.5)):
+        for step, colour, line in ((1.0, _MINOR, 0.3), (5.0, MAJOR, 0.5)):
             vertical = [((float(x), 0.0), (float(x), height)) for x in np.arange(0, width + 1e-6, step)]
             horizontal = [((0.0, float(y)), (width, float(y))) for y in np.arange(0, height + 1e-6, step)]
             axes.add_collection(LineCollection(vertical + horizontal, colors=colour, linewidths=line, zorder=1))
-        axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[], aspect="equal", facecolor=PAPER)
+        axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[], aspect="equal", facecolor=_PAPER)
         for spine in axes.spines.values():
             spine.set(color=MAJOR, linewidth=0.6)
 
@@ -84,8 +117,8 @@ class Layout:
 def _attention_scale(weights: FloatArray | None) -> Normalize:
     """One colour scale for all leads, from the smallest to the largest weight and at least 0.75 to 1.25."""
     if weights is None or not np.isfinite(weights).any():
-        return Normalize(1 - EVEN, 1 + EVEN)
-    return Normalize(min(float(np.nanmin(weights)), 1 - EVEN), max(float(np.nanmax(weights)), 1 + EVEN))
+        return Normalize(1 - _EVEN, 1 + _EVEN)
+    return Normalize(min(float(np.nanmin(weights)), 1 - _EVEN), max(float(np.nanmax(weights)), 1 + _EVEN))
 
 
 def _signed_scale(weights: FloatArray) -> Normalize:
@@ -116,9 +149,8 @@ def draw_ecg(
         signed: the weights are changes of a score, which may be negative.
         scale_bar: duration in milliseconds and label of a bar at the foot of the paper.
     """
-    signal_mv = signal_mv - np.median(
-        signal_mv, axis=1, keepdims=True
-    )  # the isoelectric line on the middle of the row
+    # the isoelectric line on the middle of the row
+    signal_mv = signal_mv - np.median(signal_mv, axis=1, keepdims=True)
     layout = Layout.of(len(lead_names), signal_mv.shape[1] / sampling_rate)
     gain = _gain(signal_mv, lead_mask, layout)
     layout.draw_grid(axes)
@@ -161,7 +193,7 @@ def _draw_coloured(
 ) -> LineCollection:
     points = np.stack([x, y], axis=1)
     segments = np.stack([points[:-1], points[1:]], axis=1)
-    colours = SIGNED_COLOURS if signed else ATTENTION_COLOURS
+    colours = _SIGNED_COLOURS if signed else _ATTENTION_COLOURS
     traces = LineCollection(list(segments), cmap=colours, norm=scale, capstyle="round", zorder=3)
     middle = (weights[:-1] + weights[1:]) / 2
     traces.set_array(middle)

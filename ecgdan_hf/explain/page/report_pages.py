@@ -9,16 +9,14 @@ from typing import Any
 import matplotlib.image
 import pandas as pd
 from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.figure import Figure
 
 from ecgdan_hf.evaluation.report.html_page import html_page
 from ecgdan_hf.evaluation.report.tripod_run import escape
 from ecgdan_hf.explain.page.ecg_report import EcgReport, Section
-from ecgdan_hf.explain.page.figures import A4_LANDSCAPE_MM, GREY, MM_PER_INCH
-from ecgdan_hf.explain.page.panels import ORANGE
+from ecgdan_hf.explain.page.figures import A4_LANDSCAPE_MM
+from ecgdan_hf.explain.page.paper import GREY, Page
 
 RESEARCH_USE = "Research use only. Not a medical device; nothing here is a diagnosis or a basis for treatment."
-WIDTH_MM, HEIGHT_MM = A4_LANDSCAPE_MM
 EDGE_MM = 12.0
 LINE_MM = 3.7  # of 7.5 points
 
@@ -51,74 +49,71 @@ def pdf_report(report: EcgReport) -> bytes:
     content = BytesIO()
     about = {"Title": report.title, "Subject": RESEARCH_USE, "Creator": "ecgdan_hf"}
     with PdfPages(content, metadata=about) as pages:
-        for figure in (_first_page(report), _figures_page(report), _tables_page(report)):
-            pages.savefig(figure)
+        for page in (_first_page(report), _figures_page(report), _tables_page(report)):
+            pages.savefig(page.figure)
     return content.getvalue()
 
 
-def _page(report: EcgReport) -> Figure:
-    figure = Figure(figsize=(WIDTH_MM / MM_PER_INCH, HEIGHT_MM / MM_PER_INCH), facecolor="white")
-    _write(figure, EDGE_MM, 10, report.title[:80], size=13, weight="bold")
-    box = {"boxstyle": "round,pad=0.35", "facecolor": "#fff3e6", "edgecolor": ORANGE, "linewidth": 0.8}
-    _write(figure, EDGE_MM, 17, RESEARCH_USE, size=8.5, weight="bold", color="#8c3a00", bbox=box)
-    return figure
+def _page(report: EcgReport) -> Page:
+    page = Page(*A4_LANDSCAPE_MM)
+    _write(page, EDGE_MM, 10, report.title[:80], size=13, weight="bold")
+    page.warn(EDGE_MM, 17, RESEARCH_USE, 8.5, va="top")
+    return page
 
 
-def _write(figure: Figure, left_mm: float, top_mm: float, text: str, size: float = 8.0, **style: Any) -> None:
+def _write(page: Page, left_mm: float, top_mm: float, text: str, size: float = 8.0, **style: Any) -> None:
     """Text with its upper left corner at so many millimetres from that of the page."""
-    text = text.replace("$", r"\$")  # a dollar sign in a file name would start a formula
-    figure.text(left_mm / WIDTH_MM, 1 - top_mm / HEIGHT_MM, text, fontsize=size, va="top", **style)
+    # a dollar sign in a file name would start a formula
+    page.write(left_mm, top_mm, text.replace("$", r"\$"), size, va="top", **style)
 
 
-def _draw(figure: Figure, section: Section, left_mm: float, top_mm: float) -> None:
+def _draw(page: Page, section: Section, left_mm: float, top_mm: float) -> None:
     """The section's figure in its own size."""
     if section.figure is None:
         return
-    wide, high = section.size_mm
-    place = (left_mm / WIDTH_MM, 1 - (top_mm + high) / HEIGHT_MM, wide / WIDTH_MM, high / HEIGHT_MM)
-    axes = figure.add_axes(place)
+    axes = page.axes(left_mm, page.height_mm - top_mm - section.size_mm[1], *section.size_mm)
     axes.imshow(matplotlib.image.imread(BytesIO(section.figure)), aspect="auto", interpolation="none")
     axes.set_axis_off()
 
 
-def _first_page(report: EcgReport) -> Figure:
-    figure, ecg = _page(report), report.sections[0]
+def _first_page(report: EcgReport) -> Page:
+    page, ecg = _page(report), report.sections[0]
     lines = [report.facts, *report.findings]
     lines += [f"Note: {line}" for line in report.notices]
     wrapped = [part for line in lines for part in textwrap.wrap(line, 200)][:9]
-    _write(figure, EDGE_MM, 25, "\n".join(wrapped), linespacing=1.4)
-    _draw(figure, ecg, (WIDTH_MM - ecg.size_mm[0]) / 2, HEIGHT_MM - ecg.size_mm[1] - 6)
-    return figure
+    _write(page, EDGE_MM, 25, "\n".join(wrapped), linespacing=1.4)
+    _draw(page, ecg, (page.width_mm - ecg.size_mm[0]) / 2, page.height_mm - ecg.size_mm[1] - 6)
+    return page
 
 
-def _figures_page(report: EcgReport) -> Figure:
+def _figures_page(report: EcgReport) -> Page:
     """Two columns: leads over labels, risk over statements."""
-    figure = _page(report)
+    page = _page(report)
     for left, order in ((EDGE_MM, (1, 2)), (150.0, (4, 3))):
         top = 27.0
         for section in (report.sections[index] for index in order):
             words = textwrap.wrap(section.text, 92)
-            _write(figure, left, top, section.title, size=10, weight="bold")
-            _draw(figure, section, left, top + 4)
+            _write(page, left, top, section.title, size=10, weight="bold")
+            _draw(page, section, left, top + 4)
             below = top + section.size_mm[1] + 5
-            _write(figure, left, below, "\n".join(words), size=7.5, color=GREY, linespacing=1.35)
+            _write(page, left, below, "\n".join(words), size=7.5, color=GREY, linespacing=1.35)
             top = below + LINE_MM * len(words) + 4
             if section.figure is None:
-                _write(figure, left, top - 2, _as_text(section.table), size=7.5, family="monospace", linespacing=1.35)
-    return figure
+                _write(page, left, top - 2, _as_text(section.table), size=7.5, family="monospace", linespacing=1.35)
+    return page
 
 
-def _tables_page(report: EcgReport) -> Figure:
+def _tables_page(report: EcgReport) -> Page:
     """Numbers of the figures: the ECG and the leads at the left, labels and risk at the right."""
-    figure = _page(report)
+    page = _page(report)
     for left, order in ((EDGE_MM, (0, 1)), (175.0, (2, 4))):
         top = 27.0
         for section in (report.sections[index] for index in order):
             text = _as_text(section.table)
-            _write(figure, left, top, section.title, size=9, weight="bold")
-            _write(figure, left, top + 5, text, size=6.5, family="monospace", linespacing=1.35)
+            _write(page, left, top, section.title, size=9, weight="bold")
+            _write(page, left, top + 5, text, size=6.5, family="monospace", linespacing=1.35)
             top += 14 + 3.2 * len(text.splitlines())
-    return figure
+    return page
 
 
 def _as_text(table: pd.DataFrame) -> str:

@@ -13,21 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import wfdb
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ecgdan_hf.data.readers.wfdb_records import find_header
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.mitbih import BEATS
-from ecgdan_hf.explain.page.figures import GREY, MM_PER_INCH, Explanation, explain
+from ecgdan_hf.explain.page.figures import Explanation
 from ecgdan_hf.explain.page.paper import (
     GAINS_MM_MV,
+    GREY,
     INK,
     MAJOR,
     NAME_MM,
     PULSE_MM,
     SPEED_MM_S,
     Layout,
+    Page,
 )
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -91,25 +92,14 @@ def _attended_strip(
     feature_extractor: EcgDanFeatureExtractor,
     begin_seconds: float = 0.0,
 ) -> _AttendedStrip:
-    """Runs the model on one record.
-
-    Args:
-        record: any leads, any rate; the network sees the middle of a long one.
-        model: one with a waveform module, for rhythm.
-        feature_extractor: the one saved beside it.
-        begin_seconds: time of the record's first sample, for a part of a longer record.
-
-    Raises:
-        ValueError: another model, one without a waveform module or for median beats, or a record that the feature
-            extractor refuses.
-    """
+    """Runs the model on one record; arguments and errors as in [`waveform_page`]."""
     if not head_of(model).is_classifier:
         raise ValueError(f"model: expected a DanetForSequenceClassification, got {type(model).__name__}")
     module = getattr(model.config, "waveform_module", "none")
     if module not in AMENDED or feature_extractor.input_kind != "rhythm":
         got = f"waveform_module={module!r} and input_kind={feature_extractor.input_kind!r}"
         raise ValueError(f"model: expected a waveform module, hard or soft, and input_kind='rhythm', got {got}")
-    found = explain(record, model, feature_extractor)
+    found = Explanation.of(record, model, feature_extractor)
     fe, samples = feature_extractor, record.signal_mv.shape[1]
     first, end, start = recorded_samples(fe, samples, record.sampling_rate)
     weights = found.output.waveform_attention[0, first:end].double().cpu().numpy()
@@ -159,17 +149,21 @@ def waveform_page(
     """The page: ECG and amended ECG on ECG paper at 25 mm/s, marked beats above, a(t) below, all in one time.
 
     Args:
-        record, model, feature_extractor, begin_seconds: see [`_attended_strip`].
+        record: any leads, any rate; the network sees the middle of a long one.
+        model: one with a waveform module, for rhythm.
+        feature_extractor: the one saved beside it.
         beats: time (seconds, on the clock of `begin_seconds`) and symbol of annotated beats; those outside the strip
             are ignored.
         checkpoint: name to print; default: the path the model was loaded from.
+        begin_seconds: time of the record's first sample, for a part of a longer record.
         findings: results of the sanity checks of a(t), see [`map_findings`]; printed below.
 
     Returns:
         A matplotlib figure in its true size; `figure.savefig("figure.png", dpi=150)`.
 
     Raises:
-        ValueError: as [`_attended_strip`].
+        ValueError: another model, one without a waveform module or for median beats, or a record that the feature
+            extractor refuses.
     """
     strip = _attended_strip(record, model, feature_extractor, begin_seconds)
     paired = len(strip.lead_names) <= MAX_PAIRED_LEADS
@@ -179,23 +173,16 @@ def waveform_page(
     width = max(layout.width_mm + 2 * MARGIN_MM, MIN_WIDTH_MM)
     paper_mm = layout.height_mm + MARKS_MM
     height = HEADER_MM + paper_mm + GAP_MM + BAND_MM + AXIS_MM + NOTES_MM
-    figure = Figure(figsize=(width / MM_PER_INCH, height / MM_PER_INCH), facecolor="white")
-    FigureCanvasAgg(figure)
+    page = Page(width, height)
     foot = NOTES_MM + AXIS_MM
-    paper = _axes(figure, MARGIN_MM, foot + BAND_MM + GAP_MM, layout.width_mm, paper_mm)
-    band = _axes(figure, MARGIN_MM + layout.margin_mm, foot, panel, BAND_MM)
+    paper = page.axes(MARGIN_MM, foot + BAND_MM + GAP_MM, layout.width_mm, paper_mm)
+    band = page.axes(MARGIN_MM + layout.margin_mm, foot, panel, BAND_MM)
     gain = _draw_paper(paper, strip, layout, paired, model.config.waveform_module)
     _draw_beats(paper, strip, layout, beats)
     _draw_band(band, strip)
-    _draw_header(figure, record, model, strip, checkpoint)
-    _draw_notes(figure, strip, model, gain, beats, findings)
-    return figure
-
-
-def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place in millimetres of the page."""
-    wide, high = figure.get_size_inches() * MM_PER_INCH
-    return figure.add_axes((left / wide, bottom / high, width / wide, height / high))
+    _draw_header(page, record, model, strip, checkpoint)
+    _draw_notes(page, strip, model, gain, beats, findings)
+    return page.figure
 
 
 def _draw_paper(axes: Axes, strip: _AttendedStrip, layout: Layout, paired: bool, module: str) -> float:
@@ -266,13 +253,12 @@ def _draw_band(axes: Axes, strip: _AttendedStrip) -> None:
 
 
 def _draw_header(
-    figure: Figure,
+    page: Page,
     record: EcgRecord,
     model: DanetForSequenceClassification,
     strip: _AttendedStrip,
     checkpoint: str | None,
 ) -> None:
-    wide, high = figure.get_size_inches() * MM_PER_INCH
     name = record.record_id or PurePath(record.source).name or "unnamed"
     where = checkpoint or str(model.config._name_or_path) or "not saved"
     end = strip.begin_seconds + len(strip.weights) / strip.sampling_rate
@@ -282,15 +268,10 @@ def _draw_header(
     kind = f"{type(model).__name__} ({model.config.waveform_module})"
     line += f"   |   {kind}: {textwrap.shorten(where, 60, placeholder='…')}"
     flags = "quality flags: " + ("; ".join(strip.found.flags) if strip.found.flags else "none")
-    left = MARGIN_MM / wide
-    figure.text(left, 1 - 8 / high, f"ECG {name}:  {_scores(model, strip.found)}", fontsize=13, weight="bold")
-    figure.text(left, 1 - 14 / high, textwrap.shorten(line, round(wide / 1.6), placeholder=" …"), fontsize=8)
-    figure.text(
-        left, 1 - 19 / high, textwrap.shorten(flags, round(wide / 1.5), placeholder=" …"), fontsize=7, color=GREY
-    )
-    box = {"boxstyle": "round,pad=0.35", "facecolor": "#fff3e6", "edgecolor": ORANGE, "linewidth": 0.8}
-    research = figure.text(1 - left, 1 - 8 / high, "Research use only", fontsize=9, weight="bold", ha="right")
-    research.set(color="#8c3a00", bbox=box)
+    page.write(MARGIN_MM, 8, f"ECG {name}:  {_scores(model, strip.found)}", 13, weight="bold")
+    page.write(MARGIN_MM, 14, textwrap.shorten(line, round(page.width_mm / 1.6), placeholder=" …"))
+    page.write(MARGIN_MM, 19, textwrap.shorten(flags, round(page.width_mm / 1.5), placeholder=" …"), 7, color=GREY)
+    page.warn(page.width_mm - MARGIN_MM, 8, "Research use only", ha="right")
 
 
 def _scores(model: DanetForSequenceClassification, found: Explanation) -> str:
@@ -308,7 +289,7 @@ def _scores(model: DanetForSequenceClassification, found: Explanation) -> str:
 
 
 def _draw_notes(
-    figure: Figure,
+    page: Page,
     strip: _AttendedStrip,
     model: DanetForSequenceClassification,
     gain: float,
@@ -316,7 +297,6 @@ def _draw_notes(
     findings: Sequence[str],
 ) -> None:
     """What the page shows and how far to trust it."""
-    wide, high = figure.get_size_inches() * MM_PER_INCH
     intervals = [f"{each['start']:.2f}-{each['end']:.2f} s (a = {each['weight']:.2f})" for each in strip.intervals]
     more = f" and {len(intervals) - MAX_INTERVALS} more" if len(intervals) > MAX_INTERVALS else ""
     attended = ", ".join(intervals[:MAX_INTERVALS]) + more or "none, a(t) is flat"
@@ -330,5 +310,5 @@ def _draw_notes(
         "Attention shows where the network was made or trained to look; it is no delineation and proves no cause.",
         *findings,
     ]
-    lines = "\n".join(textwrap.fill(note, round((wide - 2 * MARGIN_MM) / 1.35)) for note in notes)
-    figure.text(MARGIN_MM / wide, (NOTES_MM - 1) / high, lines, fontsize=7, va="top", color=GREY, linespacing=1.35)
+    lines = "\n".join(textwrap.fill(note, round((page.width_mm - 2 * MARGIN_MM) / 1.35)) for note in notes)
+    page.write(MARGIN_MM, page.height_mm - NOTES_MM + 1, lines, 7, va="top", color=GREY, linespacing=1.35)

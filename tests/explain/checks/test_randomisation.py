@@ -30,12 +30,11 @@ from ecgdan_hf.explain.checks.randomisation import (
     randomised,
     rank_correlation,
 )
-from ecgdan_hf.explain.checks.sanity import summarise
+from ecgdan_hf.explain.checks.sanity import _drawn_rows
 from ecgdan_hf.explain.checks.sanity_report import (
     _map_verdict,
     _markdown,
     map_findings,
-    sanity_of,
     write_sanity_report,
 )
 from ecgdan_hf.explain.maps.methods import methods_of
@@ -113,9 +112,8 @@ def test_rank_correlation_is_spearman_s_over_the_units_there_are():
 
 def test_attention_does_not_know_the_head_and_gradients_do():
     """Random weights in the head alone leave attention as it is: the first thing the cascade has to show."""
-    found = randomisation(network("light", seed=7), labelled(), {}, ["attention", "gradient"], records=20, n=20)[
-        "methods"
-    ]
+    rows = _drawn_rows(labelled(), 20, seed=0)
+    found = randomisation(network("light", seed=7), rows, {}, ["attention", "gradient"], n=20)
     attention, gradient = (found[method]["time"]["random_weights"] for method in ("attention", "gradient"))
     assert list(attention) == ["head", "pooling", "lead_attention", "time_attention", "trunk", "stem"]
     for stage in ("head", "pooling", "lead_attention"):
@@ -127,11 +125,13 @@ def test_attention_does_not_know_the_head_and_gradients_do():
 def test_a_map_that_ignores_the_weights_is_seen_to_say_nothing():
     """The energy model's map is the signal's energy, whatever its weights are."""
     rows = labelled()
-    found = summarise(delete(energy_model(), rows, methods=["attention"]), rows["patient_id"], n=20)
-    compared = randomisation(energy_model(), rows, {"a lot": energy_model(lot=1)}, ["attention"], records=30, n=20)
+    found = delete(energy_model(), rows, methods=["attention"]).summary(rows["patient_id"], n=20)
+    compared = randomisation(
+        energy_model(), _drawn_rows(rows, 30, seed=0), {"a lot": energy_model(lot=1)}, ["attention"], n=20
+    )
     entry = found["methods"][0]
     for unit in ("leads", "time"):
-        entry[unit] |= compared["methods"]["attention"][unit]
+        entry[unit] |= compared["attention"][unit]
         assert _map_verdict(entry[unit], unit).startswith("This map does not change when the weights are random")
         assert "it says nothing about what was learned" in _map_verdict(entry[unit], unit)
         assert abs(entry[unit]["controls"]["a lot"]["estimate"]) < 0.3
@@ -153,7 +153,7 @@ def test_true_maps_of_every_method_have_areas_above_zero():
     """What adds to the energy model's logit is energy: gradients and occlusion find it, and so does their deletion."""
     model, rows = energy_model(), labelled()
     methods = ["gradient", "integrated-gradients", "occlusion"]
-    found = summarise(delete(model, rows, seed=1, methods=["attention", *methods]), rows["patient_id"], n=100)
+    found = delete(model, rows, seed=1, methods=["attention", *methods]).summary(rows["patient_id"], n=100)
     assert [each["method"] for each in found["methods"]] == ["attention", *methods]
     for each in found["methods"]:
         for unit, orders in (("leads", ("random",)), ("time", ("random", "shifted"))):
@@ -180,7 +180,7 @@ def test_danet_is_deleted_along_its_waveform_attention(tmp_path: Path):
     model = EnergyDanet(DanetConfig(**config)).eval()
     assert methods_of(model) == ["waveform", "gradient", "integrated-gradients", "occlusion"]
     rows = labelled()
-    found = summarise(delete(model, rows, methods=["waveform", "gradient"]), rows["patient_id"], n=50)
+    found = delete(model, rows, methods=["waveform", "gradient"]).summary(rows["patient_id"], n=50)
     waveform = found["methods"][0]
     assert waveform["method"] == "waveform" and "leads" not in waveform
     assert waveform["time"]["area_over_random"]["low"] > 0 and waveform["time"]["area_over_shifted"]["low"] > 0
@@ -228,19 +228,17 @@ def test_verdicts(entry: dict, said: str):
 
 
 def test_the_page_says_what_was_tested_and_what_was_not(tmp_path: Path):
-    assert map_findings(None, "gradient") == [
+    assert map_findings(tmp_path, "gradient") == [
         "Not tested: ecgdan sanity has not said whether gradient maps of this network mean anything."
     ]
     older = {"change": "", "num_records": 9, "leads": {"area_over_random": area(0.1, 0.2)}}
-    (line,) = map_findings(older, "attention")
-    assert line.startswith("Leads, 9 test records: deletion +0.150 over random, random weights not tested. It points")
-    assert map_findings(older, "rollup") == map_findings(older, "attention")
-    assert map_findings(older, "occlusion")[0].startswith("Not tested")
-    newer = {**older, "methods": [{"method": "occlusion", "time": {"area_over_random": area(-0.2, -0.1)}}]}
-    assert "points away" in map_findings(newer, "occlusion")[0]
-    assert sanity_of(tmp_path) is None
     (tmp_path / "evaluation").mkdir()
-    for name, metrics in (("a.json", older), ("b.json", newer)):
-        Result("sanity", metrics).write(tmp_path / "evaluation" / name)
+    Result("sanity", older).write(tmp_path / "evaluation" / "a.json")
+    (line,) = map_findings(tmp_path, "attention")
+    assert line.startswith("Leads, 9 test records: deletion +0.150 over random, random weights not tested. It points")
+    assert map_findings(tmp_path, "rollup") == map_findings(tmp_path, "attention")
+    assert map_findings(tmp_path, "occlusion")[0].startswith("Not tested")
+    newer = {**older, "methods": [{"method": "occlusion", "time": {"area_over_random": area(-0.2, -0.1)}}]}
+    Result("sanity", newer).write(tmp_path / "evaluation" / "b.json")
     Result("benchmark", {"title": "", "report": ""}).write(tmp_path / "evaluation" / "c.json")
-    assert sanity_of(tmp_path) == newer
+    assert "points away" in map_findings(tmp_path, "occlusion")[0]

@@ -14,12 +14,13 @@ from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.explain.checks.deletion import (
     _change_of,
     _deletion_ranks,
+    _macro_auroc_columns,
+    _mean_gap,
     _remaining_leads,
     _row_entropy,
     delete,
-    mean_gap,
 )
-from ecgdan_hf.explain.checks.sanity import _macro_auroc_columns, _rows_with_outcome, _truth_of, summarise
+from ecgdan_hf.explain.checks.sanity import _rows_with_outcome, _truth_of
 from ecgdan_hf.explain.checks.sanity_report import _markdown, _verdict, write_sanity_report
 from ecgdan_hf.explain.maps.methods import _lead_importance, _time_importance
 from ecgdan_hf.explain.maps.occlusion import bridge, tokens_of_samples
@@ -84,7 +85,7 @@ def labelled() -> datasets.Dataset:
 
 def test_a_truthful_map_has_an_area_above_zero_for_leads_and_for_time():
     model, rows = energy_model(), labelled()
-    found = summarise(delete(model, rows, seed=1), rows["patient_id"], _truth_of(model, rows), n=200)
+    found = delete(model, rows, seed=1).summary(rows["patient_id"], _truth_of(model, rows), n=200)
     for unit, orders in (("leads", ("random", "reverse")), ("time", ("random", "reverse", "shifted"))):
         for order in orders:
             assert found[unit][f"area_over_{order}"]["low"] > 0, (unit, order)
@@ -99,7 +100,7 @@ def test_maps_drawn_by_lot_are_not_told_from_random_orders():
     rows, covered = labelled(), []
     for lot in range(6):
         curves = delete(energy_model(lot), rows, draws=5, seed=lot)
-        found = summarise(curves, rows["patient_id"], _truth_of(energy_model(), rows), n=100)
+        found = curves.summary(rows["patient_id"], _truth_of(energy_model(), rows), n=100)
         areas = [
             entry["area_over_random"]
             for unit in ("leads", "time")
@@ -120,7 +121,7 @@ def test_every_model_and_trunk_can_be_tested(kind: type, trunk: str, tmp_path: P
     model = kind((EcgDanSurvivalConfig if survival else EcgDanConfig)(**TINY, trunk=trunk, **extra))
     outcome = {"event": [row % 3 == 0 for row in range(RECORDS)], "time": [1.0 + row for row in range(RECORDS)]}
     rows = dataset(**(outcome | {"age": [40.0 + row for row in range(RECORDS)]} if survival else {}))
-    found = summarise(delete(model, rows, draws=2, time_steps=4), rows["patient_id"], _truth_of(model, rows), n=30)
+    found = delete(model, rows, draws=2, time_steps=4).summary(rows["patient_id"], _truth_of(model, rows), n=30)
     assert len(found["leads"]["shares"]) == 11
     assert found["time"]["shares"] == [0.25, 0.5, 0.75]
     assert found["time"]["curves"]["attention"][-1] > 0
@@ -193,7 +194,7 @@ def test_the_entropy_of_an_even_map_is_the_logarithm_and_of_a_pointed_one_zero()
 
 
 def test_areas_and_changes_by_hand():
-    gap = mean_gap([[[0.4, 0.6]]], [[[0.1, 0.3]], [[0.3, 0.5]]])
+    gap = _mean_gap([[[0.4, 0.6]]], [[[0.1, 0.3]], [[0.3, 0.5]]])
     np.testing.assert_allclose(gap, [0.2])
     assert _change_of("log_hazard", [[1.0]], [[-0.5]]) == 1.5
     np.testing.assert_allclose(_change_of("embedding", [[1.0, 0.0]], [[0.0, 2.0]]), [1])
@@ -221,7 +222,7 @@ def test_the_performance_of_a_survival_model_is_its_concordance():
     event, years = [row % 2 == 0 for row in range(RECORDS)], [1.0 + row for row in range(RECORDS)]
     rows = dataset(event=event, time=years)
     curves = delete(model, rows, draws=1, time_steps=2)
-    found = summarise(curves, rows["patient_id"], _truth_of(model, rows), n=20)["leads"]["performance"]
+    found = curves.summary(rows["patient_id"], _truth_of(model, rows), n=20)["leads"]["performance"]
     scores = curves.curves["leads"].scores["reverse"][0, :, 4, 0]
     assert found["curves"]["reverse"][4] == pytest.approx(concordance_index(event, years, scores))
 

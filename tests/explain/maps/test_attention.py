@@ -2,12 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ecgdan_hf.explain.maps.attention import (
-    present_lead_map,
-    receptive_field,
-    sample_attention,
-    token_attention,
-)
+from ecgdan_hf.explain.maps.attention import ReceptiveField, sample_attention
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanModel
 
@@ -34,7 +29,7 @@ def gradient_of_token(config: EcgDanConfig, token: int) -> np.ndarray:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_receptive_field_is_what_the_network_s_gradient_reaches(config):
-    field = receptive_field(config)
+    field = ReceptiveField.of(config)
     for token in (0, config.num_tokens // 2, config.num_tokens - 1):
         reached = np.flatnonzero(gradient_of_token(config, token))
         centre, reach = token * field.stride, field.width // 2
@@ -43,15 +38,15 @@ def test_receptive_field_is_what_the_network_s_gradient_reaches(config):
 
 
 def test_receptive_field_is_381_samples_in_the_paper_s_trunk_and_203_in_the_light_one():
-    field = receptive_field(EcgDanConfig())
+    field = ReceptiveField.of(EcgDanConfig())
     assert (field.width, field.stride, field.milliseconds) == (381, 32, 762.0)
-    assert receptive_field(EcgDanConfig(input_kind="rhythm")).milliseconds == 3810.0
-    light = receptive_field(EcgDanConfig(trunk="light", input_kind="rhythm"))
+    assert ReceptiveField.of(EcgDanConfig(input_kind="rhythm")).milliseconds == 3810.0
+    light = ReceptiveField.of(EcgDanConfig(trunk="light", input_kind="rhythm"))
     assert (light.width, light.stride, light.milliseconds) == (203, 16, 2030.0)
 
 
 def test_paths_are_symmetric_sum_to_1_and_half_of_them_lie_in_the_stated_middle():
-    field = receptive_field(EcgDanConfig())
+    field = ReceptiveField.of(EcgDanConfig())
     np.testing.assert_allclose(field.paths, field.paths[::-1])
     assert field.paths.sum() == pytest.approx(1)
     middle = round(field.half_milliseconds / 2) // 2  # samples to each side at 500 Hz
@@ -83,16 +78,3 @@ def test_no_sample_differs_more_from_even_than_the_tokens_do():
     assert (weights.max(axis=1) <= multiples.max(axis=1)).all() and (
         weights.min(axis=1) >= multiples.min(axis=1)
     ).all()
-
-
-def test_token_attention_is_the_mean_over_queries_and_sums_to_1():
-    maps = np.random.default_rng(0).dirichlet(np.ones(5), size=(2, 3, 5))
-    tokens = token_attention(torch.tensor(maps))
-    assert tokens.shape == (2, 3, 5)
-    np.testing.assert_allclose(tokens[1, 2], maps[1, 2].mean(axis=0))
-    np.testing.assert_allclose(tokens.sum(axis=-1), 1)
-
-
-def test_present_lead_map_blanks_rows_and_columns_of_absent_leads():
-    shown = present_lead_map(np.full((3, 3), 0.5), [True, False, True])
-    assert np.isnan(shown[1]).all() and np.isnan(shown[:, 1]).all() and np.isfinite(shown[::2, ::2]).all()

@@ -123,9 +123,9 @@ def test_every_method_has_a_map_of_leads_and_of_time(method: str):
     given = {"input_values": signals(2), "lead_mask": torch.ones(2, 12, dtype=torch.bool)}
     given["lead_mask"][0, 7] = False
     found = maps_of(method, network, given, score_of(network, given), steps=4)
-    assert found.leads.shape == (2, 12) and found.time.shape == (2, network.config.num_tokens)
-    np.testing.assert_array_equal(np.isnan(found.leads), ~given["lead_mask"].numpy())
-    assert np.ptp(found.time, axis=1).min() > 0
+    assert found["leads"].shape == (2, 12) and found["time"].shape == (2, network.config.num_tokens)
+    np.testing.assert_array_equal(np.isnan(found["leads"]), ~given["lead_mask"].numpy())
+    assert np.ptp(found["time"], axis=1).min() > 0
 
 
 def test_token_sums_lose_nothing():

@@ -9,7 +9,8 @@ from matplotlib.text import Text
 
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate.synthetic import make_signal
-from ecgdan_hf.explain.page.figures import explain, explain_page
+from ecgdan_hf.explain.maps.attention import sample_attention
+from ecgdan_hf.explain.page.figures import Explanation, explain_page
 from ecgdan_hf.explain.page.paper import Layout, draw_ecg
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -145,10 +146,12 @@ def test_labels_are_sorted_coloured_by_threshold_and_carry_their_probability():
 
 def test_absent_leads_are_marked_on_the_ecg_and_in_the_map():
     model = survival_model()
-    found = explain(record(("I", "II", "V2")), model, extractor(model.config))
+    found = Explanation.of(record(("I", "II", "V2")), model, extractor(model.config))
     absent = ~found.lead_mask
     assert absent.sum() == 5 and np.isnan(found.lead_map[absent]).all() and np.isnan(found.lead_map[:, absent]).all()
     np.testing.assert_allclose(np.nansum(found.lead_map[found.lead_mask], axis=1), 1, atol=1e-5)
+    received = found.output.time_attention[0].double().numpy().mean(axis=1)  # over queries
+    np.testing.assert_allclose(found.attention, sample_attention(received, model.config))
     words = said(page(model, record(("I", "II", "V2"))))
     assert words.count("not recorded") == 5 and "lead_absent:V1+V3+V4+V5+V6" in words
 
@@ -169,18 +172,18 @@ def test_covariates_come_from_the_record_or_from_the_caller():
     with torch.no_grad():
         model.covariate_head.weight.copy_(torch.tensor([[1.0, 0.1]]))
     fe = extractor(model.config)
-    default, same, older = (explain(record(), model, fe, given) for given in (None, [63, 1], [73, 1]))
+    default, same, older = (Explanation.of(record(), model, fe, given) for given in (None, [63, 1], [73, 1]))
     assert float(default.output.log_hazard) == pytest.approx(float(same.output.log_hazard))
     assert float(older.output.log_hazard - same.output.log_hazard) == pytest.approx(1.0, abs=1e-4)
     with pytest.raises(ValueError, match="covariates: expected 2 values for age, sex, got 1"):
-        explain(record(), model, fe, [63])
+        Explanation.of(record(), model, fe, [63])
 
 
 def test_explaining_leaves_the_model_as_it_was_and_repeats_itself():
     model = survival_model()
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    first, second = (explain(record(), model, extractor(model.config)) for _ in range(2))
+    first, second = (Explanation.of(record(), model, extractor(model.config)) for _ in range(2))
     assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     np.testing.assert_array_equal(first.attention, second.attention)
 
