@@ -18,13 +18,13 @@ def _plasmode(
     out: Annotated[Path, typer.Option(help="CSV to write: record_id, patient_id, event, time, log_hazard")],
     seed: Annotated[int, typer.Option(help="seed of the simulation")] = 0,
     scenario: Annotated[
-        str, typer.Option(help="default, invisible (no ECG tells more than age and sex) or rare (2 % events)")
+        str, typer.Option(help="default, invisible (the ECG adds nothing to age and sex) or rare (2 % events)")
     ] = "default",
     event_rate: Annotated[
         float | None, typer.Option(help="share of records with an event [default: 0.2, rare: 0.02]")
     ] = None,
 ) -> None:
-    """Simulate follow-up on real ECGs from a known hazard. The outcomes are invented; every number on them is too.
+    """Simulate follow-up on real ECGs from a known hazard. The outcomes, and all numbers from them, are simulated.
 
     \b
     Example:
@@ -45,11 +45,11 @@ def _plasmode(
 
 
 def _synthetic(
-    out_dir: Annotated[Path, typer.Argument(help="folder to make")],
+    out_dir: Annotated[Path, typer.Argument(help="folder to create")],
     n: Annotated[int, typer.Option(help="number of subjects")] = 600,
     seed: Annotated[int, typer.Option(help="seed of the cohort")] = 0,
 ) -> None:
-    """Write a cohort of synthetic 12-lead ECGs (WFDB and table.csv) whose hazard is known.
+    """Write a cohort of synthetic 12-lead ECGs (WFDB and table.csv) with a known hazard.
 
     \b
     Example:
@@ -69,15 +69,15 @@ def _check(
     data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV of outcomes to join: record_id, event, time")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON to write everything to")] = None,
-    html: Annotated[Path | None, typer.Option(help="page to write, with the worst records drawn")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write all findings to")] = None,
+    html: Annotated[Path | None, typer.Option(help="HTML page to write, with plots of the worst records")] = None,
     limit: Annotated[int | None, typer.Option(help="read only the first records")] = None,
-    strict: Annotated[bool, typer.Option(help="let warnings fail the check as errors do")] = False,
-    num_proc: Annotated[int | None, typer.Option(help="processes; default: one for each core")] = None,
+    strict: Annotated[bool, typer.Option(help="fail on warnings too")] = False,
+    num_proc: Annotated[int | None, typer.Option(help="processes [default: one per core]")] = None,
 ) -> None:
-    """Read every record of a folder and say what is there and what is wrong, before hours of training do.
+    """Read every record of a folder, and report its contents and problems before training.
 
-    Exit code 2 where there are errors: what training would refuse, or what would silently go wrong.
+    Exit code 2 on errors: problems that would stop training or silently corrupt its results.
 
     \b
     Example:
@@ -107,31 +107,35 @@ def _check(
 def _ukb_cohort(
     data_dir: Annotated[Path, typer.Argument(help="folder or zip with EID_20205_INSTANCE_ARRAY.xml, loose or zipped")],
     fields: Annotated[
-        Path, typer.Option(help="table of fields: a row per participant, columns p131286 or 131286-0.0")
+        Path, typer.Option(help="table of fields: one row per participant, columns p131286 or 131286-0.0")
     ],
-    out: Annotated[Path, typer.Option(help="CSV of outcomes to write; the flow goes beside it as STEM_flow.csv")],
+    out: Annotated[
+        Path, typer.Option(help="CSV of outcomes to write; also writes STEM_flow.csv, who was excluded and why")
+    ],
     end_of_follow_up: Annotated[
-        str, typer.Option(help="last day of follow-up; the default is that of England's hospital records")
+        str, typer.Option(help="last day of follow-up; default: end of the hospital records of England")
     ] = "2022-10-31",
     instance: Annotated[
         int | None, typer.Option(help="ECGs of this visit only [default: a participant's first]")
     ] = None,
     prevalent: Annotated[
-        str, typer.Option(help="condition by the day of the ECG: any, hypertension, myocardial-infarction or none")
+        str, typer.Option(help="condition before the ECG: any, hypertension, myocardial-infarction or none")
     ] = "any",
     field: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=ID: another field, or the first of several: heart-failure=131354,42000"),
+        typer.Option(help="field or fields to read NAME from, in order of preference: heart-failure=131354,42000"),
     ] = None,
     withdrawn: Annotated[Path | None, typer.Option(help="list of participants who have withdrawn")] = None,
-    all_ecgs: Annotated[bool, typer.Option("--all-ecgs", help="every ECG of a participant, not the first")] = False,
+    all_ecgs: Annotated[
+        bool, typer.Option("--all-ecgs", help="keep every ECG of a participant, not only the first")
+    ] = False,
     competing_death: Annotated[
-        bool, typer.Option("--competing-death", help="adds competing_event: 1 where death ended the follow-up")
+        bool, typer.Option("--competing-death", help="add column competing_event: 1 if death ended the follow-up")
     ] = False,
 ) -> None:
-    """Outcomes of UK Biobank's resting ECGs: incident heart failure after hypertension or a myocardial infarction.
+    """Compute outcomes of UK Biobank's resting ECGs: incident heart failure after hypertension or infarction.
 
-    Death ends the follow-up as censoring. Says how many ECGs each exclusion left out, and no participant's number.
+    Death counts as censoring. Prints how many ECGs each criterion excluded, never a participant's id.
 
     \b
     Example:
@@ -144,11 +148,11 @@ def _ukb_cohort(
     if unnamed:
         raise ValueError(f"--field: expected NAME=ID, got {unnamed[0]}")
     if out.resolve() in [file.resolve() for file in (data_dir, fields, withdrawn) if file is not None]:
-        raise ValueError(f"--out: expected another file than those that are read, got {out}")
+        raise ValueError(f"--out: expected a file other than the inputs, got {out}")
     try:
         end = datetime.strptime(end_of_follow_up, "%Y-%m-%d").date()
     except ValueError:
-        raise ValueError(f"--end-of-follow-up: expected a day as 2022-10-31, got {end_of_follow_up}") from None
+        raise ValueError(f"--end-of-follow-up: expected a date such as 2022-10-31, got {end_of_follow_up}") from None
     cohort = build(
         data_dir,
         fields,
@@ -169,7 +173,7 @@ def _ukb_cohort(
     typer.echo(
         f"{out}: {len(outcomes)} ECGs, {int(outcomes['event'].sum())} with heart failure, "
         f"{int(outcomes['competing_event'].sum())} ended by death, median follow-up "
-        f"{outcomes['time'].median():.1f} years; {flow_file.name} says who was left out"
+        f"{outcomes['time'].median():.1f} years; exclusions in {flow_file.name}"
     )
 
 
@@ -179,22 +183,26 @@ def _convert(
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     labels: Annotated[Path | None, typer.Option(help="outcomes to join: CSV with record_id, event, time")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="write the input of this network instead of signals as recorded")
+        str | None, typer.Option(help="write the model input of this checkpoint instead of the recorded signals")
     ] = None,
-    license_id: Annotated[str, typer.Option("--license", help="of the data, as the Hub spells it")] = "other",
-    title: Annotated[str | None, typer.Option(help="heading of the card")] = None,
-    keep: Annotated[str, typer.Option(help="further columns to write, such as report; you answer for them")] = "",
-    keep_ids: Annotated[bool, typer.Option(help="write the source's record and patient ids, not pseudonyms")] = False,
-    limit: Annotated[int | None, typer.Option(help="the first records only")] = None,
-    strict: Annotated[
-        bool, typer.Option(help="stop at a record that cannot be used, instead of leaving it out")
+    license_id: Annotated[str, typer.Option("--license", help="licence of the data, by its Hub identifier")] = "other",
+    title: Annotated[str | None, typer.Option(help="title of the dataset card")] = None,
+    keep: Annotated[
+        str, typer.Option(help="further columns to write, such as report; check them for personal data")
+    ] = "",
+    keep_ids: Annotated[
+        bool, typer.Option(help="keep the record and patient ids of the source instead of pseudonyms")
     ] = False,
-    num_proc: Annotated[int | None, typer.Option(help="processes; default one for each core")] = None,
-    cache_dir: Annotated[Path | None, typer.Option(help="where prepared signals are kept")] = None,
+    limit: Annotated[int | None, typer.Option(help="use only the first records")] = None,
+    strict: Annotated[bool, typer.Option(help="stop at the first unusable record instead of skipping it")] = False,
+    num_proc: Annotated[int | None, typer.Option(help="processes [default: one per core]")] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="folder for preprocessed signals [default: user cache]")
+    ] = None,
 ) -> None:
-    """Convert a source to Parquet with a card, without what could identify a patient, ready for the Hub.
+    """Convert a source to Parquet with a dataset card and without patient identifiers, ready for the Hub.
 
-    An interrupted conversion goes on where it stopped when the same command is given again.
+    Run the same command again to resume an interrupted conversion.
 
     \b
     Example:
@@ -230,9 +238,9 @@ def _convert(
 def _push(
     folder: Annotated[Path, typer.Argument(help="folder made by `ecgdan data convert`")],
     repository: Annotated[str, typer.Argument(help="USER/NAME")],
-    private: Annotated[bool, typer.Option(help="make a new repository private")] = False,
+    private: Annotated[bool, typer.Option(help="create the repository as private")] = False,
 ) -> None:
-    """Upload a converted dataset to the Hub, after it has proved that it loads.
+    """Check that a converted dataset loads, then upload it to the Hub.
 
     \b
     Example:

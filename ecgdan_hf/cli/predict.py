@@ -8,13 +8,13 @@ import typer
 
 from ecgdan_hf.files import check_output_file, whole_file, write_text
 
-SamplingRate = Annotated[float | None, typer.Option(help="Hz, for files that do not say it")]
-Unit = Annotated[str | None, typer.Option(help="mV, uV or V, for files that do not say it")]
-LeadNames = Annotated[str | None, typer.Option(help="such as I,II,V1, for files that do not say them")]
+SamplingRate = Annotated[float | None, typer.Option(help="sampling rate in Hz, for files that do not state it")]
+Unit = Annotated[str | None, typer.Option(help="unit of the signal: mV, uV or V, for files that do not state it")]
+LeadNames = Annotated[str | None, typer.Option(help="lead names such as I,II,V1, for files that do not state them")]
 
 
 def _predict(
-    paths: Annotated[list[Path], typer.Argument(help="ECG files and folders of them")],
+    paths: Annotated[list[Path], typer.Argument(help="ECG files, or folders of them")],
     checkpoint: Annotated[str, typer.Option(help="checkpoint folder, or USER/NAME or USER/NAME@REVISION on the Hub")],
     out: Annotated[Path, typer.Option(help="CSV to write, one row for each file")],
     covariates: Annotated[Path | None, typer.Option(help="CSV with file and the model's covariates")] = None,
@@ -22,11 +22,11 @@ def _predict(
     unit: Unit = None,
     lead_names: LeadNames = None,
     batch_size: Annotated[int, typer.Option(help="ECGs per forward pass")] = 32,
-    strict: Annotated[bool, typer.Option(help="fail, after writing the others, if a file cannot be used")] = False,
+    strict: Annotated[bool, typer.Option(help="exit with code 2 if any file cannot be used")] = False,
 ) -> None:
-    """Predict for ECG files: log hazard, risk at 1, 5 and 10 years (or label probabilities), quality flags.
+    """Predict for ECG files: log hazard and risk at 1, 5 and 10 years, or label probabilities; and quality flags.
 
-    A file that cannot be used has a row that says why; the others go on.
+    A file that cannot be used gets a row with the reason; the other files are still predicted.
 
     \b
     Example:
@@ -57,19 +57,19 @@ def _explain(
     sampling_rate: SamplingRate = None,
     unit: Unit = None,
     lead_names: LeadNames = None,
-    start_seconds: Annotated[float, typer.Option(help="where to begin in a long recording")] = 0.0,
-    seconds: Annotated[float | None, typer.Option(help="how much to read; default: to the end")] = None,
+    start_seconds: Annotated[float, typer.Option(help="start in a long recording, in seconds")] = 0.0,
+    seconds: Annotated[float | None, typer.Option(help="duration to read; default: to the end")] = None,
     method: Annotated[
         str | None, typer.Option(help="attention (default), rollup, gradient, integrated-gradients or occlusion")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="label a method other than attention explains; default: the one predicted first")
+        str | None, typer.Option(help="label to explain, for methods other than attention; default: the most probable")
     ] = None,
 ) -> None:
-    """Draw one page: the ECG coloured by what matters to the network, the leads, the risk curve or the labels.
+    """Draw one page: the ECG coloured by importance, a map of the leads, and the risk curve or label probabilities.
 
-    Of a DANet checkpoint: the ECG as its waveform module amends it, a(t), and the beats of an `.atr` file beside FILE.
-    Beneath stands what `ecgdan sanity` found of such maps, if its result lies in CHECKPOINT/sanity or in a bundle.
+    For a DANet checkpoint: the output a(t) of its waveform module, and the beats of an `.atr` file next to FILE.
+    A footer quotes the results of `ecgdan sanity`, if they are in CHECKPOINT/sanity or in the bundle.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Verbs that give a checkpoint away: `ecgdan bundle`, `ecgdan push`, `ecgdan export`."""
+"""Verbs that publish a checkpoint: `ecgdan bundle`, `ecgdan push`, `ecgdan export`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,23 +20,23 @@ def _bundle(
         str | None, typer.Option(help="OWNER/NAME of the data on the Hub, for the card's metadata")
     ] = None,
     power_watts: Annotated[
-        float | None, typer.Option(help="power of the hardware training kept busy, to estimate energy and carbon")
+        float | None, typer.Option(help="mean power of the training hardware, to estimate energy and carbon")
     ] = None,
     grid_gco2_per_kwh: Annotated[
-        float, typer.Option(help="carbon intensity of the electricity; default: the world's mean of 2018")
+        float, typer.Option(help="carbon intensity of the electricity; default: world mean of 2018")
     ] = 475.0,
     contact: Annotated[
-        str | None, typer.Option(help="whom to write to, for the card; default: the repository's Community tab")
+        str | None, typer.Option(help="contact for the card; default: the repository's Community tab")
     ] = None,
     training_data: Annotated[
         str | None,
-        typer.Option(help="what it was trained on, in a sentence for the card; known sources say it themselves"),
+        typer.Option(help="one sentence on the training data for the card; not needed for known sources"),
     ] = None,
     base_model: Annotated[
         str | None, typer.Option(help="OWNER/NAME on the Hub of the checkpoint it was fine-tuned from")
     ] = None,
 ) -> None:
-    """Make the folder for the Hub: weights, code and card; it loads without this package.
+    """Make a Hub-ready folder of weights, code and card; it loads without this package.
 
     \b
     Example:
@@ -50,20 +50,20 @@ def _bundle(
     out = bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon, **said)
     typer.echo(f"{out}: loads in a clean process with the same outputs")
     for part in missing_parts((out / "README.md").read_text(encoding="utf-8")):
-        typer.echo(f"{out / 'README.md'}: to be made public it needs {part}")
+        typer.echo(f"{out / 'README.md'}: before publishing, add {part}")
 
 
 def _push(
     bundle_dir: Annotated[Path, typer.Argument(help="folder made by `ecgdan bundle`")],
     repository: Annotated[str, typer.Argument(help="USER/NAME")],
-    private: Annotated[bool, typer.Option(help="make a new repository private")] = False,
-    revision: Annotated[str | None, typer.Option(help="branch to upload to, made if needed; default: main")] = None,
+    private: Annotated[bool, typer.Option(help="create the repository as private")] = False,
+    revision: Annotated[str | None, typer.Option(help="branch to upload to, created if needed; default: main")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request instead")] = False,
-    message: Annotated[str, typer.Option(help="of the commit")] = "Upload model",
+    message: Annotated[str, typer.Option(help="commit message")] = "Upload model",
 ) -> None:
-    """Upload a bundle to the Hub, after it has proved that it loads; the answer pins the version that was uploaded.
+    """Check that a bundle loads, then upload it to the Hub.
 
-    The answer ends in USER/NAME@COMMIT, which every --checkpoint takes: the version that was uploaded, for good.
+    Prints USER/NAME@COMMIT, which pins this version: every --checkpoint accepts it.
 
     \b
     Example:
@@ -78,12 +78,14 @@ def _push(
 def _export(
     checkpoint: Annotated[str, typer.Argument(help="checkpoint folder or Hub name")],
     out: Annotated[Path, typer.Argument(help="file to write, such as model.onnx")],
-    int8: Annotated[bool, typer.Option(help="8-bit weights: a third of the size, and another answer")] = False,
+    int8: Annotated[
+        bool, typer.Option(help="8-bit weights: a third of the size, with slightly different outputs")
+    ] = False,
 ) -> None:
-    """Write a checkpoint as ONNX, after onnxruntime has answered from it as the network does.
+    """Export a checkpoint to ONNX and check that onnxruntime gives the same outputs.
 
-    The file takes what the feature extractor makes of a recording; its settings, the labels, the rate and the leads
-    are in the file's metadata.
+    The input is the output of the feature extractor. Its settings, the labels, the sampling rate and the leads are in
+    the metadata of the file.
 
     \b
     Example:

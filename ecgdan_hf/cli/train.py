@@ -45,7 +45,7 @@ def _finetune(args: FinetuneArguments) -> None:
       ecgdan finetune --config finetune-danet --data-dir mit-bih --checkpoint runs/danet-pretrained \\
         --output-dir runs/danet
     """
-    from ecgdan_hf.evaluation.result import headline
+    from ecgdan_hf.evaluation.result import metric_in_words
 
     _check_push(args)
     if args.task == "danet":
@@ -56,7 +56,7 @@ def _finetune(args: FinetuneArguments) -> None:
     simulated = " (simulated outcome)" if metrics["simulated_outcome"] else ""
     for part in ("valid", "test"):
         if part in metrics:
-            typer.echo(f"{args.output_dir}: {part}{simulated}: {headline(metrics[part])}")
+            typer.echo(f"{args.output_dir}: {part}{simulated}: {metric_in_words(metrics[part])}")
     _push_if_asked(args)
 
 

@@ -111,7 +111,7 @@ class Result:
             raise ValueError(f"{path}: {error}") from error
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
+def metric_in_words(metrics: Mapping[str, Any]) -> str:
     """Returns the concordance index or macro AUROC of one part of a result in words, with its interval."""
     for name, words in (("concordance_index", "C-index"), ("macro_auroc", "macro AUROC")):
         if name in metrics:

@@ -214,12 +214,12 @@ def test_the_verb_takes_its_options_and_says_what_is_wrong_in_a_line(biobank, tm
     assert run(*need, "--field", "heart-failure") == 2
     assert capfd.readouterr().err == "error: --field: expected NAME=ID, got heart-failure\n"
     assert run(*need, "--end-of-follow-up", "soon") == 2
-    assert capfd.readouterr().err == "error: --end-of-follow-up: expected a day as 2022-10-31, got soon\n"
+    assert capfd.readouterr().err == "error: --end-of-follow-up: expected a date such as 2022-10-31, got soon\n"
     assert run(*need, "--end-of-follow-up", "2022-13-01") == 2
-    assert capfd.readouterr().err == "error: --end-of-follow-up: expected a day as 2022-10-31, got 2022-13-01\n"
+    assert capfd.readouterr().err == "error: --end-of-follow-up: expected a date such as 2022-10-31, got 2022-13-01\n"
     before = fields.read_text(encoding="utf-8")
     assert run("ukb-cohort", ecgs, "--fields", fields, "--out", fields) == 2
-    assert capfd.readouterr().err == f"error: --out: expected another file than those that are read, got {fields}\n"
+    assert capfd.readouterr().err == f"error: --out: expected a file other than the inputs, got {fields}\n"
     assert fields.read_text(encoding="utf-8") == before
     assert run("ukb-cohort", tmp_path / "none", "--fields", fields, "--out", tmp_path / "o.csv") == 2
     assert capfd.readouterr().err == f"error: {tmp_path}/none: no such folder\n"
