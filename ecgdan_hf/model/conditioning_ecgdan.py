@@ -32,7 +32,6 @@ CLIP_SECONDS = 0.02  # this long at exactly the largest or smallest value: the a
 HIGHPASS_ORDER = 2  # run forwards and backwards: fourth order, -6 dB at the corner, zero phase
 NOTCH_QUALITY = 30.0  # centre frequency over bandwidth of the powerline notch
 EDGE_SECONDS = 2.0  # reflected signal in front of and behind the record for the filters to settle on
-GLOBAL_CLIP = 20.0  # standard deviations kept by the "global" scale
 
 
 def _scipy_signal() -> ModuleType:
@@ -123,38 +122,39 @@ def _check_amplitude(signal_mv: np.ndarray, unit: str) -> None:
         )
 
 
-def fill_gaps(signal_mv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolates missing samples linearly; ends take the nearest sample, a lead without any sample becomes 0.
+class LeadQuality:
+    """The leads of a recording with their gaps filled, and what is wrong with each.
 
-    Args:
-        signal_mv: (leads, samples); NaN and infinities are missing.
-
-    Returns:
-        The filled (leads, samples) array and the fraction of missing samples per lead (leads,).
+    Attributes:
+        filled_mv: (leads, samples); missing samples (NaN, infinities) are interpolated linearly, ends take the nearest
+            sample, and a lead without any sample is 0.
+        missing: (leads,), fraction of missing samples.
+        lost: (leads,) boolean, more than 5 % missing.
+        flat: (leads,) boolean, no ECG: range below 0.02 mV, or nearly every sample repeats the last.
+        usable: (leads,) boolean, neither of them.
     """
-    missing = ~np.isfinite(signal_mv)
-    filled = np.where(missing, 0.0, signal_mv)
-    position = np.arange(signal_mv.shape[1])
-    for lead in np.flatnonzero(missing.any(axis=1) & ~missing.all(axis=1)):
-        gap = missing[lead]
-        filled[lead, gap] = np.interp(position[gap], position[~gap], signal_mv[lead, ~gap])
-    return filled, missing.mean(axis=1)
 
+    def __init__(self, signal_mv: np.ndarray) -> None:
+        gaps = ~np.isfinite(signal_mv)
+        self.filled_mv = np.where(gaps, 0.0, signal_mv)
+        position = np.arange(signal_mv.shape[1])
+        for lead in np.flatnonzero(gaps.any(axis=1) & ~gaps.all(axis=1)):
+            gap = gaps[lead]
+            self.filled_mv[lead, gap] = np.interp(position[gap], position[~gap], signal_mv[lead, ~gap])
+        self.missing = gaps.mean(axis=1)
+        self.lost = self.missing > MAX_MISSING_FRACTION
+        repeated = (np.diff(self.filled_mv, axis=1) == 0).sum(axis=1) / max(len(position) - 1, 1)
+        self.flat = ((np.ptp(self.filled_mv, axis=1) < FLAT_RANGE_MV) | (repeated > FLAT_FRACTION)) & ~self.lost
+        self.usable = ~self.lost & ~self.flat
 
-def flat_leads(signal_mv: np.ndarray) -> np.ndarray:
-    """True (leads,) where a lead carries no ECG: range below 0.02 mV, or nearly every sample repeats the last."""
-    repeated = np.mean(np.diff(signal_mv, axis=1) == 0, axis=1)
-    return (np.ptp(signal_mv, axis=1) < FLAT_RANGE_MV) | (repeated > FLAT_FRACTION)
+    def clipped(self, sampling_rate: float) -> np.ndarray:
+        """True (leads,) where peaks are cut off: 20 ms (at least 4 samples) at exactly the largest or smallest value.
 
-
-def clipped_leads(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """True (leads,) where peaks are cut off: 20 ms (at least 4 samples) at exactly the largest or smallest value.
-
-    That value must be a peak, at least 30 % of the range away from the median, and the run must not touch the ends of
-    the record, where some carts repeat their last sample.
-    """
-    run = max(4, round(CLIP_SECONDS * sampling_rate))
-    return np.array([_is_clipped(lead, run) for lead in signal_mv])
+        That value must be a peak, at least 30 % of the range away from the median, and the run must not touch the ends
+        of the record, where some carts repeat their last sample.
+        """
+        run = max(4, round(CLIP_SECONDS * sampling_rate))
+        return np.array([_is_clipped(lead, run) for lead in self.filled_mv])
 
 
 def _is_clipped(lead_mv: np.ndarray, run: int) -> bool:
@@ -214,29 +214,3 @@ def fit_length(signal_mv: np.ndarray, num_samples: int) -> np.ndarray:
         return signal_mv[:, surplus // 2 : surplus // 2 + num_samples]
     before = -surplus // 2
     return np.pad(signal_mv, ((0, 0), (before, -surplus - before)), constant_values=np.nan)
-
-
-def normalise(signal_mv: np.ndarray, normalization: str, mean_mv: float, std_mv: float) -> np.ndarray:
-    """Scales a signal as the network expects it: `"per_lead_zscore"`, or `"global"` by one mean and deviation."""
-    if normalization == "per_lead_zscore":
-        return _zscore_per_lead(signal_mv)
-    return _scale_globally(signal_mv, mean_mv, std_mv)
-
-
-def _zscore_per_lead(signal_mv: np.ndarray) -> np.ndarray:
-    """(x - mean over time) / (standard deviation over time) for each lead; NaN and flat leads become 0.
-
-    Args:
-        signal_mv: (leads, samples); NaN is left out of mean and deviation.
-    """
-    known = np.isfinite(signal_mv)
-    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
-    mean = np.where(known, signal_mv, 0.0).sum(axis=1, keepdims=True) / count
-    centred = np.where(known, signal_mv - mean, 0.0)
-    std = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
-    return np.divide(centred, std, out=np.zeros_like(centred), where=std > 1e-6)
-
-
-def _scale_globally(signal_mv: np.ndarray, mean_mv: float, std_mv: float) -> np.ndarray:
-    """(x - mean) / std with one mean and std (mV) for all leads, clipped at +-20; keeps voltage. NaN becomes 0."""
-    return np.nan_to_num(np.clip((signal_mv - mean_mv) / std_mv, -GLOBAL_CLIP, GLOBAL_CLIP))

@@ -17,20 +17,16 @@ from transformers.utils import TensorType, logging
 
 from .conditioning_ecgdan import (
     MAX_MISSING_FRACTION,
+    LeadQuality,
     apply_filter,
     check_recording,
-    clipped_leads,
-    fill_gaps,
     fit_length,
-    flat_leads,
-    normalise,
     resample,
 )
 from .configuration_danet import resolve_waveform_rule
 from .configuration_ecgdan import STANDARD_LEADS
-from .given_beat_ecgdan import check_given_beat, condition_beat, place_beat
 from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual
-from .median_beat_ecgdan import MIN_BEATS, MedianBeat, find_r_peaks, heart_rate, median_beat, time_scale
+from .median_beat_ecgdan import MIN_BEATS, GivenBeat, MedianBeat, find_r_peaks, heart_rate
 from .waveform_danet import waveform_weights
 
 logger = logging.get_logger(__name__)
@@ -39,11 +35,12 @@ MAX_SECONDS = 60.0  # a median beat is taken over at most this much, from the mi
 MIN_RATED_BEATS = 4  # of fewer, among pauses or noise, no heart rate says that the sampling rate is wrong
 HEART_RATES = (20.0, 300.0)  # per minute; outside, the sampling rate is more likely wrong than the heart
 MAX_EINTHOVEN_RESIDUAL = 0.2
+GLOBAL_CLIP = 20.0  # standard deviations kept by the "global" scale
 BEAT_SECONDS = 1.2  # window of the beat that rhythm input is checked by
 TIME_SCALES = (
     -1.2,
     1.5,
-)  # see `time_scale`; outside, rate and QRS width fit a wrong sampling rate better than a heart
+)  # see `MedianBeat.time_scale`; outside, rate and QRS width fit a wrong sampling rate better than a heart
 MIN_ALIKE = 0.33  # share of beats of one shape; below, waves that are no beats were taken for beats
 
 FLAGS: dict[str, str] = {
@@ -160,6 +157,18 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
     def signal_samples(self) -> int:
         """Samples of signal in `input_values`, without the zero padding."""
         return self.num_samples - 2 * self.pad_samples
+
+    def recorded_samples(self, num_samples: int, sampling_rate: float) -> tuple[int, int, int]:
+        """Locates a recording of `num_samples` at `sampling_rate` (Hz) in the rhythm input made from it.
+
+        Returns:
+            First and one past the last sample of `input_values` that were recorded, and the number of samples, at the
+            rate of the input, by which the first of them comes after the beginning of the recording.
+        """
+        length = resample(np.zeros((1, num_samples)), sampling_rate, self.sampling_rate).shape[1]
+        placed = fit_length(np.arange(length, dtype=float)[None], self.signal_samples)[0]
+        known, pad = np.flatnonzero(np.isfinite(placed)), self.pad_samples
+        return int(known[0]) + pad, int(known[-1]) + 1 + pad, int(placed[known[0]])
 
     def __call__(
         self,
@@ -278,11 +287,10 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             residual = einthoven_residual(limb)
             if residual > MAX_EINTHOVEN_RESIDUAL:
                 flags.append(f"einthoven_residual:{residual:.2f}")
-        if given is not None:
-            given = condition_beat(given[mask], sampling_rate, self.sampling_rate, self.filter.get("lowpass_hz"))
-        window = self._window(self._resampled(usable, sampling_rate, flags), flags, given)
+        beat = None if given is None else GivenBeat(given[mask], sampling_rate)
+        beat = beat and beat.conditioned(self.sampling_rate, self.filter.get("lowpass_hz"))
         signal_mv = np.zeros((len(self.lead_names), self.signal_samples))
-        signal_mv[mask] = window
+        signal_mv[mask] = self._window(self._resampled(usable, sampling_rate, flags), flags, beat)
         return signal_mv, mask, flags
 
     def _given_beat(
@@ -291,7 +299,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         """The recording's own beat, (model's leads, samples) mV; absent leads derived as those of the recording."""
         if median_beat is None or self.input_kind != "median_beat":
             return None
-        beat = dict(zip(leads, check_given_beat(median_beat, unit, len(leads)), strict=True))
+        beat = dict(zip(leads, GivenBeat.rows_mv(median_beat, unit, len(leads)), strict=True))
         usable = {lead: beat[lead] for lead in recorded}
         derived = {lead: derive_limb_lead(lead, usable) for lead in self.lead_names if lead not in leads}
         rows = {lead: row for lead, row in (usable | derived).items() if row is not None}
@@ -316,7 +324,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         flags.append(f"resampled:{sampling_rate:g}Hz")
         return resample(signal_mv, sampling_rate, self.sampling_rate)
 
-    def _window(self, signal_mv: np.ndarray, flags: list[str], given: np.ndarray | None) -> np.ndarray:
+    def _window(self, signal_mv: np.ndarray, flags: list[str], given: GivenBeat | None) -> np.ndarray:
         """Median beat or crop, (leads, signal_samples), with the checks that need R peaks."""
         rhythm = self.input_kind == "rhythm"
         limit = self.signal_samples if rhythm else round(MAX_SECONDS * self.sampling_rate)
@@ -337,13 +345,13 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         return fit_length(signal_mv, limit)
 
     def _median_beat(
-        self, signal_mv: np.ndarray, r_peaks: np.ndarray, flags: list[str], given: np.ndarray | None
+        self, signal_mv: np.ndarray, r_peaks: np.ndarray, flags: list[str], given: GivenBeat | None
     ) -> np.ndarray:
         """The median beat (leads, signal_samples): the recording's own where it is like the one computed here."""
         if not len(r_peaks):
             raise ValueError("signal: no R peak found, so no median beat; is this an ECG at this sampling rate?")
         beat = self._checked_beat(signal_mv, r_peaks, self.signal_samples, flags)
-        placed = None if given is None else place_beat(given, beat.signal_mv, self.sampling_rate)
+        placed = None if given is None else given.placed_on(beat.signal_mv)
         if placed is not None:
             flags.append("median_beat_of_file")
             return placed
@@ -365,8 +373,8 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
                 f"signal: heart rate {rate:.0f}/min from {len(r_peaks)} R peaks, expected {HEART_RATES[0]:.0f} "
                 f"to {HEART_RATES[1]:.0f}; is the sampling rate right?"
             )
-        beat = median_beat(signal_mv, r_peaks, self.sampling_rate, num_samples)
-        scale = time_scale(beat.signal_mv, self.sampling_rate, rate)
+        beat = MedianBeat.of(signal_mv, r_peaks, self.sampling_rate, num_samples)
+        scale = beat.time_scale(self.sampling_rate, rate)
         alike = beat.num_kept / (beat.num_kept + beat.num_dropped)
         if not TIME_SCALES[0] <= scale <= TIME_SCALES[1] or alike < MIN_ALIKE:
             flags.append("sampling_rate_doubtful")
@@ -390,9 +398,23 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         return np.pad(weights, self.pad_samples)
 
     def _scale(self, signal_mv: np.ndarray, lead_mask: np.ndarray) -> np.ndarray:
-        scaled = normalise(signal_mv, self.normalization, self.global_mean_mv, self.global_std_mv)
+        if self.normalization == "per_lead_zscore":
+            scaled = _zscore_per_lead(signal_mv)
+        else:  # one scale for all leads keeps voltage
+            scores = (signal_mv - self.global_mean_mv) / self.global_std_mv
+            scaled = np.nan_to_num(np.clip(scores, -GLOBAL_CLIP, GLOBAL_CLIP))
         scaled[~lead_mask] = 0.0
         return np.pad(scaled, ((0, 0), (self.pad_samples, self.pad_samples))).astype(np.float32)
+
+
+def _zscore_per_lead(signal_mv: np.ndarray) -> np.ndarray:
+    """(x - mean over time) / (standard deviation over time) of each lead, without NaN; NaN and flat leads become 0."""
+    known = np.isfinite(signal_mv)
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    mean = np.where(known, signal_mv, 0.0).sum(axis=1, keepdims=True) / count
+    centred = np.where(known, signal_mv - mean, 0.0)
+    std = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
+    return np.divide(centred, std, out=np.zeros_like(centred), where=std > 1e-6)
 
 
 def _as_batch(signal: np.ndarray | list[Any]) -> tuple[list[Any], bool]:
@@ -415,21 +437,17 @@ def _usable_leads(
     signal_mv: np.ndarray, leads: list[str], sampling_rate: float
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Leads that carry an ECG, gaps filled, by name; and the flags of the others."""
-    filled, missing = fill_gaps(signal_mv)
-    lost = missing > MAX_MISSING_FRACTION
-    flat = flat_leads(filled) & ~lost
-    usable = ~lost & ~flat
-    flags: list[str] = []
+    quality, flags = LeadQuality(signal_mv), []
     standard = np.array([lead in STANDARD_LEADS for lead in leads])
     for name, found in {
         "lead_ignored": ~standard,
-        "lead_missing_samples": standard & lost,
-        "nan_interpolated": standard & usable & (missing > 0),
-        "lead_flat": standard & flat,
-        "lead_clipped": standard & usable & clipped_leads(filled, sampling_rate),
+        "lead_missing_samples": standard & quality.lost,
+        "nan_interpolated": standard & quality.usable & (quality.missing > 0),
+        "lead_flat": standard & quality.flat,
+        "lead_clipped": standard & quality.usable & quality.clipped(sampling_rate),
     }.items():
         _add_flag(flags, name, [lead for lead, true in zip(leads, found, strict=True) if true])
-    return {lead: row for lead, row, good in zip(leads, filled, usable, strict=True) if good}, flags
+    return {lead: quality.filled_mv[row] for row, lead in enumerate(leads) if quality.usable[row]}, flags
 
 
 def _add_flag(flags: list[str], name: str, leads: Any) -> None:

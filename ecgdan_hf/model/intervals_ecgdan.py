@@ -1,34 +1,11 @@
-"""Locates a recording in the input made from it, and finds the intervals that stand out in waveform attention.
+"""Finds the intervals of a recording that stand out in waveform attention.
 
-Travels with the weights: imports only numpy and its neighbours in this folder.
+Travels with the weights: imports only numpy.
 """
-
-from typing import Any
 
 import numpy as np
 
-from .conditioning_ecgdan import fit_length, resample
-
 FLAT_ATTENTION = 0.05  # a(t) whose maximum is not this far above its median attends to nothing in particular
-
-
-def recorded_samples(feature_extractor: Any, num_samples: int, sampling_rate: float) -> tuple[int, int, int]:
-    """Locates a recording in the rhythm input made from it, by the feature extractor's own rules.
-
-    Args:
-        feature_extractor: an [`EcgDanFeatureExtractor`] with `input_kind="rhythm"`.
-        num_samples: of the recording.
-        sampling_rate: of the recording, Hz.
-
-    Returns:
-        First and one past the last sample of `input_values` that were recorded, and the number of samples, at the
-        rate of the input, by which the first of them comes after the beginning of the recording.
-    """
-    length = resample(np.zeros((1, num_samples)), sampling_rate, feature_extractor.sampling_rate).shape[1]
-    placed = fit_length(np.arange(length, dtype=float)[None], feature_extractor.signal_samples)[0]
-    known = np.flatnonzero(np.isfinite(placed))
-    pad = feature_extractor.pad_samples
-    return int(known[0]) + pad, int(known[-1]) + 1 + pad, int(placed[known[0]])
 
 
 def attended_intervals(

@@ -12,8 +12,11 @@ Travels with the weights: numpy, and neurokit2 where it is needed.
 import warnings
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+
+from .conditioning_ecgdan import FLAT_RANGE_MV, LeadQuality, apply_filter, millivolt_per, resample
 
 R_POSITION = 0.4  # the R peak's place in the window: sample 240 of 600, 480 ms before and 720 ms after it
 VOTE_SECONDS = 0.08  # detections of different leads this close are one beat
@@ -25,21 +28,8 @@ CENTRE_SECONDS = 0.04  # an R peak is moved this far at most to the leads' commo
 SHIFT_SECONDS = 0.06  # largest shift of a beat in alignment
 SAME_SHAPE = 0.9  # correlation of two QRS complexes of one kind
 MIN_BEATS = 3  # below this a median is no better than a beat
-
-
-@dataclass(frozen=True)
-class MedianBeat:
-    """A median beat.
-
-    Attributes:
-        signal_mv: (leads, samples), mV, R peak at sample `round(0.4 * samples)`; NaN where no beat reaches.
-        num_kept: beats the median was taken over.
-        num_dropped: beats left out because of their shape.
-    """
-
-    signal_mv: np.ndarray
-    num_kept: int
-    num_dropped: int
+MAX_RESIDUAL = 0.6  # of a given beat, of the size of the computed one; above, they are not of one heart in one unit
+MIN_COVERED = 0.5  # share of the window that a given beat must reach
 
 
 def _neurokit2() -> ModuleType:
@@ -169,51 +159,60 @@ def heart_rate(r_peaks: np.ndarray, num_samples: int, sampling_rate: float) -> f
     return 60.0 * sampling_rate / float(np.median(np.diff(r_peaks)))
 
 
-def median_beat(
-    signal_mv: np.ndarray, r_peaks: np.ndarray, sampling_rate: float, num_samples: int = 600
-) -> MedianBeat:
-    """The median of the aligned beats of the most frequent shape.
+@dataclass(frozen=True)
+class MedianBeat:
+    """A median beat.
 
-    Args:
-        signal_mv: (leads, samples), mV, high-pass filtered.
-        r_peaks: sample indices from `find_r_peaks`.
-        sampling_rate: Hz.
-        num_samples: window length; the R peak comes to lie at `round(0.4 * num_samples)`.
-
-    Raises:
-        ValueError: no R peak has its QRS complex inside the recording.
+    Attributes:
+        signal_mv: (leads, samples), mV, R peak at sample `round(0.4 * samples)`; NaN where no beat reaches.
+        num_kept: beats the median was taken over.
+        num_dropped: beats left out because of their shape.
     """
-    shift, reach = round(SHIFT_SECONDS * sampling_rate), round(QRS_SECONDS * sampling_rate)
-    weighted = _normalised(signal_mv)
-    peaks = _align(weighted, _inside(r_peaks, signal_mv.shape[1], reach + 2 * shift), reach, shift)
-    kept = peaks[_same_shape(weighted, peaks, reach)]
-    kept = _align(weighted, kept, reach, shift)
-    kept = kept + _offset_of_r(weighted, kept, shift)
-    before = round(R_POSITION * num_samples)
-    beats = _windows(signal_mv, kept, before, num_samples - before)
-    with warnings.catch_warnings():  # samples that no beat reaches stay NaN
-        warnings.simplefilter("ignore", RuntimeWarning)
-        signal = np.nanmedian(beats, axis=0) if np.isnan(beats).any() else np.median(beats, axis=0)
-    return MedianBeat(signal, len(beats), len(peaks) - len(kept))
 
+    signal_mv: np.ndarray
+    num_kept: int
+    num_dropped: int
 
-def time_scale(beat_mv: np.ndarray, sampling_rate: float, beats_per_minute: float) -> float:
-    """Returns log((heart rate / 72 per minute) / (QRS width / 50 ms)), which tells a wrong sampling rate.
+    @classmethod
+    def of(
+        cls, signal_mv: np.ndarray, r_peaks: np.ndarray, sampling_rate: float, num_samples: int = 600
+    ) -> "MedianBeat":
+        """Takes the median of the aligned beats of the most frequent shape.
 
-    A recording at half (twice) its true rate moves by -1.4 (+1.4); hearts themselves spread by about 0.3, because a
-    slow rate and a wide QRS rarely come together. On PTB-XL and LUDB 99.5 % lie between -1.2 and 1.5.
+        Args:
+            signal_mv: (leads, samples), mV, high-pass filtered.
+            r_peaks: sample indices from `find_r_peaks`.
+            sampling_rate: Hz.
+            num_samples: length of the window.
 
-    Args:
-        beat_mv: (leads, samples), mV, R peak at 40 % of the window.
-        sampling_rate: Hz.
-        beats_per_minute: heart rate.
-    """
-    centre, reach = round(R_POSITION * beat_mv.shape[1]), round(0.2 * sampling_rate)
-    window = np.nan_to_num(beat_mv[:, centre - reach : centre + reach])
-    speed = np.sqrt((np.diff(window, axis=1) ** 2).sum(axis=0))
-    speed = np.maximum(speed - np.median(speed), 0.0)
-    width_seconds = speed.sum() ** 2 / max((speed**2).sum(), 1e-12) / sampling_rate
-    return float(np.log(beats_per_minute / 72.0) - np.log(max(width_seconds, 1e-3) / 0.05))
+        Raises:
+            ValueError: no R peak has its QRS complex inside the recording.
+        """
+        shift, reach = round(SHIFT_SECONDS * sampling_rate), round(QRS_SECONDS * sampling_rate)
+        weighted = _normalised(signal_mv)
+        peaks = _align(weighted, _inside(r_peaks, signal_mv.shape[1], reach + 2 * shift), reach, shift)
+        kept = peaks[_same_shape(weighted, peaks, reach)]
+        kept = _align(weighted, kept, reach, shift)
+        kept = kept + _offset_of_r(weighted, kept, shift)
+        before = round(R_POSITION * num_samples)
+        beats = _windows(signal_mv, kept, before, num_samples - before)
+        with warnings.catch_warnings():  # samples that no beat reaches stay NaN
+            warnings.simplefilter("ignore", RuntimeWarning)
+            signal = np.nanmedian(beats, axis=0) if np.isnan(beats).any() else np.median(beats, axis=0)
+        return cls(signal, len(beats), len(peaks) - len(kept))
+
+    def time_scale(self, sampling_rate: float, beats_per_minute: float) -> float:
+        """Returns log((heart rate / 72 per minute) / (QRS width / 50 ms)), which tells a wrong sampling rate.
+
+        A recording at half (twice) its true rate moves by -1.4 (+1.4); hearts themselves spread by about 0.3, because
+        a slow rate and a wide QRS rarely come together. On PTB-XL and LUDB 99.5 % lie between -1.2 and 1.5.
+        """
+        centre, reach = round(R_POSITION * self.signal_mv.shape[1]), round(0.2 * sampling_rate)
+        window = np.nan_to_num(self.signal_mv[:, centre - reach : centre + reach])
+        speed = np.sqrt((np.diff(window, axis=1) ** 2).sum(axis=0))
+        speed = np.maximum(speed - np.median(speed), 0.0)
+        width_seconds = speed.sum() ** 2 / max((speed**2).sum(), 1e-12) / sampling_rate
+        return float(np.log(beats_per_minute / 72.0) - np.log(max(width_seconds, 1e-3) / 0.05))
 
 
 def _inside(r_peaks: np.ndarray, num_samples: int, margin: int) -> np.ndarray:
@@ -262,3 +261,87 @@ def _windows(signal_mv: np.ndarray, centres: np.ndarray, before: int, after: int
         return _cut(signal_mv, centres[complete], before, after)
     padded = np.pad(signal_mv, ((0, 0), (before, after)), constant_values=np.nan)
     return _cut(padded, centres + before, before, after)
+
+
+class GivenBeat:
+    """The median beat that a recording brings with it, in the place of one computed here.
+
+    A cart averages the same ten seconds, but filters otherwise, puts the R peak elsewhere in its window and keeps a
+    baseline of its own. So its beat is laid on the computed one: shifted to the largest cross-correlation, which
+    brings the R peak to 40 % of the window, and moved up or down lead by lead. The 0.5 Hz high-pass of the recording
+    is not run on it: a beat of 1.2 s is shorter than one period.
+
+    Args:
+        signal_mv: (leads, samples), mV; NaN where it has no sample.
+        sampling_rate: Hz.
+    """
+
+    def __init__(self, signal_mv: np.ndarray, sampling_rate: float) -> None:
+        self.signal_mv, self.sampling_rate = signal_mv, sampling_rate
+
+    @staticmethod
+    def rows_mv(median_beat: Any, unit: str, num_leads: int) -> np.ndarray:
+        """Returns a beat as it was given in mV, float64 (leads, samples).
+
+        Raises:
+            ValueError: not numbers, not a row for each lead of the recording, or a unit that is no voltage.
+        """
+        try:
+            beat = np.asarray(median_beat, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError("median_beat: expected a numeric (leads, samples) array") from None
+        if beat.ndim != 2 or len(beat) != num_leads or not beat.shape[1]:
+            raise ValueError(
+                f"median_beat: expected ({num_leads}, samples), leads as in signal, got shape {beat.shape}"
+            )
+        mv_per_unit = millivolt_per(unit)
+        if mv_per_unit is None:
+            raise ValueError(f"unit: expected mV, uV or V, got {unit!r}")
+        return beat * mv_per_unit
+
+    def conditioned(self, sampling_rate: float, lowpass_hz: float | None = None) -> "GivenBeat":
+        """The beat at another rate; NaN where it had no sample. A notch would ring through all of it."""
+        missing = ~np.isfinite(self.signal_mv)
+        filled = LeadQuality(self.signal_mv).filled_mv
+        filtered = apply_filter(filled, self.sampling_rate, lowpass_hz=lowpass_hz)
+        beat = resample(filtered, self.sampling_rate, sampling_rate)
+        nearest = np.rint(np.arange(beat.shape[1]) * self.sampling_rate / sampling_rate)
+        nearest = np.minimum(nearest, missing.shape[1] - 1).astype(int)
+        return GivenBeat(np.where(missing[:, nearest], np.nan, beat), sampling_rate)
+
+    def placed_on(self, own_mv: np.ndarray) -> np.ndarray | None:
+        """Lays the beat on the one computed here, (leads, window) mV, which has the R peak at 40 % of the window.
+
+        Returns:
+            (leads, window), NaN beyond the beat's ends; None where it does not reach around the R peak, has a lead
+            without signal, or is unlike the other.
+        """
+        placed = np.full_like(own_mv, np.nan)
+        shift = _shift(self.signal_mv, own_mv)
+        start, end = max(shift, 0), min(shift + self.signal_mv.shape[1], own_mv.shape[1])
+        placed[:, start:end] = self.signal_mv[:, start - shift : end - shift]
+        common = np.isfinite(placed) & np.isfinite(own_mv)
+        centre, reach = round(R_POSITION * own_mv.shape[1]), round(QRS_SECONDS * self.sampling_rate)
+        if not common[:, centre - reach : centre + reach].all() or common.mean(axis=1).min() < MIN_COVERED:
+            return None
+        if (np.nanmax(placed, axis=1) - np.nanmin(placed, axis=1)).min() < FLAT_RANGE_MV:
+            return None
+        placed += np.nanmedian(np.where(common, own_mv - placed, np.nan), axis=1, keepdims=True)
+        return placed if _beat_residual(placed, own_mv) <= MAX_RESIDUAL else None
+
+
+def _beat_residual(beat_mv: np.ndarray, own_mv: np.ndarray) -> float:
+    """Root mean square of the difference of two beats over that of the second, each lead's mean and NaN left out."""
+    common = np.isfinite(beat_mv) & np.isfinite(own_mv)
+    own = np.where(common, own_mv, np.nan)
+    own = own - np.nanmean(own, axis=1, keepdims=True)
+    return float(np.sqrt(np.mean((beat_mv - own_mv)[common] ** 2) / max(np.nanmean(own**2), 1e-12)))
+
+
+def _shift(beat_mv: np.ndarray, own_mv: np.ndarray) -> int:
+    """Returns the position of the beat's first sample in the other's window, by cross-correlation over all leads."""
+    beat = np.nan_to_num(beat_mv - np.nanmedian(LeadQuality(beat_mv).filled_mv, axis=1, keepdims=True))
+    own = np.nan_to_num(own_mv)
+    own = own / np.maximum(own.std(axis=1, keepdims=True), 1e-6) ** 2  # leads weigh alike in whatever size
+    score = sum(np.correlate(a, b, "full") for a, b in zip(own, beat, strict=True))
+    return int(np.argmax(score)) - (beat_mv.shape[1] - 1)

@@ -30,7 +30,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .conditioning_ecgdan import fit_length
 from .configuration_ecgdan import STANDARD_LEADS
 from .covariates_ecgdan import Covariate
-from .intervals_ecgdan import attended_intervals, recorded_samples
+from .intervals_ecgdan import attended_intervals
 from .leads_ecgdan import canonical_leads
 from .pipeline_base_ecgdan import (
     CLASSIFICATION,
@@ -94,11 +94,11 @@ class EcgClassificationPipeline(EcgPipeline):
                 raise ValueError(f"thresholds: {label}: expected a probability from 0 to 1, got {threshold!r}")
 
     def preprocess(self, inputs: Any, **signal: Any) -> dict[str, Any]:
-        """As every pipeline here; and `recorded` (1, 3), see [`recorded_samples`]."""
+        """As every pipeline here; and `recorded` (1, 3), see [`EcgDanFeatureExtractor.recorded_samples`]."""
         recording, fe = as_recording(inputs, signal), self.feature_extractor
         prepared, given = self._prepare(recording), recording.inputs
         if "signal" in given:
-            place = recorded_samples(fe, given["signal"].shape[-1], given["sampling_rate"])
+            place = fe.recorded_samples(given["signal"].shape[-1], given["sampling_rate"])
         else:
             place = (fe.pad_samples, fe.num_samples - fe.pad_samples, 0)
         return prepared | {"recorded": torch.tensor([place])}

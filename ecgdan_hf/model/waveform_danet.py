@@ -60,34 +60,50 @@ class BeatWaves:
     t_peak: np.ndarray
     t_end: np.ndarray
 
+    @classmethod
+    def delineate(cls, signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray) -> "BeatWaves":
+        """Finds one P, QRS and T for all leads together, beat by beat; all NaN with fewer than two beats.
 
-def delineate_waves(signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray) -> BeatWaves:
-    """One P, QRS and T for all leads together, beat by beat.
+        Args:
+            signal_mv: (leads, samples), mV, high-pass filtered, usable leads only, without NaN.
+            sampling_rate: Hz.
+            r_peaks: (beats,), sample indices, ascending.
+        """
+        peaks = np.asarray(r_peaks, dtype=float)
+        if len(peaks) < 2:
+            return cls(peaks, *(np.full(len(peaks), np.nan) for _ in range(7)))
+        scale = ANALYSIS_HZ / sampling_rate
+        fine = resample(signal_mv, sampling_rate, ANALYSIS_HZ)
+        at = np.clip(np.rint(peaks * scale).astype(int), 0, fine.shape[1] - 1)
+        beat = _usual_beat(fine, at)
+        lead, p_height_mv = _upright(fine, beat, P_SECONDS)
+        p = _find(lead, at, "P")
+        qrs = _qrs(fine, at)
+        t = _find(_upright(fine, beat, T_SECONDS)[0], at, "T")
+        is_p = (p_height_mv >= SMALLEST_P_MV) & (_prominence(lead, p) >= SMALLEST_P_RISE_MV)
+        is_p &= p[1] + P_TO_QRS_SECONDS * ANALYSIS_HZ <= qrs[0]
+        p = [np.where(is_p, edge, np.nan) for edge in p]
+        found = (p[0], p[2], *qrs, *t)
+        return cls(peaks, *(points / scale for points in found))
 
-    Args:
-        signal_mv: (leads, samples), mV, high-pass filtered, usable leads only, without NaN.
-        sampling_rate: Hz.
-        r_peaks: (beats,), sample indices, ascending.
+    def weights(self, met: np.ndarray, samples: int, sampling_rate: float, rule: Mapping[str, Any]) -> np.ndarray:
+        """Computes the weight of each sample of a recording, (samples,) float32, 0 to 1.
 
-    Returns:
-        The waves, in samples of `signal_mv`; all NaN with fewer than two beats.
-    """
-    peaks = np.asarray(r_peaks, dtype=float)
-    if len(peaks) < 2:
-        return BeatWaves(peaks, *(np.full(len(peaks), np.nan) for _ in range(7)))
-    scale = ANALYSIS_HZ / sampling_rate
-    fine = resample(signal_mv, sampling_rate, ANALYSIS_HZ)
-    at = np.clip(np.rint(peaks * scale).astype(int), 0, fine.shape[1] - 1)
-    beat = _usual_beat(fine, at)
-    lead, p_height_mv = _upright(fine, beat, P_SECONDS)
-    p = _find(lead, at, "P")
-    qrs = _qrs(fine, at)
-    t = _find(_upright(fine, beat, T_SECONDS)[0], at, "T")
-    is_p = (p_height_mv >= SMALLEST_P_MV) & (_prominence(lead, p) >= SMALLEST_P_RISE_MV)
-    is_p &= p[1] + P_TO_QRS_SECONDS * ANALYSIS_HZ <= qrs[0]
-    p = [np.where(is_p, edge, np.nan) for edge in p]
-    found = (p[0], p[2], *qrs, *t)
-    return BeatWaves(peaks, *(points / scale for points in found))
+        Args:
+            met: (beats,), true where a beat meets the rule.
+            samples: of the recording.
+            sampling_rate: Hz.
+            rule: a complete rule with wave weights, from `resolve_waveform_rule`.
+        """
+        weights = np.full(samples, rule["wave_weights"]["baseline"])
+        for beat in range(len(met)):
+            factor = 1.0 if met[beat] else rule["other_beats"]
+            for wave, (start, end) in _stretches(self, beat, bool(met[beat]), sampling_rate).items():
+                weight = max(rule["wave_weights"][each] for each in wave.split("+"))
+                stretch = slice(max(0, round(start)), max(0, round(end) + 1))
+                weights[stretch] = np.maximum(weights[stretch], factor * weight)
+        smooth = round(rule["smooth_seconds"] * sampling_rate)
+        return np.clip(_smooth(weights, smooth), 0, 1).astype(np.float32)
 
 
 def _neurokit2() -> ModuleType:
@@ -174,7 +190,7 @@ def _beat_features(
     Returns:
         For each name of `BEAT_FEATURES` an array (beats,), NaN where it is unknown.
     """
-    waves = delineate_waves(signal_mv, sampling_rate, r_peaks) if waves is None else waves
+    waves = BeatWaves.delineate(signal_mv, sampling_rate, r_peaks) if waves is None else waves
     peaks = np.asarray(r_peaks, dtype=float)
     before, after = np.full((2, len(peaks)), np.nan)
     before[1:] = after[:-1] = np.diff(peaks)
@@ -281,35 +297,9 @@ def waveform_weights(
     if complete.get("random"):
         return _random_weights(signal_mv, round(complete["smooth_seconds"] * sampling_rate))
     peaks = find_r_peaks(signal_mv, sampling_rate) if r_peaks is None else np.asarray(r_peaks)
-    waves = delineate_waves(signal_mv, sampling_rate, peaks)
+    waves = BeatWaves.delineate(signal_mv, sampling_rate, peaks)
     met = _meets_rule(_beat_features(signal_mv, sampling_rate, peaks, waves), complete)
-    return weigh(waves, met, signal_mv.shape[1], sampling_rate, complete)
-
-
-def weigh(
-    waves: BeatWaves, met: np.ndarray, samples: int, sampling_rate: float, rule: Mapping[str, Any]
-) -> np.ndarray:
-    """Computes the weight of each sample from delineated waves and the beats that meet the rule.
-
-    Args:
-        waves: in samples.
-        met: (beats,), true where a beat meets the rule.
-        samples: of the recording.
-        sampling_rate: Hz.
-        rule: a complete rule with wave weights, from `resolve_waveform_rule`.
-
-    Returns:
-        (samples,), float32, 0 to 1.
-    """
-    weights = np.full(samples, rule["wave_weights"]["baseline"])
-    for beat in range(len(met)):
-        factor = 1.0 if met[beat] else rule["other_beats"]
-        for wave, (start, end) in _stretches(waves, beat, bool(met[beat]), sampling_rate).items():
-            weight = max(rule["wave_weights"][each] for each in wave.split("+"))
-            stretch = slice(max(0, round(start)), max(0, round(end) + 1))
-            weights[stretch] = np.maximum(weights[stretch], factor * weight)
-    smooth = round(rule["smooth_seconds"] * sampling_rate)
-    return np.clip(_smooth(weights, smooth), 0, 1).astype(np.float32)
+    return waves.weights(met, signal_mv.shape[1], sampling_rate, complete)
 
 
 def _stretches(waves: BeatWaves, beat: int, met: bool, sampling_rate: float) -> dict[str, tuple[float, float]]:

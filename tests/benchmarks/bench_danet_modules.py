@@ -28,7 +28,6 @@ from ecgdan_hf.files import check_output_folder, write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 from ecgdan_hf.training import finetune_danet, pretrain_danet
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import (
@@ -314,7 +313,7 @@ def localisation(
     if not beats:
         return {}
     rate = extractor.sampling_rate
-    first, end, start = recorded_samples(extractor, round(beats["duration_seconds"] * rate), rate)
+    first, end, start = extractor.recorded_samples(round(beats["duration_seconds"] * rate), rate)
     own = [at for at, kind in zip(beats["beat_seconds"], beats["beat_kinds"], strict=True) if kind == label]
     shown = [at - start / rate for at in own if 0 <= at * rate - start < end - first]
     if not shown:

@@ -36,7 +36,7 @@ from ecgdan_hf.evaluation.comparators.measurement_cox import KINDS, fit_measurem
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate, median_beat
+from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks, heart_rate
 
 INTERVALS = ("p_duration_ms", "pr_ms", "qrs_ms", "qt_ms")
 NEUROKIT_LEADS = ("I", "II", "V2", "V5")
@@ -154,7 +154,7 @@ def neurokit_median_beat(record: EcgRecord) -> dict[str, float]:
     signal = apply_filter(record.signal_mv.astype(float), record.sampling_rate, HIGHPASS_HZ)
     peaks = find_r_peaks(signal, RATE_HZ)
     rr = round(60 * RATE_HZ / heart_rate(peaks, signal.shape[1], RATE_HZ))
-    beat = np.nan_to_num(median_beat(signal, peaks, RATE_HZ, BEAT_SAMPLES).signal_mv)
+    beat = np.nan_to_num(MedianBeat.of(signal, peaks, RATE_HZ, BEAT_SAMPLES).signal_mv)
     before = min(240, round(0.4 * rr))
     one = beat[:, 240 - before : 240 - before + rr]
     one = np.pad(one, ((0, 0), (0, rr - one.shape[1])), mode="edge")

@@ -33,7 +33,6 @@ from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources import mitbih
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
-from ecgdan_hf.model.pipeline_ecgdan import recorded_samples
 from ecgdan_hf.model.waveform_danet import _beat_features, _meets_rule
 
 WAVES = {"P": "p", "QRS": "N", "T": "t"}
@@ -61,7 +60,7 @@ def of_checkpoint(checkpoint: str) -> Attention:
 
 
 def recorded(weights: np.ndarray, extractor: EcgDanFeatureExtractor, record: EcgRecord) -> tuple[np.ndarray, float]:
-    first, end, start = recorded_samples(extractor, record.signal_mv.shape[1], record.sampling_rate)
+    first, end, start = extractor.recorded_samples(record.signal_mv.shape[1], record.sampling_rate)
     if start:
         raise ValueError(
             f"{record.record_id}: expected no more than the network's input, got {record.duration_seconds} s"

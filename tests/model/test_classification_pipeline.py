@@ -22,7 +22,6 @@ from ecgdan_hf import (
     attended_intervals,
 )
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.model.intervals_ecgdan import recorded_samples
 
 TASK = "ecg-classification"
 LABELS = ("APC", "PVC", "NORMAL")
@@ -182,7 +181,7 @@ def test_the_first_interval_lies_on_the_early_p_wave_in_the_recording_s_own_time
 def test_recorded_samples_are_those_to_which_the_feature_extractor_gives_weight(hard: Any, seconds: float, rate: int):
     given = recording(seconds, rate)["given"]
     fe = hard.feature_extractor
-    first, end, start = recorded_samples(fe, given["signal"].shape[1], rate)
+    first, end, start = fe.recorded_samples(given["signal"].shape[1], rate)
     weighed = np.flatnonzero(fe(**given)["waveform_weights"][0])
     assert (first, end) == (weighed[0], weighed[-1] + 1)
     assert start == (round((seconds - fe.signal_samples / 100) / 2 * 100) if seconds > 10 else 0)
@@ -195,7 +194,7 @@ def test_a_soft_network_s_intervals_are_those_of_its_attention_without_the_paddi
     with torch.no_grad():
         attention = model(**classify.feature_extractor(**given, return_tensors="pt")).waveform_attention[0].numpy()
     found = classify(given)[0]["intervals"]
-    first, end, _ = recorded_samples(classify.feature_extractor, 2500, 500)
+    first, end, _ = classify.feature_extractor.recorded_samples(2500, 500)
     assert end - first == 500 < len(attention)
     expected = attended_intervals(attention[first:end], 100)
     assert len(found) == len(expected) > 0

@@ -4,7 +4,7 @@ import wfdb
 from synthetic_beats import beat, record
 
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate, median_beat, time_scale
+from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks, heart_rate
 
 CORE = slice(90, 440)  # 300 ms before to 400 ms after the R peak: no neighbouring beat reaches here
 
@@ -44,7 +44,7 @@ def test_one_lead_of_noise_and_one_with_spikes_move_no_r_peak():
 
 def test_median_of_identical_beats_is_the_beat_with_its_r_peak_at_sample_240():
     signal, _ = record()
-    found = median_beat(signal, find_r_peaks(signal, 500), 500)
+    found = MedianBeat.of(signal, find_r_peaks(signal, 500), 500)
     assert found.signal_mv.shape == (12, 600)
     assert np.abs(found.signal_mv[1]).argmax() == 240
     # Half a sample of jitter at the steepest point of a 1.5 mV R wave is 0.07 mV.
@@ -57,14 +57,14 @@ def test_median_equals_the_mean_of_beats_cut_at_the_true_r_peaks():
     inside = np.rint(times * 500).astype(int)
     inside = inside[(inside >= 240) & (inside <= 5000 - 360)]
     mean = np.mean([signal[:, peak - 240 : peak + 360] for peak in inside], axis=0)
-    found = median_beat(signal, find_r_peaks(signal, 500), 500)
+    found = MedianBeat.of(signal, find_r_peaks(signal, 500), 500)
     assert found.num_kept == len(inside)
     assert np.corrcoef(found.signal_mv[:, CORE].ravel(), mean[:, CORE].ravel())[0, 1] > 0.998
 
 
 def test_median_beat_has_a_third_of_the_noise_of_a_beat():
     signal, _ = record(noise_mv=0.1, duration=30, seed=4)
-    found = median_beat(signal, find_r_peaks(signal, 500), 500)
+    found = MedianBeat.of(signal, find_r_peaks(signal, 500), 500)
     quiet = slice(90, 110)  # before the P wave, nothing but noise
     assert found.signal_mv[:, quiet].std() < 0.1 / 3
 
@@ -72,7 +72,7 @@ def test_median_beat_has_a_third_of_the_noise_of_a_beat():
 @pytest.mark.parametrize("ectopics", [(3,), (2, 5, 8), (1, 3, 5, 7, 9)])
 def test_extrasystoles_are_left_out(ectopics):
     signal, times = record(ectopics=ectopics, noise_mv=0.01)
-    found = median_beat(signal, find_r_peaks(signal, 500), 500)
+    found = MedianBeat.of(signal, find_r_peaks(signal, 500), 500)
     assert found.num_dropped == len(ectopics)
     assert np.corrcoef(found.signal_mv[:, CORE].ravel(), true_beat()[:, CORE].ravel())[0, 1] > 0.99
     assert found.num_kept <= len(times) - len(ectopics)
@@ -82,13 +82,13 @@ def test_misplaced_r_peaks_are_realigned():
     signal, _ = record(noise_mv=0.01)
     peaks = find_r_peaks(signal, 500)
     jitter = np.random.default_rng(0).integers(-15, 16, len(peaks))
-    exact, moved = (median_beat(signal, where, 500).signal_mv for where in (peaks, peaks + jitter))
+    exact, moved = (MedianBeat.of(signal, where, 500).signal_mv for where in (peaks, peaks + jitter))
     assert np.abs(exact - moved)[:, CORE].max() < 0.05
 
 
 def test_a_short_record_uses_its_incomplete_beats_and_leaves_unreached_samples_missing():
     signal, _ = record(duration=2.5, heart_rate=50)
-    found = median_beat(signal, find_r_peaks(signal, 500), 500)
+    found = MedianBeat.of(signal, find_r_peaks(signal, 500), 500)
     assert found.num_kept < 3
     assert np.isfinite(found.signal_mv[:, 200:300]).all()
 
@@ -96,18 +96,18 @@ def test_a_short_record_uses_its_incomplete_beats_and_leaves_unreached_samples_m
 def test_a_record_without_a_complete_beat_is_refused():
     signal, _ = record()
     with pytest.raises(ValueError, match="no complete heart beat"):
-        median_beat(signal, np.array([5, 4990]), 500)
+        MedianBeat.of(signal, np.array([5, 4990]), 500)
 
 
 def test_a_negative_qrs_is_centred_as_a_positive_one():
     signal, _ = record()
-    upright, inverted = (median_beat(s, find_r_peaks(s, 500), 500).signal_mv for s in (signal, -signal))
+    upright, inverted = (MedianBeat.of(s, find_r_peaks(s, 500), 500).signal_mv for s in (signal, -signal))
     np.testing.assert_allclose(inverted, -upright, atol=0.05)
 
 
 def test_time_scale_moves_by_twice_the_logarithm_of_a_wrong_rate():
-    true = time_scale(true_beat(), 500, 70)
-    half = time_scale(true_beat()[:, ::2], 500, 140)  # the same beat played twice as fast
+    true = MedianBeat(true_beat(), 1, 0).time_scale(500, 70)
+    half = MedianBeat(true_beat()[:, ::2], 1, 0).time_scale(500, 140)  # the same beat played twice as fast
     assert half - true == pytest.approx(2 * np.log(2), abs=0.25)
 
 

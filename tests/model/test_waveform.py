@@ -12,7 +12,7 @@ from ecgdan_hf import WAVEFORM_RULES, DanetConfig, EcgDanConfig, EcgDanFeatureEx
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.configuration_danet import BEAT_FEATURES, resolve_waveform_rule
-from ecgdan_hf.model.waveform_danet import _beat_features, _meets_rule, delineate_waves, waveform_weights
+from ecgdan_hf.model.waveform_danet import BeatWaves, _beat_features, _meets_rule, waveform_weights
 
 RATE = 100
 EARLY = 6  # index of the premature beat
@@ -108,7 +108,7 @@ def test_a_rule_that_is_no_rule_is_refused_by_its_name_or_file(tmp_path):
 
 def test_waves_lie_where_they_were_put():
     signal, peaks = strip(early_by=0)
-    waves = delineate_waves(signal, RATE, peaks)
+    waves = BeatWaves.delineate(signal, RATE, peaks)
     for onset, end, wave in (("p_onset", "p_end", "p"), ("qrs_onset", "qrs_end", "qrs"), ("t_onset", "t_end", "t")):
         centre = peaks + SECONDS[wave] * RATE
         inside = (getattr(waves, onset) < centre) & (centre < getattr(waves, end))
@@ -119,10 +119,10 @@ def test_waves_lie_where_they_were_put():
 
 def test_the_same_waves_are_found_at_another_rate_and_with_inverted_leads():
     signal, peaks = strip()
-    waves = delineate_waves(signal, RATE, peaks)
+    waves = BeatWaves.delineate(signal, RATE, peaks)
     fine = np.stack([np.interp(np.arange(5000) / 5, np.arange(1000), lead) for lead in signal])
-    np.testing.assert_allclose(delineate_waves(fine, 500, 5 * peaks).t_peak[1:-1] / 5, waves.t_peak[1:-1], atol=3)
-    turned = delineate_waves(-signal, RATE, peaks)
+    np.testing.assert_allclose(BeatWaves.delineate(fine, 500, 5 * peaks).t_peak[1:-1] / 5, waves.t_peak[1:-1], atol=3)
+    turned = BeatWaves.delineate(-signal, RATE, peaks)
     np.testing.assert_allclose(turned.p_onset, waves.p_onset)
 
 

@@ -16,13 +16,10 @@ import numpy as np
 from ecgdan_hf.data.check.electrodes import BEAT_SAMPLES, RATE_HZ, chest_swap, limb_swap
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.conditioning_ecgdan import (
-    MAX_MISSING_FRACTION,
+    LeadQuality,
     apply_filter,
     check_recording,
-    clipped_leads,
-    fill_gaps,
     fit_length,
-    flat_leads,
     resample,
 )
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -34,7 +31,7 @@ from ecgdan_hf.model.feature_extraction_ecgdan import (
     TIME_SCALES,
 )
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, einthoven_residual
-from ecgdan_hf.model.median_beat_ecgdan import MIN_BEATS, MedianBeat, find_r_peaks, heart_rate, median_beat, time_scale
+from ecgdan_hf.model.median_beat_ecgdan import MIN_BEATS, MedianBeat, find_r_peaks, heart_rate
 
 HIGHPASS_HZ = 0.5
 QRS = slice(38, 60)  # of the beat: 100 ms before the R peak to 120 ms after it
@@ -129,19 +126,17 @@ def _usable_leads(record: EcgRecord) -> tuple[dict[str, np.ndarray], dict[str, s
     """Standard leads that carry an ECG, (samples,) mV as recorded, gaps filled; and what is wrong with the leads."""
     signal_mv, leads = check_recording(record.signal_mv, record.sampling_rate, "mV", list(record.lead_names))
     limit = round(MAX_SECONDS * record.sampling_rate)
-    filled, missing = fill_gaps(fit_length(signal_mv, limit) if signal_mv.shape[1] > limit else signal_mv)
+    quality = LeadQuality(fit_length(signal_mv, limit) if signal_mv.shape[1] > limit else signal_mv)
     standard = np.array([lead in STANDARD_LEADS for lead in leads])
-    lost = missing > MAX_MISSING_FRACTION
-    flat = flat_leads(filled) & ~lost
-    good = standard & ~lost & ~flat
+    good = standard & quality.usable
     found = {
-        "lead_missing_samples": standard & lost,
-        "short_gaps": good & (missing > 0),
-        "lead_flat": standard & flat,
-        "lead_clipped": good & clipped_leads(filled, record.sampling_rate),
+        "lead_missing_samples": standard & quality.lost,
+        "short_gaps": good & (quality.missing > 0),
+        "lead_flat": standard & quality.flat,
+        "lead_clipped": good & quality.clipped(record.sampling_rate),
     }
     problems = {name: "+".join(np.array(leads)[which]) for name, which in found.items() if which.any()}
-    return {lead: row for lead, row, usable in zip(leads, filled, good, strict=True) if usable}, problems
+    return {lead: row for lead, row, usable in zip(leads, quality.filled_mv, good, strict=True) if usable}, problems
 
 
 def _conditioned(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
@@ -152,7 +147,7 @@ def _conditioned(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
 
 def _median_beat(signal_mv: np.ndarray, r_peaks: np.ndarray) -> MedianBeat | None:
     try:
-        return median_beat(signal_mv, r_peaks, RATE_HZ, BEAT_SAMPLES)
+        return MedianBeat.of(signal_mv, r_peaks, RATE_HZ, BEAT_SAMPLES)
     except ValueError:  # no R peak, or none with its whole QRS complex inside the recording
         return None
 
@@ -162,7 +157,7 @@ def _rhythm_problems(beat: MedianBeat, beats_per_minute: float) -> dict[str, str
         return {"heart_rate_impossible": f"{beats_per_minute:.0f}/min"}
     problems = {} if beat.num_kept >= MIN_BEATS else {"too_few_beats": str(beat.num_kept)}
     alike = beat.num_kept / (beat.num_kept + beat.num_dropped)
-    scale = time_scale(beat.signal_mv, RATE_HZ, beats_per_minute)
+    scale = beat.time_scale(RATE_HZ, beats_per_minute)
     if not TIME_SCALES[0] <= scale <= TIME_SCALES[1] or alike < MIN_ALIKE:
         problems["sampling_rate_doubtful"] = f"{beats_per_minute:.0f}/min"
     return problems

@@ -18,16 +18,14 @@ import pandas as pd
 from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, RATE_HZ, Waves, above_chord, delineate
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.conditioning_ecgdan import (
-    MAX_MISSING_FRACTION,
+    LeadQuality,
     apply_filter,
     check_recording,
-    fill_gaps,
-    flat_leads,
     resample,
 )
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import derive_limb_lead
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate, median_beat
+from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks, heart_rate
 
 HIGHPASS_HZ = 0.5  # zero phase, so that the ST segment keeps its level (Kligfield et al., Circulation 115:1306, 2007)
 MIN_P_LIKENESS = 0.5  # mean correlation of single beats' P waves with the median; fibrillation waves stay below
@@ -128,7 +126,7 @@ def measure_signal(signal_mv: np.ndarray, sampling_rate: float, lead_names: Sequ
     if not len(r_peaks):
         raise ValueError("signal_mv: no R peak found; is this an ECG at this sampling rate?")
     rate = heart_rate(r_peaks, prepared.shape[1], RATE_HZ)
-    beat = np.nan_to_num(median_beat(prepared, r_peaks, RATE_HZ, BEAT_SAMPLES).signal_mv)
+    beat = np.nan_to_num(MedianBeat.of(prepared, r_peaks, RATE_HZ, BEAT_SAMPLES).signal_mv)
     waves = delineate(beat, rate)
     if waves.p is not None and _p_likeness(prepared, r_peaks, beat, waves) < MIN_P_LIKENESS:
         waves = Waves(waves.qrs, waves.t_end, None)
@@ -137,9 +135,9 @@ def measure_signal(signal_mv: np.ndarray, sampling_rate: float, lead_names: Sequ
 
 def _usable_leads(signal_mv: np.ndarray, leads: list[str], sampling_rate: float) -> tuple[list[str], np.ndarray]:
     """Names and (leads, samples) of what carries an ECG: gaps filled, limb leads derived, filtered, at 500 Hz."""
-    filled, missing = fill_gaps(signal_mv)
-    usable = (missing <= MAX_MISSING_FRACTION) & ~flat_leads(filled)
-    recorded = {lead: filled[i] for i, lead in enumerate(leads) if usable[i] and lead in STANDARD_LEADS}
+    quality = LeadQuality(signal_mv)
+    usable = {lead: row for lead, row, good in zip(leads, quality.filled_mv, quality.usable, strict=True) if good}
+    recorded = {lead: row for lead, row in usable.items() if lead in STANDARD_LEADS}
     absent = [lead for lead in STANDARD_LEADS if lead not in leads]
     derived = {lead: derive_limb_lead(lead, recorded) for lead in absent}
     recorded |= {lead: values for lead, values in derived.items() if values is not None}

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgdan_hf.model.waveform_danet import P_USUAL_SECONDS, QRS_USUAL_SECONDS, BeatWaves, qrs_likeness, weigh
+from ecgdan_hf.model.waveform_danet import P_USUAL_SECONDS, QRS_USUAL_SECONDS, BeatWaves, qrs_likeness
 
 # what may be a source
 MIN_BEATS = 4
@@ -477,7 +477,7 @@ def known_weights(simulated: SimulatedEcg, sampling_rate: float, rule: Mapping[s
     """
     met = targets(simulated, rule)
     waves = _usual_waves(simulated.r_peaks, sampling_rate, simulated.ventricular, simulated.p_wave)
-    return weigh(waves, met, simulated.signal_mv.shape[1], sampling_rate, rule)
+    return waves.weights(met, simulated.signal_mv.shape[1], sampling_rate, rule)
 
 
 def annotated_weights(
@@ -497,7 +497,7 @@ def annotated_weights(
     """
     met = np.asarray(met, dtype=bool)
     waves = _usual_waves(np.asarray(r_peaks), sampling_rate, np.zeros(len(met), bool), np.ones(len(met), bool))
-    return weigh(waves, met, samples, sampling_rate, rule)
+    return waves.weights(met, samples, sampling_rate, rule)
 
 
 def _usual_waves(r_peaks: np.ndarray, sampling_rate: float, ventricular: np.ndarray, has_p: np.ndarray) -> BeatWaves:

@@ -15,7 +15,7 @@ import torch
 from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, RATE_HZ, delineate
 from ecgdan_hf.explain.maps.scores import Inputs, Score
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
-from ecgdan_hf.model.waveform_danet import delineate_waves
+from ecgdan_hf.model.waveform_danet import BeatWaves
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -108,7 +108,7 @@ def wave_stretches(
 ) -> dict[str, BoolArray]:
     """Locates the P waves, QRS complexes and T waves of one record: name -> (samples,), all False if none was found.
 
-    A rhythm strip is delineated as in DANet's rules ([`delineate_waves`]), a median beat as in the measurements
+    A rhythm strip is delineated as in DANet's rules ([`BeatWaves.delineate`]), a median beat as in the measurements
     ([`delineate`]), with ST and T as one wave from the end of the QRS to the end of the T wave.
 
     Args:
@@ -147,7 +147,7 @@ def waves_of(config: Any, inputs: Inputs, heart_rate_bpm: float = 60.0) -> list[
 
 def _of_rhythm(usable: FloatArray, sampling_rate: float, _: float) -> list[tuple[int, float, float]]:
     """(wave, first sample, last sample) of every wave of every beat."""
-    waves = delineate_waves(usable, sampling_rate, find_r_peaks(usable, sampling_rate))
+    waves = BeatWaves.delineate(usable, sampling_rate, find_r_peaks(usable, sampling_rate))
     edges = [(waves.p_onset, waves.p_end), (waves.qrs_onset, waves.qrs_end), (waves.t_onset, waves.t_end)]
     pairs = [
         (row, first, last) for row, (onset, end) in enumerate(edges) for first, last in zip(onset, end, strict=True)

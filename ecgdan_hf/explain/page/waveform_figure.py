@@ -32,7 +32,7 @@ from ecgdan_hf.explain.page.paper import (
 )
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.intervals_ecgdan import attended_intervals, recorded_samples
+from ecgdan_hf.model.intervals_ecgdan import attended_intervals
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
 
@@ -101,7 +101,7 @@ def _attended_strip(
         raise ValueError(f"model: expected a waveform module, hard or soft, and input_kind='rhythm', got {got}")
     found = Explanation.of(record, model, feature_extractor)
     fe, samples = feature_extractor, record.signal_mv.shape[1]
-    first, end, start = recorded_samples(fe, samples, record.sampling_rate)
+    first, end, start = fe.recorded_samples(samples, record.sampling_rate)
     weights = found.output.waveform_attention[0, first:end].double().cpu().numpy()
     signal = found.signal_mv[found.lead_mask, first - fe.pad_samples : end - fe.pad_samples]
     amended = (weights if module == "hard" else 1 + weights) * signal

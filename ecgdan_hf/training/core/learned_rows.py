@@ -13,7 +13,6 @@ from ecgdan_hf.inference.heads import weight_columns
 from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.intervals_ecgdan import recorded_samples
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
 
@@ -145,7 +144,7 @@ def _annotated_targets(part: Any, config: DanetConfig, feature_extractor: EcgDan
     rate, kind, targets = feature_extractor.sampling_rate, rule["name"].upper(), []
     columns = (part[name] for name in ("beat_seconds", "beat_kinds", "duration_seconds"))
     for seconds, kinds, duration in zip(*columns, strict=True):
-        first, end, start = recorded_samples(feature_extractor, round(duration * rate), rate)
+        first, end, start = feature_extractor.recorded_samples(round(duration * rate), rate)
         peaks = np.asarray(seconds, dtype=float) * rate - start
         weights = annotated_weights(peaks, np.array(kinds) == kind, end - first, rate, rule)
         targets.append(np.pad(weights, (first, feature_extractor.num_samples - end)))

@@ -12,7 +12,7 @@ from ecgdan_hf.explain.maps.methods import _lead_importance, _time_importance, _
 from ecgdan_hf.explain.maps.occlusion import occlude_leads, occlude_time, occlude_waves, wave_stretches
 from ecgdan_hf.explain.maps.scores import score_of
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, median_beat
+from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks
 
 
 def shown(given):
@@ -70,7 +70,7 @@ def test_waves_of_a_strip_lie_in_order_and_the_qrs_over_the_r_peaks(strip: np.nd
 
 
 def test_waves_of_a_median_beat_lie_around_its_r_peak_at_40_percent_and_padding_moves_them(strip: np.ndarray):
-    beat = median_beat(strip, find_r_peaks(strip, 500), 500, 600).signal_mv
+    beat = MedianBeat.of(strip, find_r_peaks(strip, 500), 500, 600).signal_mv
     found = wave_stretches(beat, np.ones(12, bool), 500, "median_beat", heart_rate_bpm=70.0)
     p, qrs, t = (np.flatnonzero(found[wave]) for wave in ("P", "QRS", "T"))
     assert p.max() < qrs.min() < 240 < qrs.max() < t.min()
