@@ -1,10 +1,9 @@
-"""ECGs kept as plain arrays: .npy, .npz and .csv. A rate, a unit and lead names are never guessed."""
+"""ECGs kept as plain arrays: .npy, .npz and .csv; and any array as a record."""
 
 import csv
 import math
 import re
 import zipfile
-from collections.abc import Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,48 +12,37 @@ import numpy as np
 import pandas as pd
 from numpy.lib import format as npy_format
 
-from ecgdan_hf.data.readers.declared import agreed_factor, agreed_leads, agreed_rate, check_declared, one_line
-from ecgdan_hf.data.readers.zips import read_entry, zip_entries
+from ecgdan_hf.data.readers.declared import Declared, Format, one_line
+from ecgdan_hf.data.readers.zips import ZipReader
 from ecgdan_hf.data.record import EcgRecord, canonical_lead, check_sampling_rate
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
-NPY_MARK = b"\x93NUMPY"
-TIME_COLUMNS = ("time", "time_s", "time_seconds", "seconds", "t")
+_NPY_MARK = b"\x93NUMPY"
+_TIME_COLUMNS = ("time", "time_s", "time_seconds", "seconds", "t")
 
 
-def read_numpy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The array of a .npy or .npz and what the latter says of it; never pickled objects."""
-    with path.open("rb") as file:
-        is_array = file.read(len(NPY_MARK)) == NPY_MARK
-        if is_array:
-            return _load(file, path.stat().st_size, path), {}
-    entries = zip_entries(path)
-    arrays = {entry.filename.removesuffix(".npy"): _load_entry(path, entry) for entry in entries}
-    said = {name: values.tolist() if values.ndim <= 1 else values for name, values in arrays.items()}
-    name = signal_name({name: values.shape for name, values in arrays.items() if values.dtype.kind in "fiu"}, path)
-    said.pop(name)
-    return arrays[name], said
-
-
-def _load_entry(path: Path, entry: zipfile.ZipInfo) -> np.ndarray:
-    content = read_entry(path, entry)
-    return _load(BytesIO(content), len(content), path)
-
-
-def _load(file: BinaryIO, size: int, path: Path) -> np.ndarray:
-    """An array whose header names no more than the file holds, so that no lie about its shape allocates memory."""
-    try:
-        file.seek(0)
-        version = npy_format.read_magic(file)
-        read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        expected, found = math.prod(shape) * dtype.itemsize, size - file.tell()
-        if not dtype.hasobject and expected > found:
-            raise ValueError(f"expected {expected} bytes for {shape} of {dtype}, got {found}")
-        file.seek(0)
-        return np.asarray(np.load(file, allow_pickle=False))
-    except Exception as error:  # numpy parses the header as Python, and raises what its tokenizer does
-        raise ValueError(f"{path}: truncated or damaged numpy file: {one_line(error)[:200]}") from error
+def as_record(
+    array: np.ndarray, said: dict[str, Any], path: Path, declared: Declared, member: str | None = None
+) -> EcgRecord:
+    """The array in millivolt, with what file (`said`) and caller state; `member` is its place in a file of several."""
+    declared.check_complete(said, path)
+    rate = declared.rate(said.get("sampling_rate"), path)
+    factor = declared.factor(said.get("unit"), path)
+    leads = declared.leads(said.get("lead_names"), path)
+    if array.ndim == 1 and len(leads) == 1:  # a device with a single lead
+        array = array[None]
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or len(leads) not in array.shape:
+        found = f"{array.dtype} {array.shape}"
+        raise ValueError(f"{path}: expected numbers (leads, samples) for {len(leads)} leads, got {found}")
+    if array.shape[0] != len(leads):
+        array = array.T
+    return EcgRecord(
+        signal_mv=(array.astype(np.float64) * factor).astype(np.float32),
+        sampling_rate=rate,
+        lead_names=tuple(leads),
+        record_id=path.stem if member is None else f"{path.stem}/{member}",
+        source=str(path),
+    )
 
 
 def signal_name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
@@ -73,7 +61,54 @@ def signal_name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
     )
 
 
-def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def _is_numpy(head: bytes) -> bool:
+    """An array, or a zip whose first entry is one."""
+    first_name = head[30 : 30 + int.from_bytes(head[26:28], "little")] if head.startswith(b"PK\x03\x04") else b""
+    return head.startswith(_NPY_MARK) or first_name.endswith(b".npy")
+
+
+def _read_numpy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """The array of a .npy or .npz and what the latter says of it; never pickled objects."""
+    with path.open("rb") as file:
+        if file.read(len(_NPY_MARK)) == _NPY_MARK:
+            return _load(file, path.stat().st_size, path), {}
+    packed = ZipReader(path)
+    arrays = {entry.filename.removesuffix(".npy"): _load_entry(packed, entry) for entry in packed.entries()}
+    said = {name: values.tolist() if values.ndim <= 1 else values for name, values in arrays.items()}
+    name = signal_name({name: values.shape for name, values in arrays.items() if values.dtype.kind in "fiu"}, path)
+    said.pop(name)
+    return arrays[name], said
+
+
+def _load_entry(packed: ZipReader, entry: zipfile.ZipInfo) -> np.ndarray:
+    content = packed.read(entry)
+    return _load(BytesIO(content), len(content), packed.path)
+
+
+def _load(file: BinaryIO, size: int, path: Path) -> np.ndarray:
+    """Loads an array after comparing its declared size with the file's, so that a false shape allocates no memory."""
+    try:
+        file.seek(0)
+        version = npy_format.read_magic(file)
+        read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        expected, found = math.prod(shape) * dtype.itemsize, size - file.tell()
+        if not dtype.hasobject and expected > found:
+            raise ValueError(f"expected {expected} bytes for {shape} of {dtype}, got {found}")
+        file.seek(0)
+        return np.asarray(np.load(file, allow_pickle=False))
+    except Exception as error:  # numpy parses the header as Python, and raises what its tokenizer does
+        raise ValueError(f"{path}: truncated or damaged numpy file: {one_line(error)[:200]}") from error
+
+
+def _is_table(head: bytes) -> bool:
+    if not head or min(head) < 9 or head.lstrip().startswith(b"<"):
+        return False
+    first = _first_row(head.decode("utf-8", "replace"))
+    return bool(re.search(r"[,;\t]", first)) or names_a_lead(head)  # a single lead needs no separator
+
+
+def _read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """The columns of a .csv, (leads, samples), and what it says of them."""
     text = path.read_text(encoding="utf-8", errors="replace")
     said = _comments(text)
@@ -93,15 +128,16 @@ def read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     text_columns = [str(name) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     if text_columns:
         raise ValueError(f"{path}: column {text_columns[0]}: expected numbers, got text")
-    times = [name for name in table.columns if str(name).strip().lower() in TIME_COLUMNS]
+    times = [name for name in table.columns if str(name).strip().lower() in _TIME_COLUMNS]
     if times:
-        said["sampling_rate"] = agreed_rate(_rate_of(table.pop(times[0]), path), said.get("sampling_rate"), path)
+        in_column = Declared(sampling_rate=_rate_of(table.pop(times[0]), path))
+        said["sampling_rate"] = in_column.rate(said.get("sampling_rate"), path)
     said["lead_names"] = [str(name) for name in table.columns]
     return table.to_numpy().T, said
 
 
 def names_a_lead(head: bytes) -> bool:
-    """Whether the first row of a table, lines of comments left out, names a standard lead."""
+    """Whether the first row of a table that is no comment names a standard lead."""
     first = _first_row(head.decode("utf-8-sig", "replace"))
     return any(canonical_lead(name.strip().strip('"')) in STANDARD_LEADS for name in re.split("[,;\t]", first))
 
@@ -128,32 +164,5 @@ def _rate_of(times: pd.Series, path: Path) -> float:
     return check_sampling_rate(round(1 / step, 3) if step else 0.0, f"{path}: column {times.name}")
 
 
-def as_record(
-    array: np.ndarray,
-    said: dict[str, Any],
-    path: Path,
-    sampling_rate: float | None,
-    unit: str | None,
-    lead_names: Sequence[str] | None,
-    member: str | None = None,
-) -> EcgRecord:
-    """The array in millivolt, with what the file and the caller say of it; `member` is its place in a file of many."""
-    given = {"sampling_rate": sampling_rate, "unit": unit, "lead_names": lead_names}
-    check_declared(path, {name: value for name, value in given.items() if value is None}, said)
-    rate = agreed_rate(sampling_rate, said.get("sampling_rate"), path)
-    factor = agreed_factor(unit, said.get("unit"), path)
-    leads = agreed_leads(lead_names, said.get("lead_names"), path)
-    if array.ndim == 1 and len(leads) == 1:  # a device with a single lead
-        array = array[None]
-    if array.ndim != 2 or array.dtype.kind not in "fiu" or len(leads) not in array.shape:
-        found = f"{array.dtype} {array.shape}"
-        raise ValueError(f"{path}: expected numbers (leads, samples) for {len(leads)} leads, got {found}")
-    if array.shape[0] != len(leads):
-        array = array.T
-    return EcgRecord(
-        signal_mv=(array.astype(np.float64) * factor).astype(np.float32),
-        sampling_rate=rate,
-        lead_names=tuple(leads),
-        record_id=path.stem if member is None else f"{path.stem}/{member}",
-        source=str(path),
-    )
+NUMPY = Format("numpy", _is_numpy, lambda path, declared, _: as_record(*_read_numpy(path), path, declared))
+CSV = Format("csv", _is_table, lambda path, declared, _: as_record(*_read_csv(path), path, declared))

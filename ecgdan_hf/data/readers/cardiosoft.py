@@ -1,33 +1,33 @@
 """GE CardioSoft resting ECGs (`CardiologyXML`), as UK Biobank's field 20205 holds them.
 
-The layout is not published. What is read here agrees with the readers of ml4h (Broad Institute), BRAVEHEART and
-others: `StripData` is the ten seconds, `RestingECGMeasurements/MedianSamples` the cart's own median beat, both with
-`SampleRate` (Hz), `Resolution` (microvolt per unit) and a `WaveformData lead="..."` of comma-separated whole numbers
-for each lead. Exercise ECGs of the same program (UK Biobank's field 6025) hold no ten seconds and are refused.
+The layout is not published; this reader agrees with those of ml4h (Broad Institute), BRAVEHEART and others.
+`StripData` holds the ten seconds, `RestingECGMeasurements/MedianSamples` the cart's median beat, both with
+`SampleRate` (Hz), `Resolution` (microvolt per unit) and a `WaveformData lead="..."` of comma-separated integers for
+each lead. Exercise ECGs of the same program (UK Biobank's field 6025) have no ten seconds and are refused.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from ecgdan_hf.data.readers.declared import one_line
+from ecgdan_hf.data.readers.declared import Declared, Format, one_line
 from ecgdan_hf.data.readers.median_beats import MEDIAN_UNUSABLE, beat_at_rate
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, FloatArray, canonical_lead, check_sampling_rate
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS
 
-MAX_BYTES = 64 * 2**20  # far above what a resting ECG takes; XML grows many times over in memory
+MAX_BYTES = 64 * 2**20  # far more than a resting ECG; XML takes many times its size in memory
 EINTHOVEN = "einthoven_samples"
 
-_ROUNDING_UNITS = 4  # derived leads are rounded once more than I and II
-_ROUNDING_MV = 0.02  # of converters whose steps are coarser than the file's units
+_ROUNDING_UNITS = 4  # derived leads are rounded twice
+_ROUNDING_MV = 0.02  # converters with coarser steps than the file's units
 _FEW_SAMPLES = 0.01
 _SEX = {"m": "male", "male": "male", "f": "female", "female": "female"}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?", re.ASCII)
@@ -44,13 +44,8 @@ class _Waveforms:
     mv_per_unit: float
 
 
-def is_cardiosoft(head: bytes) -> bool:
-    """Whether a file begins as a CardioSoft export does, in UTF-8, Latin-1 or UTF-16."""
-    return b"<CardiologyXML" in head.replace(b"\0", b"")
-
-
 def observation_date(head: bytes) -> date | None:
-    """The day of the recording, from the first few kilobytes of a file; None where it is blank or not a date."""
+    """Returns the day of the recording from the first kilobytes of a file; None if it is blank or not a date."""
     found = _DATE.search(head.replace(b"\0", b""))
     if found is None:
         return None
@@ -62,23 +57,16 @@ def observation_date(head: bytes) -> date | None:
 
 
 def read_cardiosoft(content: bytes, source: str) -> EcgRecord:
-    """Reads one resting ECG.
+    """Reads one resting ECG from the content of the file `source`.
 
-    Blanks among the samples are missing samples (NaN), and trailing commas are forgiven. Leads may be fewer than
-    twelve, but what is there must be whole: lengths are equal and as declared, and the limb leads follow Einthoven's
-    and Goldberger's laws up to a constant and rounding; up to 1 % of samples that do not are flagged
-    `einthoven_samples:LEAD`. A median beat that does not fit is left out and flagged `median_beat_unusable`.
-
-    Args:
-        content: the file.
-        source: its name, for errors and as `record_id`.
-
-    Returns:
-        The record in millivolt, with age, sex, the conclusions as `report`, and `median_beat_mv` at the record's
-        rate; NaN in it outside the samples that the file calls valid.
+    Blanks among the samples become NaN; trailing commas are ignored. There may be fewer than twelve leads, but their
+    lengths must be equal and as declared, and the limb leads must obey Einthoven's and Goldberger's laws up to a
+    constant and rounding; up to 1 % of samples that do not are flagged `einthoven_samples:LEAD`. A median beat that
+    does not fit is left out and flagged `median_beat_unusable`; it is NaN outside the samples that the file calls
+    valid.
 
     Raises:
-        ValueError: no XML, not a resting ECG, or leads that are incomplete or contradict each other.
+        ValueError: not XML, not a resting ECG, or leads that are incomplete or contradict each other.
     """
     root = _parse(content, source)
     strip = _waveforms(_strip(root, source), source)
@@ -108,7 +96,7 @@ def _parse(content: bytes, source: str) -> Element:
         root: Element = fromstring(content)
     except DefusedXmlException:
         raise ValueError(f"{source}: XML that defines entities or refers to other files is not read") from None
-    except (ParseError, LookupError, ValueError) as error:  # the last two: an encoding that is not known
+    except (ParseError, LookupError, ValueError) as error:  # the last two: an unknown encoding
         found = one_line(error)
         raise ValueError(f"{source}: truncated or damaged XML, or not in its declared encoding: {found}") from error
     if _name(root) != "cardiologyxml":
@@ -159,10 +147,10 @@ def _mv_per_unit(block: Element, where: str) -> float:
 
 
 def _samples(element: Element, count: int | None, where: str) -> FloatArray:
-    """(samples,) in the file's units; blanks are NaN, those after the last sample are dropped."""
+    """(samples,) in the file's units; blanks are NaN, blanks after the last sample are dropped."""
     text = "".join(element.itertext())
     words = [word.strip() for word in text.split(",")]
-    wanted = len(words) - 1 if count is None else count  # without a count, one trailing comma is forgiven
+    wanted = len(words) - 1 if count is None else count  # without a count, one trailing comma is ignored
     while words and words[-1] == "" and (len(words) > wanted or len(words) == 1):
         words.pop()
     try:
@@ -185,7 +173,7 @@ def _check_lengths(samples: dict[str, FloatArray], count: int | None, num_leads:
 
 
 def _median_block(root: Element) -> Element | None:
-    """The cart's median beat, where there are samples in it."""
+    """The block of the cart's median beat, if it has samples."""
     for path in ("RestingECGMeasurements/MedianSamples", "MedianSamples"):
         block = _find(root, path)
         if block is not None and _find(block, "WaveformData") is not None:
@@ -194,7 +182,7 @@ def _median_block(root: Element) -> Element | None:
 
 
 def _median_beat(root: Element, strip: _Waveforms, source: str) -> FloatArray | None:
-    """(leads, samples) in the order and at the rate of the strip; None where there is none that fits."""
+    """(leads, samples) in the order and at the rate of the strip; None if there is none or it does not fit."""
     block = _median_block(root)
     if block is None:
         return None
@@ -223,11 +211,7 @@ def _valid_sample(block: Element, name: str, beat: _Waveforms) -> int | None:
 
 
 def _unlawful_leads(strip: _Waveforms, source: str) -> list[str]:
-    """Leads with a few samples that contradict I and II.
-
-    Raises:
-        ValueError: many samples of a lead do.
-    """
+    """Leads with a few samples that contradict I and II; raises ValueError if a lead has many."""
     limb = {
         lead: values
         for lead, values in zip(strip.lead_names, strip.signal_mv, strict=True)
@@ -248,7 +232,7 @@ def _unlawful_leads(strip: _Waveforms, source: str) -> list[str]:
 
 
 def _unlawful_share(limb: dict[str, FloatArray], lead: str, tolerance: float) -> float:
-    """Share of samples at which a lead is not what I and II say, up to a constant: a baseline is arbitrary."""
+    """Share of samples at which a lead contradicts I and II, up to a constant, as the baseline is arbitrary."""
     a, b = LIMB_LEADS[lead]
     residual = limb[lead] - a * limb["I"] - b * limb["II"]
     residual = residual[~np.isnan(residual)]
@@ -256,7 +240,7 @@ def _unlawful_share(limb: dict[str, FloatArray], lead: str, tolerance: float) ->
 
 
 def _report(root: Element) -> str | None:
-    """The conclusions, or the program's diagnosis where there are none."""
+    """The conclusions, or the program's diagnosis if there are none."""
     for tag in ("ConclusionText", "DiagnosisText"):
         texts = [" ".join(_text(element).split()) for element in _all(_find(root, "Interpretation"), tag)]
         if texts := [text for text in texts if re.search(r"\w", text)]:
@@ -265,7 +249,7 @@ def _report(root: Element) -> str | None:
 
 
 def _age(root: Element) -> float | None:
-    """Years; an age of 0 is a blank one."""
+    """Years; 0 means blank."""
     element = _find(root, "PatientInfo/Age")
     age = _number(element)
     known = age is not None and 0 < age <= MAX_AGE_YEARS and _units(element)[:1] in ("", "y")
@@ -304,9 +288,19 @@ def _all(root: Element | None, name: str) -> Iterator[Element]:
 
 
 def _find(root: Element, path: str) -> Element | None:
-    """The element at the end of a path of child names, in any case."""
+    """The element at the end of a path of child names, ignoring case."""
     found: Element | None = root
     for name in path.split("/"):
         children: list[Element] = [] if found is None else list(found)
         found = next((child for child in children if _name(child) == name.lower()), None)
     return found
+
+
+def _read_file(path: Path, declared: Declared, _: str | None) -> EcgRecord:
+    record = read_cardiosoft(path.read_bytes(), str(path))
+    declared.rate(record.sampling_rate, path)
+    declared.leads(record.lead_names, path)
+    return record
+
+
+CARDIOSOFT = Format("cardiosoft", lambda head: b"<CardiologyXML" in head.replace(b"\0", b""), _read_file)  # any UTF

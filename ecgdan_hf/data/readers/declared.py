@@ -1,10 +1,14 @@
-"""The rate, unit and leads that a file or its caller states: at least one of them must, and they may not differ."""
+"""What the caller states of a file (`Declared`), and what the table in `data.formats` knows of a format (`Format`).
 
-from collections.abc import Callable, Sequence
+A rate, a unit and lead names are never guessed: the file states them or the caller does, and the two may not differ.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecgdan_hf.data.record import canonical_lead, check_sampling_rate
+from ecgdan_hf.data.record import EcgRecord, canonical_lead, check_sampling_rate
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 
 _HOW_TO_GIVE = {
@@ -14,25 +18,88 @@ _HOW_TO_GIVE = {
 }
 
 
-def to_millivolt(unit: Any, source: str) -> float:
-    """Factor from `unit` to millivolt.
+@dataclass(frozen=True)
+class Declared:
+    """What the caller states of a file.
 
-    Raises:
-        ValueError: the unit is absent or no voltage.
+    `rate`, `factor` and `leads` return the value that the caller and the file (`said`) agree on. They raise ValueError
+    if neither states it, if the two differ, or if it is invalid.
     """
+
+    sampling_rate: float | None = None
+    unit: str | None = None
+    lead_names: Sequence[str] | None = None
+
+    def check_complete(self, said: Mapping[str, Any], path: Path) -> None:
+        """Raises one ValueError that names everything neither side states, with the options that give it."""
+        given = {"sampling_rate": self.sampling_rate, "unit": self.unit, "lead_names": self.lead_names}
+        _refuse_missing([name for name in given if given[name] is None and said.get(name) is None], path)
+
+    def rate(self, said: Any, path: Path) -> float:
+        """Sampling rate, Hz."""
+        return _agreed(self.sampling_rate, said, "sampling_rate", path, check_sampling_rate)
+
+    def factor(self, said: Any, path: Path) -> float:
+        """Factor from the unit to millivolt."""
+        return _agreed(self.unit, said, "unit", path, _to_millivolt)
+
+    def leads(self, said: Sequence[str] | None, path: Path) -> list[str]:
+        """Lead names in standard spelling."""
+        if not said and not self.lead_names:
+            _refuse_missing(["lead_names"], path)
+        in_file, asked = ([canonical_lead(name) for name in names or ()] for names in (said, self.lead_names))
+        if in_file and asked and in_file != asked:
+            raise ValueError(f"{path}: lead_names: the file says {', '.join(in_file)}, given {', '.join(asked)}")
+        return in_file or asked
+
+    def check_unit(self, units: Collection[str], path: Path) -> None:
+        """Raises ValueError if a channel of the file has another unit than the one given."""
+        if self.unit is None:
+            return
+        factor = _to_millivolt(self.unit, f"{path}: unit")
+        if any(millivolt_per(word) != factor for word in units):
+            raise ValueError(f"{path}: unit: the file says {', '.join(sorted(set(units)))}, given {self.unit}")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of single ECG files.
+
+    Attributes:
+        name: as `formats.kind` returns it.
+        recognises: whether a file is in this format, by its first 4 kB.
+        read: reads a file; a member (an entry or a row) is given only where `has_members`.
+        has_members: whether a file may hold several records. Its size is then not limited, only that of a record.
+    """
+
+    name: str
+    recognises: Callable[[bytes], bool]
+    read: Callable[[Path, Declared, str | None], EcgRecord]
+    has_members: bool = False
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks, or its type if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _to_millivolt(unit: Any, source: str) -> float:
     factor = millivolt_per(unit)
     if factor is None:
         raise ValueError(f"{source}: expected 'mV', 'uV' or 'V', got {unit!r}")
     return factor
 
 
-def check_declared(path: Path, given: dict[str, Any], said: dict[str, Any]) -> None:
-    """Checks that each of `given` is known from the caller or the file.
+def _agreed(given: Any, said: Any, name: str, path: Path, check: Callable[[Any, str], float]) -> float:
+    if given is None and said is None:
+        _refuse_missing([name], path)
+    values = {check(value, f"{path}: {name}") for value in (given, said) if value is not None}
+    if len(values) > 1:
+        raise ValueError(f"{path}: {name}: the file says {said}, which contradicts the given {given}")
+    return values.pop()
 
-    Raises:
-        ValueError: one error for all that are missing, with the options that give them.
-    """
-    missing = [name for name, value in given.items() if not value and said.get(name) is None]
+
+def _refuse_missing(missing: Sequence[str], path: Path) -> None:
     if missing:
         it = "it" if len(missing) == 1 else "them"
         options = "; ".join(_HOW_TO_GIVE[name] for name in missing)
@@ -40,48 +107,3 @@ def check_declared(path: Path, given: dict[str, Any], said: dict[str, Any]) -> N
             f"{path}: {', '.join(missing)}: the file does not say {it}; give {options} "
             f"(or {it} as columns of a table of files)"
         )
-
-
-def agreed_rate(given: Any, said: Any, path: Path) -> float:
-    """The sampling rate (Hz) that caller and file agree on.
-
-    Raises:
-        ValueError: neither states it, both differ, or it is no rate.
-    """
-    return _agreed(given, said, "sampling_rate", path, check_sampling_rate)
-
-
-def agreed_factor(given: Any, said: Any, path: Path) -> float:
-    """Factor to millivolt of the unit that caller and file agree on.
-
-    Raises:
-        ValueError: neither states it, both differ, or it is no voltage.
-    """
-    return _agreed(given, said, "unit", path, to_millivolt)
-
-
-def agreed_leads(given: Sequence[str] | None, said: Sequence[str] | None, path: Path) -> list[str]:
-    """The lead names, in standard spelling, that caller and file agree on.
-
-    Raises:
-        ValueError: neither states them, or both differ.
-    """
-    check_declared(path, {"lead_names": given}, {"lead_names": said or None})
-    in_file, asked = ([canonical_lead(name) for name in names or ()] for names in (said, given))
-    if in_file and asked and in_file != asked:
-        raise ValueError(f"{path}: lead_names: the file says {', '.join(in_file)}, given {', '.join(asked)}")
-    return in_file or asked
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks, or its name where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _agreed(given: Any, said: Any, name: str, path: Path, check: Callable[[Any, str], float]) -> float:
-    if given is None:
-        check_declared(path, {name: None}, {name: said})
-    values = {check(value, f"{path}: {name}") for value in (given, said) if value is not None}
-    if len(values) > 1:
-        raise ValueError(f"{path}: {name}: the file says {said}, which contradicts the given {given}")
-    return values.pop()

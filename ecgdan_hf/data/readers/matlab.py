@@ -1,9 +1,9 @@
 """ECGs in HDF5 and MATLAB files (a MATLAB file of version 7.3 is HDF5): one array, or one row of many.
 
 Read like a .npz: the array `signal`, or the only one with two dimensions; `sampling_rate`, `unit` and `lead_names`
-beside it or as attributes of it. A file of several records holds them in an array `tracings` (records, samples,
-leads), as CODE-15 does; one row is read at a time, without the zeros around it. What a file claims to hold is weighed
-before memory is asked for, and what it says to lie in another file is not followed.
+are arrays or attributes. A file of several records holds them in an array `tracings` (records, samples, leads), as
+CODE-15 does; one row is read at a time, without the zeros around it. Declared sizes are checked before memory is
+allocated, and links to other files are not followed.
 """
 
 import math
@@ -18,37 +18,33 @@ import h5py
 import numpy as np
 from scipy.io import loadmat
 
-from ecgdan_hf.data.readers.arrays import signal_name
-from ecgdan_hf.data.readers.declared import one_line
+from ecgdan_hf.data.readers.arrays import as_record, signal_name
+from ecgdan_hf.data.readers.declared import Declared, Format, one_line
 from ecgdan_hf.data.readers.zips import FREE_BYTES, MAX_BYTES, MAX_RATIO
+from ecgdan_hf.data.record import EcgRecord
 
-HDF5_MARK = b"\x89HDF\r\n\x1a\n"
-MAX_NAMES = 1024  # what a file says of its signal is a number, a word, or a name for each lead
-# kinds of elements in "MAT-File Format", the MathWorks, version 5: miMATRIX, miCOMPRESSED, and all inside of those
+_HDF5_MARK = b"\x89HDF\r\n\x1a\n"
+_MAX_NAMES = 1024  # what a file says of its signal is a number, a word, or a name for each lead
+# element types in "MAT-File Format" (The MathWorks), version 5: miMATRIX, miCOMPRESSED, and all allowed types
 _MATRIX, _COMPRESSED, _KINDS = 14, 15, (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14, 16, 17, 18)
-DAMAGED = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
+_DAMAGED = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, MemoryError)
 
 
-def is_hdf5(head: bytes) -> bool:
-    """Whether a file is HDF5, by its first 4 kB; a user block, as MATLAB writes one, may come before its mark."""
-    return any(head[at:].startswith(HDF5_MARK) for at in (0, 512, 1024, 2048))
+def _is_hdf5(head: bytes) -> bool:
+    return any(head[at:].startswith(_HDF5_MARK) for at in (0, 512, 1024, 2048))  # MATLAB's comes after a user block
 
 
-def is_matlab(head: bytes) -> bool:
-    """Whether a file is MATLAB's of version 5 to 7, by its first 128 bytes."""
+def _is_matlab(head: bytes) -> bool:
     return head.startswith(b"MATLAB") and head[124:128] in (b"\x00\x01IM", b"\x01\x00MI")
 
 
-def read_hdf5(path: Path, member: str | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-    """The array of a HDF5 file and what the file says of it.
+def _read_hdf5(path: Path, declared: Declared, member: str | None) -> EcgRecord:
+    array, said = _hdf5_content(path, member)
+    return as_record(array, said, path, declared, member)
 
-    Args:
-        path: the file.
-        member: which record of a file of several: its row, from 0.
 
-    Raises:
-        ValueError: a damaged file, no array that could be the signal, or no such row.
-    """
+def _hdf5_content(path: Path, member: str | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """The signal, or the row `member` (from 0) of a file of several, and what the file says of it."""
     try:
         with h5py.File(path, "r") as file:
             arrays = _arrays(file)
@@ -57,20 +53,20 @@ def read_hdf5(path: Path, member: str | None = None) -> tuple[np.ndarray, dict[s
             name = many[0] if len(many) == 1 else signal_name({n: a.shape for n, a in numeric.items()}, path)
             signal = _rows(numeric[name], member, path)
             attributes = {**file.attrs, **arrays[name].attrs}
-            others = {other: array for other, array in arrays.items() if other != name and array.size <= MAX_NAMES}
+            others = {other: array for other, array in arrays.items() if other != name and array.size <= _MAX_NAMES}
             said = {other.rsplit("/", 1)[-1]: _value(array, file) for other, array in others.items()}
             return signal, _words({**attributes, **said})
-    except DAMAGED as error:
+    except _DAMAGED as error:
         if isinstance(error, ValueError) and str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: truncated or damaged HDF5 file: {one_line(error)[:200]}") from error
 
 
 def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Arrays of a file by name; only what lies in the file itself, and not MATLAB's own `#refs#`."""
+    """Arrays of a file by name, without links to other files and MATLAB's own `#refs#`."""
     found: dict[str, h5py.Dataset] = {}
 
-    def add(name: str, item: h5py.Dataset | h5py.Group) -> None:  # is called for hard links only
+    def add(name: str, item: h5py.Dataset | h5py.Group) -> None:  # called for hard links only
         outside = isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)
         if isinstance(item, h5py.Dataset) and item.shape and not outside and not name.startswith("#"):
             found[name] = item
@@ -80,7 +76,7 @@ def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def _rows(array: h5py.Dataset, member: str | None, path: Path) -> np.ndarray:
-    """All of an array with two dimensions, one row of one with three, less the zeros it was filled up with."""
+    """An array with two dimensions, or one row of one with three without its zero padding."""
     if array.ndim == 3 or member is not None:
         count = array.shape[0] if array.ndim == 3 else 0
         if count == 0 or member is None or not (member.isdecimal() and int(member) < count):
@@ -96,7 +92,7 @@ def _rows(array: h5py.Dataset, member: str | None, path: Path) -> np.ndarray:
 
 
 def _without_padding(row: np.ndarray, source: str) -> np.ndarray:
-    """A record less its first and last samples that are zero in all leads; its longer side is time."""
+    """Removes the first and last samples that are zero in all leads; the longer side is time."""
     row = row if row.shape[0] > row.shape[1] else row.T
     recorded = np.flatnonzero(row.any(axis=1))
     if not recorded.size:
@@ -105,26 +101,22 @@ def _without_padding(row: np.ndarray, source: str) -> np.ndarray:
 
 
 def _value(array: h5py.Dataset, file: h5py.File) -> Any:
-    """A number, a word, or words; MATLAB keeps a word as numbers of its letters and words as references to those."""
+    """A number, a word, or words. MATLAB stores a word as character codes and several words as references to those."""
     if array.dtype.kind == "O" and h5py.check_ref_dtype(array.dtype):
         cells = (file[reference] for reference in np.ravel(array[()]) if reference)
-        return [_value(cell, file) for cell in cells if isinstance(cell, h5py.Dataset) and cell.size <= MAX_NAMES]
+        return [_value(cell, file) for cell in cells if isinstance(cell, h5py.Dataset) and cell.size <= _MAX_NAMES]
     if array.attrs.get("MATLAB_class") == b"char":
         return "".join(chr(code) for code in np.ravel(array[()]))
     return array.asstr()[()] if h5py.check_string_dtype(array.dtype) else array[()]
 
 
-def read_matlab(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """The array of a MATLAB file of version 5 to 7 and what the file says of it.
-
-    Raises:
-        ValueError: a damaged file, or no array that could be the signal.
-    """
+def _matlab_content(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """The signal of a file of version 5 to 7 and what the file says of it."""
     try:
         content = {name: value for name, value in loadmat(_inflated(path)).items() if not name.startswith("__")}
-    except (*DAMAGED, zlib.error, struct.error) as error:
+    except (*_DAMAGED, zlib.error, struct.error) as error:
         raise ValueError(f"{path}: truncated or damaged MATLAB file: {one_line(error)[:200]}") from error
-    except Exception as error:  # `MatReadError`, and what its decoder meets in damaged headers
+    except Exception as error:  # `MatReadError`, and whatever damaged headers cause
         raise ValueError(f"{path}: damaged MATLAB file: {one_line(error)[:200]}") from error
     numeric = {name: value.shape for name, value in content.items() if getattr(value, "dtype", None) is not None}
     numeric = {name: shape for name, shape in numeric.items() if content[name].dtype.kind in "fiu"}
@@ -133,7 +125,7 @@ def read_matlab(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _inflated(path: Path) -> BytesIO:
-    """A MATLAB file with its compressed parts unfolded, no part of which claims more than there is."""
+    """Decompresses a MATLAB file; rejects parts that declare more bytes than there are."""
     content = path.read_bytes()
     order = "<" if content[126:128] == b"IM" else ">"
     parts, at = [content[:128]], 128
@@ -143,7 +135,7 @@ def _inflated(path: Path) -> BytesIO:
         if size > len(content) - at - 8:
             raise ValueError(f"expected a part of {size} bytes, got {len(content) - at - 8}")
         part = content[at : at + 8 + step]
-        parts.append(_unfolded(part[8:]) if kind == _COMPRESSED else part)
+        parts.append(_decompressed(part[8:]) if kind == _COMPRESSED else part)
         if sum(map(len, parts)) > MAX_BYTES:
             raise ValueError(f"expected parts of at most {MAX_BYTES} bytes together, got more")
         _check_elements(memoryview(parts[-1]), order)
@@ -151,7 +143,7 @@ def _inflated(path: Path) -> BytesIO:
     return BytesIO(b"".join(parts))
 
 
-def _unfolded(packed: bytes) -> bytes:
+def _decompressed(packed: bytes) -> bytes:
     inflater = zlib.decompressobj()
     limit = min(MAX_BYTES, max(FREE_BYTES, MAX_RATIO * len(packed)))
     part = inflater.decompress(packed, limit)
@@ -161,11 +153,11 @@ def _unfolded(packed: bytes) -> bytes:
 
 
 def _check_elements(content: memoryview, order: str) -> None:
-    """Refuses an element, at any depth, of more bytes than are left: they are allocated before they are read."""
+    """Rejects an element, at any depth, that declares more bytes than are left: scipy allocates before it reads."""
     at = 0
     while at + 8 <= len(content):
         kind, size = struct.unpack_from(f"{order}II", content, at)
-        if kind >> 16:  # kind and size share four bytes, and the content the next four
+        if kind >> 16:  # a small element: type and size in four bytes, content in the next four
             at += 8
             continue
         left = len(content) - at - 8
@@ -177,7 +169,7 @@ def _check_elements(content: memoryview, order: str) -> None:
 
 
 def _words(said: dict[str, Any]) -> dict[str, Any]:
-    """What a file says of its signal as plain numbers, words and lists; lead names always as a list."""
+    """Metadata as plain numbers, words and lists; lead names always as a list."""
     plain = {name: _plain(value) for name, value in said.items()}
     if isinstance(plain.get("lead_names"), str):
         plain["lead_names"] = [lead.strip() for lead in re.split("[,;]", plain["lead_names"])]
@@ -192,5 +184,9 @@ def _plain(value: Any) -> Any:
         return value.strip()
     if not isinstance(value, np.ndarray | np.generic | list):
         return value
-    items = [_plain(item) for item in (value if isinstance(value, list) else np.ravel(value).tolist())[:MAX_NAMES]]
+    items = [_plain(item) for item in (value if isinstance(value, list) else np.ravel(value).tolist())[:_MAX_NAMES]]
     return items[0] if len(items) == 1 else items
+
+
+HDF5 = Format("hdf5", _is_hdf5, _read_hdf5, has_members=True)
+MATLAB = Format("matlab", _is_matlab, lambda path, declared, _: as_record(*_matlab_content(path), path, declared))

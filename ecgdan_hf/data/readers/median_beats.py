@@ -1,8 +1,8 @@
-"""The median beat of a recording where it lies in a WFDB file of its own, as PTB-XL+ publishes those of GE's 12SL.
+"""The median beat of a recording from a WFDB file of its own, as PTB-XL+ publishes those of GE's 12SL.
 
-The headers of PTB-XL+ 1.0.1 (Strodthoff et al., Scientific Data 10:279, 2023) name a folder of their makers in every
-line (`ge_median_beats_wfdb/00001_medians`), which wfdb refuses, and call millivolt what are microvolt. So names are
-read without their folder, and the recording settles the unit: a beat is as large as the beats it stands for.
+The headers of PTB-XL+ 1.0.1 (Strodthoff et al., Scientific Data 10:279, 2023) name a folder of the publisher in every
+line (`ge_median_beats_wfdb/00001_medians`), which wfdb refuses, and state millivolt for microvolt. So names are read
+without their folder, and the unit is the one in which the beat is about as large as the beats of the recording.
 """
 
 import re
@@ -13,29 +13,24 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from ecgdan_hf.data.readers.declared import Declared
 from ecgdan_hf.data.readers.wfdb_records import read_wfdb
 from ecgdan_hf.data.record import EcgRecord, FloatArray
 from ecgdan_hf.model.conditioning_ecgdan import resample
 
 MEDIAN_UNUSABLE = "median_beat_unusable"
-MAX_BYTES = 1 << 20  # 12 leads x 600 samples x 4 bytes are 28,800
-STRETCH_SECONDS = 2.0  # holds a beat from 30 per minute on, and little of a wandering baseline
-MAX_RATIO = 4.0  # of the sizes of beat and recording; 0.60 to 0.99 for our own beats of 666 records of PTB-XL
+_MAX_BYTES = 1 << 20  # 12 leads x 600 samples x 4 bytes are 28,800
+_STRETCH_SECONDS = 2.0  # long enough for one beat at 30 per minute, short enough for little baseline wander
+_MAX_RATIO = 4.0  # of the sizes of beat and recording; 0.60 to 0.99 for our own beats of 666 records of PTB-XL
 _FOLDER = re.compile(r"^[^#\s]+/", re.MULTILINE)  # before the first name of a line
 _MILLIVOLT = re.compile(r"/mV\b", re.IGNORECASE)
 
 
 def with_median_beat(record: EcgRecord, file: str | Path) -> EcgRecord:
-    """The record with the median beat of a file.
+    """Adds the median beat in a WFDB record (its header, or its stem), which may have another rate.
 
-    Args:
-        record: the whole recording.
-        file: WFDB record of its median beat: the header, or its stem. It may have another rate.
-
-    Returns:
-        The record with `median_beat_mv`; flagged `median_beat_unusable` instead where the file is absent or damaged,
-        lacks a lead, or has values that neither in the unit of its header nor in microvolt are as large as the
-        recording.
+    Flags the record `median_beat_unusable` instead if the file is missing or damaged, lacks a lead, or its values are
+    not about as large as the recording, neither in the unit of its header nor in microvolt.
     """
     path = Path(file)
     try:
@@ -46,13 +41,7 @@ def with_median_beat(record: EcgRecord, file: str | Path) -> EcgRecord:
 
 
 def beat_at_rate(beat_mv: FloatArray, from_rate: float, to_rate: float) -> FloatArray:
-    """Resampled; a stretch without samples stays one.
-
-    Args:
-        beat_mv: (leads, samples), millivolt; NaN where it has no sample, but not for a whole lead.
-        from_rate: Hz.
-        to_rate: Hz.
-    """
+    """Resamples a beat (leads, samples); NaN stays NaN, but no lead may be NaN only."""
     if from_rate == to_rate:
         return beat_mv
     missing = np.isnan(beat_mv)
@@ -76,34 +65,34 @@ def _beat_of(record: EcgRecord, header: Path) -> FloatArray:
 
 
 def _read_as_microvolt(header: Path) -> EcgRecord:
-    """A copy whose names have no folder, and whose millivolts are called microvolt: else they might be refused."""
+    """Reads a copy without folders in its names, in microvolt: as millivolt, the values might be refused."""
     data = header.with_suffix(".dat")
-    if data.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{data}: expected a median beat of at most {MAX_BYTES >> 20} MiB")
+    if data.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{data}: expected a median beat of at most {_MAX_BYTES >> 20} MiB")
     text = header.read_text(encoding="utf-8", errors="replace")
     with TemporaryDirectory() as folder:
         copy = Path(folder) / header.name
         copy.write_text(_MILLIVOLT.sub("/uV", _FOLDER.sub("", text)), encoding="utf-8")
         shutil.copyfile(data, copy.with_suffix(".dat"))
-        return read_wfdb(copy)
+        return read_wfdb(copy, Declared())
 
 
 def _factor(beat_uv: FloatArray, beat_rate: float, record: EcgRecord, header: Path) -> float:
-    """1000 where the header is right, 1 where its millivolts are microvolt."""
+    """1000 if the header is right, 1 if its millivolts are microvolt."""
     sizes = _sizes(record.signal_mv, record.sampling_rate)
     recorded = sizes > 0
     if not recorded.any():
         raise ValueError(f"{header}: expected a recording to compare with, got flat leads")
     ratio = float(np.median(_sizes(beat_uv, beat_rate)[recorded] / sizes[recorded]))
     for factor in (1000.0, 1.0):
-        if 1 / MAX_RATIO <= factor * ratio <= MAX_RATIO:
+        if 1 / _MAX_RATIO <= factor * ratio <= _MAX_RATIO:
             return factor
     raise ValueError(f"{header}: expected a beat as large as the recording, got {1000 * ratio:.3g} times its size")
 
 
 def _sizes(signal: FloatArray, sampling_rate: float) -> FloatArray:
-    """(leads,) peak to peak of the middle one of all stretches; 0 where most have no samples."""
-    length = min(round(STRETCH_SECONDS * sampling_rate), signal.shape[1])
+    """(leads,) median over stretches of the peak-to-peak size; 0 if most stretches have no samples."""
+    length = min(round(_STRETCH_SECONDS * sampling_rate), signal.shape[1])
     stretches = signal[:, : signal.shape[1] // length * length].reshape(len(signal), -1, length)
     ranges = np.fmax.reduce(stretches, axis=2) - np.fmin.reduce(stretches, axis=2)
     return np.asarray(np.median(np.nan_to_num(ranges), axis=1))

@@ -14,24 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
-from ecgdan_hf.data.readers.declared import one_line
+from ecgdan_hf.data.readers.declared import Declared, Format, one_line
 from ecgdan_hf.data.record import EcgRecord
 
-PARQUET_MARK = b"PAR1"
-SIGNAL_COLUMNS = ("signal", "sampling_rate", "lead_names")
+_SIGNAL_COLUMNS = ("signal", "sampling_rate", "lead_names")
 _NOT_OF_THE_TABLE = ("signal", "flags")  # read record by record
 
 
-def read_row(path: Path, member: str | None) -> EcgRecord:
-    """One record of a Parquet file.
-
-    Args:
-        path: the file.
-        member: number of the row, from 0.
-
-    Raises:
-        ValueError: not such a file or row, or a damaged one.
-    """
+def _read_row(path: Path, _: Declared, member: str | None) -> EcgRecord:
+    """The record in row `member`, from 0. The file states everything, so what the caller declares is not needed."""
     if member is None or not member.isdigit():
         raise ValueError(f"{path}: member: expected the number of a row, got {member!r}")
     row = int(member)
@@ -53,14 +44,10 @@ def read_row(path: Path, member: str | None) -> EcgRecord:
 
 
 def read_parquet_folder(data_dir: Path) -> pd.DataFrame:
-    """One row for each record of the Parquet files in a folder.
+    """Returns one row for each record of the Parquet files in a folder, or in its folder `data`.
 
-    Args:
-        data_dir: folder with `data/*.parquet`, or with the files themselves.
-
-    Returns:
-        The columns of the files without the signals, and `file`, `member` to read those; `record_id` and `patient_id`
-        are made up of file and row where the files lack them.
+    Columns: those of the files without the signals, and `file`, `member` to read the signals; `record_id` and
+    `patient_id` are composed of file and row where the files lack them.
 
     Raises:
         FileNotFoundError: no Parquet file.
@@ -85,10 +72,10 @@ def read_parquet_folder(data_dir: Path) -> pd.DataFrame:
 def _read_metadata(file: Path) -> pd.DataFrame:
     try:
         schema = pq.read_schema(file)
-        absent = [name for name in SIGNAL_COLUMNS if name not in schema.names]
+        absent = [name for name in _SIGNAL_COLUMNS if name not in schema.names]
         if absent:
-            raise ValueError(f"expected columns {', '.join(SIGNAL_COLUMNS)}, missing {', '.join(absent)}")
-        wanted = [name for name in schema.names if name not in (*_NOT_OF_THE_TABLE, *SIGNAL_COLUMNS)]
+            raise ValueError(f"expected columns {', '.join(_SIGNAL_COLUMNS)}, missing {', '.join(absent)}")
+        wanted = [name for name in schema.names if name not in (*_NOT_OF_THE_TABLE, *_SIGNAL_COLUMNS)]
         table: pd.DataFrame = pq.read_table(file, columns=wanted).to_pandas()
         rows = pq.read_metadata(file).num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -107,14 +94,17 @@ def _label_names(file: Path) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _row_groups(path: Path) -> np.ndarray:
-    """Number of the first row of each row group, and of rows."""
+    """Number of the first row of each row group, and the number of rows."""
     metadata = pq.read_metadata(path)
     return np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
 
 
 @lru_cache(maxsize=1)
 def _read_group(path: Path, group: int, changed: int) -> pa.Table:
-    """A row group, kept until another is asked for: rows are mostly read in order."""
+    """A row group; cached, as rows are mostly read in order."""
     file = pq.ParquetFile(path)
-    present = [name for name in (*SIGNAL_COLUMNS, "record_id") if name in file.schema_arrow.names]
+    present = [name for name in (*_SIGNAL_COLUMNS, "record_id") if name in file.schema_arrow.names]
     return file.read_row_group(group, columns=present)
+
+
+PARQUET = Format("parquet", lambda head: head.startswith(b"PAR1"), _read_row, has_members=True)

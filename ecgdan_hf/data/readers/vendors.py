@@ -1,14 +1,14 @@
 """ECGs of carts, Holter recorders and hospital systems as `EcgRecord`s; ECGDataKit decodes them.
 
-What the library leaves open is settled here: counts without a gain are refused, its warnings become flags or errors,
-leads are matched by name, rate and length must be the same for all, and the limb leads that a cart does not store
-(MUSE keeps I, II and V1 to V6) are derived.
+This module adds the checks that the library leaves to its user: counts without a gain are refused, its warnings
+become flags or errors, leads are matched by name, all leads must have one rate and length, and limb leads that a cart
+does not store (MUSE keeps I, II and V1 to V6) are derived.
 """
 
 import re
 import warnings
-from collections.abc import Sequence
 from datetime import date
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ecgdan_hf.data.readers.declared import agreed_leads, agreed_rate, one_line, to_millivolt
+from ecgdan_hf.data.readers.declared import Declared, Format, one_line
 from ecgdan_hf.data.readers.vendor_sizes import SCP_START, check_claims
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
@@ -39,13 +39,13 @@ _READERS = {
 _XML_KINDS = {"annotatedecg": "hl7-aecg", "restingecg": "muse", "restingecgdata": "sierra", "ecg": "mortara"}
 _MARKS = {"dicom": (128, b"DICM"), "ishne": (0, b"ISHNE1.0"), "edf": (0, b"0       "), "scp-ecg": (16, b"SCPECG")}
 
-# what a warning of ECGDataKit says where a recording is not whole, not in one piece, or its rate is a guess
+# warnings of ECGDataKit about a recording that is incomplete or in pieces, or whose rate is a guess
 _NOT_WHOLE = re.compile(r"mismatch|truncated|shorter than|no waveform data|gaps between|odd number|default of 1000 Hz")
 _SEXES = {"M": "male", "F": "female"}
 
 
-def vendor_kind(head: bytes) -> str | None:
-    """Which of the formats here a file is in, by its first 4 kB; None where it is none of them."""
+@lru_cache(maxsize=1)  # each format of the table asks for the same head
+def _kind(head: bytes) -> str | None:
     root = xml_root(head)
     if root is not None:
         return _XML_KINDS.get(root.lower())
@@ -62,7 +62,7 @@ def vendor_kind(head: bytes) -> str | None:
 
 
 def xml_root(head: bytes) -> str | None:
-    """Name of the first element of an XML file without its namespace prefix; None where it is no XML."""
+    """Name of the first element of an XML file without its namespace prefix; None if the file is not XML."""
     wide = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(head[:2])
     text = head.decode(wide or "utf-8-sig", "replace").lstrip()
     text = re.sub(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(\[.*?\]\s*)?>", "", text, flags=re.DOTALL)
@@ -70,29 +70,11 @@ def xml_root(head: bytes) -> str | None:
     return found.group(1) if found else None
 
 
-def read_vendor(
-    path: Path,
-    kind: str,
-    sampling_rate: float | None = None,
-    unit: str | None = None,
-    lead_names: Sequence[str] | None = None,
-) -> EcgRecord:
-    """Reads one file.
+def _read(kind: str, path: Path, declared: Declared, _: str | None) -> EcgRecord:
+    """Reads one file; leads in `STANDARD_LEADS` order, others after them.
 
-    Args:
-        path: the file.
-        kind: its format, as `vendor_kind` names it.
-        sampling_rate: Hz; may not contradict the file.
-        unit: the same.
-        lead_names: the same; needed where the file names channels but no leads, in the order of the file.
-
-    Returns:
-        The record in millivolt, leads in `STANDARD_LEADS` order and others after them. Flags: `lead_derived:III+...`,
-        `not_voltage:NAME` for channels left out, `reader_warning:...` for what the decoder repaired or left out.
-
-    Raises:
-        ValueError: a file that is damaged, incomplete or of absurd size, counts without a gain, unknown or repeated
-            leads, leads of different rates or lengths, or a contradiction to the arguments.
+    Flags: `lead_derived:III+...`, `not_voltage:NAME` for channels left out, `reader_warning:...` for what the decoder
+    repaired or left out.
     """
     title = _READERS[kind][0]
     check_claims(path, kind)
@@ -105,10 +87,10 @@ def read_vendor(
     if not voltages:
         found = ", ".join(sorted({_unit(lead) for lead in parsed.leads}))
         raise ValueError(f"{path}: unit: expected leads in mV, uV or V, got {found}")
-    _check_unit(unit, [lead for lead, _ in voltages], path)
-    names = _lead_names([lead.label for lead, _ in voltages], lead_names, path)
+    declared.check_unit([_unit(lead) for lead, _ in voltages], path)
+    names = _lead_names([lead.label for lead, _ in voltages], declared, path)
     _check_alike([(name, lead) for name, (lead, _) in zip(names, voltages, strict=True)], path)
-    rate = agreed_rate(sampling_rate, _exact_rate(parsed, voltages[0][0]), path)
+    rate = declared.rate(_exact_rate(parsed, voltages[0][0]), path)
     leads, derived = _with_limb_leads(dict(zip(names, (signal for _, signal in voltages), strict=True)))
     return EcgRecord(
         signal_mv=np.stack(list(leads.values())),
@@ -128,7 +110,7 @@ def _parser(kind: str) -> Any:
 
 
 def _parse_longest(path: Path, kind: str, title: str) -> tuple[Any, list[str]]:
-    """As `_parse`; of several recordings in a DICOM file the longest instead of the first."""
+    """Parses like `_parse`, but takes the longest recording of a DICOM file instead of the first."""
     parsed, flags = _parse(path, kind, title)
     seconds = [group["samples"] / group["sampling_frequency"] for group in _rhythms(parsed)]
     if not seconds or seconds[0] == max(seconds):
@@ -146,12 +128,12 @@ def _parse_longest(path: Path, kind: str, title: str) -> tuple[Any, list[str]]:
 
 
 def _parse(path: Path, kind: str, title: str) -> tuple[Any, list[str]]:
-    """The record of ECGDataKit, and flags of what it warned of."""
+    """The record of ECGDataKit, and its warnings as flags."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             parsed = _parser(kind)().parse(path)
-        except Exception as error:  # what the decoders raise depends on where the damage happens to be
+        except Exception as error:  # the type depends on where the damage is
             raise ValueError(f"{path}: expected a whole {title} file, got {_short(error, path)}") from error
     said = [_short(warning.message, path) for warning in caught if issubclass(warning.category, UserWarning)]
     for text in said:
@@ -159,7 +141,7 @@ def _parse(path: Path, kind: str, title: str) -> tuple[Any, list[str]]:
             raise ValueError(f"{path}: expected a whole {title} file, got {text}")
     flags = [f"reader_warning:{text.replace(';', ',')}" for text in dict.fromkeys(said)]
     claimed, stored = (parsed.raw_metadata.get(name, 0) for name in ("ecg_size", "samples_per_lead"))
-    if claimed > stored:  # of ISHNE, where some recorders write the most they could hold
+    if claimed > stored:  # ISHNE: some recorders write their capacity
         flags.append(f"shorter_than_said:{stored}/{claimed}")
     return parsed, flags
 
@@ -175,7 +157,7 @@ def _unit(lead: Any) -> str:
 
 
 def _millivolt(lead: Any, path: Path) -> np.ndarray | None:
-    """(samples,) of a lead in millivolt; None where it is no voltage."""
+    """(samples,) of a lead in millivolt; None if it is not a voltage."""
     unit = _unit(lead)
     is_voltage = millivolt_per(unit) is not None or unit.lower() in ("no unit", "counts/mv", "nv")
     if not lead.resolution_unit and not is_voltage:
@@ -186,37 +168,28 @@ def _millivolt(lead: Any, path: Path) -> np.ndarray | None:
         )
     try:
         return np.asarray(lead.to_physical().convert_units("mV").samples)
-    except ValueError:  # a unit, but of no voltage
+    except ValueError:  # a unit other than a voltage
         return None
 
 
-def _check_unit(unit: str | None, leads: list[Any], path: Path) -> None:
-    if unit is None:
-        return
-    factor = to_millivolt(unit, f"{path}: unit")
-    said = sorted({_unit(lead) for lead in leads})
-    if any(millivolt_per(word) != factor for word in said):
-        raise ValueError(f"{path}: unit: the file says {', '.join(said)}, given {unit}")
-
-
-def _lead_names(labels: list[str], given: Sequence[str] | None, path: Path) -> list[str]:
-    """Standard names of the channels; those the caller gives where the file has names that are no leads."""
-    plain = [label.rsplit("_", 1)[0] for label in labels]  # ECGDataKit makes II and II_2 of a lead that comes twice
+def _lead_names(labels: list[str], declared: Declared, path: Path) -> list[str]:
+    """Standard names of the channels; the caller's names if the file's are not those of leads."""
+    plain = [label.rsplit("_", 1)[0] for label in labels]  # ECGDataKit renames a second lead II to II_2
     labels = [stem if stem in labels else label for stem, label in zip(plain, labels, strict=True)]
     try:
         said: list[str] | None = canonical_leads(labels)
     except ValueError as error:
-        if given is None:
+        if declared.lead_names is None:
             raise ValueError(f"{path}: {one_line(error)}") from error
         said = None
-    names = canonical_leads(agreed_leads(given, said, path))
+    names = canonical_leads(declared.leads(said, path))
     if len(names) != len(labels):
         raise ValueError(f"{path}: lead_names: expected {len(labels)} names, got {len(names)}: {', '.join(names)}")
     return names
 
 
 def _check_alike(leads: list[tuple[str, Any]], path: Path) -> None:
-    """Refuses leads of different rates or lengths."""
+    """Rejects leads of different rates or lengths."""
     (first, model), *others = leads
     for name, lead in others:
         for what, expected, found in (
@@ -230,7 +203,7 @@ def _check_alike(leads: list[tuple[str, Any]], path: Path) -> None:
 
 
 def _exact_rate(parsed: Any, lead: Any) -> float:
-    """Hz, with the decimals that ECGDataKit rounds away and keeps beside its record."""
+    """Hz, with the decimals that ECGDataKit keeps only in its metadata."""
     meta, rate = parsed.raw_metadata, lead.sampling_rate
     if "rhythm_sample_interval_us" in meta:  # SCP-ECG
         rate = 1e6 / meta["rhythm_sample_interval_us"]
@@ -246,13 +219,13 @@ def _exact_rate(parsed: Any, lead: Any) -> float:
 
 
 def _rhythms(parsed: Any) -> list[dict[str, Any]]:
-    """The multiplex groups of DICOM without median beats, of which the first is read."""
+    """The multiplex groups of DICOM that are not median beats; the first is read."""
     groups: list[dict[str, Any]] = parsed.raw_metadata.get("multiplex_groups", [])
     return [group for group in groups if not re.search("MEDIAN|REPRESENTATIVE|AVERAGE", group["label"].upper())]
 
 
 def _with_limb_leads(recorded: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """All leads, the standard ones first and in order, with the limb leads that follow from I and II; and its flag."""
+    """All leads, standard ones first, with the limb leads derived from I and II; and the flag of that."""
     absent = [lead for lead in LIMB_LEADS if lead not in recorded] if {"I", "II"} <= set(recorded) else []
     leads = dict(recorded)
     for lead in absent:
@@ -262,7 +235,7 @@ def _with_limb_leads(recorded: dict[str, np.ndarray]) -> tuple[dict[str, np.ndar
 
 
 def _median_beat(parsed: Any, rate: float, names: tuple[str, ...]) -> np.ndarray | None:
-    """(leads, samples) in millivolt; None where the file has none of the same leads and rate, in a unit."""
+    """(leads, samples) in millivolt; None unless the file has one with a unit and the same leads and rate."""
     beats = [beat for beat in parsed.median_beats if beat.resolution_unit and beat.sampling_rate == rate]
     if not beats or len({len(beat.samples) for beat in beats}) > 1:
         return None
@@ -276,7 +249,7 @@ def _median_beat(parsed: Any, rate: float, names: tuple[str, ...]) -> np.ndarray
 
 
 def _subject(parsed: Any) -> dict[str, Any]:
-    """Age, sex, patient and report, as the fields of `EcgRecord`; None where the file does not say them."""
+    """Age, sex, patient and report as fields of `EcgRecord`; None if the file does not state them."""
     age = _age(parsed)
     statements = (" ".join(part.strip() for part in pair if part.strip()) for pair in parsed.interpretation.statements)
     return {
@@ -288,14 +261,21 @@ def _subject(parsed: Any) -> dict[str, Any]:
 
 
 def _age(parsed: Any) -> float | None:
-    """Years: as stated, or from birth to the recording."""
+    """Years, as stated or from birth to the recording."""
     if parsed.patient.age is not None:
         return float(parsed.patient.age)
     recorded = parsed.recording.date.date() if parsed.recording.date else None
     if recorded is None:
-        try:  # a day without a time of day is kept here
+        try:  # a date without a time is kept here
             recorded = date.fromisoformat(str(parsed.raw_metadata.get("acquisition_date")))
         except ValueError:
             return None
     born = parsed.patient.birth_date
     return None if born is None else float((recorded - born.date()).days // 365.2425)
+
+
+def _is(kind: str, head: bytes) -> bool:
+    return _kind(head) == kind
+
+
+VENDOR_FORMATS = tuple(Format(kind, partial(_is, kind), partial(_read, kind)) for kind in _READERS)

@@ -1,8 +1,8 @@
 """One WFDB record as an `EcgRecord`: any storage format that `wfdb` reads, among them 16 and 516 (FLAC).
 
-The library reads an absent or negative rate as 250 Hz and an absent gain as 200 per millivolt, reads on when a header
-names fewer leads than the data hold, and answers other damage with whatever numpy raises; so the header is checked
-first. Layout: https://physionet.org/physiotools/wag/header-5.htm.
+The header is checked first, because the library takes 250 Hz for a missing or negative rate and 200 per millivolt for
+a missing gain, accepts a header that names fewer leads than the data hold, and passes on numpy's errors for other
+damage. Layout: https://physionet.org/physiotools/wag/header-5.htm.
 """
 
 import math
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import wfdb
 
-from ecgdan_hf.data.readers.declared import agreed_leads, agreed_rate, one_line, to_millivolt
+from ecgdan_hf.data.readers.declared import Declared, one_line
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, check_sampling_rate
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 
 RECORD_LINE = re.compile(r"^\S+\s+\d+(\s|$)")
-BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
-MAX_BYTES = 4 << 30
+_BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
+_MAX_BYTES = 4 << 30
 _STORAGE = re.compile(r"^(\d+)(?:x(\d+))?(?::\d+)?(?:\+(\d+))?$")  # format, samples per frame, skew, offset
 
 
@@ -36,7 +36,7 @@ class _Header:
 
 
 def find_header(data_file: Path) -> Path | None:
-    """Header that names `data_file`: of the same stem, or of the stem before `_1` (PTB-XL's `00001_hr_1.dat`)."""
+    """Header that names `data_file`: with the same stem, or the stem before `_1` (PTB-XL's `00001_hr_1.dat`)."""
     for stem in (data_file.stem, re.sub(r"_\d+$", "", data_file.stem)):
         header = data_file.with_name(stem + ".hea")
         if header.is_file() and data_file.name in header.read_text(encoding="utf-8", errors="replace").split():
@@ -45,7 +45,7 @@ def find_header(data_file: Path) -> Path | None:
 
 
 def read_subject(header: Path) -> dict[str, Any]:
-    """`age` (years) and `sex` from a header's free comments (`# Age: 56`, `#<sex>: F`); None where not said."""
+    """`age` (years) and `sex` from a header's comments (`# Age: 56`, `#<sex>: F`); None if not stated."""
     text = "\n".join(
         line for line in header.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("#")
     )
@@ -61,14 +61,7 @@ def read_subject(header: Path) -> dict[str, Any]:
 def sample_range(
     start_seconds: float, seconds: float | None, sampling_rate: float, num_samples: int, source: str
 ) -> tuple[int, int]:
-    """First sample of a part of a record, and the one behind its last.
-
-    Args:
-        start_seconds: where the part begins.
-        seconds: its length; None reaches to the end.
-        sampling_rate: Hz.
-        num_samples: of the whole record.
-        source: file to name in the error.
+    """First sample (inclusive) and last sample (exclusive) of a part of a record; `seconds` None reads to the end.
 
     Raises:
         ValueError: a part that is empty or not within the record.
@@ -82,46 +75,30 @@ def sample_range(
     return first, last
 
 
-def read_wfdb(
-    header: Path,
-    sampling_rate: float | None = None,
-    unit: str | None = None,
-    lead_names: Sequence[str] | None = None,
-    start_seconds: float = 0.0,
-    seconds: float | None = None,
-) -> EcgRecord:
-    """Reads one record, or a part of it without the rest.
+def read_wfdb(header: Path, declared: Declared, start_seconds: float = 0.0, seconds: float | None = None) -> EcgRecord:
+    """Reads the record of a `.hea` file, or only a part of it; `seconds` None reads to the end.
 
-    Args:
-        header: its `.hea` file.
-        sampling_rate: Hz; may not contradict the header.
-        unit: the same.
-        lead_names: the same; needed where the header has none.
-        start_seconds: where to begin.
-        seconds: how much to read; None reads to the end.
-
-    Returns:
-        The record in millivolt. Channels that are no voltage are left out and flagged `not_voltage:NAME`.
+    Channels that are not voltages are left out and flagged `not_voltage:NAME`.
 
     Raises:
         FileNotFoundError: a data file of the header is missing.
         ValueError: a header that is incomplete or does not fit its data, damaged data, or a part beyond the record.
     """
     checked = _check_header(header)
-    rate = agreed_rate(sampling_rate, checked.sampling_rate, header)
+    rate = declared.rate(checked.sampling_rate, header)
     first, last = 0, checked.num_samples
     if last is not None and (start_seconds or seconds is not None):
         first, last = sample_range(start_seconds, seconds, rate, last, str(header))
     _check_memory(checked, (last or 0) - first)
     record = _read_samples(checked, first, last)
     signal = np.asarray(record.p_signal, dtype=np.float64).T
-    if last is None:  # the header leaves the length to the data, and wfdb reads no part of such a record
+    if last is None:  # the header does not state a length, and wfdb reads no part of such a record
         first, last = sample_range(start_seconds, seconds, rate, signal.shape[1], str(header))
         signal = signal[:, first:last]
-    names = agreed_leads(lead_names, [name for name in record.sig_name if name], header)
+    names = declared.leads([name for name in record.sig_name if name], header)
     if len(names) != len(signal):
         raise ValueError(f"{header}: lead_names: expected one for each of {len(signal)} leads, got {', '.join(names)}")
-    kept, factors = _voltages(record.units, names, unit, header)
+    kept, factors = _voltages(record.units, declared, header)
     return EcgRecord(
         signal_mv=signal[kept] * factors[:, None],
         sampling_rate=rate,
@@ -139,7 +116,7 @@ def _read_samples(header: _Header, first: int = 0, last: int | None = None) -> w
         return wfdb.rdrecord(str(path.with_suffix("")), sampfrom=first, sampto=last)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: its data file is missing: {error.filename}") from error
-    except Exception as error:  # what wfdb raises depends on where the damage happens to be
+    except Exception as error:  # the type depends on where the damage is
         expected = f"{header.num_leads} leads x {header.num_samples or '?'} samples"
         raise ValueError(f"{path}: truncated or damaged data, expected {expected}: {one_line(error)}") from error
 
@@ -172,20 +149,20 @@ def _check_header(path: Path) -> _Header:
 
 
 def _check_inside(path: Path, name: str) -> None:
-    """Refuses a file beside the header that is not there: one in another folder, or a link to one."""
+    """Rejects data files outside the header's folder: path traversal, or a link that leads out."""
     if re.search(r"[/\\:]", name) or name in (".", ".."):
         raise ValueError(f"{path}: expected names of files in its own folder, got {name[:80]!r}")
-    folders = {path.resolve().parent, path.parent.resolve()}  # both may be links to one place
+    folders = {path.resolve().parent, path.parent.resolve()}  # both may be links to the same folder
     if (path.parent / name).resolve().parent not in folders:
         raise ValueError(f"{path}: expected data in its own folder, got {name}, a link that leads out of it")
 
 
 def _check_segments(header: _Header) -> None:
-    """Checks the headers of the segments too."""
+    """Checks the headers of the segments."""
     path = header.path
     for words in header.lead_lines:
         segment = path.with_name(f"{words[0]}.hea")
-        if words[0] == "~" or not segment.is_file():  # a gap; what is absent is named when it is read
+        if words[0] == "~" or not segment.is_file():  # a gap, or missing: reading names it
             continue
         text = segment.read_text(encoding="utf-8", errors="replace")
         lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -193,16 +170,16 @@ def _check_segments(header: _Header) -> None:
             raise ValueError(f"{path}: expected segments without segments of their own, got {segment.name}")
         for data in (line[0] for line in lines[1:]):
             _check_inside(segment, data)
-        if words[1:2] != ["0"]:  # the first of them may only say which leads there are
+        if words[1:2] != ["0"]:  # a layout segment without samples only names the leads
             _check_header(segment)
 
 
 def _check_memory(header: _Header, num_samples: int) -> None:
-    """Refuses what no memory holds: no data file vouches for gaps between segments, or for what is compressed."""
+    """Limits memory: with gaps between segments or compression, file sizes do not bound the number of samples."""
     wanted = header.num_leads * num_samples * np.dtype(np.float64).itemsize
-    if wanted > MAX_BYTES:
+    if wanted > _MAX_BYTES:
         raise ValueError(
-            f"{header.path}: expected at most {MAX_BYTES >> 30} GiB of samples at once, got {header.num_leads} leads "
+            f"{header.path}: expected at most {_MAX_BYTES >> 30} GiB of samples at once, got {header.num_leads} leads "
             f"x {num_samples} samples; give start_seconds and seconds"
         )
 
@@ -221,34 +198,29 @@ def _check_leads(header: _Header) -> None:
 
 
 def _check_sizes(header: _Header) -> None:
-    """Refuses data of another size than leads x samples; what is compressed is left to its decoder."""
+    """Rejects data whose size is not leads x samples; compressed data are left to their decoder."""
     if header.num_samples is None:
         return
     expected: dict[str, float] = defaultdict(float)
     for words in header.lead_lines:
         storage = _STORAGE.match(words[1]) if len(words) > 1 else None
-        if storage is None or storage.group(1) not in BYTES_PER_SAMPLE:
+        if storage is None or storage.group(1) not in _BYTES_PER_SAMPLE:
             return
-        per_lead = header.num_samples * int(storage.group(2) or 1) * BYTES_PER_SAMPLE[storage.group(1)]
+        per_lead = header.num_samples * int(storage.group(2) or 1) * _BYTES_PER_SAMPLE[storage.group(1)]
         expected[words[0]] += per_lead if expected[words[0]] else per_lead + int(storage.group(3) or 0)
     for name, size in expected.items():
         found = (header.path.parent / name).stat().st_size
         shape = f"{math.ceil(size)} bytes for {header.num_leads} leads x {header.num_samples} samples"
         if found < size:
             raise ValueError(f"{header.path}: {name} is truncated: expected {shape}, got {found}")
-        if found >= size + 4:  # beyond what rounding and padding explain: leads would be taken for one another
+        if found >= size + 4:  # more than rounding and padding: leads would be mixed up
             raise ValueError(f"{header.path}: {name} holds more than the header names: expected {shape}, got {found}")
 
 
-def _voltages(
-    units: Sequence[str], names: Sequence[str], unit: str | None, path: Path
-) -> tuple[list[int], np.ndarray]:
-    """Rows that are voltages, and their factors to millivolt; others (blood pressure, breathing) are left out."""
-    if unit is not None:
-        factor = to_millivolt(unit, f"{path}: unit")
-        if any(millivolt_per(word) != factor for word in units):
-            raise ValueError(f"{path}: unit: the file says {', '.join(sorted(set(units)))}, given {unit}")
-    kept = [i for i, word in enumerate(units) if millivolt_per(word) is not None]
-    if not kept:
+def _voltages(units: Sequence[str], declared: Declared, path: Path) -> tuple[list[int], np.ndarray]:
+    """Rows that are voltages (not blood pressure or breathing), and their factors to millivolt."""
+    declared.check_unit(units, path)
+    factors = {i: factor for i, word in enumerate(units) if (factor := millivolt_per(word)) is not None}
+    if not factors:
         raise ValueError(f"{path}: unit: expected leads in mV, uV or V, got {', '.join(sorted(set(units)))}")
-    return kept, np.array([to_millivolt(units[i], f"{path}: unit of {names[i]}") for i in kept])
+    return list(factors), np.array(list(factors.values()))

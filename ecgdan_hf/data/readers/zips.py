@@ -1,4 +1,4 @@
-"""Entries of a zip, read into memory; what unfolds beyond reason and names that lead out of a folder are refused."""
+"""Entries of a zip, read into memory. Rejects zip bombs and path traversal."""
 
 import os
 import zipfile
@@ -9,67 +9,70 @@ from pathlib import Path, PurePosixPath
 from ecgdan_hf.data.readers.declared import one_line
 
 MAX_BYTES = 512 << 20
-MAX_RATIO = 50  # samples as text shrink by far less, zeros by far more
-FREE_BYTES = 32 << 20  # what may unfold at any ratio
+MAX_RATIO = 50  # samples written as text compress far less, zeros far more
+FREE_BYTES = 32 << 20  # an entry up to this size may have any ratio
 DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, LookupError)
 
 
-def zip_entries(path: Path) -> list[zipfile.ZipInfo]:
-    """The files in a zip, in its order.
+class ZipReader:
+    """A zip file. Its directory is read once per process, not again for each of 50,000 records."""
 
-    Raises:
-        ValueError: a damaged zip, or a name that leads out of the folder it would be unpacked to.
-    """
-    try:
-        _, entries, outside = _opened(path)
-    except DAMAGED as error:
-        raise ValueError(f"{path}: truncated or damaged zip file: {one_line(error)[:200]}") from error
-    if outside:
-        raise ValueError(f"{path}: expected entries inside the zip's own folder, got the name {outside[0]!r}")
-    return entries
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
+    def entries(self) -> list[zipfile.ZipInfo]:
+        """The files in the zip, in its order.
 
-def entry_named(path: Path, name: str) -> zipfile.ZipInfo:
-    """The entry of a name.
+        Raises:
+            ValueError: a damaged zip, or a name outside the folder it would be unpacked to.
+        """
+        try:
+            _, entries, outside = self._opened()
+        except DAMAGED as error:
+            raise ValueError(f"{self.path}: truncated or damaged zip file: {one_line(error)[:200]}") from error
+        if outside:
+            raise ValueError(f"{self.path}: expected entries inside the zip's own folder, got the name {outside[0]!r}")
+        return entries
 
-    Raises:
-        ValueError: a damaged zip, or no such entry.
-    """
-    try:
-        return _opened(path)[0].getinfo(name)
-    except DAMAGED as error:
-        raise ValueError(f"{path}: expected a zip with the entry {name}, got {one_line(error)[:200]}") from error
+    def entry(self, name: str) -> zipfile.ZipInfo:
+        """The entry of this name.
 
+        Raises:
+            ValueError: a damaged zip, or no such entry.
+        """
+        try:
+            return self._opened()[0].getinfo(name)
+        except DAMAGED as error:
+            raise ValueError(
+                f"{self.path}: expected a zip with the entry {name}, got {one_line(error)[:200]}"
+            ) from error
 
-def read_entry(path: Path, entry: zipfile.ZipInfo, num_bytes: int | None = None) -> bytes:
-    """Content of an entry, or its first bytes.
+    def read(self, entry: zipfile.ZipInfo, num_bytes: int | None = None) -> bytes:
+        """Content of an entry, or its first bytes.
 
-    Raises:
-        ValueError: a damaged or encrypted entry, or one that unfolds to more than `MAX_BYTES` or `MAX_RATIO` times.
-    """
-    where = f"{path}: entry {entry.filename}"
-    size = entry.file_size
-    if num_bytes is None and (size > MAX_BYTES or size > max(FREE_BYTES, MAX_RATIO * entry.compress_size)):
-        raise ValueError(
-            f"{where}: expected at most {MAX_BYTES >> 20} MiB and {MAX_RATIO} times its packed size, got {size} bytes "
-            f"packed in {entry.compress_size}"
-        )
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unfold without a bound
-        raise ValueError(f"{where}: expected it stored or deflated, got compression method {entry.compress_type}")
-    try:
-        with _opened(path)[0].open(entry) as stream:
-            return stream.read(size if num_bytes is None else min(size, num_bytes))  # the bound holds for lying sizes
-    except DAMAGED as error:
-        raise ValueError(f"{where}: truncated or damaged: {one_line(error)[:200]}") from error
+        Raises:
+            ValueError: an entry that is damaged, encrypted, larger than `MAX_BYTES`, or compressed more than
+                `MAX_RATIO` times.
+        """
+        where = f"{self.path}: entry {entry.filename}"
+        size = entry.file_size
+        if num_bytes is None and (size > MAX_BYTES or size > max(FREE_BYTES, MAX_RATIO * entry.compress_size)):
+            raise ValueError(
+                f"{where}: expected at most {MAX_BYTES >> 20} MiB and {MAX_RATIO} times its packed size, got {size} "
+                f"bytes packed in {entry.compress_size}"
+            )
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others decompress without a limit
+            raise ValueError(f"{where}: expected it stored or deflated, got compression method {entry.compress_type}")
+        try:
+            with self._opened()[0].open(entry) as stream:
+                return stream.read(size if num_bytes is None else min(size, num_bytes))  # also if the size is a lie
+        except DAMAGED as error:
+            raise ValueError(f"{where}: truncated or damaged: {one_line(error)[:200]}") from error
 
-
-def _opened(path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo], list[str]]:
-    """A zip, the files in it, and their names that lead out of a folder.
-
-    Its directory is read once, and not again for each of 50,000 records.
-    """
-    found = path.stat()
-    return _open(path, found.st_mtime_ns, found.st_size, os.getpid())  # processes would share their place in the file
+    def _opened(self) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo], list[str]]:
+        """The zip, the files in it, and those of their names that lead out of a folder."""
+        found = self.path.stat()
+        return _open(self.path, found.st_mtime_ns, found.st_size, os.getpid())  # processes would share a file position
 
 
 @lru_cache(maxsize=4)

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ecgdan_hf.data.readers.cardiosoft import observation_date
-from ecgdan_hf.data.readers.zips import DAMAGED, entry_named, read_entry, zip_entries
+from ecgdan_hf.data.readers.zips import DAMAGED, ZipReader
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def in_zips(folder: Path) -> bool:
     """Whether a zip below a folder, of whatever name, holds ECGs under UK Biobank's names."""
     for file in folder.rglob("*.zip"):
         with suppress(ValueError):
-            if any(NAME.fullmatch(PurePosixPath(entry.filename).stem) for entry in zip_entries(file)):
+            if any(NAME.fullmatch(PurePosixPath(entry.filename).stem) for entry in ZipReader(file).entries()):
                 return True
     return False
 
@@ -92,7 +92,8 @@ def _observed(file: Path, member: Any) -> date | None:
         if not isinstance(member, str):
             with file.open("rb") as loose:
                 return observation_date(loose.read(HEAD_BYTES))
-        return observation_date(read_entry(file, entry_named(file, member), HEAD_BYTES))
+        packed = ZipReader(file)
+        return observation_date(packed.read(packed.entry(member), HEAD_BYTES))
     except (OSError, ValueError):
         return None
 

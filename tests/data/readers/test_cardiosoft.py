@@ -8,7 +8,7 @@ from fixtures.write_cardiosoft import cardiosoft_xml, counts_of, plain_median_be
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ecgdan_hf.data.readers import cardiosoft
-from ecgdan_hf.data.readers.cardiosoft import is_cardiosoft, observation_date, read_cardiosoft
+from ecgdan_hf.data.readers.cardiosoft import CARDIOSOFT, observation_date, read_cardiosoft
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
@@ -235,7 +235,7 @@ def test_a_document_type_that_nobody_loads_and_other_encodings_are_read(xml):
     typed = xml.replace("?>", '?><!DOCTYPE CardiologyXML SYSTEM "cardiology.dtd">', 1)
     assert_array_equal(read(typed).signal_mv, expected)
     wide = xml.replace("ISO8859-1", "UTF-16").replace("Sinus", "S\xednus")
-    assert read(wide, "utf-16").report.startswith("S\xednus") and is_cardiosoft(wide.encode("utf-16")[:4096])
+    assert read(wide, "utf-16").report.startswith("S\xednus") and CARDIOSOFT.recognises(wide.encode("utf-16")[:4096])
 
 
 # Without parsing
@@ -243,7 +243,7 @@ def test_a_document_type_that_nobody_loads_and_other_encodings_are_read(xml):
 
 def test_a_file_is_known_and_dated_by_its_head(xml):
     head = xml.encode("latin-1")[:4096]
-    assert is_cardiosoft(head) and not is_cardiosoft(b"<?xml version='1.0'?><AnnotatedECG/>")
+    assert CARDIOSOFT.recognises(head) and not CARDIOSOFT.recognises(b"<?xml version='1.0'?><AnnotatedECG/>")
     assert observation_date(head) == date(2015, 6, 1)
     assert observation_date(head.replace(b"<Month>06", b"<Month>13")) is None
     assert observation_date(head.replace(b"<Month>06<", b"<Month><")) is None

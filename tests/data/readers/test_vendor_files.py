@@ -10,7 +10,6 @@ from fixtures.write_cardiosoft import cardiosoft_xml
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ecgdan_hf.data import formats
-from ecgdan_hf.data.readers.vendors import vendor_kind
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS
 
@@ -118,7 +117,8 @@ def test_utf_16_and_a_comment_before_the_root_do_not_matter(tmp_path, signal_mv)
     text = vendor.sierra(vendor.counts()).decode().replace('encoding="UTF-8"', 'encoding="UTF-16"')
     (tmp_path / "a.xml").write_bytes(text.replace("?>", "?><!-- <AnnotatedECG> -->", 1).encode("utf-16"))
     assert_allclose(formats.read(tmp_path / "a.xml").signal_mv, signal_mv, atol=1e-6)
-    assert vendor_kind("﻿<a:RestingECG>".encode()) == "muse"
+    (tmp_path / "b.xml").write_bytes("﻿<a:RestingECG>".encode())
+    assert formats.kind(tmp_path / "b.xml") == "muse"
 
 
 def test_of_several_groups_in_dicom_the_longest_rhythm_is_read(tmp_path, signal_mv):
