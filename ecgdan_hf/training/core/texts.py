@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from ecgdan_hf.data.text import statements as reports
-from ecgdan_hf.data.text.reports import clean_report, to_english
+from ecgdan_hf.data.text.reports import clean_report
 from ecgdan_hf.evaluation.measures.classification import auroc_per_label
 from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
 from ecgdan_hf.model.heads_ecgdan import EcgDanAlignmentHead
@@ -72,7 +72,7 @@ class TextSide:
         has_statements = (Path(str(args.data_dir)) / "scp_statements.csv").is_file()
         self.statements: Any = reports.read_statements(str(args.data_dir)) if has_statements else None
         if self.trained:
-            with reports.naming_the_ways_out(self.path):
+            with reports.loading_text_model(self.path):
                 self.tokenizer = AutoTokenizer.from_pretrained(self.path, revision=args.text_model_revision)
 
     @staticmethod
@@ -114,9 +114,7 @@ class TextSide:
 
     def varied(self, dataset: Any, lookups: Arrays) -> Arrays:
         """The lookups with each record's weight of every statement, from which the collator draws texts."""
-        _, weights = reports.statement_weights(
-            list(dataset["scp_codes"]), self.statements, self.args.text_style, self.held_out
-        )
+        _, weights = self._statement_texts().record_weights(list(dataset["scp_codes"]))
         return {**lookups, STATEMENT_WEIGHTS: weights}
 
     @staticmethod
@@ -132,20 +130,22 @@ class TextSide:
 
     def _texts(self, column: list[Any]) -> list[str]:
         if self.args.text_source == "statements":
-            statements = reports.read_statements(str(self.args.data_dir))
-            return reports.record_prompts(column, statements, self.held_out)
-        clean = [clean_report(report) for report in column]
-        return [to_english(text) for text in clean] if self.args.text_source == "report_english" else clean
+            return self._statement_texts(text_style="default").record_texts(column)
+        return [clean_report(report, to_english=self.args.text_source == "report_english") for report in column]
 
     def _vectors(self, column: list[Any]) -> np.ndarray:
         args = self.args
+        if args.text_source == "statements":
+            texts = self._statement_texts()
+            return texts.record_embeddings(column, args.text_model, args.cache_dir, args.text_model_revision)
         options: dict[str, Any] = {"text_style": args.text_style, "revision": args.text_model_revision}
-        if args.text_source != "statements":
-            return reports.embed_texts(self._texts(column), args.text_model, args.cache_dir, **options)
-        statements = reports.read_statements(str(args.data_dir))
-        return reports.record_embeddings(
-            column, statements, args.text_model, args.cache_dir, hold_out=self.held_out, **options
-        )
+        return reports.embed_texts(self._texts(column), args.text_model, args.cache_dir, **options)
+
+    def _statement_texts(self, text_style: str | None = None) -> reports.StatementTexts:
+        """Raises FileNotFoundError where the data have no `scp_statements.csv`."""
+        args = self.args
+        table = reports.read_statements(str(args.data_dir)) if self.statements is None else self.statements
+        return reports.StatementTexts(table, text_style or args.text_style, self.held_out)
 
     def tower(self) -> nn.Module:
         """The language model, with what is to be learned of it.
@@ -153,7 +153,7 @@ class TextSide:
         Raises:
             ValueError: "lora" without peft.
         """
-        with reports.naming_the_ways_out(self.path):
+        with reports.loading_text_model(self.path):
             tower = AutoModel.from_pretrained(self.path, revision=self.args.text_model_revision, dtype=torch.float32)
         tower = EcgTextModel.with_lora(tower, self.args.lora_rank) if self.args.text_tower == "lora" else tower
         for name, parameter in tower.named_parameters():
@@ -165,15 +165,15 @@ class TextSide:
         """All SCP codes and (codes, templates, width): what zero-shot classification compares an ECG with."""
         if not self.trained:
             return self._frozen_prompts
-        codes, prompts = reports.statement_prompts(self.statements)
+        codes, prompts = reports.StatementTexts(self.statements).prompts()
         vectors = self.embed([text for wordings in prompts for text in wordings], model)
         return codes, vectors.reshape(len(codes), -1, vectors.shape[-1])
 
     @cached_property
     def _frozen_prompts(self) -> tuple[list[str], Tensor]:
         args = self.args
-        options: dict[str, Any] = {"text_style": args.text_style, "revision": args.text_model_revision}
-        codes, vectors = reports.prompt_embeddings(self.statements, args.text_model, args.cache_dir, **options)
+        texts = reports.StatementTexts(self.statements, args.text_style)
+        codes, vectors = texts.prompt_embeddings(args.text_model, args.cache_dir, revision=args.text_model_revision)
         return codes, torch.from_numpy(vectors)
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ecgdan_hf.data.text import statements as reports
-from ecgdan_hf.data.text.reports import clean_report, to_english
+from ecgdan_hf.data.text.reports import clean_report
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_clean_report_says_what_the_reader_saw_and_nothing_else(report: str | 
     ],
 )
 def test_frequent_terms_become_english_and_english_stays(german: str, english: str):
-    assert to_english(german) == english
+    assert clean_report(german, to_english=True) == english
 
 
 def test_no_real_report_keeps_the_codes_written_behind_it(real: pd.DataFrame):
@@ -58,11 +58,10 @@ def test_german_reports_in_english_lie_nearer_to_their_statements(real: pd.DataF
     german = real[real["report"].str.contains("lagetyp|linkstyp")].iloc[:120]
     statements = reports.read_statements(shared / "data" / "ptb-xl")
     codes = [ast.literal_eval(text) for text in german["scp_codes"]]
-    meant = _unit(reports.record_embeddings(codes, statements, "minilm", tmp_path))
-    clean = [clean_report(text) for text in german["report"]]
+    meant = _unit(reports.StatementTexts(statements).record_embeddings(codes, "minilm", tmp_path))
     nearness = [
         float((_unit(reports.embed_texts(texts, "minilm", tmp_path)) * meant).sum(1).mean())
-        for texts in (clean, [to_english(text) for text in clean])
+        for texts in ([clean_report(text, to_english) for text in german["report"]] for to_english in (False, True))
     ]
     assert nearness[1] > nearness[0] + 0.1
 

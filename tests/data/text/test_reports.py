@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ecgdan_hf.data.text import statements as reports
+from ecgdan_hf.data.text.statements import StatementTexts
 
 STATEMENTS = """,description,Statement Category,SCP-ECG Statement Description
 NORM,normal ECG,Normal/abnormal,normal ECG
@@ -35,14 +36,18 @@ def statements(tmp_path: Path) -> pd.DataFrame:
 
 
 def test_a_prompt_is_category_and_description(statements: pd.DataFrame):
-    assert reports.scp_prompt("IMI", statements) == "Myocardial Infarction:inferior myocardial infarction"
-    assert reports.scp_prompt("SR", statements) == "Rhythm Statements:sinus rhythm"
-    assert reports.scp_prompt("SR", statements, "authors") == "Rhythm Statements:sinus rhythm[SCP]"
+    texts = StatementTexts(statements)
+    assert texts.record_texts([{"IMI": 100}]) == ["Myocardial Infarction:inferior myocardial infarction"]
+    assert texts.record_texts([{"SR": 0, "IMI": 50}, {}]) == [
+        "Myocardial Infarction:inferior myocardial infarction; Rhythm Statements:sinus rhythm",
+        "",
+    ]
+    assert StatementTexts(statements, "authors").record_texts([{"SR": 0}]) == ["Rhythm Statements:sinus rhythm[SCP]"]
 
 
 def test_an_unknown_code_and_a_missing_file_are_refused(statements: pd.DataFrame, tmp_path: Path):
     with pytest.raises(ValueError, match=r"scp_codes: expected codes of scp_statements.csv, got 'XYZ'"):
-        reports.scp_prompt("XYZ", statements)
+        StatementTexts(statements).record_texts([{"XYZ": 100}])
     with pytest.raises(FileNotFoundError, match=r"nowhere/scp_statements.csv: no such file"):
         reports.read_statements(tmp_path / "nowhere")
     (tmp_path / "scp_statements.csv").write_text(",description\nNORM,normal\n", encoding="utf-8")
@@ -91,10 +96,10 @@ def test_a_record_is_the_likelihood_weighted_mean_of_its_statements(
     statements: pd.DataFrame, minilm: str, cache: Path
 ):
     codes = [json.dumps({"NORM": 100.0, "SR": 0.0}), {"IMI": 35.0}, {}]
-    norm, sr, imi = reports.embed_texts(
-        [reports.scp_prompt(code, statements) for code in ("NORM", "SR", "IMI")], minilm, cache
-    )
-    found = reports.record_embeddings(codes, statements, minilm, cache)
+    texts = StatementTexts(statements)
+    alone = texts.record_texts([{code: 100.0} for code in ("NORM", "SR", "IMI")])
+    norm, sr, imi = reports.embed_texts(alone, minilm, cache)
+    found = texts.record_embeddings(codes, minilm, cache)
     np.testing.assert_allclose(found[0], (1.0 * norm + 0.5 * sr) / 1.5, atol=1e-6)
     np.testing.assert_allclose(found[1], imi, atol=1e-6)
     assert (found[2] == 0).all()
@@ -102,7 +107,7 @@ def test_a_record_is_the_likelihood_weighted_mean_of_its_statements(
 
 def test_the_authors_style_drops_statements_of_unknown_likelihood(statements: pd.DataFrame, minilm: str, cache: Path):
     both, alone = ({"NORM": 100.0, "SR": 0.0}, {"NORM": 100.0})
-    found = reports.record_embeddings([both, alone], statements, minilm, cache, text_style="authors")
+    found = StatementTexts(statements, "authors").record_embeddings([both, alone], minilm, cache)
     np.testing.assert_array_equal(found[0], found[1])
 
 
@@ -111,7 +116,7 @@ def test_the_authors_style_drops_statements_of_unknown_likelihood(statements: pd
 )
 def test_codes_that_are_no_mapping_are_refused(statements: pd.DataFrame, codes: str, message: str):
     with pytest.raises(ValueError, match=message):
-        reports.record_embeddings([codes], statements)
+        StatementTexts(statements).record_embeddings([codes])
 
 
 def test_an_unknown_style_is_refused_and_other_names_are_left_alone():
@@ -128,33 +133,34 @@ def test_a_text_model_that_cannot_be_had_is_named_with_the_ways_out(tmp_path: Pa
 def test_prompts_come_in_every_wording_and_are_computed_once(
     statements: pd.DataFrame, minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    codes, prompts = reports.statement_prompts(statements, ["{category}:{description}", "ECG showing {description}"])
+    codes, prompts = StatementTexts(statements).prompts(["{category}:{description}", "ECG showing {description}"])
     assert codes == ["NORM", "IMI", "SR"]
     assert prompts[1] == [
         "Myocardial Infarction:inferior myocardial infarction",
         "ECG showing inferior myocardial infarction",
     ]
-    codes, found = reports.prompt_embeddings(statements, minilm, tmp_path)
+    codes, found = StatementTexts(statements).prompt_embeddings(minilm, tmp_path)
     assert found.shape == (3, len(reports.PROMPT_TEMPLATES), 384)
-    alone = reports.embed_texts([reports.scp_prompt("SR", statements)], minilm, tmp_path)
+    alone = reports.embed_texts(["Rhythm Statements:sinus rhythm"], minilm, tmp_path)
     np.testing.assert_array_equal(found[2, 0], alone[0])
     monkeypatch.setattr(reports, "_compute", lambda *_: pytest.fail("computed again"))
-    np.testing.assert_array_equal(found, reports.prompt_embeddings(statements, minilm, tmp_path)[1])
+    np.testing.assert_array_equal(found, StatementTexts(statements).prompt_embeddings(minilm, tmp_path)[1])
 
 
 @pytest.mark.parametrize(("templates", "message"), [([], "at least one text"), (["{disease}"], r"got '\{disease\}'")])
 def test_templates_that_name_something_else_are_refused(statements: pd.DataFrame, templates: list, message: str):
     with pytest.raises(ValueError, match=message):
-        reports.statement_prompts(statements, templates)
+        StatementTexts(statements).prompts(templates)
 
 
 def test_statements_held_out_leave_no_trace_in_the_text(statements: pd.DataFrame, minilm: str, cache: Path):
     codes = [{"NORM": 100.0, "IMI": 35.0}, {"IMI": 100.0}]
-    found = reports.record_embeddings(codes, statements, minilm, cache, hold_out=["IMI"])
-    np.testing.assert_array_equal(found[0], reports.record_embeddings([{"NORM": 100.0}], statements, minilm, cache)[0])
+    found = StatementTexts(statements, hold_out=["IMI"]).record_embeddings(codes, minilm, cache)
+    without = StatementTexts(statements).record_embeddings([{"NORM": 100.0}], minilm, cache)
+    np.testing.assert_array_equal(found[0], without[0])
     assert (found[1] == 0).all()
     with pytest.raises(ValueError, match="got 'XYZ'"):
-        reports.record_embeddings(codes, statements, minilm, cache, hold_out=["XYZ"])
+        StatementTexts(statements, hold_out=["XYZ"]).record_embeddings(codes, minilm, cache)
 
 
 def test_an_empty_text_is_a_row_of_zeros(minilm: str, cache: Path):
