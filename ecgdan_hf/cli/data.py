@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ecgdan_hf.data.sources.registry import source_names
+from ecgdan_hf.data.sources.registry import SOURCE_NAMES
 from ecgdan_hf.files import check_output_file, write_text
 
-DATA_HELP = f"source, one of {source_names()} [default: recognised from the files]; see docs/data.md"
+DATA_HELP = f"source, one of {SOURCE_NAMES} [default: recognised from the files]; see docs/data.md"
 
 
 def _plasmode(
@@ -141,7 +141,7 @@ def _ukb_cohort(
     Example:
       ecgdan data ukb-cohort ecgs --fields fields.csv --out outcomes.csv --withdrawn w12345.csv
     """
-    from ecgdan_hf.data.sources.ukb_cohort import build, write
+    from ecgdan_hf.data.sources.ukb_cohort import build
 
     check_output_file(out)
     unnamed = [text for text in field or () if "=" not in text]
@@ -168,7 +168,7 @@ def _ukb_cohort(
         typer.echo(f"{row.step}: {change}{row.ecgs} ECGs of {row.participants} participants")
     for note in cohort.notes:
         typer.echo(f"note: {note}")
-    flow_file = write(cohort, out, competing_death)
+    flow_file = cohort.write(out, competing_death)
     outcomes = cohort.outcomes
     typer.echo(
         f"{out}: {len(outcomes)} ECGs, {int(outcomes['event'].sum())} with heart failure, "

@@ -18,7 +18,7 @@ from ecgdan_hf.data.prepared.cache import prepare_all
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import READ_HINTS, first_lead_names, record_files
 from ecgdan_hf.data.prepared.streaming import stream
-from ecgdan_hf.data.sources import csv_table as csv_files
+from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
 from ecgdan_hf.data.sources.registry import find_source
 
 logger = logging.getLogger(__name__)
@@ -99,11 +99,7 @@ def load(
 
 def _with_outcomes(table: pd.DataFrame, outcomes: str | Path | pd.DataFrame) -> pd.DataFrame:
     source = "outcomes" if isinstance(outcomes, pd.DataFrame) else str(outcomes)
-    if isinstance(outcomes, pd.DataFrame):
-        csv_files.check_outcomes(outcomes, source)
-    else:
-        outcomes = csv_files.read_outcomes(outcomes)
-    joined = csv_files.join_outcomes(table, outcomes, source)
+    joined = join_outcomes(table, read_outcomes(outcomes), source)
     left_out = joined.attrs["without_outcome"]
     if left_out:
         logger.warning("%s: %d of %d records have no outcome and are left out", source, left_out, len(table))

@@ -1,6 +1,6 @@
-"""Tables people bring: a CSV of ECG files, and a CSV of outcomes to join to any source.
+"""The user's tables: a CSV of ECG files, and a CSV of outcomes to join to any source.
 
-Every refusal names the file, the row's record and what was expected; a table that passes needs no second look.
+Errors name the file, the record of the row and what was expected.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
         data_dir: the CSV, or the folder that holds it as `table.csv`. Columns: `file` (relative to the CSV) and
             `patient_id`; optional `record_id` (else the file without suffix), `age` (years), `sex` (male, female),
             `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time` (years), and
-            `sampling_rate`, `unit`, `lead_names` (separated by `;`) for files that do not say them, and `median_file`
-            (relative to the CSV), a WFDB record with the median beat. Further columns are kept.
+            `sampling_rate`, `unit`, `lead_names` (separated by `;`) for files that do not state them, and
+            `median_file` (relative to the CSV), a WFDB record with the median beat. Further columns are kept.
 
     Returns:
         The table, with absolute `file` and `median_file` and lists in `labels`; `table.attrs["label_names"]` holds all
@@ -31,7 +31,7 @@ def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column is missing, an id comes twice, or a value cannot be what its column says.
+        ValueError: a column is missing, an id is repeated, or a value is invalid for its column.
     """
     path = Path(data_dir)
     path = path / TABLE_NAME if path.is_dir() else path
@@ -50,36 +50,39 @@ def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
         table["labels"] = [_split(value) for value in raw["labels"]]
         table.attrs["label_names"] = sorted({name for names in table["labels"] for name in names})
     if "event" in raw or "time" in raw:
-        check_outcomes(table, str(path))
+        _check_outcomes(table, path)
         table = table.astype({"event": int, "time": float})
     first = ["record_id", "patient_id", "file"]
     return table[[*first, *(column for column in table.columns if column not in first)]]
 
 
 def read_synthetic(data_dir: Path) -> pd.DataFrame:
-    """The synthetic cohort in a folder; writes it first where the folder is absent or empty."""
+    """The synthetic cohort in a folder; writes it first if the folder is missing or empty."""
     if not data_dir.exists() or not any(data_dir.iterdir()):
         synthetic.write_cohort(data_dir)
     return read_csv_table(data_dir)
 
 
-def read_outcomes(path: str | Path) -> pd.DataFrame:
-    """Reads an outcomes table.
+def read_outcomes(source: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """Reads and checks an outcomes table; a data frame is only checked.
 
     Args:
-        path: CSV with `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); further columns
+        source: CSV with `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); further columns
             (`patient_id`, `log_hazard`...) are kept.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column is missing, an id comes twice, a time is not a number above zero, an event is not 0 or
-            1, or there is no event at all.
+        ValueError: a column is missing, an id is repeated, a time is not a number above zero, an event is not 0 or 1,
+            or there is no event at all.
     """
-    path = Path(path)
+    if isinstance(source, pd.DataFrame):
+        _check_outcomes(source, "outcomes")
+        return source
+    path = Path(source)
     outcomes = _read_csv(path, {"record_id": str, "patient_id": str})
     _require(outcomes, ["record_id", "event", "time"], path)
     _check_ids(outcomes, path)
-    check_outcomes(outcomes, str(path))
+    _check_outcomes(outcomes, path)
     return outcomes.astype({"event": int, "time": float})
 
 
@@ -88,10 +91,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
 
     Args:
         table: columns in the order to write.
-        path: the CSV; its folder is made, an older file of that name is replaced.
-
-    Raises:
-        OSError: it cannot be written.
+        path: the CSV; its folder is created, an existing file is replaced.
     """
     if "labels" in table:
         table = table.assign(labels=table["labels"].map(";".join))
@@ -99,16 +99,8 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         table.to_csv(part, index=False)
 
 
-def check_outcomes(table: pd.DataFrame, source: str) -> None:
-    """Refuses `event` and `time` that no survival model can use.
-
-    Args:
-        table: with `record_id`, `event`, `time`.
-        source: file to name in the error.
-
-    Raises:
-        ValueError: see `read_outcomes`.
-    """
+def _check_outcomes(table: pd.DataFrame, source: str | Path) -> None:
+    """Rejects `event` and `time` that a survival model cannot use."""
     _require(table, ["event", "time"], source)
     time = pd.to_numeric(table["time"], errors="coerce")
     _refuse(table, ~(np.isfinite(time) & (time > 0)), "time", "years since the ECG, a number above zero", source)
@@ -123,16 +115,16 @@ def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "ou
 
     Args:
         table: one row per record.
-        outcomes: as `read_outcomes` gives it. It may cover a part of the records, such as a cohort; the others are
-            left out, and `attrs["without_outcome"]` of the result counts them. A `patient_id` replaces that of the
-            table; further columns are added.
+        outcomes: from `read_outcomes`. It may cover only some of the records, such as a cohort; the others are left
+            out, and `attrs["without_outcome"]` of the result counts them. A `patient_id` replaces that of the table;
+            further columns are added.
         source: file to name in the error.
 
     Returns:
         The records with an outcome, in table order.
 
     Raises:
-        ValueError: an outcome without its record, or ids that come twice.
+        ValueError: an outcome without its record, or repeated ids.
     """
     for frame, name in ((table, "table"), (outcomes, source)):
         _check_ids(frame, name)
@@ -169,7 +161,7 @@ def _require(table: pd.DataFrame, columns: Sequence[str], source: str | Path) ->
 def _check_present(table: pd.DataFrame, source: str | Path) -> None:
     for column in ("record_id", "patient_id", "file"):
         if column in table and table[column].isna().any():
-            row = int(np.flatnonzero(table[column].isna())[0]) + 2  # the first line holds the names
+            row = int(np.flatnonzero(table[column].isna())[0]) + 2  # the first line is the header
             raise ValueError(f"{source}: {column}: expected a value in each row, got none in line {row}")
 
 

@@ -1,8 +1,8 @@
 """A folder of ECG files, as hospitals export them, or of WFDB records, searched through its sub-folders.
 
-Content decides what counts as an ECG. Links that lead out of the folder are not followed. Files carry no patient
-number, so each stands for its own patient: where a patient has several, give `patient_id` in the outcomes table, or
-use a CSV of files.
+The content of a file decides whether it is an ECG. Links that lead out of the folder are not followed. Files have no
+patient number, so each counts as its own patient: for patients with several, give `patient_id` in the outcomes table,
+or use a CSV of files.
 """
 
 import logging
@@ -17,16 +17,15 @@ from ecgdan_hf.data.readers.wfdb_records import read_subject
 
 logger = logging.getLogger(__name__)
 
-# an empty file of such a name is a copy that failed, and somebody should hear of it
+# an empty file with such a suffix is a failed copy, which should be reported
 _ECG_SUFFIXES = (".dcm", ".ecg", ".edf", ".h5", ".hdf5", ".mat", ".mfer", ".mwf", ".npy", ".npz", ".scp", ".xml")
 
 
 def ecg_files(folder: str | Path) -> list[Path]:
     """The ECG files below a folder, sorted by name.
 
-    A WFDB record counts once, with its header; the segments of a record of several do not count. A .csv counts if its
-    first row names a lead, a .zip if it holds an ECG, an empty file if it is named like an ECG. Hidden files
-    and folders are left out.
+    A WFDB record counts once, with its header; its segments do not count. A .csv counts if its first row names a lead,
+    a .zip if it holds an ECG, an empty file if it has the suffix of an ECG. Hidden files and folders are skipped.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -49,7 +48,7 @@ def read_folder(data_dir: str | Path) -> pd.DataFrame:
     """Returns one row for each ECG file below `data_dir`.
 
     Returns:
-        Columns `record_id` (path below the folder; without suffix if that leaves all different), `patient_id` (the
+        Columns `record_id` (path below the folder; without suffix if all are then still different), `patient_id` (the
         same) and `file`.
 
     Raises:
@@ -67,11 +66,11 @@ def read_folder(data_dir: str | Path) -> pd.DataFrame:
 
 
 def read_wfdb_folder(data_dir: str | Path) -> pd.DataFrame:
-    """Returns one row for each WFDB record below `data_dir`, sorted by name; segments of a record do not count.
+    """Returns one row for each WFDB record below `data_dir`, sorted by name; segments do not count.
 
     Returns:
         Columns `record_id` (path below the folder, without suffix), `patient_id` (the same), `file`, and `age`, `sex`
-        where the header's comments say them.
+        from the header's comments.
 
     Raises:
         FileNotFoundError: no such folder, or no header in it.
@@ -123,7 +122,7 @@ def _files_inside(folder: Path) -> Iterator[Path]:
 
 
 def _counts(file: Path) -> bool:
-    if file.suffix == ".hea":  # a damaged one is to be reported when it is read
+    if file.suffix == ".hea":  # a damaged one is reported when it is read
         return True
     try:
         if not file.stat().st_size:

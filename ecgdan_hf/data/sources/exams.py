@@ -1,9 +1,12 @@
-"""`exams.csv` and tracings in HDF5, as CODE-15 % and SaMi-Trop publish them.
+"""CODE-15 % and SaMi-Trop, which share a layout: `exams.csv`, and tracings in HDF5.
 
-Tracings are (exams, 4096, 12) at 400 Hz: 7 or 10 s in the middle of zeros, which are cut off when a row is read. The
-publishers write "at the scale 1e-4 V", and have said that millivolt is meant (github.com/antonior92/
-automatic-ecg-diagnosis, issue 3). Readers found amplitudes about twice those of other devices (antonior92/
-ecg-age-prediction, issues 1 and 5); they are left as published.
+CODE-15 %: 345,779 ECGs of 233,770 patients in Minas Gerais with diagnoses and deaths (Zenodo 4916206; Ribeiro et al.,
+Nat Commun 11:1760, 2020; Lima et al., Nat Commun 12:5117, 2021). SaMi-Trop: 1,631 ECGs of patients with chronic Chagas
+cardiomyopathy with deaths (Zenodo 4905618; Cardoso et al., BMJ Open 6:e011181, 2016).
+
+Tracings are (exams, 4096, 12) at 400 Hz: 7 or 10 s padded with zeros, which the reader removes. The publishers state
+"scale 1e-4 V", and have said that millivolt is meant (github.com/antonior92/automatic-ecg-diagnosis, issue 3). Users
+found amplitudes about twice those of other devices (antonior92/ecg-age-prediction, issues 1, 5); they are not changed.
 """
 
 import logging
@@ -19,60 +22,104 @@ from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 logger = logging.getLogger(__name__)
 
-EXAMS_NAME = "exams.csv"
-TRACINGS = "tracings"
-SAMPLING_RATE = 400.0
-
-COLUMNS = {"exam_id": "int64", "age": "float64", "is_male": "boolean", "death": "boolean", "timey": "float64"}
-OPTIONAL = {"normal_ecg": "boolean", "nn_predicted_age": "float64"}
-
-
-def read_exams(path: Path, source: str, more: dict[str, str] | None = None) -> pd.DataFrame:
-    """The columns of `exams.csv` that both sources have, and `more` with their types.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a table that is not the source's.
-    """
-    return read_published(path, source, "exam_id", {**COLUMNS, **(more or {})}, OPTIONAL)
+_EXAMS_NAME = "exams.csv"
+_SAMITROP_TRACINGS = "exams.hdf5"
+_TRACINGS = "tracings"
+_SAMPLING_RATE = 400.0
+_LABELS = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
+_COLUMNS = {"exam_id": "int64", "age": "float64", "is_male": "boolean", "death": "boolean", "timey": "float64"}
+_CODE15_COLUMNS = {"patient_id": "int64", "trace_file": "str", **dict.fromkeys(_LABELS, "boolean")}
+_OPTIONAL = {"normal_ecg": "boolean", "nn_predicted_age": "float64"}
 
 
-def num_tracings(path: Path) -> int:
-    """Number of tracings in an HDF5 file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file without tracings of twelve leads, or a damaged one.
-    """
-    with _opened(path) as file:
-        return int(file[TRACINGS].shape[0])
-
-
-def exam_ids(path: Path) -> np.ndarray:
-    """Exam of each tracing in an HDF5 file; 0 where the file was filled up.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file without tracings of twelve leads or their exams, or a damaged one.
-    """
-    with _opened(path) as file:
-        if "exam_id" not in file or len(file["exam_id"]) != file[TRACINGS].shape[0]:
-            raise ValueError(f"{path}: expected 'exam_id' with one number for each of its tracings")
-        return np.asarray(file["exam_id"][:], dtype=np.int64)
-
-
-def as_table(exams: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Exams as a source's table.
+def read_code15(data_dir: str | Path) -> pd.DataFrame:
+    """Returns one row per exam of CODE-15 % whose tracing is in the folder.
 
     Args:
-        exams: what `read_exams` gives, with `file` and `member` (row in it), and `patient_id` where it is known.
-        path: the `exams.csv`, to name in warnings.
+        data_dir: folder with `exams.csv` and those of `exams_part0.hdf5` to `exams_part17.hdf5` that were downloaded
+            and unpacked.
 
     Returns:
-        Columns `record_id, patient_id, file, member, sampling_rate, unit, lead_names, age, sex, event, time` (death,
-        years), and `normal_ecg`, `nn_predicted_age` where they are known. Both `event` and `time` are NaN where there
-        is no follow-up.
+        Columns `record_id, patient_id, file, member, sampling_rate, unit, lead_names, age, sex, event, time,
+        normal_ecg, nn_predicted_age, labels`, in the order of the parts. `event` is death, `time` years, both NaN
+        except for a patient's first exam, as published; `labels` are of the six diagnoses.
+
+    Raises:
+        FileNotFoundError: no `exams.csv`, or none of the parts it names.
+        ValueError: a table that is not CODE-15's, or a damaged part.
     """
+    data_dir = Path(data_dir)
+    path = data_dir / _EXAMS_NAME
+    exams = read_published(path, "CODE-15 %", "exam_id", {**_COLUMNS, **_CODE15_COLUMNS}, _OPTIONAL)
+    names = sorted(exams["trace_file"].unique())
+    parts = [name for name in names if (data_dir / name).is_file()]
+    if not parts:
+        packed = any(data_dir.glob("exams_part*.zip"))
+        hint = "unpack the .zip files first" if packed else f"it names {len(names)} such files"
+        raise FileNotFoundError(f"{data_dir / names[0]}: no such file, nor any other part of {_EXAMS_NAME}; {hint}")
+    rows = pd.concat([_rows_of_part(data_dir, name) for name in parts])
+    found = rows.merge(exams, on=["exam_id", "trace_file"], how="inner")
+    if len(found) < len(exams):
+        absent = len(names) - len(parts)
+        logger.warning(
+            "%s: %d of %d exams have no tracing here and are left out; %d of %d parts are missing",
+            *(path, len(exams) - len(found), len(exams), absent, len(names)),
+        )
+    table = _as_table(found, path)
+    table["labels"] = _labels(found)
+    table.attrs["label_names"] = list(_LABELS)
+    return table
+
+
+def read_samitrop(data_dir: str | Path) -> pd.DataFrame:
+    """Returns one row per exam of SaMi-Trop; each patient has one exam.
+
+    Args:
+        data_dir: folder with `exams.csv` and `exams.hdf5`, whose tracings are in the order of the table.
+
+    Returns:
+        Columns `record_id, patient_id` (the same), `file, member, sampling_rate, unit, lead_names, age, sex, event,
+        time, normal_ecg, nn_predicted_age`; `event` is death, `time` years.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        ValueError: a table that is not SaMi-Trop's, damaged tracings, or another number of them.
+    """
+    path, tracings = (Path(data_dir) / name for name in (_EXAMS_NAME, _SAMITROP_TRACINGS))
+    exams = read_published(path, "SaMi-Trop", "exam_id", _COLUMNS, _OPTIONAL)
+    with _opened(tracings) as file:
+        found = int(file[_TRACINGS].shape[0])
+    if found != len(exams):
+        raise ValueError(
+            f"{tracings}: expected a tracing for each of {len(exams)} exams of {_EXAMS_NAME}, got {found}"
+        )
+    return _as_table(exams.assign(file=str(tracings), member=np.arange(found)), path)
+
+
+def _rows_of_part(data_dir: Path, name: str) -> pd.DataFrame:
+    """Exams of a part of CODE-15 % and their rows in it."""
+    path = data_dir / name
+    with _opened(path) as file:
+        if "exam_id" not in file or len(file["exam_id"]) != file[_TRACINGS].shape[0]:
+            raise ValueError(f"{path}: expected 'exam_id' with one number for each of its tracings")
+        ids = np.asarray(file["exam_id"][:], dtype=np.int64)
+    rows = pd.DataFrame({"exam_id": ids, "trace_file": name, "file": str(path), "member": np.arange(len(ids))})
+    rows = rows[rows["exam_id"] != 0]  # each part ends with an empty row
+    twice = rows["exam_id"][rows["exam_id"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{path}: exam_id: expected each exam once, got {twice.iloc[0]} more than once")
+    return rows
+
+
+def _labels(exams: pd.DataFrame) -> list[list[str]]:
+    """Names of the diagnoses that are true; each of the 64 combinations is made once."""
+    true = exams[list(_LABELS)].fillna(False).to_numpy(dtype=bool)
+    spelled = [[name for bit, name in enumerate(_LABELS) if code >> bit & 1] for code in range(2 ** len(_LABELS))]
+    return [spelled[code].copy() for code in true @ (1 << np.arange(len(_LABELS)))]
+
+
+def _as_table(exams: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The source's table of exams with `file` and `member`; `path` is named in warnings."""
     record_ids = exams["exam_id"].astype(str)
     sex = exams["is_male"].map({True: "male", False: "female"}).astype(object)
     event, time = _follow_up(exams, path)
@@ -82,7 +129,7 @@ def as_table(exams: pd.DataFrame, path: Path) -> pd.DataFrame:
             "patient_id": exams["patient_id"].astype(str) if "patient_id" in exams else record_ids,
             "file": exams["file"],
             "member": exams["member"].astype(str),
-            "sampling_rate": SAMPLING_RATE,
+            "sampling_rate": _SAMPLING_RATE,
             "unit": "mV",
             "lead_names": ";".join(STANDARD_LEADS),
             "age": exams["age"],
@@ -91,7 +138,7 @@ def as_table(exams: pd.DataFrame, path: Path) -> pd.DataFrame:
             "time": time,
         }
     )
-    for name in OPTIONAL:
+    for name in _OPTIONAL:
         if name in exams:
             table[name] = exams[name].to_numpy(dtype=np.float64, na_value=np.nan)
     return table.reset_index(drop=True)
@@ -106,7 +153,7 @@ def _opened(path: Path) -> h5py.File:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path}: truncated or damaged HDF5 file: {one_line(error)}") from error
-    shape = getattr(file.get(TRACINGS), "shape", None)
+    shape = getattr(file.get(_TRACINGS), "shape", None)
     if shape is None or len(shape) != 3 or shape[2] != len(STANDARD_LEADS):
         file.close()
         raise ValueError(f"{path}: expected 'tracings' (exams, samples, {len(STANDARD_LEADS)}), got shape {shape}")
@@ -114,7 +161,7 @@ def _opened(path: Path) -> h5py.File:
 
 
 def _follow_up(exams: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Series]:
-    """Death (1, 0) and years to it or to the end of follow-up; NaN where the table leaves them open."""
+    """Death (1, 0) and years to death or the end of follow-up; NaN where not stated."""
     stated = exams["death"].notna() & exams["timey"].notna()
     usable = stated & (exams["timey"] > 0)
     if unusable := int((stated & ~usable).sum()):

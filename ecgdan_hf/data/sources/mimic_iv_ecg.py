@@ -1,8 +1,8 @@
 """MIMIC-IV-ECG: 800,035 ECGs of 161,352 patients of one hospital in Boston (Gow et al., PhysioNet 2023).
 
-Expects `record_list.csv` and the WFDB records it names; `machine_measurements.csv` beside it gives the machine's
-reports. Age, sex and death are not part of it: they come from MIMIC-IV's own `patients.csv` and `admissions.csv` (or
-`.csv.gz`), put into the same folder or its `hosp/`. Headers name aVF before aVL: leads go by name, never by place.
+Expects `record_list.csv` and the WFDB records it names; `machine_measurements.csv` in the same folder has the
+machine's reports. Age, sex and death come from MIMIC-IV's `patients.csv` and `admissions.csv` (or `.csv.gz`) in the
+same folder or its `hosp/`. Headers name aVF before aVL, so leads are matched by name.
 """
 
 import os
@@ -32,7 +32,7 @@ _PATIENT_COLUMNS = {
 
 
 def read_mimic_iv_ecg(data_dir: str | Path) -> pd.DataFrame:
-    """One row per record; no file of a record is touched.
+    """Returns one row per record, without opening the record files.
 
     Args:
         data_dir: folder with `record_list.csv`.
@@ -40,8 +40,8 @@ def read_mimic_iv_ecg(data_dir: str | Path) -> pd.DataFrame:
     Returns:
         Columns `record_id` (study), `patient_id`, `file`, `ecg_time`, `report` (the machine's lines, joined by "; "),
         and, from MIMIC-IV's tables, `age` (91 stands for 90 and above at the anchor year), `sex`, and `event` (death)
-        with `time` (years). Follow-up ends a year after the patient's last discharge; who was never admitted, or
-        whose ECG is later, has none: NaN.
+        with `time` (years). Follow-up ends a year after the patient's last discharge. Both are NaN for patients who
+        were never admitted, or whose ECG is later.
 
     Raises:
         FileNotFoundError: no `record_list.csv`.
@@ -83,7 +83,7 @@ def _reports(path: Path) -> pd.Series:
     table = read_published(path, SOURCE, "study_id", columns, dict.fromkeys(lines[1:], "object"))
     report = np.full(len(table), "", dtype=object)
     for name in table.columns.drop("study_id"):
-        spelled = {line: str(line).strip().rstrip(".") for line in table[name].dropna().unique()}  # few differ
+        spelled = {line: str(line).strip().rstrip(".") for line in table[name].dropna().unique()}  # few distinct lines
         line = table[name].map(spelled).fillna("").to_numpy(dtype=object)
         said = line != ""
         before = report[said]
@@ -92,12 +92,12 @@ def _reports(path: Path) -> pd.Series:
 
 
 def _follow_up(records: pd.DataFrame, died: pd.Series, admissions: Path) -> tuple[pd.Series, pd.Series]:
-    """Death (1, 0) and years to it or to the end of follow-up, by record; a death counts at the end of its day."""
+    """Death (1, 0) and years to death or the end of follow-up, by record; a death is dated to the end of its day."""
     columns = {"hadm_id": "int64", "subject_id": "int64", "dischtime": "datetime64[ns]"}
     stays = read_published(admissions, "MIMIC-IV", "hadm_id", columns)
     last = records["subject_id"].map(stays.groupby("subject_id")["dischtime"].max()) + DEATHS_KNOWN
     dead = died.notna()
     end = (died + pd.Timedelta(days=1)).where(dead, last)
     years = (end - records["ecg_time"]).dt.total_seconds() / SECONDS_PER_YEAR
-    known = (years > 0) & last.notna()  # deaths without an admission are known too, lives are not
+    known = (years > 0) & last.notna()  # without an admission only deaths would be known, not survival
     return dead.astype(float).where(known), years.where(known)

@@ -2,7 +2,7 @@
 
 Moody and Mark, IEEE EMB 20(3):45 (2001): 48 records of 47 patients, 30 min, 360 Hz, each beat annotated (`.atr`).
 Labels are the short names of the beat annotations in WFDB's `ecgcodes.h`; `APC` is an atrial premature beat, `PVC` a
-premature ventricular contraction. Split by patient: records 201 and 202 are of the same one.
+premature ventricular contraction. Records 201 and 202 are of the same patient.
 """
 
 import re
@@ -38,7 +38,7 @@ _SUBJECT = re.compile(r"^#?\s*(\d+)\s+([MF])\b")  # first comment of a header: "
 
 
 def read_mitbih(data_dir: str | Path, segment_seconds: float = 10.0) -> pd.DataFrame:
-    """One row per segment; segments follow each other without overlap, and what is left at the end is dropped.
+    """Returns one row per segment; segments do not overlap, and the rest of a record is dropped.
 
     Args:
         data_dir: folder with the records and their `.atr` files.
@@ -47,9 +47,8 @@ def read_mitbih(data_dir: str | Path, segment_seconds: float = 10.0) -> pd.DataF
     Returns:
         Columns `record_id` ("100-0010" begins at second 10), `patient_id`, `file`, `start_seconds`, `seconds` (also as
         `duration_seconds`, which rows keep), `age`, `sex`, `paced` (1 for the four records with paced beats, which are
-        usually left out), `labels` (kinds of beats in the segment), `num_beats`, and `beats_KIND`, the number of each
-        kind; `beat_seconds` and `beat_kinds`, the R peak of each beat from the beginning of the segment, and what it
-        is.
+        usually excluded), `labels` (kinds of beats in the segment), `num_beats`, `beats_KIND` (the number of each
+        kind), `beat_seconds` (R peaks, from the start of the segment) and `beat_kinds`.
 
     Raises:
         FileNotFoundError: no such folder, no record of the database in it, or a record without its header.
@@ -105,7 +104,7 @@ def _read_record(stem: Path) -> tuple[wfdb.Record, wfdb.Annotation]:
         return wfdb.rdheader(str(stem)), wfdb.rdann(str(stem), "atr")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{stem}.hea: no such file; it belongs to {stem.name}.atr") from error
-    except Exception as error:  # what wfdb raises depends on where the damage happens to be
+    except Exception as error:  # the type depends on where the damage is
         raise ValueError(f"{stem}: damaged header or annotations: {one_line(error)}") from error
 
 

@@ -1,8 +1,8 @@
 """PTB-XL in its official folder layout, as published on PhysioNet (Wagner et al., Scientific Data 7:154, 2020).
 
-Expects `ptbxl_database.csv`, `scp_statements.csv` and the signals of one of the two rates; these may be WFDB format 16
-or 516. Knows the annotations only: signals are read by `formats`, and the median beats of PTB-XL+ (Strodthoff et al.,
-Scientific Data 10:279, 2023), in `ptb-xl-plus/` inside or beside the folder, by `median_files`.
+Expects `ptbxl_database.csv`, `scp_statements.csv` and the signals of one of the two rates (WFDB format 16 or 516);
+optionally the median beats of PTB-XL+ (Strodthoff et al., Scientific Data 10:279, 2023) in `ptb-xl-plus/`, a folder
+inside the folder or next to it.
 """
 
 import ast
@@ -30,7 +30,7 @@ _SEX = {0: "male", 1: "female"}
 
 
 def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str = "superclass") -> pd.DataFrame:
-    """One row per record of PTB-XL.
+    """Returns one row per record of PTB-XL.
 
     Args:
         data_dir: folder with `ptbxl_database.csv`.
@@ -40,7 +40,7 @@ def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str 
 
     Returns:
         Columns `record_id, patient_id, file, sampling_rate, age, sex, fold, report, scp_codes, labels`, and
-        `median_file` (12SL's median beat) where PTB-XL+ is there. Age 300, the source's code for "over 89", becomes
+        `median_file` (12SL's median beat) if PTB-XL+ is present. Age 300, the source's code for "over 89", becomes
         95 years. `table.attrs["label_names"]` holds all label names in order.
 
     Raises:
@@ -102,7 +102,7 @@ def _files(data_dir: Path, names: pd.Series, sampling_rate: int) -> list[str]:
 
 
 def _median_files(data_dir: Path) -> dict[int, str]:
-    """12SL's median beats of PTB-XL+ by `ecg_id`, as WFDB stems; empty where its folder is not there."""
+    """12SL's median beats of PTB-XL+ by `ecg_id`, as WFDB stems; empty without its folder."""
     places = (data_dir, data_dir / "ptb-xl-plus", data_dir.parent / "ptb-xl-plus")
     headers = next(filter(None, (sorted(place.glob(MEDIAN_PATTERN)) for place in places)), [])
     return {int(path.name.split("_")[0]): str(path.with_suffix("")) for path in headers}

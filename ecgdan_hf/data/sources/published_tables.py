@@ -1,4 +1,4 @@
-"""Tables as public sources publish them: the columns a source needs, in the types it needs them in."""
+"""CSV tables of public sources: the columns a source needs, with their types."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +16,13 @@ def read_published(
     Args:
         path: the CSV, which may be compressed (`.gz`).
         source: name of the dataset, for error messages.
-        id_column: whose values must differ.
-        columns: names that must be there, with their pandas types.
-        optional: names that may be there, the same way.
+        id_column: column whose values must be unique.
+        columns: required columns, with their pandas types.
+        optional: optional columns, likewise.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a CSV, a column is missing, a value is not of its column's type, or an id comes twice.
+        ValueError: not a CSV, a column is missing, a value is not of its column's type, or an id is repeated.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the folder of {source} as it is published")

@@ -1,7 +1,7 @@
-"""The sources of ECGs, written once: names, how a folder is recognised, what cards say, and which module reads it.
+"""The registry of ECG sources: names, how a folder is recognised, what cards say, and which module reads it.
 
-Light on purpose: command-line help imports this module, so a source's reader is imported when it is used.
-To add a source, write its module and add one `Source` to `SOURCES`.
+Command-line help imports this module, so a source's reader is only imported when it is used. To add a source, write
+its module and add one `Source` to `SOURCES`.
 """
 
 from dataclasses import dataclass
@@ -19,24 +19,23 @@ class Source:
 
     Attributes:
         name: as on the command line.
-        title: as in prose; of a published dataset, its name.
+        title: for prose; the name of a published dataset.
         reader: `module:function` below `ecgdan_hf.data`; the function takes the folder (and `options`) and returns
             the table, one row per record, with `record_id`, `patient_id` and `file`.
-        description: what model cards say of the training data: origin, years, licence, citation. Empty where only
-            the user knows.
+        description: what model cards say of the training data: origin, years, licence, citation. Empty if only the
+            user knows.
         aliases: further names, in lower case without punctuation.
-        patterns: globs; a folder that holds a match for one of them is of this source.
-        recogniser: `module:function` that looks closer, for folders that no file name gives away.
-        suffix: of the single file that may stand for the folder, such as `.csv`.
+        patterns: globs; a folder with a match for one of them is of this source.
+        recogniser: `module:function` that inspects a folder, if file names do not identify the source.
+        suffix: of a single file that may be given instead of a folder, such as `.csv`.
         options: arguments of the reader besides the folder.
         label_levels: the levels at which the source's labels exist, for sources with SCP statements.
-        has_outcomes: whether it knows events and times: True, False, or None where it depends on the user's table.
-        license: as the Hub spells it; None where the user decides or there is none.
-        hub_id: OWNER/NAME of the publisher's own copy on the Hub; None where there is none. Third-party copies are
-            not named: nobody vouches for them.
-        is_simulated: no patient is behind the records.
-        caveat: what model cards say of the limits of training on it.
-        citation: what model cards ask their users to cite.
+        has_outcomes: whether it has events and times: True, False, or None if that depends on the user's table.
+        license: the Hub's identifier; None if the user decides or there is none.
+        hub_id: OWNER/NAME of the publisher's own copy on the Hub, if any; third-party copies are not trusted.
+        is_simulated: the records are not of patients.
+        caveat: the limits of training on it, for model cards.
+        citation: the citation that model cards ask for.
     """
 
     name: str
@@ -57,7 +56,7 @@ class Source:
     citation: str = ""
 
     def recognises(self, path: Path) -> bool:
-        """Whether a folder, or the file that stands for one, looks like this source."""
+        """Whether a folder, or a file given instead of one, looks like this source."""
         if path.is_file():
             return path.suffix.lower() == self.suffix
         if any(next(path.glob(pattern), None) is not None for pattern in self.patterns):
@@ -69,11 +68,11 @@ class Source:
 
         Args:
             data_dir: the folder.
-            options: those that the source does not have are ignored.
+            options: options that the source does not have are ignored.
 
         Raises:
             FileNotFoundError: the folder or a part of it is missing; the message names the source that the folder
-                looks like, if it is another.
+                looks like, if that is another one.
             ValueError: a table that cannot be used.
         """
         used = {name: value for name, value in options.items() if name in self.options}
@@ -103,7 +102,7 @@ _WFDB = Source(
     has_outcomes=False,
 )
 
-SOURCES = (  # in the order in which a folder is compared with them: the particular before the general
+SOURCES = (  # in the order in which a folder is compared with them: specific before general
     Source(
         name="ptb-xl",
         title="PTB-XL",
@@ -142,7 +141,7 @@ SOURCES = (  # in the order in which a folder is compared with them: the particu
     Source(
         name="sami-trop",
         title="SaMi-Trop",
-        reader="sources.samitrop:read_samitrop",
+        reader="sources.exams:read_samitrop",
         patterns=("exams.hdf5", "exams.zip"),
         has_outcomes=True,
         description=(
@@ -159,7 +158,7 @@ SOURCES = (  # in the order in which a folder is compared with them: the particu
     Source(
         name="code-15",
         title="CODE-15%",
-        reader="sources.code15:read_code15",
+        reader="sources.exams:read_code15",
         patterns=("exams.csv",),
         has_outcomes=True,
         description=(
@@ -232,9 +231,7 @@ SOURCES = (  # in the order in which a folder is compared with them: the particu
 )
 
 
-def source_names() -> str:
-    """The names of all sources, for help texts."""
-    return ", ".join(source.name for source in SOURCES)
+SOURCE_NAMES = ", ".join(source.name for source in SOURCES)
 
 
 def find_source(name: str | None, data_dir: str | Path | None = None) -> Source:
@@ -242,11 +239,11 @@ def find_source(name: str | None, data_dir: str | Path | None = None) -> Source:
 
     Args:
         name: None recognises the source from the files of `data_dir`, as `data check` does.
-        data_dir: the folder; not looked at if there is a name.
+        data_dir: the folder; not used if there is a name.
 
     Raises:
         FileNotFoundError: no such folder, or no ECG in it.
-        ValueError: an unknown name, a file that is no table, or neither name nor folder.
+        ValueError: an unknown name, a file that is not a table, or neither name nor folder.
     """
     if name is None:
         if data_dir is None:
@@ -256,16 +253,16 @@ def find_source(name: str | None, data_dir: str | Path | None = None) -> Source:
     for source in SOURCES:
         if bare in (source.name.replace("-", ""), *source.aliases):
             return source
-    raise ValueError(f"data: expected a source, one of {source_names()}, got {name!r}")
+    raise ValueError(f"data: expected a source, one of {SOURCE_NAMES}, got {name!r}")
 
 
 def read_source(name: str | None, data_dir: str | Path, **options: Any) -> "pd.DataFrame":
-    """The table of records of a source; see [`find_source`] and [`Source.read_table`] for arguments and errors."""
+    """Returns the table of records; see [`find_source`] and [`Source.read_table`] for arguments and errors."""
     return find_source(name, data_dir).read_table(data_dir, **options)
 
 
 def card_source(name: object) -> Source | None:
-    """The source that a recipe or a result names; None where it names none, or one that this version does not know."""
+    """The source that a recipe or result names; None if it names none, or one unknown to this version."""
     try:
         return find_source(str(name))
     except ValueError:

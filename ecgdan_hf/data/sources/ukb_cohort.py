@@ -1,12 +1,11 @@
 """A heart failure cohort from UK Biobank's resting ECGs and a table of its fields.
 
-Who is in it, as in the work behind ECG-DAN (arXiv 2403.10581): participants with hypertension or a myocardial
-infarction on or before the day of their ECG and without heart failure by then. Follow-up starts at the ECG and ends at
-the first of heart failure, death, loss to follow-up and the end of follow-up.
-
-Nothing here prints or raises a participant's number: only counts.
+Included, as in ECG-DAN (arXiv 2403.10581): participants with hypertension or a myocardial infarction on or before the
+day of their ECG and without heart failure by then. Follow-up starts at the ECG and ends at the first of heart failure,
+death, loss to follow-up and the end of follow-up. Messages never contain a participant's number, only counts.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -15,29 +14,51 @@ from pathlib import Path
 import pandas as pd
 
 from ecgdan_hf.data.sources.csv_table import write_table
-from ecgdan_hf.data.sources.ukb_fields import chosen_fields, read_fields, read_withdrawn
+from ecgdan_hf.data.sources.ukb_fields import UkbFields
 from ecgdan_hf.data.sources.ukbiobank import observation_dates, read_ukbiobank
 
 PREVALENT = ("any", "hypertension", "myocardial-infarction", "none")
 CONDITIONS = ("hypertension", "myocardial-infarction")
-END_OF_FOLLOW_UP = date(2022, 10, 31)  # of hospital records of England; Scotland's and Wales's end some months before
+END_OF_FOLLOW_UP = date(2022, 10, 31)  # of England's hospital records; Scotland's and Wales's end some months earlier
 DAYS_PER_YEAR = 365.25
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Outcomes, and how it came to them.
+    """Outcomes of the included ECGs, and the flow of exclusions.
 
     Attributes:
         outcomes: `record_id`, `patient_id`, `event` (1 heart failure, 0 censored), `time` (years since the ECG),
-            `competing_event` (1 where death ended the follow-up), `age` (years), `sex`, `instance`.
-        flow: `step`, `left_out`, `ecgs`, `participants`: who was left out and how many remained; counts only.
-        notes: what should be known besides, a line each; counts only.
+            `competing_event` (1 if death ended the follow-up), `age` (years), `sex`, `instance`.
+        flow: `step`, `left_out`, `ecgs`, `participants`: who was excluded and how many remained; counts only.
+        notes: further remarks, one line each; counts only.
     """
 
     outcomes: pd.DataFrame
     flow: pd.DataFrame
     notes: tuple[str, ...]
+
+    def write(self, out: str | Path, competing_death: bool = False) -> Path:
+        """Writes the outcomes, and the flow to `STEM_flow.csv` in the same folder.
+
+        Args:
+            out: CSV that `loading.load` takes as `outcomes`.
+            competing_death: keeps the column `competing_event`; without it death is censoring.
+
+        Returns:
+            The file of the flow.
+
+        Raises:
+            OSError: one of them cannot be written.
+            ValueError: a cohort without heart failure, which cannot be trained on.
+        """
+        out = Path(out)
+        if not self.outcomes["event"].any():
+            raise ValueError(f"{out}: expected heart failure in the cohort, got none in {len(self.outcomes)} ECGs")
+        flow_file = out.with_name(f"{out.stem}_flow.csv")
+        write_table(self.flow, flow_file)
+        write_table(self.outcomes if competing_death else self.outcomes.drop(columns="competing_event"), out)
+        return flow_file
 
 
 def build(
@@ -53,36 +74,36 @@ def build(
 ) -> Cohort:
     """Builds the cohort.
 
-    The day of an ECG is that of the visit in the table (field 53); without it, the day the file says. Without
-    `all_ecgs` a participant's first ECG (lowest instance, then array) is the one that is judged: who had heart failure
-    by then does not come in by a later one.
+    The day of an ECG is that of the visit in the table (field 53), else the one in the file. Without `all_ecgs` only a
+    participant's first ECG (lowest instance, then array) is considered, so that someone with heart failure by then is
+    not included by a later one.
 
     Args:
         data_dir: ECGs, as `ukbiobank.read_ukbiobank` takes them.
-        fields_table: CSV or tab-separated; a row per participant, columns spelt as on the research platform
+        fields_table: CSV or tab-separated; a row per participant, columns named as on the research platform
             (`p131286`, `p53_i2`, with or without `participant.`) or as in older exports (`131286-0.0`, `f.53.2.0`).
         end_of_follow_up: last day of follow-up, not in the future; a heart failure on that day counts.
-        instance: takes the ECGs of this visit only.
-        prevalent: the condition on or before the ECG that is asked for: one of `PREVALENT`.
+        instance: uses the ECGs of this visit only.
+        prevalent: the condition required on or before the ECG, one of `PREVALENT`.
         fields: other field ids for the names of `DEFAULT_FIELDS`; several, separated by commas, mean the first date.
-        withdrawn: file with a participant's number in each line, as UK Biobank sends it.
-        all_ecgs: keeps every ECG of a participant that qualifies.
+        withdrawn: file with the number of a withdrawn participant in each line, as UK Biobank sends it.
+        all_ecgs: keeps every eligible ECG of a participant.
 
     Raises:
         FileNotFoundError: no such file or folder.
         ValueError: a field the table does not have, a value that cannot be read (with its line), or an unknown name.
     """
-    chosen = chosen_fields(fields or {})
+    chosen = UkbFields(fields or {})
     if prevalent not in PREVALENT:
         raise ValueError(f"prevalent: expected one of {', '.join(PREVALENT)}, got {prevalent!r}")
-    if end_of_follow_up > date.today():  # nobody has been followed until then
+    if end_of_follow_up > date.today():  # follow-up cannot end in the future
         raise ValueError(f"end_of_follow_up: expected a day that has been, got {end_of_follow_up}")
     conditions: tuple[str, ...] = {"any": CONDITIONS, "none": ()}.get(prevalent, (prevalent,))
     ecgs = read_ukbiobank(data_dir)
-    people = read_fields(fields_table, chosen, ecgs["patient_id"], conditions, sorted(ecgs["instance"].unique()))
+    people = chosen.read(fields_table, ecgs["patient_id"], conditions, sorted(ecgs["instance"].unique()))
     flow = _Flow(ecgs)
     if withdrawn is not None:
-        flow.keep(~flow.ecgs["patient_id"].isin(read_withdrawn(withdrawn)), "participant has withdrawn")
+        flow.keep(~flow.ecgs["patient_id"].isin(_read_withdrawn(withdrawn)), "participant has withdrawn")
     if instance is not None:
         flow.keep(flow.ecgs["instance"] == instance, f"not of instance {instance}")
     if not all_ecgs:
@@ -95,32 +116,28 @@ def build(
     return Cohort(_outcomes(flow.ecgs), flow.table(), tuple(notes))
 
 
-def write(cohort: Cohort, out: str | Path, competing_death: bool = False) -> Path:
-    """Writes the outcomes, and the flow beside them as `STEM_flow.csv`.
-
-    Args:
-        cohort: as `build` gives it.
-        out: CSV that `loading.load` takes as `outcomes`.
-        competing_death: keeps the column `competing_event`; without it death is censoring like any other.
-
-    Returns:
-        The file of the flow.
+def _read_withdrawn(path: str | Path) -> set[str]:
+    """Numbers of the withdrawn participants; a line without digits (a title) is skipped.
 
     Raises:
-        OSError: one of them cannot be written.
-        ValueError: a cohort without heart failure, from which nothing can be learnt.
+        FileNotFoundError: no such file.
+        ValueError: a line with more than a number; the message gives its position, not its content.
     """
-    out = Path(out)
-    if not cohort.outcomes["event"].any():
-        raise ValueError(f"{out}: expected heart failure in the cohort, got none in {len(cohort.outcomes)} ECGs")
-    flow_file = out.with_name(f"{out.stem}_flow.csv")
-    write_table(cohort.flow, flow_file)
-    write_table(cohort.outcomes if competing_death else cohort.outcomes.drop(columns="competing_event"), out)
-    return flow_file
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    numbers = set()
+    for line_number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+        bare = line.strip().strip('",;')
+        if re.fullmatch(r"\d+", bare):
+            numbers.add(bare)
+        elif re.search(r"\d", bare):
+            raise ValueError(f"{path}: line {line_number}: expected a participant's number and nothing else")
+    return numbers
 
 
 def _keep_eligible(flow: "_Flow", conditions: Sequence[str]) -> None:
-    """What can be judged at the day of the ECG, in the order in which it is asked."""
+    """Applies the criteria at the day of the ECG, in this order."""
     flow.keep(flow.ecgs["day"].notna(), "day of the ECG is unknown")
     flow.keep(~flow.ecgs["heart-failure unknown"], "heart failure at an unknown time")
     flow.keep(~(flow.ecgs["heart-failure"] <= flow.ecgs["day"]), "heart failure on or before the day of the ECG")
@@ -132,14 +149,14 @@ def _keep_eligible(flow: "_Flow", conditions: Sequence[str]) -> None:
 
 
 class _Flow:
-    """The ECGs that are left, and a row for each reason for which some were left out."""
+    """The ECGs that remain, and a row for each exclusion."""
 
     def __init__(self, ecgs: pd.DataFrame) -> None:
         self.ecgs = ecgs
         self.rows = [("ECGs found", 0, len(ecgs), ecgs["patient_id"].nunique())]
 
     def keep(self, good: pd.Series, reason: str) -> None:
-        """Keeps the good ones; `reason` is why the others go."""
+        """Keeps the good ones; `reason` says why the others are excluded."""
         self.ecgs = self.ecgs[good]
         self.rows.append((reason, int((~good).sum()), len(self.ecgs), self.ecgs["patient_id"].nunique()))
 
@@ -148,7 +165,7 @@ class _Flow:
 
 
 def _dated(ecgs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Adds `day`, of the visit or else of the file, and the `age` that day; notes where the two days differ."""
+    """Adds `day`, of the visit or else of the file, and the `age` that day; returns notes if the two days differ."""
     of_file = pd.to_datetime(pd.Series(observation_dates(ecgs), index=ecgs.index, dtype=object), errors="coerce")
     of_visit, age = (_of_instance(ecgs, name) for name in ("date", "age"))
     of_visit = pd.to_datetime(of_visit)
@@ -162,7 +179,7 @@ def _dated(ecgs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _of_instance(ecgs: pd.DataFrame, name: str) -> pd.Series:
-    """Of the columns `NAME INSTANCE` the one of each ECG's own instance."""
+    """The column `NAME INSTANCE` of each ECG's own instance."""
     values = pd.Series(None, index=ecgs.index, dtype=object)
     for number, rows in ecgs.groupby("instance"):
         values[rows.index] = rows[f"{name} {number}"]
@@ -170,7 +187,7 @@ def _of_instance(ecgs: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _outcomes(ecgs: pd.DataFrame) -> pd.DataFrame:
-    """Heart failure on the last day itself counts: death certificates are among its sources."""
+    """Heart failure on the last day counts, because death certificates are among its sources."""
     event = ecgs["heart-failure"] <= ecgs["last"]
     end = ecgs["heart-failure"].where(event, ecgs["last"])
     return pd.DataFrame(

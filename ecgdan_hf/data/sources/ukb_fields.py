@@ -1,10 +1,9 @@
 """A table of UK Biobank's fields: dates of diagnoses, of visits and of death, sex and birth of each participant.
 
-First-occurrence fields (category 1712) hold dates that are no dates (data-coding 819); field 42000 has one of them
-(data-coding 272). Two say "in the year of birth", so certainly before the ECG; the others say that a diagnosis exists
-at an unknown time.
+First-occurrence fields (category 1712) use special dates as codes (data-coding 819); field 42000 uses one of them
+(data-coding 272). Two mean "in the year of birth", so before the ECG; the others mean a diagnosis at an unknown time.
 
-Nothing here prints or raises a participant's number: rows of the table are named by their line.
+Messages never contain a participant's number: they name rows of the table by their line.
 """
 
 import calendar
@@ -29,9 +28,9 @@ DEFAULT_FIELDS = {
     "age": "21003",
 }
 
-# 1902-02-02 (the day of birth) and 1903-03-03 (the year of birth) stay as they are: long before any ECG
+# 1902-02-02 (day of birth) and 1903-03-03 (year of birth) are kept: they are long before any ECG
 _UNKNOWN = ("1900-01-01", "1901-01-01", "1909-09-09", "2037-07-07")
-_MEANINGS = (  # where a table was exported with meanings instead of codes
+_MEANINGS = (  # in tables exported with meanings instead of codes
     ("matching participant's date of birth", "1902-02-02"),
     ("same calendar year as date of birth", "1903-03-03"),
     ("has no event date", "1900-01-01"),
@@ -39,7 +38,7 @@ _MEANINGS = (  # where a table was exported with meanings instead of codes
     ("before participant's date of birth", "1901-01-01"),
     ("in the future", "2037-07-07"),
 )
-_SELF_REPORTED = "42000"  # no date there means: reported at an assessment, so before any ECG
+_SELF_REPORTED = "42000"  # there, no date means reported at an assessment, so before any ECG
 _SEX = {"0": "female", "1": "male", "female": "female", "male": "male"}
 _COLUMN = re.compile(
     r"(?:participant\.)?p(\d+)(?:_i(\d+))?(?:_a(\d+))?|(?:f\.|x)?(\d+)[-._](\d+)[._](\d+)", re.IGNORECASE
@@ -47,85 +46,68 @@ _COLUMN = re.compile(
 _EID = re.compile(r"(?:participant\.|f\.|n_)?eid", re.IGNORECASE)
 
 
-def chosen_fields(fields: Mapping[str, str]) -> dict[str, str]:
-    """`DEFAULT_FIELDS` with the given ones in their places.
-
-    Raises:
-        ValueError: an unknown name, or ids that are no numbers.
-    """
-    for name, text in fields.items():
-        if name not in DEFAULT_FIELDS:
-            raise ValueError(f"fields: expected one of {', '.join(DEFAULT_FIELDS)}, got {name!r}")
-        if not re.fullmatch(r"\d+(,\d+)*", text):
-            raise ValueError(
-                f"fields: {name}: expected a field's number, or several separated by commas, got {text!r}"
-            )
-    return {**DEFAULT_FIELDS, **fields}
-
-
-def read_fields(
-    path: str | Path,
-    fields: Mapping[str, str],
-    participants: Iterable[str],
-    conditions: Iterable[str],
-    instances: Iterable[int],
-) -> pd.DataFrame:
-    """The fields of the participants, indexed by number.
+class UkbFields:
+    """The field ids to read: `DEFAULT_FIELDS`, with the given ones in their places.
 
     Args:
-        path: CSV or tab-separated; see `ukb_cohort.build`.
-        fields: ids, separated by commas, of each name in `DEFAULT_FIELDS`.
-        participants: numbers of those who are wanted; half a million have a row, a tenth of them an ECG.
-        conditions: names of diseases that are wanted besides heart failure.
-        instances: visits whose date and age are wanted.
-
-    Returns:
-        Dates (NaT where none is known) `heart-failure`, `death`, `lost` and each condition; of the diseases also
-        `NAME unknown` (there is one at an unknown time) and `NAME before` (at an unknown time before any ECG); `sex`;
-        `born` (the middle of the month); `date INSTANCE` and `age INSTANCE`.
+        fields: ids by name; several, separated by commas, mean the first date.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: see `ukb_cohort.build`; a row of more or fewer values than there are names.
+        ValueError: an unknown name, or ids that are not numbers.
     """
-    diseases = ("heart-failure", *conditions)
-    asked_for = [name for name in fields if fields[name] != DEFAULT_FIELDS[name]]
-    table = _Table(Path(path), fields, (*diseases, "death", *asked_for), set(participants))
-    people = pd.DataFrame(index=table.eid)
-    for name in diseases:
-        dates = table.dates(name)
-        people[name] = dates.mask(dates.isin(pd.to_datetime(_UNKNOWN))).min(axis=1)
-        people[f"{name} unknown"] = dates.isin(pd.to_datetime(_UNKNOWN)).any(axis=1)
-        reported = dates[[column for column in dates.columns if table.is_of(column, _SELF_REPORTED)]]
-        people[f"{name} before"] = (reported == pd.Timestamp("1900-01-01")).any(axis=1)
-    for name in ("death", "lost"):
-        people[name] = table.dates(name).min(axis=1)
-    people["sex"] = table.text("sex").str.removesuffix(".0").str.lower().map(_SEX)
-    people["born"] = _born(table.text("birth-year"), table.text("birth-month"))
-    for number in instances:
-        people[f"date {number}"] = table.dates("date", number).min(axis=1)
-        people[f"age {number}"] = pd.to_numeric(table.text("age", number), errors="coerce")
-    return people
 
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        for name, text in fields.items():
+            if name not in DEFAULT_FIELDS:
+                raise ValueError(f"fields: expected one of {', '.join(DEFAULT_FIELDS)}, got {name!r}")
+            if not re.fullmatch(r"\d+(,\d+)*", text):
+                raise ValueError(
+                    f"fields: {name}: expected a field's number, or several separated by commas, got {text!r}"
+                )
+        self.ids = {**DEFAULT_FIELDS, **fields}
 
-def read_withdrawn(path: str | Path) -> set[str]:
-    """Numbers of the participants who have withdrawn: one in each line, a line without digits (a title) aside.
+    def read(
+        self,
+        path: str | Path,
+        participants: Iterable[str],
+        conditions: Iterable[str],
+        instances: Iterable[int],
+    ) -> pd.DataFrame:
+        """Reads the fields of these participants, indexed by their number.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line with more than a number; it is named, not shown.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    numbers = set()
-    for line_number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
-        bare = line.strip().strip('",;')
-        if re.fullmatch(r"\d+", bare):
-            numbers.add(bare)
-        elif re.search(r"\d", bare):
-            raise ValueError(f"{path}: line {line_number}: expected a participant's number and nothing else")
-    return numbers
+        Args:
+            path: CSV or tab-separated; see `ukb_cohort.build`.
+            participants: numbers; half a million have a row, a tenth of them an ECG.
+            conditions: names of the diseases to read besides heart failure.
+            instances: visits whose date and age are read.
+
+        Returns:
+            Dates (NaT if unknown) `heart-failure`, `death`, `lost` and each condition; for each disease also
+            `NAME unknown` (diagnosed at an unknown time) and `NAME before` (at an unknown time before any ECG); `sex`;
+            `born` (the middle of the month); `date INSTANCE` and `age INSTANCE`.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: see `ukb_cohort.build`; a row with more or fewer values than columns.
+        """
+        diseases = ("heart-failure", *conditions)
+        asked_for = [name for name in self.ids if self.ids[name] != DEFAULT_FIELDS[name]]
+        table = _Table(Path(path), self.ids, (*diseases, "death", *asked_for), set(participants))
+        people = pd.DataFrame(index=table.eid)
+        for name in diseases:
+            dates = table.dates(name)
+            people[name] = dates.mask(dates.isin(pd.to_datetime(_UNKNOWN))).min(axis=1)
+            people[f"{name} unknown"] = dates.isin(pd.to_datetime(_UNKNOWN)).any(axis=1)
+            reported = dates[[column for column in dates.columns if table.is_of(column, _SELF_REPORTED)]]
+            people[f"{name} before"] = (reported == pd.Timestamp("1900-01-01")).any(axis=1)
+        for name in ("death", "lost"):
+            people[name] = table.dates(name).min(axis=1)
+        people["sex"] = table.text("sex").str.removesuffix(".0").str.lower().map(_SEX)
+        people["born"] = _born(table.text("birth-year"), table.text("birth-month"))
+        for number in instances:
+            people[f"date {number}"] = table.dates("date", number).min(axis=1)
+            people[f"age {number}"] = pd.to_numeric(table.text("age", number), errors="coerce")
+        return people
 
 
 class _Table:
@@ -145,7 +127,7 @@ class _Table:
         data = _read(path, separator, [eid[0], *self.columns])
         numbers = self._checked(data[eid[0]].str.removesuffix(".0"))
         wanted_rows = numbers.isin(participants)
-        self.data, self.eid = data[wanted_rows], numbers[wanted_rows].tolist()  # the index stays: it tells the line
+        self.data, self.eid = data[wanted_rows], numbers[wanted_rows].tolist()  # the index is kept: it gives the line
 
     def _check_there(self, name: str) -> None:
         absent = set(self.fields[name].split(",")) - {field for field, _ in self.columns.values()}
@@ -166,7 +148,7 @@ class _Table:
         return column in self.columns and self.columns[column][0] == field
 
     def text(self, name: str, instance: int | None = None) -> pd.Series:
-        """The first value of a field, at an instance if one is given; empty where there is none."""
+        """The first value of a field, at an instance if one is given; empty if there is none."""
         found = self._named(name, instance)
         values = pd.Series("", index=self.data.index)
         for column in found:
@@ -174,7 +156,7 @@ class _Table:
         return values.set_axis(self.eid)
 
     def dates(self, name: str, instance: int | None = None) -> pd.DataFrame:
-        """Dates of a field, a column for each of its columns; NaT where there is none."""
+        """Dates of a field, one column for each of its columns; NaT if there is none."""
         found = self._named(name, instance)
         if not found:
             return pd.DataFrame({name: pd.NaT}, index=self.eid, dtype="datetime64[ns]")
@@ -201,7 +183,7 @@ class _Table:
 
 
 def _line(bad: pd.Series) -> int:
-    """The line of the file with the first bad row; line 1 holds the names."""
+    """The line of the file with the first bad row; line 1 is the header."""
     return int(bad.index.to_numpy()[bad.to_numpy(dtype=bool)][0]) + 2
 
 
@@ -216,7 +198,7 @@ def _header(path: Path) -> tuple[list[str], str]:
 
 
 def _check_widths(path: Path, separator: str, count: int) -> None:
-    """Refuses rows whose values would slip under other names, and those cut off, whose dates would seem blank."""
+    """Rejects rows with too many values, which would be shifted, and truncated ones, whose dates would seem blank."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter=separator)
         try:
@@ -228,7 +210,7 @@ def _check_widths(path: Path, separator: str, count: int) -> None:
 
 
 def _read(path: Path, separator: str, columns: list[str] | None) -> pd.DataFrame:
-    """All as text, blanks as ""; the header alone without `columns`."""
+    """All values as text, blanks as ""; only the header without `columns`."""
     try:
         return pd.read_csv(
             path,
@@ -253,7 +235,7 @@ def _key(column: str) -> tuple[str, int] | None:
 
 
 def _born(year: pd.Series, month: pd.Series) -> pd.Series:
-    """The middle of the month of birth; of the year where the month is not known."""
+    """The middle of the month of birth, or of the year if the month is unknown."""
     by_name = {name.lower(): str(number) for number, name in enumerate(calendar.month_name) if name}
     number = pd.to_numeric(month.str.lower().replace(by_name), errors="coerce").fillna(6).astype(int)
     text = year.str.removesuffix(".0") + "-" + number.astype(str) + "-15"

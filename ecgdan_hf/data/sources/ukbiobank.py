@@ -1,7 +1,7 @@
-"""UK Biobank's resting ECGs (field 20205): one XML a participant and visit, loose or in zips.
+"""UK Biobank's resting ECGs (field 20205): one XML per participant and visit, loose or in zips.
 
-Files are named `EID_20205_INSTANCE_ARRAY.xml`. The EID is the participant's number in one project; it is never put in
-a message here, only counted. What became of the participants is in another table: see `ukb_cohort`.
+Files are named `EID_20205_INSTANCE_ARRAY.xml`. The EID is the participant's number in one project and never appears in
+a message. Outcomes are in another table: see `ukb_cohort`.
 """
 
 import logging
@@ -23,24 +23,24 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"(?P<eid>\d+)_20205_(?P<instance>\d+)_(?P<array>\d+)", re.IGNORECASE)
 _MEANT = re.compile(r"\.(xml|zip)$|_20205_", re.IGNORECASE)
 _NO_XML, _ZIP_IN_ZIP = "neither XML nor zip", "zips inside a zip"
-HEAD_BYTES = 4096  # the date of the recording is among the first elements
+HEAD_BYTES = 4096  # the recording date is among the first elements
 
 
 def read_ukbiobank(data_dir: str | Path) -> pd.DataFrame:
-    """One row per ECG, by participant, instance and array.
+    """Returns one row per ECG, sorted by participant, instance and array.
 
     Args:
         data_dir: a folder, searched through its sub-folders, with `EID_20205_INSTANCE_ARRAY.xml` or zips of such, or
-            one zip. A zip with a single XML of another name may carry the name itself. Other files are left out, with
-            one warning that counts them.
+            one zip. Of a zip with a single XML, the zip may have that name instead. Other files are left out, with one
+            warning that counts them.
 
     Returns:
         Columns `record_id` (`EID_20205_INSTANCE_ARRAY`), `patient_id` (EID), `file`, `instance`, `array`, and
-        `member`, the name of the entry, where there are zips.
+        `member`, the name of the entry, if there are zips.
 
     Raises:
         FileNotFoundError: no such folder, or no such file in it.
-        ValueError: a record lies there twice.
+        ValueError: a record occurs twice.
     """
     data_dir = Path(data_dir)
     if not data_dir.exists():
@@ -69,7 +69,7 @@ def read_ukbiobank(data_dir: str | Path) -> pd.DataFrame:
 
 
 def in_zips(folder: Path) -> bool:
-    """Whether a zip below a folder, of whatever name, holds ECGs under UK Biobank's names."""
+    """Whether a zip below a folder holds ECGs with UK Biobank's names."""
     for file in folder.rglob("*.zip"):
         with suppress(ValueError):
             if any(NAME.fullmatch(PurePosixPath(entry.filename).stem) for entry in ZipReader(file).entries()):
@@ -78,11 +78,7 @@ def in_zips(folder: Path) -> bool:
 
 
 def observation_dates(table: pd.DataFrame) -> list[date | None]:
-    """The day that each file says it was recorded; None where it does not or cannot be read.
-
-    Args:
-        table: as `read_ukbiobank` gives it.
-    """
+    """The recording day in each file of the table of `read_ukbiobank`; None if not stated or not readable."""
     members = table["member"] if "member" in table else pd.Series(None, index=table.index, dtype=object)
     return [_observed(Path(file), member) for file, member in zip(table["file"], members, strict=True)]
 
@@ -109,7 +105,7 @@ def _files(data_dir: Path) -> Iterator[Path]:
 
 
 def _entries(file: Path) -> list[tuple[PurePath, str | None]]:
-    """Name and, in a zip, entry of each file that seems meant as an ECG."""
+    """Name and, in a zip, entry of each file that seems to be an ECG."""
     if _MEANT.search(file.name) and file.suffix.lower() != ".zip":
         return [(file, None)]
     with zipfile.ZipFile(file) as archive:

@@ -7,10 +7,10 @@ Must import neither torch nor transformers: the command line imports this module
 from dataclasses import dataclass
 from typing import Any
 
-from ecgdan_hf.data.sources.registry import SOURCES, source_names
+from ecgdan_hf.data.sources.registry import SOURCE_NAMES, SOURCES
 from ecgdan_hf.training.arguments.options import option
 
-_DATA_HELP = f"source, one of {source_names()} [default: recognised from the files]; see docs/data.md"
+_DATA_HELP = f"source, one of {SOURCE_NAMES} [default: recognised from the files]; see docs/data.md"
 NOT_PART_OF_THE_RUN = (
     "resume", "overwrite", "push_to_hub", "num_workers", "num_proc", "cache_dir", "log_with", "progress"
 )  # fmt: skip

@@ -9,7 +9,7 @@ from fixtures.write_sources import CODE15_COLUMNS, CODE15_ROWS, code_signal, wri
 
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.prepared.record_file import record_files
-from ecgdan_hf.data.sources import code15
+from ecgdan_hf.data.sources.exams import read_code15
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def test_a_row_is_what_the_table_and_the_parts_say(folder):
-    table = code15.read_code15(folder).set_index("record_id")
+    table = read_code15(folder).set_index("record_id")
     assert sorted(table.index) == ["2812", "2813", "2820", "2840"]
     row = table.loc["2812"]
     assert (row["patient_id"], row["age"], row["sex"]) == ("7", 54, "male")
@@ -33,14 +33,14 @@ def test_a_row_is_what_the_table_and_the_parts_say(folder):
 
 
 def test_labels_are_the_diagnoses_that_are_true_and_none_is_possible(folder):
-    table = code15.read_code15(folder).set_index("record_id")
+    table = read_code15(folder).set_index("record_id")
     assert table.attrs["label_names"] == ["1dAVb", "RBBB", "LBBB", "SB", "ST", "AF"]
     expected = {"2812": ["1dAVb", "AF"], "2813": [], "2820": ["RBBB", "SB"], "2840": ["LBBB"]}
     assert table["labels"].to_dict() == expected
 
 
 def test_the_signal_is_that_of_its_exam_without_the_zeros_around_it(folder):
-    table = code15.read_code15(folder)
+    table = read_code15(folder)
     for record_id, file in zip(table["record_id"], record_files(table), strict=True):
         record = file.read()
         expected = code_signal(int(record_id))[:, : 2800 if record_id == "2820" else 4000]
@@ -52,14 +52,14 @@ def test_a_lead_of_zeros_and_zeros_within_the_record_are_not_padding(folder):
     with h5py.File(folder / "exams_part0.hdf5", "a") as file:
         file["tracings"][1, :, 0] = 0
         file["tracings"][1, 1000:1010] = 0
-    record = record_files(code15.read_code15(folder))[1].read()
+    record = record_files(read_code15(folder))[1].read()
     assert record.signal_mv.shape == (12, 4000)
     assert not record.signal_mv[0].any()
 
 
 def test_follow_up_belongs_to_the_first_exam_and_a_time_of_zero_is_none(folder, caplog):
     with caplog.at_level(logging.WARNING):
-        table = code15.read_code15(folder).set_index("record_id")
+        table = read_code15(folder).set_index("record_id")
     assert table.loc["2812", ["event", "time"]].tolist() == [0, 4.25]
     assert table.loc["2820", ["event", "time"]].tolist() == [1, 0.5]
     assert table.loc[["2813", "2840"], ["event", "time"]].isna().all(axis=None)
@@ -68,7 +68,7 @@ def test_follow_up_belongs_to_the_first_exam_and_a_time_of_zero_is_none(folder, 
 
 def test_exams_of_missing_parts_are_left_out_and_counted_once(folder, caplog):
     with caplog.at_level(logging.WARNING):
-        code15.read_code15(folder)
+        read_code15(folder)
     lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(lines) == 1
     assert "1 of 5 exams have no tracing here and are left out; 1 of 3 parts are missing" in lines[0]
@@ -78,10 +78,10 @@ def test_a_folder_without_any_part_is_refused_and_told_to_unpack(folder):
     for path in folder.glob("*.hdf5"):
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"exams_part0\.hdf5: no such file, nor any other .* names 3 such"):
-        code15.read_code15(folder)
+        read_code15(folder)
     (folder / "exams_part4.zip").write_bytes(b"PK")
     with pytest.raises(FileNotFoundError, match=r"unpack the \.zip files first"):
-        code15.read_code15(folder)
+        read_code15(folder)
 
 
 def test_damaged_parts_and_tables_of_another_kind_are_refused_in_one_line(folder):
@@ -116,7 +116,7 @@ def test_damaged_parts_and_tables_of_another_kind_are_refused_in_one_line(folder
 
 def refuse(folder, message, error=ValueError):
     with pytest.raises(error, match=message) as caught:
-        code15.read_code15(folder)
+        read_code15(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -124,7 +124,7 @@ def test_an_exam_of_zeros_only_cannot_be_read(folder):
     with h5py.File(folder / "exams_part0.hdf5", "a") as file:
         file["tracings"][0] = 0
     with pytest.raises(ValueError, match=r"exams_part0\.hdf5.* zeros? only"):
-        record_files(code15.read_code15(folder))[0].read()
+        record_files(read_code15(folder))[0].read()
 
 
 def test_a_source_with_partial_follow_up_loads_whole_or_where_there_is_an_outcome(folder, extractor, tmp_path):
@@ -148,7 +148,7 @@ def test_a_table_of_many_exams_is_built_without_reading_a_signal(tmp_path):
             file["exam_id"] = ids
             file.create_dataset("tracings", shape=(len(ids), 4096, 12), dtype="float32")  # unwritten: takes no space
     start = time.perf_counter()
-    table = code15.read_code15(tmp_path)
+    table = read_code15(tmp_path)
     print(f"{number} exams: {time.perf_counter() - start:.2f} s")
     assert len(table) == number
     members = table.set_index("record_id")["member"]

@@ -4,7 +4,7 @@ import pytest
 from fixtures.write_sources import SAMITROP_ROWS, code_signal, code_tracings, write_samitrop
 
 from ecgdan_hf.data.prepared.record_file import record_files
-from ecgdan_hf.data.sources import samitrop
+from ecgdan_hf.data.sources.exams import read_samitrop
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def folder(tmp_path):
 
 
 def test_tracings_are_those_of_the_table_in_its_order(folder):
-    table = samitrop.read_samitrop(folder)
+    table = read_samitrop(folder)
     assert table["record_id"].tolist() == table["patient_id"].tolist() == [str(row[0]) for row in SAMITROP_ROWS]
     assert table["sex"].tolist() == ["male", "female", "female"]
     assert table["event"].tolist() == [0, 1, 0]
@@ -27,16 +27,16 @@ def test_another_number_of_tracings_than_exams_is_refused(folder):
     with h5py.File(folder / "exams.hdf5", "w") as file:
         file["tracings"] = code_tracings([900001, 900002])
     with pytest.raises(ValueError, match=r"exams\.hdf5: expected a tracing for each of 3 exams of exams\.csv, got 2"):
-        samitrop.read_samitrop(folder)
+        read_samitrop(folder)
 
 
 def test_a_missing_file_is_named_and_a_packed_one_told_to_unpack(folder):
     (folder / "exams.hdf5").unlink()
     with pytest.raises(FileNotFoundError, match=r"exams\.hdf5: no such file; it holds the signals"):
-        samitrop.read_samitrop(folder)
+        read_samitrop(folder)
     (folder / "exams.zip").write_bytes(b"PK")
     with pytest.raises(FileNotFoundError, match=r"exams\.hdf5: no such file; unpack exams\.zip first"):
-        samitrop.read_samitrop(folder)
+        read_samitrop(folder)
     (folder / "exams.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"exams\.csv: no such file; expected the folder of SaMi-Trop"):
-        samitrop.read_samitrop(folder)
+        read_samitrop(folder)

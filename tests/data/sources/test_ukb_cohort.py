@@ -9,7 +9,7 @@ from pandas.testing import assert_frame_equal
 
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
-from ecgdan_hf.data.sources.ukb_cohort import build, write
+from ecgdan_hf.data.sources.ukb_cohort import build
 from ecgdan_hf.data.sources.ukbiobank import read_ukbiobank
 from ecgdan_hf.training.arguments.command import run_safely
 
@@ -170,7 +170,7 @@ def test_the_day_of_the_visit_wins_over_that_of_the_file_and_is_compared(made, e
 
 
 def test_what_is_written_joins_the_table_it_came_from(biobank, made, tmp_path):
-    flow_file = write(made(), tmp_path / "outcomes.csv")
+    flow_file = made().write(tmp_path / "outcomes.csv")
     joined = join_outcomes(read_ukbiobank(biobank[0]), read_outcomes(tmp_path / "outcomes.csv"))
     assert len(joined) == len(OUTCOMES) and joined["event"].sum() == 4 and joined.attrs["without_outcome"] == 11
     assert flow_file == tmp_path / "outcomes_flow.csv" and not NUMBER.search(flow_file.read_text(encoding="utf-8"))
@@ -179,7 +179,7 @@ def test_what_is_written_joins_the_table_it_came_from(biobank, made, tmp_path):
 
 def test_a_cohort_without_heart_failure_is_refused_and_writes_nothing(made, tmp_path):
     cohort = made(end_of_follow_up=date(2015, 7, 1))
-    refuse("expected heart failure in the cohort, got none in 9 ECGs", write, cohort, tmp_path / "outcomes.csv")
+    refuse("expected heart failure in the cohort, got none in 9 ECGs", cohort.write, tmp_path / "outcomes.csv")
     assert list(tmp_path.iterdir()) == []
 
 
