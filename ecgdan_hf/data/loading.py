@@ -1,7 +1,7 @@
 """From the name of a source and a folder to a `datasets.Dataset`.
 
-What is kept in Arrow is the prepared signals only; labels, outcomes and covariates are joined in memory, so that
-another label level, another outcome or another choice of folds prepares nothing anew.
+Only the prepared signals are cached in Arrow; labels, outcomes and covariates are joined in memory, so that another
+label level, outcome or choice of folds does not prepare them again.
 """
 
 import logging
@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
 
 from ecgdan_hf.data.prepared.cache import prepare_all
 from ecgdan_hf.data.prepared.preparation import Preparation
-from ecgdan_hf.data.prepared.record_file import READ_HINTS, first_lead_names, record_files
+from ecgdan_hf.data.prepared.record_file import READ_HINTS, RecordFile, UnreadableRecordError, record_files
 from ecgdan_hf.data.prepared.streaming import stream
 from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
 from ecgdan_hf.data.sources.registry import find_source
@@ -48,19 +48,19 @@ def load(
 
     Args:
         name: a source, see `sources.registry`; None recognises it from the files.
-        data_dir: its folder; an absent or empty one of `"synthetic"` is filled first.
+        data_dir: its folder; for `"synthetic"`, a missing or empty one is filled first.
         outcomes: CSV or table with `record_id`, `event`, `time` (years); records without an outcome are left out.
-        with_outcome: leaves records out whose `event` or `time` the source does not know, as survival needs it.
+        with_outcome: leaves out records whose `event` or `time` is unknown, as survival needs both.
         feature_extractor: prepares the signals; None keeps them as recorded.
         label_level: of PTB-XL: `"superclass"`, `"subclass"` or `"statement"`.
-        keep_labels: only these of the source's labels, in this order; records without any of them stay.
+        keep_labels: only these of the source's labels, in this order; records without any of them are kept.
         sampling_rate: of PTB-XL: which of its two versions to read, 500 or 100 Hz.
         folds: keeps these folds only.
         limit: keeps the first so many records.
         num_proc: processes that prepare signals; default one for each core.
         cache_dir: where the Arrow files go; default that of `datasets`.
-        streaming: prepares each record when it is asked for, and writes nothing.
-        skip_bad: leaves records out that cannot be used, and says at the end which; otherwise the first is an error.
+        streaming: prepares each record on access and writes nothing.
+        skip_bad: leaves out unusable records and lists them at the end; otherwise the first is an error.
 
     Returns:
         The columns of the source's table; `labels` are class numbers that carry their names. With a feature
@@ -69,7 +69,7 @@ def load(
 
     Raises:
         FileNotFoundError: the folder or a part of it is missing.
-        ValueError: an unknown source, a table or a record that cannot be used, or no outcome or label that is wanted.
+        ValueError: an unknown source, an unusable table or record, or a requested outcome or label does not exist.
     """
     source = find_source(name, data_dir)
     table = source.read_table(data_dir, sampling_rate=sampling_rate, label_level=label_level)
@@ -82,11 +82,11 @@ def load(
     wanted = _in_folds(table, folds)
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least one record, got {limit}")
-    if limit is not None or streaming:  # else all is prepared, so that every choice of folds finds it done
+    if limit is not None or streaming:  # else all are prepared, so that every choice of folds uses one cache
         table = table.iloc[wanted[:limit]]
         wanted = np.arange(len(table))
     sources = record_files(table)
-    leads = first_lead_names(sources, skip_bad) if feature_extractor is None else ()
+    leads = _first_lead_names(sources, skip_bad) if feature_extractor is None else ()
     preparation = Preparation(feature_extractor, leads, skip_bad)
     if streaming:
         return stream(sources, _metadata(table), preparation)
@@ -95,6 +95,17 @@ def load(
     joined = concatenate_datasets([_metadata(table), prepared.remove_columns("error")], axis=1)
     kept = wanted[good[wanted]]
     return joined if len(kept) == len(joined) else joined.select(kept)
+
+
+def _first_lead_names(sources: list[RecordFile], skip_bad: bool) -> tuple[str, ...]:
+    """Leads of the first readable record; raises UnreadableRecordError if there is none, or without `skip_bad`."""
+    for source in sources:
+        try:
+            return source.read().lead_names
+        except (OSError, ValueError) as error:
+            if not skip_bad:
+                raise UnreadableRecordError(source.line(error)) from error
+    raise UnreadableRecordError(f"{sources[0].file}: neither this nor any other of {len(sources)} records can be read")
 
 
 def _with_outcomes(table: pd.DataFrame, outcomes: str | Path | pd.DataFrame) -> pd.DataFrame:
@@ -107,7 +118,7 @@ def _with_outcomes(table: pd.DataFrame, outcomes: str | Path | pd.DataFrame) -> 
 
 
 def _with_labels(table: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
-    """The table with these labels alone."""
+    """The table with only these labels."""
     names = _label_names(table) if "labels" in table else []
     unknown = [label for label in wanted if label not in names]
     if unknown or not wanted:
@@ -122,12 +133,12 @@ def _with_labels(table: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
 
 
 def _label_names(table: pd.DataFrame) -> list[str]:
-    """All labels of a table: those its source declares, else those that occur."""
+    """All labels of a table: those declared by its source, else those that occur."""
     return list(table.attrs.get("label_names") or sorted({label for labels in table["labels"] for label in labels}))
 
 
 def _known_outcomes(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The records whose event and time are known."""
+    """The records with event and time."""
     if "event" not in table or "time" not in table:
         raise ValueError(f"outcomes: {name} has no event and time of its own here; give a table of them (--labels)")
     known = table["event"].notna() & table["time"].notna()
@@ -139,7 +150,7 @@ def _known_outcomes(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _in_folds(table: pd.DataFrame, folds: Sequence[int] | None) -> np.ndarray:
-    """Row numbers of the wanted folds."""
+    """Row numbers of the folds."""
     if folds is None:
         return np.arange(len(table))
     if "fold" not in table:
@@ -152,7 +163,7 @@ def _in_folds(table: pd.DataFrame, folds: Sequence[int] | None) -> np.ndarray:
 
 
 def _metadata(table: pd.DataFrame) -> Dataset:
-    """The columns of the table, typed; labels with the names of all."""
+    """The columns of the table, with types; labels as class numbers."""
     features, columns = {}, {}
     for name in table.columns.drop(list(READ_HINTS), errors="ignore"):
         values = table[name]
@@ -169,6 +180,6 @@ def _metadata(table: pd.DataFrame) -> Dataset:
         else:
             features[name] = Value("string")
             values = values.astype(object).where(values.notna(), None).map(lambda v: v if v is None else str(v))
-        # as Arrow: `datasets` would encode plain lists value by value, seconds for 300,000 records
+        # as Arrow, because `datasets` encodes plain lists value by value: seconds for 300,000 records
         columns[name] = pa.array(values.tolist(), pa.list_(LIST_COLUMNS[name]) if name in LIST_COLUMNS else None)
     return Dataset.from_dict(columns, features=Features(features))

@@ -1,11 +1,10 @@
-"""`EcgRecord`: one ECG as every source delivers it, in millivolt and with its leads named.
+"""`EcgRecord`: one ECG as every source delivers it, in millivolt and with named leads.
 
-The record refuses what cannot be an ECG in millivolt (ADC counts, microvolt, a rate that is no rate) and keeps what is
-merely poor (gaps, flat leads), which `quality_flags` names. Imports nothing of the package but the lead names.
+The record rejects signals that cannot be in millivolt (ADC counts, microvolt) and invalid rates. It accepts poor
+signals (gaps, flat leads), which `quality_flags` names. Imports only the lead names from the package.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +31,7 @@ def canonical_lead(name: str) -> str:
 
 
 def check_sampling_rate(sampling_rate: Any, source: str = "sampling_rate") -> float:
-    """Returns the rate in Hz, or refuses it.
-
-    Raises:
-        ValueError: the rate is absent, not a number, not finite, zero or negative.
-    """
+    """Returns the rate in Hz; raises ValueError if it is missing, not a number, not finite, zero or negative."""
     try:
         rate = float(sampling_rate)
     except (TypeError, ValueError):
@@ -47,15 +42,7 @@ def check_sampling_rate(sampling_rate: Any, source: str = "sampling_rate") -> fl
 
 
 def _check_millivolt(signal_mv: FloatArray, source: str = "signal_mv") -> None:
-    """Refuses amplitudes that cannot be millivolt.
-
-    Args:
-        signal_mv: (leads, samples); NaN where nothing was recorded.
-        source: file or argument to name in the error.
-
-    Raises:
-        ValueError: the median range over leads exceeds 20 mV, or all values are integers, as ADC counts are.
-    """
+    """Rejects a median range over leads above 20 mV, and values that are all integers, as ADC counts are."""
     lows, highs = np.nanmin(signal_mv, axis=1), np.nanmax(signal_mv, axis=1)
     median_range = float(np.median(highs - lows))
     if median_range > MAX_MEDIAN_RANGE_MV:
@@ -69,43 +56,25 @@ def _check_millivolt(signal_mv: FloatArray, source: str = "signal_mv") -> None:
         )
 
 
-def quality_flags(signal_mv: FloatArray, lead_names: Sequence[str]) -> tuple[str, ...]:
-    """Flags of a poor signal, each with its leads: `lead_missing_samples:V1+V2` (NaN) and `lead_flat:V3` (one value).
-
-    Args:
-        signal_mv: (leads, samples), millivolt.
-        lead_names: one name for each lead.
-    """
-    present = [values[~np.isnan(values)] for values in signal_mv]
-    found = {
-        "lead_missing_samples": [values.size < signal_mv.shape[1] for values in present],
-        "lead_flat": [values.size == 0 or np.ptp(values) == 0 for values in present],
-    }
-    leads = {
-        name: [lead for lead, true in zip(lead_names, which, strict=True) if true] for name, which in found.items()
-    }
-    return tuple(f"{name}:{'+'.join(which)}" for name, which in leads.items() if which)
-
-
 @dataclass(frozen=True, eq=False)
 class EcgRecord:
-    """One ECG and what is known of its subject.
+    """One ECG and its metadata.
 
     Args:
         signal_mv: (leads, samples), millivolt, float32; NaN where nothing was recorded.
         sampling_rate: Hz.
-        lead_names: one name for each lead; the standard leads are brought to their standard spelling.
+        lead_names: one name for each lead; converted to standard spelling where they are standard leads.
         record_id: name of the record within its source.
         patient_id: name of the patient; records of one patient must stay in one split.
         age: years.
         sex: `"male"`, `"female"` or None.
-        median_beat_mv: (leads, samples), millivolt, at the same rate, where the source carries one; NaN beyond it.
+        median_beat_mv: (leads, samples), millivolt, at the same rate, if the source has one; NaN outside the beat.
         report: text written by the reader of the ECG.
         source: file the record came from, for error messages.
-        flags: short words about what the source left out or repaired.
+        flags: what the source left out or repaired.
 
     Raises:
-        ValueError: shapes, names, rate or amplitudes that do not fit together.
+        ValueError: shapes, names, rate or amplitudes that are invalid or do not fit together.
     """
 
     signal_mv: FloatArray
@@ -122,7 +91,7 @@ class EcgRecord:
 
     def __post_init__(self) -> None:
         where = self.source or self.record_id or "EcgRecord"
-        set_field = object.__setattr__  # the dataclass is frozen for its users, not for its own set-up
+        set_field = object.__setattr__  # frozen after set-up
         set_field(self, "sampling_rate", check_sampling_rate(self.sampling_rate, f"{where}: sampling_rate"))
         set_field(self, "lead_names", tuple(canonical_lead(name) for name in self.lead_names))
         set_field(self, "signal_mv", self._checked_signal(self.signal_mv, f"{where}: signal_mv"))
@@ -159,11 +128,21 @@ class EcgRecord:
         """Length of the recording, seconds."""
         return float(self.signal_mv.shape[1] / self.sampling_rate)
 
-    def as_inputs(self) -> dict[str, Any]:
-        """Keyword arguments of the feature extractor: signal (leads, samples), sampling rate, unit and lead names.
+    def quality_flags(self) -> tuple[str, ...]:
+        """Flags of a poor signal with their leads: `lead_missing_samples:V1+V2` (NaN), `lead_flat:V3` (one value)."""
+        present = [values[~np.isnan(values)] for values in self.signal_mv]
+        found = {
+            "lead_missing_samples": [values.size < self.signal_mv.shape[1] for values in present],
+            "lead_flat": [values.size == 0 or np.ptp(values) == 0 for values in present],
+        }
+        leads = {
+            name: [lead for lead, true in zip(self.lead_names, which, strict=True) if true]
+            for name, which in found.items()
+        }
+        return tuple(f"{name}:{'+'.join(which)}" for name, which in leads.items() if which)
 
-        And `median_beat` (leads, samples), where the source carries one.
-        """
+    def as_inputs(self) -> dict[str, Any]:
+        """Keyword arguments of the feature extractor: signal, sampling rate, unit, lead names and any median beat."""
         inputs = {
             "signal": self.signal_mv,
             "sampling_rate": self.sampling_rate,

@@ -1,4 +1,4 @@
-"""Splits by patient: no patient is ever in two parts, and a split that has one there is refused."""
+"""Splits by patient: rejects a split with a patient in two parts."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,9 @@ def split_by_patient(
     Args:
         table: one row per record, with `patient_id`.
         fractions: share of patients of each named part; together 1.
-        seed: of the draw; the same patients and seed give the same parts, in whatever order the rows come.
-        stratify_by: column whose values every part should hold in equal shares, such as `event`, and one patient at
-            least where there are enough; a patient counts by the largest value of its records.
+        seed: the same patients and seed give the same parts, regardless of the order of rows.
+        stratify_by: column whose values have equal shares in all parts, such as `event`, with at least one patient
+            in each part if there are enough; a patient counts by the largest value of its records.
 
     Returns:
         The rows of each part, in table order.
@@ -53,12 +53,12 @@ def split_by_patient(
 
 
 def _edges(shares: list[float], count: int, one_each: bool) -> np.ndarray:
-    """Where each part begins and ends among `count` patients; with `one_each`, no part is empty if that can be."""
+    """Borders of the parts among `count` patients; with `one_each`, no part is empty if possible."""
     edges = np.round(np.cumsum([0.0, *shares]) * count).astype(int)
     if one_each and count >= len(shares):
         places = np.arange(len(edges))
-        edges = np.maximum.accumulate(edges - places) + places  # each after the one before ...
-        edges = np.minimum(edges, count - places[::-1])  # ... with room for those behind
+        edges = np.maximum.accumulate(edges - places) + places  # strictly increasing ...
+        edges = np.minimum(edges, count - places[::-1])  # ... with room for later parts
     return edges
 
 
@@ -79,14 +79,7 @@ def split_by_fold(table: pd.DataFrame, folds: Mapping[str, list[int]]) -> dict[s
 
 
 def check_patients_disjoint(parts: Mapping[str, pd.DataFrame]) -> None:
-    """Refuses parts that share a patient, or a record.
-
-    Args:
-        parts: named tables with `patient_id`.
-
-    Raises:
-        ValueError: a patient is in two parts.
-    """
+    """Raises ValueError if two of the named tables share a patient."""
     seen: dict[str, str] = {}
     for name, part in parts.items():
         _require(part, ["patient_id"], f"part '{name}'")

@@ -1,8 +1,8 @@
-"""Prepared records in Arrow: made once, in parallel, and found again by a fingerprint.
+"""Cache of prepared records in Arrow: built once, in parallel, and identified by a fingerprint.
 
-A build is a folder of shards. Each shard appears whole or not at all, so that an interrupted build goes on where it
-stopped and never passes for a complete one. Shards are written a few records at a time and memory-mapped when read
-back: memory does not grow with the number of records.
+A build is a folder of shards. Each shard is written whole or not at all, so that an interrupted build resumes and is
+never mistaken for a complete one. Shards are written a few records at a time and memory-mapped when read, so memory
+does not grow with the number of records.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 MIN_SHARD_RECORDS = 16
 MAX_SHARD_RECORDS = 1024  # 50 MB of prepared rhythm records
-USUAL_SHARDS = 128  # in between: enough for a bar that moves, and for any number of processes
+USUAL_SHARDS = 128  # in between: enough for a progress bar and many processes
 WRITER_BATCH_RECORDS = 32  # what a process holds before it writes; 12 leads x 10 s x 500 Hz are 240 kB each
 MAX_LISTED_ERRORS = 20
 
@@ -38,13 +38,9 @@ MAX_LISTED_ERRORS = 20
 def prepare_all(
     sources: Sequence[RecordFile], preparation: Preparation, num_proc: int | None, cache_dir: str | Path | None
 ) -> Dataset:
-    """Rows of all records, in order, memory-mapped from Arrow; what an earlier build has is not prepared again.
+    """Returns the rows of all records, in order, memory-mapped from Arrow; builds what the cache lacks.
 
-    Args:
-        sources: the records.
-        preparation: how they become rows.
-        num_proc: processes; default one for each core.
-        cache_dir: where builds lie; default the cache folder of `datasets`.
+    `cache_dir` defaults to the cache folder of `datasets`, `num_proc` to one process for each core.
 
     Raises:
         UnreadableRecordError: a record cannot be used (without `skip_bad`), or none can.
@@ -65,24 +61,21 @@ def made_once(
     cache_dir: str | Path | None,
     job: str,
 ) -> Dataset:
-    """Rows of all items, in order, memory-mapped from Arrow; what an earlier build of this name has is not made again.
+    """Returns one row per item, in order, memory-mapped from Arrow; builds what the cache lacks.
 
     Args:
-        name: of the build's folder; whatever changes the rows must change it.
-        items: what rows are made of, one each.
-        examples: the rows of some of the items; with several processes it must be picklable.
+        name: the build's folder; whatever changes the rows must change it.
+        items: what the rows are made of.
+        examples: makes the rows of some items; with several processes it must be picklable.
         features: types of the columns.
         num_proc: processes; default one for each core.
-        cache_dir: where builds lie; default the cache folder of `datasets`.
+        cache_dir: folder of builds; default the cache folder of `datasets`.
         job: title of the progress bar.
-
-    Raises:
-        Exception: what `examples` raises.
     """
     folder = Path(cache_dir if cache_dir is not None else datasets_config.HF_DATASETS_CACHE) / name
     shards = _shards(len(items))
     files = [folder / f"{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
-    if not all(file.is_file() for file in files):  # a finished build may lie where nobody can write
+    if not all(file.is_file() for file in files):  # a finished build may be in a read-only folder
         write = partial(_write_arrow, examples, features)
         _build([items[rows.start : rows.stop] for rows in shards], files, write, num_proc, job)
     return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
@@ -95,10 +88,10 @@ def _build(
     num_proc: int | None,
     job: str,
 ) -> None:
-    """Writes the shards that are not there yet; all lie in one folder."""
+    """Writes the missing shards of one folder."""
     folder = files[0].parent
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):  # another process may be building the same
+    with FileLock(folder.with_suffix(".lock")):  # another process may run the same build
         for stray in set(folder.iterdir()) - set(files):
             stray.unlink()
         left = sum(len(part) for part, file in zip(parts, files, strict=True) if not file.is_file())
@@ -106,7 +99,7 @@ def _build(
 
 
 def _shards(records: int) -> list[range]:
-    """Rows of each shard; depends on the number of records alone, so that a build can go on with other settings."""
+    """Rows of each shard; depends only on the number of records, so that a build can resume with other settings."""
     size = min(max(-(-records // USUAL_SHARDS), MIN_SHARD_RECORDS), MAX_SHARD_RECORDS)
     return [range(start, min(start + size, records)) for start in range(0, records, size)]
 
@@ -121,7 +114,7 @@ def _write_arrow(
 
 
 def fingerprint(sources: Sequence[RecordFile], preparation: Preparation) -> str:
-    """Changes with the records, their files' sizes and times, the feature extractor, or the code that prepares."""
+    """Key that changes with the records, sizes and times of their files, the feature extractor, and the code."""
     digest = hashlib.sha256(f"{ECGDAN_VERSION} {code_digest(Preparation.__module__)}".encode())
     extractor = preparation.feature_extractor
     settings = list(preparation.lead_names) if extractor is None else extractor.to_dict()
@@ -138,8 +131,8 @@ def fingerprint(sources: Sequence[RecordFile], preparation: Preparation) -> str:
 def _file_stamps(files: set[str]) -> Iterator[str]:
     """Name, size and time of every file that may belong to a record: `STEM.hea`, `STEM.dat`, `STEM_1.dat`...
 
-    A folder is read once for all records in it, and its files are asked for their size and time only where they
-    belong to one; paths stay text, as there may be a million folders.
+    Each folder is listed once, and only files of records are statted; paths stay text, as there may be a million
+    folders.
     """
     wanted: dict[str, set[str]] = {}
     for file in files:
@@ -148,7 +141,7 @@ def _file_stamps(files: set[str]) -> Iterator[str]:
     for folder in sorted(wanted):
         try:
             entries = os.scandir(folder or ".")
-        except (FileNotFoundError, NotADirectoryError):  # said when the record is read
+        except (FileNotFoundError, NotADirectoryError):  # reported when the record is read
             continue
         with entries:
             mine = [(entry.name, entry.stat()) for entry in entries if _stem(entry.name) in wanted[folder]]
@@ -161,7 +154,7 @@ def _stem(name: str) -> str:
 
 
 def _report_bad(errors: list[str], total: int, skip_bad: bool) -> None:
-    """One summary of what is left out; a build made with `skip_bad` may also be met by a run without it."""
+    """Logs the records left out; raises without `skip_bad`, as the build may come from a run with it."""
     if errors and not skip_bad:
         raise UnreadableRecordError(errors[0])
     if total and len(errors) == total:

@@ -1,6 +1,6 @@
-"""A digest of the code that makes cached rows, so that a change of the code leaves no stale cache.
+"""A digest of the code that makes cached rows, so that a change of the code invalidates the cache.
 
-Found by reading the import statements, those inside functions included: nothing is imported, and no list is kept.
+Reads the import statements, including those inside functions, without importing.
 """
 
 import ast
@@ -14,13 +14,9 @@ _PACKAGE = Path(__file__).parents[2]
 
 @cache
 def code_digest(module: str, package: Path = _PACKAGE) -> str:
-    """Returns a digest of the source code of a module and of all it imports from this package, directly or not.
+    """Returns a digest of the source code of a module (full name) and of all it imports from the package.
 
-    The package's own `__init__` does not count: it only names what is public.
-
-    Args:
-        module: full name, such as `ecgdan_hf.data.formats`.
-        package: folder of the package.
+    The package's own `__init__` is left out, as it only lists public names.
     """
     digest = hashlib.sha256()
     for name, file in sorted(_reachable(module, package).items()):
@@ -30,7 +26,7 @@ def code_digest(module: str, package: Path = _PACKAGE) -> str:
 
 
 def _reachable(module: str, package: Path) -> dict[str, Path]:
-    """The files of a module and of all that it imports from the package, by name."""
+    """The files, by name, of a module and of all it imports from the package, directly or not."""
     files: dict[str, Path] = {}
     waiting = [module]
     while waiting:
@@ -44,7 +40,7 @@ def _reachable(module: str, package: Path) -> dict[str, Path]:
 
 
 def _file(name: str, package: Path) -> Path | None:
-    """The file of a module below the package; None for anything else, the package itself included."""
+    """The file of a module below the package; None for anything else, including the package itself."""
     first, *parts = name.split(".")
     if first != package.name or not parts:
         return None
@@ -53,7 +49,7 @@ def _file(name: str, package: Path) -> Path | None:
 
 
 def _imports(name: str, file: Path) -> Iterator[str]:
-    """The names that a module imports; of `from a import b` both `a` and `a.b`, which may be a module."""
+    """The names that a module imports; for `from a import b` both `a` and `a.b`, which may be a module."""
     parents = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):

@@ -1,9 +1,8 @@
-"""Reads memory-mapped Arrow files without copying, and gives back the memory that reading them takes.
+"""Reads memory-mapped Arrow files without copying, and releases the memory that this takes.
 
-Pages of a mapped file stay resident in the process that read them until another needs the memory, so that a pass
-over a large dataset looks, to the system's limits as to `top`, as if all of it had been loaded. They are only copies
-of what the disk holds: letting them go costs a page fault when they are read again. Linux only; elsewhere nothing
-happens.
+Pages of a mapped file stay resident until another process needs the memory, so that to memory limits and `top` a pass
+over a large dataset looks as if all of it was loaded. Releasing them costs a page fault at the next read. Linux only;
+has no effect elsewhere.
 """
 
 import ctypes
@@ -24,8 +23,8 @@ _STATM = Path("/proc/self/statm")
 class MappedArrays:
     """The arrays of one column of a `datasets.Dataset`, all of one shape, as views of its Arrow files.
 
-    `arrays[[3, 1]]` is a list of two read-only arrays that nothing was copied for; the formats of `datasets` copy
-    them and look each one's type up (`tests/benchmarks/bench_loading.py`).
+    `arrays[[3, 1]]` is a list of two read-only views; the formats of `datasets` would copy
+    (`tests/benchmarks/bench_loading.py`).
 
     Args:
         dataset: on disk or in memory.
@@ -36,7 +35,7 @@ class MappedArrays:
         self.dataset, self.name = dataset, name
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"dataset": self.dataset, "name": self.name}  # views would be copied into another process
+        return {"dataset": self.dataset, "name": self.name}  # the views would be copied to the other process
 
     @cached_property
     def _views(self) -> list[np.ndarray]:
@@ -51,8 +50,8 @@ class MappedArrays:
 
     @cached_property
     def _selected(self) -> np.ndarray | None:
-        """Where the rows of a selection lie in the file; None where they are the file's."""
-        indices = self.dataset._indices  # what `Dataset.select` leaves; it has no public name
+        """Rows in the file of a selection; None without one."""
+        indices = self.dataset._indices  # set by `Dataset.select`; there is no public name
         return None if indices is None else indices.column(0).to_numpy().astype(np.int64)
 
     def __getitem__(self, rows: Sequence[int]) -> list[np.ndarray]:
@@ -60,27 +59,25 @@ class MappedArrays:
         chunks = np.searchsorted(self._starts, places, side="right") - 1
         return [self._views[i][place - self._starts[i]] for i, place in zip(chunks, places, strict=True)]
 
+    @staticmethod
+    def release_pages(limit_bytes: int = DEFAULT_LIMIT_BYTES) -> int:
+        """Releases the pages of all mapped Arrow files once this process holds more than `limit_bytes` of file pages.
 
-def release_mapped_pages(limit_bytes: int = DEFAULT_LIMIT_BYTES) -> int:
-    """Lets go of the pages of mapped Arrow files once this process holds more than `limit_bytes` of file pages.
+        Cheap enough to call after every batch, in every process that reads (a worker of a `DataLoader`). 0 always
+        releases.
 
-    Cheap enough to be called after every batch; every process that reads (a worker of a `DataLoader`) calls it itself.
-
-    Args:
-        limit_bytes: file-backed resident memory to tolerate; 0 always releases.
-
-    Returns:
-        Number of mappings released: 0 below the limit.
-    """
-    if not _STATM.exists() or _shared_bytes() <= limit_bytes:
-        return 0
-    released = 0
-    for line in _MAPS.read_text(encoding="utf-8").splitlines():
-        addresses, permissions, *_, path = line.split(maxsplit=5)
-        if path.endswith(".arrow") and "w" not in permissions:  # never what a program may have written to
-            start, end = (int(address, 16) for address in addresses.split("-"))
-            released += _madvise()(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED) == 0
-    return released
+        Returns:
+            Number of mappings released.
+        """
+        if not _STATM.exists() or _shared_bytes() <= limit_bytes:
+            return 0
+        released = 0
+        for line in _MAPS.read_text(encoding="utf-8").splitlines():
+            addresses, permissions, *_, path = line.split(maxsplit=5)
+            if path.endswith(".arrow") and "w" not in permissions:  # only read-only mappings
+                start, end = (int(address, 16) for address in addresses.split("-"))
+                released += _madvise()(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED) == 0
+        return released
 
 
 def _shared_bytes() -> int:

@@ -1,4 +1,4 @@
-"""One record -> one row: through a feature extractor, or as recorded."""
+"""One record -> one row of a dataset, through a feature extractor or as recorded."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Array2D, List, Value
 
 from ecgdan_hf.data.prepared.record_file import RecordFile, UnreadableRecordError
-from ecgdan_hf.data.record import EcgRecord, quality_flags
+from ecgdan_hf.data.record import EcgRecord
 
 if TYPE_CHECKING:
     from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -20,8 +20,8 @@ class Preparation:
 
     Args:
         feature_extractor: prepares the signals; None keeps them as recorded.
-        lead_names: the leads of every record and their order, where there is no feature extractor.
-        skip_bad: a record that cannot be used becomes an empty row whose `error` says why, instead of an exception.
+        lead_names: the leads of every record and their order, if there is no feature extractor.
+        skip_bad: an unusable record becomes an empty row whose `error` says why, instead of an exception.
     """
 
     feature_extractor: "EcgDanFeatureExtractor | None"
@@ -30,22 +30,18 @@ class Preparation:
 
     @property
     def features(self) -> dict[str, Any]:
-        """Types of the columns of a row; `error` is empty where all went well."""
+        """Types of the columns of a row; `error` is empty for a good record."""
         shared = {"flags": List(Value("string")), "error": Value("string")}
         if self.feature_extractor is None:
             signal = Array2D((None, len(self.lead_names)), "float32")  # only the first size of an Array2D may vary
             return {"signal": signal, "sampling_rate": Value("float32"), "lead_names": List(Value("string")), **shared}
         columns = {"input_values": Array2D(self._input_shape, "float32"), "lead_mask": List(Value("bool"))}
-        if self._weighs:  # delineated once, and kept with the signal
+        if self._weighs:  # delineated once and cached with the signal
             columns["waveform_weights"] = List(Value("float32"), length=self.feature_extractor.num_samples)
         return columns | shared
 
     def examples(self, sources: Iterable[RecordFile]) -> Iterator[dict[str, Any]]:
-        """Reads and prepares records, one after the other.
-
-        Raises:
-            UnreadableRecordError: a record cannot be used, and `skip_bad` is not set.
-        """
+        """Reads and prepares records; raises UnreadableRecordError for an unusable one, unless `skip_bad`."""
         for source in sources:
             try:
                 yield {**self.prepare(source.read()), "error": ""}
@@ -55,11 +51,7 @@ class Preparation:
                 yield {**self._empty(), "error": source.line(error)}
 
     def prepare(self, record: EcgRecord) -> dict[str, Any]:
-        """One row, without `error`.
-
-        Raises:
-            ValueError: a record that the feature extractor refuses, or one with other leads than `lead_names`.
-        """
+        """One row, without `error`; raises ValueError for an unusable record or leads other than `lead_names`."""
         if self.feature_extractor is None:
             return self._as_recorded(record)
         inputs = self.feature_extractor(**record.as_inputs(), return_flags=True)
@@ -81,7 +73,7 @@ class Preparation:
             "signal": record.signal_mv[order].T,
             "sampling_rate": record.sampling_rate,
             "lead_names": list(self.lead_names),
-            "flags": [*record.flags, *quality_flags(record.signal_mv, record.lead_names)],
+            "flags": [*record.flags, *record.quality_flags()],
         }
 
     def _empty(self) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Many records in parallel: in order, or into files.
-
-Each file appears whole or not at all, so that an interrupted job goes on where it stopped.
-"""
+"""Processes many records in parallel: in order, or into files, which appear whole so that a job can resume."""
 
 import os
 import threading
@@ -20,7 +17,7 @@ from ecgdan_hf.files import whole_file
 
 Part = Sequence[Any]
 
-CHUNK_RECORDS = 16  # what a process is handed at once
+CHUNK_RECORDS = 16  # handed to a process at once
 MIN_RECORDS_PER_PROCESS = 64
 
 
@@ -33,16 +30,7 @@ def num_processes(records: int, num_proc: int | None) -> int:
 
 
 def in_order(function: Callable[[Any], Any], items: Sequence[Any], num_proc: int | None) -> Iterator[Any]:
-    """What the function makes of each item, in order, as soon as it is there.
-
-    Args:
-        function: with several processes it must be picklable.
-        items: one for each record.
-        num_proc: as [`num_processes`].
-
-    Raises:
-        Exception: what the function raises, or [`_worker_pool`].
-    """
+    """Yields the function's result for each item, in order; with several processes it must be picklable."""
     processes = num_processes(len(items), num_proc)
     if processes == 1:
         yield from map(function, items)
@@ -54,17 +42,14 @@ def in_order(function: Callable[[Any], Any], items: Sequence[Any], num_proc: int
 def write_shards(
     write: Callable[[Any, Path], None], parts: Sequence[Part], files: Sequence[Path], processes: int, job: str
 ) -> None:
-    """Writes the files that are not there yet, with a progress bar.
+    """Writes the missing files, with a progress bar titled `job`.
 
     Args:
-        write: function of a part and the path to write it to; with several processes it must be picklable.
-        parts: what goes into each file; their lengths are what the bar counts.
+        write: writes a part to a path; with several processes it must be picklable. If it raises, finished files stay.
+        parts: content of each file; the bar counts their lengths.
         files: one for each part.
-        processes: how many write at the same time.
+        processes: number of parallel writers.
         job: title of the bar.
-
-    Raises:
-        Exception: the first that `write` raises; files that were finished by then stay. An OSError names the file.
     """
     left = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
     done = sum(map(len, parts)) - sum(len(part) for part, _ in left)
@@ -81,7 +66,7 @@ def _write_whole(write: Callable[[Any, Path], None], part: Part, file: Path) -> 
     try:
         with whole_file(file) as unfinished:
             write(part, unfinished)
-    except OSError as error:  # what is read was refused as ValueError
+    except OSError as error:  # of writing: reading raises ValueError
         raise OSError(f"{file}: cannot be written: {' '.join(str(error).split())}") from error
     return len(part)
 
@@ -108,11 +93,7 @@ def _failed(future: "Future[int]") -> bool:
 
 @contextmanager
 def _worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end with this one, however it ends.
-
-    Raises:
-        ChildProcessError: one of them was ended from outside, as is done where memory runs out.
-    """
+    """A pool whose processes end with this one; raises ChildProcessError if one of them was killed."""
     try:
         with ProcessPoolExecutor(processes, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
             yield pool
@@ -123,7 +104,7 @@ def _worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Ends this process when process `parent` is gone: one that was killed cannot tell its workers to stop."""
+    """Ends this process when process `parent` is gone, as a killed parent cannot stop its workers."""
 
     def watch() -> None:
         while os.getppid() == parent:

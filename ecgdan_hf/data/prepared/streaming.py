@@ -1,7 +1,7 @@
-"""Records prepared when they are asked for, as an `IterableDataset`; nothing is written.
+"""Records prepared on access, as an `IterableDataset`; nothing is written.
 
-A stream is made of small chunks of records. They are what `datasets` shares out among processes, nodes and the workers
-of a `DataLoader`, what it shuffles, and where a stream resumed from its `state_dict` goes on.
+A stream consists of small chunks of records, which `datasets` distributes to processes, nodes and `DataLoader`
+workers, and shuffles; a stream resumed from its `state_dict` continues at a chunk.
 """
 
 import json
@@ -18,22 +18,16 @@ from ecgdan_hf.data.prepared.record_file import RecordFile
 
 logger = logging.getLogger(__name__)
 
-CHUNK_RECORDS = 16  # at most; a resumed stream reads less than this many records twice
-# numbers of chunks are multiples of the first that is no larger: 64 processes then share a large source out chunk by
-# chunk; where chunks do not divide by processes, `datasets` lets each prepare every record and keep its share
+CHUNK_RECORDS = 16  # at most; a resumed stream reads fewer records than this twice
+# the number of chunks is a multiple of the first of these that is not larger, so that 64 processes share a large
+# source evenly; otherwise `datasets` lets each process prepare every record and keep its share
 EVEN_CHUNKS = (960, 48, 1)
 
 
 def stream(sources: Sequence[RecordFile], metadata: Dataset, preparation: Preparation) -> IterableDataset:
-    """Rows of all records beside their metadata.
-
-    Args:
-        sources: one for each row of `metadata`.
-        metadata: labels, outcomes and the like.
-        preparation: how records become rows; with `skip_bad` each bad record is logged where it is met.
-    """
+    """Rows of all records with their metadata (labels, outcomes); with `skip_bad` bad records are logged."""
     types = {name: kind for name, kind in preparation.features.items() if name != "error"}
-    files = pa.table(  # not a million objects, which would be hashed and sent to each worker one by one
+    files = pa.table(  # not a million objects, which would be hashed and pickled one by one
         {
             "file": [source.file for source in sources],
             "options": [json.dumps(source.options) for source in sources],
@@ -43,7 +37,7 @@ def stream(sources: Sequence[RecordFile], metadata: Dataset, preparation: Prepar
         _examples,
         features=Features({**metadata.features, **types}),
         gen_kwargs={
-            "chunks": _chunks(len(sources)),  # a list is what is shared out
+            "chunks": _chunks(len(sources)),  # `datasets` distributes lists
             "files": files,
             "metadata": metadata,
             "preparation": preparation,
@@ -52,7 +46,7 @@ def stream(sources: Sequence[RecordFile], metadata: Dataset, preparation: Prepar
 
 
 def _chunks(records: int) -> list[tuple[int, int]]:
-    """First and last row, the latter excluded, of each chunk; all are of almost the same size."""
+    """First row (inclusive) and last row (exclusive) of each chunk; all have almost the same size."""
     number = -(-records // CHUNK_RECORDS)
     even = next(even for even in EVEN_CHUNKS if even <= number)
     number = -(-number // even) * even

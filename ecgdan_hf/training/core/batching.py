@@ -15,7 +15,7 @@ from datasets import Array2D
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ecgdan_hf.data.prepared.mapped_memory import MappedArrays, release_mapped_pages
+from ecgdan_hf.data.prepared.mapped_memory import MappedArrays
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 
@@ -59,7 +59,7 @@ class NumberedRows(Dataset[dict[str, Any]]):
 
     def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
         """Many rows at once, which is how the loader asks for a batch."""
-        release_mapped_pages()  # what was read is only a copy of the disk; without this a pass looks like all of it
+        MappedArrays.release_pages()  # otherwise a pass looks as if all data were loaded
         columns: dict[str, Sequence[Any]] = {name: arrays[rows] for name, arrays in self.signals.items()}
         columns |= {name: _values(column) for name, column in self._table(rows).items()}
         return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from datasets import Array2D, Dataset, Features, Value, concatenate_datasets
 
-from ecgdan_hf.data.prepared.mapped_memory import MappedArrays, _shared_bytes, release_mapped_pages
+from ecgdan_hf.data.prepared.mapped_memory import MappedArrays, _shared_bytes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
 
@@ -21,8 +21,8 @@ def test_pages_of_mapped_arrow_files_are_given_back_and_read_the_same_again(tmp_
     total = pa.compute.sum(mapped).as_py()
     held = _shared_bytes() - before
     assert held > 50e6
-    assert release_mapped_pages(limit_bytes=1 << 50) == 0
-    assert release_mapped_pages(limit_bytes=0) >= 1
+    assert MappedArrays.release_pages(limit_bytes=1 << 50) == 0
+    assert MappedArrays.release_pages(limit_bytes=0) >= 1
     assert _shared_bytes() - before < held / 2
     assert pa.compute.sum(mapped).as_py() == total
 
