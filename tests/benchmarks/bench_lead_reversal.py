@@ -26,9 +26,9 @@ from ecgdan_hf.data.check.electrodes import (
     SWAPS,
     WAVES,
     _chest_ratios,
+    _chest_swap,
     _limb_scores,
-    chest_swap,
-    limb_swap,
+    _limb_swap,
 )
 from ecgdan_hf.data.check.signals import _representative_beat
 from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
@@ -124,13 +124,13 @@ def share(beats: list[Beat], tell: Callable[[Beat], str | None], right: str | No
 
 def shares(beats: list[Beat]) -> dict[str, Any]:
     """Shares of beats that raise an alarm, as recorded and with each exchange."""
-    swapped = {kind: share([with_limb_swap(beat, kind) for beat in beats], limb_swap, kind) for kind in SWAPS}
-    legs = {f"{arm}-RL": share([with_leg_swap(beat, arm) for beat in beats], limb_swap, "RL") for arm in ("RA", "LA")}
-    chest = {pair: share([with_chest_swap(beat, pair) for beat in beats], chest_swap, pair) for pair in CHEST_SWAPS}
+    swapped = {kind: share([with_limb_swap(beat, kind) for beat in beats], _limb_swap, kind) for kind in SWAPS}
+    legs = {f"{arm}-RL": share([with_leg_swap(beat, arm) for beat in beats], _limb_swap, "RL") for arm in ("RA", "LA")}
+    chest = {pair: share([with_chest_swap(beat, pair) for beat in beats], _chest_swap, pair) for pair in CHEST_SWAPS}
     return {
         "records": len(beats),
-        "limb": {"as recorded": share(beats, limb_swap), **swapped, **legs},
-        "chest": {"as recorded": share(beats, chest_swap), **chest},
+        "limb": {"as recorded": share(beats, _limb_swap), **swapped, **legs},
+        "chest": {"as recorded": share(beats, _chest_swap), **chest},
     }
 
 

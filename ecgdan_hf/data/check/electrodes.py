@@ -1,16 +1,13 @@
-"""Which electrodes were probably exchanged, judged on the median beat.
+"""Which electrodes were probably exchanged, from the median beat.
 
-Exchanged limb electrodes change I and II by a known linear map and leave V1-V6 alone, because the mean of the three
-limb potentials stays the same (Batchvarov et al., Europace 9:1081, 2007). So V1-V6 can be asked what I and II should
-look like: a linear regression per wave, fitted on PTB-XL, foretells the heart's vector in the frontal plane, and the
-exchange whose undoing brings the recorded vector closest to it is the likely one. The idea is that of Kors and van
-Herpen (Am J Cardiol 88:396, 2001), who correlate each lead with its reconstruction from the others.
+Exchanged limb electrodes change I and II by a known linear map and leave V1-V6 unchanged, because the mean of the
+three limb potentials stays the same (Batchvarov et al., Europace 9:1081, 2007). A linear regression per wave from
+V1-V6, fitted on PTB-XL, predicts the heart's vector in the frontal plane; the likely exchange is the one whose undoing
+brings the recorded vector closest to the prediction (after Kors and van Herpen, Am J Cardiol 88:396, 2001).
 
-The mirrored heart of dextrocardia looks like exchanged arms. An exchange of left arm and left leg turns the vector too
-little to be told from a heart that lies otherwise, so it is not looked for. What is found and what is missed is
-measured by `tests/benchmarks/bench_lead_reversal.py`, which also fits the numbers below.
-
-Imports nothing of the package.
+Dextrocardia looks like exchanged arms. An exchange of left arm and left leg changes the vector too little to be
+detected, so it is not looked for. `tests/benchmarks/bench_lead_reversal.py` measures sensitivity and specificity and
+fits the numbers below. Imports nothing of the package.
 """
 
 from collections.abc import Mapping
@@ -24,18 +21,18 @@ CHEST_LEADS = ("V1", "V2", "V3", "V4", "V5", "V6")
 WAVES = {"P": slice(20, 41), "QRS": slice(42, 56), "T": slice(62, 95)}  # samples of the beat
 P_TO_T = slice(20, 100)
 ISOELECTRIC = slice(40, 42)  # 80 to 60 ms before the R peak
-NOISE_MV = 0.02  # a wave of this size is no evidence
+NOISE_MV = 0.02  # smaller waves count less
 
 # I and II after an exchange, as combinations of I and II before it. RA, LA: arms; LL: left leg; three: in turn.
 SWAPS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
     "RA-LA": ((-1, 0), (-1, 1)),
     "RA-LL": ((1, -1), (0, -1)),
     "LA-LL": ((0, 1), (1, 0)),
-    "RA-LA-LL": ((-1, 1), (-1, 0)),  # the electrode of the right arm on the left arm, that one's on the leg
+    "RA-LA-LL": ((-1, 1), (-1, 0)),  # right arm electrode on the left arm, left arm on the leg
     "RA-LL-LA": ((0, -1), (1, -1)),
 }
 NOT_LOOKED_FOR = "LA-LL"
-# Left and down from I and II. Here every exchange, and so its undoing, is a rotation or a reflection.
+# Left and down from I and II. In these coordinates every exchange is a rotation or a reflection.
 FRONTAL = np.array([[1.0, 0.0], [-1 / np.sqrt(3), 2 / np.sqrt(3)]])
 TURNS = {
     "none": np.eye(2),
@@ -49,18 +46,29 @@ REGRESSION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "T": ((-0.43, 0.32, -0.09, -0.06, 0.18, 0.32), (0.03, 0.02, 0.11, 0.05, -0.2, 0.89)),
 }
 WEIGHTS = {"P": 3 / 6, "QRS": 2 / 6, "T": 1 / 6}  # of the waves' correlations; a conditional logit, rounded
-LIMB_MARGIN = 0.2  # by how much the correlation must rise; 2 of the 1,140 records of folds 1-4 are above
-SILENT_LEAD = 0.06  # of the largest of I, II and III: less is the difference between two legs; PTB-XL has 0.15 or more
-CHEST_RATIO = 1.72  # by how much an exchange must shorten the path along V1-V6; 3 of those are above
+LIMB_MARGIN = 0.2  # minimum rise of the correlation; 2 of the 1,140 records of folds 1-4 exceed it
+SILENT_LEAD = 0.06  # share of the largest of I, II and III; less is the difference between two legs; PTB-XL: >= 0.15
+CHEST_RATIO = 1.72  # minimum shortening of the path along V1-V6 by an exchange; 3 of those records exceed it
 CHEST_FLOOR = 0.05
 
 
-def limb_swap(beat_mv: Mapping[str, np.ndarray]) -> str | None:
-    """The likely exchange of limb electrodes: a key of `SWAPS`, `"RL"` for the right leg's, or None.
+def electrode_problems(beat_mv: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Problems `limb_leads_reversed` and `chest_leads_exchanged` with the electrodes that were probably exchanged.
+
+    Limb electrodes are a key of `SWAPS`, or `"RL"` if the right leg is involved; chest electrodes a pair such as
+    `"V1-V3"`.
 
     Args:
-        beat_mv: (120,) millivolt for each lead, 100 Hz, R peak at sample 48. Without I, II and V1-V6 nothing is said.
+        beat_mv: (120,) millivolt for each lead, 100 Hz, R peak at sample 48. Nothing is found if a lead that is needed
+            (I and II, V1-V6) is missing, or if a lead has NaN.
     """
+    if any(np.isnan(lead).any() for lead in beat_mv.values()):  # no beat with all of its window in the recording
+        return {}
+    found = {"limb_leads_reversed": _limb_swap(beat_mv), "chest_leads_exchanged": _chest_swap(beat_mv)}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def _limb_swap(beat_mv: Mapping[str, np.ndarray]) -> str | None:
     if any(lead not in beat_mv for lead in ("I", "II", *CHEST_LEADS)):
         return None
     if _right_leg_swap(beat_mv):
@@ -73,29 +81,21 @@ def limb_swap(beat_mv: Mapping[str, np.ndarray]) -> str | None:
 
 
 def _right_leg_swap(beat_mv: Mapping[str, np.ndarray]) -> bool:
-    """Whether I, II or III is nearly silent beside the others: both its electrodes are on the legs.
-
-    Args:
-        beat_mv: with I and II, as in `limb_swap`.
-    """
+    """Whether I, II or III is nearly silent compared with the others: both its electrodes are on the legs."""
     first, second = beat_mv["I"], beat_mv["II"]
     sizes = [float(np.std(lead)) for lead in (first, second, second - first)]
     return min(sizes) < SILENT_LEAD * max(sizes)
 
 
 def _limb_scores(beat_mv: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """How well I and II agree with V1-V6, as recorded (`"none"`) and with each of `SWAPS` undone; -1 to 1.
-
-    Args:
-        beat_mv: with I, II and V1-V6, as in `limb_swap`.
-    """
+    """Agreement, -1 to 1, of I and II with V1-V6, as recorded (`"none"`) and with each of `SWAPS` undone."""
     chest = _level(np.stack([beat_mv[lead] for lead in CHEST_LEADS]))
     limb = _level(np.stack([beat_mv["I"], beat_mv["II"]]))
-    likeness = np.zeros((2, 2))  # of foretold and recorded, left and down each
+    likeness = np.zeros((2, 2))  # predicted x recorded; left, down
     for name, samples in WAVES.items():
-        foretold, recorded = FRONTAL @ np.array(REGRESSION[name]) @ chest[:, samples], FRONTAL @ limb[:, samples]
-        size = np.linalg.norm(foretold) * np.linalg.norm(recorded) + NOISE_MV**2 * foretold.shape[1]
-        likeness += WEIGHTS[name] * foretold @ recorded.T / size
+        predicted, recorded = FRONTAL @ np.array(REGRESSION[name]) @ chest[:, samples], FRONTAL @ limb[:, samples]
+        size = np.linalg.norm(predicted) * np.linalg.norm(recorded) + NOISE_MV**2 * predicted.shape[1]
+        likeness += WEIGHTS[name] * predicted @ recorded.T / size
     return {kind: float((turn * likeness).sum()) for kind, turn in TURNS.items()}
 
 
@@ -104,15 +104,8 @@ def _level(leads_mv: np.ndarray) -> np.ndarray:
     return level
 
 
-def chest_swap(beat_mv: Mapping[str, np.ndarray]) -> str | None:
-    """The likely exchange of two chest electrodes, such as `"V1-V3"`, or None.
-
-    Neighbouring chest leads look alike. Where the exchange of two makes the path from V1 to V6, the sum of 1 -
-    correlation over neighbours, much shorter, they were probably exchanged.
-
-    Args:
-        beat_mv: as in `limb_swap`. Without V1-V6 nothing is said.
-    """
+def _chest_swap(beat_mv: Mapping[str, np.ndarray]) -> str | None:
+    """The pair whose exchange makes the path from V1 to V6 much shorter, as neighbouring chest leads look alike."""
     if any(lead not in beat_mv for lead in CHEST_LEADS):
         return None
     ratios = _chest_ratios(beat_mv)
@@ -121,11 +114,7 @@ def chest_swap(beat_mv: Mapping[str, np.ndarray]) -> str | None:
 
 
 def _chest_ratios(beat_mv: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """For each two chest leads the length of the path as recorded over that with both exchanged.
-
-    Args:
-        beat_mv: with V1-V6, as in `limb_swap`.
-    """
+    """For each pair of chest leads the length of the path as recorded over that with the two exchanged."""
     beat = np.stack([beat_mv[lead] for lead in CHEST_LEADS])[:, P_TO_T]
     beat = beat - beat.mean(axis=1, keepdims=True)
     unit = beat / np.maximum(np.linalg.norm(beat, axis=1, keepdims=True), 1e-6)
@@ -140,4 +129,5 @@ def _chest_ratios(beat_mv: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def _path(apart: np.ndarray, order: range | list[int]) -> float:
+    """Sum of 1 - correlation over neighbours."""
     return CHEST_FLOOR + float(sum(apart[a, b] for a, b in pairwise(order)))

@@ -1,13 +1,13 @@
-"""What a folder holds and what is wrong with it, before hours of training find out.
+"""Checks the contents of a folder before training.
 
-An error is what training would refuse, or what would go wrong without a word; a warning can be used but should be
-looked at. Records are read once, in parallel, and forgotten: what is kept of each is a few numbers.
+An error is what training would refuse, or what would silently go wrong; a warning can be used but should be looked at.
+Records are read once, in parallel; only a few numbers of each are kept.
 """
 
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ecgdan_hf.data.check.problems import DIFFERING_FACTOR, explain, num_affected
-from ecgdan_hf.data.check.signals import SignalFindings, check_signal, is_missing
+from ecgdan_hf.data.check.problems import DIFFERING_FACTOR, PROBLEMS
+from ecgdan_hf.data.check.signals import SignalFindings, check_signal
 from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
 from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
 from ecgdan_hf.data.sources.csv_table import read_outcomes
 from ecgdan_hf.data.sources.registry import find_source
-from ecgdan_hf.model.leads_ecgdan import canonical_leads
+from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads
 
 NUM_WORST = 24
 USUAL_TYPICAL_QRS_MV = (0.4, 2.4)  # of a whole folder; 0.95 in PTB-XL, 0.75 in LUDB
@@ -36,21 +36,21 @@ class FolderCheck:
 
     Attributes:
         facts: for `check.json`, documented at [`check`].
-        worst: the readable records with the most problems, worst first: record_id and where to read it.
+        worst: the readable records with the most problems, worst first: record_id and file.
     """
 
     facts: dict[str, Any]
     worst: list[tuple[str, RecordFile]]
 
     def read_worst(self) -> Iterator[tuple[str, EcgRecord]]:
-        """Reads the worst records again, to draw them."""
+        """Reads the worst records, to draw them."""
         for record_id, file in self.worst:
             yield record_id, file.read()
 
 
 @dataclass
 class _Seen:
-    """What one record leaves behind."""
+    """What is kept of one record."""
 
     error: str = ""
     sampling_rate: float = 0.0
@@ -68,7 +68,7 @@ def check(
     limit: int | None = None,
     num_proc: int | None = None,
 ) -> FolderCheck:
-    """Reads every record of a folder and says what is there and what is wrong.
+    """Reads every record of a folder and reports its contents and problems.
 
     Args:
         name: a source of `load`; None recognises it from the files.
@@ -79,10 +79,10 @@ def check(
 
     Returns:
         `worst` and `facts`, which can be written as JSON:
-        `source`; the numbers `records` (looked at), `readable`, `patients`, `patients_with_several_records`,
+        `source`; the numbers `records` (checked), `readable`, `patients`, `patients_with_several_records`,
         `age_missing`, `sex_missing`; counts by value of `folds`, `labels`, `sampling_rates` (Hz),
-        `durations_seconds`, `leads` and `flags` (what reading left out or repaired); `qrs_mv`, percentiles `p5`, `p50`
-        and `p95` over records of the QRS complex, mV; `outcomes`, None or, of those with event and time, `rows`,
+        `durations_seconds`, `leads` and `flags` (left out or repaired by the reader); `qrs_mv`, percentiles `p5`,
+        `p50` and `p95` over records of the QRS complex, mV; `outcomes`, None or, of those with event and time, `rows`,
         `events`, `shortest_years`, `median_years`, `longest_years`; `errors` and `warnings`, the numbers of names with
         at least one; and `problems`: for each name of `PROBLEMS` that was met, errors first, its `severity`,
         `meaning`, `advice`, `count`, and `found`, the records (or rows, or folder) with the detail of each: leads, a
@@ -108,7 +108,7 @@ def check(
         tally.add(record_id, seen)
     _merge(found, tally.found, tally.missing_leads(), tally.amplitudes(Path(data_dir).name))
     _merge(found, _duplicates(tally.by_hash, patients), _fold_problems(table, patients))
-    problems = explain(found)
+    problems = _explained(found)
     facts = {
         "source": source.name,
         "records": len(table),
@@ -116,15 +116,15 @@ def check(
         **_table_facts(table, patients),
         **tally.counts(),
         "outcomes": _outcome_facts(outcomes),
-        "errors": num_affected(problems, "error"),
-        "warnings": num_affected(problems, "warning"),
+        "errors": _num_affected(problems, "error"),
+        "warnings": _num_affected(problems, "warning"),
         "problems": problems,
     }
     return FolderCheck(facts, _worst(problems, dict(zip(ids, files, strict=True))))
 
 
 class _Tally:
-    """What is remembered of the records while they pass by."""
+    """Collects findings over all records."""
 
     def __init__(self) -> None:
         self.found: dict[str, dict[str, str]] = defaultdict(dict)
@@ -167,18 +167,18 @@ class _Tally:
         }
 
     def missing_leads(self) -> dict[str, dict[str, str]]:
-        """Records without leads that the most frequent set has; a folder of single-lead records lacks none."""
+        """Records that lack leads of the most frequent set."""
         if not self._records_by_leads:
             return {}
         usual = max(self._records_by_leads, key=lambda leads: len(self._records_by_leads[leads]))
         found = {}
         for leads, records in self._records_by_leads.items():
-            if missing := [lead for lead in usual if is_missing(lead, leads)]:
+            if missing := [lead for lead in usual if _is_missing(lead, leads)]:
                 found.update(dict.fromkeys(records, "+".join(missing)))
         return {"lead_missing": found}
 
     def amplitudes(self, folder: str) -> dict[str, dict[str, str]]:
-        """Records whose amplitude is unlike that of the others, and a folder whose is unlike that of ECGs."""
+        """Records whose amplitude differs from the others, and a folder with amplitudes unlike those of ECGs."""
         if len(self._qrs_mv) < MIN_RECORDS_TO_COMPARE:
             return {}
         sizes = np.asarray(self._qrs_mv, dtype=np.float64)
@@ -198,7 +198,7 @@ class _Tally:
 
 
 def _typical(sizes: np.ndarray) -> float:
-    """Median of the values in the fullest range from x to 2 x: of two mixed scales, the more frequent one."""
+    """Median of the values in the range [x, 2 x] that holds most: of two mixed scales, the more frequent one."""
     ordered = np.sort(sizes)
     ends = np.searchsorted(ordered, 2 * ordered, side="right")
     first = int(np.argmax(ends - np.arange(len(ordered))))
@@ -209,7 +209,7 @@ def _inspect(file: RecordFile) -> _Seen:
     try:
         record = file.read()
         findings = check_signal(record)
-    except Exception as error:  # whatever a decoder makes of damage: one file must not end the check of 50,000
+    except Exception as error:  # from any decoder: one damaged file must not stop the check of 50,000
         named = error if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
         return _Seen(error=file.line(ValueError(str(named))))
     leads = tuple(canonical_leads(record.lead_names))
@@ -219,7 +219,7 @@ def _inspect(file: RecordFile) -> _Seen:
 def _check_outcomes(
     table: pd.DataFrame, labels: str | Path | None
 ) -> tuple[pd.DataFrame | None, dict[str, dict[str, str]]]:
-    """The outcomes of the records here, from the CSV or from the table itself; and what is wrong with them."""
+    """The outcomes of the records, from the CSV or from the table itself, and their problems."""
     if labels is None:
         return (table if {"event", "time"} <= set(table.columns) else None), {}
     try:
@@ -240,7 +240,7 @@ def _check_outcomes(
 
 
 def _outcome_facts(outcomes: pd.DataFrame | None) -> dict[str, Any] | None:
-    """Of the rows whose follow-up is known, which are those that training takes."""
+    """Summary of the rows with follow-up, which are those used in training."""
     known = pd.DataFrame() if outcomes is None else outcomes.dropna(subset=["event", "time"])
     if known.empty:
         return None
@@ -254,7 +254,7 @@ def _outcome_facts(outcomes: pd.DataFrame | None) -> dict[str, Any] | None:
 
 
 def _patients(table: pd.DataFrame, outcomes: pd.DataFrame | None) -> dict[str, str]:
-    """Patient of each record; the outcomes table knows better, as in training."""
+    """Patient of each record; the outcomes table overrides the source, as in training."""
     patients = dict(zip(table["record_id"].astype(str), table["patient_id"].astype(str), strict=True))
     if outcomes is not None and "patient_id" in outcomes:
         told = zip(outcomes["record_id"].astype(str), outcomes["patient_id"].astype(str), strict=True)
@@ -299,13 +299,30 @@ def _fold_problems(table: pd.DataFrame, patients: dict[str, str]) -> dict[str, d
     }
 
 
+def _explained(found: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """Each problem with its explanation, count and findings (name of a record, row, file or folder -> detail)."""
+    met = sorted((name for name in found if found[name]), key=list(PROBLEMS).index)
+    return {name: {**asdict(PROBLEMS[name]), "count": len(found[name]), "found": found[name]} for name in met}
+
+
+def _num_affected(problems: dict[str, dict[str, Any]], severity: str) -> int:
+    """Number of names with at least one problem of a severity."""
+    return len({name for problem in problems.values() if problem["severity"] == severity for name in problem["found"]})
+
+
+def _is_missing(lead: str, leads: Iterable[str]) -> bool:
+    """Whether a lead is not among `leads` and cannot be derived from two limb leads there."""
+    here = set(leads)
+    return lead not in here and not (lead in LIMB_LEADS and len(here & set(LIMB_LEADS)) >= 2)
+
+
 def _merge(found: dict[str, dict[str, str]], *others: dict[str, dict[str, str]]) -> None:
     for name, records in chain.from_iterable(other.items() for other in others):
         found.setdefault(name, {}).update(records)
 
 
 def _worst(problems: dict[str, dict[str, Any]], files: dict[str, RecordFile]) -> list[tuple[str, RecordFile]]:
-    """Readable records by errors, then by warnings, the rarer ones first."""
+    """Readable records by number of errors, then warnings; rarer problems count more."""
     badness: dict[str, float] = defaultdict(float)
     readable = files.keys() - problems.get("unreadable", {}).get("found", {}).keys()
     for name, problem in problems.items():

@@ -1,9 +1,7 @@
-"""The check of a folder as one HTML file that needs nothing else: what is there, what is wrong, the worst drawn.
+"""The check of a folder as one self-contained HTML page: contents, problems, and the worst records drawn.
 
-Names and details come from other people's files: all text is escaped, and the page forbids itself scripts and anything
-from elsewhere (Content-Security-Policy). It shows names of records, never of patients.
-
-Imports of the package: the record.
+Names and details come from untrusted files: all text is escaped, and the Content-Security-Policy forbids scripts and
+external resources. The page shows names of records, never of patients.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +19,7 @@ LISTED = 20  # records of each problem; the JSON has all
 ROWS, CELL_WIDTH, CELL_HEIGHT, LABEL_HEIGHT = 3, 150, 56, 11
 SECONDS = 2.5
 POINTS_PER_SECOND = 100
-MIN_RANGE_MV = 0.5  # a flat lead is drawn flat, not as its noise
+MIN_RANGE_MV = 0.5  # so that a flat lead is drawn flat
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --page: #fff; --faint: #5c5c5c; --line: #d5d5d5; --bad: #b3261e;
@@ -51,16 +49,7 @@ svg .named text { fill: var(--bad); font-weight: 600; }
 
 
 def html(facts: Mapping[str, Any], worst: Iterable[tuple[str, EcgRecord]], title: str) -> str:
-    """The page.
-
-    Args:
-        facts: of `folder_check.check`.
-        worst: records to draw, with their record_id.
-        title: what was checked.
-
-    Returns:
-        A whole HTML5 document.
-    """
+    """Returns an HTML5 document from the `facts` of `folder.check` and the records to draw with their record_id."""
     drawn = "".join(_figure(record_id, record, _problems_of(record_id, facts)) for record_id, record in worst)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -177,7 +166,7 @@ def _range(row_mv: np.ndarray) -> float:
 
 
 def _cell(place: int, lead: str, row_mv: np.ndarray, range_mv: float, named: bool) -> str:
-    """One lead in its column of three, as on paper; gaps stay gaps."""
+    """One lead in a column of three, as on paper; gaps are not drawn."""
     left, top = place // ROWS * CELL_WIDTH, place % ROWS * CELL_HEIGHT
     step = max(1, round(len(row_mv) / (SECONDS * POINTS_PER_SECOND)))
     known = row_mv[np.isfinite(row_mv)]
@@ -190,7 +179,7 @@ def _cell(place: int, lead: str, row_mv: np.ndarray, range_mv: float, named: boo
 
 
 def _runs(x: np.ndarray, y: np.ndarray) -> list[str]:
-    """Points of each stretch without gap."""
+    """Points of each stretch without a gap."""
     starts = np.flatnonzero(np.diff(np.isfinite(y).astype(np.int8), prepend=0) == 1)
     stops = np.flatnonzero(np.diff(np.isfinite(y).astype(np.int8), append=0) == -1) + 1
     return [

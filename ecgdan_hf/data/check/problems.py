@@ -1,37 +1,32 @@
-"""What can be wrong with a folder of ECGs: how bad it is, what it means, what to do; and how a terminal tells it.
+"""The problems that a folder of ECGs can have, with severity, meaning and advice; and their summary for a terminal."""
 
-Imports of the package: limits.
-"""
-
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ecgdan_hf.data.record import MAX_AGE_YEARS
 from ecgdan_hf.model.conditioning_ecgdan import MAX_MISSING_FRACTION
 
-DIFFERING_FACTOR = 4.0  # from the folder's typical amplitude; no record of PTB-XL is that far from it
+DIFFERING_FACTOR = 4.0  # from the folder's typical amplitude; no record of PTB-XL differs that much
 SHOWN_EXAMPLES = 3
 SHOWN_VALUES = 4
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What can be wrong: how bad it is, what it means, and what to do."""
-
+class _Problem:
     severity: Literal["error", "warning"]
     meaning: str
     advice: str
 
 
-def _error(meaning: str, advice: str) -> Problem:
-    return Problem("error", meaning, advice)
+def _error(meaning: str, advice: str) -> _Problem:
+    return _Problem("error", meaning, advice)
 
 
-def _warning(meaning: str, advice: str) -> Problem:
-    return Problem("warning", meaning, advice)
+def _warning(meaning: str, advice: str) -> _Problem:
+    return _Problem("warning", meaning, advice)
 
 
-PROBLEMS: dict[str, Problem] = {
+PROBLEMS: dict[str, _Problem] = {
     "unreadable": _error("cannot be read or used", "export them again, or train with --skip-bad"),
     "no_usable_lead": _error("no lead carries an ECG", "leave them out"),
     "no_heart_beat": _error("no heart beat found", "check rate and unit; models of the median beat refuse them"),
@@ -70,23 +65,8 @@ PROBLEMS: dict[str, Problem] = {
 }
 
 
-def explain(found: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
-    """What was found with its explanation, in the order of `PROBLEMS`: errors first.
-
-    Args:
-        found: for each problem the names of what has it (records, rows, a file or the folder) and a detail of each.
-    """
-    met = sorted((name for name in found if found[name]), key=list(PROBLEMS).index)
-    return {name: {**asdict(PROBLEMS[name]), "count": len(found[name]), "found": found[name]} for name in met}
-
-
-def num_affected(problems: dict[str, dict[str, Any]], severity: str) -> int:
-    """How many names have at least one problem of a severity, of what [`explain`] gives."""
-    return len({name for problem in problems.values() if problem["severity"] == severity for name in problem["found"]})
-
-
 def summary(facts: dict[str, Any]) -> list[str]:
-    """The lines a terminal shows of the `facts` of [`check`]: what is there, then each problem with examples."""
+    """Lines for a terminal from the `facts` of [`check`]: the contents, then each problem with examples."""
     lines = [f"{facts['source']}: {facts['records']} records of {facts['patients']} patients"]
     for key, title in (("sampling_rates", "rates, Hz"), ("durations_seconds", "durations, s"), ("leads", "leads")):
         lines.append(f"{title}: {_some_counts(facts[key])}")

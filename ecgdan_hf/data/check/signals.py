@@ -1,19 +1,15 @@
-"""What is wrong with one signal, in words that `folder_check` explains.
+"""Problems of one signal, by the names in `check.problems`.
 
-The limits are those of the feature extractor, applied at 100 Hz, so that what it would refuse or flag is found here at
-a fraction of its time. Beyond it: amplitudes that no ECG has, exchanged electrodes, and a hash that finds the same
-signal again.
-
-Imports of the package: the record and the conditioning of the model's signals.
+The limits are those of the feature extractor, applied at 100 Hz, to find what it would refuse or flag in a fraction of
+its time. In addition: impossible amplitudes, exchanged electrodes, and a hash that finds duplicates.
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ecgdan_hf.data.check.electrodes import BEAT_SAMPLES, RATE_HZ, chest_swap, limb_swap
+from ecgdan_hf.data.check.electrodes import BEAT_SAMPLES, RATE_HZ, electrode_problems
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.conditioning_ecgdan import (
     LeadQuality,
@@ -50,7 +46,8 @@ class SignalFindings:
     Attributes:
         problems: name of a problem -> its detail (leads joined by `+`, a number, or nothing).
         qrs_mv: median over leads of the QRS complex, peak to peak, millivolt; NaN without a beat.
-        signal_hash: equal for equal signals, see [`signal_hash`]; empty where no lead carries an ECG.
+        signal_hash: equal for equal signals, regardless of file format, order of leads and unit; empty if no lead has
+            an ECG.
     """
 
     problems: dict[str, str] = field(default_factory=dict)
@@ -59,19 +56,16 @@ class SignalFindings:
 
 
 def check_signal(record: EcgRecord) -> SignalFindings:
-    """Looks for what is wrong with a record that could be read.
-
-    Args:
-        record: any leads, rate and length.
+    """Finds the problems of a readable record, of any leads, rate and length.
 
     Raises:
-        ValueError: what the feature extractor refuses at sight: unknown leads, less than 2.4 s, amplitudes that are
-            no millivolt.
+        ValueError: what the feature extractor refuses first: unknown leads, less than 2.4 s, amplitudes that cannot be
+            millivolt.
     """
     usable, problems = _usable_leads(record)
     if not usable:
         return SignalFindings({**problems, "no_usable_lead": ""})
-    digest = signal_hash(record)
+    digest = _signal_hash(record)
     signal_mv = _conditioned(np.stack(list(usable.values())), record.sampling_rate)
     residual = einthoven_residual(dict(zip(usable, signal_mv, strict=True)))
     if residual > MAX_EINTHOVEN_RESIDUAL:
@@ -83,16 +77,12 @@ def check_signal(record: EcgRecord) -> SignalFindings:
         return SignalFindings({**problems, "no_heart_beat": ""}, signal_hash=digest)
     problems |= _rhythm_problems(beat, rate)
     qrs_mv = float(np.median(np.ptp(np.nan_to_num(beat.signal_mv)[:, QRS], axis=1)))
-    problems |= _amplitude_problems(qrs_mv) | _electrode_problems(dict(zip(usable, beat.signal_mv, strict=True)))
+    problems |= _amplitude_problems(qrs_mv) | electrode_problems(dict(zip(usable, beat.signal_mv, strict=True)))
     return SignalFindings(problems, qrs_mv, digest)
 
 
 def _representative_beat(record: EcgRecord) -> dict[str, np.ndarray]:
-    """The median beat, (120,) millivolt at 100 Hz for each usable lead.
-
-    Raises:
-        ValueError: as `check_signal`, or no usable lead or beat.
-    """
+    """The median beat, (120,) millivolt at 100 Hz, for each usable lead; raises ValueError if there is none."""
     usable, _ = _usable_leads(record)
     if not usable:
         raise ValueError(f"{record.source}: expected a lead with an ECG, got none")
@@ -103,14 +93,10 @@ def _representative_beat(record: EcgRecord) -> dict[str, np.ndarray]:
     return dict(zip(usable, beat.signal_mv, strict=True))
 
 
-def signal_hash(record: EcgRecord) -> str:
-    """The same for the same signal, whatever the file's format, order of leads or unit.
+def _signal_hash(record: EcgRecord) -> str:
+    """Hash of I, II and V1-V6, from which the other limb leads follow, or of all leads without I and II.
 
-    Of I, II and V1-V6, from which the other limb leads follow, or of all leads without I and II; in steps of 1 uV. The
-    rate is left out: a copy that claims another rate is a copy.
-
-    Raises:
-        ValueError: a lead that is not known.
+    In steps of 1 uV, without the sampling rate: a copy that claims another rate is a copy.
     """
     rows = dict(zip(canonical_leads(record.lead_names), record.signal_mv, strict=True))
     if "I" in rows and "II" in rows:
@@ -123,7 +109,7 @@ def signal_hash(record: EcgRecord) -> str:
 
 
 def _usable_leads(record: EcgRecord) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Standard leads that carry an ECG, (samples,) mV as recorded, gaps filled; and what is wrong with the leads."""
+    """Standard leads with an ECG, (samples,) mV as recorded, gaps filled; and problems of the leads."""
     signal_mv, leads = check_recording(record.signal_mv, record.sampling_rate, "mV", list(record.lead_names))
     limit = round(MAX_SECONDS * record.sampling_rate)
     quality = LeadQuality(fit_length(signal_mv, limit) if signal_mv.shape[1] > limit else signal_mv)
@@ -140,7 +126,7 @@ def _usable_leads(record: EcgRecord) -> tuple[dict[str, np.ndarray], dict[str, s
 
 
 def _conditioned(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """(leads, samples) at 100 Hz without wandering baseline."""
+    """(leads, samples) at 100 Hz without baseline wander."""
     slow = resample(signal_mv.astype(np.float32), sampling_rate, RATE_HZ)  # single precision: twice as fast
     return apply_filter(slow.astype(np.float64), RATE_HZ, HIGHPASS_HZ)
 
@@ -168,16 +154,3 @@ def _amplitude_problems(qrs_mv: float) -> dict[str, str]:
         if not limits[0] <= qrs_mv <= limits[1]:
             return {name: f"QRS {qrs_mv:.3g} mV"}
     return {}
-
-
-def _electrode_problems(beat_mv: dict[str, np.ndarray]) -> dict[str, str]:
-    if any(np.isnan(lead).any() for lead in beat_mv.values()):  # no beat with all of its window in the recording
-        return {}
-    found = {"limb_leads_reversed": limb_swap(beat_mv), "chest_leads_exchanged": chest_swap(beat_mv)}
-    return {name: kind for name, kind in found.items() if kind is not None}
-
-
-def is_missing(lead: str, leads: Iterable[str]) -> bool:
-    """Whether a lead is neither among `leads` nor follows from two limb leads there."""
-    here = set(leads)
-    return lead not in here and not (lead in LIMB_LEADS and len(here & set(LIMB_LEADS)) >= 2)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from ecgdan_hf.data.check.folder import _explained
 from ecgdan_hf.data.check.page import html
-from ecgdan_hf.data.check.problems import explain
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
 
 def facts(**found):
-    problems = explain(found)
+    problems = _explained(found)
     return {
         "source": "csv", "records": 4, "readable": 3, "patients": 4, "patients_with_several_records": 0,
         "age_missing": 0, "sex_missing": 4, "folds": {}, "labels": {}, "sampling_rates": {"500": 3},

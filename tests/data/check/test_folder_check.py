@@ -11,7 +11,7 @@ from fixtures.write_sources import write_code15
 from ecgdan_hf.data.check import folder as folder_check
 from ecgdan_hf.data.check.folder import check
 from ecgdan_hf.data.check.problems import PROBLEMS, summary
-from ecgdan_hf.data.check.signals import signal_hash
+from ecgdan_hf.data.check.signals import _signal_hash
 from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
 from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.simulate import synthetic
@@ -282,7 +282,7 @@ def test_the_recording_that_ptbxl_holds_under_two_patients_is_found(shared):
     table = sources.read_source("ptb-xl", shared / "data" / "ptb-xl").set_index("record_id", drop=False)
     pair = table.loc[["145", "463"]]
     assert pair["patient_id"].nunique() == pair["fold"].nunique() == 2
-    assert len({signal_hash(file.read()) for file in record_files(pair)}) == 1
+    assert len({_signal_hash(file.read()) for file in record_files(pair)}) == 1
 
 
 class KillingFile(RecordFile):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ecgdan_hf.data.check.electrodes import SWAPS, TURNS, _limb_scores
-from ecgdan_hf.data.check.signals import _representative_beat, check_signal, is_missing, signal_hash
+from ecgdan_hf.data.check.folder import _is_missing
+from ecgdan_hf.data.check.signals import _representative_beat, _signal_hash, check_signal
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -177,29 +178,29 @@ def test_what_the_feature_extractor_flags_is_found_too(ecg):
 
 def test_the_hash_finds_the_signal_again_in_another_order_and_without_the_leads_that_follow(ecg):
     steps = np.round(ecg * 1000) / 1000  # as stored
-    whole = signal_hash(record(steps))
+    whole = _signal_hash(record(steps))
     order = [7, 1, 0, 6, 11, 10, 9, 8]
-    assert signal_hash(record(steps[order], lead_names=[STANDARD_LEADS[i] for i in order])) == whole
-    assert signal_hash(record(steps, sampling_rate=250)) == whole
-    assert signal_hash(record(np.round(steps.astype(np.float64), 4))) == whole
-    assert signal_hash(record(steps[:1], lead_names=["MLII"])) == signal_hash(record(steps[:1], lead_names=["II"]))
+    assert _signal_hash(record(steps[order], lead_names=[STANDARD_LEADS[i] for i in order])) == whole
+    assert _signal_hash(record(steps, sampling_rate=250)) == whole
+    assert _signal_hash(record(np.round(steps.astype(np.float64), 4))) == whole
+    assert _signal_hash(record(steps[:1], lead_names=["MLII"])) == _signal_hash(record(steps[:1], lead_names=["II"]))
 
 
 def test_halves_of_a_microvolt_do_not_hide_a_copy(ecg):
     """A file of 2.5 uV a count is full of them; a copy in text differs in the last bits."""
     counts = np.round(ecg / 2.5e-3).astype(np.float64)
-    assert signal_hash(record(counts * 2.5e-3 + 1e-9)) == signal_hash(record(counts * 2.5e-3 - 1e-9))
+    assert _signal_hash(record(counts * 2.5e-3 + 1e-9)) == _signal_hash(record(counts * 2.5e-3 - 1e-9))
 
 
 def test_the_hash_tells_signals_apart_that_differ_in_one_sample(ecg):
     other, lost = ecg.copy(), ecg.copy()
     other[INDEX["V4"], 77] += 0.002
     lost[INDEX["V4"], 77] = np.nan
-    assert len({signal_hash(record(signal)) for signal in (ecg, other, lost)}) == 3
-    assert signal_hash(record(lost)) == signal_hash(replace(record(lost), record_id="copy"))
+    assert len({_signal_hash(record(signal)) for signal in (ecg, other, lost)}) == 3
+    assert _signal_hash(record(lost)) == _signal_hash(replace(record(lost), record_id="copy"))
 
 
 def test_limb_leads_that_follow_from_two_others_are_not_missing():
-    assert not is_missing("aVF", ["I", "II"])
-    assert is_missing("aVF", ["I", "V1"])
-    assert is_missing("V2", ["I", "II", "V1"])
+    assert not _is_missing("aVF", ["I", "II"])
+    assert _is_missing("aVF", ["I", "V1"])
+    assert _is_missing("V2", ["I", "II", "V1"])
