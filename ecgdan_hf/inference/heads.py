@@ -24,7 +24,6 @@ from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanModel,
     EcgDanPreTrainedModel,
 )
-from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 from ecgdan_hf.registration import MODELS
 
@@ -129,7 +128,7 @@ def _predict_risk(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
         years = torch.tensor(RISK_YEARS, dtype=torch.float32, device=log_hazard.device)
         risk = 1 - survival_curve(log_hazard, model.baseline.times, model.baseline.log_cumulative_hazard, years)
     columns = {f"risk_{year}y": risk[:, index].tolist() for index, year in enumerate(RISK_YEARS)}
-    return {"log_hazard": log_hazard.tolist(), "endpoint": [endpoint_text(model.config)] * len(log_hazard), **columns}
+    return {"log_hazard": log_hazard.tolist(), "endpoint": [model.config.endpoint_text] * len(log_hazard), **columns}
 
 
 def _risk_columns(config: Config) -> list[str]:

@@ -8,17 +8,11 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from .configuration_ecgdan import (
-    ECGDAN_VERSION,
-    ENCODER_FIELDS,
-    EcgDanConfig,
-    say_what_differs,
-    without_bundled_pipelines,
-)
+from .configuration_ecgdan import ECGDAN_VERSION, ENCODER_FIELDS, EcgDanConfig, VersionedConfig
 
 
 @strict
-class EcgTextConfig(PreTrainedConfig):
+class EcgTextConfig(VersionedConfig):
     r"""Configuration of [`EcgTextModel`].
 
     Args:
@@ -47,7 +41,6 @@ class EcgTextConfig(PreTrainedConfig):
     ecgdan_version: str = ECGDAN_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
-        without_bundled_pipelines(kwargs)
         if not isinstance(self.ecg_config, PreTrainedConfig):
             self.ecg_config = EcgDanConfig(**(self.ecg_config or {}))
         if isinstance(self.text_config, dict):
@@ -60,17 +53,12 @@ class EcgTextConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers; says where the configuration comes from another version of the package."""
-        say_what_differs(cls, config_dict)
-        inner = config_dict.get("ecg_config")
+        """As in transformers; says where it, or the ECG encoder's, comes from another version of the package."""
+        config, inner = super().from_dict(config_dict, **kwargs), config_dict.get("ecg_config")
         if isinstance(inner, dict) and "transformers_version" in config_dict:
             said = {"transformers_version": "", "ecgdan_version": ECGDAN_VERSION}  # of the versions, just above
-            say_what_differs(EcgDanConfig, inner | said)
-        return super().from_dict(config_dict, **kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As in transformers; whatever version it was read from, it is written by this one."""
-        return super().to_dict() | {"ecgdan_version": ECGDAN_VERSION}
+            EcgDanConfig.say_what_differs(inner | said)
+        return config
 
     def check(self) -> None:
         """Raises for a language model that cannot be stored or does not fit the alignment head."""

@@ -82,46 +82,58 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-def without_bundled_pipelines(saved: dict[str, Any]) -> None:
-    """Inside the package, drops the pipelines that a bundle brings: the package's own serve it, with its own classes.
+class VersionedConfig(PreTrainedConfig):
+    """A configuration that knows which version of the package wrote it."""
 
-    transformers would otherwise ask to trust the bundle's code, and prefer it.
-    """
-    if not __name__.startswith("transformers_modules."):
-        saved.pop("custom_pipelines", None)
+    def __post_init__(self, **kwargs: Any) -> None:
+        # Inside the package its own pipelines serve a bundle: transformers would ask to trust the bundle's, and prefer
+        # them.
+        if not __name__.startswith("transformers_modules."):
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; says where the configuration comes from another version of the package."""
+        cls.say_what_differs(config_dict)
+        return super().from_dict(config_dict, **kwargs)
 
-def say_what_differs(kind: type[PreTrainedConfig], saved: Mapping[str, Any]) -> None:
-    """Warns, once, where a saved configuration is not as this version of the package would have written it.
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers; whatever version it was read from, it is written by this one."""
+        return super().to_dict() | {"ecgdan_version": ECGDAN_VERSION}
 
-    Args:
-        kind: class that reads it.
-        saved: its content; without `transformers_version` it was not saved but written by hand, and nothing is said.
-    """
-    if "transformers_version" not in saved:
-        return
-    version, said = saved.get("ecgdan_version"), []
-    own = [each for each in fields(kind) if each.name not in {base.name for base in fields(PreTrainedConfig)}]
-    lacking = {each.name: each.default for each in own if each.name not in saved}
-    unknown = [name for name in saved if not (hasattr(kind, name) or name.startswith("_") or name in WRITTEN_BESIDE)]
-    if version != ECGDAN_VERSION:
-        code = f" (code {saved['ecgdan_code_revision']})" if "ecgdan_code_revision" in saved else ""
-        said.append(f"was written by ecgdan-hf {version or 'of an unnamed version'}{code}, this is {ECGDAN_VERSION}")
-    if unknown:
-        said.append(f"has fields unknown here, which are ignored: {', '.join(sorted(unknown))}")
-    if lacking:
-        defaults = (name if value is None else f"{name} ({value})" for name, value in sorted(lacking.items()))
-        said.append(f"lacks fields, which take their defaults: {', '.join(defaults)}")
-    advice = "Check the names in config.json, or save the checkpoint again."
-    if version not in (None, ECGDAN_VERSION):
-        advice = f"Should it not do as published: pip install ecgdan-hf=={version}, or its own code by "
-        advice += "trust_remote_code=True where ecgdan_hf is not imported."
-    if said:
-        logger.warning_once(f"The {kind.model_type} checkpoint {'; it '.join(said)}. {advice}")
+    @classmethod
+    def say_what_differs(cls, saved: Mapping[str, Any]) -> None:
+        """Warns, once, where a saved configuration is not as this version of the package would have written it.
+
+        Without `transformers_version` it was not saved but written by hand, and nothing is said.
+        """
+        if "transformers_version" not in saved:
+            return
+        version, said = saved.get("ecgdan_version"), []
+        inherited = {each.name for each in fields(PreTrainedConfig)}
+        lacking = {each.name: each.default for each in fields(cls) if each.name not in {*inherited, *saved}}
+        beside = tuple(name for name in saved if name.startswith("_") or name in WRITTEN_BESIDE)
+        unknown = [name for name in saved if not hasattr(cls, name) and name not in beside]
+        if version != ECGDAN_VERSION:
+            code = f" (code {saved['ecgdan_code_revision']})" if "ecgdan_code_revision" in saved else ""
+            writer = f"{version or 'of an unnamed version'}{code}"
+            said.append(f"was written by ecgdan-hf {writer}, this is {ECGDAN_VERSION}")
+        if unknown:
+            said.append(f"has fields unknown here, which are ignored: {', '.join(sorted(unknown))}")
+        if lacking:
+            defaults = (name if value is None else f"{name} ({value})" for name, value in sorted(lacking.items()))
+            said.append(f"lacks fields, which take their defaults: {', '.join(defaults)}")
+        advice = "Check the names in config.json, or save the checkpoint again."
+        if version not in (None, ECGDAN_VERSION):
+            advice = f"Should it not do as published: pip install ecgdan-hf=={version}, or its own code by "
+            advice += "trust_remote_code=True where ecgdan_hf is not imported."
+        if said:
+            logger.warning_once(f"The {cls.model_type} checkpoint {'; it '.join(said)}. {advice}")
 
 
 @strict
-class EcgDanConfig(PreTrainedConfig):
+class EcgDanConfig(VersionedConfig):
     r"""Configuration of [`EcgDanModel`] and of its pretraining and classification heads.
 
     Args:
@@ -225,7 +237,6 @@ class EcgDanConfig(PreTrainedConfig):
     ecgdan_version: str = ECGDAN_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
-        without_bundled_pipelines(kwargs)
         self.lead_names = list(self.lead_names)
         self.prompt_labels = list(self.prompt_labels)
         defaults = INPUT_DEFAULTS.get((self.trunk, self.input_kind), {}) | TRUNK_DEFAULTS.get(self.trunk, {})
@@ -237,16 +248,6 @@ class EcgDanConfig(PreTrainedConfig):
             self.filter = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
         super().__post_init__(**kwargs)
         self.check()
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers; says where the configuration comes from another version of the package."""
-        say_what_differs(cls, config_dict)
-        return super().from_dict(config_dict, **kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As in transformers; whatever version it was read from, it is written by this one."""
-        return super().to_dict() | {"ecgdan_version": ECGDAN_VERSION}
 
     def check(self) -> None:
         """Raises for values that the network cannot be built from."""
@@ -363,3 +364,9 @@ class EcgDanSurvivalConfig(EcgDanConfig):
             raise ValueError(f"calibration_slope: expected a positive number, got {self.calibration_slope}")
         if any(std <= 0 for std in self.covariate_stds):
             raise ValueError(f"covariate_stds: expected positive values, got {self.covariate_stds}")
+
+    @property
+    def endpoint_text(self) -> str:
+        """The event in words, with "simulated" in front where the follow-up was simulated."""
+        simulated = self.simulated_outcome and "simulated" not in self.endpoint
+        return f"simulated {self.endpoint}" if simulated else self.endpoint

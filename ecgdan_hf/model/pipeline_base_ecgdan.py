@@ -9,15 +9,16 @@ Travels with the weights: imports only torch, numpy, transformers and its neighb
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Pipeline
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification, Pipeline
 
-from .recording_ecgdan import PREPARED, SIGNAL_ARGUMENTS, Recording, as_batch, as_recording
+from .recording_ecgdan import PREPARED, SIGNAL_ARGUMENTS, Recording
 
 CLASSIFICATION, SURVIVAL = "ecg-classification", "ecg-survival"
 ZERO_SHOT, FEATURES = "zero-shot-ecg-classification", "ecg-feature-extraction"
@@ -33,26 +34,14 @@ TASKS_OF_SAVED: dict[str, tuple[str, ...]] = {
 }
 """Tasks that the weights of a checkpoint serve, by the class that saved it."""
 
+AUTO_CLASSES: dict[str, Any] = {
+    "AutoModel": AutoModel,
+    "AutoModelForSequenceClassification": AutoModelForSequenceClassification,
+    "AutoModelForPreTraining": AutoModelForPreTraining,
+}
+
 _POOLINGS = ("pooler", "mean", "none")
 _OF_PIPELINE = ("local_files_only",)  # `transformers.pipeline` hands it on
-
-
-def fitting_tasks(model: Any) -> list[str]:
-    """Pipelines that a model can serve with weights that were trained.
-
-    An Auto class gives a checkpoint of another head a new, random one of its own without an error: hence what
-    `config.architectures` says counts beside the class, unless labels have names, which only training gives them.
-    """
-    built = {
-        CLASSIFICATION: getattr(model, "classifier", None) is not None,
-        SURVIVAL: getattr(model, "risk_head", None) is not None,
-        ZERO_SHOT: getattr(model, "alignment_head", None) is not None,
-        FEATURES: any(hasattr(model, name) for name in ("ecgdan", "resnet", "stem")),
-    }
-    trained = {SURVIVAL, *_saved_tasks(model)}  # the configuration of a survival checkpoint has no other head
-    if any(not re.fullmatch(r"LABEL_\d+", str(label)) for label in (model.config.id2label or {}).values()):
-        trained |= {CLASSIFICATION, FEATURES}
-    return [task for task, true in built.items() if true and task in trained]
 
 
 def _saved_tasks(model: Any) -> list[str]:
@@ -66,6 +55,30 @@ def _saved_tasks(model: Any) -> list[str]:
 def _saved_by(model: Any) -> str:
     """Name of the class that saved the checkpoint."""
     return str((model.config.architectures or [type(model).__name__])[0])
+
+
+class _Rows(torch.utils.data.Dataset):
+    """A dataset of `datasets`, whose rows are recordings, as the dataset of torch that pipelines expect."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.dataset[row]
+
+
+def _as_batch(inputs: Any) -> Any:
+    """Several recordings in a form that `transformers.Pipeline` iterates over; one recording as it is."""
+    if hasattr(inputs, "column_names"):  # of `datasets`, which may not be installed
+        return _Rows(inputs) if hasattr(inputs, "__len__") else (row for row in inputs)
+    if isinstance(inputs, tuple):
+        return list(inputs)
+    if isinstance(inputs, Iterator) and not isinstance(inputs, GeneratorType) and not hasattr(inputs, "read"):
+        return (each for each in inputs)
+    return inputs
 
 
 class EcgPipeline(Pipeline):
@@ -82,13 +95,41 @@ class EcgPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if self.serves in fitting_tasks(self.model):
+        if self.serves in self.fitting_tasks(self.model):
             return
         names = dict.fromkeys([type(self.model).__name__, _saved_by(self.model)])
         instead = " and ".join(_saved_tasks(self.model)) or "none"
         raise ValueError(
             f"model: expected a checkpoint for {self.serves}, got {', saved as '.join(names)}; it fits {instead}"
         )
+
+    @staticmethod
+    def fitting_tasks(model: Any) -> list[str]:
+        """Pipelines that a model can serve with weights that were trained.
+
+        An Auto class gives a checkpoint of another head a new, random one of its own without an error: hence what
+        `config.architectures` says counts beside the class, unless labels have names, which only training gives them.
+        """
+        built = {
+            CLASSIFICATION: getattr(model, "classifier", None) is not None,
+            SURVIVAL: getattr(model, "risk_head", None) is not None,
+            ZERO_SHOT: getattr(model, "alignment_head", None) is not None,
+            FEATURES: any(hasattr(model, name) for name in ("ecgdan", "resnet", "stem")),
+        }
+        trained = {SURVIVAL, *_saved_tasks(model)}  # the configuration of a survival checkpoint has no other head
+        if any(not re.fullmatch(r"LABEL_\d+", str(label)) for label in (model.config.id2label or {}).values()):
+            trained |= {CLASSIFICATION, FEATURES}
+        return [task for task, true in built.items() if true and task in trained]
+
+    @classmethod
+    def auto_classes(cls) -> list[str]:
+        """Names of the Auto classes to load a checkpoint with, tried in this order.
+
+        All of them for every pipeline: a checkpoint of another head is then loaded, and refused in a line that says
+        what it fits.
+        """
+        first = {CLASSIFICATION: "AutoModelForSequenceClassification", ZERO_SHOT: "AutoModelForPreTraining"}
+        return list(dict.fromkeys([first.get(cls.serves, "AutoModel"), *AUTO_CLASSES]))
 
     @staticmethod
     def _given_only(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -121,12 +162,12 @@ class EcgPipeline(Pipeline):
             FileNotFoundError: no such file.
             ValueError: an argument or a recording that cannot be used; one line that names it.
         """
-        inputs = as_batch(inputs)
+        inputs = _as_batch(inputs)
         return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, *args, **kwargs)
 
     def preprocess(self, inputs: Any, **signal: Any) -> dict[str, Any]:
         """A recording -> the network's input; (1, leads x samples), because batches are joined along one axis."""
-        return self._prepare(as_recording(inputs, signal))
+        return self._prepare(Recording.read(inputs, signal))
 
     def _prepare(self, recording: Recording) -> dict[str, Any]:
         """The network's input, and `flags`: of the source and of the feature extractor."""

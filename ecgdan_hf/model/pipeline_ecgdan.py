@@ -19,12 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import (
-    AutoModel,
-    AutoModelForPreTraining,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AutoTokenizer
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .conditioning_ecgdan import fit_length
@@ -33,13 +28,14 @@ from .covariates_ecgdan import Covariate
 from .intervals_ecgdan import attended_intervals
 from .leads_ecgdan import canonical_leads
 from .pipeline_base_ecgdan import (
+    AUTO_CLASSES,
     CLASSIFICATION,
     ZERO_SHOT,
     EcgFeatureExtractionPipeline,
     EcgPipeline,
 )
 from .pipeline_survival_ecgdan import EcgSurvivalPipeline
-from .recording_ecgdan import as_recording
+from .recording_ecgdan import Recording
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import working_dtype
 
@@ -95,7 +91,7 @@ class EcgClassificationPipeline(EcgPipeline):
 
     def preprocess(self, inputs: Any, **signal: Any) -> dict[str, Any]:
         """As every pipeline here; and `recorded` (1, 3), see [`EcgDanFeatureExtractor.recorded_samples`]."""
-        recording, fe = as_recording(inputs, signal), self.feature_extractor
+        recording, fe = Recording.read(inputs, signal), self.feature_extractor
         prepared, given = self._prepare(recording), recording.inputs
         if "signal" in given:
             place = fe.recorded_samples(given["signal"].shape[-1], given["sampling_rate"])
@@ -271,22 +267,6 @@ PIPELINES: tuple[type[EcgPipeline], ...] = (
     EcgFeatureExtractionPipeline,
 )
 
-AUTO_CLASSES: dict[str, Any] = {
-    "AutoModel": AutoModel,
-    "AutoModelForSequenceClassification": AutoModelForSequenceClassification,
-    "AutoModelForPreTraining": AutoModelForPreTraining,
-}
-FIRST_CHOICE = {CLASSIFICATION: "AutoModelForSequenceClassification", ZERO_SHOT: "AutoModelForPreTraining"}
-
-
-def auto_classes(pipeline_class: type[EcgPipeline]) -> list[str]:
-    """Names of the Auto classes to load a checkpoint with, tried in this order.
-
-    All of them for every pipeline: one for another head is then loaded and refused in a line that says what it fits.
-    """
-    first = FIRST_CHOICE.get(pipeline_class.serves, "AutoModel")
-    return [first, *(name for name in AUTO_CLASSES if name != first)]
-
 
 def register_pipelines() -> None:
     """Makes the pipelines known to `transformers.pipeline` by their task."""
@@ -294,7 +274,7 @@ def register_pipelines() -> None:
         PIPELINE_REGISTRY.register_pipeline(
             pipeline_class.serves,
             pipeline_class=pipeline_class,
-            pt_model=tuple(AUTO_CLASSES[name] for name in auto_classes(pipeline_class)),
+            pt_model=tuple(AUTO_CLASSES[name] for name in pipeline_class.auto_classes()),
             type="multimodal",
         )
 

@@ -17,7 +17,7 @@ import torch
 
 from .covariates_ecgdan import Covariate
 from .pipeline_base_ecgdan import SURVIVAL, EcgPipeline
-from .recording_ecgdan import Recording, as_recording
+from .recording_ecgdan import Recording
 from .risk_ecgdan import Baseline, absolute_risk
 from .survival_ecgdan import working_dtype
 
@@ -95,7 +95,7 @@ class EcgSurvivalPipeline(EcgPipeline):
 
     def preprocess(self, inputs: Any, covariates: Mapping[str, Any] | None = None, **signal: Any) -> dict[str, Any]:
         """As every pipeline here; and `covariates` (1, names), where the checkpoint takes any."""
-        recording, names = as_recording(inputs, signal), self.model.config.covariate_names
+        recording, names = Recording.read(inputs, signal), self.model.config.covariate_names
         prepared, own = self._prepare(recording), dict(recording.given)
         own |= self._checked_covariates(own.pop("covariates", None) or {})
         known = _known(recording.said) | _known(covariates or {}) | _known(own)
@@ -127,19 +127,12 @@ class EcgSurvivalPipeline(EcgPipeline):
             "log_hazard": float(log_hazard[0]),
             "risk": _risks(log_hazard, fitted, horizon_years, level),
             "follow_up_years": end,
-            "endpoint": endpoint_text(config),
+            "endpoint": config.endpoint_text,
             "simulated": bool(config.simulated_outcome),
             "covariates": dict(zip(config.covariate_names, taken, strict=True)),
             "flags": model_outputs["flags"],
         }
         return answer | {"curve": _curve(log_hazard, fitted, level)} if return_curve else answer
-
-
-def endpoint_text(config: Any) -> str:
-    """The event of a survival model in words, with "simulated" in front where the follow-up was simulated."""
-    endpoint = str(getattr(config, "endpoint", ""))
-    simulated = getattr(config, "simulated_outcome", False) and "simulated" not in endpoint
-    return f"simulated {endpoint}" if simulated else endpoint
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,11 @@ Travels with the weights: imports only torch and numpy; files are read with the 
 import importlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import GeneratorType
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 SIGNAL_ARGUMENTS = ("sampling_rate", "unit", "lead_names")
@@ -38,57 +36,34 @@ class Recording(NamedTuple):
     given: dict[str, Any]
     """Further entries of a mapping."""
 
+    @classmethod
+    def read(cls, recording: Any, arguments: Mapping[str, Any]) -> "Recording":
+        """Reads one recording.
 
-class _Rows(torch.utils.data.Dataset):
-    """A dataset of `datasets`, whose rows are recordings, as the dataset of torch that pipelines expect."""
+        Args:
+            recording: a path; bytes of a file, or a file opened for reading bytes; an array (leads, samples), or
+                (samples, leads) where `lead_names` tell them apart; a mapping with `signal`, `path` or `bytes`, and
+                the arguments below; a row of a dataset of this package, as recorded (millivolt) or prepared; an
+                `EcgRecord`.
+            arguments: `sampling_rate` (Hz), `unit`, `lead_names`, for what the recording does not say itself.
 
-    def __init__(self, dataset: Any):
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, row: int) -> Any:
-        return self.dataset[row]
-
-
-def as_batch(inputs: Any) -> Any:
-    """Several recordings in a form that `transformers.Pipeline` iterates over; one recording as it is."""
-    if hasattr(inputs, "column_names"):  # of `datasets`, which may not be installed
-        return _Rows(inputs) if hasattr(inputs, "__len__") else (row for row in inputs)
-    if isinstance(inputs, tuple):
-        return list(inputs)
-    if isinstance(inputs, Iterator) and not isinstance(inputs, GeneratorType) and not hasattr(inputs, "read"):
-        return (each for each in inputs)
-    return inputs
-
-
-def as_recording(recording: Any, arguments: Mapping[str, Any]) -> Recording:
-    """Reads one recording.
-
-    Args:
-        recording: a path; bytes of a file, or a file opened for reading bytes; an array (leads, samples), or
-            (samples, leads) where `lead_names` tell them apart; a mapping with `signal`, `path` or `bytes`, and the
-            arguments below; a row of a dataset of this package, as recorded (millivolt) or prepared; an `EcgRecord`.
-        arguments: `sampling_rate` (Hz), `unit`, `lead_names`, for what the recording does not say itself.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file without the package that reads files, one that cannot be read, or no recording.
-    """
-    if isinstance(recording, Mapping):
-        return _of_mapping(recording, arguments)
-    if hasattr(recording, "as_inputs"):
-        return _of_record(recording)
-    if isinstance(recording, (str, os.PathLike)):
-        return _of_record(_read_file(recording, arguments))
-    if hasattr(recording, "read"):
-        recording = recording.read()
-    if isinstance(recording, (bytes, bytearray, memoryview)):
-        return _of_record(_read_bytes(bytes(recording), arguments))
-    if isinstance(recording, (np.ndarray, Tensor, list, tuple)):
-        return Recording(_with_signal(recording, arguments), [], {}, {})
-    raise ValueError(f"inputs: expected {FORMS}, got {type(recording).__name__}")
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a file without the package that reads files, one that cannot be read, or no recording.
+        """
+        if isinstance(recording, Mapping):
+            return _of_mapping(recording, arguments)
+        if hasattr(recording, "as_inputs"):
+            return _of_record(recording)
+        if isinstance(recording, (str, os.PathLike)):
+            return _of_record(_read_file(recording, arguments))
+        if hasattr(recording, "read"):
+            recording = recording.read()
+        if isinstance(recording, (bytes, bytearray, memoryview)):
+            return _of_record(_read_bytes(bytes(recording), arguments))
+        if isinstance(recording, (np.ndarray, Tensor, list, tuple)):
+            return cls(_with_signal(recording, arguments), [], {}, {})
+        raise ValueError(f"inputs: expected {FORMS}, got {type(recording).__name__}")
 
 
 def _of_mapping(row: Mapping[str, Any], arguments: Mapping[str, Any]) -> Recording:
@@ -108,7 +83,7 @@ def _of_mapping(row: Mapping[str, Any], arguments: Mapping[str, Any]) -> Recordi
     if file is None:
         found = ", ".join(map(str, row)) or "nothing"
         raise ValueError(f"inputs: expected a mapping with signal, path or bytes, got {found}")
-    return as_recording(file, {**arguments, **own})._replace(given=rest)
+    return Recording.read(file, {**arguments, **own})._replace(given=rest)
 
 
 def _of_record(record: Any) -> Recording:

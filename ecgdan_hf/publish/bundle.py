@@ -23,7 +23,6 @@ from ecgdan_hf.inference.heads import HEADS, head_of
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
-from ecgdan_hf.model.pipeline_ecgdan import auto_classes
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
 from ecgdan_hf.publish.card.carbon import WORLD_GCO2_PER_KWH, emissions_of
 from ecgdan_hf.publish.card.checks import metadata_problems
@@ -141,7 +140,7 @@ def _write_code_and_weights(
     config["custom_pipelines"] = {
         pipeline.serves: {
             "impl": _copied(pipeline, folder),
-            "pt": [own, *(name for name in auto_classes(pipeline) if name != own)],
+            "pt": [own, *(name for name in pipeline.auto_classes() if name != own)],
             "type": "multimodal",
         }
         for pipeline in pipelines_of(model)

@@ -18,7 +18,7 @@ from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.covariates_ecgdan import Covariate
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
-from ecgdan_hf.model.pipeline_base_ecgdan import SURVIVAL, ZERO_SHOT, EcgPipeline, fitting_tasks
+from ecgdan_hf.model.pipeline_base_ecgdan import SURVIVAL, ZERO_SHOT, EcgPipeline
 from ecgdan_hf.model.pipeline_ecgdan import PIPELINES
 from ecgdan_hf.publish.hub_code import check_hub_code, code_revision
 
@@ -79,7 +79,7 @@ def pipelines_of(model: EcgDanPreTrainedModel) -> list[type[EcgPipeline]]:
 
     Not zero-shot for a dual encoder that has neither prompts nor its language model with it: it cannot be proved here.
     """
-    fitting = fitting_tasks(model)
+    fitting = EcgPipeline.fitting_tasks(model)
     if not (getattr(model.config, "prompt_labels", None) or getattr(model.config, "store_text_model", False)):
         fitting = [task for task in fitting if task != ZERO_SHOT]
     return [pipeline for pipeline in PIPELINES if pipeline.serves in fitting]

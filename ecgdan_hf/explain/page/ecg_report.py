@@ -29,7 +29,6 @@ from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtrac
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS, ZeroShotEcgClassificationPipeline
-from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
 from ecgdan_hf.model.risk_ecgdan import absolute_risk
 
 FloatArray = npt.NDArray[np.float64]
@@ -255,7 +254,7 @@ def _said_of_risk(networks: Networks, risks: pd.DataFrame, simulated: str) -> st
     if known.empty:
         return f"No risk{simulated}: its follow-up is shorter than {_HORIZONS[0]} year."
     row = known[known["years"] <= 5].iloc[-1]
-    endpoint = endpoint_text(networks.risk[0].config)
+    endpoint = networks.risk[0].config.endpoint_text
     return f"Risk of {endpoint} within {_years(row['years'])}: {_percent(row)}{simulated}."
 
 
@@ -391,7 +390,7 @@ def _risk_section(model: EcgDanForSurvival, found: Explanation, risks: pd.DataFr
     size_mm, config = (84.0, 62.0), model.config
     page = Page(*size_mm)
     draw_risk(page.axes(11, 10, 71, 46), model, found.output.log_hazard)
-    endpoint = endpoint_text(config)
+    endpoint = config.endpoint_text
     log_hazard = float(found.output.log_hazard[0])
     text = f"Risk of {endpoint} after the ECG (log hazard {log_hazard:+.2f}); in brackets {_LIMITS}."
     if config.simulated_outcome:

@@ -18,7 +18,6 @@ from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION, EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
-from ecgdan_hf.model.pipeline_survival_ecgdan import endpoint_text
 from ecgdan_hf.publish.card.attention_text import attention_sentences
 from ecgdan_hf.publish.card.carbon import Emissions, time_text
 from ecgdan_hf.publish.card.checks import MISSING_KEY, RESEARCH_USE
@@ -147,7 +146,7 @@ def build_card(
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         version=ECGDAN_VERSION,
         simulated=simulated,
-        endpoint=endpoint_text(config),
+        endpoint=getattr(config, "endpoint_text", ""),
         training_data=data_text,
         training_sizes=_sizes(metrics),
         recipe=recipe,
