@@ -9,30 +9,40 @@ on the test folds; the baseline hazard is fitted at the end. Classification: bin
 thresholds by the best F1 on the validation patients.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 from datasets import concatenate_datasets
+from torch import nn
+from transformers import PreTrainedModel
 
 from ecgdan_hf.data.sources.registry import find_source
+from ecgdan_hf.evaluation.comparators.baselines import fit_ridge_cox
 from ecgdan_hf.evaluation.measures.concordance import has_pair
+from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.covariates import add_covariates, covariates_of, start_covariates
-from ecgdan_hf.training.core.further_labels import soften_labels
-from ecgdan_hf.training.core.lora import add_lora, merge_lora
+from ecgdan_hf.training.core.batching import EpochBatchSampler
 from ecgdan_hf.training.core.run import Split
-from ecgdan_hf.training.core.sampling import EpochBatchSampler
-from ecgdan_hf.training.core.starting_weights import build_model, count_parameters
-from ecgdan_hf.training.core.supervised import FinetuningRun, supervised_collator
+from ecgdan_hf.training.core.starting_weights import build_model
+from ecgdan_hf.training.core.supervised import FinetuningRun, covariates_of
 from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask
 
+logger = logging.getLogger(__name__)
+
+COVARIATE_PENALIZER = 1e-4  # next to none; keeps collinear covariates from diverging
 _OUTCOME_COLUMNS = ("labels", "scp_codes", "event", "time")
+_KEPT_BY_LORA = ("ecgdan.", "decoder.")
+"""Parts that keep the checkpoint's weights."""
 
 _Network = Callable[[EcgDanConfig], Any]
 
@@ -83,13 +93,11 @@ class _Finetuning(FinetuningRun):
         self.model, self.new_weights = build_model(self.network, self.config, args.checkpoint)
         self.config = self.model.config
         if head_of(self.model).is_survival and (not args.checkpoint or "covariate_head.weight" in self.new_weights):
-            start_covariates(self.model, self.parts["train"])
+            _start_covariates(self.model, self.parts["train"])
         if args.lora_rank:
-            add_lora(self.model, args.lora_rank, self.new_weights)
-        self.num_trained = count_parameters(self.model)
-        collator = supervised_collator(self.parts["train"], self.config, args)
-        if args.teachers:
-            collator = soften_labels(collator, self.parts["train"], self.config, args)
+            _add_lora(self.model, args.lora_rank, self.new_weights)
+        self.num_trained = self.num_learned
+        collator = self.supervised_collator(self.parts["train"], args)
         self.evaluated = self.supervised_loaders(self.parts)
         self.task = self.task_class(self.config, self.evaluated["valid"])
         self.trainer = self.trainer_of(self.task, collator, self.sampler())
@@ -97,7 +105,7 @@ class _Finetuning(FinetuningRun):
     def train(self) -> None:
         super().train()
         if self.args.lora_rank:
-            merge_lora(self.model)
+            _merge_lora(self.model)
         self.predict(self.evaluated)
 
     def summary(self) -> dict[str, Any]:
@@ -113,7 +121,7 @@ class _Finetuning(FinetuningRun):
             "best_epoch": progress.best_epoch,
             **self.outcome_summary(),
             "num_records": {name: len(part) for name, part in self.parts.items()},
-            "num_parameters": count_parameters(self.model),
+            "num_parameters": self.num_learned,
             **updates,
             **self.results(),
             "history": progress.history,
@@ -138,9 +146,8 @@ class _SurvivalFinetuning(_Finetuning):
         self.parts = self.divided(dataset, "event")
         for name, part in self.parts.items():
             if not np.any(part["event"]):
-                raise ValueError(
-                    f"event: expected at least one event in the {name} part, got none in {len(part)} records"
-                )
+                found = f"got none in {len(part)} records"
+                raise ValueError(f"event: expected at least one event in the {name} part, {found}")
         valid = self.parts["valid"]
         if not has_pair(valid["event"], valid["time"]):
             raise ValueError(
@@ -148,7 +155,7 @@ class _SurvivalFinetuning(_Finetuning):
                 f"of {len(valid)} is; give a larger valid_fraction"
             )
         describe_outcome(dataset, self.config, self.args)
-        add_covariates(self.parts["train"], self.config, self.args)
+        _add_covariates(self.parts["train"], self.config, self.args)
 
     def sampler(self) -> EpochBatchSampler | None:
         event, args = self.parts["train"]["event"], self.args
@@ -184,6 +191,56 @@ def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneA
         config.endpoint = "simulated event"
 
 
+def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | None:
+    """The covariates that `args` names, one row per record and one column per number; None without any.
+
+    Raises:
+        ValueError: a column that is missing, or what [`Covariates.expanded`] rejects.
+    """
+    columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
+    if not columns:
+        return None
+    table = columns_of(dataset, Covariates(columns).columns)
+    found = Covariates.expanded(table, columns, args.missing_covariates or "mean")
+    return pd.DataFrame(found.matrix(table), columns=found.names)
+
+
+def _add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
+    """Stores the covariates' names, and their mean and SD in the training part.
+
+    A covariate that does not vary there is left out with a warning: it has no scale.
+
+    Raises:
+        ValueError: nothing varies, or what [`covariate_table`] rejects.
+    """
+    values = covariate_table(train, args)
+    if values is None:
+        return
+    names = values.columns.tolist()
+    varying = [name for name in names if values[name].nunique() > 1]
+    if not varying:
+        raise ValueError(f"covariates: expected {names[0]!r} to vary among the training records, it does not")
+    for name in sorted(set(names) - set(varying)):
+        logger.warning("covariates: %s does not vary among the training records and is left out", name)
+    config.covariate_names = varying
+    config.covariate_means = values[varying].mean().tolist()
+    config.covariate_stds = values[varying].std(ddof=0).tolist()
+
+
+@torch.no_grad()
+def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
+    """Initialises the covariates' weights with those of a Cox model of the covariates alone.
+
+    A few hundred small steps would not take them there.
+    """
+    if model.covariate_head is None:
+        return
+    config, values = model.config, covariates_of(train, model.config)
+    values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
+    fitted = fit_ridge_cox(values, train["event"], train["time"], penalizer=COVARIATE_PENALIZER)
+    model.covariate_head.weight.copy_(torch.from_numpy(fitted.weights / fitted.scale)[None])
+
+
 def _with_shuffled_labels(part: Any, seed: int) -> Any:
     """The part with labels and follow-up permuted among its records.
 
@@ -193,6 +250,47 @@ def _with_shuffled_labels(part: Any, seed: int) -> Any:
     names = [name for name in _OUTCOME_COLUMNS if name in part.column_names]
     order = np.random.default_rng(seed).permutation(len(part))
     return concatenate_datasets([part.remove_columns(names), part.select_columns(names).select(order)], axis=1)
+
+
+def _lora_targets(model: PreTrainedModel) -> list[str]:
+    """Names of the encoder's linear layers and convolutions; those grouped by lead are left as they are."""
+    layers = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    return [
+        name
+        for name, module in model.named_modules()
+        if name.startswith("ecgdan.") and isinstance(module, layers) and getattr(module, "groups", 1) == 1
+    ]
+
+
+def _add_lora(model: PreTrainedModel, rank: int, new_weights: Sequence[str] = ()) -> None:
+    """Puts low-rank updates into the encoder in place (LoRA, Hu et al. 2021); its answers do not change yet.
+
+    The updates, the head and `new_weights` (names) will learn. peft keeps the names of the network, so that the loop
+    saves and resumes it as any other.
+
+    Raises:
+        ValueError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("lora_rank: needs peft; pip install peft, or leave it out to train every weight") from error
+    learned = {name for name, _ in model.named_parameters() if not name.startswith(_KEPT_BY_LORA)} | set(new_weights)
+    head = [parameter for name, parameter in model.named_parameters() if name in learned]
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_lora_targets(model)), model)
+    for parameter in head:
+        parameter.requires_grad_(True)
+
+
+def _merge_lora(model: PreTrainedModel) -> None:
+    """Adds the updates to the weights, in place; the network is then an ordinary one, which needs no peft."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            model.set_submodule(name, module.get_base_layer())
+    model.requires_grad_(True)
 
 
 if __name__ == "__main__":

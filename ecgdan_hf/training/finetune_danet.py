@@ -24,19 +24,17 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.learned_rows import LearnedRows, check_labels, learned_rows, positive_weights, positives
-from ecgdan_hf.training.core.loop import Progress, Trainer, TrainingSet, build_accelerator
+from ecgdan_hf.training.core.learned_rows import LearnedRows, check_labels, positives
+from ecgdan_hf.training.core.loop import Progress, Trainer
 from ecgdan_hf.training.core.run import Split
-from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
-from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler
-from ecgdan_hf.training.core.starting_weights import build_danet, count_parameters
-from ecgdan_hf.training.core.supervised import FinetuningRun, supervised_collator
+from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.starting_weights import build_model
+from ecgdan_hf.training.core.supervised import FinetuningRun
 from ecgdan_hf.training.core.tasks import ClassificationTask
 
 _STAGE_SEED = 10_000
@@ -76,13 +74,13 @@ class _DanetFinetuning(FinetuningRun):
         self.parts = self.divided(dataset, "labels")
         _check_thresholds(args, self.config)
         check_labels(self.parts)
-        self.learned = learned_rows(self.parts["train"], self.config, self.feature_extractor, args)
-        self.config.positive_weights = positive_weights(self.learned.rows, args.positive_weight)
+        self.learned = LearnedRows.of(self.parts["train"], self.config, self.feature_extractor, args)
+        self.config.positive_weights = self.learned.positive_weights(args.positive_weight)
 
     def build(self) -> None:
-        built = build_danet(DanetForSequenceClassification, self.config, self.args.checkpoint)
+        built = build_model(DanetForSequenceClassification, self.config, self.args.checkpoint)
         self.model, self.new_weights = built
-        self.num_parameters = count_parameters(self.model)
+        self.num_parameters = self.num_learned
 
     def train(self) -> None:
         self.stages = {name: self._train_stage(name, args) for name, args in self._stages().items()}
@@ -107,19 +105,17 @@ class _DanetFinetuning(FinetuningRun):
 
     def _train_stage(self, name: str, args: FinetuneArguments) -> Progress:
         """Trains one stage; the model then has its best weights."""
-        self.accelerator = build_accelerator(args, self.folder / name)
+        self.accelerate(args, self.folder / name)
         if self.config.waveform_module == "soft":
             first = name == "stage-1"
             (self.model.freeze_waveform_module if first else self.model.unfreeze_waveform_module)()
         loaders = self.supervised_loaders({"valid": self.parts["valid"]})
         task = ClassificationTask(self.config, loaders["valid"])
-        collator = supervised_collator(self.learned.rows, self.config, args)
-        if self.learned.waveform_targets is not None:
-            collator = replace(
-                collator, lookups={**collator.lookups, "waveform_targets": self.learned.waveform_targets}
-            )
-        training_set = TrainingSet(self.learned.rows, _sampler(self.learned, args), collator)
-        return Trainer(self.model, task, training_set, args, self.folder / name, self.accelerator).run()
+        learned, collator = self.learned, self.supervised_collator(self.learned.rows, args)
+        if learned.waveform_targets is not None:
+            collator.lookups = {**collator.lookups, "waveform_targets": learned.waveform_targets}
+        batches = collator.training_loader(learned.rows, learned.sampler(args), args.num_workers)
+        return Trainer(self.model, task, batches, args, self.folder / name, self.accelerator).run()
 
     def summary(self) -> dict[str, Any]:
         args, found = self.args, self.stages
@@ -134,10 +130,7 @@ class _DanetFinetuning(FinetuningRun):
             "new_weights": start["new_weights"],
             "best_stage": self.kept,
             "best_epoch": found[self.kept].best_epoch,
-            "stages": {
-                name: {"best_epoch": progress.best_epoch, metric: progress.best_value}
-                for name, progress in found.items()
-            },
+            "stages": {name: {"best_epoch": each.best_epoch, metric: each.best_value} for name, each in found.items()},
             "num_records": {name: len(part) for name, part in judged.items()},
             "num_simulated": self.learned.num_simulated,
             "num_positive": {name: positives(part) for name, part in judged.items()},
@@ -171,9 +164,9 @@ def _check_arguments(args: FinetuneArguments) -> None:
         raise ValueError(f"positive_weight: expected balanced or a positive number, got {weight!r}")
 
 
-def _everyone(dataset: Any, args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+def _everyone(dataset: Any, args: FinetuneArguments, stratify_by: str | None) -> dict[str, Any]:
     """Trains on every patient; the loop validates on the same, which decides nothing."""
-    return rows.Parts(dataset, dataset, None)
+    return {"train": dataset, "valid": dataset}
 
 
 def _check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
@@ -201,15 +194,6 @@ def _check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
             )
 
 
-def _sampler(learned: LearnedRows, args: FinetuneArguments) -> EpochBatchSampler:
-    """Batches with every row once an epoch, or with `balance` with rows drawn by [`DrawnBatchSampler.balanced`]."""
-    if not args.balance:
-        return EpochBatchSampler(len(learned.rows), args.batch_size, seed=args.seed)
-    simulated = np.arange(len(learned.rows)) >= len(learned.rows) - learned.num_simulated
-    positive = np.asarray(label_matrix(learned.rows).any(axis=1))
-    return DrawnBatchSampler.balanced(positive, learned.patient_ids, simulated, args.batch_size, args.seed)
-
-
 def _keep_weights(model: nn.Module, stages: dict[str, Progress], folder: Path, keep_stage: str) -> str:
     """Gives the model the weights of the better stage, the earlier one if equal, or of the last; returns its name."""
     last, best = list(stages)[-1], max(stages, key=lambda name: stages[name].best_value or 0.0)
@@ -221,11 +205,10 @@ def _keep_weights(model: nn.Module, stages: dict[str, Progress], folder: Path, k
 def _pretraining_of(checkpoint: str | None) -> dict[str, Any] | None:
     """The arguments of the checkpoint's pretraining, from its folder; None if it has none or does not say."""
     folder = Path(str(checkpoint))
-    if not checkpoint or not (folder / "recipe.yaml").is_file() or not is_finished(folder):
+    metrics = metrics_of_run(folder) if checkpoint and (folder / "recipe.yaml").is_file() else None
+    if metrics is None or metrics.get("task") != "pretraining":  # a fine-tuned network has seen labels
         return None
-    metrics, recipe = read_metrics(folder), yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-    if metrics.get("task") != "pretraining":  # a fine-tuned network has seen labels
-        return None
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     recipe["pretext"] = metrics.get("pretext")  # by its name, where the recipe left it to the default
     wanted = ("task", "pretext", "data", "train_folds", "simulated_records", "seed")
     return {name: recipe[name] for name in wanted if recipe.get(name) is not None}

@@ -11,16 +11,14 @@ probe` runs `studies.label_efficiency` with `--label-fractions`, and `zero_shot_
 from typing import Any
 
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores
-from ecgdan_hf.evaluation.protocols.held_out import (
-    ATTAINABLE,
-)
+from ecgdan_hf.evaluation.protocols.held_out import ATTAINABLE
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.evaluation.report.comparison_text import comparison_table
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.rows import columns_of, label_matrix
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import ProbeArguments
-from ecgdan_hf.training.core.frozen_encoders import MAIN, RANDOM, Probed, controls, run_probe
+from ecgdan_hf.training.core.frozen_encoders import MAIN, RANDOM, Probed, load_controls, run_probe
 
 _AGE_SEX = "age and sex"
 
@@ -44,8 +42,8 @@ def _compare_encoders(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     """Returns the metrics and the report."""
     main = Probed.load(str(args.checkpoint), args)
     embedded = {MAIN: main.features, RANDOM: main.random_features(args.seed)}
-    for name, path in controls(args, (MAIN, RANDOM, _AGE_SEX)):
-        embedded[name] = Probed.load(path, args, like=main).features
+    for name, control in load_controls(args, Probed.load, main, (MAIN, RANDOM, _AGE_SEX)):
+        embedded[name] = control.features
     scores = {name: main.linear_scores(features) for name, features in embedded.items()}
     outcome = _outcome(main, args)
     columns = ["age", "sex", "event", "time", "log_hazard"]

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from transformers import AutoConfig
 
 from ecgdan_hf.evaluation.measures.retrieval import alignment_and_uniformity, embedding_spread, retrieval_recall
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
@@ -28,16 +27,11 @@ from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.batching import EcgCollator
-from ecgdan_hf.training.core.collect import Batch, collect, gather_with_grad
+from ecgdan_hf.training.core.batching import Batch, EcgCollator
 from ecgdan_hf.training.core.run import Split, TrainingRun
-from ecgdan_hf.training.core.starting_weights import build_model, count_parameters
-from ecgdan_hf.training.core.texts import (
-    Arrays,
-    EcgDanWithTextTower,
-    TextSide,
-    ZeroShotSuperclasses,
-)
+from ecgdan_hf.training.core.starting_weights import build_model
+from ecgdan_hf.training.core.tasks import collect, gather_with_grad
+from ecgdan_hf.training.core.texts import Arrays, TextSide, ZeroShot
 
 _MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss")
 _LOWER_IS_BETTER = ("loss", "reconstruction_loss")
@@ -85,18 +79,9 @@ class _Pretraining(TrainingRun[PretrainArguments]):
         if args.text_model != "none":
             self.texts = TextSide(args)
             self.parts, self.lookups = _with_text(self.parts, self.texts, args)
-        self.zero_shot = self._zero_shot()
+        judged = {name: part for name, part in self.parts.items() if name != "train"}
+        self.zero_shot = self.texts.zero_shot(judged) if self.texts is not None else None
         _check_select_by(args.select_by, self.texts is not None, self.zero_shot is not None)
-
-    def _zero_shot(self) -> ZeroShotSuperclasses | None:
-        valid, texts = self.parts["valid"], self.texts
-        if texts is None or texts.statements is None or "labels" not in valid.column_names:
-            return None
-        names = valid.features["labels"].feature.names
-        if not set(names) <= set(texts.statements.get("diagnostic_class", [])):
-            return None
-        labels = {name: part["labels"] for name, part in self.parts.items() if name != "train"}
-        return ZeroShotSuperclasses(texts, labels, names)
 
     def build(self) -> None:
         args, texts = self.args, self.texts
@@ -112,20 +97,11 @@ class _Pretraining(TrainingRun[PretrainArguments]):
         self.trainer = self.trainer_of(self.task, collators["train"])
 
     def _network(self) -> Any:
-        """The network to train, with the language model in it if that learns too."""
-        config, texts = self.config, self.texts
-        trained = texts is not None and texts.trained
-        if texts is None:
-            config.text_embed_dim = None
-        elif trained:
-            config.text_embed_dim = AutoConfig.from_pretrained(texts.path).hidden_size
-        else:
-            config.text_embed_dim = self.lookups["train"]["text_embeds"].shape[1]
-        kind = EcgDanWithTextTower if trained else EcgDanForPreTraining
-        model: Any = build_model(kind, config, self.args.checkpoint)[0]
-        if texts is not None and trained:
-            model.text_model = texts.tower()
-        return model
+        if self.texts is not None and self.texts.trained:
+            return self.texts.network(self.config)
+        embeds = self.lookups["train"].get("text_embeds")
+        self.config.text_embed_dim = None if embeds is None else embeds.shape[1]
+        return build_model(EcgDanForPreTraining, self.config, self.args.checkpoint)[0]
 
     def _collator(self, lookups: Arrays) -> EcgCollator:
         labels = {"num_labels": self.config.num_superclasses, "labels_name": "superclass_targets"}
@@ -140,7 +116,7 @@ class _Pretraining(TrainingRun[PretrainArguments]):
             "task": "pretraining",
             "best_epoch": progress.best_epoch,
             "num_records": {name: len(part) for name, part in self.parts.items()},
-            "num_parameters": count_parameters(self.model),
+            "num_parameters": self.num_learned,
             **text,
             **{name: self.task.validate(self.model, self.accelerator, name) for name in self.evaluated},
             "history": progress.history,
@@ -177,7 +153,7 @@ class _PretrainingTask:
         select_by: str,
         loaders: dict[str, Any],
         batch_size: int,
-        zero_shot: ZeroShotSuperclasses | None = None,
+        zero_shot: ZeroShot | None = None,
     ):
         _check_select_by(select_by, bool(config.text_embed_dim), zero_shot is not None)
         self.config, self.loaders, self.batch_size, self.zero_shot = config, loaders, batch_size, zero_shot
@@ -209,7 +185,7 @@ class _PretrainingTask:
             metrics |= embedding_spread(found["ecg_embeds"])
             self._warn_of_collapse(metrics["uniformity"])
             if self.zero_shot is not None:
-                metrics["zero_shot"] = self.zero_shot.macro_auroc(model, part, found["ecg_embeds"])
+                metrics["zero_shot"] = self.zero_shot(model, part, found["ecg_embeds"])
         if "superclass_error" in found:
             metrics["superclass_loss"] = float(found["superclass_error"].mean())
             metrics["loss"] += self.config.superclass_weight * metrics["superclass_loss"]

@@ -28,12 +28,11 @@ from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequence
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.batching import EcgCollator
-from ecgdan_hf.training.core.collect import Batch, collect
+from ecgdan_hf.training.core.batching import Batch, EcgCollator
 from ecgdan_hf.training.core.learned_rows import check_labels
 from ecgdan_hf.training.core.run import Split, TrainingRun
-from ecgdan_hf.training.core.starting_weights import build_danet, count_parameters
-from ecgdan_hf.training.core.tasks import INPUTS, ClassificationTask
+from ecgdan_hf.training.core.starting_weights import build_model
+from ecgdan_hf.training.core.tasks import INPUTS, ClassificationTask, collect
 
 _TARGETS = ("waveform_targets",)
 _MIN_JUDGED = 64
@@ -82,7 +81,7 @@ class _DanetPretraining(TrainingRun[PretrainArguments]):
         raise NotImplementedError
 
     def build(self) -> None:
-        self.model, self.new_weights = build_danet(self.model_class, self.config, self.args.checkpoint)
+        self.model, self.new_weights = build_model(self.model_class, self.config, self.args.checkpoint)
         if self.pretext == "masked":  # nothing would teach it, and several processes would wait for its gradient
             self.model.waveform_module.attention_head.requires_grad_(False)
         collator = EcgCollator.for_training(self.config, self.args, **self.options)
@@ -102,7 +101,7 @@ class _DanetPretraining(TrainingRun[PretrainArguments]):
             **self.starting_point(),
             "best_epoch": progress.best_epoch,
             "num_records": {name: len(part) for name, part in self.parts.items()},
-            "num_parameters": count_parameters(self.model),
+            "num_parameters": self.num_learned,
             **{name: self.task.validate(self.model, self.accelerator, name) for name in self.evaluated},
             "history": progress.history,
         }

@@ -40,7 +40,7 @@ from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.frozen_encoders import check_same_records, controls, encoder_config, run_probe
+from ecgdan_hf.training.core.frozen_encoders import encoder_config, load_controls, run_probe
 
 _HELD_OUT = "held out of pretraining"
 
@@ -70,16 +70,9 @@ def zero_shot_probe(args: ProbeArguments) -> dict[str, Any]:
 def _compare_levels(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     """Returns the metrics and the report."""
     main = _prompted(str(args.checkpoint), args)
-    others = {}
-    for name, path in controls(args):
-        other = _prompted(path, args)
-        check_same_records(path, other.test["record_id"], main.test["record_id"])
-        others[name] = other.logits, other.labels
-    options: dict[str, Any] = {
-        "aggregation": args.aggregation,
-        "temperature": args.temperature,
-        "softmax": args.prompt_softmax,
-    }
+    others = {name: (each.logits, each.labels) for name, each in load_controls(args, _prompted, main)}
+    options: dict[str, Any] = {"aggregation": args.aggregation, "temperature": args.temperature}
+    options["softmax"] = args.prompt_softmax
     score: Any = partial(group_scores, **options)
     patients = np.asarray(main.test["patient_id"])
     table = columns_of(main.test, ["patient_id", "age", "sex"])
@@ -190,10 +183,8 @@ def _levels(main: _Prompted, args: ProbeArguments) -> list[Level]:
     unseen = _held_out_statements(str(args.checkpoint))
     if unseen:
         groups[f"statement, {_HELD_OUT}"] = {name: [name] for name in unseen}
-    return [
-        judged_level(level, members, truth, names, main.labels, args.min_positives)
-        for level, members in groups.items()
-    ]
+    options: Any = truth, names, main.labels, args.min_positives
+    return [judged_level(level, members, *options) for level, members in groups.items()]
 
 
 def _held_out_statements(checkpoint: str) -> list[str]:
@@ -205,7 +196,7 @@ def _held_out_statements(checkpoint: str) -> list[str]:
 def _optimism(args: ProbeArguments) -> list[str]:
     """Notes on checkpoints whose epoch was chosen on the test folds."""
     judged = set(parse_folds(args.test_folds, "test_folds") or ())
-    named = {"this checkpoint": str(args.checkpoint)} | dict(controls(args))
+    named = {"this checkpoint": str(args.checkpoint)} | {name: str(path) for name, path in args.control.items()}
     return [
         f"The epoch of {name} was chosen on folds that are judged here, so its values are a little too high."
         for name, path in named.items()

@@ -37,12 +37,11 @@ from ecgdan_hf.training.arguments.fields import (
 )
 from ecgdan_hf.training.arguments.options import check_keys, option, resolve
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.batching import EcgCollator
-from ecgdan_hf.training.core.collect import Batch, collect, evaluation_loader
-from ecgdan_hf.training.core.loop import build_accelerator
-from ecgdan_hf.training.core.run_folder import is_finished
-from ecgdan_hf.training.core.supervised import supervised_collator
-from ecgdan_hf.training.core.tasks import INPUTS
+from ecgdan_hf.training.core.batching import Batch, EcgCollator
+from ecgdan_hf.training.core.run import _build_accelerator
+from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.supervised import _collator
+from ecgdan_hf.training.core.tasks import INPUTS, collect
 from ecgdan_hf.training.studies.ablation import _overrides_text, slug
 
 
@@ -220,14 +219,14 @@ def predict_fold(
     run_args = finetune_arguments(args, overrides, seed, fold, folder)
     kept: dict[str, Any] = {}
 
-    def split(dataset: Any, run_args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+    def split(dataset: Any, run_args: FinetuneArguments, stratify_by: str | None) -> dict[str, Any]:
         parts = rows.inner_split(
             dataset, patients_of_fold(dataset, args.folds, fold, label_of(args)), run_args, stratify_by
         )
-        kept["test"] = parts.test
+        kept["test"] = parts["test"]
         return parts
 
-    finished = is_finished(Path(str(run_args.output_dir)))
+    finished = metrics_of_run(Path(str(run_args.output_dir))) is not None
     finetune_danet.finetune_danet(run_args, split=split)
     if finished:
         _, extractor = load_checkpoint(Path(str(run_args.output_dir)))
@@ -261,8 +260,7 @@ def patients_of_fold(dataset: Any, folds: int, fold: int, label: str) -> pd.Data
 def judged(folder: Path, test: Any, args: FinetuneArguments, label: str) -> pd.DataFrame:
     """Probability, decision and localisation of every segment of a fold's patients."""
     model, extractor = load_checkpoint(folder)
-    collator = supervised_collator(test, model.config, args).still()
-    found = _forward_all(model, test, collator, args)
+    found = _forward_all(model, test, _collator(model.config, args), args)
     place = next(number for number, name in model.config.id2label.items() if name == label)
     probability = 1 / (1 + np.exp(-found["logits"][:, place].astype(float)))
     table = columns_of(test, ["record_id", "patient_id", "age", "sex"])
@@ -279,8 +277,8 @@ def judged(folder: Path, test: Any, args: FinetuneArguments, label: str) -> pd.D
 
 
 def _forward_all(model: Any, test: Any, collator: EcgCollator, args: FinetuneArguments) -> dict[str, np.ndarray]:
-    accelerator = build_accelerator(args, Path(str(args.output_dir)))
-    loader = evaluation_loader(test, collator, args.batch_size, accelerator)
+    accelerator = _build_accelerator(args, Path(str(args.output_dir)))
+    loader = collator.evaluation_loader(test, args.batch_size, accelerator)
 
     @torch.no_grad()
     def forward(network: Any, batch: Batch) -> Batch:

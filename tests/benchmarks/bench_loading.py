@@ -30,8 +30,7 @@ from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.prepared.streaming import stream
 from ecgdan_hf.data.simulate.synthetic import write_cohort
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows
-from ecgdan_hf.training.core.sampling import EpochBatchSampler
+from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler, NumberedRows
 
 BATCH = 64
 ROUNDS = 3

@@ -20,7 +20,7 @@ from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE
 from ecgdan_hf.files import write_text
 from ecgdan_hf.training.arguments.command import parse_assignments
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
-from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
+from ecgdan_hf.training.core.run_folder import metrics_of_run
 from ecgdan_hf.training.studies import cross_validation
 
 COLUMNS = (
@@ -61,7 +61,7 @@ def interval(found: dict[str, Any] | None, signed: bool = False) -> str:
 
 def row(folder: Path) -> list[str]:
     """One line of the table."""
-    metrics = read_metrics(folder)
+    metrics = metrics_of_run(folder)
     models = metrics["models"]
     judged = next(iter(models.values()))
     horizon = next(iter(judged.get("horizons", {}).values()), {})
@@ -76,7 +76,9 @@ def row(folder: Path) -> list[str]:
 def table(folders: list[Path]) -> str:
     """All finished cross-validations, as Markdown."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    return "\n".join([*lines, *(f"| {' | '.join(row(folder))} |" for folder in folders if is_finished(folder))])
+    return "\n".join(
+        [*lines, *(f"| {' | '.join(row(folder))} |" for folder in folders if metrics_of_run(folder) is not None)]
+    )
 
 
 def main() -> None:

@@ -21,11 +21,8 @@ from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
 from ecgdan_hf.training.arguments.options import _read_recipe, resolve
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.batching import NumberedRows
-from ecgdan_hf.training.core.covariates import start_covariates
-from ecgdan_hf.training.core.further_labels import auxiliary_names, auxiliary_targets, soften_labels
 from ecgdan_hf.training.core.starting_weights import build_config
-from ecgdan_hf.training.core.supervised import supervised_collator
+from ecgdan_hf.training.core.supervised import _auxiliary_names, _auxiliary_targets, _collator, _soften_labels
 from ecgdan_hf.training.core.tasks import _SLOPE_LIMITS, _log_hazard_slope
 
 Build = Callable[..., FinetuneArguments]
@@ -167,9 +164,9 @@ def test_teachers_soften_the_labels_of_training_and_of_nothing_else(finetune_arg
     model, extractor = load_checkpoint(str(teacher.output_dir))
     args = finetune_args("student", **options, teachers=str(teacher.output_dir), teacher_weight=0.25)
     config, train = model.config, rows.load_dataset(args, extractor).select(range(6))
-    hard = supervised_collator(train, config, args)
-    soft = soften_labels(hard, train, config, args)
-    batches = [collate(NumberedRows(train, collate.reads).__getitems__([4, 1])) for collate in (hard, soft)]
+    hard = _collator(config, args)
+    soft = _soften_labels(hard, train, config, args)
+    batches = [collate(collate.rows(train).__getitems__([4, 1])) for collate in (hard, soft)]
     said = model(batches[0]["input_values"], batches[0]["lead_mask"]).logits.sigmoid()
     assert torch.allclose(batches[1]["labels"], 0.75 * batches[0]["labels"] + 0.25 * said, atol=1e-5)
     finetune.finetune(args)
@@ -203,8 +200,8 @@ def test_auxiliary_labels_of_ptb_xl_are_learned_beside_the_superclasses(tmp_path
     model, _ = load_checkpoint(tmp_path / "run")
     assert model.config.num_auxiliary_labels == 71
     dataset = rows.load_dataset(args, EcgDanFeatureExtractor(**model.config.signal_contract))
-    codes, found = json.loads(dataset["scp_codes"][3]), auxiliary_targets(dataset, args)[3]
-    names = auxiliary_names(args)
+    codes, found = json.loads(dataset["scp_codes"][3]), _auxiliary_targets(dataset, args)[3]
+    names = _auxiliary_names(args)
     assert {name for name, value in zip(names, found, strict=True) if value} == set(codes)
 
 
@@ -300,7 +297,7 @@ def test_covariates_start_at_their_own_cox_model():
     config = EcgDanSurvivalConfig(**TINY, covariate_names=["age"], covariate_means=[60.0], covariate_stds=[10.0])
     model = EcgDanForSurvival(config)
     assert model.covariate_head.weight.item() == 0
-    start_covariates(model, train)
+    finetune._start_covariates(model, train)
     assert model.covariate_head.weight.item() == pytest.approx(0.7, abs=0.15)
 
 

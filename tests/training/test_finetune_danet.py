@@ -30,7 +30,7 @@ from ecgdan_hf.training import finetune, finetune_danet, pretrain_danet
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop, rows
-from ecgdan_hf.training.core.learned_rows import _annotated_targets, learned_rows, positive_weights
+from ecgdan_hf.training.core.learned_rows import LearnedRows, _annotated_targets
 
 Build = Callable[..., FinetuneArguments]
 JOINT = {"joint_epochs": 2, "joint_learning_rate": 0.005}
@@ -177,10 +177,10 @@ def test_balanced_batches_hold_real_positives_negatives_and_simulated_records(da
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
     dataset = rows.load_dataset(args, extractor)
     config.id2label, config.label2id = {0: "APC"}, {"APC": 0}
-    learned = learned_rows(dataset, config, extractor, args)
+    learned = LearnedRows.of(dataset, config, extractor, args)
     assert len(learned.rows) == len(learned.patient_ids) == len(dataset) + 16
     positive = np.array([len(labels) > 0 for labels in learned.rows["labels"]])
-    drawn = np.concatenate([batch for _ in range(20) for batch in finetune_danet._sampler(learned, args)])
+    drawn = np.concatenate([batch for _ in range(20) for batch in learned.sampler(args)])
     assert np.mean(drawn >= len(dataset)) == pytest.approx(0.5, abs=0.1)
     assert np.mean(positive[drawn[drawn < len(dataset)]]) == pytest.approx(0.5, abs=0.1)
     assert np.isfinite(learned.waveform_targets).all()  # real beats are marked, simulated ones known
@@ -300,10 +300,10 @@ def labelled(*rows_of: tuple[str, list[int]], names: tuple[str, ...] = ("APC", "
 
 def test_positives_weigh_what_makes_them_even_and_no_more_than_ten():
     part = labelled(*[("p", [0])] * 2, *[("p", [1])], *[("p", [])] * 17)
-    assert positive_weights(part, "balanced") == {"APC": 9.0, "PVC": 10.0}
-    assert positive_weights(part, 3.0) == {"APC": 3.0, "PVC": 3.0}
-    assert positive_weights(part, None) is None
-    assert positive_weights(labelled(("p", []), ("q", [])), "balanced") == {"APC": 1.0, "PVC": 1.0}
+    assert LearnedRows(part, []).positive_weights("balanced") == {"APC": 9.0, "PVC": 10.0}
+    assert LearnedRows(part, []).positive_weights(3.0) == {"APC": 3.0, "PVC": 3.0}
+    assert LearnedRows(part, []).positive_weights(None) is None
+    assert LearnedRows(labelled(("p", []), ("q", [])), []).positive_weights("balanced") == {"APC": 1.0, "PVC": 1.0}
 
 
 QRS_ALONE = {"name": "apc", "wave_weights": {"p": 0.0, "qrs": 1.0, "t": 0.0, "baseline": 0.0}}
@@ -349,7 +349,7 @@ def test_every_part_has_patients_with_the_label_where_there_are_enough(seed: int
     sick = [(f"s{number}", [0]) for number in range(3)]
     dataset = labelled(*sick, *[(f"h{number}", []) for number in range(17)], *[("s0", [])] * 3, names=("APC",))
     args = FinetuneArguments(seed=seed, valid_fraction=0.1, test_fraction=0.1)
-    parts = vars(rows.split(dataset, args, "labels"))
+    parts = rows.split(dataset, args, "labels")
     assert {name: sum(map(len, part["labels"])) for name, part in parts.items()} == dict.fromkeys(parts, 1)
     patients = [set(part["patient_id"]) for part in parts.values()]
     assert sum(map(len, patients)) == len(set.union(*patients)) == 20
@@ -430,11 +430,11 @@ def test_a_control_is_shown_simulated_beats_of_the_rule_it_controls(danet_args: 
 
 
 def test_a_given_split_divides_the_rows(danet_args: Build):
-    def one_record_out(dataset: Dataset, args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+    def one_record_out(dataset: Dataset, args: FinetuneArguments, stratify_by: str | None) -> dict[str, Dataset]:
         patients = np.asarray(dataset["patient_id"])
         kept = {"train": ~np.isin(patients, ["100", "101", "103"]), "valid": np.isin(patients, ["101", "103"])}
         chosen = {name: dataset.select(np.flatnonzero(where)) for name, where in kept.items()}
-        return rows.Parts(**chosen, test=dataset.select(np.flatnonzero(patients == "100")))
+        return dict(**chosen, test=dataset.select(np.flatnonzero(patients == "100")))
 
     args = danet_args(epochs=1, joint_epochs=0)
     metrics = finetune_danet.finetune_danet(args, split=one_record_out)

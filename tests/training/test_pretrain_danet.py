@@ -20,8 +20,8 @@ from ecgdan_hf.training import pretrain, pretrain_danet
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop, rows
-from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows
-from ecgdan_hf.training.core.starting_weights import build_config, build_danet
+from ecgdan_hf.training.core.batching import EcgCollator
+from ecgdan_hf.training.core.starting_weights import build_config, build_model
 
 Build = Callable[..., PretrainArguments]
 
@@ -120,7 +120,7 @@ def test_masking_hides_stretches_of_all_leads_and_asks_for_them_alone(danet_args
     config = DanetConfig(**TINY_DANET)
     dataset = rows.load_dataset(args, EcgDanFeatureExtractor(**config.signal_contract)).select(range(6))
     collator = EcgCollator.for_training(config, args, **{"with_target": True, "target_hidden": True})
-    batches = [each(NumberedRows(dataset, each.reads).__getitems__([0, 3])) for each in (collator, collator.still())]
+    batches = [each(each.rows(dataset).__getitems__([0, 3])) for each in (collator, collator._still())]
     for batch in batches:
         hidden = batch["target_mask"]
         assert hidden.shape == batch["target_values"].shape
@@ -129,7 +129,7 @@ def test_masking_hides_stretches_of_all_leads_and_asks_for_them_alone(danet_args
         assert (batch["input_values"][hidden] == 0).all() and batch["target_values"][hidden].abs().mean() > 0.1
         seen = ~hidden
         assert torch.equal(batch["input_values"][seen], batch["target_values"][seen])
-    model, _ = build_danet(DanetForPreTraining, config, None)
+    model, _ = build_model(DanetForPreTraining, config, None)
     model.eval()
     batch = batches[0]
     loss = model(**batch).loss
@@ -143,7 +143,7 @@ def test_weights_are_cropped_with_the_signal_and_unknown_where_a_row_has_none(da
     dataset = rows.load_dataset(args, EcgDanFeatureExtractor(**config.signal_contract)).select([4, 2, 9])
     whole = EcgCollator(config.lead_names, sample_columns=["waveform_weights"])
     piece = EcgCollator(config.lead_names, sample_columns=["waveform_weights"], crop_samples=400, seed=3)
-    batches = [each(NumberedRows(dataset, each.reads).__getitems__([0, 1, 2])) for each in (whole, piece)]
+    batches = [each(each.rows(dataset).__getitems__([0, 1, 2])) for each in (whole, piece)]
     np.testing.assert_array_equal(batches[0]["waveform_weights"][1], dataset[1]["waveform_weights"])
     signal, weights = batches[1]["input_values"][1], batches[1]["waveform_weights"][1]
     full = batches[0]["input_values"][1]
@@ -157,7 +157,7 @@ def test_a_pretrained_module_is_taken_on_whole_and_nothing_else(danet_args: Buil
     folder = str(args.output_dir)
     before = load_checkpoint(folder)[0].state_dict()
     config = build_config(DanetConfig, {"classifier_network": "ecgdan"}, folder)  # the module fixes no classifier
-    model, new = build_danet(DanetForSequenceClassification, config, folder)
+    model, new = build_model(DanetForSequenceClassification, config, folder)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if name in before)
     assert sum(name.startswith("waveform_module.") for name in before) > 10
     assert all(name.startswith(("ecgdan.", "classifier.", "evidence.")) for name in new)

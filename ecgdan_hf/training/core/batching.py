@@ -1,23 +1,29 @@
-"""From rows to batches: which leads are hidden, and how the signal is varied.
+"""From rows to batches: which records meet, which leads are hidden, and how the signal is varied.
 
 Every random draw is a function of the seed, the epoch and the records, never of a global generator: a resumed run,
 or one with more worker processes, sees the same batches with the same masks.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from accelerate import Accelerator
 from datasets import Array2D
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ecgdan_hf.data.prepared.mapped_memory import MappedArrays
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, Tensor]
 
 LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
     (0.1, ("I", "II")),
@@ -28,7 +34,6 @@ LEAD_SUBSETS: tuple[tuple[float, tuple[str, ...] | None], ...] = (
     (0.5, None),
 )
 """Lead sets of devices in use, with their probabilities (arXiv 2403.10581); None keeps every lead."""
-
 
 STATEMENT_WEIGHTS = "statement_weights"
 _SPANS = 3
@@ -48,7 +53,8 @@ class NumberedRows(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, dataset: Any, columns: Sequence[str]):
-        self.signals = {name: MappedArrays(dataset, name) for name in columns if _is_array(dataset.features[name])}
+        arrays = [name for name in columns if isinstance(dataset.features[name], Array2D)]
+        self.signals = {name: MappedArrays(dataset, name) for name in arrays}
         self.dataset = dataset.with_format("arrow", columns=[name for name in columns if name not in self.signals])
 
     def __len__(self) -> int:
@@ -61,12 +67,9 @@ class NumberedRows(Dataset[dict[str, Any]]):
         """Many rows at once, which is how the loader asks for a batch."""
         MappedArrays.release_pages()  # otherwise a pass looks as if all data were loaded
         columns: dict[str, Sequence[Any]] = {name: arrays[rows] for name, arrays in self.signals.items()}
-        columns |= {name: _values(column) for name, column in self._table(rows).items()}
-        return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
-
-    def _table(self, rows: list[int]) -> dict[str, Any]:
         table = self.dataset[rows]
-        return dict(zip(table.column_names, table.columns, strict=True))
+        columns |= {name: _values(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+        return [{"row": row, **{name: values[i] for name, values in columns.items()}} for i, row in enumerate(rows)]
 
 
 def _values(column: pa.ChunkedArray) -> Any:
@@ -79,24 +82,75 @@ def _values(column: pa.ChunkedArray) -> Any:
     return values
 
 
-def _is_array(feature: Any) -> bool:
-    return isinstance(feature, Array2D)
+class EpochBatchSampler(Sampler[list[int]]):
+    """Batches of row numbers in which every row occurs once an epoch.
+
+    Batches differ in size by at most one, so that no batch is too small for batch normalisation. With `event`, each
+    batch holds the set's fraction of events, rounded up or down, and at least one, because the Cox loss of a batch
+    without events is zero. If there are fewer events than batches, the batches grow, with a warning. `set_epoch` draws
+    a new order from the seed; `start_batch` skips batches that a resumed run has seen.
+
+    Args:
+        num_rows: number of rows.
+        batch_size: largest batch; exceeded by one only where a batch of one would be left over.
+        event: (num_rows,), 1 where the event happened; None does not stratify.
+        seed: of the order.
+
+    Raises:
+        ValueError: no rows, a batch size below one, or `event` of another length.
+    """
+
+    def __init__(self, num_rows: int, batch_size: int, event: Sequence[float] | None = None, seed: int = 0):
+        if num_rows < 1:
+            raise ValueError("training set: expected at least one record, found none")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected one or more, got {batch_size}")
+        self.event = np.zeros(num_rows, bool) if event is None else np.asarray(event).astype(bool)
+        if len(self.event) != num_rows:
+            raise ValueError(f"event: expected {num_rows} values, one per record, got {len(self.event)}")
+        self.num_rows, self.batch_size, self.seed = num_rows, batch_size, seed
+        self.epoch, self.start_batch, self.drop_last = 0, 0, False
+        wanted = -(-num_rows // batch_size)
+        if self.num_batches < min(wanted, num_rows // 2):
+            logger.warning(
+                "batch_size: %d records a batch would leave some without any of the %d events; using %d",
+                batch_size,
+                int(self.event.sum()),
+                -(-num_rows // self.num_batches),
+            )
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a whole epoch."""
+        most = min(-(-self.num_rows // self.batch_size), self.num_rows // 2)
+        return max(1, min(most, int(self.event.sum()) or most))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_batches - self.start_batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        count = self.num_batches
+        sizes = np.full(count, self.num_rows // count) + (np.arange(count) < self.num_rows % count)
+        events, others = np.flatnonzero(self.event), np.flatnonzero(~self.event)
+        with_event = np.full(count, len(events) // count)
+        with_event[rng.permutation(count)[: len(events) % count]] += 1
+        event_parts = np.split(rng.permutation(events), np.cumsum(with_event)[:-1])
+        other_parts = np.split(rng.permutation(others), np.cumsum(sizes - with_event)[:-1])
+        for batch in range(self.start_batch, count):
+            yield np.concatenate([event_parts[batch], other_parts[batch]]).tolist()
 
 
 def _draw_lead_mask(
     lead_mask: np.ndarray, lead_names: Sequence[str], rng: np.random.Generator, shared: bool, probability: float
 ) -> np.ndarray:
-    """Hides leads as if a device with fewer had been used (arXiv 2403.10581).
+    """Hides leads as if a device with fewer had been used (arXiv 2403.10581), in every record alike if `shared`.
 
-    Args:
-        lead_mask: (batch, leads), true where the lead was recorded.
-        lead_names: names of the leads.
-        rng: source of the draw.
-        shared: one draw for the whole batch instead of one for each record.
-        probability: how often anything is drawn at all.
-
-    Returns:
-        (batch, leads), a subset of `lead_mask`; a record whose recorded leads would all be hidden keeps them.
+    Returns a subset of `lead_mask`, (batch, leads); a record whose recorded leads would all be hidden keeps them.
     """
     draws = 1 if shared else len(lead_mask)
     choice = rng.choice(len(LEAD_SUBSETS), size=draws, p=[share for share, _ in LEAD_SUBSETS])
@@ -107,16 +161,9 @@ def _draw_lead_mask(
 
 
 def _draw_span_mask(records: int, samples: int, rng: np.random.Generator, probability: float) -> np.ndarray:
-    """Stretches of time to hide in all leads alike, where no lead can tell what another lost.
+    """(records, samples), true in stretches of time to hide in all leads alike, which may overlap.
 
-    Args:
-        records: number of records.
-        samples: length of the signal.
-        rng: source of the draw.
-        probability: how often a record gets any; it then gets `SPANS` of them, which may overlap.
-
-    Returns:
-        (records, samples), true where the signal is hidden.
+    With this probability a record gets `_SPANS` of them, else none.
     """
     length = max(1, round(_SPAN_SHARE * samples))
     starts = rng.integers(0, samples - length + 1, (records, _SPANS, 1))
@@ -180,14 +227,60 @@ class EcgCollator:
         drawn = {name: getattr(args, name) for name in (*names, "augment_scale", "augment_noise", "seed")}
         return cls(lead_names=config.lead_names, num_pad=config.pad_samples or 0, **drawn, **options)
 
-    @property
-    def reads(self) -> list[str]:
-        """Dataset columns a row must have."""
-        labels = ["labels"] if self.num_labels else []
-        return ["input_values", "lead_mask", *self.columns, *self.sample_columns, *labels]
+    @staticmethod
+    def check(args: TrainingArguments, config: EcgDanConfig) -> None:
+        """Rejects settings that would have no effect or a wrong one.
 
-    def still(self) -> "EcgCollator":
-        """The same without masking, cropping and augmentation, for evaluation."""
+        Raises:
+            ValueError: a probability outside [0, 1], a scale outside [0, 1), negative noise, either of them with
+                per-lead z-scores, whose unit variance they would break, or a crop that the network cannot take.
+        """
+        scale, noise, normalization = args.augment_scale, args.augment_noise, config.normalization
+        crop, stride = args.crop_samples, config.token_stride
+        if not 0 <= scale < 1 or noise < 0:
+            raise ValueError(
+                f"augment_scale, augment_noise: expected 0 <= scale < 1 and noise >= 0, got {scale}, {noise}"
+            )
+        if (scale or noise) and normalization != "global":
+            raise ValueError(
+                f"augment_scale, augment_noise: need normalization: global, got {normalization}; a z-scored lead has "
+                "no amplitude to vary"
+            )
+        if not 0 <= args.span_masking_probability <= 1:
+            raise ValueError(f"span_masking_probability: expected a probability, got {args.span_masking_probability}")
+        if crop and config.trunk != "light":
+            raise ValueError(f"crop_samples: only trunk light takes pieces of a record, got trunk {config.trunk}")
+        if crop % stride or not 0 <= crop <= (config.num_samples or 0):
+            raise ValueError(f"crop_samples: expected a multiple of {stride} up to {config.num_samples}, got {crop}")
+
+    def rows(self, dataset: Any) -> NumberedRows:
+        """The rows with the columns that this collator reads."""
+        labels = ["labels"] if self.num_labels else []
+        return NumberedRows(dataset, ["input_values", "lead_mask", *self.columns, *self.sample_columns, *labels])
+
+    def training_loader(self, dataset: Any, sampler: EpochBatchSampler, num_workers: int = 0) -> DataLoader[Any]:
+        """The batches of the sampler. The loader's own generator keeps it from advancing torch's."""
+        rows, generator = self.rows(dataset), torch.Generator()
+        options: dict[str, Any] = {"num_workers": num_workers, "generator": generator}
+        return DataLoader(rows, batch_sampler=sampler, collate_fn=self, **options)
+
+    def evaluation_loader(self, dataset: Any, batch_size: int, accelerator: Accelerator) -> DataLoader[Any]:
+        """Rows in their order, as they are, spread over the processes; make it once, not at every validation.
+
+        Args:
+            dataset: rows.
+            batch_size: rows per pass and process.
+            accelerator: places the batches.
+        """
+        still = self._still()
+        loader: Any = DataLoader(
+            still.rows(dataset), batch_size=batch_size, collate_fn=still, generator=torch.Generator()
+        )
+        prepared: DataLoader[Any] = accelerator.prepare_data_loader(loader)
+        return prepared
+
+    def _still(self) -> "EcgCollator":
+        """The same without masking, cropping and augmentation."""
         spans = self.span_masking_probability if self.target_hidden else 0.0
         masking: dict[str, Any] = {"lead_masking": "none", "span_masking_probability": spans}
         return replace(self, **masking, crop_samples=0, augment_scale=0.0, augment_noise=0.0)
@@ -276,31 +369,3 @@ def multi_hot(labels: Sequence[Sequence[int]], num_labels: int) -> Tensor:
     for row, present in enumerate(labels):
         hot[row, [int(label) for label in present]] = 1.0
     return hot
-
-
-def check_augmentation(args: TrainingArguments, config: EcgDanConfig) -> None:
-    """Rejects settings that would have no effect or a wrong one.
-
-    Raises:
-        ValueError: a probability outside [0, 1], a scale outside [0, 1), negative noise,
-            either of them with per-lead z-scores, whose unit variance they would break, or a crop that the network
-            cannot take.
-    """
-    scale, noise = args.augment_scale, args.augment_noise
-    normalization = config.normalization
-    if not 0 <= scale < 1 or noise < 0:
-        raise ValueError(f"augment_scale, augment_noise: expected 0 <= scale < 1 and noise >= 0, got {scale}, {noise}")
-    if (scale or noise) and normalization != "global":
-        raise ValueError(
-            f"augment_scale, augment_noise: need normalization: global, got {normalization}; a z-scored lead has no "
-            "amplitude to vary"
-        )
-    if not 0 <= args.span_masking_probability <= 1:
-        raise ValueError(f"span_masking_probability: expected a probability, got {args.span_masking_probability}")
-    if args.crop_samples and config.trunk != "light":
-        raise ValueError(f"crop_samples: only trunk light takes pieces of a record, got trunk {config.trunk}")
-    if args.crop_samples % config.token_stride or not 0 <= args.crop_samples <= (config.num_samples or 0):
-        raise ValueError(
-            f"crop_samples: expected a multiple of {config.token_stride} up to {config.num_samples}, got "
-            f"{args.crop_samples}"
-        )

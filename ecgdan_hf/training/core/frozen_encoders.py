@@ -3,14 +3,11 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from ecgdan_hf.evaluation.comparators.baselines import (
-    cross_validated_ridge_cox,
-    random_encoder,
-)
+from ecgdan_hf.evaluation.comparators.baselines import cross_validated_ridge_cox, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
 from ecgdan_hf.evaluation.result import Result
@@ -24,6 +21,14 @@ from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run
 
 Features = tuple[np.ndarray, np.ndarray]
 MAIN, RANDOM = "this encoder, linear", "random encoder, linear"
+
+
+class _HasTest(Protocol):
+    @property
+    def test(self) -> Any: ...
+
+
+T = TypeVar("T", bound=_HasTest)
 
 
 @dataclass(frozen=True)
@@ -45,24 +50,17 @@ class Probed:
     features: Features
 
     @classmethod
-    def load(cls, path: str, args: ProbeArguments, like: "Probed | None" = None) -> "Probed":
+    def load(cls, path: str, args: ProbeArguments) -> "Probed":
         """Loads an encoder and its rows, and embeds them.
 
-        Args:
-            path: checkpoint folder or Hub name.
-            args: data, folds and leads.
-            like: rows that these must be, record for record.
-
         Raises:
-            ValueError: data without the labels, other records than those of `like`, or what loading rejects.
+            ValueError: data without the labels, or what loading rejects.
         """
         model, extractor = load_checkpoint(path)
         dataset = rows.load_dataset(args, extractor, outcomes=args.labels, label_level=args.label_level)
         if args.task == "classification" and "labels" not in dataset.column_names:
             raise ValueError("labels: classification needs a labels column, the data have none")
         fit, test = fit_and_test(dataset, args, "event" if args.task == "survival" else None)
-        for part, theirs in ((fit, like.fit), (test, like.test)) if like else ():
-            check_same_records(path, part["record_id"], theirs["record_id"])
         return cls(args, encoder_config(model), fit, test, _embeddings(model, fit, test, args))
 
     def random_features(self, seed: int) -> Features:
@@ -135,9 +133,9 @@ def _check_probe(args: ProbeArguments) -> None:
 def fit_and_test(dataset: Any, args: RunArguments, stratify_by: str | None) -> tuple[Any, Any]:
     """Training rows, those that would choose an epoch included, and test rows."""
     parts = rows.split(dataset, args, stratify_by)
-    fitted = set(parts.train["record_id"]) | set(parts.valid["record_id"])
+    fitted = {*parts["train"]["record_id"], *parts["valid"]["record_id"]}
     keep = np.flatnonzero([record in fitted for record in dataset["record_id"]])
-    return dataset.select(keep), parts.test
+    return dataset.select(keep), parts.get("test")
 
 
 def _embeddings(model: Any, fit: Any, test: Any, args: ProbeArguments) -> Features:
@@ -147,24 +145,25 @@ def _embeddings(model: Any, fit: Any, test: Any, args: ProbeArguments) -> Featur
     return embed(model, batches[0]), embed(model, batches[1])
 
 
-def controls(args: ProbeArguments, taken: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-    """Name and checkpoint of each control.
+def load_controls(
+    args: ProbeArguments, load: Callable[[str, ProbeArguments], T], main: T, taken: Sequence[str] = ()
+) -> Iterator[tuple[str, T]]:
+    """Name and content of each control, which has the rows of `main`, record for record.
 
     Raises:
-        ValueError: a name that is taken.
+        ValueError: a name that is taken, or other records, as feature extractors may skip different ones.
     """
     for name, path in args.control.items():
         if name in taken:
             raise ValueError(f"control: expected a name other than {', '.join(taken)}, got {name!r}")
-        yield name, str(path)
+        control = load(str(path), args)
+        for part in ("fit", "test"):
+            if hasattr(main, part):
+                _check_same_records(str(path), *(getattr(each, part)["record_id"] for each in (control, main)))
+        yield name, control
 
 
-def check_same_records(path: str, found: Sequence[str], expected: Sequence[str]) -> None:
-    """Rejects a comparison of encoders on different records, as feature extractors may skip different ones.
-
-    Raises:
-        ValueError: see above.
-    """
+def _check_same_records(path: str, found: Sequence[str], expected: Sequence[str]) -> None:
     odd = set(found) ^ set(expected)
     if odd or list(found) != list(expected):
         which = f", for example {sorted(odd)[0]}" if odd else " in order"

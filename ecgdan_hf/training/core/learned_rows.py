@@ -1,5 +1,6 @@
-"""Training rows of DANet: real records, then simulated ones, and the targets of the waveform module."""
+"""Training rows of DANet: real records, then simulated ones, how often each is drawn, and the module's targets."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_ru
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.batching import EpochBatchSampler
 
 _MAX_POSITIVE_WEIGHT = 10.0
 """Limit of balanced weights; a weight of hundreds would let a few records dominate."""
@@ -44,25 +46,6 @@ def check_labels(parts: dict[str, Any]) -> None:
             )
 
 
-def positive_weights(part: Any, wanted: str | float | None) -> dict[str, float] | None:
-    """The factor on the loss of positive records, for each label.
-
-    Args:
-        part: what is trained on.
-        wanted: "balanced", records without the label over records with it, `_MAX_POSITIVE_WEIGHT` at most; one number
-            for all labels; None for none.
-    """
-    if wanted is None:
-        return None
-    counts = positives(part)
-    if wanted != "balanced":
-        return dict.fromkeys(counts, float(wanted))
-    return {
-        label: min((len(part) - count) / count, _MAX_POSITIVE_WEIGHT) if 0 < count < len(part) else 1.0
-        for label, count in counts.items()
-    }
-
-
 @dataclass
 class LearnedRows:
     """Rows to train on: real records, then simulated ones.
@@ -79,32 +62,58 @@ class LearnedRows:
     num_simulated: int = 0
     waveform_targets: np.ndarray | None = None
 
+    @classmethod
+    def of(
+        cls, train: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor, args: FinetuneArguments
+    ) -> "LearnedRows":
+        """The training rows, those simulated from the regular ones among them, and where a(t) is known.
 
-def learned_rows(
-    train: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor, args: FinetuneArguments
-) -> LearnedRows:
-    """The training rows, behind them those simulated from the regular ones among them, and where a(t) is known.
+        Raises:
+            ValueError: labels other than the rule's own, which is all that is known of a simulated record.
+        """
+        soft = config.waveform_module == "soft"
+        known: list[np.ndarray | None] = [None]
+        if soft and args.beat_annotations:
+            known = [_annotated_targets(train, config, feature_extractor)]
+        learned = cls(train, list(train["patient_id"]))
+        if args.simulated_records:
+            made = _simulate_from(train, config, feature_extractor, args)
+            columns = ["input_values", "lead_mask", *weight_columns(config), "labels"]
+            both = concatenate_datasets([part.select_columns(columns) for part in (train, made)])
+            learned = cls(both, [*train["patient_id"], *made["patient_id"]], len(made))
+            known.append(np.asarray(made.with_format("numpy")["waveform_targets"], dtype=np.float32) if soft else None)
+        if any(each is not None for each in known):
+            counts = (len(train), learned.num_simulated)
+            unknown = [np.full((count, feature_extractor.num_samples), np.nan, np.float32) for count in counts]
+            found = [unknown[part] if each is None else each for part, each in enumerate(known)]
+            learned.waveform_targets = np.concatenate(found)
+        return learned
 
-    Raises:
-        ValueError: labels other than the rule's own, which is all that is known of a simulated record.
-    """
-    soft = config.waveform_module == "soft"
-    known: list[np.ndarray | None] = [None]
-    if soft and args.beat_annotations:
-        known = [_annotated_targets(train, config, feature_extractor)]
-    learned = LearnedRows(train, list(train["patient_id"]))
-    if args.simulated_records:
-        made = _simulate_from(train, config, feature_extractor, args)
-        columns = ["input_values", "lead_mask", *weight_columns(config), "labels"]
-        both = concatenate_datasets([part.select_columns(columns) for part in (train, made)])
-        learned = LearnedRows(both, [*train["patient_id"], *made["patient_id"]], len(made))
-        known.append(np.asarray(made.with_format("numpy")["waveform_targets"], dtype=np.float32) if soft else None)
-    if any(each is not None for each in known):
-        counts = (len(train), learned.num_simulated)
-        unknown = [np.full((count, feature_extractor.num_samples), np.nan, np.float32) for count in counts]
-        found = [unknown[part] if each is None else each for part, each in enumerate(known)]
-        learned.waveform_targets = np.concatenate(found)
-    return learned
+    def positive_weights(self, wanted: str | float | None) -> dict[str, float] | None:
+        """The factor on the loss of positive records, for each label.
+
+        Args:
+            wanted: "balanced", records without the label over records with it, `_MAX_POSITIVE_WEIGHT` at most; one
+                number for all labels; None for none.
+        """
+        if wanted is None:
+            return None
+        counts, total = positives(self.rows), len(self.rows)
+        if wanted != "balanced":
+            return dict.fromkeys(counts, float(wanted))
+        return {
+            label: min((total - count) / count, _MAX_POSITIVE_WEIGHT) if 0 < count < total else 1.0
+            for label, count in counts.items()
+        }
+
+    def sampler(self, args: FinetuneArguments) -> EpochBatchSampler:
+        """Batches with every row once an epoch, or with `balance` with rows drawn by [`_balanced_shares`]."""
+        if not args.balance:
+            return EpochBatchSampler(len(self.rows), args.batch_size, seed=args.seed)
+        simulated = np.arange(len(self.rows)) >= len(self.rows) - self.num_simulated
+        positive = np.asarray(label_matrix(self.rows).any(axis=1))
+        shares = _balanced_shares(positive, self.patient_ids, simulated)
+        return _DrawnBatchSampler(shares, args.batch_size, args.seed)
 
 
 def _simulate_from(
@@ -149,3 +158,42 @@ def _annotated_targets(part: Any, config: DanetConfig, feature_extractor: EcgDan
         weights = annotated_weights(peaks, np.array(kinds) == kind, end - first, rate, rule)
         targets.append(np.pad(weights, (first, feature_extractor.num_samples - end)))
     return np.stack(targets)
+
+
+class _DrawnBatchSampler(EpochBatchSampler):
+    """Batches of rows drawn by their shares (num_rows,), with replacement; as many in an epoch as the rows make."""
+
+    def __init__(self, shares: Sequence[float] | np.ndarray, batch_size: int, seed: int = 0):
+        super().__init__(len(shares), batch_size, seed=seed)
+        total = float(np.sum(shares))
+        if not total > 0 or np.min(shares) < 0:
+            raise ValueError("shares: expected positive numbers for some rows and negative ones for none")
+        self.shares = np.asarray(shares, dtype=float) / total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        drawn = rng.choice(self.num_rows, (self.num_batches, self.batch_size), p=self.shares)
+        yield from drawn[self.start_batch :].tolist()
+
+
+def _balanced_shares(positive: np.ndarray, patient_ids: Sequence[str], simulated: np.ndarray) -> np.ndarray:
+    """Probabilities of rows that balance kinds of records and patients.
+
+    Half of what is drawn is simulated, where anything is; half of the real records are positive. A patient's positives
+    together are drawn in proportion to the root of their number: one with a hundred early beats ten times as often as
+    one with one, not a hundred times.
+
+    Args:
+        positive: (rows,), true for records with the label.
+        patient_ids: of each row.
+        simulated: (rows,), true for simulated records, which are drawn alike.
+    """
+    patients = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)[1].reshape(-1)
+    real_share = 0.5 if simulated.any() else 1.0
+    shares = np.where(simulated, 0.5 / max(simulated.sum(), 1), 0.0)
+    positives, negatives = positive & ~simulated, ~positive & ~simulated
+    shares[negatives] = 0.5 * real_share / max(negatives.sum(), 1)
+    counts = np.bincount(patients[positives], minlength=patients.max() + 1)
+    each = 1 / np.sqrt(np.maximum(counts, 1))  # root of the number, divided among so many
+    shares[positives] = 0.5 * real_share * each[patients[positives]] / np.sqrt(counts).sum()
+    return shares

@@ -10,12 +10,10 @@ import math
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import ProjectConfiguration, set_seed
 from safetensors.torch import load_file, save_file
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
@@ -24,10 +22,8 @@ from tqdm.auto import tqdm
 
 from ecgdan_hf.files import whole_file
 from ecgdan_hf.training.arguments.fields import TrainingArguments
-from ecgdan_hf.training.core.batching import EcgCollator, NumberedRows
-from ecgdan_hf.training.core.collect import Batch
-from ecgdan_hf.training.core.optimization import build_optimizer, build_scheduler
-from ecgdan_hf.training.core.sampling import EpochBatchSampler
+from ecgdan_hf.training.core.batching import Batch, EpochBatchSampler
+from ecgdan_hf.training.core.optimization import build_optimizer
 
 
 class _Task(Protocol):
@@ -57,72 +53,31 @@ class Progress:
     sums: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass
-class TrainingSet:
-    """Rows, how they are grouped and how they become tensors."""
-
-    dataset: Any
-    sampler: EpochBatchSampler
-    collator: EcgCollator
-
-    def loader(self, num_workers: int) -> DataLoader[Any]:
-        """The loader of training batches. Its own generator keeps it from advancing torch's."""
-        return DataLoader(
-            NumberedRows(self.dataset, self.collator.reads),
-            batch_sampler=self.sampler,
-            collate_fn=self.collator,
-            num_workers=num_workers,
-            generator=torch.Generator(),
-        )
-
-
-def build_accelerator(args: TrainingArguments, folder: Path) -> Accelerator:
-    """An Accelerator with the run's precision, trackers and seed.
-
-    Raises:
-        ValueError: a tracker that is not installed.
-    """
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    precision = ("bf16" if bf16 else "no") if args.precision == "auto" else args.precision
-    if args.log_with == "trackio":
-        from accelerate.utils import is_trackio_available
-
-        if not is_trackio_available():
-            raise ValueError("log_with: trackio is not installed; pip install trackio, or use tensorboard")
-    set_seed(args.seed)
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    return Accelerator(
-        mixed_precision=precision,
-        gradient_accumulation_steps=args.gradient_accumulation,
-        log_with=None if args.log_with == "none" else args.log_with,
-        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs")),
-    )
-
-
 class Trainer:
     """One run of the loop.
 
     Args:
         model: the network; after `run` it carries the best weights.
         task: loss and validation.
-        training_set: rows, sampler and collator.
+        loader: the training batches, from [`EcgCollator.training_loader`].
         args: how long, how fast, how often.
         folder: the run's folder.
-        accelerator: from [`build_accelerator`].
+        accelerator: with the run's precision and trackers.
     """
 
     def __init__(
         self,
         model: nn.Module,
         task: _Task,
-        training_set: TrainingSet,
+        loader: DataLoader[Any],
         args: TrainingArguments,
         folder: Path,
         accelerator: Accelerator,
     ):
         _check_counts(args)
         self.task, self.args, self.folder, self.accelerator = task, args, folder, accelerator
-        self.sampler, self.collator = training_set.sampler, training_set.collator
+        self.sampler = cast(EpochBatchSampler, loader.batch_sampler)
+        self.collator: Any = loader.collate_fn
         # the paper's kernels over few channels run up to three times faster channels-last, the light trunk's slower
         paper = getattr(getattr(model, "config", None), "trunk", "paper") == "paper"
         layout = torch.channels_last if paper else torch.contiguous_format
@@ -130,13 +85,10 @@ class Trainer:
         self.plain_model: nn.Module = move(accelerator.device, memory_format=layout)
         # before `prepare`, which may wrap forward: a copy of a wrapped forward would still call the original
         self.ema = ModelEmaV3(model, decay=args.ema_decay) if args.ema_decay else None
-        optimizer = build_optimizer(model, args)
-        self.model, self.optimizer, self.loader = accelerator.prepare(
-            model, optimizer, training_set.loader(args.num_workers)
-        )
         batches = -(-self.sampler.num_batches // accelerator.num_processes)
         self.total_steps = args.epochs * -(-batches // args.gradient_accumulation)
-        self.scheduler = build_scheduler(optimizer, args, self.total_steps)
+        optimizer, self.scheduler = build_optimizer(model, args, self.total_steps)
+        self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
         self.progress = Progress()
 
     @property

@@ -20,7 +20,6 @@ _LAYERS = {
 }
 """Groups from the input to the output, as timm's `group_matcher` writes them; heads match none and come last."""
 
-
 _TEXT_LEARNING_RATES = {"lora": 2e-4, "full": 2e-5}
 """Customary for language models that are trained further; a network from scratch needs many times more."""
 
@@ -38,8 +37,13 @@ class _LayeredModel:
         return _LAYERS
 
 
-def build_optimizer(model: nn.Module, args: TrainingArguments) -> torch.optim.AdamW:
-    """AdamW; biases and norms without weight decay; each layer below the heads `layer_decay` times slower.
+def build_optimizer(
+    model: nn.Module, args: TrainingArguments, total_steps: int
+) -> tuple[torch.optim.AdamW, CosineLRScheduler]:
+    """AdamW, and linear warm-up over `warmup_fraction` of the steps, then a cosine down to `min_learning_rate`.
+
+    Biases and norms have no weight decay; each layer below the heads learns `layer_decay` times slower. Call
+    `step_update(step)` of the scheduler after each optimizer step; it scales each group by its layer's factor.
 
     Raises:
         ValueError: nothing to train, or a rate that is not positive.
@@ -56,8 +60,11 @@ def build_optimizer(model: nn.Module, args: TrainingArguments) -> torch.optim.Ad
     )
     if not groups:
         raise ValueError("model: expected at least one trainable parameter, found none")
-    groups = _text_apart(groups, model, args)
-    return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(args.adam_beta1, args.adam_beta2))
+    groups, betas = _text_apart(groups, model, args), (args.adam_beta1, args.adam_beta2)
+    optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=betas)
+    warmup = round(args.warmup_fraction * total_steps)
+    steps: dict[str, Any] = {"t_initial": max(total_steps - warmup, 1), "warmup_t": warmup, "t_in_epochs": False}
+    return optimizer, CosineLRScheduler(optimizer, lr_min=args.min_learning_rate, warmup_prefix=True, **steps)
 
 
 def _text_apart(groups: list[dict[str, Any]], model: nn.Module, args: TrainingArguments) -> list[dict[str, Any]]:
@@ -82,19 +89,3 @@ def _stacked_vectors(model: nn.Module) -> list[str]:
     of_leads = [name for name, module in model.named_modules() if isinstance(module, EcgDanLeadScale)]
     scales = {f"{name}.{kind}" for name in of_leads for kind in ("weight", "bias")}
     return [name for name, leaf in last.items() if leaf.endswith("_bias") or leaf in leaves or name in scales]
-
-
-def build_scheduler(optimizer: torch.optim.Optimizer, args: TrainingArguments, total_steps: int) -> CosineLRScheduler:
-    """Linear warm-up over `warmup_fraction` of the steps, then a cosine down to `min_learning_rate`.
-
-    Call `step_update(step)` after each optimizer step; it scales each group by its layer's factor.
-    """
-    warmup = round(args.warmup_fraction * total_steps)
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(total_steps - warmup, 1),
-        lr_min=args.min_learning_rate,
-        warmup_t=warmup,
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )

@@ -5,7 +5,6 @@ so the validation part is reduced to the same share; the test part is never touc
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,18 +15,7 @@ from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.inference.rows import columns_of, label_matrix
 from ecgdan_hf.training.arguments.fields import RunArguments
 
-
-@dataclass(frozen=True)
-class Parts:
-    """Three datasets that share no patient; `test` may be missing."""
-
-    train: Any
-    valid: Any
-    test: Any | None
-
-    def named(self) -> dict[str, Any]:
-        """The parts whose predictions are out of sample."""
-        return {"valid": self.valid} | ({"test": self.test} if self.test is not None else {})
+_PARTS = ("train", "valid", "test")
 
 
 def load_dataset(
@@ -59,7 +47,7 @@ def load_dataset(
     )
 
 
-def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> Parts:
+def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> dict[str, Any]:
     """Divides rows by fold where folds are given, else by patient.
 
     Without `valid_folds` the patients of the training folds are divided again, so that the epoch is never chosen on
@@ -86,11 +74,10 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> P
             least = 2 if stratify_by else 1  # two events can be put in order, whatever the others' follow-up
             kept = labelled_subset(patients, labels[rows], args.label_fraction, args.seed, least)
             tables[name] = tables[name].iloc[kept]
-    parts = {name: dataset.select(part["row"].to_numpy()) for name, part in tables.items()}
-    return Parts(parts["train"], parts["valid"], parts.get("test"))
+    return {name: dataset.select(tables[name]["row"].to_numpy()) for name in _PARTS if name in tables}
 
 
-def inner_split(dataset: Any, judged: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> Parts:
+def inner_split(dataset: Any, judged: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> dict[str, Any]:
     """The test rows, and those of other patients divided by patient into training and validation.
 
     Other records of the test patients, such as those without an outcome, are in no part.
@@ -107,8 +94,8 @@ def inner_split(dataset: Any, judged: pd.DataFrame, args: RunArguments, stratify
     inside = ~is_judged & ~table["patient_id"].astype(str).isin(patients)
     shares = {"train": 1 - args.valid_fraction, "valid": args.valid_fraction}
     inner = split_by_patient(table[inside], shares, args.seed, stratify_by)
-    parts = {name: dataset.select(part["row"].to_numpy()) for name, part in inner.items()}
-    return Parts(parts["train"], parts["valid"], dataset.select(table.loc[is_judged, "row"].to_numpy()))
+    tables = {**inner, "test": table[is_judged]}
+    return {name: dataset.select(tables[name]["row"].to_numpy()) for name in _PARTS}
 
 
 def _rarest_label(labels: np.ndarray) -> np.ndarray:

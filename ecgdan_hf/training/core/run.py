@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import ProjectConfiguration, set_seed
 from torch.utils.data import DataLoader
 
 from ecgdan_hf.evaluation.result import Result
@@ -18,16 +21,14 @@ from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.batching import EcgCollator, check_augmentation
-from ecgdan_hf.training.core.collect import evaluation_loader
-from ecgdan_hf.training.core.loop import Trainer, TrainingSet, build_accelerator
-from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run, is_finished, read_metrics
-from ecgdan_hf.training.core.sampling import EpochBatchSampler
+from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler
+from ecgdan_hf.training.core.loop import Trainer
+from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run, metrics_of_run
 from ecgdan_hf.training.core.starting_weights import build_config
 
 Args = TypeVar("Args", bound=TrainingArguments)
-Split = Callable[..., rows.Parts]
-"""(dataset, args[, column to stratify by]) -> parts."""
+Split = Callable[..., dict[str, Any]]
+"""(dataset, args[, column to stratify by]) -> the parts `train`, `valid` and, optionally, `test`."""
 
 
 class TrainingRun(ABC, Generic[Args]):
@@ -71,13 +72,14 @@ class TrainingRun(ABC, Generic[Args]):
         started, args = time.monotonic(), self.args
         self.folder = check_run(args)
         self.check()
-        if args.resume and is_finished(self.folder):
-            return read_metrics(self.folder)
+        finished: dict[str, Any] | None = metrics_of_run(self.folder) if args.resume else None
+        if finished is not None:
+            return finished
         self.config = build_config(self.config_class, args.model, args.checkpoint)
-        check_augmentation(args, self.config)
+        EcgCollator.check(args, self.config)
         self.feature_extractor = EcgDanFeatureExtractor(**self.config.signal_contract)
         self.load()
-        self.accelerator = build_accelerator(args, self.folder)
+        self.accelerate(args, self.folder)
         self.build()
         self._on_main_process(begin_run, self.folder, args)
         self.train()
@@ -101,6 +103,10 @@ class TrainingRun(ABC, Generic[Args]):
     def summary(self) -> dict[str, Any]:
         """The content of `metrics.json`."""
 
+    def accelerate(self, args: TrainingArguments, folder: Path) -> None:
+        """Sets the seed, and makes an Accelerator with the run's precision and trackers."""
+        self.accelerator = _build_accelerator(args, folder)
+
     def train(self) -> None:
         """Runs the loop; the network then has the weights of the best epoch."""
         self.trainer.run()
@@ -112,23 +118,24 @@ class TrainingRun(ABC, Generic[Args]):
 
     def divided(self, dataset: Any, *stratify_by: str | None) -> dict[str, Any]:
         """The parts of the rows, by name."""
-        parts = vars(self._split(dataset, self.args, *stratify_by))
-        return {name: part for name, part in parts.items() if part is not None}
+        return self._split(dataset, self.args, *stratify_by)
 
     def loaders(self, parts: Mapping[str, Any], collators: Mapping[str, EcgCollator]) -> dict[str, DataLoader[Any]]:
         """The rows of these parts in their order, without masking and augmentation."""
-        size = self.args.batch_size
-        return {
-            name: evaluation_loader(part, collators[name].still(), size, self.accelerator)
-            for name, part in parts.items()
-        }
+        placed = self.args.batch_size, self.accelerator
+        return {name: collators[name].evaluation_loader(part, *placed) for name, part in parts.items()}
 
     def trainer_of(self, task: Any, collator: EcgCollator, sampler: EpochBatchSampler | None = None) -> Trainer:
         """The loop over the training rows; without a sampler each row occurs once an epoch."""
         train, args = self.parts["train"], self.args
         sampler = sampler or EpochBatchSampler(len(train), args.batch_size, seed=args.seed)
-        training_set = TrainingSet(train, sampler, collator)
-        return Trainer(self.model, task, training_set, args, self.folder, self.accelerator)
+        loader = collator.training_loader(train, sampler, args.num_workers)
+        return Trainer(self.model, task, loader, args, self.folder, self.accelerator)
+
+    @property
+    def num_learned(self) -> int:
+        """The number of weights that are learned."""
+        return sum(weights.numel() for weights in self.model.parameters() if weights.requires_grad)
 
     def starting_point(self) -> dict[str, Any]:
         """The origin of the weights, for `metrics.json`."""
@@ -142,3 +149,22 @@ class TrainingRun(ABC, Generic[Args]):
         if self.accelerator.is_main_process:
             function(*args)
         self.accelerator.wait_for_everyone()
+
+
+def _build_accelerator(args: TrainingArguments, folder: Path) -> Accelerator:
+    """An Accelerator with the run's precision, trackers and seed; ValueError for a tracker that is not installed."""
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    precision = ("bf16" if bf16 else "no") if args.precision == "auto" else args.precision
+    if args.log_with == "trackio":
+        from accelerate.utils import is_trackio_available
+
+        if not is_trackio_available():
+            raise ValueError("log_with: trackio is not installed; pip install trackio, or use tensorboard")
+    set_seed(args.seed)
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    return Accelerator(
+        mixed_precision=precision,
+        gradient_accumulation_steps=args.gradient_accumulation,
+        log_with=None if args.log_with == "none" else args.log_with,
+        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs")),
+    )

@@ -25,8 +25,12 @@ _PACKAGES = ("ecgdan-hf", "torch", "transformers", "accelerate", "datasets", "ti
 _RUN_CONTENTS = ("checkpoints", "logs", "last", "stage-1", "stage-2")
 
 
-def versions() -> dict[str, str]:
-    """Versions a result may depend on."""
+def environment() -> dict[str, dict[str, Any]]:
+    """What a result may depend on: the `hardware`, and `versions` of packages."""
+    return {"hardware": _hardware(), "versions": _versions()}
+
+
+def _versions() -> dict[str, Any]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -36,7 +40,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> dict[str, str | int]:
+def _hardware() -> dict[str, Any]:
     """The machine of a run: `device` by name, `processes`, and `threads` of each."""
     import torch
 
@@ -53,13 +57,9 @@ def _processor() -> str:
     """The processor's model; Python itself knows it on few systems."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        lines = [
-            line
-            for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-            if line.startswith("model name")
-        ]
-        if lines:
-            return lines[0].partition(":")[2].strip()
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
@@ -81,7 +81,7 @@ def check_run(args: RunArguments) -> Path:
         _check_same_recipe(folder, args)
         return folder
     if args.output_dir and (folder / "recipe.yaml").is_file() and not args.overwrite:
-        state = "a finished" if is_finished(folder) else "an unfinished"
+        state = "an unfinished" if metrics_of_run(folder) is None else "a finished"
         way = "--resume to continue it or " if hasattr(args, "resume") else ""
         raise ValueError(f"{folder}: holds {state} run; give {way}--overwrite to replace it")
     return check_output_folder(args.output_dir, args.overwrite, "recipe.yaml")
@@ -98,19 +98,14 @@ def begin_run(folder: Path, args: RunArguments) -> None:
     _write_recipe(folder, args)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the run in this folder came to its end."""
-    return (folder / "metrics.json").is_file()
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The result of a finished run."""
-    return Result.read(folder).metrics
+def metrics_of_run(folder: Path) -> Any:
+    """The metrics of a finished run; None for one that is not finished."""
+    return Result.read(folder).metrics if (folder / "metrics.json").is_file() else None
 
 
 def _write_recipe(folder: Path, args: RunArguments) -> None:
     """Writes every argument of the run, with versions; `--config` accepts the file again."""
-    content = {**dataclasses.asdict(args), "versions": versions()}
+    content = {**dataclasses.asdict(args), "versions": _versions()}
     for name in ("resume", "overwrite"):
         content.pop(name, None)
     write_text(folder / "recipe.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -149,4 +144,4 @@ def finish_run(folder: Path, write: Callable[[Path], None], result: Result) -> N
     """
     with filled_folder(folder, last="metrics.json") as staging:
         write(staging)
-        Result(result.kind, {**result.metrics, "hardware": hardware()}).write(staging)
+        Result(result.kind, {**result.metrics, "hardware": _hardware()}).write(staging)

@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 from transformers import logging as transformers_logging
 
 from ecgdan_hf.inference.checkpoints import load_checkpoint, load_config, repository_and_revision
@@ -84,22 +83,12 @@ def _decided_by(source: EcgDanConfig, kind: type[EcgDanConfig], checkpoint: str)
     return _DANET_CARRIED_OVER, (*SIGNAL_FIELDS, *_WAVEFORM_FIELDS) if module_alone else _DANET_FIELDS
 
 
-def build_danet(kind: type[PreTrainedModel], config: DanetConfig, checkpoint: str | None) -> tuple[Any, list[str]]:
-    """A DANet with random weights, or with every weight of the checkpoint that it has a place for.
+def _load_danet(model: Any, config: DanetConfig, checkpoint: str) -> set[str]:
+    """Takes every weight of the checkpoint that fits, and returns their names.
 
     The classifier's head is one of them where the labels are the checkpoint's. The checkpoint may also be an ECG-DAN,
     whose encoder is taken.
-
-    Returns:
-        The model in float32, and the names of the parameters that start from random values.
-
-    Raises:
-        ValueError: a checkpoint of which nothing fits.
     """
-    model = kind(config)
-    own = [name for name, _ in model.named_parameters()]
-    if checkpoint is None:
-        return model, own
     source: Any = load_checkpoint(checkpoint)[0]
     source = source.float()
     prefix = "" if hasattr(source, "ecgdan") or isinstance(source.config, DanetConfig) else "ecgdan."
@@ -114,7 +103,7 @@ def build_danet(kind: type[PreTrainedModel], config: DanetConfig, checkpoint: st
             f"nothing of this {type(source).__name__} fits"
         )
     model.load_state_dict(fitting, strict=False)
-    return model, [name for name in own if name not in fitting]
+    return set(fitting)
 
 
 def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tuple[Any, list[str]]:
@@ -124,15 +113,14 @@ def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tupl
         The model in float32, and the names of the parameters that start from random values.
 
     Raises:
-        ValueError: a checkpoint that does not fill the encoder.
+        ValueError: a checkpoint that does not fill the encoder, or of which nothing fits a DANet.
     """
-    if checkpoint is None:
+    if checkpoint is None or isinstance(config, DanetConfig):
         model = kind(config)
-        return model, [name for name, _ in model.named_parameters()]
+        found = _load_danet(model, config, checkpoint) if checkpoint and isinstance(config, DanetConfig) else set()
+        return model, [name for name, _ in model.named_parameters() if name not in found]
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(
-        logging.ERROR
-    )  # randomly initialised heads are expected, and are reported by name
+    transformers_logging.set_verbosity(logging.ERROR)  # new heads are expected, and are reported by name
     name, revision = repository_and_revision(checkpoint)
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "use_safetensors": True}
     options["ignore_mismatched_sizes"] = True  # a head of other labels, the baseline hazard of another cohort
@@ -149,8 +137,3 @@ def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tupl
         raise ValueError(f"{checkpoint}: expected the weights of the whole encoder, missing or misshapen: {first}")
     learned = {name for name, _ in model.named_parameters()}
     return model, [name for name in absent if name in learned]
-
-
-def count_parameters(model: torch.nn.Module) -> int:
-    """Number of weights that are learned."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,30 +1,40 @@
-"""The steps that all fine-tuning runs share: labels, batches, predictions of unseen patients, and metrics."""
+"""The steps that all fine-tuning runs share: labels, batches, predictions of unseen patients, and metrics.
 
-from collections.abc import Mapping
+Labels besides the source's own are those of another level, and those that trained classifiers soften.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 from torch.utils.data import DataLoader
 
+from ecgdan_hf.data.sources import ptbxl
 from ecgdan_hf.data.sources.registry import find_source
-from ecgdan_hf.inference.heads import weight_columns
+from ecgdan_hf.data.text.statements import read_statements
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.covariates import Covariates
+from ecgdan_hf.inference.heads import head_of, weight_columns
+from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.batching import EcgCollator
-from ecgdan_hf.training.core.covariates import covariates_of
-from ecgdan_hf.training.core.further_labels import auxiliary_names, auxiliary_targets
+from ecgdan_hf.training.core.batching import EcgCollator, multi_hot
 from ecgdan_hf.training.core.run import TrainingRun
-from ecgdan_hf.training.core.tasks import FinetuningTask
+from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask
 
 
 class FinetuningRun(TrainingRun[FinetuneArguments]):
     """A training run from labels or follow-up, which also predicts the parts that it did not train on."""
 
     kind = "finetune"
-    task: FinetuningTask
+    task: SurvivalTask | ClassificationTask
     predictions: dict[str, pd.DataFrame]
 
     def check(self) -> None:
@@ -48,12 +58,20 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
         self.config.id2label = dict(enumerate(names))
         self.config.label2id = {name: label for label, name in enumerate(names)}
         self.config.problem_type = "multi_label_classification"
-        self.config.num_auxiliary_labels = len(auxiliary_names(self.args))
+        self.config.num_auxiliary_labels = len(_auxiliary_names(self.args))
+
+    def supervised_collator(self, part: Any, args: FinetuneArguments) -> EcgCollator:
+        """Turns rows of this part into what the task's model is trained on."""
+        collator = _collator(self.config, args)
+        collator.lookups = _lookups(part, self.config, args)
+        return _soften_labels(collator, part, self.config, args) if args.teachers else collator
 
     def supervised_loaders(self, parts: Mapping[str, Any]) -> dict[str, DataLoader[Any]]:
         """Each part in its order, as it is evaluated."""
-        collators = {name: supervised_collator(part, self.config, self.args) for name, part in parts.items()}
-        return self.loaders(parts, collators)
+        plain, found = _collator(self.config, self.args), {}
+        for name, part in parts.items():
+            found[name] = replace(plain, lookups=_lookups(part, self.config, self.args))
+        return self.loaders(parts, found)
 
     def predict(self, loaders: Mapping[str, DataLoader[Any]]) -> None:
         """Fits what comes after the weights, and predicts the parts that were not trained on."""
@@ -87,23 +105,85 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
             pd.concat(tables).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
 
 
-def supervised_collator(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
-    """Turns rows of this part into what the task's model takes."""
+def covariates_of(part: Any, config: EcgDanSurvivalConfig) -> np.ndarray:
+    """(records, covariates) of these rows, NaN where unknown."""
+    found = Covariates.of(config)
+    return found.matrix(columns_of(part, found.columns))
+
+
+def _collator(config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
+    """Turns rows into what the task's model takes, but for what is looked up by row."""
     survival = isinstance(config, EcgDanSurvivalConfig)
-    lookups = {}
-    if isinstance(config, EcgDanSurvivalConfig) and config.covariate_names:
-        lookups["covariates"] = covariates_of(part, config)
-    if args.auxiliary_level:
-        lookups["auxiliary_targets"] = auxiliary_targets(part, args)
     return EcgCollator.for_training(
         config,
         args,
-        lookups=lookups,
         with_target=survival and config.reconstruction_weight > 0,
         columns=("event", "time") if survival else (),
         sample_columns=weight_columns(config),
         num_labels=0 if survival else config.num_labels,
     )
+
+
+def _lookups(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict[str, np.ndarray]:
+    """The covariates and further labels of these rows."""
+    found = {}
+    if isinstance(config, EcgDanSurvivalConfig) and config.covariate_names:
+        found["covariates"] = covariates_of(part, config)
+    if args.auxiliary_level:
+        found["auxiliary_targets"] = _auxiliary_targets(part, args)
+    return found
+
+
+def _auxiliary_names(args: FinetuneArguments) -> list[str]:
+    """Names of the labels of `auxiliary_level`; none without it."""
+    if args.auxiliary_level is None:
+        return []
+    return list(ptbxl.codes_by_label(read_statements(str(args.data_dir)), args.auxiliary_level))
+
+
+def _auxiliary_targets(part: Any, args: FinetuneArguments) -> np.ndarray:
+    """(records, labels of `auxiliary_level`) of 0 and 1."""
+    labels = ptbxl.codes_by_label(read_statements(str(args.data_dir)), str(args.auxiliary_level))
+    column_of_code = {code: column for column, codes in enumerate(labels.values()) for code in codes}
+    numbers = [
+        [column_of_code[code] for code in json.loads(codes) if code in column_of_code] for codes in part["scp_codes"]
+    ]
+    return multi_hot(numbers, len(labels)).numpy()
+
+
+def _soften_labels(collator: EcgCollator, train: Any, config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
+    """The collator with labels moved towards the mean probability of the teachers (Hinton et al., 2015).
+
+    The teachers may read another view of the record than the network that learns from them.
+
+    Raises:
+        ValueError: a teacher that is no classifier of the same labels.
+    """
+    names = config.label_names
+    hard = multi_hot(train["labels"], len(names)).numpy()
+    teachers = str(args.teachers).split(",")
+    total = np.zeros(hard.shape, np.float32)
+    for teacher in teachers:
+        total += _probabilities(teacher.strip(), train["record_id"], names, args)
+    mixed = ((1 - args.teacher_weight) * hard + args.teacher_weight * (total / len(teachers))).astype(np.float32)
+    return replace(collator, num_labels=0, lookups={**collator.lookups, "labels": mixed})
+
+
+@torch.inference_mode()
+def _probabilities(
+    teacher: str, record_ids: Sequence[str], names: Sequence[str], args: FinetuneArguments
+) -> np.ndarray:
+    """(records, labels) by one teacher."""
+    model: Any
+    model, feature_extractor = load_checkpoint(teacher)
+    if not head_of(model).is_classifier or list(model.config.id2label.values()) != list(names):
+        raise ValueError(f"teachers: expected a classifier of {', '.join(names)}, got {teacher}")
+    dataset = rows.load_dataset(args, feature_extractor, label_level=args.label_level)
+    position = {record: row for row, record in enumerate(dataset["record_id"])}
+    part = dataset.select([position[record] for record in record_ids])
+    collator = EcgCollator(model.config.lead_names, sample_columns=weight_columns(model.config))
+    loader = DataLoader(collator.rows(part), batch_size=args.batch_size, collate_fn=collator)
+    return torch.cat([model(**batch).logits for batch in loader]).sigmoid().numpy()
 
 
 def check_finetuning(args: FinetuneArguments) -> None:

@@ -1,6 +1,11 @@
-"""Tasks of fine-tuning: a log hazard (Cox) or the probability of each label, with their predictions and metrics."""
+"""Tasks of fine-tuning: a log hazard (Cox) or the probability of each label, with their predictions and metrics.
 
-from typing import Any, Protocol
+A task gives the loop a loss and a validation. After the loop it fits the baseline hazard or the thresholds, predicts,
+and summarises its predictions.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,9 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ecgdan_hf.evaluation.comparators.baselines import (
-    fit_ridge_cox,
-)
+from ecgdan_hf.evaluation.comparators.baselines import fit_ridge_cox
 from ecgdan_hf.evaluation.measures.classification import best_f1_thresholds, classification_metrics, macro_auroc
 from ecgdan_hf.evaluation.measures.survival import concordance_index, survival_metrics
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
@@ -20,7 +23,7 @@ from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.survival_ecgdan import cox_loss, survival_curve
-from ecgdan_hf.training.core.collect import Batch, collect, gather_with_grad
+from ecgdan_hf.training.core.batching import Batch
 
 _SLOPE_LIMITS = (0.1, 2.0)
 _SLOPE_PENALIZER = 1e-4
@@ -28,30 +31,43 @@ INPUTS = ("input_values", "lead_mask", "waveform_weights")
 _SUBJECT_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex"]
 
 
-class FinetuningTask(Protocol):
-    """The loop's task, and what comes after the loop."""
+@torch.no_grad()
+def collect(
+    model: nn.Module, loader: DataLoader[Any], forward: Callable[[nn.Module, Batch], Batch], accelerator: Accelerator
+) -> dict[str, np.ndarray]:
+    """Returns the output of `forward` for every row, in the order of the rows: name -> (rows, ...) float arrays.
 
-    metric: str
-    higher_is_better: bool
-    valid_loader: DataLoader[Any]
+    Args:
+        model: put into evaluation mode.
+        loader: from [`EcgCollator.evaluation_loader`].
+        forward: (model, batch) -> named tensors with the batch in front.
+        accelerator: gathers over processes.
+    """
+    model.eval()
+    parts: dict[str, list[np.ndarray]] = {}
+    for batch in loader:
+        with accelerator.autocast():
+            outputs = forward(model, batch)
+        for name, value in accelerator.gather_for_metrics(outputs).items():
+            parts.setdefault(name, []).append(value.float().cpu().numpy())
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
-    def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        """The `loss` to minimise, and its parts."""
 
-    def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
-        """Metrics on the validation patients."""
+def gather_with_grad(value: Tensor, accelerator: Accelerator) -> Tensor:
+    """Rows of all processes, with the gradient; the tensor itself for one process.
 
-    def finish(self, model: Any, train_loader: DataLoader[Any], accelerator: Accelerator) -> None:
-        """Fits what comes after the weights: baseline hazard, thresholds."""
+    Risk sets and negatives then reach across processes. Every process computes the same loss, the backward pass adds
+    up what all of them ask of a row, and DDP's mean over processes gives the gradient of that one loss.
+    """
+    if accelerator.num_processes == 1:
+        return value
+    from torch.distributed.nn import functional
 
-    def predictions(self, model: Any, loader: DataLoader[Any], dataset: Any, accelerator: Accelerator) -> pd.DataFrame:
-        """One row per record with truth and prediction."""
-
-    def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
-        """Metrics of predictions, with intervals over patients."""
-
-    def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
-        """Metrics by sex and age."""
+    sizes = accelerator.gather(torch.tensor([len(value)], device=value.device)).tolist()
+    missing = value.new_zeros(max(sizes) - len(value), *value.shape[1:])  # batches differ by a record
+    all_gather: Any = functional.all_gather
+    gathered = all_gather(torch.cat([value, missing]))
+    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
 
 class SurvivalTask:
@@ -172,42 +188,31 @@ class ClassificationTask:
         found = collect(model, loader, self._forward, accelerator)
         columns: dict[str, np.ndarray] = {}
         for label, name in enumerate(self.names):
-            columns |= {
-                name: _sigmoid(found["logits"][:, label]),
-                f"true_{name}": found["labels"][:, label].astype(int),
-            }
-        subjects: pd.DataFrame = columns_of(dataset, _SUBJECT_COLUMNS)
-        return pd.concat([subjects, pd.DataFrame(columns)], axis=1)
+            columns[name] = _sigmoid(found["logits"][:, label])
+            columns[f"true_{name}"] = found["labels"][:, label].astype(int)
+        return pd.concat([columns_of(dataset, _SUBJECT_COLUMNS), pd.DataFrame(columns)], axis=1)
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """AUROC with intervals, overall and for each label, and F1 at the stored thresholds."""
-        labels = predictions[[f"true_{name}" for name in self.names]].to_numpy()
-        return classification_metrics(
-            labels,
-            predictions[self.names].to_numpy(),
-            self.names,
-            patient_ids=predictions["patient_id"],
-            thresholds=self.config.thresholds,
-            n=n,
-            seed=seed,
-        )
+        patients, thresholds = predictions["patient_id"], self.config.thresholds
+        options: dict[str, Any] = {"patient_ids": patients, "thresholds": thresholds, "n": n, "seed": seed}
+        return classification_metrics(*self._truth_and_scores(predictions), self.names, **options)
 
     def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
         """AUROC, and decisions at the stored thresholds, by sex and age."""
+        thresholds = self.config.thresholds or {}
+        scores = self._truth_and_scores(predictions)
+        return classification_subgroups(predictions, *scores, self.names, thresholds, n, seed)
+
+    def _truth_and_scores(self, predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         labels = predictions[[f"true_{name}" for name in self.names]].to_numpy()
-        probabilities, thresholds = predictions[self.names].to_numpy(), self.config.thresholds or {}
-        return classification_subgroups(predictions, labels, probabilities, self.names, thresholds, n, seed)
+        return labels, predictions[self.names].to_numpy()
 
 
 def _log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarray) -> float:
-    """Coefficient of the log hazard in a Cox model of its own outcome; 1 is calibrated, below 1 is too extreme.
+    """Coefficient of the log hazard (n,) in a Cox model of its own outcome; 1 is calibrated, below 1 is too extreme.
 
-    Kept within `SLOPE_LIMITS`: a few events cannot turn the order of risks round, nor make them extreme.
-
-    Args:
-        event: (n,), 1 = happened, 0 = censored.
-        time: (n,), years.
-        log_hazard: (n,), predicted for patients the model was not fitted to.
+    Kept within `_SLOPE_LIMITS`: a few events cannot turn the order of risks round, nor make them extreme.
     """
     fitted = fit_ridge_cox(log_hazard[:, None], event, time, penalizer=_SLOPE_PENALIZER)
     return float(np.clip(fitted.weights[0] / fitted.scale[0], *_SLOPE_LIMITS))

@@ -5,7 +5,7 @@ learns too (`--text-tower lora` or `full`) a record is one text, its statements 
 tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,30 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ecgdan_hf.data.text import statements as reports
 from ecgdan_hf.data.text.reports import clean_report
 from ecgdan_hf.evaluation.measures.classification import auroc_per_label
 from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.heads_ecgdan import EcgDanAlignmentHead
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanPreTrainingOutput
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core.batching import STATEMENT_WEIGHTS, multi_hot
+from ecgdan_hf.training.core.starting_weights import build_model
 
 _TEXT_COLUMNS = {"statements": "scp_codes", "report": "report", "report_english": "report"}
 _MAX_TOKENS = 128
 _TEXTS_PER_PASS = 64
 
 Arrays = dict[str, np.ndarray]
+ZeroShot = Callable[[Any, str, np.ndarray], float]
+"""(model, part, ECG embeddings (records, width)) -> macro AUROC."""
 
 
-class EcgDanWithTextTower(EcgDanForPreTraining):  # type: ignore[no-untyped-call]
+class _EcgDanWithTextTower(EcgDanForPreTraining):  # type: ignore[no-untyped-call]
     """The pretraining network with a language model that learns; it takes `input_ids` instead of `text_embeds`."""
 
     text_model: nn.Module
@@ -147,19 +151,22 @@ class TextSide:
         table = reports.read_statements(str(args.data_dir)) if self.statements is None else self.statements
         return reports.StatementTexts(table, text_style or args.text_style, self.held_out)
 
-    def tower(self) -> nn.Module:
-        """The language model, with what is to be learned of it.
+    def network(self, config: EcgDanConfig) -> nn.Module:
+        """The network to train, with the language model in it that learns too.
 
         Raises:
             ValueError: "lora" without peft.
         """
+        config.text_embed_dim = AutoConfig.from_pretrained(self.path).hidden_size
+        model: Any = build_model(_EcgDanWithTextTower, config, self.args.checkpoint)[0]
         with reports.loading_text_model(self.path):
             tower = AutoModel.from_pretrained(self.path, revision=self.args.text_model_revision, dtype=torch.float32)
         tower = EcgTextModel.with_lora(tower, self.args.lora_rank) if self.args.text_tower == "lora" else tower
         for name, parameter in tower.named_parameters():
             if "pooler" in name:  # its output is not used: a gradient never comes
                 parameter.requires_grad_(False)
-        return tower
+        model.text_model = tower
+        return model  # type: ignore[no-any-return]
 
     def prompts(self, model: Any) -> tuple[list[str], Tensor]:
         """All SCP codes and (codes, templates, width): what zero-shot classification compares an ECG with."""
@@ -177,7 +184,7 @@ class TextSide:
         return codes, torch.from_numpy(vectors)
 
     @torch.no_grad()
-    def embed(self, texts: Sequence[str], model: EcgDanWithTextTower) -> Tensor:
+    def embed(self, texts: Sequence[str], model: _EcgDanWithTextTower) -> Tensor:
         """(texts, width), by the language model as it is now; the model must be in evaluation mode."""
         device, parts = next(model.parameters()).device, []
         for start in range(0, len(texts), _TEXTS_PER_PASS):
@@ -201,6 +208,30 @@ class TextSide:
         dual.set_text_tower("full")
         return dual.eval()
 
+    def zero_shot(self, parts: Mapping[str, Any]) -> ZeroShot | None:
+        """Evaluates the superclasses by the prompts as they are, without a label having been learned from.
+
+        The result is the mean over the classes that have positives and negatives, NaN where none has; None where the
+        data have no superclasses.
+        """
+        valid = parts["valid"]
+        if self.statements is None or "labels" not in valid.column_names:
+            return None
+        names = valid.features["labels"].feature.names
+        if not set(names) <= set(self.statements.get("diagnostic_class", [])):
+            return None
+        members = statement_groups(self.statements, "superclass")
+        groups = {name: members[name] for name in names}
+        truth = {name: multi_hot(part["labels"], len(names)).numpy() for name, part in parts.items()}
+
+        def macro_auroc(model: Any, part: str, ecg_embeds: np.ndarray) -> float:
+            codes, vectors = self.prompts(model)
+            logits = _prompt_logits(model.alignment_head, vectors, torch.from_numpy(ecg_embeds))
+            values = auroc_per_label(truth[part], group_scores(logits.numpy(), codes, groups))
+            return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+        return macro_auroc
+
     def described(self) -> dict[str, Any]:
         """The choices a reader of the metrics has to know."""
         args = self.args
@@ -211,28 +242,6 @@ class TextSide:
             "shuffled": args.shuffle_text,
             "held_out_statements": self.held_out,
         }
-
-
-class ZeroShotSuperclasses:
-    """Macro AUROC of the superclasses from the prompts as they are now, without a label having been learned from.
-
-    Args:
-        texts: with SCP statements.
-        labels: part -> its records' label numbers.
-        names: label names.
-    """
-
-    def __init__(self, texts: TextSide, labels: dict[str, Any], names: Sequence[str]):
-        groups = statement_groups(texts.statements, "superclass")
-        self.texts, self.groups = texts, {name: groups[name] for name in names}
-        self.truth = {part: multi_hot(found, len(names)).numpy() for part, found in labels.items()}
-
-    def macro_auroc(self, model: Any, part: str, ecg_embeds: np.ndarray) -> float:
-        """Mean over the classes that have positives and negatives; NaN where none has."""
-        codes, vectors = self.texts.prompts(model)
-        logits = _prompt_logits(model.alignment_head, vectors, torch.from_numpy(ecg_embeds))
-        values = auroc_per_label(self.truth[part], group_scores(logits.numpy(), codes, self.groups))
-        return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
 
 @torch.no_grad()

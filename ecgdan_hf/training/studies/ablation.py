@@ -8,7 +8,7 @@ variant over resampled patients. Finished runs are not repeated: the same comman
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,37 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
+from ecgdan_hf.data.sources.registry import find_source
+from ecgdan_hf.data.text.statements import read_statements
+from ecgdan_hf.evaluation.comparators.baselines import random_encoder
+from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference, bootstrap_interval
+from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
+from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training import pretrain
 from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArguments
 from ecgdan_hf.training.arguments.options import check_keys, check_options, resolve
-from ecgdan_hf.training.core.batching import check_augmentation
-from ecgdan_hf.training.core.run_folder import is_finished, read_metrics
+from ecgdan_hf.training.core import rows
+from ecgdan_hf.training.core.batching import EcgCollator
+from ecgdan_hf.training.core.frozen_encoders import encoder_config, fit_and_test
+from ecgdan_hf.training.core.run_folder import metrics_of_run
 from ecgdan_hf.training.core.starting_weights import build_config
-from ecgdan_hf.training.studies.ablation_scores import scores_of_run
+from ecgdan_hf.training.zero_shot_probe import similarity
 
 _RANDOM = "random encoder"
 _KINDS = {"probe": "linear probe", "few": "probe, {share:.3g} % of the labels", "zero": "zero-shot"}
 _SHARED = ("data", "data_dir", "cache_dir", "train_folds", "test_folds", "limit", "num_proc", "epochs")
 """Arguments handed on to every variant; those that are not given are the base recipe's."""
+
+_NUM_SUBSETS = 5
+"""Draws of the patients whose labels a probe with few labels sees: one draw may be lucky."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +79,14 @@ def ablate(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -
     facts: dict[str, dict[str, Any]] = {}
     for variant in variants:
         for run_args in variant.runs:
-            finished = is_finished(Path(str(run_args.output_dir)))
-            say(f"{variant.name}, seed {run_args.seed}: {'finished before' if finished else 'pretraining'}")
+            begins = metrics_of_run(Path(str(run_args.output_dir))) is None
+            say(f"{variant.name}, seed {run_args.seed}: {'pretraining' if begins else 'finished before'}")
             pretrain.pretrain(run_args)
-        tables[variant.name] = [scores_of_run(run_args, args.label_fraction) for run_args in variant.runs]
+        tables[variant.name] = [_scores_of_run(run_args, args.label_fraction) for run_args in variant.runs]
         facts[variant.name] = {"changed": variant.changed, **_sizes(variant)}
     if args.random_encoder:
         first = variants[0]
-        tables[_RANDOM] = [scores_of_run(run_args, args.label_fraction, untrained=True) for run_args in first.runs]
+        tables[_RANDOM] = [_scores_of_run(run_args, args.label_fraction, untrained=True) for run_args in first.runs]
         facts[_RANDOM] = {**facts[first.name], "changed": "not trained", "seconds": None}
     found = _compare(tables, args.bootstrap)
     for name, entry in found["variants"].items():
@@ -162,10 +174,60 @@ def _pretrain_arguments(args: AblateArguments, name: str, seed: int) -> Pretrain
         flags = {**args.common, **shared, **overrides, "model": network, **given}
         found = resolve(PretrainArguments, args.base, flags)
         check_options(found)
-        check_augmentation(found, build_config(EcgDanConfig, found.model, found.checkpoint))
+        EcgCollator.check(found, build_config(EcgDanConfig, found.model, found.checkpoint))
     except ValueError as error:
         raise ValueError(f"variants: {name}: {error}") from error
     return found
+
+
+def _scores_of_run(
+    args: PretrainArguments, label_fraction: float | None, untrained: bool = False, batch_size: int = 256
+) -> pd.DataFrame:
+    """Scores of the test records by a finished run, or by random weights of its network; cached in its folder.
+
+    Columns: `record_id`, `patient_id`, `true_LABEL`, and `KIND LABEL` with the kinds `probe` (all labels), `few0`,
+    `few1` ... (this share of the labelled patients, drawn each time) and `zero` (zero-shot). Higher: more likely.
+    """
+    share = "" if label_fraction is None else f"-{label_fraction:g}"
+    path = Path(str(args.output_dir)) / f"{'untrained' if untrained else 'scores'}{share}.csv"
+    if not path.is_file():
+        table = _score(args, label_fraction, untrained, batch_size)
+        write_text(path, table.to_csv(index=False, float_format="%.6g"))
+    return pd.read_csv(path, dtype={"record_id": str, "patient_id": str})
+
+
+def _score(args: PretrainArguments, label_fraction: float | None, untrained: bool, batch_size: int) -> pd.DataFrame:
+    model, extractor = load_checkpoint(str(args.output_dir))
+    if untrained:
+        model = random_encoder(model.config, args.seed)
+    dataset = rows.load_dataset(args, extractor, label_level="superclass")
+    if "labels" not in dataset.column_names:
+        raise ValueError("labels: an ablation needs a labels column in the data, found none")
+    fit, test = fit_and_test(dataset, args, None)
+    names, columns = dataset.features["labels"].feature.names, [label_matrix(test)]
+    heads = [f"true_{name}" for name in names]
+    for kind, scores in _all_scores(model, fit, test, args, label_fraction, batch_size):
+        columns.append(scores)
+        heads += [f"{kind} {name}" for name in names]
+    table = columns_of(test, ["record_id", "patient_id"])
+    return pd.concat([table, pd.DataFrame(np.hstack(columns), columns=heads)], axis=1)
+
+
+def _all_scores(
+    model: Any, fit: Any, test: Any, args: PretrainArguments, label_fraction: float | None, batch_size: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    features, tested = (embed(model, row_batches(part, batch_size)) for part in (fit, test))
+    labels, patients = label_matrix(fit), np.asarray(fit["patient_id"])
+    yield "probe", fit_logistic(features, labels, tested, patients)
+    for seed in range(0 if label_fraction is None else _NUM_SUBSETS):
+        kept = rows.labelled_subset(patients, labels, float(label_fraction or 1), seed)
+        yield f"few{seed}", fit_logistic(features[kept], labels[kept], tested, patients[kept])
+    prompts = list(encoder_config(model).prompt_labels)
+    has_statements = bool(find_source(args.data, args.data_dir).label_levels)
+    if prompts and getattr(model, "alignment_head", None) is not None and has_statements:
+        groups = statement_groups(read_statements(str(args.data_dir)), "superclass")
+        logits = similarity(model, row_batches(test, batch_size), model.alignment_head.prompt_embeds)
+        yield "zero", group_scores(logits, prompts, groups)
 
 
 def _sizes(variant: _Variant) -> dict[str, Any]:
@@ -174,7 +236,7 @@ def _sizes(variant: _Variant) -> dict[str, Any]:
     encoder: Any = load_checkpoint(folders[0])[0].ecgdan
     return {
         "num_parameters": sum(parameter.numel() for parameter in encoder.parameters()),
-        "seconds": sum(read_metrics(folder)["seconds"] for folder in folders),
+        "seconds": sum(metrics_of_run(folder)["seconds"] for folder in folders),
     }
 
 
@@ -188,7 +250,7 @@ def _compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[st
     """Each variant's AUROC and its paired difference to the first one, on the records that all of them have.
 
     Args:
-        tables: variant -> a table of each run, from [`scores_of_run`].
+        tables: variant -> a table of each run, from [`_scores_of_run`].
         n: resamples of patients.
 
     Returns:
@@ -214,9 +276,8 @@ def _compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[st
                 continue
             found[name][kind] = bootstrap_interval(_mean_macro_auroc, labels, scores, **options).as_dict()
             if runs is not base and first is not None:
-                difference = bootstrap_difference(
-                    _mean_macro_auroc, labels, scores=scores, baseline_scores=first, **options
-                )
+                both: dict[str, Any] = {"scores": scores, "baseline_scores": first}
+                difference = bootstrap_difference(_mean_macro_auroc, labels, **both, **options)
                 found[name][kind]["difference"] = difference.as_dict()
     return {"num_records": len(common), "num_patients": base[0]["patient_id"].nunique(), "variants": found}
 

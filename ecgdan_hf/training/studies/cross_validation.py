@@ -36,7 +36,7 @@ from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
-from ecgdan_hf.training.core.run_folder import finish_run, hardware, read_metrics, versions
+from ecgdan_hf.training.core.run_folder import environment, finish_run, metrics_of_run
 from ecgdan_hf.training.studies.ablation import slug
 from ecgdan_hf.training.studies.cv_fold import FoldModels
 from ecgdan_hf.training.studies.cv_recipes import Networks, Recipes
@@ -124,8 +124,8 @@ def _predictions(fold: Fold, models: FoldModels, folder: Path, say: Callable[[st
 def _cost(recipes: Recipes, folder: Path, predictions: pd.DataFrame, begin: float) -> dict[str, Any]:
     """Time, machine and versions, and the covariates of the evaluated network in the first fold."""
     first = folder / f"seed-{predictions['seed'].iloc[0]}-fold-1" / slug(recipes.contenders[0].name)
-    covariates = read_metrics(first).get("covariates")
-    found = {"seconds": round(time.monotonic() - begin, 1), "hardware": hardware(), "versions": versions()}
+    covariates = metrics_of_run(first).get("covariates")
+    found = {"seconds": round(time.monotonic() - begin, 1), **environment()}
     return {**found, **({"covariates": covariates} if covariates else {})}
 
 

@@ -30,7 +30,6 @@ from ecgdan_hf.model.risk_ecgdan import baseline_hazard
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments.fields import EvaluateArguments, FinetuneArguments, PretrainArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.covariates import COVARIATE_PENALIZER, covariate_table
 from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.studies.ablation import slug
 from ecgdan_hf.training.studies.cv_recipes import Contender, Recipes
@@ -70,7 +69,7 @@ class _Cohort:
         finetune.describe_outcome(dataset, config, run_args)
         table = columns_of(dataset, _SUBJECT_COLUMNS)
         measured = _measurements(args, table) if args.measurements else None
-        return cls(dataset, table, config, measured, covariate_table(dataset, run_args))
+        return cls(dataset, table, config, measured, finetune.covariate_table(dataset, run_args))
 
 
 def _measurements(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
@@ -130,7 +129,7 @@ class FoldModels:
         if self.cohort.covariates is not None:
             run_args = replace(run_args, covariates=",".join(self.cohort.covariates.columns))
 
-        def split(dataset: Any, run_args: FinetuneArguments, stratify_by: str | None) -> rows.Parts:
+        def split(dataset: Any, run_args: FinetuneArguments, stratify_by: str | None) -> dict[str, Any]:
             return rows.inner_split(dataset, judged, run_args, stratify_by)
 
         finetune.finetune(run_args, network=contender.build, split=split)
@@ -145,8 +144,9 @@ class FoldModels:
         """Pretrains without the ECGs and texts of the fold's patients; returns the checkpoint's folder."""
         folder = Path(str(self.args.output_dir)) / fold.name / "pretraining"
 
-        def split(dataset: Any, run_args: PretrainArguments) -> rows.Parts:
-            return replace(rows.inner_split(dataset, judged, run_args, None), test=None)
+        def split(dataset: Any, run_args: PretrainArguments) -> dict[str, Any]:
+            parts = rows.inner_split(dataset, judged, run_args, None)
+            return {name: parts[name] for name in ("train", "valid")}
 
         pretrain.pretrain(self.recipes.pretraining(fold.seed, folder), split=split)
         return str(folder)
@@ -183,7 +183,7 @@ class FoldModels:
             found |= {name: (model.log_hazard(parts[0]), model.log_hazard(parts[1])) for name, model in models.items()}
         if _COVARIATES in names and cohort.covariates is not None:
             values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
-            linear = fit_ridge_cox(values[train], fitted["event"], fitted["time"], COVARIATE_PENALIZER)
+            linear = fit_ridge_cox(values[train], fitted["event"], fitted["time"], finetune.COVARIATE_PENALIZER)
             found[_COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[test])
         if AGE_SEX in names:
             found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)

@@ -21,7 +21,7 @@ from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.frozen_encoders import MAIN, RANDOM, Features, Probed, controls, run_probe
+from ecgdan_hf.training.core.frozen_encoders import MAIN, RANDOM, Features, Probed, load_controls, run_probe
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def _compare_shares(args: ProbeArguments) -> tuple[dict[str, Any], str]:
     main = Probed.load(str(args.checkpoint), args)
     embedded: dict[str, list[Features]] = {MAIN: [main.features] * args.seeds}
     embedded[RANDOM] = [main.random_features(seed) for seed in seeds]
-    for name, path in controls(args, tuple(embedded)):
-        embedded[name] = [Probed.load(path, args, like=main).features] * args.seeds
+    for name, control in load_controls(args, Probed.load, main, tuple(embedded)):
+        embedded[name] = [control.features] * args.seeds
     truth, patients = label_matrix(main.test), np.asarray(main.test["patient_id"])
     found: dict[str, Any] = {}
     for fraction in fractions:

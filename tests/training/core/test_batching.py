@@ -10,13 +10,13 @@ from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core.batching import (
     LEAD_SUBSETS,
     EcgCollator,
+    EpochBatchSampler,
     NumberedRows,
     _draw_lead_mask,
     _draw_span_mask,
-    check_augmentation,
     multi_hot,
 )
-from ecgdan_hf.training.core.sampling import DrawnBatchSampler, EpochBatchSampler, _balanced_shares
+from ecgdan_hf.training.core.learned_rows import _balanced_shares, _DrawnBatchSampler
 
 RNG = np.random.default_rng(0)
 LIMB = STANDARD_LEADS[:6]
@@ -159,7 +159,7 @@ def test_augmentation_scales_input_and_target_alike_and_leaves_padding_zero(rows
 
 
 def test_evaluation_sees_signals_as_they_are(rows: NumberedRows):
-    collate = EcgCollator(STANDARD_LEADS, lead_masking="record", augment_scale=0.3, augment_noise=0.3).still()
+    collate = EcgCollator(STANDARD_LEADS, lead_masking="record", augment_scale=0.3, augment_noise=0.3)._still()
     batch = collate(rows.__getitems__([6, 0]))
     assert torch.equal(batch["lead_mask"].sum(1), torch.tensor([2, 12]))
     assert torch.equal(batch["input_values"][1], torch.tensor(rows[0]["input_values"]))
@@ -198,7 +198,7 @@ def test_multi_hot_of_no_labels_is_zero():
 def test_augmentation_that_would_have_no_or_the_wrong_effect_is_refused(given: dict, model: dict, message: str):
     config = EcgDanConfig(**{"input_kind": "rhythm", "normalization": "global", **model})
     with pytest.raises(ValueError, match=message):
-        check_augmentation(TrainingArguments(**{"lead_masking": "none", **given}), config)
+        EcgCollator.check(TrainingArguments(**{"lead_masking": "none", **given}), config)
 
 
 def test_crops_are_pieces_of_the_record_drawn_anew_each_epoch():
@@ -213,7 +213,7 @@ def test_crops_are_pieces_of_the_record_drawn_anew_each_epoch():
     assert starts.min() == 0 and starts.max() == 24
     collate.epoch = 1
     assert not torch.equal(collate(rows)["input_values"], values)
-    assert collate.still()(rows)["input_values"].shape == (64, 1, 40)
+    assert collate._still()(rows)["input_values"].shape == (64, 1, 40)
 
 
 def test_hidden_spans_are_the_same_in_every_lead_and_stay_in_the_target():
@@ -245,7 +245,7 @@ def test_balanced_shares_give_each_kind_its_half_and_patients_the_root_of_their_
 
 def test_rows_are_drawn_by_their_shares_and_go_on_where_an_epoch_was_left():
     shares = np.r_[np.zeros(50), np.full(25, 1.0), np.full(25, 3.0)]
-    sampler = DrawnBatchSampler(shares, 20, seed=3)
+    sampler = _DrawnBatchSampler(shares, 20, seed=3)
     drawn = np.array(list(sampler))
     assert drawn.shape == (5, 20) and len(sampler) == 5
     many = np.concatenate([drawn_in(sampler, epoch) for epoch in range(200)])
@@ -255,9 +255,9 @@ def test_rows_are_drawn_by_their_shares_and_go_on_where_an_epoch_was_left():
     sampler.start_batch = 2
     assert np.array_equal(drawn_in(sampler, 7).reshape(3, 20), whole[2:])
     with pytest.raises(ValueError, match="shares: expected positive numbers"):
-        DrawnBatchSampler(np.zeros(10), 2)
+        _DrawnBatchSampler(np.zeros(10), 2)
 
 
-def drawn_in(sampler: DrawnBatchSampler, epoch: int) -> np.ndarray:
+def drawn_in(sampler: _DrawnBatchSampler, epoch: int) -> np.ndarray:
     sampler.set_epoch(epoch)
     return np.array(list(sampler)).ravel()

@@ -8,7 +8,7 @@ import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 
 from ecgdan_hf.model.survival_ecgdan import cox_loss
-from ecgdan_hf.training.core.collect import gather_with_grad
+from ecgdan_hf.training.core.tasks import gather_with_grad
 
 HAZARD = torch.tensor([0.3, -0.2, 0.8, 0.1, -0.5, 0.4])
 EVENT = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])

@@ -11,16 +11,16 @@ from tiny import TINY, signals
 from transformers import BertConfig, BertModel
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.training.core.texts import EcgDanWithTextTower
+from ecgdan_hf.training.core.texts import _EcgDanWithTextTower
 from ecgdan_hf.training.pretrain import _PretrainingTask
 
 BERT = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 RECORDS = 6
 
 
-def network() -> EcgDanWithTextTower:
+def network() -> _EcgDanWithTextTower:
     torch.manual_seed(0)
-    model = EcgDanWithTextTower(EcgDanConfig(**TINY, text_embed_dim=16))
+    model = _EcgDanWithTextTower(EcgDanConfig(**TINY, text_embed_dim=16))
     model.text_model = BertModel(BertConfig(**BERT), add_pooling_layer=False)
     return model.eval()  # no dropout, which no two processes draw alike
 

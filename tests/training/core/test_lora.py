@@ -23,8 +23,8 @@ from ecgdan_hf.inference.rows import score_rows
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import _read_recipe
-from ecgdan_hf.training.core.lora import _lora_targets, add_lora, merge_lora
 from ecgdan_hf.training.core.supervised import check_finetuning
+from ecgdan_hf.training.finetune import _add_lora, _lora_targets, _merge_lora
 
 Build = Callable[..., FinetuneArguments]
 HEADS = [
@@ -93,7 +93,7 @@ def test_peft_refuses_the_convolution_whose_update_it_would_merge_as_another_one
 @pytest.mark.parametrize(("name", "trunk"), [("survival", "paper"), ("classification", "light")])
 def test_only_updates_head_and_new_weights_learn_and_merging_changes_no_answer(name: str, trunk: str):
     model, before = build(name, trunk=trunk), build(name, trunk=trunk)
-    add_lora(model, 2, ["ecgdan.trunk.0.norm1.weight"])
+    _add_lora(model, 2, ["ecgdan.trunk.0.norm1.weight"])
     learned = {key for key, value in model.named_parameters() if value.requires_grad}
     head = {key for key, _ in before.named_parameters() if key.startswith(("classifier", "risk_head", "covariate"))}
     updates = {key for key in learned if "lora_" in key}
@@ -103,7 +103,7 @@ def test_only_updates_head_and_new_weights_learn_and_merging_changes_no_answer(n
         if "lora_B" in key:
             nn.init.normal_(value, std=0.1)
     unmerged = answers(model, name)
-    merge_lora(model)
+    _merge_lora(model)
     assert model.state_dict().keys() == before.state_dict().keys() and type(model) is type(before)
     found = answers(model, name)
     assert not torch.allclose(found["pooler_output"], answers(before, name)["pooler_output"], atol=1e-3)

@@ -81,12 +81,12 @@ def test_two_events_are_kept_where_follow_up_has_to_be_put_in_order():
 def test_training_and_validation_shrink_alike_and_the_test_part_stays():
     dataset = as_dataset(*records())
     whole, tenth = split(dataset, arguments()), split(dataset, arguments(label_fraction=0.1))
-    assert tenth.test["record_id"] == whole.test["record_id"]
+    assert tenth["test"]["record_id"] == whole["test"]["record_id"]
     for name in ("train", "valid"):
-        small, large = (set(getattr(part, name)["patient_id"]) for part in (tenth, whole))
+        small, large = (set(part[name]["patient_id"]) for part in (tenth, whole))
         assert small < large
         assert len(small) == round(0.1 * len(large))
-    patients = [set(part["patient_id"]) for part in (tenth.train, tenth.valid, tenth.test)]
+    patients = [set(part["patient_id"]) for part in tenth.values()]
     assert len(set.union(*patients)) == sum(map(len, patients))
 
 

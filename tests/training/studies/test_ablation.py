@@ -23,7 +23,7 @@ from ecgdan_hf.training.arguments.fields import AblateArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop, rows
 from ecgdan_hf.training.core.starting_weights import build_config
-from ecgdan_hf.training.studies import ablation, ablation_scores
+from ecgdan_hf.training.studies import ablation
 
 Build = Callable[..., AblateArguments]
 VARIANTS = {"base": {}, "no lead attention": {"model": {"use_lead_attention": False}}}
@@ -91,7 +91,7 @@ def copied(finished: dict, build: Build, tmp_path: Path) -> str:
 def test_few_labels_are_drawn_several_times(
     finished: dict, copied: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(ablation_scores, "_NUM_SUBSETS", 2)
+    monkeypatch.setattr(ablation, "_NUM_SUBSETS", 2)
     args = build(label_fraction=0.5, only="base", random_encoder=False, output_dir=copied)
     found = ablation.ablate(args)["variants"]["base"]
     table = pd.read_csv(Path(str(args.output_dir)) / "base" / "seed-0" / "scores-0.5.csv")

@@ -15,7 +15,7 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.run_folder import read_metrics
+from ecgdan_hf.training.core.run_folder import metrics_of_run
 from ecgdan_hf.training.studies import cross_validation
 
 
@@ -70,7 +70,7 @@ def test_no_patient_is_both_judged_and_learned_from_also_through_records_without
 
     def spy(dataset, judged, args, stratify_by):
         parts = plain(dataset, judged, args, stratify_by)
-        learned = {patient for part in (parts.train, parts.valid) for patient in part["patient_id"]}
+        learned = {patient for part in (parts["train"], parts["valid"]) for patient in part["patient_id"]}
         seen.append((learned, set(judged["patient_id"])))
         return parts
 
@@ -160,9 +160,9 @@ def test_a_fold_pretrains_without_the_patients_it_judges(cv_args, tmp_path):
     folder = Path(args.output_dir)
     assert list(metrics["models"])[:2] == ["ECG-DAN", "no pretraining"]
     for fold, counts in enumerate(metrics["splits"]["folds"], start=1):
-        pretrained = read_metrics(folder / f"seed-0-fold-{fold}" / "pretraining")
+        pretrained = metrics_of_run(folder / f"seed-0-fold-{fold}" / "pretraining")
         assert sum(pretrained["num_records"].values()) == 48 - counts["num_records"]
-        tuned = read_metrics(folder / f"seed-0-fold-{fold}" / "ecg-dan")
+        tuned = metrics_of_run(folder / f"seed-0-fold-{fold}" / "ecg-dan")
         assert tuned["checkpoint"].endswith(f"seed-0-fold-{fold}/pretraining")
 
 
