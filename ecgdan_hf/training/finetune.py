@@ -192,11 +192,7 @@ def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneA
 
 
 def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | None:
-    """The covariates that `args` names, one row per record and one column per number; None without any.
-
-    Raises:
-        ValueError: a column that is missing, or what [`Covariates.expanded`] rejects.
-    """
+    """The covariates that `args` names, one row per record and one column per number; None without any."""
     columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
     if not columns:
         return None
@@ -209,9 +205,6 @@ def _add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArgu
     """Stores the covariates' names, and their mean and SD in the training part.
 
     A covariate that does not vary there is left out with a warning: it has no scale.
-
-    Raises:
-        ValueError: nothing varies, or what [`covariate_table`] rejects.
     """
     values = covariate_table(train, args)
     if values is None:
@@ -267,9 +260,6 @@ def _add_lora(model: PreTrainedModel, rank: int, new_weights: Sequence[str] = ()
 
     The updates, the head and `new_weights` (names) will learn. peft keeps the names of the network, so that the loop
     saves and resumes it as any other.
-
-    Raises:
-        ValueError: peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model

@@ -142,12 +142,7 @@ class _DanetFinetuning(FinetuningRun):
 
 
 def _check_arguments(args: FinetuneArguments) -> None:
-    """Rejects arguments that do not make two stages.
-
-    Raises:
-        ValueError: another task; a rate without epochs, epochs without a rate, a negative number, or a weight that is
-            none.
-    """
+    """Rejects arguments that do not make two stages."""
     if args.task != "danet":
         raise ValueError(f"task: expected danet, got {args.task!r}")
     for name in ("joint_epochs", "simulated_records"):
@@ -170,11 +165,7 @@ def _everyone(dataset: Any, args: FinetuneArguments, stratify_by: str | None) ->
 
 
 def _check_thresholds(args: FinetuneArguments, config: DanetConfig) -> None:
-    """Rejects thresholds that are no probabilities, and a run on every patient that would need validation.
-
-    Raises:
-        ValueError: see above.
-    """
+    """Rejects thresholds that are no probabilities, and a run on every patient that would need validation."""
     names = config.label_names
     for name, value in args.thresholds.items():
         if name not in names or not isinstance(value, int | float) or not 0 < value < 1:

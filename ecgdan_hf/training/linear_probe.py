@@ -28,9 +28,6 @@ def linear_probe(args: ProbeArguments) -> dict[str, Any]:
 
     Returns:
         The content of `metrics.json`.
-
-    Raises:
-        ValueError: arguments or data that cannot be used.
     """
     for name, module in (("zero_shot", "zero_shot_probe"), ("label_fractions", "studies.label_efficiency")):
         if getattr(args, name):

@@ -136,15 +136,8 @@ class _Pretraining(TrainingRun[PretrainArguments]):
 class _PretrainingTask:
     """Reconstruction, alignment and (optionally) superclasses, weighted by the configuration.
 
-    Args:
-        config: of the network.
-        select_by: one of `_SELECT_BY`.
-        loaders: part -> its rows; "valid" chooses the epoch.
-        batch_size: of training.
-        zero_shot: evaluates the superclasses, if the data have them and there is text.
-
-    Raises:
-        ValueError: a `select_by` that is unknown or needs what is not there.
+    `loaders` has the rows of each part; "valid" chooses the epoch by `select_by`. `zero_shot` evaluates the
+    superclasses.
     """
 
     def __init__(
@@ -239,11 +232,7 @@ def _given_text(batch: Batch) -> Tensor:
 
 
 def _check_select_by(select_by: str, has_text: bool, has_zero_shot: bool) -> None:
-    """Rejects a metric that validation does not compute.
-
-    Raises:
-        ValueError: see above.
-    """
+    """Rejects a metric that validation does not compute."""
     if select_by not in _SELECT_BY:
         raise ValueError(f"select_by: expected one of {', '.join(_SELECT_BY)}, got {select_by!r}")
     if select_by in ("recall", "zero_shot") and not has_text:
@@ -255,11 +244,7 @@ def _check_select_by(select_by: str, has_text: bool, has_zero_shot: bool) -> Non
 def _with_text(
     parts: dict[str, Any], texts: TextSide, args: PretrainArguments
 ) -> tuple[dict[str, Any], dict[str, Arrays]]:
-    """The records that have text, and what the network is given of it.
-
-    Raises:
-        ValueError: a part in which no record has text.
-    """
+    """The records that have text, and what the network is given of it."""
     kept, lookups = {}, {}
     for name, part in parts.items():
         values, says = texts.lookups(part)

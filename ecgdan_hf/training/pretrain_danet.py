@@ -57,11 +57,7 @@ def pretrain_danet(args: PretrainArguments, split: Split = rows.split) -> dict[s
 
 
 class _DanetPretraining(TrainingRun[PretrainArguments]):
-    """The steps of all pretexts.
-
-    Attributes:
-        options: fields of the collator.
-    """
+    """The steps of all pretexts; `options` are fields of the collator."""
 
     kind = "pretrain"
     config_class = DanetConfig
@@ -229,11 +225,7 @@ def _waveform_error(attention: Tensor, targets: Tensor) -> Tensor:
 
 
 def _check_arguments(args: PretrainArguments, name: str) -> None:
-    """Rejects arguments that the pretext cannot use.
-
-    Raises:
-        ValueError: see above.
-    """
+    """Rejects arguments that the pretext cannot use."""
     if args.task != "danet":
         raise ValueError(f"task: expected danet, got {args.task!r}")
     if args.simulated_records < 1:
@@ -246,11 +238,7 @@ def _check_arguments(args: PretrainArguments, name: str) -> None:
 
 
 def _check_config(config: DanetConfig, pretext: str) -> None:
-    """Rejects a network that the pretext cannot train, and leaves out the head that it does not use.
-
-    Raises:
-        ValueError: a module other than soft, where it learns alone, or no rule.
-    """
+    """Rejects a network that the pretext cannot train, and leaves out the head that it does not use."""
     if pretext != "simulated-beats" and config.waveform_module != "soft":
         raise ValueError(f"waveform_module: pretext {pretext} trains a soft one alone, got {config.waveform_module!r}")
     if pretext != "masked" and (config.waveform_rule is None or config.input_kind != "rhythm"):

@@ -70,11 +70,7 @@ def recalibrate(args: RecalibrateArguments) -> dict[str, Any]:
 
 
 def _load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
-    """The checkpoint and its feature extractor.
-
-    Raises:
-        ValueError: no checkpoint or data named, or a checkpoint of another kind.
-    """
+    """The checkpoint and its feature extractor."""
     for name in ("checkpoint", "data_dir"):
         if not getattr(args, name):
             raise ValueError(f"{name}: expected one, got none; give --{name.replace('_', '-')}")
@@ -86,11 +82,7 @@ def _load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
 
 
 def _load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
-    """The records to fit to, and the test records, which are the same without `test_folds`.
-
-    Raises:
-        ValueError: common folds, folds the checkpoint was trained on, or records without outcome.
-    """
+    """The records to fit to, and the test records, which are the same without `test_folds`."""
     from ecgdan_hf.data.loading import load
 
     fit_folds, test_folds = parse_folds(args.fit_folds, "fit_folds"), parse_folds(args.test_folds, "test_folds")
@@ -109,11 +101,7 @@ def _load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
 
 
 def _judge(model: Any, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
-    """Observed over expected, slope and Brier score of the risks at the horizon.
-
-    Raises:
-        ValueError: a horizon beyond the follow-up that the baseline hazard was fitted to.
-    """
+    """Observed over expected, slope and Brier score of the risks at the horizon."""
     years, followed = args.horizon_years, float(model.baseline.times[-1])
     if not 0 < years <= followed:
         raise ValueError(

@@ -96,11 +96,7 @@ def _compare_levels(args: ProbeArguments) -> tuple[dict[str, Any], str]:
 
 
 def _prompted(path: str, args: ProbeArguments) -> _Prompted:
-    """Loads a checkpoint and its rows, and compares each record with each prompt.
-
-    Raises:
-        ValueError: a checkpoint without prompts, or folds it was trained on.
-    """
+    """Loads a checkpoint and its rows, and compares each record with each prompt."""
     folds = parse_folds(args.test_folds, "test_folds")
     check_unseen(path, folds, args.data_dir, seen_in=("train_folds",))
     model, extractor = load_checkpoint(path)
@@ -125,10 +121,7 @@ def _prompted(path: str, args: ProbeArguments) -> _Prompted:
 def similarity(model: Any, batches: Any, prompts: torch.Tensor) -> np.ndarray:
     """(n, K): scaled cosine of each ECG and each prompt.
 
-    Args:
-        model: with an encoder and an `alignment_head`.
-        batches: as [`embed`] takes them.
-        prompts: (K, projection_size), of unit length.
+    `batches` are as [`embed`] takes them, `prompts` (K, projection_size), of unit length.
     """
     pooled, head = torch.from_numpy(embed(model, batches)), model.alignment_head
     ecg_embeds = head.project_ecg(pooled.to(head.ecg_projection[0].weight)).float()
@@ -138,11 +131,7 @@ def similarity(model: Any, batches: Any, prompts: torch.Tensor) -> np.ndarray:
 
 @torch.inference_mode()
 def _custom_prompts(model: Any, args: ProbeArguments) -> tuple[list[str], torch.Tensor]:
-    """Labels of `args.prompts` and (K, projection_size): the mean direction of each label's projected texts.
-
-    Raises:
-        ValueError: a file that is no mapping of labels to texts, no language model, or one of another width.
-    """
+    """Labels of `args.prompts` and (K, projection_size): the mean direction of each label's projected texts."""
     texts, config = _read_prompts(str(args.prompts)), encoder_config(model)
     name = args.text_model or config.text_model_name
     if not name:
@@ -158,11 +147,7 @@ def _custom_prompts(model: Any, args: ProbeArguments) -> tuple[list[str], torch.
 
 
 def _read_prompts(path: str) -> dict[str, list[str]]:
-    """Reads `label: text` or `label: [text, text]` from YAML.
-
-    Raises:
-        ValueError: anything else.
-    """
+    """Reads `label: text` or `label: [text, text]` from YAML."""
     content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: expected a mapping of labels to texts, found {type(content).__name__}")

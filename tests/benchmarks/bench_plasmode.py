@@ -18,7 +18,7 @@ from ecgdan_hf.data.simulate.plasmode import SCENARIOS, simulate
 from ecgdan_hf.data.sources.ptbxl import read_ptbxl
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE
 from ecgdan_hf.files import write_text
-from ecgdan_hf.training.arguments.command import parse_assignments
+from ecgdan_hf.training.arguments.command import _parse_assignments
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
 from ecgdan_hf.training.core.run_folder import metrics_of_run
 from ecgdan_hf.training.studies import cross_validation
@@ -43,8 +43,8 @@ def arguments(given: argparse.Namespace, scenario: str, simulation: int) -> Eval
         data_dir=str(given.data_dir),
         labels=str(outcomes),
         pretrain=given.pretrain,
-        pretrain_common=parse_assignments(given.set, "set"),
-        common={"log_with": "none", "progress": False, **parse_assignments(given.common, "common")},
+        pretrain_common=_parse_assignments(given.set, "set"),
+        common={"log_with": "none", "progress": False, **_parse_assignments(given.common, "common")},
         seeds=given.seeds,
         cache_dir=given.cache_dir,
         output_dir=str(given.output_dir / f"{scenario}-{simulation}"),

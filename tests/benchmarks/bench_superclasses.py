@@ -24,7 +24,7 @@ from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference, bootst
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.training import finetune
-from ecgdan_hf.training.arguments.command import parse_assignments
+from ecgdan_hf.training.arguments.command import _parse_assignments
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core.run_folder import metrics_of_run
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="argument of ecgdan finetune")
     parser.add_argument("--bootstrap", type=int, default=1000)
     options = parser.parse_args()
-    options.set = parse_assignments(options.set, "set")
+    options.set = _parse_assignments(options.set, "set")
     names = [PRETRAINED] * bool(options.checkpoint) + options.networks.split(",")
     unknown = set(names) - {LIGHT, PRETRAINED, *NETWORKS}
     if unknown:

@@ -21,18 +21,15 @@ _CONFIG_HELP = "recipe: a YAML file, or the name of one that ships with the pack
 
 
 def with_flags(kind: type[T], function: Callable[[T], Any], doc: str | None = None) -> Callable[..., None]:
-    """A function that typer turns into a command: `--config` and one flag for each field of `kind`.
+    """Returns a function that typer turns into a command: `--config`, and one flag for each field of `kind`.
 
-    Args:
-        kind: the arguments' dataclass.
-        function: what to do with the resolved arguments.
-        doc: help text of the command; default: the docstring of `function`.
+    Its help is `doc`, or the docstring of `function`, which gets the resolved arguments.
     """
 
     def command(config: str | None = None, **flags: Any) -> None:
         for item in dataclasses.fields(kind):
             if get_origin(item.type) is dict and flags[item.name] is not None:
-                flags[item.name] = parse_assignments(flags[item.name], item.name)
+                flags[item.name] = _parse_assignments(flags[item.name], item.name)
         args: Any = resolve(kind, config, flags)
         _recognise_source(args)
         check_options(args)
@@ -69,10 +66,10 @@ def _parameter(name: str, kind: Any, default: Any, text: str) -> inspect.Paramet
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def parse_assignments(texts: list[str], name: str = "model") -> dict[str, Any]:
+def _parse_assignments(texts: list[str], name: str = "model") -> dict[str, Any]:
     """Reads `key=value` pairs, the values as YAML.
 
-    >>> parse_assignments(["dropout_scope=batch", "hidden_size=256"])
+    >>> _parse_assignments(["dropout_scope=batch", "hidden_size=256"])
     {'dropout_scope': 'batch', 'hidden_size': 256}
 
     Raises:
@@ -86,11 +83,9 @@ def parse_assignments(texts: list[str], name: str = "model") -> dict[str, Any]:
 
 
 def run_safely(function: Callable[[], Any]) -> int:
-    """Runs a command; errors become one line on stderr.
+    """Runs a command; errors become one line on stderr, or are raised with `ECGDAN_TRACEBACK=1`.
 
-    Returns:
-        0; 2 for a wrong argument or input (ValueError, OSError); 1 for a run that failed (a loss that is not finite).
-        With `ECGDAN_TRACEBACK=1` the error is raised instead.
+    Returns 0; 2 for a wrong argument or input (ValueError, OSError); 1 for a loss that is not finite.
     """
     try:
         function()

@@ -5,6 +5,7 @@ Must import neither torch nor transformers: the command line imports this module
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ecgdan_hf.data.sources.registry import SOURCE_NAMES, SOURCES
@@ -18,6 +19,12 @@ NOT_PART_OF_THE_RUN = (
 
 _WITH_LEVELS = (None, *(source.name for source in SOURCES if source.label_levels))
 """Sources whose labels have levels; None is a source that is still to be recognised."""
+
+_alignment, _danet, _survival, _classification = (
+    partial(option, task=task) for task in ("alignment", "danet", "survival", "classification")
+)
+_linear, _zero_shot = partial(option, zero_shot=False), partial(option, zero_shot=True)
+_held_out, _repeated_cv = partial(option, protocol="held-out"), partial(option, protocol="repeated-cv")
 
 
 @dataclass(kw_only=True)
@@ -98,66 +105,43 @@ class PretrainArguments(TrainingArguments):
         "alignment (reconstruction, and ECG with text) or danet (a waveform module)",
         choices=("alignment", "danet"),
     )
-    pretext: str | None = option(
+    pretext: str | None = _danet(
         None,
         "simulated-beats (default), hard-weights or masked: what a waveform module learns",
-        task="danet",
         choices=("simulated-beats", "hard-weights", "masked"),
     )
-    simulated_records: int = option(
-        8000,
-        "training records simulated with and without early beats",
-        task="danet",
-        pretext=(None, "simulated-beats"),
+    simulated_records: int = _danet(
+        8000, "training records simulated with and without early beats", pretext=(None, "simulated-beats")
     )
-    simulated_rule: str | None = option(
-        None,
-        "rule that simulated records follow [default: the model's]",
-        task="danet",
-        pretext=(None, "simulated-beats"),
+    simulated_rule: str | None = _danet(
+        None, "rule that simulated records follow [default: the model's]", pretext=(None, "simulated-beats")
     )
-    text_model: str = option(
-        "emilyalsentzer/Bio_ClinicalBERT",
-        "language model: a name or folder; minilm; none for no alignment",
-        task="alignment",
+    text_model: str = _alignment(
+        "emilyalsentzer/Bio_ClinicalBERT", "language model: a name or folder; minilm; none for no alignment"
     )
-    text_model_revision: str | None = option(
-        None, "branch, tag or commit of a text_model on the Hub", task="alignment"
-    )
-    text_source: str = option(
+    text_model_revision: str | None = _alignment(None, "branch, tag or commit of a text_model on the Hub")
+    text_source: str = _alignment(
         "statements",
         "what is embedded: SCP statements, the raw report, or report_english: put into English by terms",
-        task="alignment",
         choices=("statements", "report", "report_english"),
     )
-    text_style: str = option(
-        "default",
-        "default, or authors: their prompts, padding and dropped statements",
-        task="alignment",
-        choices=("default", "authors"),
+    text_style: str = _alignment(
+        "default", "default, or authors: their prompts, padding and dropped statements", choices=("default", "authors")
     )
-    text_tower: str = option(
+    text_tower: str = _alignment(
         "frozen",
         "what is learned of text_model: frozen (nothing), lora (needs peft) or full",
-        task="alignment",
         choices=("frozen", "lora", "full"),
     )
-    text_learning_rate: float | None = option(
-        None,
-        "peak learning rate of text_model [default: lora 2e-4, full 2e-5]",
-        task="alignment",
-        text_tower=("lora", "full"),
+    text_learning_rate: float | None = _alignment(
+        None, "peak learning rate of text_model [default: lora 2e-4, full 2e-5]", text_tower=("lora", "full")
     )
-    lora_rank: int = option(8, "rank of the updates, with text_tower lora", task="alignment", text_tower="lora")
-    statement_dropout: float = option(
-        0.0,
-        "share of a record's statements left out of its text, redrawn each time together with their wordings",
-        task="alignment",
+    lora_rank: int = _alignment(8, "rank of the updates, with text_tower lora", text_tower="lora")
+    statement_dropout: float = _alignment(
+        0.0, "share of a record's statements left out of its text, redrawn each time together with their wordings"
     )
-    shuffle_text: bool = option(False, "control: permute the training texts among the records", task="alignment")
-    hold_out_statements: str | None = option(
-        None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them", task="alignment"
-    )
+    shuffle_text: bool = _alignment(False, "control: permute the training texts among the records")
+    hold_out_statements: str | None = _alignment(None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to continue from; default: random weights")
     select_by: str = option(
         "loss",
@@ -185,7 +169,7 @@ class FinetuneArguments(TrainingArguments):
         "learn the head and low-rank updates of the encoder alone, of this rank (needs peft); 0 trains every weight",
         task=("survival", "classification"),
     )
-    labels: str | None = option(None, "outcomes table: record_id or patient_id, event, time in years", task="survival")
+    labels: str | None = _survival(None, "outcomes table: record_id or patient_id, event, time in years")
     label_level: str | None = option(
         None,
         "labels of ptb-xl: superclass (default), subclass or statement",
@@ -195,63 +179,48 @@ class FinetuneArguments(TrainingArguments):
     keep_labels: str | None = option(
         None, "learn only these labels of the data, as APC or APC,PVC; default: all", task=("classification", "danet")
     )
-    joint_epochs: int = option(
-        0, "epochs in which the waveform module learns too, after those it is frozen", task="danet"
-    )
-    joint_learning_rate: float | None = option(None, "peak learning rate of joint_epochs", task="danet")
-    simulated_records: int = option(0, "records simulated from the training records and added to them", task="danet")
-    simulated_rule: str | None = option(
-        None, "rule that simulated records follow [default: the model's]", task="danet"
-    )
-    beat_annotations: bool = option(True, "teach a soft module where the source's marked beats are", task="danet")
-    balance: bool = option(
-        False, "draw half of the real records positive, patients evenly, half simulated", task="danet"
-    )
-    thresholds: dict[str, Any] = option(
+    joint_epochs: int = _danet(0, "epochs in which the waveform module learns too, after those it is frozen")
+    joint_learning_rate: float | None = _danet(None, "peak learning rate of joint_epochs")
+    simulated_records: int = _danet(0, "records simulated from the training records and added to them")
+    simulated_rule: str | None = _danet(None, "rule that simulated records follow [default: the model's]")
+    beat_annotations: bool = _danet(True, "teach a soft module where the source's marked beats are")
+    balance: bool = _danet(False, "draw half of the real records positive, patients evenly, half simulated")
+    thresholds: dict[str, Any] = _danet(
         {},
         "decision thresholds from elsewhere, such as a cross-validation, as label=probability; needed where "
         "valid_fraction 0 trains on every patient",
-        task="danet",
     )
-    keep_stage: str = option(
-        "best", "stage whose weights are kept: best by validation, or last", task="danet", choices=("best", "last")
+    keep_stage: str = _danet(
+        "best", "stage whose weights are kept: best by validation, or last", choices=("best", "last")
     )
-    positive_weight: str | float | None = option(
-        None, "weight of a positive record in the loss: a number, or balanced: negatives per positive", task="danet"
+    positive_weight: str | float | None = _danet(
+        None, "weight of a positive record in the loss: a number, or balanced: negatives per positive"
     )
-    auxiliary_level: str | None = option(
-        None,
-        "level of further labels of ptb-xl to learn with those of label_level",
-        task="classification",
-        data=_WITH_LEVELS,
+    auxiliary_level: str | None = _classification(
+        None, "level of further labels of ptb-xl to learn with those of label_level", data=_WITH_LEVELS
     )
-    teachers: str | None = option(
-        None, "classifiers, separated by commas, whose mean prediction softens the labels", task="classification"
+    teachers: str | None = _classification(
+        None, "classifiers, separated by commas, whose mean prediction softens the labels"
     )
-    teacher_weight: float = option(0.5, "share of the teachers in the softened labels", task="classification")
+    teacher_weight: float = _classification(0.5, "share of the teachers in the softened labels")
     shuffle_labels: bool = option(
         False,
         "control for ecgdan sanity: permute labels or follow-up among the training records",
         task=("survival", "classification"),
     )
-    covariates: str | None = option(
-        None,
-        "columns to use with the ECG, such as age,sex; a text column becomes one column per level",
-        task="survival",
+    covariates: str | None = _survival(
+        None, "columns to use with the ECG, such as age,sex; a text column becomes one column per level"
     )
-    missing_covariates: str | None = option(
+    missing_covariates: str | None = _survival(
         None,
         "a missing covariate: mean (of training; default), indicator (mean and a column for it) or refuse (an error)",
-        task="survival",
         choices=("mean", "indicator", "refuse"),
     )
-    stratify: bool | None = option(
-        None, "give every batch the event fraction of the training set [default: true]", task="survival"
-    )
-    endpoint: str | None = option(None, "the event in words, for reports", task="survival")
+    stratify: bool | None = _survival(None, "give every batch the event fraction of the training set [default: true]")
+    endpoint: str | None = _survival(None, "the event in words, for reports")
     bootstrap: int = option(1000, "patient resamples behind each interval")
-    simulated_outcome: bool | None = option(
-        None, "the follow-up is simulated; default: whether it has a log_hazard column", task="survival"
+    simulated_outcome: bool | None = _survival(
+        None, "the follow-up is simulated; default: whether it has a log_hazard column"
     )
 
 
@@ -262,48 +231,34 @@ class ProbeArguments(RunArguments):
     task: str = option(
         "classification", "survival (ridge Cox) or classification (logistic)", choices=("survival", "classification")
     )
-    train_folds: str | None = option(None, "folds to train on, as 1-8 or 1,2,5", zero_shot=False)
-    valid_folds: str | None = option(None, "folds that would choose an epoch, added to training", zero_shot=False)
-    label_fraction: float = option(1.0, "share of the training patients that is used", zero_shot=False)
+    train_folds: str | None = _linear(None, "folds to train on, as 1-8 or 1,2,5")
+    valid_folds: str | None = _linear(None, "folds that would choose an epoch, added to training")
+    label_fraction: float = _linear(1.0, "share of the training patients that is used")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name whose frozen encoder is probed")
-    labels: str | None = option(
-        None, "outcomes table: record_id or patient_id, event, time in years", task="survival", zero_shot=False
+    labels: str | None = _survival(
+        None, "outcomes table: record_id or patient_id, event, time in years", zero_shot=False
     )
-    label_level: str | None = option(
-        None,
-        "labels of ptb-xl: superclass (default), subclass or statement",
-        task="classification",
-        data=_WITH_LEVELS,
-        zero_shot=False,
+    label_level: str | None = _classification(
+        None, "labels of ptb-xl: superclass (default), subclass or statement", data=_WITH_LEVELS, zero_shot=False
     )
     control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")
     leads: str | None = option(None, "show only these leads of the test records and those that follow, such as I,II")
-    label_fractions: str | None = option(
-        None,
-        "probe at these shares of the training patients, such as 0.01,0.1,1",
-        task="classification",
-        zero_shot=False,
+    label_fractions: str | None = _classification(
+        None, "probe at these shares of the training patients, such as 0.01,0.1,1", zero_shot=False
     )
     seeds: int = option(5, "draws of patients and of random encoders behind each of the label_fractions")
     zero_shot: bool = option(
         False, "classify by the prompts a checkpoint carries, without any training", task="classification"
     )
-    prompts: str | None = option(
-        None, "YAML file, label: [texts], to use in place of the checkpoint's", zero_shot=True
+    prompts: str | None = _zero_shot(None, "YAML file, label: [texts], to use in place of the checkpoint's")
+    text_model: str | None = _zero_shot(None, "language model for prompts; default: the one of pretraining")
+    aggregation: str = _zero_shot(
+        "logsumexp", "class from its statements: logsumexp, max or mean", choices=("logsumexp", "max", "mean")
     )
-    text_model: str | None = option(
-        None, "language model for prompts; default: the one of pretraining", zero_shot=True
-    )
-    aggregation: str = option(
-        "logsumexp",
-        "class from its statements: logsumexp, max or mean",
-        zero_shot=True,
-        choices=("logsumexp", "max", "mean"),
-    )
-    temperature: float = option(1.0, "prompt logits are divided by it", zero_shot=True)
-    prompt_softmax: bool = option(False, "let all prompts compete for a record", zero_shot=True)
-    min_positives: int = option(10, "positives a class needs to be evaluated", zero_shot=True)
-    permutations: int = option(20, "random permutations of the prompts among the labels, as a control", zero_shot=True)
+    temperature: float = _zero_shot(1.0, "prompt logits are divided by it")
+    prompt_softmax: bool = _zero_shot(False, "let all prompts compete for a record")
+    min_positives: int = _zero_shot(10, "positives a class needs to be evaluated")
+    permutations: int = _zero_shot(20, "random permutations of the prompts among the labels, as a control")
     batch_size: int = option(256, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
 
@@ -315,55 +270,41 @@ class EvaluateArguments(_DataArguments):
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to evaluate")
     control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
-    label_level: str | None = option(
-        None, "labels of ptb-xl: superclass (default), subclass or statement", protocol="held-out", data=_WITH_LEVELS
+    label_level: str | None = _held_out(
+        None, "labels of ptb-xl: superclass (default), subclass or statement", data=_WITH_LEVELS
     )
-    test_folds: str | None = option(
-        None, "test folds; default: every record, for data never trained on", protocol="held-out"
-    )
-    train_folds: str | None = option(
-        None, "folds the controls are fitted on: age and sex, random encoder", protocol="held-out"
-    )
+    test_folds: str | None = _held_out(None, "test folds; default: every record, for data never trained on")
+    train_folds: str | None = _held_out(None, "folds the controls are fitted on: age and sex, random encoder")
     random_encoder: bool = option(True, "compare with a linear model on an untrained encoder (needs train_folds)")
     output_dir: str | None = option(None, "folder for report.md, metrics.json and the figure")
     batch_size: int = option(256, "records per forward pass")
     bootstrap: int = option(1000, "patient resamples behind each interval")
     seed: int = option(0, "seed of the resampling and of the random encoder")
-    overwrite: bool = option(False, "replace a report that is already in output_dir", protocol="held-out")
+    overwrite: bool = _held_out(False, "replace a report that is already in output_dir")
     protocol: str = option(
         "held-out",
         "held-out, or repeated-cv: train and evaluate in repeated cross-validation",
         choices=("held-out", "repeated-cv"),
     )
-    recipe: str = option(
-        "finetune-survival", "recipe of ecgdan finetune that every fold trains", protocol="repeated-cv"
+    recipe: str = _repeated_cv("finetune-survival", "recipe of ecgdan finetune that every fold trains")
+    common: dict[str, Any] = _repeated_cv({}, "arguments of ecgdan finetune for every fold, as key=value; repeatable")
+    pretrain: str | None = _repeated_cv(
+        None, "recipe of ecgdan pretrain that every fold begins with, on its own patients"
     )
-    common: dict[str, Any] = option(
-        {}, "arguments of ecgdan finetune for every fold, as key=value; repeatable", protocol="repeated-cv"
+    pretrain_common: dict[str, Any] = _repeated_cv({}, "arguments of it for every fold, as key=value; repeatable")
+    model: dict[str, Any] = _repeated_cv(
+        {}, "configuration fields of a network from scratch, as key=value; repeatable"
     )
-    pretrain: str | None = option(
-        None, "recipe of ecgdan pretrain that every fold begins with, on its own patients", protocol="repeated-cv"
-    )
-    pretrain_common: dict[str, Any] = option(
-        {}, "arguments of it for every fold, as key=value; repeatable", protocol="repeated-cv"
-    )
-    model: dict[str, Any] = option(
-        {}, "configuration fields of a network from scratch, as key=value; repeatable", protocol="repeated-cv"
-    )
-    folds: int = option(2, "folds of each repetition", protocol="repeated-cv")
-    seeds: str = option("0-4", "repetitions, as 0-4 or 0,1", protocol="repeated-cv")
-    horizon_years: str = option("5", "years at which absolute risk is evaluated, as 5 or 1,5", protocol="repeated-cv")
+    folds: int = _repeated_cv(2, "folds of each repetition")
+    seeds: str = _repeated_cv("0-4", "repetitions, as 0-4 or 0,1")
+    horizon_years: str = _repeated_cv("5", "years at which absolute risk is evaluated, as 5 or 1,5")
     measurements: bool = option(True, "compare a survival model with Cox models of ECG measurements")
-    no_pretraining: bool = option(
-        True, "compare pretrained weights with the same network from scratch", protocol="repeated-cv"
-    )
+    no_pretraining: bool = _repeated_cv(True, "compare pretrained weights with the same network from scratch")
     statements: str | None = option(
         None, "YAML file, TRIPOD+AI item: text, of what only the authors know, such as 17: Approved by ... (survival)"
     )
-    seen_in_pretraining: bool = option(
-        False,
-        "accept a checkpoint pretrained on these records without their outcome; the report notes it",
-        protocol="repeated-cv",
+    seen_in_pretraining: bool = _repeated_cv(
+        False, "accept a checkpoint pretrained on these records without their outcome; the report notes it"
     )
 
 

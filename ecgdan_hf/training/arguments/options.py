@@ -54,11 +54,7 @@ def _listed(values: Any) -> str:
 
 
 def check_options(args: Any) -> None:
-    """Rejects a value that is not one of the choices, and a value that the chosen task would ignore.
-
-    Raises:
-        ValueError: see above; the message names the task that uses the argument.
-    """
+    """Rejects a value that is not one of the choices, and a value that the chosen task would ignore."""
     items = dataclasses.fields(args)
     for item in items:
         choices, value = item.metadata["choices"], getattr(args, item.name)
@@ -81,11 +77,7 @@ def _unused(name: str, values: tuple[Any, ...], chosen: Any) -> str:
 
 
 def check_keys(keys: Any, known: Any, where: str) -> None:
-    """Rejects an unknown key and suggests the nearest known one.
-
-    Raises:
-        ValueError: a key that is not in `known`.
-    """
+    """Rejects an unknown key and suggests the nearest known one."""
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(str(key), list(known), n=1)
@@ -94,12 +86,7 @@ def check_keys(keys: Any, known: Any, where: str) -> None:
 
 
 def _read_recipe(name_or_path: str | Path) -> dict[str, Any]:
-    """Reads a recipe: a YAML file, or the name of one that ships with the package (`pretrain-rhythm`).
-
-    Raises:
-        FileNotFoundError: neither a file nor a shipped recipe.
-        ValueError: the file is no mapping.
-    """
+    """Reads a recipe: a YAML file, or the name of one that ships with the package (`pretrain-rhythm`)."""
     path = Path(name_or_path)
     shipped = _RECIPES_DIR / f"{path.name.removesuffix('.yaml')}.yaml"
     if not path.is_file() and not shipped.is_file():
@@ -119,11 +106,7 @@ def _read_recipe(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def resolve(kind: type[T], config: str | Path | None = None, flags: dict[str, Any] | None = None) -> T:
-    """Defaults, overridden by the recipe, overridden by the flags that were given (those that are not None).
-
-    Raises:
-        ValueError: an unknown key, or a value of the wrong type.
-    """
+    """Defaults, overridden by the recipe, overridden by the flags that were given (those that are not None)."""
     fields = {item.name: item for item in dataclasses.fields(kind)}
     recipe = _read_recipe(config) if config else {}
     check_keys(recipe, fields, str(config))

@@ -44,12 +44,8 @@ _SPAN_SHARE = 0.1
 class NumberedRows(Dataset[dict[str, Any]]):
     """A `datasets.Dataset` whose rows carry their number, so that the collator can look things up by it.
 
-    Signals are not copied: a row's `input_values` is a view of the mapped Arrow file, which the collator copies once,
-    into the batch.
-
-    Args:
-        dataset: rows.
-        columns: what is read; text columns would only cost time.
+    Only `columns` are read. Signals are not copied: a row's `input_values` is a view of the mapped Arrow file, which
+    the collator copies once, into the batch.
     """
 
     def __init__(self, dataset: Any, columns: Sequence[str]):
@@ -265,13 +261,7 @@ class EcgCollator:
         return DataLoader(rows, batch_sampler=sampler, collate_fn=self, **options)
 
     def evaluation_loader(self, dataset: Any, batch_size: int, accelerator: Accelerator) -> DataLoader[Any]:
-        """Rows in their order, as they are, spread over the processes; make it once, not at every validation.
-
-        Args:
-            dataset: rows.
-            batch_size: rows per pass and process.
-            accelerator: places the batches.
-        """
+        """Rows in their order, as they are, spread over the processes; make it once, not at every validation."""
         still = self._still()
         loader: Any = DataLoader(
             still.rows(dataset), batch_size=batch_size, collate_fn=still, generator=torch.Generator()

@@ -51,11 +51,7 @@ class Probed:
 
     @classmethod
     def load(cls, path: str, args: ProbeArguments) -> "Probed":
-        """Loads an encoder and its rows, and embeds them.
-
-        Raises:
-            ValueError: data without the labels, or what loading rejects.
-        """
+        """Loads an encoder and its rows, and embeds them."""
         model, extractor = load_checkpoint(path)
         dataset = rows.load_dataset(args, extractor, outcomes=args.labels, label_level=args.label_level)
         if args.task == "classification" and "labels" not in dataset.column_names:
@@ -68,14 +64,9 @@ class Probed:
         return _embeddings(random_encoder(self.config, seed), self.fit, self.test, self.args)
 
     def linear_scores(self, features: Features, kept: np.ndarray | None = None) -> np.ndarray:
-        """Scores of the test rows by a linear model of these embeddings.
+        """Scores of the test rows by a linear model of these embeddings, fitted on `kept` rows of `fit` or on all.
 
-        Args:
-            features: of `fit` and of `test`.
-            kept: row numbers of `fit` to fit the model on; None keeps all.
-
-        Returns:
-            Log hazards (m,) of a ridge Cox model, or logits (m, labels) of a logistic regression.
+        Returns log hazards (m,) of a ridge Cox model, or logits (m, labels) of a logistic regression.
         """
         fitted, tested = features
         fit = self.fit
@@ -92,18 +83,12 @@ class Probed:
 def run_probe(
     args: ProbeArguments, kind: str, compare: Callable[[ProbeArguments], tuple[dict[str, Any], str]]
 ) -> dict[str, Any]:
-    """Checks the arguments, compares, and writes `report.md` and `metrics.json`.
+    """Checks the arguments, compares, and writes `report.md` and `metrics.json`; returns the latter's content.
 
     Args:
         args: what is probed.
         kind: of the result, see `evaluation.result`.
         compare: returns the metrics and the report.
-
-    Returns:
-        The content of `metrics.json`.
-
-    Raises:
-        ValueError: arguments or data that cannot be used.
     """
     started, folder = time.monotonic(), check_run(args)
     _check_probe(args)
@@ -148,11 +133,7 @@ def _embeddings(model: Any, fit: Any, test: Any, args: ProbeArguments) -> Featur
 def load_controls(
     args: ProbeArguments, load: Callable[[str, ProbeArguments], T], main: T, taken: Sequence[str] = ()
 ) -> Iterator[tuple[str, T]]:
-    """Name and content of each control, which has the rows of `main`, record for record.
-
-    Raises:
-        ValueError: a name that is taken, or other records, as feature extractors may skip different ones.
-    """
+    """Name and content of each control; rejects one that has not the rows of `main`, record for record."""
     for name, path in args.control.items():
         if name in taken:
             raise ValueError(f"control: expected a name other than {', '.join(taken)}, got {name!r}")

@@ -32,9 +32,6 @@ def check_labels(parts: dict[str, Any]) -> None:
     """Rejects training and validation parts in which no label varies.
 
     A test part without positives is allowed, as a fold of a cross-validation may have none.
-
-    Raises:
-        ValueError: no label that some records of the part have and some have not.
     """
     for name in ("train", "valid"):
         counts, total = positives(parts[name]), len(parts[name])
@@ -66,11 +63,7 @@ class LearnedRows:
     def of(
         cls, train: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor, args: FinetuneArguments
     ) -> "LearnedRows":
-        """The training rows, those simulated from the regular ones among them, and where a(t) is known.
-
-        Raises:
-            ValueError: labels other than the rule's own, which is all that is known of a simulated record.
-        """
+        """The training rows, those simulated from the regular ones among them, and where a(t) is known."""
         soft = config.waveform_module == "soft"
         known: list[np.ndarray | None] = [None]
         if soft and args.beat_annotations:
@@ -90,11 +83,9 @@ class LearnedRows:
         return learned
 
     def positive_weights(self, wanted: str | float | None) -> dict[str, float] | None:
-        """The factor on the loss of positive records, for each label.
+        """The factor on the loss of positive records, for each label; None where none is wanted.
 
-        Args:
-            wanted: "balanced", records without the label over records with it, `_MAX_POSITIVE_WEIGHT` at most; one
-                number for all labels; None for none.
+        "balanced" is the records without the label over the records with it, `_MAX_POSITIVE_WEIGHT` at most.
         """
         if wanted is None:
             return None
@@ -119,11 +110,7 @@ class LearnedRows:
 def _simulate_from(
     train: Any, config: DanetConfig, feature_extractor: EcgDanFeatureExtractor, args: FinetuneArguments
 ) -> Any:
-    """Rows simulated from the training records.
-
-    Raises:
-        ValueError: labels other than the rule's own.
-    """
+    """Rows simulated from the training records."""
     rule = resolve_waveform_rule(args.simulated_rule or config.waveform_rule) or {}
     names, own = train.features["labels"].feature.names, str(rule.get("name")).upper()
     if names != [own]:
@@ -177,16 +164,11 @@ class _DrawnBatchSampler(EpochBatchSampler):
 
 
 def _balanced_shares(positive: np.ndarray, patient_ids: Sequence[str], simulated: np.ndarray) -> np.ndarray:
-    """Probabilities of rows that balance kinds of records and patients.
+    """Probabilities of rows, (rows,) as `positive` and `simulated`, that balance kinds of records and patients.
 
     Half of what is drawn is simulated, where anything is; half of the real records are positive. A patient's positives
     together are drawn in proportion to the root of their number: one with a hundred early beats ten times as often as
-    one with one, not a hundred times.
-
-    Args:
-        positive: (rows,), true for records with the label.
-        patient_ids: of each row.
-        simulated: (rows,), true for simulated records, which are drawn alike.
+    one with one, not a hundred times. Simulated records are drawn alike.
     """
     patients = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)[1].reshape(-1)
     real_share = 0.5 if simulated.any() else 1.0

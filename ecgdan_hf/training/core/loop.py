@@ -54,16 +54,7 @@ class Progress:
 
 
 class Trainer:
-    """One run of the loop.
-
-    Args:
-        model: the network; after `run` it carries the best weights.
-        task: loss and validation.
-        loader: the training batches, from [`EcgCollator.training_loader`].
-        args: how long, how fast, how often.
-        folder: the run's folder.
-        accelerator: with the run's precision and trackers.
-    """
+    """One run of the loop; after `run` the model carries the best weights."""
 
     def __init__(
         self,
@@ -98,10 +89,7 @@ class Trainer:
         return self.plain_model if averaged is None else averaged
 
     def run(self) -> Progress:
-        """Trains, and leaves the model with the weights of the best validation.
-
-        Returns:
-            The progress, with one entry of `history` for each validation.
+        """Trains; the progress has one entry of `history` for each validation.
 
         Raises:
             FloatingPointError: the loss became infinite or NaN.

@@ -44,9 +44,6 @@ def build_optimizer(
 
     Biases and norms have no weight decay; each layer below the heads learns `layer_decay` times slower. Call
     `step_update(step)` of the scheduler after each optimizer step; it scales each group by its layer's factor.
-
-    Raises:
-        ValueError: nothing to train, or a rate that is not positive.
     """
     if args.learning_rate <= 0:
         raise ValueError(f"learning_rate: expected a positive number, got {args.learning_rate}")

@@ -21,11 +21,7 @@ _PARTS = ("train", "valid", "test")
 def load_dataset(
     args: RunArguments, feature_extractor: Any, outcomes: str | None = None, label_level: str | None = None
 ) -> Any:
-    """The preprocessed rows of the source that `args` names; for survival, those whose outcome is known.
-
-    Raises:
-        ValueError: no `data_dir`, or what `data.loading` rejects.
-    """
+    """The preprocessed rows of the source that `args` names; for survival, those whose outcome is known."""
     from ecgdan_hf.data.loading import load
 
     if not args.data_dir:
@@ -60,8 +56,8 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> d
         stratify_by: column whose values each part should hold in equal shares, such as `event`; for `labels` a
             patient counts by the rarest of them.
 
-    Raises:
-        ValueError: folds or fractions that do not fit together, or a part without records.
+    Returns:
+        `train`, `valid` and, where there is one, `test`.
     """
     table = _table_to_split(dataset, stratify_by)
     stratify_by = stratify_by if stratify_by in table else None
@@ -80,13 +76,8 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> d
 def inner_split(dataset: Any, judged: pd.DataFrame, args: RunArguments, stratify_by: str | None) -> dict[str, Any]:
     """The test rows, and those of other patients divided by patient into training and validation.
 
-    Other records of the test patients, such as those without an outcome, are in no part.
-
-    Args:
-        dataset: rows; may hold more records than the cohort.
-        judged: `record_id` and `patient_id` of the fold.
-        args: `valid_fraction` and seed.
-        stratify_by: column whose values both parts should hold in equal shares.
+    Other records of the test patients, such as those without an outcome, are in no part. `judged` has `record_id` and
+    `patient_id` of the test rows.
     """
     table = _table_to_split(dataset, stratify_by)
     is_judged = table["record_id"].isin(set(judged["record_id"]))
@@ -108,9 +99,7 @@ def _rarest_label(labels: np.ndarray) -> np.ndarray:
 def _table_to_split(dataset: Any, stratify_by: str | None) -> pd.DataFrame:
     """The columns a split needs: `record_id`, `patient_id`, `fold` if there are folds, `row`, and the stratum.
 
-    Args:
-        dataset: rows.
-        stratify_by: a column, or `labels`, which becomes the number of each record's rarest label.
+    The stratum `labels` becomes the number of each record's rarest label.
     """
     table = columns_of(dataset, ["record_id", "patient_id", "fold", *([stratify_by] if stratify_by else [])])
     table["row"] = np.arange(len(table))
@@ -130,7 +119,7 @@ def _known_labels(dataset: Any, column: str | None = None) -> np.ndarray:
 def labelled_subset(
     patient_ids: np.ndarray, labels: np.ndarray, fraction: float, seed: int, least: int = 1
 ) -> np.ndarray:
-    """Rows of a share of the patients, all records of each, with every label in its share.
+    """Rows, ascending, of a share of the patients, all records of each, with every label in its share.
 
     Patients are put in one order, drawn from the seed, and the first of them are taken: the 1 % of a seed lies inside
     its 10 %. A patient belongs to its rarest label, and the members of each label are spread evenly over the order, so
@@ -144,12 +133,6 @@ def labelled_subset(
         fraction: share of the patients, above 0, at most 1.
         seed: of the order.
         least: patients with the label that the subset needs.
-
-    Returns:
-        Row numbers, ascending.
-
-    Raises:
-        ValueError: a fraction outside (0, 1].
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"label_fraction: expected a share above 0 and at most 1, got {fraction}")

@@ -32,11 +32,7 @@ Split = Callable[..., dict[str, Any]]
 
 
 class TrainingRun(ABC, Generic[Args]):
-    """One training run.
-
-    Args:
-        args: what to train, on what, for how long.
-        split: divides the rows in another way than the folds and fractions of `args`.
+    """One training run; `split` divides the rows in another way than the folds and fractions of `args`.
 
     Attributes:
         kind: the kind of result, see `evaluation.result`.
@@ -61,13 +57,9 @@ class TrainingRun(ABC, Generic[Args]):
         self.args, self._split = args, split
 
     def run(self) -> dict[str, Any]:
-        """Trains and fills the run's folder; returns a finished run's metrics if it is resumed.
+        """Trains, fills the run's folder and returns its metrics; a finished run's if it is resumed.
 
-        Returns:
-            The content of `metrics.json`.
-
-        Raises:
-            ValueError: arguments or data that cannot be used, before anything is trained.
+        Arguments or data that cannot be used are a ValueError before anything is trained.
         """
         started, args = time.monotonic(), self.args
         self.folder = check_run(args)
@@ -140,10 +132,7 @@ class TrainingRun(ABC, Generic[Args]):
     def starting_point(self) -> dict[str, Any]:
         """The origin of the weights, for `metrics.json`."""
         checkpoint = self.args.checkpoint
-        return {
-            "checkpoint": checkpoint or "random weights",
-            "new_weights": self.new_weights if checkpoint else "all",
-        }
+        return {"checkpoint": checkpoint or "random weights", "new_weights": self.new_weights if checkpoint else "all"}
 
     def _on_main_process(self, function: Callable[..., None], *args: Any) -> None:
         if self.accelerator.is_main_process:

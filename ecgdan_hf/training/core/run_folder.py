@@ -66,12 +66,8 @@ def _processor() -> str:
 def check_run(args: RunArguments) -> Path:
     """Rejects, before any work, arguments with a value that is not used, and a folder that cannot be written.
 
-    Returns:
-        The run's folder; nothing is written yet.
-
-    Raises:
-        ValueError: no `output_dir`; a run is there already and neither `resume` nor `overwrite` was given, or both
-            were; `resume` without a run, or with another recipe than the run began with; other files in the folder.
+    That is a folder with other files, or with a run where neither `resume` nor `overwrite` was given or both were;
+    with `resume` it is one without a run, or of another recipe. Returns the folder.
     """
     check_options(args)
     resume, folder = getattr(args, "resume", False), Path(str(args.output_dir))
@@ -135,12 +131,12 @@ def _clear(folder: Path) -> None:
 
 
 def finish_run(folder: Path, write: Callable[[Path], None], result: Result) -> None:
-    """Moves the result into the run's folder file by file, `metrics.json` last.
+    """Moves the result into the run's folder file by file, `metrics.json` last, with the hardware added.
 
     Args:
         folder: the run's folder.
         write: writes model, feature extractor, tables and figures into the folder it is given.
-        result: written as `metrics.json`, with the hardware added.
+        result: the content of `metrics.json`.
     """
     with filled_folder(folder, last="metrics.json") as staging:
         write(staging)

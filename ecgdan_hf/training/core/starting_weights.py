@@ -50,11 +50,7 @@ _NOT_OURS_TO_SET = (
 
 
 def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint: str | None) -> EcgDanConfig:
-    """A configuration of `kind`: its defaults, then the checkpoint's network, then the overrides.
-
-    Raises:
-        ValueError: an unknown key, or one that contradicts the checkpoint.
-    """
+    """A configuration of `kind`: its defaults, then the checkpoint's network, then the overrides."""
     known = {item.name for base in (EcgDanConfig, kind) for item in dataclasses.fields(base)}
     own = known - {item.name for item in dataclasses.fields(EcgDanConfig.__mro__[1])} - set(_NOT_OURS_TO_SET)
     check_keys(overrides, own, "model")
@@ -109,11 +105,8 @@ def _load_danet(model: Any, config: DanetConfig, checkpoint: str) -> set[str]:
 def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tuple[Any, list[str]]:
     """A model with random weights, or with every weight of the checkpoint that it has a place for.
 
-    Returns:
-        The model in float32, and the names of the parameters that start from random values.
-
-    Raises:
-        ValueError: a checkpoint that does not fill the encoder, or of which nothing fits a DANet.
+    The checkpoint must fill the encoder; something of it must fit a DANet. Returns the model in float32, and the names
+    of the parameters that start from random values.
     """
     if checkpoint is None or isinstance(config, DanetConfig):
         model = kind(config)

@@ -47,11 +47,7 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
         return rows.load_dataset(args, self.feature_extractor, outcomes=args.labels, label_level=args.label_level)
 
     def name_labels(self, dataset: Any) -> None:
-        """Stores the names of the labels in the configuration.
-
-        Raises:
-            ValueError: the data have no labels.
-        """
+        """Stores the names of the labels in the configuration."""
         if "labels" not in dataset.column_names:
             raise ValueError("labels: classification needs a labels column, the data have none")
         names = dataset.features["labels"].feature.names
@@ -155,9 +151,6 @@ def _soften_labels(collator: EcgCollator, train: Any, config: EcgDanConfig, args
     """The collator with labels moved towards the mean probability of the teachers (Hinton et al., 2015).
 
     The teachers may read another view of the record than the network that learns from them.
-
-    Raises:
-        ValueError: a teacher that is no classifier of the same labels.
     """
     names = config.label_names
     hard = multi_hot(train["labels"], len(names)).numpy()
@@ -187,11 +180,7 @@ def _probabilities(
 
 
 def check_finetuning(args: FinetuneArguments) -> None:
-    """Rejects arguments of fine-tuning that the task ignores or that contradict each other.
-
-    Raises:
-        ValueError: see above.
-    """
+    """Rejects arguments of fine-tuning that the task ignores or that contradict each other."""
     check_options(args)
     if bool(args.checkpoint) == args.from_scratch:
         found = "both" if args.from_scratch else "neither"

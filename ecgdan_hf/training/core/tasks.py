@@ -37,11 +37,7 @@ def collect(
 ) -> dict[str, np.ndarray]:
     """Returns the output of `forward` for every row, in the order of the rows: name -> (rows, ...) float arrays.
 
-    Args:
-        model: put into evaluation mode.
-        loader: from [`EcgCollator.evaluation_loader`].
-        forward: (model, batch) -> named tensors with the batch in front.
-        accelerator: gathers over processes.
+    Puts the model into evaluation mode. `forward` takes it and a batch, and returns tensors with the batch in front.
     """
     model.eval()
     parts: dict[str, list[np.ndarray]] = {}

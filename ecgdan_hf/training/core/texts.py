@@ -59,14 +59,7 @@ class _EcgDanWithTextTower(EcgDanForPreTraining):  # type: ignore[no-untyped-cal
 
 
 class TextSide:
-    """Texts of the records and of the prompts, by the language model a run names.
-
-    Args:
-        args: of the run, with a `text_model`.
-
-    Raises:
-        OSError: the language model cannot be loaded.
-    """
+    """Texts of the records and of the prompts, by the language model that the run's `text_model` names."""
 
     def __init__(self, args: PretrainArguments):
         self.args = args
@@ -81,11 +74,7 @@ class TextSide:
 
     @staticmethod
     def check(args: PretrainArguments, column_names: Sequence[str]) -> None:
-        """Rejects choices that contradict each other or the data.
-
-        Raises:
-            ValueError: see above.
-        """
+        """Rejects choices that contradict each other or the data."""
         if not 0 <= args.statement_dropout < 1:
             raise ValueError(f"statement_dropout: expected a share below 1, got {args.statement_dropout}")
         if args.statement_dropout and (args.text_source != "statements" or args.text_tower != "frozen"):
@@ -152,11 +141,7 @@ class TextSide:
         return reports.StatementTexts(table, text_style or args.text_style, self.held_out)
 
     def network(self, config: EcgDanConfig) -> nn.Module:
-        """The network to train, with the language model in it that learns too.
-
-        Raises:
-            ValueError: "lora" without peft.
-        """
+        """The network to train, with the language model in it that learns too; "lora" needs peft."""
         config.text_embed_dim = AutoConfig.from_pretrained(self.path).hidden_size
         model: Any = build_model(_EcgDanWithTextTower, config, self.args.checkpoint)[0]
         with reports.loading_text_model(self.path):

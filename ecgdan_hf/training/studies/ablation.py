@@ -98,11 +98,7 @@ def ablate(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -
 
 
 def _check_folder(args: AblateArguments) -> Path:
-    """The folder of the ablation: new, empty, or one that an ablation was begun in.
-
-    Raises:
-        ValueError: no folder named, or one with other content.
-    """
+    """The folder of the ablation: new, empty, or one that an ablation was begun in."""
     if not args.output_dir:
         raise ValueError("output_dir: expected a folder for the runs and the report, got none; give --output-dir")
     folder = Path(args.output_dir)
@@ -114,11 +110,7 @@ def _check_folder(args: AblateArguments) -> Path:
 
 
 def _plan(args: AblateArguments) -> list[_Variant]:
-    """Every variant with the resolved arguments of its runs, so that a misspelt key is rejected before any training.
-
-    Raises:
-        ValueError: no variant, an unknown one, no folds, or arguments that `ecgdan pretrain` does not know.
-    """
+    """Every variant with the resolved arguments of its runs, so that a misspelt key is rejected first."""
     for name in ("train_folds", "test_folds"):
         if not getattr(args, name):
             raise ValueError(f"{name}: expected folds, got none; all variants are compared on the same test folds")
@@ -158,11 +150,7 @@ def _overrides_text(overrides: Mapping[str, Any]) -> str:
 
 
 def _pretrain_arguments(args: AblateArguments, name: str, seed: int) -> PretrainArguments:
-    """The base recipe, what all variants share, and what this one changes; resumed where its folder has a run.
-
-    Raises:
-        ValueError: overrides that are no mapping, or that `ecgdan pretrain` does not know.
-    """
+    """The base recipe, what all variants share, and what this one changes; resumed where its folder has a run."""
     overrides = args.variants[name] or {}
     if not isinstance(overrides, dict):
         raise ValueError(f"variants: {name}: expected arguments of ecgdan pretrain, got {overrides!r}")
@@ -249,16 +237,9 @@ def _mean_macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 def _compare(tables: Mapping[str, list[pd.DataFrame]], n: int = 1000) -> dict[str, Any]:
     """Each variant's AUROC and its paired difference to the first one, on the records that all of them have.
 
-    Args:
-        tables: variant -> a table of each run, from [`_scores_of_run`].
-        n: resamples of patients.
-
-    Returns:
-        `num_records`, `num_patients`, and under `variants` for each variant and each of `KINDS` that it has
-        `macro_auroc` and, but for the first, `difference` (this minus the first), as the fields of `Interval`.
-
-    Raises:
-        ValueError: no record that all have.
+    `tables` has for each variant a table of each run, from [`_scores_of_run`]. Returns `num_records`, `num_patients`,
+    and under `variants` for each variant and each of `_KINDS` that it has the fields of an `Interval` and, but for the
+    first, `difference` (this minus the first).
     """
     common = set.intersection(*(set(table["record_id"]) for runs in tables.values() for table in runs))
     if not common:

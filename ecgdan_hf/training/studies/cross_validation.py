@@ -78,11 +78,7 @@ def cross_validate(
 
 
 def _check_folder(args: EvaluateArguments, recipes: Recipes) -> Path:
-    """The folder of the cross-validation: new, empty, or begun with the same arguments.
-
-    Raises:
-        ValueError: no folder given, one with other content, or begun with other arguments.
-    """
+    """The folder of the cross-validation: new, empty, or begun with the same arguments."""
     if not args.output_dir:
         raise ValueError("output_dir: expected a folder for the folds and the report, got none; give --output-dir")
     folder, recipe = Path(args.output_dir), Path(args.output_dir) / "recipe.yaml"
@@ -101,11 +97,7 @@ def _check_folder(args: EvaluateArguments, recipes: Recipes) -> Path:
 
 
 def _predictions(fold: Fold, models: FoldModels, folder: Path, say: Callable[[str], None]) -> pd.DataFrame:
-    """One row for each record of a fold, read if the fold was finished before.
-
-    Raises:
-        ValueError: the finished fold has other records or outcomes than the data now.
-    """
+    """One row for each record of a fold, read if the fold was finished before."""
     path = folder / fold.name / "predictions.csv"
     if not path.is_file():
         say(f"{fold.name}: {', '.join(each.name for each in models.recipes.contenders)}")

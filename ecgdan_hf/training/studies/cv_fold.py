@@ -58,11 +58,7 @@ class _Cohort:
 
     @classmethod
     def load(cls, args: EvaluateArguments, run_args: FinetuneArguments) -> "_Cohort":
-        """Reads the records of the source whose outcome is known.
-
-        Raises:
-            ValueError: what loading rejects, such as a source without outcomes.
-        """
+        """Reads the records of the source whose outcome is known."""
         config: Any = build_config(EcgDanSurvivalConfig, run_args.model, run_args.checkpoint)
         extractor = EcgDanFeatureExtractor(**config.signal_contract)
         dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
@@ -82,16 +78,9 @@ def _measurements(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
 class FoldModels:
     """All models of the comparison, trained or fitted in each fold.
 
-    Args:
-        args: of the cross-validation.
-        recipes: of the networks.
-
     Attributes:
         cohort: the records that all folds share.
         years: at which absolute risk is evaluated.
-
-    Raises:
-        ValueError: `horizon_years` that are not positive numbers, or data that cannot be used.
     """
 
     def __init__(self, args: EvaluateArguments, recipes: Recipes):
@@ -198,11 +187,7 @@ class FoldModels:
 
 
 def _horizons(text: str) -> list[float]:
-    """Years at which absolute risk is evaluated, from `5` or `1,5`.
-
-    Raises:
-        ValueError: not positive numbers.
-    """
+    """Years at which absolute risk is evaluated, from `5` or `1,5`."""
     try:
         years = [float(part) for part in str(text).split(",")]
     except ValueError:

@@ -55,16 +55,11 @@ class Contender:
 class Recipes:
     """The networks to compare, and the arguments of their runs.
 
-    Args:
-        args: of the cross-validation.
-        networks: further networks by name, each built from the configuration.
+    Rejects names that are taken, arguments that the runs do not know, and a checkpoint trained on the test records.
+    `networks` are further ones by name, each built from the configuration.
 
     Attributes:
         contenders: the networks, the evaluated one first.
-
-    Raises:
-        ValueError: names that are taken, arguments that the runs do not know, or a checkpoint that was trained on the
-            test records.
     """
 
     def __init__(self, args: EvaluateArguments, networks: Networks):
@@ -109,11 +104,7 @@ class Recipes:
                 raise ValueError(f"{error}{way}") from error
 
     def finetuning(self, contender: Contender, seed: int, folder: Path) -> FinetuneArguments:
-        """The arguments of one network in one fold; a run that is in the folder resumes.
-
-        Raises:
-            ValueError: a recipe of another task, or arguments that `ecgdan finetune` rejects.
-        """
+        """The arguments of one network in one fold; a run that is in the folder resumes."""
         args = self.args
         network = {**args.common.get("model", {}), **(args.model if contender.start.get("from_scratch") else {})}
         flags = {**args.common, **self._shared(), **contender.start, "bootstrap": 20}
@@ -125,11 +116,7 @@ class Recipes:
         return found
 
     def pretraining(self, seed: int, folder: Path) -> PretrainArguments:
-        """The arguments of pretraining in one fold; a run that is in the folder resumes.
-
-        Raises:
-            ValueError: arguments that `ecgdan pretrain` does not know.
-        """
+        """The arguments of pretraining in one fold; a run that is in the folder resumes."""
         args, shared = self.args, self._shared()
         shared.pop("labels", None)
         network = {**args.pretrain_common.get("model", {}), **args.model}

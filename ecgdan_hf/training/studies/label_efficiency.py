@@ -38,9 +38,6 @@ def label_efficiency(args: ProbeArguments) -> dict[str, Any]:
 
     Returns:
         The content of `metrics.json`.
-
-    Raises:
-        ValueError: invalid shares or number of seeds, or what loading rejects.
     """
     return run_probe(args, "label-efficiency", _compare_shares)
 
@@ -67,11 +64,7 @@ def _compare_shares(args: ProbeArguments) -> tuple[dict[str, Any], str]:
 
 
 def _parse_fractions(text: str | None) -> list[float]:
-    """Reads `0.01,0.1,1`, ascending.
-
-    Raises:
-        ValueError: no shares, or one outside (0, 1].
-    """
+    """Reads `0.01,0.1,1`, ascending."""
     try:
         fractions = sorted({float(part) for part in str(text).split(",")})
     except ValueError:
@@ -112,15 +105,9 @@ def _compare_over_seeds(
 ) -> dict[str, Any]:
     """Macro AUROC of each encoder as mean over seeds, and how far the first is ahead of each other.
 
-    Args:
-        truth: (m, labels) of the test records.
-        scores: name -> (seeds, m, labels).
-        patients: (m,).
-        args: the bootstrap's resamples and seed.
-
-    Returns:
-        name -> `values` of each seed, `mean`, `sd` over seeds (null for one), `interval` of the mean over resampled
-        patients; for all but the first `ahead` with the same fields for the paired differences.
+    `truth` is (m, labels), `scores` are (seeds, m, labels), `patients` (m,). Returns name -> `values` of each seed,
+    `mean`, `sd` over seeds (null for one), `interval` of the mean over resampled patients; for all but the first
+    `ahead` with the same fields for the paired differences.
     """
     options: dict[str, Any] = {"patient_ids": patients, "n": args.bootstrap, "seed": args.seed}
     by_record = {name: values.transpose(1, 0, 2) for name, values in scores.items()}

@@ -7,7 +7,7 @@ import pytest
 import typer
 import yaml
 
-from ecgdan_hf.training.arguments.command import parse_assignments, with_flags
+from ecgdan_hf.training.arguments.command import _parse_assignments, with_flags
 from ecgdan_hf.training.arguments.fields import (
     AblateArguments,
     EvaluateArguments,
@@ -108,9 +108,9 @@ def test_every_condition_of_an_argument_names_an_argument_and_values_that_it_may
 
 
 def test_model_flags_are_read_as_yaml_and_need_an_equals_sign():
-    assert parse_assignments(["a=1", "b=x", "c=[1, 2]"]) == {"a": 1, "b": "x", "c": [1, 2]}
+    assert _parse_assignments(["a=1", "b=x", "c=[1, 2]"]) == {"a": 1, "b": "x", "c": [1, 2]}
     with pytest.raises(ValueError, match="--model: expected key=value, got 'a'"):
-        parse_assignments(["a"])
+        _parse_assignments(["a"])
 
 
 def test_a_source_that_is_not_named_is_recognised_and_said_in_one_line(tmp_path, capsys):

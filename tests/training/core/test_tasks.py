@@ -1,13 +1,19 @@
-"""Absolute risk after training: shrunken to what other patients bear out, in the same order."""
+"""What tasks do across processes and after training: one loss of all risk sets, and log hazards shrunk in order."""
+
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
+from accelerate import Accelerator
 
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
-from ecgdan_hf.training.core.tasks import _SLOPE_LIMITS, _log_hazard_slope, _scale_log_hazard
+from ecgdan_hf.model.survival_ecgdan import cox_loss
+from ecgdan_hf.training.core.tasks import _SLOPE_LIMITS, _log_hazard_slope, _scale_log_hazard, gather_with_grad
 
 RNG = np.random.default_rng(0)
 HAZARD = RNG.standard_normal(4000)
@@ -36,3 +42,40 @@ def test_shrinking_scales_every_log_hazard_and_keeps_their_order():
         after = model(**inputs).log_hazard
     torch.testing.assert_close(after, 0.4 * before)
     assert concordance_index(EVENT[:50], TIME[:50], after) == concordance_index(EVENT[:50], TIME[:50], before)
+
+
+SIX_HAZARDS = torch.tensor([0.3, -0.2, 0.8, 0.1, -0.5, 0.4])
+SIX_EVENTS = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+SIX_TIMES = torch.tensor([1.0, 2.0, 3.0, 0.5, 4.0, 2.5])
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    """A process with its share of the subjects; writes its loss and the gradient of one shared weight."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": os.environ["ECGDAN_TEST_PORT"], "ACCELERATE_USE_CPU": "true"}  # fmt: skip
+    accelerator = Accelerator(cpu=True)
+    part = (slice(0, 4), slice(4, 6))[rank]  # batches need not be of one size
+    weight = torch.ones((), requires_grad=True)
+    hazard = gather_with_grad(weight * SIX_HAZARDS[part], accelerator)
+    loss = cox_loss(hazard, *(gather_with_grad(values[part], accelerator) for values in (SIX_EVENTS, SIX_TIMES)))
+    loss.backward()
+    mean = accelerator.reduce(weight.grad, "mean")  # what DDP does with gradients
+    torch.save((loss.detach(), mean), Path(folder, f"{rank}.pt"))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_the_loss_and_gradient_of_one_risk_set(tmp_path: Path, unused_port: int):
+    os.environ["ECGDAN_TEST_PORT"] = str(unused_port)
+    multiprocessing.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
+    weight = torch.ones((), requires_grad=True)
+    expected = cox_loss(weight * SIX_HAZARDS, SIX_EVENTS, SIX_TIMES)
+    expected.backward()
+    for rank in range(2):
+        loss, gradient = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(loss, expected.detach())
+        torch.testing.assert_close(gradient, weight.grad)
+
+
+def test_one_process_is_left_alone():
+    value = torch.ones(3)
+    assert gather_with_grad(value, Accelerator(cpu=True)) is value
