@@ -20,10 +20,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig
 from transformers.utils import logging
 
-from ecgdan_hf.inference.heads import HEADS, Config, Head, head_of
+from ecgdan_hf.inference.heads import HEADS, Config, head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
@@ -51,7 +51,10 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
     source = str(path_or_repo)
     name, revision = repository_and_revision(source)
     config = load_config(source)
-    head = _named_head(config, source)
+    try:
+        head = head_of(config)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     _refuse_pickle(Path(name), source)
     options: dict[str, Any] = {"config": config, "revision": revision, "use_safetensors": True}
     try:
@@ -98,7 +101,10 @@ def load_config(path_or_repo: str | Path) -> Config:
     except (ValueError, KeyError) as error:
         raise ValueError(f"{source}: not a checkpoint of this package: {_one_line(error)}") from error
     _forget_bundle(config)
-    return _checked(config, source)
+    if not isinstance(config, Config):
+        expected = dict.fromkeys(head.config_class.model_type for head in HEADS.values())
+        raise ValueError(f"{source}: model_type: expected one of {', '.join(expected)}, got {config.model_type!r}")
+    return config
 
 
 def repository_and_revision(path_or_repo: str | Path) -> tuple[str, str]:
@@ -176,20 +182,6 @@ def _forget_bundle(saved: Any) -> None:
     """Drops references to a bundle's code: a copy saved from here does not carry that code."""
     for name in _BUNDLE_ONLY:
         vars(saved).pop(name, None)
-
-
-def _checked(config: PreTrainedConfig, source: str) -> Config:
-    if not isinstance(config, Config):
-        expected = dict.fromkeys(head.config_class.model_type for head in HEADS.values())
-        raise ValueError(f"{source}: model_type: expected one of {', '.join(expected)}, got {config.model_type!r}")
-    return config
-
-
-def _named_head(config: Config, source: str) -> Head:
-    try:
-        return head_of(config)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
 
 
 def _load_feature_extractor(source: str, config: Config) -> EcgDanFeatureExtractor:

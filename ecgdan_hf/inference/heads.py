@@ -92,9 +92,6 @@ class Head:
 def head_of(source: Any) -> Head:
     """Returns the head of a model, or of a configuration: the first of its `architectures`, else the default one.
 
-    Args:
-        source: a model or configuration of the package, or of a class derived from one.
-
     Raises:
         ValueError: another model or configuration; the message names those of the package.
     """
@@ -113,11 +110,6 @@ def head_of(source: Any) -> Head:
         known = dict.fromkeys(head.config_class.model_type for head in HEADS.values())
         raise ValueError(f"model_type: expected one of {', '.join(known)}, got {source.model_type!r}")
     return default
-
-
-def weight_columns(config: Config) -> list[str]:
-    """Inputs beside `input_values` and `lead_mask` with one number for each sample: weights of DANet's hard module."""
-    return ["waveform_weights"] if config.signal_contract.get("waveform_rule") else []
 
 
 def _predict_risk(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
@@ -147,8 +139,13 @@ def _label_columns(config: Config) -> list[str]:
     return [*config.label_names, "positive"]
 
 
+def _classifier(model_class: type[EcgDanPreTrainedModel], expected_results: Mapping[str, str]) -> Head:
+    task = ("ecg-classification", "multi-label classification")
+    return Head(model_class, "classification", "logits", _predict_labels, _label_columns, task, expected_results)
+
+
 _PRETRAINING = ("ecg-pretraining", "self-supervised pretraining")
-_LABELS = ("ecg-classification", "multi-label classification")
+_SURVIVAL = ("survival-analysis", "time to an event")
 _AUROC = {"macro_auroc": "macro AUROC on test patients"}
 _RANDOM = {"random_encoder": "comparison with a random encoder"}
 _RISK = {"concordance_index": "C-index on test patients", "age_sex": "comparison with age and sex alone"}
@@ -159,34 +156,10 @@ HEADS: dict[str, Head] = {
     for head in (
         Head(EcgDanModel, "embedding"),
         Head(EcgDanForPreTraining, "pretraining", card_task=_PRETRAINING),
-        Head(
-            EcgDanForSequenceClassification,
-            "classification",
-            "logits",
-            _predict_labels,
-            _label_columns,
-            _LABELS,
-            {**_AUROC, **_RANDOM},
-        ),
-        Head(
-            EcgDanForSurvival,
-            "survival",
-            "log_hazard",
-            _predict_risk,
-            _risk_columns,
-            ("survival-analysis", "time to an event"),
-            _RISK,
-        ),
+        _classifier(EcgDanForSequenceClassification, {**_AUROC, **_RANDOM}),
+        Head(EcgDanForSurvival, "survival", "log_hazard", _predict_risk, _risk_columns, _SURVIVAL, _RISK),
         Head(EcgTextModel, "text"),
-        Head(
-            DanetForSequenceClassification,
-            "classification",
-            "logits",
-            _predict_labels,
-            _label_columns,
-            _LABELS,
-            _AUROC,
-        ),
+        _classifier(DanetForSequenceClassification, _AUROC),
         Head(DanetForPreTraining, "waveform", card_task=_PRETRAINING),
     )
 }

@@ -84,15 +84,8 @@ def predict(
 def _expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Returns the files, with folders replaced by their ECG files, in order and each once.
 
-    ECG files of a folder are found by content, not by name; see [`ecg_files`].
-
-    Args:
-        paths: one path or several. A data file of a WFDB record stands for its record. A path that does not exist is
-            kept; reading it reports the error.
-
-    Raises:
-        FileNotFoundError: a folder without any ECG file.
-        ValueError: no path at all.
+    A data file of a WFDB record stands for its record. A path that does not exist is kept: reading it reports the
+    error. A folder without any ECG file raises FileNotFoundError.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:

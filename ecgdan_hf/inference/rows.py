@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ecgdan_hf.inference.covariates import Covariates
-from ecgdan_hf.inference.heads import head_of, weight_columns
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 FloatArray = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ def model_inputs(model: Any, dataset: Any, batch_size: int) -> Iterator[dict[str
     Raises:
         ValueError: covariates that the rows do not have.
     """
-    taken, read = Covariates.of(model.config), ["input_values", "lead_mask", *weight_columns(model.config)]
+    taken, read = Covariates.of(model.config), ["input_values", "lead_mask", *model.config.weight_columns]
     covariates = taken.matrix(columns_of(dataset, taken.columns)) if taken.names else None
     start = 0
     for batch in dataset.with_format("numpy", columns=read).iter(batch_size=batch_size):
@@ -52,7 +52,7 @@ def embed(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> FloatArray:
     """Returns embeddings of ECGs, (records, hidden_size), by the encoder of a model.
 
     Args:
-        model: any model of the package; its head is not used. Evaluated as it is, without dropout.
+        model: any model of the package; its head is not used.
         batches: mappings with `input_values` (n, leads, samples) and, optionally, `lead_mask` (n, leads), for example
             `dataset.with_format("torch").iter(batch_size=256)`.
 

@@ -79,3 +79,8 @@ class EcgTextConfig(VersionedConfig):
     def signal_contract(self) -> dict[str, Any]:
         """The contract of the input, as keyword arguments of [`EcgDanFeatureExtractor`]."""
         return self.ecg_config.signal_contract
+
+    @property
+    def weight_columns(self) -> list[str]:
+        """Those of the ECG encoder."""
+        return self.ecg_config.weight_columns

@@ -304,6 +304,11 @@ class EcgDanConfig(VersionedConfig):
         return {name: getattr(self, name) for name in SIGNAL_FIELDS}
 
     @property
+    def weight_columns(self) -> list[str]:
+        """Inputs beside `input_values` and `lead_mask`, one number for each sample: weights of DANet's hard module."""
+        return ["waveform_weights"] if self.signal_contract.get("waveform_rule") else []
+
+    @property
     def label_names(self) -> list[str]:
         """Labels of a classifier, in the order of its logits."""
         return [str(name) for _, name in sorted((self.id2label or {}).items())]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ecgdan_hf.files import whole_file
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import Covariates
-from ecgdan_hf.inference.heads import head_of, weight_columns
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
@@ -123,7 +123,7 @@ def _example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Ten
         spread = torch.randn(records, len(names), generator=generator) * torch.tensor(model.config.covariate_stds)
         inputs["covariates"] = spread + torch.tensor(model.config.covariate_means)
         inputs["covariates"][0, 0] = torch.nan
-    if weight_columns(model.config):
+    if model.config.weight_columns:
         inputs["waveform_weights"] = torch.rand(records, samples, generator=generator)
     return inputs
 

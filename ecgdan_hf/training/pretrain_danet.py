@@ -21,7 +21,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 
 from ecgdan_hf.data.simulate.simulated_beats import in_millivolt, simulated_rows
-from ecgdan_hf.inference.heads import weight_columns
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
@@ -124,7 +123,7 @@ class _SimulatedBeats(_DanetPretraining):
         config.id2label, config.label2id = dict(enumerate(names)), {label: place for place, label in enumerate(names)}
         config.problem_type = "multi_label_classification"
         targets = _TARGETS if config.waveform_module == "soft" else ()
-        self.options = {"sample_columns": (*weight_columns(config), *targets), "num_labels": len(names)}
+        self.options = {"sample_columns": (*config.weight_columns, *targets), "num_labels": len(names)}
 
     def make_task(self) -> Any:
         return _SimulatedBeatsTask(self.config, self.evaluated, self.args.select_by)

@@ -45,47 +45,28 @@ _SIGNED = ("gradient", "integrated-gradients", "occlusion")
 
 @dataclass
 class _Curves:
-    """Deletion of leads or of time.
+    """Deletion of leads or of time."""
 
-    Attributes:
-        shares: (steps,), deleted share of the leads or of the time.
-        change: order -> (draws, N, steps), how far the output moved.
-        scores: order -> (draws, N, steps, outputs), the outputs themselves; None for embeddings.
-    """
-
-    shares: FloatArray
-    change: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
+    shares: FloatArray  # (steps,), deleted share
+    change: dict[str, Any] = field(default_factory=dict)  # order -> (draws, N, steps), how far the output moved
+    scores: dict[str, Any] = field(default_factory=dict)  # order -> (draws, N, steps, outputs); none for embeddings
 
 
 @dataclass(frozen=True)
-class Deletions:
-    """Results of [`delete`] on N records.
+class _Deletions:
+    """Results of [`delete`] on N records."""
 
-    Attributes:
-        kind: key of `_CHANGES`.
-        entropy: `leads` or `time` -> (N, 2), mean entropy of the map's rows and that of an even map, nats.
-        curves: `leads` or `time` -> curves; absent where no method has a map of that unit.
-    """
-
-    kind: str
-    entropy: dict[str, FloatArray]
-    curves: dict[str, _Curves]
+    kind: str  # key of `_CHANGES`
+    entropy: dict[str, FloatArray]  # of the map's rows, and of even attention: `leads` or `time` -> (N, 2), nats
+    curves: dict[str, _Curves]  # of `leads` and `time`, where a method has a map of them
 
     def summary(self, patient_ids: Any, truth: Truth | None = None, n: int = 1000, seed: int = 0) -> dict[str, Any]:
         """Areas between the curves with intervals over patients, for `metrics.json`.
 
-        Args:
-            patient_ids: (N,).
-            truth: metric and arrays of the outcome; None leaves the performance out.
-            n, seed: of the bootstrap.
-
-        Returns:
-            `change` (in words), `num_records`, and, of attention, for `leads` and `time`: `entropy` and
-            `even_entropy` in nats, the curves, and `area_over_random`, `area_over_reverse`, `area_over_shifted`: mean
-            over the curve of how much further the attention order moved the output. Under `performance` the same for
-            the loss of AUROC or C-index. `methods` lists, for every method, the same areas and curves of the output
-            under `leads` and `time`.
+        Of attention, `leads` and `time` have the entropy in nats, the curves, and `area_over_random`,
+        `area_over_reverse`, `area_over_shifted`: mean over the curve of how much further the attention order moved the
+        output. `performance` has the same for the loss of AUROC or C-index, where `truth` is known. `methods` lists,
+        for every method, the same areas and curves of the output.
         """
         patients = np.asarray(patient_ids)
         metrics: dict[str, Any] = {"task": "sanity", "change": _CHANGES[self.kind], "num_records": len(patients)}
@@ -119,18 +100,10 @@ def delete(
     seed: int = 0,
     progress: bool = False,
     methods: Sequence[str] = ("attention",),
-) -> Deletions:
-    """Runs a model on every record, whole and with increasing parts deleted.
+) -> _Deletions:
+    """Runs a model on every record, whole and with increasing parts deleted, in the orders of the methods' maps.
 
-    Args:
-        model: any model of the package; evaluated as it is.
-        dataset: rows with `input_values` and `lead_mask`, and the covariates of a survival model.
-        draws: random orders per record.
-        time_steps: time is deleted in steps of 1 / `time_steps`.
-        batch_size: records per forward pass.
-        seed: of the random orders.
-        progress: show a progress bar.
-        methods: methods whose maps set the order, of [`methods_of`].
+    There are `draws` random orders per record; time is deleted in steps of 1 / `time_steps`.
 
     Raises:
         ValueError: no records, or no method that applies to this network.
@@ -158,7 +131,7 @@ class _Batch:
         self.output = output_of(model, inputs, output_attentions="attention" in methods)
         self.kind, self.whole = _outputs_of(model, self.output)
 
-    def delete(self, draws: int, time_steps: int, rng: np.random.Generator) -> Deletions:
+    def delete(self, draws: int, time_steps: int, rng: np.random.Generator) -> _Deletions:
         """The curves of this batch."""
         score, found = score_of(self.model, self.inputs), {}
         for method in self.methods:
@@ -174,7 +147,7 @@ class _Batch:
             if "attention" in importance:
                 tensor = self.output.lead_attention if unit == "leads" else self.output.time_attention
                 entropy[unit] = _entropies(unit, tensor.float().cpu().numpy(), self.mask)
-        return Deletions(self.kind, entropy, curves)
+        return _Deletions(self.kind, entropy, curves)
 
     def _curves(
         self, unit: str, importance: Mapping[str, FloatArray], draws: int, time_steps: int, rng: np.random.Generator
@@ -260,7 +233,7 @@ def _entropies(unit: str, maps: Any, mask: Any) -> FloatArray:
     return np.stack([mean, np.full(records, np.log(tokens))], axis=1)
 
 
-def _joined(parts: list[Deletions]) -> Deletions:
+def _joined(parts: list[_Deletions]) -> _Deletions:
     first = parts[0]
     curves = {}
     for unit in first.curves:
@@ -271,7 +244,7 @@ def _joined(parts: list[Deletions]) -> Deletions:
                 if found[0] is not None:
                     getattr(curves[unit], name)[order] = np.concatenate(found, axis=1)
     entropy = {unit: np.concatenate([part.entropy[unit] for part in parts]) for unit in first.entropy}
-    return Deletions(first.kind, entropy, curves)
+    return _Deletions(first.kind, entropy, curves)
 
 
 def _row_entropy(maps: npt.ArrayLike, present: npt.ArrayLike) -> FloatArray:
@@ -338,13 +311,16 @@ def _performance(curves: _Curves, truth: Truth, options: Mapping[str, Any]) -> d
     found: dict[str, Any] = {"metric": name, "curves": {}}
     flat = {order: np.concatenate(list(scores), axis=1) for order, scores in curves.scores.items()}
     steps = len(curves.shares)
+
+    def gap(*arrays: FloatArray) -> float:
+        each = columns(*arrays)  # the steps of the attention order, then those of each draw of the control
+        return float(each[steps:].mean() - each[:steps].mean())
+
     for order, scores in flat.items():
         found["curves"][order] = columns(*arrays, scores).reshape(-1, steps).mean(axis=0).tolist()
-    for order in _DRAWN:
-        if order in flat:
-            both = np.concatenate([flat["attention"], flat[order]], axis=1)
-            gap = bootstrap_interval(_performance_gap(columns, steps), *arrays, both, **options)
-            found[f"area_over_{order}"] = gap.as_dict()
+    for order in (order for order in _DRAWN if order in flat):
+        both = np.concatenate([flat["attention"], flat[order]], axis=1)
+        found[f"area_over_{order}"] = bootstrap_interval(gap, *arrays, both, **options).as_dict()
     return found
 
 
@@ -366,13 +342,3 @@ def _macro_auroc_columns(labels: npt.ArrayLike, scores: npt.ArrayLike) -> FloatA
     ranks = np.einsum("nck,nk->ck", rankdata(values, axis=0), truth)
     aurocs = (ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives))
     return np.asarray(aurocs.mean(axis=1))
-
-
-def _performance_gap(columns: Callable[..., FloatArray], num_steps: int) -> Callable[..., float]:
-    """A metric for the bootstrap: how much sooner the first `num_steps` columns lose performance than the others."""
-
-    def gap(*arrays: FloatArray) -> float:
-        found = columns(*arrays)
-        return float(found[num_steps:].mean() - found[:num_steps].mean())
-
-    return gap

@@ -28,7 +28,7 @@ _ENCODER = ("stem", "trunk", "time_attention", "lead_attention")
 
 
 def _stages(model: nn.Module) -> dict[str, list[str]]:
-    """Names of the submodules with weights by depth, from the head down to the signal, each once.
+    """Names of the submodules with weights by depth, from the head down to the signal.
 
     >>> from ecgdan_hf import EcgDanConfig, EcgDanForSequenceClassification
     >>> list(_stages(EcgDanForSequenceClassification(EcgDanConfig(trunk="light", input_kind="rhythm"))))
@@ -124,12 +124,7 @@ def _spearman(one: FloatArray, other: FloatArray) -> float:
 
 @torch.no_grad()
 def _compare_maps(
-    model: Any,
-    dataset: Any,
-    others: Mapping[str, Any],
-    methods: Sequence[str],
-    batch_size: int = 128,
-    steps: int = 32,
+    model: Any, dataset: Any, others: Mapping[str, Any], methods: Sequence[str], batch_size: int = 128, steps: int = 32
 ) -> dict[str, dict[str, dict[str, FloatArray]]]:
     """Rank correlation of a network's maps with those of other networks, for the same records and labels.
 
@@ -165,19 +160,9 @@ def randomisation(
 ) -> dict[str, Any]:
     """Compares maps with those of networks with random weights, and of other networks.
 
-    Args:
-        model: the tested network; its most probable label is explained.
-        dataset: rows.
-        methods: of [`methods_of`].
-        batch_size: records per forward pass.
-        controls: name -> network, such as one trained on shuffled labels.
-        draws: networks with random weights at each depth; the correlation of a record is their mean, and intervals
-            are over patients, with these draws.
-        n, seed: of the bootstrap; the seed is also that of the weights.
-
-    Returns:
-        method -> `leads` and `time` -> `random_weights` (stage the weights are random down to -> interval, or None
-        where the maps have no order) and `controls` (name -> the same).
+    There are `draws` networks with random weights at each depth; the correlation of a record is their mean. Intervals
+    are over patients. Returns method -> `leads` and `time` -> `random_weights` (stage the weights are random down to
+    -> interval, or None where the maps have no order) and `controls` (name of another network -> the same).
     """
     batches, correlations = list(model_inputs(model, dataset, batch_size)), []
     for draw in range(draws):

@@ -54,11 +54,10 @@ def check_maps(
         load_rows: feature extractor -> dataset.
         test_folds: folds to test on; None is every record.
         data_dir: where the rows come from, to recognise training data.
-        draws, time_steps, batch_size, seed: as in [`delete`].
-        n: resamples behind each interval.
+        draws, time_steps, batch_size, seed: as in [`delete`]; `n` resamples are behind each interval.
         methods: of [`methods_of`]; None is all but rollup where its order is that of attention.
         controls: name -> checkpoint whose maps are compared, such as one trained on shuffled labels.
-        map_records, map_draws: as in [`randomisation`]; no records leaves it out.
+        map_records, map_draws: records whose maps are compared, and networks with random weights.
         limit: test on a random sample of so many records.
 
     Raises:

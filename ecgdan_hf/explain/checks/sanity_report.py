@@ -21,9 +21,8 @@ _SAME = 0.5
 """Above this rank correlation with the map of random weights, a map counts as unchanged."""
 
 
-def _verdict(area: Mapping[str, Any], costs: bool = False) -> str:
-    """Describes an area between deletion curves; `costs` for areas of performance."""
-    what = "costs performance" if costs else "changes the output"
+def _verdict(area: Mapping[str, Any], what: str = "changes the output") -> str:
+    """Describes an area between deletion curves."""
     if area["low"] > 0:
         return f"{what} sooner"
     return f"{what} later" if area["high"] < 0 else "is not told apart"
@@ -177,9 +176,7 @@ def _attention_lines(metrics: Mapping[str, Any]) -> list[str]:
             words = entry.get("metric", measure).replace("_", " ")
             for order in (order for order in ORDERS[unit] if f"area_over_{order}" in entry):
                 area = entry[f"area_over_{order}"]
-                told = (
-                    _verdict(area) if measure == "output" else _verdict(area).replace("changes the output", "costs it")
-                )
+                told = _verdict(area) if measure == "output" else _verdict(area, "costs it")
                 lines.append(f"| {unit} | {order} | {words} | {_span(area, '+.4f')} | {told} |")
     lines.append("")
     for unit in units:

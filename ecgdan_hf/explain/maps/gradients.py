@@ -1,10 +1,8 @@
 """Attribution by gradients: how much each sample of each lead adds to a score.
 
-Pure functions of a score (see `scores`) and its inputs. The numbers are in the score's unit: logits or log hazard.
-The lead mask, covariates and the weights of DANet's hard module are held fixed.
-
-Captum has both methods. The code here is short, doubles its steps until completeness holds, and needs no further
-dependency; captum is the oracle of the tests.
+Pure functions of a score (see `scores`) and its inputs, in the score's unit: logits or log hazard. The lead mask,
+covariates and the weights of DANet's hard module are held fixed. Captum has both methods and is the oracle of the
+tests; the code here doubles its steps until completeness holds, and needs no further dependency.
 """
 
 from dataclasses import dataclass
@@ -64,11 +62,7 @@ def gradient_times_input(score: Score, inputs: Inputs) -> FloatArray:
 
 
 def integrated_gradients(
-    score: Score,
-    inputs: Inputs,
-    baseline: Tensor | None = None,
-    tolerance: float | None = 0.05,
-    max_steps: int = 512,
+    score: Score, inputs: Inputs, baseline: Tensor | None = None, tolerance: float | None = 0.05, max_steps: int = 512
 ) -> Integrated:
     """Integrated gradients (Sundararajan, Taly and Yan, ICML 2017, arXiv 1703.01365).
 

@@ -115,39 +115,23 @@ def _time_importance(time_attention: npt.ArrayLike, lead_mask: npt.ArrayLike) ->
 
 @dataclass(frozen=True)
 class Attribution:
-    """One record's map.
+    """One record's map."""
 
-    Attributes:
-        method: of `METHODS`.
-        score: name of the explained score.
-        samples: (leads, samples of the signal without padding).
-        leads: (leads,), NaN for absent leads.
-        signed: True for changes of the score, which may be negative; False for shares of attention.
-        waves: change of the score without all P waves, QRS complexes, T waves; occlusion alone.
-        note: one sentence that explains the colours.
-    """
-
-    method: str
-    score: str
-    samples: FloatArray
-    leads: FloatArray
-    signed: bool
-    note: str
-    waves: dict[str, float] = field(default_factory=dict)
+    method: str  # of `METHODS`
+    score: str  # name of the explained score
+    samples: FloatArray  # (leads, samples of the signal without padding)
+    leads: FloatArray  # (leads,), NaN for absent leads
+    signed: bool  # True for changes of the score, which may be negative; False for shares of attention
+    note: str  # one sentence that explains the colours
+    waves: dict[str, float] = field(default_factory=dict)  # change without all P, QRS or T waves; occlusion alone
 
     @classmethod
     def of(cls, model: Any, inputs: Inputs, method: str, label: str | None = None) -> "Attribution":
-        """Computes the map of one record in the form that the page draws.
-
-        Args:
-            model: any model of the package.
-            inputs: of one record, (1, ...), on the model's device.
-            method: "rollup", "gradient", "integrated-gradients" or "occlusion"; attention is drawn by `explain_page`.
-            label: whose logit is explained; default: the most probable label.
+        """Computes the map of one record, inputs (1, ...), in the form that the page draws.
 
         Raises:
-            ValueError: a method that does not apply to this network, an unknown label, or integrated gradients that
-                do not become complete.
+            ValueError: a method that does not apply to this network, attention (which `explain_page` draws), an
+                unknown label, or integrated gradients that do not become complete.
         """
         drawn = [name for name in methods_of(model) if name not in ("attention", "waveform")]
         if method not in drawn:

@@ -31,12 +31,7 @@ def tokens_of_samples(num_samples: int, num_tokens: int, stride: int) -> IntArra
 
 
 def bridge(values: npt.NDArray[np.float32], deleted: BoolArray) -> npt.NDArray[np.float32]:
-    """Replaces deleted samples by a straight line between their neighbours; by zero where no sample is left.
-
-    Args:
-        values: (N, L, T).
-        deleted: (N, T), the same for all leads.
-    """
+    """Replaces deleted samples (N, T) of (N, L, T) by a line between their neighbours; by 0 where none is left."""
     length = values.shape[2]
     position = np.arange(length)
     before = np.maximum.accumulate(np.where(deleted, -1, position), axis=1)
@@ -70,12 +65,7 @@ def occlude_leads(score: Score, inputs: Inputs) -> FloatArray:
 
 @torch.no_grad()
 def occlude_time(score: Score, inputs: Inputs, num_tokens: int, stride: int) -> FloatArray:
-    """F(x) - F(x with the samples around one token bridged in all leads): (N, num_tokens).
-
-    Args:
-        score, inputs: see [`occlude_leads`].
-        num_tokens, stride: number and stride of the network's time tokens.
-    """
+    """F(x) - F(x with the samples around one time token bridged in all leads): (N, num_tokens)."""
     values = inputs["input_values"]
     token = tokens_of_samples(values.shape[2], num_tokens, stride)
     stretches = {str(each): np.tile(token == each, (len(values), 1)) for each in range(num_tokens)}
@@ -87,7 +77,8 @@ def occlude_waves(score: Score, inputs: Inputs, stretches: Mapping[str, BoolArra
     """F(x) - F(x with these stretches bridged in all leads): name -> (N,), NaN for records without such a stretch.
 
     Args:
-        score, inputs: see [`occlude_leads`].
+        score: of [`score_of`].
+        inputs: (N, ...).
         stretches: name -> (N, T), true for the samples of the waves, all beats together; see [`wave_stretches`].
     """
     values = inputs["input_values"]

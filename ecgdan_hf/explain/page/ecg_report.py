@@ -84,51 +84,29 @@ def _load(source: str | Path, expected: str) -> tuple[Any, EcgDanFeatureExtracto
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
-
-    Attributes:
-        title: of the section.
-        text: explains what it shows and how to read it.
-        table: the numbers of the figure, ready to print.
-        figure: PNG, or None for a section with a table only.
-        alt: alternative text of the figure.
-        size_mm: width and height of the figure.
-    """
+    """A part of the report; without a figure it has a table only."""
 
     title: str
-    text: str
-    table: pd.DataFrame
-    figure: bytes | None = None
-    alt: str = ""
-    size_mm: tuple[float, float] = (0.0, 0.0)
+    text: str  # what it shows and how to read it
+    table: pd.DataFrame  # the numbers of the figure, ready to print
+    figure: bytes | None = None  # PNG
+    alt: str = ""  # alternative text of the figure
+    size_mm: tuple[float, float] = (0.0, 0.0)  # width and height of the figure
 
 
 @dataclass(frozen=True)
 class EcgReport:
-    """Report of one ECG.
-
-    Attributes:
-        title: names the record.
-        facts: one line on the recording and its subject.
-        findings: the results in a sentence each.
-        notices: possible problems of the recording.
-        sections: in reading order.
-    """
+    """Report of one ECG."""
 
     title: str
-    facts: str
-    findings: tuple[str, ...]
-    notices: tuple[str, ...]
-    sections: tuple[Section, ...]
+    facts: str  # one line on the recording and its subject
+    findings: tuple[str, ...]  # the results in a sentence each
+    notices: tuple[str, ...]  # possible problems of the recording
+    sections: tuple[Section, ...]  # in reading order
 
     @classmethod
     def of(cls, record: EcgRecord, networks: Networks, maps_of: str = "labels") -> "EcgReport":
-        """Runs the networks on one ECG.
-
-        Args:
-            record: any leads, any rate.
-            networks: the checkpoints.
-            maps_of: network whose attention is drawn, "labels" or "risk".
+        """Runs the networks on one ECG; `maps_of` is the network whose attention is drawn, "labels" or "risk".
 
         Raises:
             ValueError: a record that a feature extractor refuses, or an unknown `maps_of`.
@@ -149,7 +127,8 @@ class EcgReport:
             _risk_section(model, found["risk"], risks, simulated),
         )
         said = (_said_of_labels(labels), _said_of_statements(statements), _said_of_risk(networks, risks, simulated))
-        return cls(_title(record), _facts(record, found), said, _notices(record, found), sections)
+        title = f"ECG {record.record_id or PurePath(record.source).name or 'without a name'}"
+        return cls(title, _facts(record, found), said, _notices(record, found), sections)
 
 
 def _label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
@@ -196,26 +175,18 @@ def _statement_names() -> Mapping[str, str]:
     return dict(zip(table["code"], table["name"], strict=True))
 
 
-def _title(record: EcgRecord) -> str:
-    return f"ECG {record.record_id or PurePath(record.source).name or 'without a name'}"
-
-
 def _facts(record: EcgRecord, found: Mapping[str, Explanation]) -> str:
     person = [f"{record.age:.0f} years" if record.age is not None else "", record.sex or ""]
     used = found["labels"]
-    rate = _beats_per_minute(record)
+    signal_mv = np.nan_to_num(record.signal_mv).astype(np.float64)
+    peaks = find_r_peaks(signal_mv, record.sampling_rate)
+    rate = heart_rate(peaks, signal_mv.shape[1], record.sampling_rate)
     recording = [
         f"{record.duration_seconds:.1f} s at {record.sampling_rate:g} Hz",
         f"{int(used.lead_mask.sum())} of {len(used.lead_mask)} leads",
         f"heart rate {rate:.0f}/min" if rate else "no heart beat found",
     ]
     return ", ".join(filter(None, (*person, *recording)))
-
-
-def _beats_per_minute(record: EcgRecord) -> float:
-    signal_mv = np.nan_to_num(record.signal_mv).astype(np.float64)
-    peaks = find_r_peaks(signal_mv, record.sampling_rate)
-    return heart_rate(peaks, signal_mv.shape[1], record.sampling_rate)
 
 
 def _notices(record: EcgRecord, found: Mapping[str, Explanation]) -> tuple[str, ...]:

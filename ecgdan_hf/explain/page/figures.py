@@ -50,23 +50,14 @@ _AGAINST, _SHARE = "#2171b5", "#3d82c4"
 
 @dataclass(frozen=True)
 class Explanation:
-    """Result of one forward pass on one ECG, with its attention.
+    """Result of one forward pass on one ECG, with its attention."""
 
-    Attributes:
-        signal_mv: (leads, samples), mV, filtered, as the network saw it before scaling.
-        lead_mask: (leads,).
-        flags: quality flags of the record and of the feature extractor.
-        lead_map: (leads, leads), NaN where a lead is absent; None without lead attention.
-        attention: (leads, samples), multiple of even attention; None without time attention.
-        output: output of the model, batch of one.
-    """
-
-    signal_mv: FloatArray
-    lead_mask: npt.NDArray[np.bool_]
-    flags: tuple[str, ...]
-    lead_map: FloatArray | None
-    attention: FloatArray | None
-    output: Any
+    signal_mv: FloatArray  # (leads, samples), mV, filtered, as the network saw it before scaling
+    lead_mask: npt.NDArray[np.bool_]  # (leads,)
+    flags: tuple[str, ...]  # quality flags of the record and of the feature extractor
+    lead_map: FloatArray | None  # (leads, leads), NaN where a lead is absent; None without lead attention
+    attention: FloatArray | None  # (leads, samples), multiple of even attention; None without time attention
+    output: Any  # of the model, batch of one
 
     @classmethod
     @torch.inference_mode()
@@ -81,7 +72,7 @@ class Explanation:
 
         Args:
             record: any leads, any rate.
-            model: any model of this package. It runs in evaluation mode; its own mode is restored.
+            model: any model of this package; it runs in evaluation mode.
             feature_extractor: the one saved beside the model.
             covariates: (len(covariate_names),) for a survival model that takes them, in their own units; by default
                 age and sex of the record, and the training mean for what is unknown.
@@ -116,18 +107,12 @@ def _inputs_of(
     inputs: dict[str, Any] = dict(feature_extractor(**record.as_inputs(), return_tensors="pt"))
     taken = Covariates.of(model.config)
     if taken.names:
-        inputs["covariates"] = _covariates(record, taken, covariates)
-    return {name: value.to(model.device) for name, value in inputs.items()}
-
-
-def _covariates(record: EcgRecord, taken: Covariates, given: npt.ArrayLike | None) -> torch.Tensor:
-    if given is not None:
-        values = np.asarray(given, dtype=np.float32).reshape(1, -1)
+        values = taken.of_record(record) if covariates is None else np.asarray(covariates, np.float32).reshape(1, -1)
         if values.shape[1] != len(taken.names):
             expected = f"{len(taken.names)} values for {', '.join(taken.names)}"
             raise ValueError(f"covariates: expected {expected}, got {values.shape[1]}")
-        return torch.from_numpy(values)
-    return torch.from_numpy(taken.of_record(record))
+        inputs["covariates"] = torch.from_numpy(values)
+    return {name: value.to(model.device) for name, value in inputs.items()}
 
 
 def explain_page(

@@ -1,4 +1,4 @@
-"""Twelve leads on ECG paper: 25 mm/s, 10 mm/mV, every trace coloured by a weight per sample.
+"""Pages in millimetres, and leads on ECG paper: 25 mm/s, 10 mm/mV, every trace coloured by a weight per sample.
 
 The axes count millimetres of paper, so that a small square is 40 ms by 0.1 mV at the standard gain whatever the size
 of the figure. Convention: Kligfield et al., Circulation 115:1306 (2007).
@@ -140,13 +140,8 @@ def draw_ecg(
     """Draws all leads; returns the gain in mm/mV, and the coloured traces for a colour bar.
 
     Args:
-        axes: axes to draw into; their aspect is set equal.
-        signal_mv: (leads, samples), mV.
-        lead_names: names of the rows.
-        lead_mask: (leads,), True for recorded leads; others are marked as not recorded.
-        sampling_rate: Hz.
-        weights: (leads, samples), attention as a multiple of even attention; None draws black traces.
-        signed: the weights are changes of a score, which may be negative.
+        weights: (leads, samples), attention as a multiple of even attention, or, where `signed`, changes of a score;
+            None draws black traces.
         scale_bar: duration in milliseconds and label of a bar at the foot of the paper.
     """
     # the isoelectric line on the middle of the row

@@ -19,17 +19,7 @@ from ecgdan_hf.data.readers.wfdb_records import find_header
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.mitbih import BEATS
 from ecgdan_hf.explain.page.figures import Explanation
-from ecgdan_hf.explain.page.paper import (
-    GAINS_MM_MV,
-    GREY,
-    INK,
-    MAJOR,
-    NAME_MM,
-    PULSE_MM,
-    SPEED_MM_S,
-    Layout,
-    Page,
-)
+from ecgdan_hf.explain.page.paper import GAINS_MM_MV, GREY, INK, MAJOR, NAME_MM, PULSE_MM, SPEED_MM_S, Layout, Page
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.intervals_ecgdan import attended_intervals
@@ -55,24 +45,14 @@ MAX_LABELS, MAX_INTERVALS = 4, 5
 
 @dataclass(frozen=True)
 class _AttendedStrip:
-    """A recording and its weights by the waveform module.
+    """A recording, its recorded leads only, and its weights by the waveform module."""
 
-    Attributes:
-        signal_mv: (leads, samples), mV, filtered, at the network's rate; recorded leads only.
-        amended_mv: (leads, samples), the same as amended by the waveform module.
-        weights: (samples,), a(t).
-        lead_names: of the rows.
-        sampling_rate: Hz.
-        begin_seconds: time of the first sample.
-        found: the forward pass.
-    """
-
-    signal_mv: FloatArray
-    amended_mv: FloatArray
-    weights: FloatArray
+    signal_mv: FloatArray  # (leads, samples), mV, filtered, at the network's rate
+    amended_mv: FloatArray  # the same as amended by the waveform module
+    weights: FloatArray  # (samples,), a(t)
     lead_names: list[str]
     sampling_rate: float
-    begin_seconds: float
+    begin_seconds: float  # time of the first sample
     found: Explanation
 
     @property
@@ -113,19 +93,12 @@ def _attended_strip(
 def read_beats(path: str | Path) -> list[tuple[float, str]] | None:
     """Reads the beats of the `.atr` file of a WFDB record: seconds from its beginning, and WFDB's symbol.
 
-    Args:
-        path: the record: its stem, header or data file.
-
-    Returns:
-        The beats in order, without other annotations; None if the record has no such file.
-
-    Raises:
-        ValueError: a damaged file.
+    `path` is the record's stem, header or data file. Returns None if it has no such file; raises ValueError if that is
+    damaged.
     """
     path = Path(path)
-    header = (
-        path if path.suffix == ".hea" else find_header(path) if path.is_file() else path.with_name(path.name + ".hea")
-    )
+    beside = find_header(path) if path.is_file() else path.with_name(path.name + ".hea")
+    header = path if path.suffix == ".hea" else beside
     if header is None or not header.is_file() or not header.with_suffix(".atr").is_file():
         return None
     stem = str(header.with_suffix(""))
@@ -253,11 +226,7 @@ def _draw_band(axes: Axes, strip: _AttendedStrip) -> None:
 
 
 def _draw_header(
-    page: Page,
-    record: EcgRecord,
-    model: DanetForSequenceClassification,
-    strip: _AttendedStrip,
-    checkpoint: str | None,
+    page: Page, record: EcgRecord, model: DanetForSequenceClassification, strip: _AttendedStrip, checkpoint: str | None
 ) -> None:
     name = record.record_id or PurePath(record.source).name or "unnamed"
     where = checkpoint or str(model.config._name_or_path) or "not saved"

@@ -10,7 +10,6 @@ from datasets import concatenate_datasets
 from ecgdan_hf.data.simulate.premature_beats import annotated_weights
 from ecgdan_hf.data.simulate.simulated_beats import in_millivolt, simulated_rows
 from ecgdan_hf.data.sources.mitbih import BEATS
-from ecgdan_hf.inference.heads import weight_columns
 from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.model.configuration_danet import DanetConfig, resolve_waveform_rule
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -71,7 +70,7 @@ class LearnedRows:
         learned = cls(train, list(train["patient_id"]))
         if args.simulated_records:
             made = _simulate_from(train, config, feature_extractor, args)
-            columns = ["input_values", "lead_mask", *weight_columns(config), "labels"]
+            columns = ["input_values", "lead_mask", *config.weight_columns, "labels"]
             both = concatenate_datasets([part.select_columns(columns) for part in (train, made)])
             learned = cls(both, [*train["patient_id"], *made["patient_id"]], len(made))
             known.append(np.asarray(made.with_format("numpy")["waveform_targets"], dtype=np.float32) if soft else None)

@@ -19,7 +19,7 @@ from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.text.statements import read_statements
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import Covariates
-from ecgdan_hf.inference.heads import head_of, weight_columns
+from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
@@ -115,7 +115,7 @@ def _collator(config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
         args,
         with_target=survival and config.reconstruction_weight > 0,
         columns=("event", "time") if survival else (),
-        sample_columns=weight_columns(config),
+        sample_columns=config.weight_columns,
         num_labels=0 if survival else config.num_labels,
     )
 
@@ -174,7 +174,7 @@ def _probabilities(
     dataset = rows.load_dataset(args, feature_extractor, label_level=args.label_level)
     position = {record: row for row, record in enumerate(dataset["record_id"])}
     part = dataset.select([position[record] for record in record_ids])
-    collator = EcgCollator(model.config.lead_names, sample_columns=weight_columns(model.config))
+    collator = EcgCollator(model.config.lead_names, sample_columns=model.config.weight_columns)
     loader = DataLoader(collator.rows(part), batch_size=args.batch_size, collate_fn=collator)
     return torch.cat([model(**batch).logits for batch in loader]).sigmoid().numpy()
 
