@@ -11,23 +11,13 @@ from ecgdan_hf.evaluation.report.tripod_run import (
     NOTHING,
     Answer,
     Run,
-    cohort,
     count,
     dig,
     escape,
     estimate,
-    follow_up,
     in_years,
     is_number,
     joined,
-)
-from ecgdan_hf.evaluation.report.tripod_tables import (
-    folds_table,
-    horizons_table,
-    models_table,
-    not_estimable,
-    participants_table,
-    subgroups_table,
 )
 
 _MIN_EVALUATION_EVENTS = 100
@@ -45,7 +35,7 @@ def _title(run: Run) -> Answer:
 
 
 def _abstract(run: Run) -> Answer:
-    numbers = cohort(run)
+    numbers = run.cohort()
     first = next(iter(run.models.items()), None)
     found = f"{escape(first[0])}: C-index{run.mark}: {estimate(dig(first[1], 'concordance_index'))}." if first else ""
     return (
@@ -72,19 +62,19 @@ def _registered_code(run: Run) -> Answer:
 
 
 def _flow(run: Run) -> Answer:
-    numbers = joined(cohort(run), follow_up(run))
+    numbers = joined(run.cohort(), run.follow_up())
     return Answer(numbers, "how many were screened and left out, and why") if numbers else NOTHING
 
 
 def _characteristics(run: Run) -> Answer:
-    table = participants_table(run)
+    table = run.participants_table()
     return Answer(table, "further characteristics, and differences between groups") if table else NOTHING
 
 
 def _in_each_analysis(run: Run) -> Answer:
-    table = folds_table(run)
+    table = run.folds_table()
     if not table:
-        numbers = cohort(run) if run.get("protocol") == HELD_OUT else ""
+        numbers = run.cohort() if run.get("protocol") == HELD_OUT else ""
         return Answer(f"Evaluation: {numbers}", "participants and events in development") if numbers else NOTHING
     return Answer(f"{division(run)}\n\n{table}".strip())
 
@@ -95,7 +85,7 @@ def _model_itself(run: Run) -> Answer:
 
 
 def _performance(run: Run) -> Answer:
-    tables = models_table(run), horizons_table(run), not_estimable(run), subgroups_table(run)
+    tables = run.models_table(), run.horizons_table(), run.not_estimable(), run.subgroups_table()
     if not any(tables):
         return NOTHING
     note = "**Every number below rests on a simulated outcome.**" if run.simulated else ""

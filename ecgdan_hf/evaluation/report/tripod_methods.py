@@ -9,21 +9,19 @@ from pathlib import PurePath
 from typing import Any
 
 from ecgdan_hf.evaluation.report.tripod_run import (
+    HORIZON_COLUMNS,
     NOTHING,
     Answer,
     Run,
-    cohort,
     count,
     dig,
     escape,
-    follow_up,
     in_years,
     is_number,
     joined,
     listed,
     percent,
 )
-from ecgdan_hf.evaluation.report.tripod_tables import HORIZON_COLUMNS
 
 CROSS_VALIDATION, HELD_OUT = "repeated-cv", "held-out"
 
@@ -34,7 +32,7 @@ def _source(run: Run) -> Answer:
 
 
 def _dates(run: Run) -> Answer:
-    said = follow_up(run)
+    said = run.follow_up()
     return Answer(said, "calendar dates of recruitment and of the end of follow-up") if said else NOTHING
 
 
@@ -89,7 +87,7 @@ def _predictors(run: Run) -> Answer:
 
 
 def _sample_size(run: Run) -> Answer:
-    numbers = cohort(run)
+    numbers = run.cohort()
     return Answer(numbers, "how this number came about, and why it suffices") if numbers else NOTHING
 
 

@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 ABSENT = "not estimated"
+HORIZON_COLUMNS = {
+    "predicted_risk": "mean predicted risk",
+    "observed_risk": "observed risk",
+    "auc": "AUC",
+    "brier": "Brier score",
+    "scaled_brier": "scaled Brier",
+    "calibration_slope": "calibration slope",
+    "observed_over_expected": "observed / expected",
+    "ici": "ICI",
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,102 @@ class Run:
         found = {str(years) for model in self.models.values() for years in dig(model, "horizons") or {}}
         return sorted(found, key=float)
 
+    def cohort(self) -> str:
+        """Returns records, patients and events in one sentence."""
+        data = self.get("data") or {}
+        if not is_number(data.get("num_records")):
+            return ""
+        people = f" of {count(data['num_patients'])} patients" if is_number(data.get("num_patients")) else ""
+        happened = f", {count(data['num_events'])} {self.sim}events" if is_number(data.get("num_events")) else ""
+        return f"{count(data['num_records'])} records{people}{happened}."
+
+    def follow_up(self) -> str:
+        """Returns median and longest follow-up in one sentence."""
+        middle, last = (self.get("data", f"{name}_follow_up_years") for name in ("median", "max"))
+        longest = f", longest {number(last, 1)}" if is_number(last) else ""
+        opening = "Simulated follow-up" if self.simulated else "Follow-up"
+        return f"{opening}: median {number(middle, 1)} years{longest}." if is_number(middle) else ""
+
+    def models_table(self) -> str:
+        """Returns the C-index of each model, its spread, and the lead of the evaluated model."""
+        headings = [
+            "model",
+            f"C-index{self.mark} (95 % interval)",
+            f"mean over folds{self.mark} (SD over folds; SD over seeds)",
+            f"judged model ahead by{self.mark} (95 % interval)",
+            f"corrected t-test p{self.mark}",
+        ]
+        rows = [
+            [escape(name), estimate(dig(found, "concordance_index")), _spread(found), *_ahead(found, place == 0)]
+            for place, (name, found) in enumerate(self.models.items())
+        ]
+        return _markdown_table(headings, rows) if rows else ""
+
+    def horizons_table(self) -> str:
+        """Returns the measures of absolute risk of each model at each horizon."""
+        shown = [key for key in HORIZON_COLUMNS if any(self._at(key, years) for years in self.horizons)]
+        rows = [
+            [
+                f"{escape(name)}, {float(years):g} years",
+                *(estimate(dig(found, "horizons", years, key)) for key in shown),
+            ]
+            for name, found in self.models.items()
+            for years in self.horizons
+            if dig(found, "horizons", years)
+        ]
+        headings = ["model, horizon", *(f"{HORIZON_COLUMNS[key]}{self.mark}" for key in shown)]
+        return _markdown_table(headings, rows) if rows and shown else ""
+
+    def not_estimable(self) -> str:
+        """Returns why measures at a horizon are not estimable, one line each."""
+        lines = [
+            f"* {escape(name)}, {float(years):g} years, {HORIZON_COLUMNS.get(key, escape(key))}: "
+            + escape(reason or "no reason given")
+            for name, found in self.models.items()
+            for years in self.horizons
+            for key, reason in (dig(found, "horizons", years, "not_estimable") or {}).items()
+        ]
+        return "\n".join(["Not estimable:\n", *lines]) if lines else ""
+
+    def folds_table(self) -> str:
+        """Returns records, patients and events of each test fold."""
+        folds = self.get("splits", "folds") or []
+        rows = [
+            [f"seed {fold.get('seed', '?')}, fold {fold.get('fold', '?')}", *_counts(fold)]
+            for fold in folds
+            if isinstance(fold, Mapping)
+        ]
+        return _markdown_table(["judged part", "records", "patients", f"{self.sim}events"], rows) if rows else ""
+
+    def subgroups_table(self) -> str:
+        """Returns the C-index within subgroups, with their records and events."""
+        rows = [
+            [f"{escape(name)}: {escape(level)}", estimate(dig(found, "concordance_index")), *_counts(found)[::2]]
+            for name, levels in (self.get("subgroups") or {}).items()
+            for level, found in (levels or {}).items()
+        ]
+        headings = ["subgroup", f"C-index{self.mark} (95 % interval)", "records", f"{self.sim}events"]
+        return _markdown_table(headings, rows) if rows else ""
+
+    def participants_table(self) -> str:
+        """Returns age, sex and covariates, with the number of missing values."""
+        rows = []
+        if age := self.get("data", "age"):
+            rows.append(
+                ["age (years), mean (SD)", _mean(age.get("mean"), age.get("sd")), count(age.get("num_missing"))]
+            )
+        if sex := self.get("data", "sex"):
+            rows.append(["sex, female / male", f"{count(sex.get('female'))} / {count(sex.get('male'))}",
+                         count(sex.get("num_missing"))])  # fmt: skip
+        known = self.get("covariates") or {}
+        for place, name in enumerate(known.get("names") or []):
+            mean, spread, missing = (_item(known.get(key), place) for key in ("means", "stds", "num_missing"))
+            rows.append([f"covariate {escape(name)}, mean (SD) in training", _mean(mean, spread), count(missing)])
+        return _markdown_table(["characteristic", "value", "missing"], rows) if rows else ""
+
+    def _at(self, key: str, years: str) -> bool:
+        return any(dig(found, "horizons", years, key) is not None for found in self.models.values())
+
 
 def dig(found: Any, *keys: str) -> Any:
     """Returns the entry under these keys, None where there is none."""
@@ -113,7 +219,7 @@ def percent(part: Any, whole: Any) -> str:
     return f"{100 * part / whole:.1f} %" if is_number(part) and is_number(whole) and whole else "unknown"
 
 
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a Markdown table, the first column to the left and the others to the right."""
     lines = [headings, [":--", *["--:"] * (len(headings) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -135,24 +241,6 @@ class Answer:
 NOTHING = Answer("")
 
 
-def cohort(run: Run) -> str:
-    """Returns records, patients and events in one sentence."""
-    data = run.get("data") or {}
-    if not is_number(data.get("num_records")):
-        return ""
-    people = f" of {count(data['num_patients'])} patients" if is_number(data.get("num_patients")) else ""
-    happened = f", {count(data['num_events'])} {run.sim}events" if is_number(data.get("num_events")) else ""
-    return f"{count(data['num_records'])} records{people}{happened}."
-
-
-def follow_up(run: Run) -> str:
-    """Returns median and longest follow-up in one sentence."""
-    middle, last = (run.get("data", f"{name}_follow_up_years") for name in ("median", "max"))
-    longest = f", longest {number(last, 1)}" if is_number(last) else ""
-    opening = "Simulated follow-up" if run.simulated else "Follow-up"
-    return f"{opening}: median {number(middle, 1)} years{longest}." if is_number(middle) else ""
-
-
 def in_years(horizons: Iterable[str]) -> str:
     """Returns horizons as words: "5 and 10"."""
     return listed([f"{float(years):g}" for years in horizons])
@@ -167,3 +255,30 @@ def listed(names: Iterable[Any]) -> str:
 def joined(*sentences: str) -> str:
     """Joins the sentences that are not empty."""
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    mean, over_folds = dig(found, "over_folds", "mean"), dig(found, "over_folds", "sd")
+    if not is_number(mean):
+        return "-"
+    return f"{number(mean)} ({number(over_folds)}; {number(dig(found, 'over_seeds', 'sd'))})"
+
+
+def _ahead(found: Mapping[str, Any], judged: bool) -> tuple[str, str]:
+    if judged:
+        return "judged", "-"
+    p = dig(found, "t_test", "p")
+    said = "-" if not is_number(p) else "< 0.001" if p < 0.001 else number(p)
+    return estimate(dig(found, "ahead")) if dig(found, "ahead") else "-", said
+
+
+def _counts(found: Any) -> list[str]:
+    return [count(dig(found, name)) for name in ("num_records", "num_patients", "num_events")]
+
+
+def _mean(mean: Any, spread: Any) -> str:
+    return f"{number(mean, 1)} ({number(spread, 1)})" if is_number(mean) else "unknown"
+
+
+def _item(values: Any, place: int) -> Any:
+    return values[place] if isinstance(values, list | tuple) and place < len(values) else None
