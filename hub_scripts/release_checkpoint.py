@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ecgdan_hf.publish.bundle import bundle
+from ecgdan_hf.publish.bundle import make_bundle
 
 
 def strip(folder: Path) -> None:
@@ -31,12 +31,12 @@ def release(checkpoint: Path, out: Path, **options: object) -> None:
     """Replaces `out` whole, once the bundle has proved that it loads.
 
     Raises:
-        ValueError: an `out` that holds something else than a released checkpoint, or as `bundle`.
+        ValueError: an `out` that holds something else than a released checkpoint, or as `make_bundle`.
     """
     if out.exists() and not (out / "config.json").is_file():
         raise ValueError(f"{out}: expected a new folder or a released checkpoint, found other files")
     with tempfile.TemporaryDirectory() as staging:
-        folder = bundle(checkpoint, Path(staging) / out.name, **options)  # type: ignore[arg-type]
+        folder = make_bundle(checkpoint, Path(staging) / out.name, **options)  # type: ignore[arg-type]
         strip(folder)
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(folder, out)

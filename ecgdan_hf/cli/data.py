@@ -210,14 +210,13 @@ def _convert(
     """
     from ecgdan_hf.inference.checkpoints import repository_and_revision
     from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-    from ecgdan_hf.publish.dataset import check_converted
-    from ecgdan_hf.publish.dataset import convert as convert_source
+    from ecgdan_hf.publish.dataset import check_converted, convert_dataset
 
     extractor = None
     if checkpoint is not None:
         repository, revision = repository_and_revision(checkpoint)
         extractor = EcgDanFeatureExtractor.from_pretrained(repository, revision=revision)
-    folder = convert_source(
+    folder = convert_dataset(
         data,
         data_dir,
         out_dir,

@@ -42,12 +42,12 @@ def _bundle(
     Example:
       ecgdan bundle runs/survival bundles/ecg-dan-survival --results runs/evaluation --results runs/sanity
     """
-    from ecgdan_hf.publish.bundle import bundle
+    from ecgdan_hf.publish.bundle import make_bundle
     from ecgdan_hf.publish.card.checks import missing_parts
 
     carbon: dict[str, Any] = {"power_watts": power_watts, "grid_gco2_per_kwh": grid_gco2_per_kwh}
     said = {"contact": contact, "training_data": training_data, "base_model": base_model}
-    out = bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon, **said)
+    out = make_bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon, **said)
     typer.echo(f"{out}: loads in a clean process with the same outputs")
     for part in missing_parts((out / "README.md").read_text(encoding="utf-8")):
         typer.echo(f"{out / 'README.md'}: before publishing, add {part}")
@@ -69,9 +69,9 @@ def _push(
     Example:
       ecgdan push bundles/ecg-dan-survival USER/ecg-dan-survival --private
     """
-    from ecgdan_hf.publish.push import push
+    from ecgdan_hf.publish.push import push_bundle
 
-    commit = push(bundle_dir, repository, private, message, revision, create_pr)
+    commit = push_bundle(bundle_dir, repository, private, message, revision, create_pr)
     typer.echo(f"{commit.pr_url or commit.repo_url}: {repository}@{commit.oid}")
 
 
@@ -91,10 +91,10 @@ def _export(
     Example:
       ecgdan export model_cards/ecg-dan-rhythm-superclasses superclasses.onnx
     """
-    from ecgdan_hf.publish.export import export
+    from ecgdan_hf.publish.export import export_onnx
 
     check_output_file(out, (".onnx",), option="out")
-    found = export(checkpoint, out, int8=int8)
+    found = export_onnx(checkpoint, out, int8=int8)
     outputs = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in found.outputs.items())
     typer.echo(f"{out}: {found.num_bytes / 1e6:.2f} MB: {outputs}; largest difference {found.largest_difference:.1g}")
 

@@ -115,9 +115,9 @@ def show_report(folder: str | Path | None) -> None:
 def _check_push(args: RunArguments) -> None:
     """Refuses, before hours of training, an upload that would fail after them."""
     if args.push_to_hub:
-        from ecgdan_hf.publish.push import check_login
+        from ecgdan_hf.publish.push import check_push
 
-        check_login(args.push_to_hub)
+        check_push(args.push_to_hub, ask_the_hub=True)
 
 
 def _push_if_asked(args: RunArguments) -> None:

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import ModelCard
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ecgdan_hf.files import whole_folder
@@ -24,23 +24,15 @@ from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.processing_ecgdan import EcgTextProcessor
-from ecgdan_hf.publish.card.carbon import WORLD_GCO2_PER_KWH, emissions_of
 from ecgdan_hf.publish.card.checks import metadata_problems
-from ecgdan_hf.publish.card.evaluations import (
-    Evaluation,
-    in_order,
-    kept_evaluations,
-    read_evaluation,
-    read_mapping,
-    read_result,
-    without_local_paths,
-)
+from ecgdan_hf.publish.card.evaluations import CheckpointRun, Evaluation
+from ecgdan_hf.publish.card.facts import WORLD_GCO2_PER_KWH
 from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import code_revision
 from ecgdan_hf.publish.verify import REVISION_KEY, is_bundle, pipelines_of, verify_bundle
 
 
-def bundle(
+def make_bundle(
     checkpoint_dir: str | Path,
     out_dir: str | Path,
     name: str | None = None,
@@ -66,9 +58,7 @@ def bundle(
             written: it takes results of tasks that a registered benchmark dataset defines, and none is about ECGs.
         results: folders of further evaluations (`ecgdan probe`, `evaluate`, `finetune`, `sanity`): their tables go
             into the card, their numbers into the metadata and `evaluation/`.
-        power_watts: power of the hardware training kept busy, for an estimate of its energy; None makes none.
-        grid_gco2_per_kwh: carbon intensity of the electricity.
-        contact, training_data, base_model: of the card, see [`build_card`].
+        power_watts, grid_gco2_per_kwh, contact, training_data, base_model: of the card, see [`build_card`].
 
     Returns:
         `out_dir`.
@@ -82,18 +72,20 @@ def bundle(
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such checkpoint folder")
     _check_destination(source, out)
-    evaluations = _read_evaluations(results)
-    said = {"contact": contact, "training_data": training_data, "base_model": base_model}
+    said = {"contact": contact, "training_data": training_data, "base_model": base_model, "dataset_id": dataset_id}
+    keeps_card = (source / "README.md").is_file() and not any((name, results, power_watts, *said.values()))
+    evaluations = [] if keeps_card else Evaluation.gather(source, results)
     model, extractor = load_checkpoint(source)
     with whole_folder(out, overwrite=True) as staging:
         _write_code_and_weights(model, extractor, staging, _tokenizer(model, source))
-        emissions = (power_watts, grid_gco2_per_kwh)
-        if (source / "README.md").is_file() and not any((name, dataset_id, evaluations, power_watts, *said.values())):
+        (staging / "LICENSE").write_text(_license_text(), encoding="utf-8")
+        if keeps_card:
             _carry_documents(source, staging)
         else:
-            carried = [each for each in kept_evaluations(source) if each.name not in {new.name for new in evaluations}]
-            evaluations = in_order([*carried, *evaluations])
-            _write_documents(model, source, staging, name or out.name, dataset_id, evaluations, emissions, said)
+            run, title = CheckpointRun.read(source), name or out.name
+            metrics = run.result.metrics if run.result else None
+            card = build_card(model, metrics, run.recipe, title, evaluations, power_watts, grid_gco2_per_kwh, **said)
+            _write_documents(source, card, run, evaluations, staging)
         verify_bundle(staging)
     return out
 
@@ -108,20 +100,14 @@ def _check_destination(source: Path, out: Path) -> None:
 
 
 def _tokenizer(model: EcgDanPreTrainedModel, source: Path) -> Any:
-    """Of the language model that the checkpoint stores; None where it stores none."""
+    """Returns that of the language model that the checkpoint stores; None where it stores none."""
     return EcgTextProcessor.from_pretrained(source).tokenizer if head_of(model).task == "text" else None
 
 
 def _write_code_and_weights(
     model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor, folder: Path, tokenizer: Any = None
 ) -> None:
-    """Everything of a bundle that is needed to load it: weights, configuration, and code of every class.
-
-    Args:
-        model, extractor: as [`load_checkpoint`] gives them.
-        folder: empty.
-        tokenizer: of the language model, where the checkpoint stores one.
-    """
+    """Writes what is needed to load a bundle: weights, configuration, and the code of every class."""
     model.config.ecgdan_version = ECGDAN_VERSION
     with _registered(model, extractor), quietly():
         model.save_pretrained(folder)
@@ -154,7 +140,7 @@ def _named(kind: type) -> str:
 
 
 def _copied(kind: type, folder: Path) -> str:
-    """Name of a class, once its code and all that code needs is in the folder."""
+    """Copies the code of a class and all that code needs; returns the name of the class."""
     file = inspect.getfile(kind)
     for path in map(Path, (file, *get_relative_import_files(file))):
         shutil.copyfile(path, folder / path.name)
@@ -163,63 +149,40 @@ def _copied(kind: type, folder: Path) -> str:
 
 @contextmanager
 def _registered(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -> Iterator[None]:
-    """Lets saving copy code, and only here: an ordinary `save_pretrained` must not."""
-    classes: list[Any] = [type(model), type(model.config), type(extractor), EcgTextProcessor]
-    before = [vars(kind).get("_auto_class", ...) for kind in classes]
+    """Makes saving copy code, in this block only: an ordinary `save_pretrained` must not."""
+    classes: dict[Any, str] = {
+        type(model): head_of(model).auto_class,
+        type(model.config): "AutoConfig",
+        type(extractor): "AutoFeatureExtractor",
+        EcgTextProcessor: "AutoProcessor",
+    }
+    before = {kind: vars(kind).get("_auto_class", ...) for kind in classes}
     try:
-        type(model).register_for_auto_class(head_of(model).auto_class)
-        type(model.config).register_for_auto_class("AutoConfig")
-        type(extractor).register_for_auto_class("AutoFeatureExtractor")
-        EcgTextProcessor.register_for_auto_class("AutoProcessor")
+        for kind, auto_class in classes.items():
+            kind.register_for_auto_class(auto_class)
         yield
     finally:
-        for kind, value in zip(classes, before, strict=True):
+        for kind, value in before.items():
             if value is ...:
                 del kind._auto_class  # it was inherited
             else:
                 kind._auto_class = value
 
 
-def _read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
-    found = [read_evaluation(folder) for folder in folders]
-    names = [each.name for each in found]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"results: expected folders of different names, got {twice} more than once; rename one")
-    return found
-
-
 def _write_documents(
-    model: EcgDanPreTrainedModel,
-    source: Path,
-    folder: Path,
-    name: str,
-    dataset_id: str | None,
-    evaluations: Sequence[Evaluation],
-    power_and_grid: tuple[float | None, float],
-    said: dict[str, str | None],
+    source: Path, card: ModelCard, run: CheckpointRun, evaluations: Sequence[Evaluation], folder: Path
 ) -> None:
-    result = read_result(source) if (source / "metrics.json").is_file() else None
-    metrics = None if result is None else result.metrics
-    recipe = without_local_paths(read_mapping(source / "recipe.yaml", yaml.safe_load))
-    emissions = emissions_of(metrics, *power_and_grid)
-    card = build_card(model, metrics, recipe, name, evaluations, emissions, dataset_id=dataset_id, **said)
     if problems := metadata_problems(str(card)):
         raise ValueError(f"{source}: the Hub would refuse the card's metadata: {'; '.join(problems)}")
     card.save(folder / "README.md")
-    (folder / "LICENSE").write_text(_license_text(), encoding="utf-8")
-    if result is not None:
-        result.write(folder)
-    if recipe is not None:
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    run.write(folder)
     for each in evaluations:
         (folder / "evaluation").mkdir(exist_ok=True)
         each.result.write(folder / "evaluation" / f"{each.name}.json")
 
 
 def _carry_documents(source: Path, folder: Path) -> None:
-    """Card and results of a released checkpoint."""
-    (folder / "LICENSE").write_text(_license_text(), encoding="utf-8")
+    """Copies card and results of a released checkpoint."""
     for name in ("README.md", "metrics.json", "recipe.yaml"):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -229,13 +192,14 @@ def _carry_documents(source: Path, folder: Path) -> None:
 
 
 def _license_text() -> str:
-    """The licence of code and weights, in full where the installation carries it."""
+    """Returns the licence of code and weights, in full where the installation carries it."""
     installed = metadata.distribution("ecgdan-hf")
     in_repository = Path(__file__).resolve().parents[2] / "LICENSE"
-    text = installed.read_text("licenses/LICENSE") or (
-        in_repository.read_text(encoding="utf-8") if in_repository.is_file() else None
-    )
-    return text or (
+    if text := installed.read_text("licenses/LICENSE"):
+        return text
+    if in_repository.is_file():
+        return in_repository.read_text(encoding="utf-8")
+    return (
         "Licensed under the Apache License, Version 2.0; you may obtain a copy of the License at\n"
         'http://www.apache.org/licenses/LICENSE-2.0. Distributed on an "AS IS" BASIS, WITHOUT WARRANTIES OR\n'
         "CONDITIONS OF ANY KIND, either express or implied.\n"

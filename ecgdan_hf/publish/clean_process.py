@@ -12,13 +12,14 @@ configuration's `auto_map` names.
 import importlib.abc
 import json
 import sys
+from typing import Any
 
 
 class _PackageIsAbsent(importlib.abc.MetaPathFinder):
     """Makes `import ecgdan_hf` fail as if it were not installed."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        """Raises for the package and leaves everything else to the other finders."""
+        """Raises for the package; leaves everything else to the other finders."""
         if fullname.split(".")[0] == "ecgdan_hf":
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 
@@ -31,8 +32,8 @@ def _is_absent() -> bool:
     return False
 
 
-def main(source: str, auto_class: str, inputs_path: str, outputs_path: str) -> int:
-    """Writes the outputs, or says in one line why not."""
+def _main(source: str, auto_class: str, inputs_path: str, outputs_path: str) -> int:
+    """Writes the outputs; prints one line and returns 1 for weights that do not fit."""
     sys.meta_path.insert(0, _PackageIsAbsent())
     assert _is_absent(), "the package can be imported: this process proves nothing"
     import numpy as np
@@ -40,7 +41,8 @@ def main(source: str, auto_class: str, inputs_path: str, outputs_path: str) -> i
     import transformers
 
     given = np.load(inputs_path, allow_pickle=False)
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(source, trust_remote_code=True)
+    auto_extractor: Any = transformers.AutoFeatureExtractor
+    extractor = auto_extractor.from_pretrained(source, trust_remote_code=True)
     recording = {
         "sampling_rate": float(given["sampling_rate"]),
         "unit": "mV",
@@ -74,4 +76,4 @@ def main(source: str, auto_class: str, inputs_path: str, outputs_path: str) -> i
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(_main(*sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Authors' ECG-DAN checkpoints -> our weights.
+"""Converts the authors' ECG-DAN checkpoints into our weights.
 
 A released checkpoint is either a pretraining one (a Lightning file: names under `network.`, an `argparse.Namespace`
 beside them) or a fine-tuned one (no prefix, risk head under `downsteam_net.`, their spelling). Both describe the
@@ -8,6 +8,7 @@ network of `lead_layout="reference"`. Only tensors are read: `weights_only=True`
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +18,11 @@ from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalCon
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSurvival
 
-State = dict[str, Tensor]
+_State = dict[str, Tensor]
 
-LEADS = 12
-RISK_PREFIX = "downsteam_net."
-RENAMES = (
+_LEADS = 12
+_RISK_PREFIX = "downsteam_net."
+_RENAMES = (
     (r"^encoder\.input_conv\.0\.", "ecgdan.stem.conv1."),
     (r"^encoder\.input_conv\.1\.", "ecgdan.stem.norm1."),
     (r"^encoder\.input_conv\.3\.", "ecgdan.stem.conv2."),
@@ -46,7 +47,7 @@ RENAMES = (
     (r"^model\.4\.", "risk_head.hidden_norm."),
     (r"^model\.6\.", "risk_head.output."),
 )
-STACKED = {
+_STACKED = {
     "time_norm_1.{}.": "norm1_",
     "mlp_norm_1.{}.": "norm2_",
     "time_mha.{}.in_proj_": "qkv_",
@@ -56,15 +57,8 @@ STACKED = {
 }
 
 
-def _read_checkpoint(path: str | Path) -> State:
-    """Reads an authors' checkpoint without running any code in it.
-
-    Returns:
-        Tensors by the names of `tests/golden`: `encoder.…`, `decoder.…`, and `model.…` for a risk head.
-
-    Raises:
-        ValueError: the file is no such checkpoint.
-    """
+def _read_checkpoint(path: str | Path) -> _State:
+    """Reads the tensors `encoder.…`, `decoder.…`, and `model.…` for a risk head, without running any code."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -84,26 +78,19 @@ def _read_checkpoint(path: str | Path) -> State:
 
 
 def _strip(name: str) -> str:
-    for prefix in ("model.network.", "network.", RISK_PREFIX):
+    for prefix in ("model.network.", "network.", _RISK_PREFIX):
         if name.startswith(prefix):
             return name.removeprefix(prefix)
     return name
 
 
-def _convert_state(state: State) -> State:
-    """Renames an authors' state dict and stacks the twelve lead-specific temporal blocks.
-
-    Args:
-        state: tensors by the authors' names, without prefixes.
-
-    Returns:
-        Tensors by our names, for [`EcgDanForPreTraining`] or, with a risk head, [`EcgDanForSurvival`].
-    """
+def _convert_state(state: _State) -> _State:
+    """Renames the authors' tensors, given without prefixes, and stacks the twelve lead-specific temporal blocks."""
     converted = _stack_time_blocks(state)
     for name, value in state.items():
         if re.match(r"encoder\.attention\.(time_|mlp_norm)", name):
             continue
-        for pattern, replacement in RENAMES:
+        for pattern, replacement in _RENAMES:
             name = re.sub(pattern, replacement, name)
         converted[name] = value
     if "ecgdan.lead_attention.qkv.weight" not in converted:
@@ -112,22 +99,19 @@ def _convert_state(state: State) -> State:
     return converted
 
 
-def _stack_time_blocks(state: State) -> State:
+def _stack_time_blocks(state: _State) -> _State:
     stacked = {}
-    for theirs, ours in STACKED.items():
+    for theirs, ours in _STACKED.items():
         for kind in ("weight", "bias"):
-            names = ["encoder.attention." + theirs.format(lead) + kind for lead in range(LEADS)]
+            names = ["encoder.attention." + theirs.format(lead) + kind for lead in range(_LEADS)]
             if names[0] in state:
                 stack = torch.stack([state[name] for name in names])
                 stacked["ecgdan.time_attention." + ours + kind] = stack if stack.ndim == 3 else stack[:, None]
     return stacked
 
 
-def _infer_options(state: State, sequential: bool = False) -> dict:
-    """Configuration arguments that the tensors' names and shapes imply.
-
-    `sequential` cannot be read from them: both orders have the same tensors.
-    """
+def _infer_options(state: _State, sequential: bool = False) -> dict[str, Any]:
+    """Returns the configuration that the tensors' names and shapes imply; both orders have the same tensors."""
     tokens = state["decoder.linear.0.bias"].numel() // 4
     return {
         "lead_layout": "reference",
@@ -159,17 +143,19 @@ def convert_checkpoint(path: str | Path, out_dir: str | Path, sequential: bool =
         raise ValueError(f"{out_dir}: expected an empty or new folder, found files; choose another")
     state = _read_checkpoint(path)
     options = _infer_options(state, sequential)
-    has_risk = "model.0.weight" in state
-    config = EcgDanSurvivalConfig(**options) if has_risk else EcgDanConfig(**options)
-    model = EcgDanForSurvival(config) if has_risk else EcgDanForPreTraining(config)
+    model: EcgDanForSurvival | EcgDanForPreTraining
+    if "model.0.weight" in state:
+        model = EcgDanForSurvival(EcgDanSurvivalConfig(**options))
+    else:
+        model = EcgDanForPreTraining(EcgDanConfig(**options))
     _load_exactly(model, _convert_state(state), path)
     with whole_folder(out_dir) as folder:
         model.save_pretrained(folder)
-        EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(folder)
+        EcgDanFeatureExtractor(**model.config.signal_contract).save_pretrained(folder)
     return out_dir
 
 
-def _load_exactly(model: torch.nn.Module, state: State, path: str | Path) -> None:
+def _load_exactly(model: torch.nn.Module, state: _State, path: str | Path) -> None:
     expected = model.state_dict()
     missing = [name for name in expected if name not in state and not name.startswith("baseline.")]
     if missing:

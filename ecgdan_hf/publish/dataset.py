@@ -1,7 +1,7 @@
-"""A source -> a folder of Parquet for the Hub, with a card and without what could identify a patient.
+"""Converts a source into a folder of Parquet for the Hub, with a card and without what could identify a patient.
 
-Only columns known to be harmless are written. Record and patient ids are replaced by pseudonyms whose key is thrown
-away, ages of 90 and above become 90, as the HIPAA safe-harbour rule asks; files, dates and reports stay behind.
+Only columns known to be harmless are written; files, dates and reports are left out. Pseudonyms replace record and
+patient ids, and their key is deleted. Ages of 90 and above become 90, as the HIPAA safe-harbour rule requires.
 """
 
 import hashlib
@@ -29,27 +29,27 @@ from ecgdan_hf.files import write_text
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.push import check_push, make_repository, said_by_the_hub
 
-ARRAYS = ("signal", "input_values")
-SIGNALS = ("signal", "sampling_rate", "lead_names", "input_values", "lead_mask", "flags")
-SAFE_COLUMNS = (
+_ARRAYS = ("signal", "input_values")
+_SIGNALS = ("signal", "sampling_rate", "lead_names", "input_values", "lead_mask", "flags")
+_SAFE_COLUMNS = (
     *("record_id", "patient_id", "age", "sex", "fold", "labels", "scp_codes", "event", "time", "log_hazard"),
-    *SIGNALS,
+    *_SIGNALS,
 )
 """Columns that a published dataset may hold, unless its owner names more."""
 
-QUOTING_FLAGS = ("reader_warning", "not_voltage")  # what stands behind these is text of the file, and may be a date
-OLDEST_YEARS = 90.0
-ROW_GROUP_RECORDS = 64  # 15 MB of signals as recorded: what reading one record decompresses
-SHARD_RECORDS = 2048  # 500 MB of them, which the Hub likes
-STATE = ".conversion.json"
-FINE_TUNING = f"""
+_QUOTING_FLAGS = ("reader_warning", "not_voltage")  # what stands behind these is text of the file, and may be a date
+_OLDEST_YEARS = 90.0
+_ROW_GROUP_RECORDS = 64  # 15 MB of signals as recorded: what reading one record decompresses
+_SHARD_RECORDS = 2048  # 500 MB of them, which the Hub likes
+_STATE = ".conversion.json"
+_FINE_TUNING = f"""
 ```bash
 hf download {PLACEHOLDER_REPOSITORY} --repo-type dataset --local-dir ecgs
 ecgdan finetune --data parquet --data-dir ecgs --output-dir run
 ```
 """
 
-DESCRIPTIONS = {
+_DESCRIPTIONS = {
     "record_id": "name of the record",
     "patient_id": "name of the patient; records of one patient belong in one split",
     "age": "years at the ECG; 90 stands for 90 and above",
@@ -69,7 +69,7 @@ DESCRIPTIONS = {
 }
 
 
-def convert(
+def convert_dataset(
     name: str | None,
     data_dir: str | Path,
     out_dir: str | Path,
@@ -81,7 +81,7 @@ def convert(
     num_proc: int | None = None,
     **options: Any,
 ) -> Path:
-    """Converts a source to Parquet; an interrupted conversion goes on where it stopped when asked again.
+    """Converts a source to Parquet; the same call resumes an interrupted conversion.
 
     Args:
         name: a source of `data.loading.load`; None recognises it from the files.
@@ -90,7 +90,7 @@ def convert(
         license_id: of the data, as the Hub spells it: `cc-by-4.0`.
         title: of the card; default the name of the source.
         keep: further columns to write, such as `report`; check them for personal data yourself.
-        keep_ids: write record and patient ids as the source has them, as befits a public source.
+        keep_ids: write record and patient ids as the source has them, for public sources.
         num_proc: processes; default one for each core.
         options: of `load`: outcomes, feature_extractor, sampling_rate, limit, skip_bad...
 
@@ -109,8 +109,8 @@ def convert(
     if absent:
         raise ValueError(f"keep: expected columns of the data, {', '.join(dataset.column_names)}; got {absent[0]}")
     key = _start(out, {**said, "data": _fingerprint(dataset)})
-    kept = dataset.select_columns([c for c in dataset.column_names if c in (*SAFE_COLUMNS, *keep)])
-    arrays = kept.select_columns([name for name in ARRAYS if name in kept.column_names])
+    kept = dataset.select_columns([c for c in dataset.column_names if c in (*_SAFE_COLUMNS, *keep)])
+    arrays = kept.select_columns([name for name in _ARRAYS if name in kept.column_names])
     about = _harmless(kept.remove_columns(arrays.column_names), None if keep_ids else key)
     parts = _parts(len(kept), None if keep_ids else key)
     files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
@@ -120,30 +120,35 @@ def convert(
         unfinished.unlink()
     card = _dataset_card(about, arrays.column_names, title or name, license_id, keep_ids=keep_ids)
     write_text(out / "README.md", card)
-    (out / STATE).unlink()
+    (out / _STATE).unlink()
     return out
 
 
 def _check_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / STATE).is_file())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _STATE).is_file())):
         raise ValueError(f"{out}: expected a new or empty folder, or an interrupted conversion, found something else")
 
 
 def _fingerprint(dataset: Dataset) -> str:
-    """Names the prepared signals and the records, so that another source is not taken for the interrupted one."""
+    """Identifies the prepared signals and the records, so that only a conversion of the same data is resumed."""
     digest = hashlib.sha256()
     for file in sorted({Path(file["filename"]).parent.name for file in dataset.cache_files}):
         digest.update(file.encode())
-    for column in sorted(set(dataset.column_names) - set(SIGNALS)):
+    for column in sorted(set(dataset.column_names) - set(_SIGNALS)):
         digest.update(json.dumps([column, dataset[column][:]], default=str).encode())
     return digest.hexdigest()
 
 
 def _start(out: Path, said: dict[str, Any]) -> bytes:
-    """The key of the pseudonyms: a new one, or that of the interrupted conversion, which must have been the same."""
-    state = out / STATE
+    """Returns the key of the pseudonyms: a new one, or that of the interrupted conversion with the same arguments."""
+    state = out / _STATE
     if state.is_file():
-        earlier = _read_state(state)
+        try:
+            earlier = dict(json.loads(state.read_text(encoding="utf-8")))
+        except ValueError:
+            raise ValueError(
+                f"{state}: expected the state of an interrupted conversion, got no JSON; remove its folder"
+            ) from None
         key = earlier.pop("key")
         if earlier != said:
             changed = next(name for name in said if earlier.get(name) != said[name])
@@ -156,38 +161,29 @@ def _start(out: Path, said: dict[str, Any]) -> bytes:
     return bytes.fromhex(key)
 
 
-def _read_state(state: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(state.read_text(encoding="utf-8")))
-    except ValueError:
-        raise ValueError(
-            f"{state}: expected the state of an interrupted conversion, got no JSON; remove its folder"
-        ) from None
-
-
 def _parts(records: int, key: bytes | None) -> list[list[int]]:
-    """Row numbers of each file; with a key in an order of its own, as the source's may follow its ids."""
+    """Returns the row numbers of each file; with a key they are shuffled, because their order may follow the ids."""
     rows = np.arange(records)
     if key is not None:
         rows = np.random.default_rng(list(key)).permutation(records)
-    return [rows[start : start + SHARD_RECORDS].tolist() for start in range(0, records, SHARD_RECORDS)]
+    return [rows[start : start + _SHARD_RECORDS].tolist() for start in range(0, records, _SHARD_RECORDS)]
 
 
 def _harmless(about: Dataset, key: bytes | None) -> Dataset:
-    """Ids replaced by pseudonyms where there is a key, high ages by 90, and flags without text of the file."""
+    """Replaces ids by pseudonyms where there is a key, and high ages by 90; removes text of the file from flags."""
     columns = {name: about[name][:] for name in about.column_names}
     if key is not None:
         for name in ("record_id", "patient_id"):
             columns[name] = [_pseudonym(key, name, value) for value in columns[name]]
     if "age" in columns:
-        columns["age"] = [None if age is None else min(age, OLDEST_YEARS) for age in columns["age"]]
+        columns["age"] = [None if age is None else min(age, _OLDEST_YEARS) for age in columns["age"]]
     columns["flags"] = [[_without_quote(flag) for flag in flags] for flags in columns["flags"]]
     return Dataset.from_dict(columns, features=about.features)
 
 
 def _without_quote(flag: str) -> str:
     name, _, _ = flag.partition(":")
-    return name if name in QUOTING_FLAGS else flag
+    return name if name in _QUOTING_FLAGS else flag
 
 
 def _pseudonym(key: bytes, kind: str, value: str) -> str:
@@ -196,27 +192,15 @@ def _pseudonym(key: bytes, kind: str, value: str) -> str:
 
 def _write_parquet(about: Dataset, arrays: Dataset, rows: list[int], file: Path) -> None:
     schema = Features({**about.features, **arrays.features}).arrow_schema  # carries the types of `datasets` along
-    sides = [side.select(rows).with_format("arrow").iter(ROW_GROUP_RECORDS) for side in (about, arrays)]
+    sides = [side.select(rows).with_format("arrow").iter(_ROW_GROUP_RECORDS) for side in (about, arrays)]
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for tables in zip(*sides, strict=True):
-            columns = {
-                name: column
-                for table in tables
-                for name, column in zip(table.column_names, table.columns, strict=True)
-            }
+            columns = {name: table[name] for table in tables for name in table.column_names}
             writer.write_table(pa.table({name: columns[name] for name in schema.names}).cast(schema))
 
 
 def _dataset_card(about: Dataset, arrays: Sequence[str], title: str, license_id: str, keep_ids: bool = False) -> str:
-    """The card of a converted dataset: what is in it, what was left out, how to load it.
-
-    Args:
-        about: the columns other than the arrays.
-        arrays: names of the arrays.
-        title: heading.
-        license_id: as the Hub spells it.
-        keep_ids: whether ids are those of the source.
-    """
+    """Says what is in the dataset (`about`, and the arrays of these names), what was left out, and how to load it."""
     data = DatasetCardData(
         license=license_id,
         tags=["ecg", "electrocardiogram", "cardiology", "medical"],
@@ -226,7 +210,7 @@ def _dataset_card(about: Dataset, arrays: Sequence[str], title: str, license_id:
     )
     facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(about).items())
     columns = "\n".join(
-        f"| `{name}` | {DESCRIPTIONS.get(name, 'column of the source, kept by its owner')} |"
+        f"| `{name}` | {_DESCRIPTIONS.get(name, 'column of the source, kept by its owner')} |"
         for name in [*about.column_names, *arrays]
     )
     ids = "Ids are those of the source." if keep_ids else "Ids are pseudonyms; their key was not kept."
@@ -256,7 +240,7 @@ from datasets import load_dataset
 
 ecgs = load_dataset("{PLACEHOLDER_REPOSITORY}", split="train")
 ```
-{FINE_TUNING if "signal" in arrays else ""}"""
+{_FINE_TUNING if "signal" in arrays else ""}"""
 
 
 def _facts(about: Dataset) -> dict[str, str]:
@@ -276,15 +260,11 @@ def _facts(about: Dataset) -> dict[str, str]:
         rates = Counter(f"{rate:g} Hz" for rate in about["sampling_rate"][:])
         facts["sampling rate"] = ", ".join(f"{rate} ({count:,})" for rate, count in rates.most_common())
         facts["leads"] = ", ".join(about[0]["lead_names"])
-    return facts | _label_facts(about)
-
-
-def _label_facts(about: Dataset) -> dict[str, str]:
-    feature = getattr(about.features.get("labels"), "feature", None)
-    if not getattr(feature, "names", None):
-        return {}
-    counts = Counter(feature.names[label] for labels in about["labels"][:] for label in labels)
-    return {"labels": ", ".join(f"{name} {counts[name]:,}" for name in feature.names)}
+    names = getattr(getattr(about.features.get("labels"), "feature", None), "names", None)
+    if names:
+        counts = Counter(names[label] for labels in about["labels"][:] for label in labels)
+        facts["labels"] = ", ".join(f"{name} {counts[name]:,}" for name in names)
+    return facts
 
 
 def _size_category(records: int) -> str:
@@ -293,10 +273,10 @@ def _size_category(records: int) -> str:
 
 
 def push_dataset(folder: str | Path, repo_id: str, private: bool = False, message: str = "Upload dataset") -> str:
-    """Uploads a converted dataset after proving that it loads.
+    """Uploads a converted dataset after checking that it loads.
 
     Args:
-        folder: written by [`convert`].
+        folder: written by [`convert_dataset`].
         repo_id: `USER/NAME`; made if it does not exist.
         private: make a new repository private.
         message: of the commit.
@@ -332,7 +312,7 @@ def check_converted(folder: Path) -> int:
     files = sorted(str(file) for file in folder.glob("data/*.parquet"))
     if not files:
         raise FileNotFoundError(f"{folder}: expected a dataset made by `ecgdan data convert`, found no data/*.parquet")
-    if (folder / STATE).exists() or not (folder / "README.md").is_file():
+    if (folder / _STATE).exists() or not (folder / "README.md").is_file():
         raise ValueError(f"{folder}: the conversion is not finished; run `ecgdan data convert` again")
     work = tempfile.mkdtemp()
     try:

@@ -1,10 +1,10 @@
-"""A checkpoint -> one ONNX file, for programs that have no torch.
+"""Writes a checkpoint as one ONNX file, for programs that have no torch.
 
 The file holds the network alone: what `EcgDanFeatureExtractor` does to a recording before it (leads, filter,
-resampling, scaling) stays in Python, and its settings travel as metadata. The batch is dynamic. A file is given its
-name only after onnxruntime has answered from it as the network does.
+resampling, scaling) stays in Python; its settings are in the metadata. The batch is dynamic. A file gets its name
+only after onnxruntime has given the same answers as the network.
 
-Made by torch's own exporter: that of transformers writes two files and every output, and needs a newer transformers
+torch's own exporter is used: that of transformers writes two files and every output, and needs a newer transformers
 than the rest of the package.
 """
 
@@ -31,11 +31,11 @@ from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
-TOLERANCE = 1e-4
-OUTPUTS = ("logits", "log_hazard", "survival", "prompt_logits", "ecg_embeds", "waveform_attention", "pooler_output")
+_TOLERANCE = 1e-4
+_OUTPUTS = ("logits", "log_hazard", "survival", "prompt_logits", "ecg_embeds", "waveform_attention", "pooler_output")
 """Outputs that are exported, where the network has them."""
-RESEARCH_USE = "research use only; not a medical device"
-TRACED, PROVED = 2, (1, 3)
+_RESEARCH_USE = "research use only; not a medical device"
+_TRACED, _PROVED = 2, (1, 3)
 """Records the network is traced with, and those of the batches it is then compared on."""
 
 
@@ -57,26 +57,26 @@ class _Exported:
 
 
 class _ExportedNetwork(nn.Module):
-    """The outputs worth having, as a tuple in the order of `OUTPUTS`; `survival` at the baseline's own times."""
+    """Returns `_OUTPUTS` as a tuple; `survival` at the baseline's own times."""
 
-    def __init__(self, model: EcgDanPreTrainedModel):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        """Tensors of (N, ...) by name -> those of `OUTPUTS` that the model has."""
+        """Maps tensors of (N, ...) by name to those of `_OUTPUTS` that the model has."""
         return tuple(self.named_outputs(**inputs).values())
 
     def named_outputs(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """The same, by name."""
+        """As `forward`, by name."""
         output = dict(self.model(**inputs, return_loss=False))
         if getattr(self.model.config, "num_baseline_times", 0):  # S = exp(-H0 exp(log hazard)), (N, times)
             log_cumulative = output["log_hazard"][:, None] + self.model.baseline.log_cumulative_hazard
             output["survival"] = torch.exp(-torch.exp(log_cumulative))
-        return {name: output[name] for name in OUTPUTS if output.get(name) is not None}
+        return {name: output[name] for name in _OUTPUTS if output.get(name) is not None}
 
 
-def export(checkpoint: str | Path, out: str | Path, int8: bool = False) -> _Exported:
+def export_onnx(checkpoint: str | Path, out: str | Path, int8: bool = False) -> _Exported:
     """Writes a checkpoint as ONNX.
 
     Inputs of the file: `input_values` (batch, leads, samples), float32, as the feature extractor scales them;
@@ -99,7 +99,7 @@ def export(checkpoint: str | Path, out: str | Path, int8: bool = False) -> _Expo
     """
     _check_libraries()
     model, extractor = load_checkpoint(checkpoint)
-    network, out = _ExportedNetwork(model.float()).eval(), Path(out)
+    network, out = _ExportedNetwork(model).float().eval(), Path(out)
     with whole_file(out) as part, _quietly():
         if int8:
             with TemporaryDirectory() as work:
@@ -111,7 +111,7 @@ def export(checkpoint: str | Path, out: str | Path, int8: bool = False) -> _Expo
 
 
 def _example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Tensor]:
-    """Noise of the shapes the network takes, some leads and covariates missing, the same at every call."""
+    """Returns the same noise at every call, in the shapes the network takes; some leads and covariates are missing."""
     contract, generator = model.config.signal_contract, torch.Generator().manual_seed(records)
     leads, samples = len(contract["lead_names"]), contract["num_samples"]
     inputs = {
@@ -128,19 +128,16 @@ def _example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Ten
     return inputs
 
 
-def _prove(network: _ExportedNetwork, file: Path, tolerance: float = TOLERANCE) -> float:
-    """Compares onnxruntime's answers from a file with the network's, on batches it was not traced with.
+def _prove(network: _ExportedNetwork, file: Path, tolerance: float = _TOLERANCE) -> float:
+    """Compares onnxruntime's answers with the network's, on batches it was not traced with.
 
-    Returns:
-        The largest difference, relative to an output's largest value where that is above 1.
-
-    Raises:
-        ValueError: a difference above `tolerance`, or an answer that is not finite.
+    Returns the largest difference, relative to an output's largest value where that is above 1; raises ValueError
+    above `tolerance` and for an answer that is not finite.
     """
     import onnxruntime
 
     session, largest = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]), 0.0
-    for records in PROVED:
+    for records in _PROVED:
         inputs = _example_inputs(network.model, records)
         with torch.no_grad():
             expected = network.named_outputs(**inputs)
@@ -157,14 +154,13 @@ def _prove(network: _ExportedNetwork, file: Path, tolerance: float = TOLERANCE) 
 
 
 def _output_shapes(file: Path) -> dict[str, list[int | str]]:
-    """Name -> shape of each output of an ONNX file."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return {output.name: list(output.shape) for output in session.get_outputs()}
 
 
-def _describe(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
+def _describe(model: Any, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
     """Returns the ONNX metadata for programs that read the file; lists and mappings are JSON.
 
     `labels` name the columns of `logits`, `prompt_labels` those of `prompt_logits`, `survival_years` those of
@@ -172,7 +168,7 @@ def _describe(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor) -
     """
     config, contract = model.config, model.config.signal_contract
     told: dict[str, Any] = {
-        "use": RESEARCH_USE,
+        "use": _RESEARCH_USE,
         "model": type(model).__name__,
         "ecgdan_version": ECGDAN_VERSION,
         "preprocessing": "input_values are made by EcgDanFeatureExtractor with preprocessor_config, not in this file",
@@ -198,10 +194,10 @@ def _write_onnx(network: _ExportedNetwork, extractor: EcgDanFeatureExtractor, fi
     import onnx_ir
     from onnxscript import optimizer
 
-    inputs = _example_inputs(network.model, TRACED)
+    inputs = _example_inputs(network.model, _TRACED)
     with torch.no_grad():
         names = list(network.named_outputs(**inputs))
-    program = torch.onnx.export(
+    program: Any = torch.onnx.export(
         network,
         kwargs=inputs,
         dynamic_shapes={"inputs": {name: {0: "batch"} for name in inputs}},
@@ -210,8 +206,8 @@ def _write_onnx(network: _ExportedNetwork, extractor: EcgDanFeatureExtractor, fi
         dynamo=True,
         verbose=False,
     )
-    unlimited = {"input_size_limit": 2**31, "output_size_limit": 2**31}
-    optimizer.optimize(program.model, **unlimited)  # norms end up in the kernels, which int8 needs
+    unlimited = 2**31  # norms end up in the kernels, which int8 needs
+    optimizer.optimize(program.model, input_size_limit=unlimited, output_size_limit=unlimited)
     proto = onnx_ir.to_proto(program.model)
     del proto.graph.value_info[:]  # shapes of before, some of which no longer hold
     onnx.helper.set_model_props(proto, _describe(network.model, extractor))
@@ -220,12 +216,11 @@ def _write_onnx(network: _ExportedNetwork, extractor: EcgDanFeatureExtractor, fi
     return file
 
 
-def _quantise(file: Path, out: Path) -> Path:
-    """Dynamic int8: weights are stored as integers, activations are rounded to integers as they come."""
+def _quantise(file: Path, out: Path) -> None:
+    """Stores weights as integers; activations are rounded to integers at run time (dynamic int8)."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(file, out, weight_type=QuantType.QUInt8)
-    return out
 
 
 def _check_libraries() -> None:
@@ -236,7 +231,7 @@ def _check_libraries() -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Silences the exporters' remarks about their own workings."""
+    """Silences the exporters' warnings about their own code."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
 """Rules for the code that travels with the weights, checked before anything is published.
 
-transformers copies Hub code file by file and finds the files it needs by reading the text. What it cannot follow it
-loses without a word, so it is refused here: see `transformers.dynamic_module_utils`.
+transformers copies Hub code file by file and finds the files it needs by reading the text. It silently loses imports
+that it cannot follow, so they are rejected here: see `transformers.dynamic_module_utils`.
 """
 
 import ast
@@ -16,10 +16,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-TRAVEL_LIBRARIES = frozenset({"huggingface_hub", "numpy", "safetensors", "torch", "transformers"})
+_TRAVEL_LIBRARIES = frozenset({"huggingface_hub", "numpy", "safetensors", "torch", "transformers"})
 """Libraries that every user of a checkpoint has installed; anything else must be imported inside try/except."""
 
-OPTIONAL_LIBRARIES = frozenset({"peft"})
+_OPTIONAL_LIBRARIES = frozenset({"peft"})
 """Needed only to adapt the language model, never to use a checkpoint."""
 
 MODEL_FOLDER = Path(__file__).resolve().parents[1] / "model"
@@ -54,7 +54,7 @@ def check_hub_code(files: Iterable[Path], entry_points: Iterable[str]) -> None:
 
 
 def code_revision(files: Iterable[Path]) -> str:
-    """Short hash of names and contents, so that a bundle says which code it carries and anyone can check."""
+    """Returns a short hash of names and contents, by which anyone can check which code a bundle carries."""
     digest = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.name):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -64,8 +64,8 @@ def code_revision(files: Iterable[Path]) -> str:
 def requirements(files: Iterable[Path] | None = None) -> list[str]:
     """Lists what a user without the package has to install to run the travelling code, for `pip install`.
 
-    Every library the code imports, in `try` too, as the feature extractor cannot do without; but not what
-    transformers itself brings. Versions are those the package asks for.
+    That is every library the code imports, also inside `try`, except those that transformers requires itself.
+    Versions are those the package asks for.
 
     Args:
         files: default all that may travel.
@@ -75,7 +75,7 @@ def requirements(files: Iterable[Path] | None = None) -> list[str]:
     """
     imported = {name for path in files or MODEL_FOLDER.glob("*.py") for name in _libraries(path)}
     asked, brought = _required("ecgdan-hf"), _required("transformers")
-    needed = {_distribution(name) for name in imported - OPTIONAL_LIBRARIES} - brought.keys()
+    needed = {_distribution(name) for name in imported - _OPTIONAL_LIBRARIES} - brought.keys()
     for unknown in sorted(needed - asked.keys()):
         raise ValueError(f"{unknown}: imported by code that travels, expected among the package's requirements")
     return [asked[name] for name in sorted(needed)]
@@ -89,7 +89,7 @@ def _required(distribution: str) -> dict[str, str]:
 
 
 def _libraries(path: Path) -> set[str]:
-    """Top-level names of all third-party imports of a file."""
+    """Returns the top-level names of all third-party imports of a file."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
@@ -110,7 +110,7 @@ def _distributions() -> dict[str, list[str]]:
 
 
 def _neighbours(path: Path, modules: dict[str, Path]) -> set[str]:
-    """Modules of the same folder that this file imports, all of its imports checked."""
+    """Checks all imports of a file; returns the modules of the same folder among them."""
     text = path.read_text(encoding="utf-8")
     try:
         tree = ast.parse(text, str(path))
@@ -143,7 +143,7 @@ def _check_library(node: ast.Import | ast.ImportFrom, path: Path) -> None:
     names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
     for name in names:
         library = name.split(".")[0]
-        if library not in TRAVEL_LIBRARIES and library not in sys.stdlib_module_names:
+        if library not in _TRAVEL_LIBRARIES and library not in sys.stdlib_module_names:
             where = f"{path.name}, line {node.lineno}"
             raise ValueError(f"{where}: imports {library}, which a reader may not have; guard it with try/except")
 

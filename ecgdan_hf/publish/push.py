@@ -12,19 +12,19 @@ from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi, RepoUrl, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # re-exported without __all__
 
-from ecgdan_hf.publish.bundle import bundle
+from ecgdan_hf.publish.bundle import make_bundle
 from ecgdan_hf.publish.card.checks import check_card, missing_parts
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.verify import verify_bundle
 
-OF_A_BUNDLE = ("*.py", "*.safetensors", "*.safetensors.index.json", ".eval_results/*", "evaluation/*")
-OF_A_BUNDLE += ("metrics.json", "recipe.yaml")
+_OF_A_BUNDLE = ["*.py", "*.safetensors", "*.safetensors.index.json", ".eval_results/*", "evaluation/*"]
+_OF_A_BUNDLE += ["metrics.json", "recipe.yaml"]
 """Files of an earlier version that an upload deletes: unused code, and results of other weights."""
 
 
-def push(
+def push_bundle(
     bundle_dir: str | Path,
     repo_id: str,
     private: bool = False,
@@ -35,7 +35,7 @@ def push(
     """Uploads a bundle in one commit, or nothing.
 
     Args:
-        bundle_dir: written by `bundle`.
+        bundle_dir: written by `make_bundle`.
         repo_id: `USER/NAME`; made if it does not exist.
         private: make a new repository private.
         message: of the commit.
@@ -67,14 +67,14 @@ def push_checkpoint(checkpoint_dir: str | Path, repo_id: str, private: bool = Fa
         checkpoint_dir: as training left it.
         repo_id: `USER/NAME`; made if it does not exist.
         private: make a new repository private; so it is made, with a warning, where the card lacks a required part.
-        said: further arguments of `bundle`, for the card.
+        said: further arguments of `make_bundle`, for the card.
 
     Raises:
-        ValueError: what `bundle` and [`push`] refuse.
+        ValueError: what `make_bundle` and [`push_bundle`] refuse.
     """
     check_push(repo_id)
     with tempfile.TemporaryDirectory() as work:
-        folder = bundle(checkpoint_dir, Path(work, "bundle"), name=repo_id.split("/")[1], **said)
+        folder = make_bundle(checkpoint_dir, Path(work, "bundle"), name=repo_id.split("/")[1], **said)
         private = private or bool(missing_parts((folder / "README.md").read_text(encoding="utf-8")))
         check_card(folder, private)  # after hours of training an unfinished card is no reason to keep nothing
         return _upload(folder, repo_id, private, "Upload model")
@@ -98,14 +98,14 @@ def _upload(
             commit_message=message,
             revision=revision,
             create_pr=create_pr,
-            delete_patterns=list(OF_A_BUNDLE),
+            delete_patterns=_OF_A_BUNDLE,
             # two uploads at once must not leave a mixture of both
             parent_commit=api.repo_info(repo_id, revision=revision).sha,
         )
 
 
 def make_repository(api: HfApi, repo_id: str, private: bool, repo_type: str | None = None) -> RepoUrl:
-    """The repository, made if it does not exist.
+    """Returns the repository, made if it does not exist.
 
     Raises:
         ValueError: a refusal of the Hub, or a public repository where a private one was asked for.
@@ -118,42 +118,33 @@ def make_repository(api: HfApi, repo_id: str, private: bool, repo_type: str | No
     return url
 
 
-def check_push(repo_id: str) -> None:
+def check_push(repo_id: str, ask_the_hub: bool = False) -> None:
     """Checks, before a long training, what would fail at its end: a bad name, no token.
 
-    Raises:
-        ValueError: see above.
-    """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError:
-        repo_id_is_good = False
-    else:
-        repo_id_is_good = repo_id.count("/") == 1
-    if not repo_id_is_good:
-        raise ValueError(f"repository: expected USER/NAME, got {repo_id!r}")
-    if get_token() is None:
-        raise ValueError("token: expected a Hub token, found none; run 'hf auth login' or set HF_TOKEN")
-
-
-def check_login(repo_id: str) -> None:
-    """Checks as [`check_push`] does, and asks the Hub whether the token is valid.
+    Args:
+        repo_id: `USER/NAME`.
+        ask_the_hub: also ask the Hub whether the token is valid.
 
     Raises:
         ValueError: see above, or a Hub that cannot be reached.
     """
-    check_push(repo_id)
-    with said_by_the_hub(repo_id, "login"):
-        HfApi().whoami()
+    try:
+        validate_repo_id(repo_id)
+        is_good = repo_id.count("/") == 1
+    except HFValidationError:
+        is_good = False
+    if not is_good:
+        raise ValueError(f"repository: expected USER/NAME, got {repo_id!r}")
+    if get_token() is None:
+        raise ValueError("token: expected a Hub token, found none; run 'hf auth login' or set HF_TOKEN")
+    if ask_the_hub:
+        with said_by_the_hub(repo_id, "login"):
+            HfApi().whoami()
 
 
 @contextmanager
 def said_by_the_hub(repo_id: str, what: str = "upload") -> Iterator[None]:
-    """Turns what fails on the Hub or on the way to it into one line.
-
-    Raises:
-        ValueError: a refusal of the Hub, or a failure on the way to it.
-    """
+    """Turns a refusal of the Hub, or a failure on the way to it, into a ValueError of one line."""
     try:
         yield
     except Exception as error:  # answers of the Hub, and a client library's errors of many unrelated classes
@@ -161,9 +152,9 @@ def said_by_the_hub(repo_id: str, what: str = "upload") -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    answered = isinstance(error, HfHubHTTPError)
-    said = " ".join(str((error.server_message if answered else None) or error).split()) or type(error).__name__
-    if answered and error.response.status_code == 401:
+    answer = error if isinstance(error, HfHubHTTPError) else None
+    said = " ".join(str((answer and answer.server_message) or error).split()) or type(error).__name__
+    if answer and answer.response.status_code == 401:
         return f"{said.rstrip('.')}; is the token still good? run 'hf auth login' or set HF_TOKEN"
     if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of one file; why is in its cause
         return f"{said} ({_reason(error.__cause__)})"

@@ -22,15 +22,15 @@ from ecgdan_hf.model.pipeline_base_ecgdan import SURVIVAL, ZERO_SHOT, EcgPipelin
 from ecgdan_hf.model.pipeline_ecgdan import PIPELINES
 from ecgdan_hf.publish.hub_code import check_hub_code, code_revision
 
-Arrays = dict[str, np.ndarray]
+_Arrays = dict[str, np.ndarray]
 
-TOLERANCE = 1e-6
-TIMEOUT_SECONDS = 600
+_TOLERANCE = 1e-6
+_TIMEOUT_SECONDS = 600
 REVISION_KEY = "ecgdan_code_revision"
 
 
 def is_bundle(folder: str | Path) -> bool:
-    """Whether the folder was written by `ecgdan bundle`."""
+    """Returns whether the folder was written by `ecgdan bundle`."""
     try:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def verify_bundle(folder: str | Path) -> float:
     """Loads a bundle in a process without the package and compares every output with the package's own.
 
     Args:
-        folder: written by [`bundle`].
+        folder: written by [`make_bundle`].
 
     Returns:
         The largest difference over all outputs, relative to the largest value of an output where that is above 1.
@@ -71,13 +71,13 @@ def verify_bundle(folder: str | Path) -> float:
     inputs = _probe_inputs(model)
     expected = _package_outputs(model, extractor, inputs)
     found = _clean_process_outputs(str(folder.resolve()), head_of(model).auto_class, inputs)
-    return largest_difference(expected, found, folder)
+    return _largest_difference(expected, found, folder)
 
 
 def pipelines_of(model: EcgDanPreTrainedModel) -> list[type[EcgPipeline]]:
-    """The pipelines that the model's weights serve, and that go into its bundle.
+    """Returns the pipelines that the model's weights serve, and that go into its bundle.
 
-    Not zero-shot for a dual encoder that has neither prompts nor its language model with it: it cannot be proved here.
+    Zero-shot is left out for a dual encoder that stores neither prompts nor its language model: it cannot be checked.
     """
     fitting = EcgPipeline.fitting_tasks(model)
     if not (getattr(model.config, "prompt_labels", None) or getattr(model.config, "store_text_model", False)):
@@ -85,8 +85,8 @@ def pipelines_of(model: EcgDanPreTrainedModel) -> list[type[EcgPipeline]]:
     return [pipeline for pipeline in PIPELINES if pipeline.serves in fitting]
 
 
-def _probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
-    """A fixed recording, 10 s of twelve leads at 500 Hz in millivolt, and covariates where the model takes them."""
+def _probe_inputs(model: EcgDanPreTrainedModel) -> _Arrays:
+    """Returns 10 s of twelve leads at 500 Hz, millivolt, and covariates where the model takes them."""
     time = np.arange(5000) / 500
     gains = np.linspace(-0.6, 1.4, len(STANDARD_LEADS))[:, None]
     inputs = {"sampling_rate": np.array(500.0), "lead_names": np.array(STANDARD_LEADS)}
@@ -105,8 +105,8 @@ def _probe_inputs(model: EcgDanPreTrainedModel) -> Arrays:
     return inputs
 
 
-def _pipeline_arguments(model: EcgDanPreTrainedModel, inputs: Arrays) -> dict[str, Any]:
-    """Further arguments of some pipelines, by task."""
+def _pipeline_arguments(model: EcgDanPreTrainedModel, inputs: _Arrays) -> dict[str, Any]:
+    """Returns further arguments of some pipelines, by task."""
     arguments: dict[str, Any] = {}
     if "covariates" in inputs:
         known = zip(model.config.covariate_names, inputs["covariates"][0].tolist(), strict=True)
@@ -119,11 +119,11 @@ def _pipeline_arguments(model: EcgDanPreTrainedModel, inputs: Arrays) -> dict[st
 def _clean_process_outputs(
     source: str,
     auto_class: str,
-    inputs: Arrays,
+    inputs: _Arrays,
     environment: Mapping[str, str] | None = None,
     python: str | Path = sys.executable,
-) -> Arrays:
-    """Outputs of a checkpoint loaded by `trust_remote_code` where `import ecgdan_hf` fails.
+) -> _Arrays:
+    """Loads a checkpoint with `trust_remote_code` where `import ecgdan_hf` fails, and returns its outputs.
 
     Args:
         source: folder, or `USER/NAME` on the Hub that `environment` points to.
@@ -140,37 +140,29 @@ def _clean_process_outputs(
     """
     script = Path(__file__).with_name("clean_process.py")
     with tempfile.TemporaryDirectory() as work:
-        np.savez(Path(work, "inputs.npz"), **inputs)
+        given, answers = Path(work, "inputs.npz"), Path(work, "outputs.npz")
+        arrays: dict[str, Any] = {**inputs}
+        np.savez(given, **arrays)
         variables = {
             **os.environ,
             "HF_MODULES_CACHE": str(Path(work, "modules")),  # nothing that an earlier load left behind
             "TRANSFORMERS_VERBOSITY": "error",
             **(environment if environment is not None else {"HF_HUB_OFFLINE": "1"}),
         }
-        command = [
-            str(python),
-            "-I",
-            "-X",
-            "utf8",
-            str(script),
-            source,
-            auto_class,
-            f"{work}/inputs.npz",
-            f"{work}/outputs.npz",
-        ]
+        isolated = [str(python), "-I", "-X", "utf8", str(script)]
         done = subprocess.run(
-            command,
+            [*isolated, source, auto_class, str(given), str(answers)],
             env=variables,
             cwd=work,
             capture_output=True,
             encoding="utf-8",
-            timeout=TIMEOUT_SECONDS,
+            timeout=_TIMEOUT_SECONDS,
             check=False,
         )
         if done.returncode:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
             raise ValueError(f"{source}: does not load without the package: {lines[-1].strip()}")
-        with np.load(Path(work, "outputs.npz"), allow_pickle=False) as outputs:
+        with np.load(answers, allow_pickle=False) as outputs:
             return dict(outputs)
 
 
@@ -185,8 +177,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _package_outputs(model: EcgDanPreTrainedModel, extractor: Any, inputs: Arrays) -> Arrays:
-    """What `_clean_process_outputs` should be, by the package's own classes."""
+def _package_outputs(model: Any, extractor: Any, inputs: _Arrays) -> _Arrays:
+    """Returns what `_clean_process_outputs` should be, by the package's own classes."""
     recording = {
         "sampling_rate": float(inputs["sampling_rate"]),
         "unit": "mV",
@@ -208,12 +200,8 @@ def _package_outputs(model: EcgDanPreTrainedModel, extractor: Any, inputs: Array
     return arrays
 
 
-def largest_difference(expected: Arrays, found: Arrays, folder: Path) -> float:
-    """Over all outputs, relative to the largest value of an output where that is above 1.
-
-    Raises:
-        ValueError: an output that is missing, or differs by more than 1e-6.
-    """
+def _largest_difference(expected: _Arrays, found: _Arrays, folder: Path) -> float:
+    """As `verify_bundle` returns it; raises ValueError for outputs that are missing or differ."""
     largest, found = 0.0, _unpacked(found)
     for name, value in _unpacked(expected).items():
         if name not in found or found[name].shape != value.shape:
@@ -223,13 +211,13 @@ def largest_difference(expected: Arrays, found: Arrays, folder: Path) -> float:
         scale = max(1.0, float(np.nanmax(np.abs(value), initial=0.0)))
         difference = float(np.nanmax(np.abs(found[name].astype(np.float64) - value), initial=0.0))
         largest = max(largest, difference / scale)
-        if difference > TOLERANCE * scale:
+        if difference > _TOLERANCE * scale:
             raise ValueError(f"{folder}: without the package {name} differs by {difference:.2g}, expected the same")
     return largest
 
 
-def _unpacked(outputs: Arrays) -> Arrays:
-    """With each number in a pipeline's answer under a name of its own, and each word in the name."""
+def _unpacked(outputs: _Arrays) -> _Arrays:
+    """Returns the outputs with each number of a pipeline's answer under its own name, and each word in the name."""
     plain = {name: value for name, value in outputs.items() if value.dtype.kind != "U"}
     for name in outputs.keys() - plain.keys():
         if name.startswith("pipeline "):

@@ -25,7 +25,7 @@ from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import label_matrix
-from ecgdan_hf.publish.export import export
+from ecgdan_hf.publish.export import export_onnx
 
 Answer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(N, leads, samples) and (N, leads) -> logits (N, labels)."""
@@ -68,7 +68,9 @@ def build(checkpoint: str, folder: Path) -> dict[str, tuple[Answer, int | None]]
     model, _ = load_checkpoint(checkpoint)
     weights = Path(checkpoint, "model.safetensors")
     found = {"torch, float32": (partial(torch_answer, model), weights.stat().st_size if weights.is_file() else None)}
-    whole, int8 = (export(checkpoint, folder / f"{each}.onnx", int8=each == "int8") for each in ("float32", "int8"))
+    whole, int8 = (
+        export_onnx(checkpoint, folder / f"{each}.onnx", int8=each == "int8") for each in ("float32", "int8")
+    )
     matrices = matrices_only(whole.path, folder / "matrices.onnx")
     for name, file in (("float32", whole.path), ("int8", int8.path), ("int8, matrix products", matrices)):
         found[f"onnxruntime, {name}"] = onnx_answer(file), file.stat().st_size

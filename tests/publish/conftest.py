@@ -19,7 +19,7 @@ from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForSurvival,
     EcgDanPreTrainedModel,
 )
-from ecgdan_hf.publish.bundle import bundle
+from ecgdan_hf.publish.bundle import make_bundle
 
 TINY = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
 
@@ -85,13 +85,13 @@ def survival_bundle(survival_checkpoint: Path, tmp_path_factory: pytest.TempPath
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"auto_map": {}, "ecgdan_code_revision": "0"}), encoding="utf-8")
     (folder / "leftover.txt").write_text("of the bundle before", encoding="utf-8")
-    return bundle(survival_checkpoint, folder, name="ECG-DAN risk", dataset_id="owner/ptb-xl-plasmode")
+    return make_bundle(survival_checkpoint, folder, name="ECG-DAN risk", dataset_id="owner/ptb-xl-plasmode")
 
 
 @pytest.fixture(scope="session")
 def classification_bundle(classification_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bundle of the classification checkpoint, at a new path."""
-    return bundle(classification_checkpoint, tmp_path_factory.mktemp("classification-bundle") / "new" / "beats")
+    return make_bundle(classification_checkpoint, tmp_path_factory.mktemp("classification-bundle") / "new" / "beats")
 
 
 @pytest.fixture(scope="session")
@@ -178,4 +178,4 @@ def pretrained_bundle(
     """Bundle of the pretrained checkpoint with every kind of further evaluation and an estimate of its carbon."""
     folder = tmp_path_factory.mktemp("pretrained-bundle") / "ecg-dan-rhythm"
     results = list(result_folders.values())
-    return bundle(pretrained_checkpoint, folder, dataset_id="owner/ptb-xl", results=results, power_watts=20)
+    return make_bundle(pretrained_checkpoint, folder, dataset_id="owner/ptb-xl", results=results, power_watts=20)

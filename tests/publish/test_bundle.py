@@ -17,9 +17,9 @@ from ecgdan_hf import EcgSurvivalPipeline
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
-from ecgdan_hf.publish.bundle import bundle
+from ecgdan_hf.publish.bundle import make_bundle
 from ecgdan_hf.publish.hub_code import code_revision
-from ecgdan_hf.publish.verify import _probe_inputs, is_bundle, largest_difference, verify_bundle
+from ecgdan_hf.publish.verify import _largest_difference, _probe_inputs, is_bundle, verify_bundle
 
 
 def config_of(folder: Path) -> dict:
@@ -45,7 +45,7 @@ def test_code_that_computes_something_else_fails_the_proof(survival_bundle: Path
 
 
 def test_a_classifier_bundle_lists_every_head_of_its_configuration(classification_bundle: Path) -> None:
-    # the clean process of bundle() has loaded each of them
+    # the clean process of make_bundle() has loaded each of them
     assert config_of(classification_bundle)["auto_map"] == {
         "AutoConfig": "configuration_ecgdan.EcgDanConfig",
         "AutoModel": "modeling_ecgdan.EcgDanModel",
@@ -113,7 +113,7 @@ def test_results_that_cannot_be_used_are_refused_before_anything_is_written(
         ([probe, probe], ValueError, "results: expected folders of different names, got probe more than once"),
     ):
         with pytest.raises(error, match=message):
-            bundle(pretrained_checkpoint, tmp_path / "out", results=folders)
+            make_bundle(pretrained_checkpoint, tmp_path / "out", results=folders)
     assert not (tmp_path / "out").exists()
 
 
@@ -123,7 +123,7 @@ def test_the_files_of_a_bundle_can_be_read_by_others(survival_bundle: Path) -> N
 
 
 def test_a_bundle_brings_the_pipelines_that_fit_its_head(survival_bundle: Path, pretrained_bundle: Path) -> None:
-    # the clean process of bundle() has asked each of them
+    # the clean process of make_bundle() has asked each of them
     found = config_of(survival_bundle)["custom_pipelines"]
     classes = {task: pipeline["impl"] for task, pipeline in found.items()}
     assert classes == {
@@ -161,8 +161,8 @@ def test_every_number_and_word_of_a_pipeline_s_answer_is_compared() -> None:
         return {"pipeline ecg-survival": np.array(json.dumps(answer))}
 
     folder = Path("bundle")
-    assert largest_difference(outputs(), outputs(), folder) == 0
-    assert largest_difference(outputs(), outputs(risk=[{"years": 5.0, "risk": 0.25 + 5e-7}]), folder) > 1e-7
+    assert _largest_difference(outputs(), outputs(), folder) == 0
+    assert _largest_difference(outputs(), outputs(risk=[{"years": 5.0, "risk": 0.25 + 5e-7}]), folder) > 1e-7
     for changed in (
         {"risk": [{"years": 5.0, "risk": 0.2501}]},
         {"risk": []},
@@ -173,9 +173,9 @@ def test_every_number_and_word_of_a_pipeline_s_answer_is_compared() -> None:
         with pytest.raises(
             ValueError, match=r"^bundle: without the package pipeline ecg-survival/(risk|low|sim|flags)"
         ):
-            largest_difference(outputs(), outputs(**changed), folder)
+            _largest_difference(outputs(), outputs(**changed), folder)
     with pytest.raises(ValueError, match="pipeline ecg-survival"):
-        largest_difference(outputs(), {}, folder)
+        _largest_difference(outputs(), {}, folder)
 
 
 def test_with_the_package_a_bundle_loads_as_the_local_class(survival_bundle: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_bundle_that_fails_leaves_the_older_one_and_nothing_half_written(
     shutil.copytree(survival_checkpoint, broken)
     (broken / "metrics.json").write_text("{not json", encoding="utf-8")
     with pytest.raises(ValueError, match=r"metrics\.json: not readable"):
-        bundle(broken, out)
+        make_bundle(broken, out)
     assert [path.name for path in out.iterdir()] == ["config.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "out"]
 
@@ -290,11 +290,11 @@ def test_what_is_no_checkpoint_or_no_place_for_a_bundle_is_refused(survival_chec
         (occupied / "thesis.tex", "expected a folder, found a file"),
     ):
         with pytest.raises(ValueError, match=message):
-            bundle(survival_checkpoint, out)
+            make_bundle(survival_checkpoint, out)
     with pytest.raises(FileNotFoundError, match="no such checkpoint folder"):
-        bundle(tmp_path / "absent", tmp_path / "out")
+        make_bundle(tmp_path / "absent", tmp_path / "out")
     with pytest.raises(ValueError, match=r"expected a checkpoint folder with config\.json"):
-        bundle(occupied, tmp_path / "out")
+        make_bundle(occupied, tmp_path / "out")
     with pytest.raises(ValueError, match="expected a bundle, found none"):
         verify_bundle(survival_checkpoint)
     assert (occupied / "thesis.tex").read_text(encoding="utf-8") == "do not lose this"

@@ -11,7 +11,7 @@ from fixtures.danet_arguments import TINY_DANET
 from ecgdan_hf import DanetConfig, DanetForSequenceClassification, EcgDanFeatureExtractor
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.heads import HEADS
-from ecgdan_hf.publish.bundle import bundle
+from ecgdan_hf.publish.bundle import make_bundle
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def hard_checkpoint(tmp_path: Path) -> Path:
 
 
 def test_a_hard_module_is_bundled_with_the_code_that_finds_its_weights(hard_checkpoint: Path, tmp_path: Path):
-    folder = bundle(hard_checkpoint, tmp_path / "danet-apc")  # proved in a process without the package
+    folder = make_bundle(hard_checkpoint, tmp_path / "danet-apc")  # proved in a process without the package
     assert (folder / "waveform_danet.py").is_file()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     classes = {"AutoConfig", "AutoModelForSequenceClassification"}

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from warm import WARM
 
 from ecgdan_hf import EcgDanConfig, EcgDanFeatureExtractor, EcgTextConfig, EcgTextModel, EcgTextProcessor
-from ecgdan_hf.publish.bundle import bundle
+from ecgdan_hf.publish.bundle import make_bundle
 from ecgdan_hf.publish.verify import pipelines_of
 
 ECG = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
@@ -46,7 +46,7 @@ def test_a_stranger_embeds_texts_with_the_bundle_alone(tmp_path: Path):
     processor = EcgTextProcessor(EcgDanFeatureExtractor(**model.config.signal_contract), tokenizer)
     model.save_pretrained(tmp_path / "run")
     processor.save_pretrained(tmp_path / "run")
-    folder = bundle(tmp_path / "run", tmp_path / "bundle")
+    folder = make_bundle(tmp_path / "run", tmp_path / "bundle")
     expected = model.get_text_features(**processor(text=["sinus rhythm", "sinus"], return_tensors="pt"))
     command = [sys.executable, "-I", "-c", STRANGER, str(folder)]
     environment = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

@@ -36,7 +36,7 @@ from ecgdan_hf.publish import clean_process
 from ecgdan_hf.publish.bundle import _write_code_and_weights
 from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import MODEL_FOLDER, requirements
-from ecgdan_hf.publish.verify import _package_outputs, _probe_inputs, largest_difference
+from ecgdan_hf.publish.verify import _largest_difference, _package_outputs, _probe_inputs
 
 SMALL = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
 DANET = {"trunk_channels": [4, 8], "num_attention_heads": 2, "hidden_size": 16, "waveform_channels": [4, 8]}
@@ -45,7 +45,7 @@ STRANGER = """
 import importlib.util, json, runpy, sys
 for name in json.loads(sys.argv[3]):
     assert importlib.util.find_spec(name) is None, f"{name} can be imported: this environment proves nothing"
-main = runpy.run_path(sys.argv[1])["main"]
+main = runpy.run_path(sys.argv[1])["_main"]
 for job in json.loads(sys.argv[2]):
     try:
         assert main(*job) == 0
@@ -76,7 +76,7 @@ def models() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What bundles hold of each; proved here and not by `bundle`, which would start a process for each."""
+    """What bundles hold of each; proved here and not by `make_bundle`, which would start a process for each."""
     root = tmp_path_factory.mktemp("bundles")
     everything = {name: (model, None) for name, model in models().items()} | {"dual-encoder": dual_encoder()}
     for name, (model, tokenizer) in everything.items():
@@ -150,7 +150,7 @@ def test_every_head_runs_with_what_its_card_says_to_install(
         with np.load(f"{tmp_path}/{name}-out.npz", allow_pickle=False) as outputs:
             found = dict(outputs)
         assert str(found["model_module"]).startswith("transformers_modules.")
-        assert largest_difference(expected[name], found, folder) <= 1e-6
+        assert _largest_difference(expected[name], found, folder) <= 1e-6
         asked[name] = sorted(output.removeprefix("pipeline ") for output in found if output.startswith("pipeline "))
     features, zero_shot = "ecg-feature-extraction", "zero-shot-ecg-classification"
     assert asked == {

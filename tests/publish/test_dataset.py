@@ -22,7 +22,7 @@ from ecgdan_hf.data.simulate.synthetic import write_cohort
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.publish import dataset as published
-from ecgdan_hf.publish.dataset import check_converted, convert, push_dataset
+from ecgdan_hf.publish.dataset import check_converted, convert_dataset, push_dataset
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,9 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def converted(cohort, cache, tmp_path_factory):
-    return convert("csv", cohort, tmp_path_factory.mktemp("out") / "parquet", cache_dir=cache, license_id="cc0-1.0")
+    return convert_dataset(
+        "csv", cohort, tmp_path_factory.mktemp("out") / "parquet", cache_dir=cache, license_id="cc0-1.0"
+    )
 
 
 def rows_of(folder) -> pd.DataFrame:
@@ -85,7 +87,7 @@ def test_records_of_a_patient_stay_together_and_nothing_else_changes(cohort, con
 
 
 def test_pseudonyms_of_two_conversions_cannot_be_matched(cohort, converted, cache, tmp_path):
-    again = convert("csv", cohort, tmp_path / "again", cache_dir=cache)
+    again = convert_dataset("csv", cohort, tmp_path / "again", cache_dir=cache)
     assert not set(rows_of(converted)["patient_id"]) & set(rows_of(again)["patient_id"])
     assert not list(again.rglob(".*"))  # the key is gone
 
@@ -97,19 +99,19 @@ def test_what_a_reader_quotes_of_a_file_is_not_written(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.json").write_bytes(content)
     assert "Secret" in read(tmp_path / "in/a.json").flags[0]
-    rows = rows_of(convert("folder", tmp_path / "in", tmp_path / "out", cache_dir=tmp_path / "cache"))
+    rows = rows_of(convert_dataset("folder", tmp_path / "in", tmp_path / "out", cache_dir=tmp_path / "cache"))
     assert rows["flags"].iloc[0][0] == "reader_warning" and "Secret" not in rows.to_csv()
 
 
 def test_columns_and_ids_are_kept_when_their_owner_says_so(cohort, cache, tmp_path):
-    out = convert("csv", cohort, tmp_path / "out", cache_dir=cache, keep=["report"], keep_ids=True)
+    out = convert_dataset("csv", cohort, tmp_path / "out", cache_dir=cache, keep=["report"], keep_ids=True)
     rows = rows_of(out)
     assert rows["report"].iloc[0].startswith("Dr. Secret")
     assert rows["patient_id"].iloc[0] == "MRN-4711"
     assert "recorded_on" not in rows
     assert "Ids are those of the source" in (out / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="got diagnosis"):
-        convert("csv", cohort, tmp_path / "other", cache_dir=cache, keep=["diagnosis"])
+        convert_dataset("csv", cohort, tmp_path / "other", cache_dir=cache, keep=["diagnosis"])
     assert not (tmp_path / "other").exists()
 
 
@@ -131,7 +133,7 @@ def test_bad_records_are_left_out_and_the_others_keep_their_signals(cohort, tmp_
     monkeypatch.setattr(published, "SHARD_RECORDS", 15)
     copy = shutil.copytree(cohort, tmp_path / "copy")
     (copy / "records/00/00003.dat").write_bytes(b"short")
-    out = convert("csv", copy, tmp_path / "out", cache_dir=tmp_path / "cache", skip_bad=True, keep_ids=True)
+    out = convert_dataset("csv", copy, tmp_path / "out", cache_dir=tmp_path / "cache", skip_bad=True, keep_ids=True)
     rows = rows_of(out)
     assert rows["record_id"].tolist() == [f"{i:05d}" for i in range(1, 41) if i != 3]
     assert rows.columns[:3].tolist() == ["record_id", "patient_id", "age"]
@@ -158,16 +160,16 @@ def test_an_interrupted_conversion_goes_on_and_keeps_its_pseudonyms(cohort, cach
     monkeypatch.setattr(published, "_write_parquet", stop_after_two)
     out, options = tmp_path / "out", {"cache_dir": cache, "num_proc": 1}
     with pytest.raises(Stopped):
-        convert("csv", cohort, out, **options)
+        convert_dataset("csv", cohort, out, **options)
     with pytest.raises(ValueError, match="not finished; run `ecgdan data convert` again"):
         check_converted(out)
     first = {file.name: file.read_bytes() for file in out.glob("data/*.parquet")}
     assert sorted(first) == ["train-00000-of-00003.parquet", "train-00001-of-00003.parquet"]
     monkeypatch.setattr(published, "_write_parquet", write)
     with pytest.raises(ValueError, match="interrupted conversion with another keep_ids"):
-        convert("csv", cohort, out, keep_ids=True, **options)
+        convert_dataset("csv", cohort, out, keep_ids=True, **options)
     (out / "data/train-00002-of-00003.4711").write_bytes(b"half")  # as a killed process leaves it
-    convert("csv", cohort, out, **options)
+    convert_dataset("csv", cohort, out, **options)
     assert len(list((out / "data").iterdir())) == 3
     assert all((out / "data" / name).read_bytes() == content for name, content in first.items())
     assert rows_of(out)["patient_id"].nunique() == 20  # patients across the shards of two runs
@@ -178,13 +180,13 @@ def test_an_interrupted_conversion_goes_on_and_keeps_its_pseudonyms(cohort, cach
 def test_a_folder_that_holds_something_else_is_left_alone(cohort, cache, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious", encoding="utf-8")
     with pytest.raises(ValueError, match="expected a new or empty folder, or an interrupted conversion"):
-        convert("csv", cohort, tmp_path, cache_dir=cache)
+        convert_dataset("csv", cohort, tmp_path, cache_dir=cache)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_network_input_can_be_converted_too(cohort, tmp_path):
     extractor = EcgDanFeatureExtractor(**EcgDanConfig().signal_contract)
-    out = convert("csv", cohort, tmp_path / "out", feature_extractor=extractor, cache_dir=tmp_path, limit=4)
+    out = convert_dataset("csv", cohort, tmp_path / "out", feature_extractor=extractor, cache_dir=tmp_path, limit=4)
     columns = pq.read_schema(next(out.glob("data/*.parquet"))).names
     assert {"input_values", "lead_mask"} <= set(columns) and "signal" not in columns
     assert "ecgdan finetune" not in (out / "README.md").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.publish import export as exporting
-from ecgdan_hf.publish.export import _Exported, export
+from ecgdan_hf.publish.export import _Exported, export_onnx
 
 HEADS = {
     "classification": {"logits", "pooler_output"},
@@ -72,7 +72,7 @@ def written(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
 
     @cache
     def write(name: str, int8: bool = False) -> _Exported:
-        return export(checkpoints[name], tmp_path_factory.mktemp(name) / "model.onnx", int8=int8)
+        return export_onnx(checkpoints[name], tmp_path_factory.mktemp(name) / "model.onnx", int8=int8)
 
     return write
 
@@ -131,7 +131,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
     rounded = written("danet-hard", int8=True).path  # what 8 bits make of it is not near enough
     monkeypatch.setattr(exporting, "_write_onnx", lambda network, extractor, file: shutil.copy(rounded, file))
     with pytest.raises(ValueError, match=r"expected onnxruntime to differ from the network by less"):
-        export(checkpoints["danet-hard"], tmp_path / "model.onnx")
+        export_onnx(checkpoints["danet-hard"], tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_text(encoding="utf-8") == "of before"
 
@@ -143,7 +143,7 @@ def test_a_missing_library_is_one_line(
     real = importlib.util.find_spec
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == missing else real(name))
     with pytest.raises(ValueError, match=rf"export: needs {missing}, .* pip install ecgdan-hf\[onnx\]") as refusal:
-        export(classifier, tmp_path / "model.onnx")
+        export_onnx(classifier, tmp_path / "model.onnx")
     assert "\n" not in str(refusal.value) and not list(tmp_path.iterdir())
 
 

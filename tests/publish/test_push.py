@@ -14,7 +14,7 @@ from hub_server import TOKEN, HubServer, Repository
 from warm import WARM
 
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.publish.push import check_push, push
+from ecgdan_hf.publish.push import check_push, push_bundle
 from ecgdan_hf.publish.verify import _clean_process_outputs, _probe_inputs
 
 
@@ -69,7 +69,7 @@ def test_without_a_token_nothing_is_tried(
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "absent"))
     with pytest.raises(ValueError, match="token: expected a Hub token, found none; run 'hf auth login'") as caught:
-        push(survival_checkpoint, "user/risk")
+        push_bundle(survival_checkpoint, "user/risk")
     assert "\n" not in str(caught.value)
 
 
@@ -85,6 +85,6 @@ def test_only_a_bundle_is_pushed(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(ValueError, match="expected a bundle, found none; make one with: ecgdan bundle"):
-        push(classification_checkpoint, "user/beats")
+        push_bundle(classification_checkpoint, "user/beats")
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        push(tmp_path / "absent", "user/beats")
+        push_bundle(tmp_path / "absent", "user/beats")

@@ -131,12 +131,17 @@ def metadata_problems(card: str) -> list[str]:
         card: the whole README.
     """
     try:
-        data = ModelCard(card, ignore_metadata_errors=False).data.to_dict()
+        data = _parse(card)
     except (ValueError, TypeError, yaml.YAMLError) as error:  # invalid YAML, or an index without its required fields
         return [f"metadata: not readable: {' '.join(str(error).split())}"]
     if not data:
         return ["metadata: expected a YAML block at the top, found none"]
     return [*_plain_fields(data), *_lists(data), *_base_model(data), *_index(data.get("model-index")), *_carbon(data)]
+
+
+def _parse(card: str) -> dict[str, Any]:
+    parsed: Any = ModelCard(card, ignore_metadata_errors=False).data
+    return dict(parsed.to_dict())
 
 
 def _plain_fields(data: Mapping[str, Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""Further evaluations of a checkpoint, read from the folders that verbs wrote (`evaluation.result`).
+"""Results of a checkpoint for its card: of its own training run, and of further evaluations.
 
-A card lists every number that has an interval. Numbers of controls are marked: they are not results of the model.
+Both are read from the folders that verbs wrote (`evaluation.result`). Numbers of controls are marked: they are not
+results of the model. Paths of this machine are replaced by their last part.
 """
 
 import re
@@ -34,16 +35,20 @@ METRIC_NAMES = {
     "num_positives": "records with the label",
     "median_follow_up_years": "median follow-up, years",
 }
+HUB_METRICS = {"macro_auroc": "roc_auc", "auroc": "roc_auc", "AUROC": "roc_auc", "auprc": "average_precision"}
+HUB_METRICS |= {"f1": "f1", "F1": "f1", "concordance_index": "concordance_index"}
+"""Metrics by which the Hub lists models."""
+PARTS = {"test": "test", "valid": "validation (the epoch was chosen on it: optimistic)"}
 
-UNSAID = ("models", "labels", "levels", "controls", "label_fractions", "test")
-CONTROLS = ("controls", "permuted_prompts", "highest_on_beat_chance", "beats_found_chance")
-MAX_LABELS = 10
-"""Labels whose own results a card shows; those of more are in the file beside it."""
+_UNNAMED = ("models", "labels", "levels", "controls", "label_fractions", "test")
+_CONTROLS = ("controls", "permuted_prompts", "highest_on_beat_chance", "beats_found_chance")
+_NOT_RESULTS = ("num_negatives", "num_labels", "num_labels_estimable", "threshold", "num_patients")
+_MAX_LABELS = 10
+"""A card shows the results of single labels up to this many; those of more are in the file in `evaluation/`."""
+_LOCAL_PATHS = ("data_dir", "output_dir", "cache_dir", "checkpoint", "labels", "prompts", "control", "teachers")
+"""Entries of recipes and metrics that may hold paths of one machine."""
 
-LOCAL_PATHS = ("data_dir", "output_dir", "cache_dir", "checkpoint", "labels", "prompts", "control", "teachers")
-"""Entries of recipes and metrics that may hold paths of one machine: only their last part is published."""
-
-TITLES = {
+_TITLES = {
     "held-out": "Held-out evaluation",
     "repeated-cv": "Repeated cross-validation",
     "zero-shot": "Zero-shot",
@@ -58,37 +63,87 @@ TITLES = {
 }
 """Kind of a result -> its title, in the order in which a card shows them."""
 
-Span = tuple[float, float | None, float | None]
+_Span = tuple[float, float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One number with its interval.
+class Number:
+    """One number of a result.
 
     Attributes:
-        path: keys that lead to it.
-        value, low, high: the number and its limits.
+        path: keys that lead to it; for a training run, without its part.
+        value, low, high: the number and, where there is one, its interval.
         ahead: how far the model is ahead of this control, where that was measured.
-        is_control: whether the number is another model's.
+        is_control: whether the number is another model's, or reached by chance.
+        part: of a training run, "test" or "valid".
     """
 
     path: tuple[str, ...]
     value: float
-    low: float | None
-    high: float | None
-    ahead: Span | None = None
+    low: float | None = None
+    high: float | None = None
+    ahead: _Span | None = None
     is_control: bool = False
+    part: str = ""
 
     @property
     def words(self) -> str:
-        """What it is, in words."""
-        return words(self.path)
+        """The keys in words."""
+        said = []
+        for before, key in zip((None, *self.path), self.path, strict=False):
+            if before == "label_fractions":
+                said.append(f"{100 * float(key):g} % of the labels")
+            elif key not in _UNNAMED:
+                said.append(METRIC_NAMES.get(key, key.replace("_", " ")))
+        return ", ".join(said)
 
     @property
-    def row(self) -> tuple[str, str, str]:
-        """Words, value and lead for a table."""
-        signed = self.path[-1].startswith("area_over")
-        return self.words, span_text((self.value, self.low, self.high), signed), span_text(self.ahead, signed=True)
+    def text(self) -> str:
+        """The number with its interval."""
+        if self.is_count and self.low is None:
+            return f"{self.value:g}"
+        return _span_text((self.value, self.low, self.high), signed=self.path[-1].startswith("area_over"))
+
+    @property
+    def ahead_text(self) -> str:
+        """The model's lead with its interval; empty where it was not measured."""
+        return _span_text(self.ahead, signed=True) if self.ahead else ""
+
+    @property
+    def is_count(self) -> bool:
+        """Whether it counts or describes records and is no measure of quality."""
+        return self.path[-1].startswith("num_") or self.path[-1] == "median_follow_up_years"
+
+    @property
+    def is_the_models(self) -> bool:
+        """Whether it measures the model, and not the records, a control, or the best that any model could reach."""
+        return not (self.is_control or self.is_count or self.path[-1] == "attainable_concordance_index")
+
+
+@dataclass(frozen=True)
+class CheckpointRun:
+    """The training run of a checkpoint, without local paths.
+
+    Attributes:
+        result: of `metrics.json`; None where there is none.
+        recipe: of `recipe.yaml`; None where there is none.
+    """
+
+    result: Result | None
+    recipe: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: Path) -> "CheckpointRun":
+        """Reads the folder of a checkpoint; raises ValueError for a file that is not readable."""
+        return cls(_result(folder) if (folder / "metrics.json").is_file() else None, _recipe(folder))
+
+    def write(self, folder: Path) -> None:
+        """Writes the files that there are."""
+        if self.result is not None:
+            self.result.write(folder)
+        if self.recipe is not None:
+            text = yaml.safe_dump(self.recipe, sort_keys=False)
+            (folder / "recipe.yaml").write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -98,17 +153,59 @@ class Evaluation:
     Attributes:
         name: of its folder; the numbers are published as `evaluation/NAME.json`.
         result: what a verb wrote, without local paths.
-        data: source of the records; None where neither result nor recipe names it.
     """
 
     name: str
     result: Result
-    data: str | None = None
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Evaluation":
+        """Reads the folder that a verb wrote its result to.
+
+        Raises:
+            FileNotFoundError: no `metrics.json` in it.
+            ValueError: not readable, or no number with an interval.
+        """
+        folder = Path(folder)
+        result, recipe = _result(folder), _recipe(folder) or {}
+        for key in ("data", "test_folds"):
+            if recipe.get(key) and not result.metrics.get(key):
+                result.metrics[key] = recipe[key]
+        found = cls(_slug(folder.resolve().name), result)
+        if not found.numbers():
+            raise ValueError(f"{folder / 'metrics.json'}: expected numbers with intervals, found none")
+        return found
+
+    @classmethod
+    def gather(cls, checkpoint: Path, folders: Sequence[str | Path]) -> "list[Evaluation]":
+        """Reads these folders and the evaluations that a released checkpoint carries, in the order of a card.
+
+        A folder replaces the carried evaluation of the same name. The order is by kind, then all leads before fewer.
+
+        Raises:
+            FileNotFoundError, ValueError: as `read`, or two folders of the same name.
+        """
+        given = [cls.read(folder) for folder in folders]
+        names = [each.name for each in given]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"results: expected folders of different names, got {twice} more than once; rename one")
+        carried = [path for path in (checkpoint / "evaluation").glob("*.json") if path.stem not in names]
+        return sorted([*given, *(cls(path.stem, Result.read(path)) for path in carried)], key=cls._place)
+
+    def _place(self) -> tuple[int, int, str]:
+        leads = self.metrics.get("leads")
+        number = leads.count(",") if isinstance(leads, str) else len(STANDARD_LEADS)
+        return list(_TITLES).index(self.result.kind), -number, self.name
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The numbers."""
+        """The content of the result."""
         return self.result.metrics
+
+    @property
+    def data(self) -> str | None:
+        """Source of the records; None where neither result nor recipe names it."""
+        return self.result.data
 
     @property
     def is_sanity(self) -> bool:
@@ -122,10 +219,15 @@ class Evaluation:
         return ",".join(map(str, folds)) if isinstance(folds, list) else str(folds)
 
     @property
+    def metric(self) -> str:
+        """The metric in words."""
+        return METRIC_NAMES.get(str(self.metrics.get("metric")), "value")
+
+    @property
     def title(self) -> str:
         """The kind in words, and the leads that the network was given where it was not given all."""
         task = {"survival": "survival"}.get(str(self.metrics.get("task")), "classification")
-        title = self.metrics.get("title") or TITLES[self.result.kind].format(task=task)
+        title = self.metrics.get("title") or _TITLES[self.result.kind].format(task=task)
         leads = self.metrics.get("leads")
         return f"{title}, shown {leads.replace(',', ', ')} alone" if isinstance(leads, str) else str(title)
 
@@ -147,145 +249,61 @@ class Evaluation:
         found = self.metrics.get("subgroups")
         return subgroup_text(found, self.result.is_simulated) if found else ""
 
-    def measured(self) -> list[Measured]:
+    def numbers(self) -> list[Number]:
         """Returns every number with an interval; those of single labels only where the labels are few.
 
         Of a run, the test part; the validation part where there is no test. Of a benchmark, the variant `as_recipes`.
         """
         if self.result.kind == "benchmark":
-            return list(_walk(self.metrics.get("variants", {}).get(self.metrics.get("as_recipes"), {}), ()))
+            return list(_intervals(self.metrics.get("variants", {}).get(self.metrics.get("as_recipes"), {}), ()))
         parts = [part for part in ("test", "valid") if isinstance(self.metrics.get(part), Mapping)]
         if parts:
-            return list(_walk(self.metrics[parts[0]], () if parts[0] == "test" else ("validation",)))
-        return list(_walk(self.metrics, ()))
+            return list(_intervals(self.metrics[parts[0]], () if parts[0] == "test" else ("validation",)))
+        return list(_intervals(self.metrics, ()))
 
 
-def read_evaluation(folder: str | Path) -> Evaluation:
-    """Reads the folder that a verb wrote its result to.
-
-    Raises:
-        FileNotFoundError: no `metrics.json` in it.
-        ValueError: not readable, or no number with an interval.
-    """
-    folder = Path(folder)
-    result = read_result(folder)
-    recipe = read_mapping(folder / "recipe.yaml", yaml.safe_load) or {}
-    for key in ("data", "test_folds"):
-        if recipe.get(key) and not result.metrics.get(key):
-            result.metrics[key] = recipe[key]
-    found = Evaluation(slug(folder.resolve().name), result, result.data)
-    if not found.measured():
-        raise ValueError(f"{folder / 'metrics.json'}: expected numbers with intervals, found none")
-    return found
+def run_numbers(metrics: Mapping[str, Any]) -> list[Number]:
+    """Returns every number of the test and validation parts of a training run, test first."""
+    return [number for part in PARTS for number in _all_numbers(metrics.get(part), part, ())]
 
 
-def kept_evaluations(folder: str | Path) -> list[Evaluation]:
-    """Returns the evaluations in `evaluation/` of a released checkpoint or a bundle.
-
-    Raises:
-        ValueError: a file that is not readable.
-    """
-    results = {path.stem: Result.read(path) for path in sorted(Path(folder, "evaluation").glob("*.json"))}
-    return in_order([Evaluation(name, result, result.data) for name, result in results.items()])
+def metric_id(key: str) -> str:
+    """Returns the Hub's name of a metric; our own, as metadata may hold it, where the Hub has none."""
+    return HUB_METRICS.get(key, _slug(key))
 
 
-def read_result(folder: str | Path) -> Result:
-    """Reads `metrics.json` of a folder, without local paths.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not readable.
-    """
-    result = Result.read(Path(folder) / "metrics.json")
-    return Result(result.kind, without_local_paths(result.metrics))
-
-
-def in_order(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """As a card shows them: by kind, the ones with all leads before those with fewer."""
-
-    def place(each: Evaluation) -> tuple[int, int, str]:
-        leads = each.metrics.get("leads")
-        kind = list(TITLES).index(each.result.kind)
-        return kind, -leads.count(",") if isinstance(leads, str) else -len(STANDARD_LEADS), each.name
-
-    return sorted(evaluations, key=place)
-
-
-def words(path: Sequence[str]) -> str:
-    """Keys of a number in words."""
-    said = []
-    for before, key in zip((None, *path), path, strict=False):
-        if before == "label_fractions":
-            said.append(f"{100 * float(key):g} % of the labels")
-        elif key not in UNSAID:
-            said.append(METRIC_NAMES.get(key, key.replace("_", " ")))
-    return ", ".join(said)
-
-
-def span_text(span: Span | None, signed: bool = False) -> str:
-    """A number with its limits; empty for None."""
-    if span is None:
-        return ""
-    form = "+.3f" if signed else ".3f"
-    value, low, high = span
-    return f"{value:{form}}" if low is None or high is None else f"{value:{form}} ({low:{form}} to {high:{form}})"
-
-
-def slug(text: str) -> str:
-    """A name that may be a file, or an entry of metadata: lower case, words joined by underscores."""
+def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.-]+", "_", text.lower()).strip("_") or "results"
 
 
-def read_mapping(path: Path, parse: Any) -> dict[str, Any] | None:
-    """Content of a JSON or YAML file, None where there is none.
-
-    Raises:
-        ValueError: not readable, or no mapping.
-    """
-    if not path.is_file():
-        return None
-    try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}")
-    return content
+def _all_numbers(node: Any, part: str, path: tuple[str, ...]) -> Iterator[Number]:
+    if isinstance(node, Mapping) and isinstance(node.get("estimate"), int | float):
+        yield Number(path, float(node["estimate"]), node.get("low"), node.get("high"), part=part)
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            if key not in _NOT_RESULTS:
+                yield from _all_numbers(value, part, (*path, str(key)))
+    elif isinstance(node, int | float) and not isinstance(node, bool) and path:
+        yield Number(path, float(node), part=part)
 
 
-def without_local_paths(content: Any, key: str = "") -> Any:
-    """The same with every path of this machine replaced by its last part."""
-    if isinstance(content, Mapping):
-        return {
-            name: without_local_paths(value, key if key == "control" else str(name)) for name, value in content.items()
-        }
-    if isinstance(content, list):
-        return [without_local_paths(value, key) for value in content]
-    if not isinstance(content, str):
-        return content
-    if key in LOCAL_PATHS:
-        return ",".join(PureWindowsPath(part).name for part in content.split(","))  # takes both kinds of slashes
-    is_path = Path(content).is_absolute() or PureWindowsPath(content).is_absolute()
-    return PureWindowsPath(content).name if is_path else content
-
-
-def _walk(node: Any, path: tuple[str, ...], is_control: bool = False) -> Iterator[Measured]:
+def _intervals(node: Any, path: tuple[str, ...], is_control: bool = False) -> Iterator[Number]:
     if not isinstance(node, Mapping):
         return
     span = _span(node)
     if span is not None:
-        yield Measured(path, *span, ahead=_span(node.get("ahead")), is_control=is_control)
+        yield Number(path, *span, ahead=_span(node.get("ahead")), is_control=is_control)
         return
     first = next(iter(node), None)
     for key, value in node.items():
-        other = is_control or key in CONTROLS or (path[-1:] == ("models",) and key != first)
-        if key == "subgroups" or (key == "labels" and isinstance(value, Mapping) and len(value) > MAX_LABELS):
+        other = is_control or key in _CONTROLS or (path[-1:] == ("models",) and key != first)
+        if key == "subgroups" or (key == "labels" and isinstance(value, Mapping) and len(value) > _MAX_LABELS):
             continue
-        yield from _walk(value, (*path, str(key)), other)
+        yield from _intervals(value, (*path, str(key)), other)
 
 
-def _span(node: Any) -> Span | None:
-    """Value and limits of an interval, in any of the forms the verbs write."""
+def _span(node: Any) -> _Span | None:
+    """Returns value and limits of an interval, in any of the forms the verbs write."""
     if not isinstance(node, Mapping):
         return None
     if isinstance(node.get("interval"), Mapping):
@@ -296,3 +314,42 @@ def _span(node: Any) -> Span | None:
     if isinstance(node.get("macro_auroc"), int | float) and "ahead" in node:  # a zero-shot control
         return float(node["macro_auroc"]), None, None
     return None
+
+
+def _span_text(span: _Span, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    value, low, high = span
+    return f"{value:{form}}" if low is None or high is None else f"{value:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _result(folder: Path) -> Result:
+    result = Result.read(folder / "metrics.json")
+    return Result(result.kind, _without_local_paths(result.metrics))
+
+
+def _recipe(folder: Path) -> dict[str, Any] | None:
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}")
+    return dict(_without_local_paths(content))
+
+
+def _without_local_paths(content: Any, key: str = "") -> Any:
+    """Replaces every path of this machine by its last part."""
+    if isinstance(content, Mapping):
+        inner = {name: key if key == "control" else str(name) for name in content}
+        return {name: _without_local_paths(value, inner[name]) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_without_local_paths(value, key) for value in content]
+    if not isinstance(content, str):
+        return content
+    if key in _LOCAL_PATHS:
+        return ",".join(PureWindowsPath(part).name for part in content.split(","))  # takes both kinds of slashes
+    is_path = Path(content).is_absolute() or PureWindowsPath(content).is_absolute()
+    return PureWindowsPath(content).name if is_path else content

@@ -8,13 +8,13 @@ from ecgdan_hf.data.formats import kind, read
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.readers import parquet as parquet_files
 from ecgdan_hf.data.sources.registry import find_source
-from ecgdan_hf.publish.dataset import convert
+from ecgdan_hf.publish.dataset import convert_dataset
 
 
 @pytest.fixture(scope="module")
 def converted(cohort, tmp_path_factory):
     out = tmp_path_factory.mktemp("converted") / "parquet"
-    return convert("csv", cohort, out, keep_ids=True, cache_dir=out.with_name("cache"))
+    return convert_dataset("csv", cohort, out, keep_ids=True, cache_dir=out.with_name("cache"))
 
 
 def test_a_row_is_the_record_it_was_made_of(cohort, converted):

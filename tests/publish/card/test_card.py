@@ -20,10 +20,8 @@ from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanForSurvival,
     EcgDanModel,
 )
-from ecgdan_hf.publish.card.attention_text import attention_sentences
-from ecgdan_hf.publish.card.carbon import emissions_of
 from ecgdan_hf.publish.card.checks import missing_parts
-from ecgdan_hf.publish.card.evaluations import Evaluation, read_evaluation
+from ecgdan_hf.publish.card.evaluations import Evaluation
 from ecgdan_hf.publish.card.model_card import build_card
 
 SANITY = {
@@ -186,9 +184,11 @@ def test_the_paragraph_on_attention_says_what_the_deletion_test_found(pretrained
     assert "So the map does point at moments the output depends on" in found
 
 
-def test_a_map_no_better_than_the_same_pattern_elsewhere_is_not_praised() -> None:
+def test_a_map_no_better_than_the_same_pattern_elsewhere_is_not_praised(survival_checkpoint: Path) -> None:
     time = {**SANITY["time"], "area_over_shifted": {"estimate": 0.0, "low": -0.01, "high": 0.01}}
-    found = attention_sentences({**SANITY, "time": time})
+    sanity = Evaluation("sanity", Result("sanity", {**SANITY, "time": time}))
+    card = build_card(load_checkpoint(survival_checkpoint)[0], None, None, "maps", [sanity])
+    found = section(card.text, "What the attention maps say")
     assert "cannot be told from deleting there" in found
     assert "does point at" not in found
 
@@ -207,9 +207,10 @@ def test_carbon_is_an_estimate_whose_assumptions_are_written_out(pretrained_bund
     emissions = card.data.to_dict()["co2_eq_emissions"]
     assert (emissions["emissions"], emissions["training_type"]) == (9.5, "pre-training")
     assert (emissions["hardware_used"], emissions["source"][:8]) == ("A Processor", "estimate")
-    assert emissions_of({"seconds": 10}, None) is None
+    model = load_checkpoint(pretrained_bundle)[0]
+    assert "co2_eq_emissions" not in build_card(model, {"seconds": 10}, None, "no power").data.to_dict()
     with pytest.raises(ValueError, match="power_watts, grid: expected positive numbers, got -1"):
-        emissions_of({"seconds": 10}, -1)
+        build_card(model, {"seconds": 10}, None, "negative power", power_watts=-1)
 
 
 def test_the_card_gives_recipe_seed_folds_prompts_and_licences(pretrained_bundle: Path) -> None:
@@ -239,11 +240,11 @@ def module_results(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     metrics = facts | found | {"as_recipes": "soft"}
     folder = tmp_path_factory.mktemp("modules")
     Result("benchmark", metrics | {"report": tables_text(metrics)}).write(folder)
-    return read_evaluation(folder)
+    return Evaluation.read(folder)
 
 
 def test_what_attention_finds_by_chance_is_a_control_of_the_recipe_s_own_numbers(module_results: Evaluation) -> None:
-    told = {number.path: number.is_control for number in module_results.measured()}
+    told = {number.path: number.is_control for number in module_results.numbers()}
     places = {(name,): name.endswith("_chance") for name in LOCALISATION}
     assert sorted(places.values()) == [False, False, True, True]
     assert {path: is_control for path, is_control in told.items() if path in places} == places

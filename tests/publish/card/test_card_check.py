@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from ecgdan_hf.publish.card.checks import MISSING_KEY, SECTIONS, check_card, metadata_problems, missing_parts
-from ecgdan_hf.publish.push import push
+from ecgdan_hf.publish.push import push_bundle
 
 CARDS = Path(__file__).parents[3] / "model_cards"
 FOLDERS = sorted(folder for folder in CARDS.iterdir() if folder.is_dir())
@@ -82,7 +82,7 @@ def test_an_unfinished_bundle_is_not_pushed(classification_bundle: Path, monkeyp
     monkeypatch.setenv("HF_TOKEN", "hf_token")
     monkeypatch.setattr("ecgdan_hf.publish.push._upload", lambda *given: pytest.fail("uploaded"))
     with pytest.raises(ValueError, match="cannot be published; it lacks"):
-        push(classification_bundle, "user/beats")
+        push_bundle(classification_bundle, "user/beats")
 
 
 def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_bundle_says_what_its_maker_says_of_it_and_keeps_the_evaluations_it_ca
     monkeypatch.setattr(module, "verify_bundle", lambda folder: 0.0)  # what the card says is looked at here
     source = shutil.copytree(CARDS / "ecg-dan-rhythm-superclasses", tmp_path / "source")
     said = {"contact": "ecg@example.org", "training_data": "Ours, 2020 to 2024", "base_model": "owner/ecg-dan-rhythm"}
-    card = (module.bundle(source, tmp_path / "out", **said) / "README.md").read_text(encoding="utf-8")
+    card = (module.make_bundle(source, tmp_path / "out", **said) / "README.md").read_text(encoding="utf-8")
     assert "observed harm: ecg@example.org." in card and "\nOurs, 2020 to 2024." in card
     data = yaml.safe_load(card.split("---\n")[1])
     assert (data["base_model"], data["base_model_relation"]) == ("owner/ecg-dan-rhythm", "finetune")

@@ -14,7 +14,7 @@ from ecgdan_hf.data.simulate.premature_beats import simulate
 from ecgdan_hf.data.simulate.synthetic import make_cohort
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
-from ecgdan_hf.publish.bundle import bundle
+from ecgdan_hf.publish.bundle import make_bundle
 
 CARDS = Path(__file__).parents[3] / "model_cards"
 FOLDERS = sorted(folder for folder in CARDS.iterdir() if folder.is_dir())
@@ -74,7 +74,7 @@ def test_the_released_danet_tells_premature_beats_and_says_where_they_are():
 
 def test_a_released_checkpoint_is_bundled_with_the_card_and_the_results_it_has(tmp_path: Path):
     released = CARDS / "ecg-dan-rhythm"
-    out = bundle(released, tmp_path / "out")
+    out = make_bundle(released, tmp_path / "out")
     documents = [
         path.relative_to(released) for path in released.rglob("*") if path.suffix in (".md", ".yaml", ".json")
     ]
