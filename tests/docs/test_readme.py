@@ -12,7 +12,7 @@ CARDS = REPOSITORY / "model_cards"
 
 
 def test_zero_shot_answers_normal_and_abnormal_t_as_readme_says_of_two_ecgs_of_the_demo(tmp_path: Path) -> None:
-    subjects = synthetic.make_subjects(600, seed=1)[:3]
+    subjects = synthetic._make_subjects(600, seed=1)[:3]
     files = [str(tmp_path / synthetic._write_record(tmp_path, row, seed=1)) for row in subjects.itertuples()]
     compare = pipeline("zero-shot-ecg-classification", model=str(CARDS / "ecg-dan-rhythm"))
     answers = compare([files[0], files[2]], candidate_labels=["NORM", "NDT"])

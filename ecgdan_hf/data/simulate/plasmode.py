@@ -1,8 +1,7 @@
 """Plasmode: follow-up simulated on real ECGs from a known hazard, so that the attainable concordance is known.
 
-Real recordings, invented outcomes (Franklin et al., Comput Stat Data Anal 72:219, 2014): what a model reaches can be
-set against the best any model could reach. Nothing computed on these outcomes says anything about patients; every
-number must be called simulated.
+Real recordings with simulated outcomes (Franklin et al., Comput Stat Data Anal 72:219, 2014), so that a model can be
+compared with the best possible one. Such numbers say nothing about patients and must be called simulated.
 
 The hazard is proportional, Weibull in time: S(t | x) = exp(-exp(log_hazard(x)) (t / scale) ** shape).
 """
@@ -33,7 +32,7 @@ STATEMENT_LOG_HAZARDS: tuple[tuple[tuple[str, ...], float], ...] = (
     (STTC_CODES, 0.8),
 )
 HIDDEN_SD = 1.0
-"""Of the log hazard that nothing recorded tells, in the scenario "invisible"."""
+"""Standard deviation of the unrecorded part of the log hazard, in the scenario "invisible"."""
 
 SCENARIOS = {
     "default": "age, sex and what the ECG shows, 20 % events",
@@ -59,9 +58,10 @@ def simulate(
 ) -> pd.DataFrame:
     """Simulates one follow-up for each record.
 
-    Scenarios: "default", hazards of age, sex and of what the ECG shows ([`true_log_hazard`]); "invisible", hazards of
-    age, sex and of a normal variable that is recorded nowhere, so that no ECG model can be better than age and sex;
-    "rare", the default's hazards with few events.
+    Scenarios: "default", hazards of age, sex and the SCP statements, log hazard = 0.2 (age - 60) / 10 + 0.2 male + 1.2
+    AFIB + 1.2 CLBBB + 0.8 CRBBB + 1.0 LVH + 1.0 any MI + 0.8 any STTC; "invisible", hazards of age, sex and a normal
+    variable that is not recorded, so that no ECG model can be better than age and sex; "rare", the default's hazards
+    with few events.
 
     Args:
         table: a table of this package, or PTB-XL's `ptbxl_database.csv` (`ecg_id`, `sex` 0 = male, `scp_codes` as a
@@ -75,15 +75,15 @@ def simulate(
         entry_censored: share of subjects who entered late and are censored uniformly within the follow-up.
 
     Returns:
-        Columns `record_id, patient_id, event (0 or 1), time (years, > 0), log_hazard` (the true one, as far as
-        anything recorded tells it).
+        Columns `record_id, patient_id, event (0 or 1), time (years, > 0), log_hazard` (the recorded part of the true
+        one).
 
     Raises:
         ValueError: an unknown scenario, a column is missing, or an argument is out of range.
     """
     if scenario not in SCENARIOS:
         raise ValueError(f"scenario: expected one of {', '.join(SCENARIOS)}, got {scenario!r}")
-    log_hazard = _age_sex_log_hazard(table) if scenario == "invisible" else true_log_hazard(table)
+    log_hazard = _age_sex_log_hazard(table) if scenario == "invisible" else _true_log_hazard(table)
     event, time = follow_up(
         log_hazard + (_hidden_log_hazard(len(table), seed) if scenario == "invisible" else 0.0),
         seed,
@@ -101,15 +101,8 @@ def simulate(
     return outcomes.reset_index(drop=True)
 
 
-def true_log_hazard(table: pd.DataFrame) -> np.ndarray:
-    """The hazard the outcomes are drawn from, (n,), relative to a woman of 60 without any of the statements.
-
-    log hazard = 0.2 (age - 60) / 10 + 0.2 male
-               + 1.2 AFIB + 1.2 CLBBB + 0.8 CRBBB + 1.0 LVH + 1.0 any MI + 0.8 any STTC
-
-    Raises:
-        ValueError: a column is missing.
-    """
+def _true_log_hazard(table: pd.DataFrame) -> np.ndarray:
+    """(n,), relative to a woman of 60 without any of the statements; see [`simulate`]."""
     absent = [column for column in ("age", "sex", "scp_codes") if column not in table.columns]
     if absent:
         raise ValueError(
@@ -123,12 +116,12 @@ def true_log_hazard(table: pd.DataFrame) -> np.ndarray:
 
 
 def _hidden_log_hazard(count: int, seed: int) -> np.ndarray:
-    """The part of the hazard that nothing recorded tells, (count,), normal; drawn apart from the times."""
+    """The unrecorded part of the log hazard, (count,), normal; drawn independently of the times."""
     return HIDDEN_SD * np.random.Generator(np.random.PCG64([seed, 1])).standard_normal(count)
 
 
 def _age_sex_log_hazard(table: pd.DataFrame) -> np.ndarray:
-    """The part of the true log hazard that needs no ECG, (n,): what any model must beat."""
+    """The part of the true log hazard that needs no ECG, (n,): the baseline of any model."""
     age = table["age"].astype(float).fillna(MISSING_AGE_YEARS).clip(upper=MAX_AGE_YEARS).to_numpy()
     male = table["sex"].isin(["male", 0]).to_numpy(dtype=np.float64)
     return AGE_LOG_HAZARD_PER_DECADE * (age - 60.0) / 10.0 + MALE_LOG_HAZARD * male
@@ -167,16 +160,16 @@ def follow_up(
     events = int(event_rate * count)
     if events == 0:
         raise ValueError(f"event_rate: {event_rate} of {count} records is not one event; give more records")
-    rng = np.random.Generator(np.random.PCG64(seed))  # named, so that a later default of numpy changes nothing
+    rng = np.random.Generator(np.random.PCG64(seed))  # explicit, so that a new default of numpy changes nothing
     unit_time = (-np.log1p(-rng.random(count)) / np.exp(log_hazard)) ** (1.0 / shape)
     late = rng.random(count) < entry_censored
     censoring = np.where(late, follow_up_years * (1.0 - rng.random(count)), follow_up_years)  # in (0, follow-up]
-    # a subject has its event when scale <= censoring / unit_time: the scale lies between two subjects' limits
+    # a subject has its event if scale <= censoring / unit_time: the scale is between the limits of two subjects
     limits = np.sort(censoring / unit_time)[::-1]
     scale = float(np.sqrt(limits[events - 1] * limits[events]))
     time = np.minimum(scale * unit_time, censoring)
     event = (scale * unit_time <= censoring).astype(np.int64)
-    return event, np.maximum(np.round(time, 6), 1e-6)  # about half a minute: written text reads back the same
+    return event, np.maximum(np.round(time, 6), 1e-6)  # about half a minute: text reads back to the same value
 
 
 def _codes(value: Any) -> Mapping[str, float]:

@@ -1,87 +1,43 @@
-"""Premature beats simulated in regular recordings: what a network must find is known exactly, without any label.
+"""Premature beats simulated in regular recordings: the target is known exactly, without any label.
 
 A partition of unity cuts a recording into its beats, each from before its P wave to before the next one. The beats are
-put down again on other times and summed, so that an early P wave falls on the T wave before it, as in a patient. The P
-waves of premature beats are scaled, turned and shifted, as they begin elsewhere in the atria.
+placed at other times and summed, so that an early P wave falls on the previous T wave, as in a patient. The P waves of
+premature beats are scaled, inverted and shifted, as they originate elsewhere in the atria. `rhythms` draws the times.
 
-Half of the recordings become counter-examples, for whatever is easier to see than the disease must not be enough: a
-changing rate, pauses, sinus arrhythmia, atrial fibrillation (irregular, without P, with f waves), and in a quarter of
-all recordings wide ventricular beats, most of them early too.
-
-This is a simulation, and wrong where hearts are not sums of beats: where beats move apart the gap is isoelectric, the
-T wave does not follow the rate, early beats are never conducted with aberration, and every premature beat of a
-recording begins at the same place.
+Limits: where beats move apart the gap is isoelectric, the T wave does not follow the rate, early beats are never
+conducted with aberration, and all premature beats of a recording have the same origin.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from ecgdan_hf.data.simulate.rhythms import KINDS, VENTRICULAR_SHARE, draw_rhythm
 from ecgdan_hf.model.waveform_danet import P_USUAL_SECONDS, QRS_USUAL_SECONDS, BeatWaves, qrs_likeness
 
-# what may be a source
+# which recordings may be a source
 MIN_BEATS = 4
-MAX_RR_VARIATION = 0.1  # standard deviation over mean: fibrillation and most ectopy have more
+MAX_RR_VARIATION = 0.1  # standard deviation over mean; fibrillation and most ectopy exceed it
 ALIKE = 0.9  # correlation of a QRS complex with the recording's median
 MIN_SHARE_ALIKE = 0.9
-WHOLE_BEAT_SECONDS = (0.30, 0.45)  # before and after R: beats nearer to the ends are not moved
+WHOLE_BEAT_SECONDS = (0.30, 0.45)  # before and after R; beats nearer to the ends are not moved
 
 # where beats are cut
-TP_SECONDS, TP_SHARE = 0.30, 0.40  # before R, of the RR interval before it at most
-RAMP_SECONDS = 0.06  # from one beat to the next
-P_SECONDS = (-0.26, -0.07)  # from R: the part of a beat that counts as its P wave
+TP_SECONDS, TP_SHARE = 0.30, 0.40  # before R, but at most this share of the preceding RR interval
+RAMP_SECONDS = 0.06  # crossfade from one beat to the next
+P_SECONDS = (-0.26, -0.07)  # from R: the P wave of a beat
 P_RAMP_SECONDS = 0.03
-QRS_FROM_SECONDS = -0.07  # from R: what of a beat is kept where it shall have no P
-
-# which rhythm
-KINDS: dict[str, float] = {
-    "premature": 0.5,
-    "sinus": 0.18,
-    "pause": 0.06,
-    "arrhythmia": 0.1,
-    "fibrillation": 0.16,
-}
-"""Kinds of simulated recordings and their shares."""
-
-RATE_CHANGE = (0.9, 1.2)  # of the source's RR interval
-RATE_CHANGE_PREMATURE = (0.9, 1.35)  # slower: early beats need room
-RR_SECONDS = (0.45, 2.0)
-MIN_EARLY_SECONDS, MIN_FIBRILLATION_SECONDS = 0.28, 0.3  # shortest RR intervals: no faster atrioventricular conduction
-OUTSIDE_SECONDS = 0.4  # beats this far outside reach into the recording
-RESPIRATION_HZ, RESPIRATION_DEPTH = (0.15, 0.35), 0.06  # respiratory sinus arrhythmia, share of RR at most
-RR_JITTER = 0.01
-PAUSES, PAUSE_SHARE = (1.4, 3.0), 0.12  # of the usual RR; share of beats after one
-ARRHYTHMIA = (0.88, 1.2)
-FIBRILLATION_SPREAD = (0.12, 0.3)  # standard deviation of log RR
-
-FIRST_AFTER = (0, 7)  # sinus beats before the first premature one; ranges of integers exclude their end
-# share of recordings; sinus beats from one run of premature beats to the next; beats of a run
-PATTERNS: dict[str, tuple[float, tuple[int, int], tuple[int, int]]] = {
-    "single": (0.45, (2, 12), (1, 2)),
-    "frequent": (0.05, (2, 9), (1, 2)),
-    "bigeminy": (0.08, (1, 2), (1, 2)),
-    "trigeminy": (0.07, (2, 3), (1, 2)),
-    "couplets": (0.1, (2, 9), (2, 3)),
-    "runs": (0.1, (2, 9), (3, 8)),
-    "close runs": (0.15, (1, 3), (1, 7)),
-}
-COUPLING = (0.5, 0.82)  # RR before the first premature beat of a run, of the usual one
-RUN_RR, RUN_JITTER = (0.5, 0.9), 0.04  # RR within a run
-PAUSE_AFTER, LONG_PAUSE_AFTER, LONG_PAUSE_SHARE = (1.0, 1.35), (1.3, 2.6), 0.2  # blocked beats make long pauses
+QRS_FROM_SECONDS = -0.07  # from R: start of a beat without P
 
 P_FACTOR = (-1.2, 1.4)  # of each lead's P wave in premature beats
 P_SHIFT_SECONDS = 0.045
 
 # ventricular beats
-VENTRICULAR_SHARE = 0.25  # of recordings
-VENTRICULAR_BEATS = 0.15  # of the beats in them that may be
-VENTRICULAR_EARLY, VENTRICULAR_COUPLING = 0.8, (0.45, 0.8)  # share of recordings; the next beat stays where it was
-SLOWING = (1.5, 2.4)  # a wide QRS complex is a narrow one slowed so much
+SLOWING = (1.5, 2.4)  # factor by which a narrow QRS complex is stretched to a wide one
 SLOWED_SMOOTH_SECONDS = 0.05
-WIDE_QRS_END_SECONDS = (0.10, 0.14)  # from R: where the slowed QRS gives way to ST and T
+WIDE_QRS_END_SECONDS = (0.10, 0.14)  # from R: where the stretched QRS gives way to ST and T
 WIDE_GAIN, WIDE_T_GAIN = (0.7, 1.8), (0.3, 1.2)
 
 F_WAVE_HZ, F_WAVE_MV = (4.0, 8.0), (0.01, 0.15)
@@ -95,14 +51,14 @@ T_USUAL_SECONDS = (0.12, 0.36)  # from R
 
 @dataclass(frozen=True)
 class SimulatedEcg:
-    """A simulated recording and what is in it.
+    """A simulated recording and its beats.
 
     Attributes:
         signal_mv: (leads, samples), float32, mV.
         r_peaks: (beats,), sample indices, ascending.
         premature: (beats,), true for premature atrial beats.
         ventricular: (beats,), true for wide beats.
-        p_wave: (beats,), true where a P wave was put before the beat.
+        p_wave: (beats,), true if the beat has a P wave.
     """
 
     signal_mv: np.ndarray
@@ -111,10 +67,19 @@ class SimulatedEcg:
     ventricular: np.ndarray
     p_wave: np.ndarray
 
+    def targets(self, rule: Mapping[str, Any]) -> np.ndarray:
+        """(beats,), true for beats of the kinds of [`target_kinds`]."""
+        return np.asarray(np.any([getattr(self, kind) for kind in target_kinds(rule)], axis=0))
+
+    def known_weights(self, sampling_rate: float, rule: Mapping[str, Any]) -> np.ndarray:
+        """(samples,), float32, 0 to 1, as `waveform_weights`, from where the waves were placed, not where found."""
+        waves = _usual_waves(self.r_peaks, sampling_rate, self.ventricular, self.p_wave)
+        return waves.weights(self.targets(rule), self.signal_mv.shape[1], sampling_rate, rule)
+
 
 @dataclass(frozen=True)
 class _Piece:
-    """A beat cut out: values (leads, samples) from sample `first` on, and where the beat begins, both from R."""
+    """A beat: values (leads, samples) from sample `first` on, and where the beat begins, both relative to R."""
 
     values: np.ndarray
     first: int
@@ -122,12 +87,12 @@ class _Piece:
 
     @property
     def from_r(self) -> np.ndarray:
-        """(samples,): each sample's distance from R."""
+        """(samples,): distance from R in samples."""
         return np.arange(self.first, self.first + self.values.shape[1])
 
 
 def is_regular(signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray) -> bool:
-    """Whether a recording may be a source: regular, its beats alike, and enough of them; no label is asked.
+    """Whether a recording may be a source: regular, with enough beats that are alike; no label is used.
 
     Args:
         signal_mv: (leads, samples), mV, high-pass filtered, usable leads only, without NaN.
@@ -145,7 +110,7 @@ def is_regular(signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray)
     return len(known) > 1 and bool((known > ALIKE).mean() >= MIN_SHARE_ALIKE)
 
 
-def simulate(
+def simulate_rhythm(
     signal_mv: np.ndarray,
     sampling_rate: float,
     r_peaks: np.ndarray,
@@ -159,9 +124,9 @@ def simulate(
         signal_mv: (leads, samples), mV, high-pass filtered, without NaN.
         sampling_rate: Hz.
         r_peaks: (beats,), sample indices, ascending.
-        rng: of all draws. The same draws give the same times in seconds at any sampling rate.
-        kind: one of `KINDS`; drawn with their shares if not given.
-        ventricular_share: probability that wide beats are mixed in.
+        rng: the same draws give the same times in seconds at any sampling rate.
+        kind: one of `KINDS`; by default drawn with their shares.
+        ventricular_share: probability of wide beats.
 
     Raises:
         ValueError: an unknown kind, or fewer than two whole beats.
@@ -173,8 +138,8 @@ def simulate(
     if len(whole) < 2:
         raise ValueError(f"r_peaks: expected at least two beats whole in the recording, got {len(whole)}")
     kind = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    at, premature = _rhythm(rng, kind, samples / sampling_rate, float(np.median(np.diff(peaks))) / sampling_rate)
-    at, ventricular = _with_ventricular(rng, at, premature, ventricular_share)
+    rr = float(np.median(np.diff(peaks))) / sampling_rate
+    at, premature, ventricular = draw_rhythm(rng, kind, samples / sampling_rate, rr, ventricular_share)
     sources, place = rng.choice(whole, len(at)), np.rint(at * sampling_rate).astype(int)
     factor = rng.uniform(*P_FACTOR, size=len(signal_mv)) * (kind != "fibrillation")
     shift = round(rng.uniform(-P_SHIFT_SECONDS, P_SHIFT_SECONDS) * sampling_rate)
@@ -196,93 +161,9 @@ def simulate(
 
 
 def _whole_beats(peaks: np.ndarray, samples: int, sampling_rate: float) -> np.ndarray:
-    """Numbers of the beats that lie in the recording from before P to after T."""
+    """Numbers of the beats that are in the recording from before P to after T."""
     before, after = (seconds * sampling_rate for seconds in WHOLE_BEAT_SECONDS)
     return np.flatnonzero((peaks > before) & (peaks < samples - after))
-
-
-# Rhythms: times in seconds
-
-
-def _rhythm(rng: np.random.Generator, kind: str, seconds: float, rr: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times of the R peaks (beats,), some a little outside the recording, and which of them are premature."""
-    change = RATE_CHANGE_PREMATURE if kind == "premature" else RATE_CHANGE
-    rr = float(np.clip(rr * rng.uniform(*change), *RR_SECONDS))
-    if kind == "fibrillation":
-        at = _fibrillation(rng, seconds, rr)
-        premature = np.zeros(len(at), dtype=bool)
-    else:
-        at, premature = _sinus_rhythm(rng, _ratios(rng, kind), seconds, rr)
-    near = (at > -OUTSIDE_SECONDS) & (at < seconds + OUTSIDE_SECONDS)
-    return at[near], premature[near]
-
-
-def _fibrillation(rng: np.random.Generator, seconds: float, rr: float) -> np.ndarray:
-    """Times of beats without any order, (beats,)."""
-    most = int((seconds + 1) / MIN_FIBRILLATION_SECONDS) + 1
-    spread = rng.uniform(*FIBRILLATION_SPREAD)
-    intervals = np.maximum(rr * np.exp(rng.normal(0, spread, most)), MIN_FIBRILLATION_SECONDS)
-    return np.cumsum(np.concatenate([[rng.uniform(-MIN_FIBRILLATION_SECONDS, rr)], intervals]))
-
-
-def _sinus_rhythm(
-    rng: np.random.Generator, ratios: Iterator[tuple[float, bool]], seconds: float, rr: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Times (beats,) and which are premature: the usual RR follows the breath, each beat's own is a share of it."""
-    depth, breaths = rng.uniform(0, RESPIRATION_DEPTH), 2 * np.pi * rng.uniform(*RESPIRATION_HZ)
-    phase = rng.uniform(0, 2 * np.pi)
-    at, early = [rng.uniform(0.1, 0.9) * rr], [False]
-    while at[-1] < seconds + OUTSIDE_SECONDS:
-        usual = rr * (1 + depth * np.sin(breaths * at[-1] + phase) + rng.normal(0, RR_JITTER))
-        ratio, premature = next(ratios)
-        at.append(at[-1] + max(usual * ratio, MIN_EARLY_SECONDS))
-        early.append(premature)
-    return np.array(at), np.array(early)
-
-
-def _ratios(rng: np.random.Generator, kind: str) -> Iterator[tuple[float, bool]]:
-    """For one beat after the other: its RR over the usual one, and whether it is premature."""
-    if kind == "premature":
-        return _premature_ratios(rng)
-    if kind == "arrhythmia":
-        return ((rng.uniform(*ARRHYTHMIA), False) for _ in repeat(None))
-    if kind == "pause":
-        return ((rng.uniform(*PAUSES) if rng.random() < PAUSE_SHARE else 1.0, False) for _ in repeat(None))
-    return repeat((1.0, False))
-
-
-def _premature_ratios(rng: np.random.Generator) -> Iterator[tuple[float, bool]]:
-    """Sinus beats, a run of one or more premature beats, the pause, and again."""
-    shares = [share for share, _, _ in PATTERNS.values()]
-    _, between, run = PATTERNS[str(rng.choice(list(PATTERNS), p=shares))]
-    yield from [(1.0, False)] * int(rng.integers(*FIRST_AFTER))
-    while True:
-        run_rr = rng.uniform(*RUN_RR)
-        yield rng.uniform(*COUPLING), True
-        for _ in range(int(rng.integers(*run)) - 1):
-            yield run_rr * (1 + rng.normal(0, RUN_JITTER)), True
-        yield rng.uniform(*(LONG_PAUSE_AFTER if rng.random() < LONG_PAUSE_SHARE else PAUSE_AFTER)), False
-        yield from [(1.0, False)] * (int(rng.integers(*between)) - 1)
-
-
-def _with_ventricular(
-    rng: np.random.Generator, at: np.ndarray, premature: np.ndarray, share: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The times, some moved forward, and which beats are ventricular; none beside another or a premature one."""
-    at, ventricular = at.copy(), np.zeros(len(at), dtype=bool)
-    if rng.random() >= share:
-        return at, ventricular
-    early = rng.random() < VENTRICULAR_EARLY
-    for beat in range(2, len(at) - 1):
-        alone = not premature[beat - 1 : beat + 2].any() and not ventricular[beat - 1]
-        if alone and rng.random() < VENTRICULAR_BEATS:
-            ventricular[beat] = True
-            if early:  # the next beat stays: the pause is complete
-                at[beat] = at[beat - 1] + (at[beat] - at[beat - 1]) * rng.uniform(*VENTRICULAR_COUPLING)
-    return at, ventricular
-
-
-# Beats: cut out, changed, put down
 
 
 def _move_beats(
@@ -295,20 +176,17 @@ def _move_beats(
     p_factor: np.ndarray,
     p_shift: int,
 ) -> np.ndarray:
-    """The sum of beats put down elsewhere; all put down where they were are the recording, from first to last.
+    """The sum (leads, samples) of beats placed elsewhere; in their old places they are the recording again.
 
     Args:
         signal_mv: (leads, samples), mV, high-pass filtered, without NaN.
         sampling_rate: Hz.
         r_peaks: (beats,), at least two, sample indices, ascending.
-        to: (new beats,), samples where R peaks are to be.
-        sources: (new beats,), number of the beat that is put there.
-        changed: (new beats,), true where its P wave is changed.
-        p_factor: (leads,), what a changed P wave is multiplied by.
-        p_shift: samples it is shifted by.
-
-    Returns:
-        (leads, samples), mV, float64.
+        to: (new beats,), samples of the new R peaks.
+        sources: (new beats,), number of the beat that is placed there.
+        changed: (new beats,), true if its P wave is changed.
+        p_factor: (leads,), factor of a changed P wave.
+        p_shift: its shift in samples.
     """
     moved = np.zeros(signal_mv.shape)
     pieces = _cut(signal_mv, sampling_rate, np.asarray(r_peaks))
@@ -324,9 +202,9 @@ def _move_beats(
 
 
 def _cut(signal_mv: np.ndarray, sampling_rate: float, peaks: np.ndarray) -> list[_Piece]:
-    """The beats; the windows they are cut by add up to one from the first to the last.
+    """Cuts out the beats with windows that add up to one from the first beat to the last.
 
-    What lies before and after them is in no piece: a QRS complex at the end of a recording is often not found.
+    The rest is dropped, because a QRS complex at the end of a recording is often not detected.
     """
     ramp, samples = RAMP_SECONDS * sampling_rate, signal_mv.shape[1]
     rr = np.diff(peaks, prepend=2 * peaks[0] - peaks[1])
@@ -344,7 +222,7 @@ def _cut(signal_mv: np.ndarray, sampling_rate: float, peaks: np.ndarray) -> list
 
 
 def _with_p_changed(piece: _Piece, sampling_rate: float, factor: np.ndarray, shift: int) -> _Piece:
-    """What stands over the chord of the P wave's place, multiplied and shifted; nothing else."""
+    """Scales and shifts what exceeds the chord of the P wave's interval; changes nothing else."""
     margin = abs(shift)
     piece = _Piece(np.pad(piece.values, ((0, 0), (margin, margin))), piece.first - margin, piece.start)
     low, high = max(P_SECONDS[0] * sampling_rate, piece.start), P_SECONDS[1] * sampling_rate
@@ -363,7 +241,7 @@ def _with_p_changed(piece: _Piece, sampling_rate: float, factor: np.ndarray, shi
 
 
 def _wide(piece: _Piece, sampling_rate: float, rng: np.random.Generator) -> _Piece:
-    """A ventricular beat made of a narrow one: no P, the QRS slowed, other leads tall, T against the QRS."""
+    """A ventricular beat from a narrow one: no P, stretched QRS, new gains of the leads, T opposite to the QRS."""
     low, fade = QRS_FROM_SECONDS * sampling_rate, P_RAMP_SECONDS * sampling_rate
     without_p = piece.values * np.clip((piece.from_r - low) / fade, 0, 1)
     slowing = rng.uniform(*SLOWING)
@@ -380,7 +258,7 @@ def _wide(piece: _Piece, sampling_rate: float, rng: np.random.Generator) -> _Pie
 
 
 def _add(signal_mv: np.ndarray, piece: _Piece, r_peak: int) -> None:
-    """Adds what of the piece lies in the recording when its R peak is there; changes `signal_mv`."""
+    """Adds the piece in place with its R peak at `r_peak`, clipped to the recording."""
     first = int(r_peak) + piece.first
     low, high = max(0, first), min(signal_mv.shape[1], first + piece.values.shape[1])
     if low < high:
@@ -388,7 +266,7 @@ def _add(signal_mv: np.ndarray, piece: _Piece, r_peak: int) -> None:
 
 
 def _f_waves(rng: np.random.Generator, shape: tuple[int, int], sampling_rate: float) -> np.ndarray:
-    """Fibrillatory waves, (leads, samples) mV: one frequency that wanders, its harmonic, a size for each lead."""
+    """Fibrillatory waves, (leads, samples) mV: a wandering frequency, its harmonic, and a size for each lead."""
     leads, samples = shape
     smallest, largest = np.log(F_WAVE_MV)
     size = np.exp(rng.uniform(smallest, largest, (leads, 1)))
@@ -399,21 +277,12 @@ def _f_waves(rng: np.random.Generator, shape: tuple[int, int], sampling_rate: fl
 
 
 def _wandering(rng: np.random.Generator, samples: int, width: int) -> np.ndarray:
-    """(samples,): noise of standard deviation 1 that changes within `width` samples."""
+    """(samples,): noise of standard deviation 1, smoothed over `width` samples."""
     return np.convolve(rng.standard_normal(samples + width - 1), np.full(width, width**-0.5), "valid")
 
 
 def add_noise(signal_mv: np.ndarray, sampling_rate: float, rng: np.random.Generator) -> np.ndarray:
-    """White noise and a wandering baseline on top, in proportion to the recording's largest value.
-
-    Args:
-        signal_mv: (leads, samples), mV.
-        sampling_rate: Hz.
-        rng: of all draws.
-
-    Returns:
-        (leads, samples), float32, mV.
-    """
+    """Adds white noise and baseline wander in proportion to the recording's largest value, (leads, samples) mV."""
     leads, samples = signal_mv.shape
     noise = 10 ** rng.uniform(*WHITE_LOG10) * rng.standard_normal((leads, samples))
     seconds = np.arange(samples) / sampling_rate
@@ -423,20 +292,13 @@ def add_noise(signal_mv: np.ndarray, sampling_rate: float, rng: np.random.Genera
     return np.asarray(signal_mv + noise * np.abs(signal_mv).max() / NOISE_REFERENCE, dtype=np.float32)
 
 
-# What is known
-
-
 def target_kinds(rule: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which simulated beats are the rule's, by construction: `"premature"`, `"ventricular"`, or both.
+    """Which simulated beats meet a complete rule (from `resolve_waveform_rule`) by construction.
 
-    Premature where the rule wants the QRS like the others, ventricular where it wants it unlike them, both where it
-    does not say.
-
-    Args:
-        rule: a complete rule, from `resolve_waveform_rule`.
+    `"premature"` if the rule wants the QRS like the others, `"ventricular"` if unlike them, both if it does not say.
 
     Raises:
-        ValueError: a rule without a condition on beats, so that nothing can be simulated for it.
+        ValueError: a rule without a condition on beats, for which nothing can be simulated.
     """
     conditions = rule.get("beat")
     if not conditions:
@@ -448,52 +310,17 @@ def target_kinds(rule: Mapping[str, Any]) -> tuple[str, ...]:
     return ("ventricular",) if "below" in limits else ("premature", "ventricular")
 
 
-def targets(simulated: SimulatedEcg, rule: Mapping[str, Any]) -> np.ndarray:
-    """(beats,), true where a beat is the rule's, as `target_kinds` says.
-
-    Args:
-        simulated: from `simulate`.
-        rule: a complete rule, from `resolve_waveform_rule`.
-
-    Raises:
-        ValueError: as `target_kinds`.
-    """
-    return np.asarray(np.any([getattr(simulated, kind) for kind in target_kinds(rule)], axis=0))
-
-
-def known_weights(simulated: SimulatedEcg, sampling_rate: float, rule: Mapping[str, Any]) -> np.ndarray:
-    """How much each sample weighs under a rule, its waves where they were put and not where they are found.
-
-    Args:
-        simulated: from `simulate`.
-        sampling_rate: Hz.
-        rule: a complete rule, from `resolve_waveform_rule`.
-
-    Returns:
-        (samples,), float32, 0 to 1, as `waveform_weights`.
-
-    Raises:
-        ValueError: as `target_kinds`.
-    """
-    met = targets(simulated, rule)
-    waves = _usual_waves(simulated.r_peaks, sampling_rate, simulated.ventricular, simulated.p_wave)
-    return waves.weights(met, simulated.signal_mv.shape[1], sampling_rate, rule)
-
-
 def annotated_weights(
     r_peaks: np.ndarray, met: np.ndarray, samples: int, sampling_rate: float, rule: Mapping[str, Any]
 ) -> np.ndarray:
-    """How much each sample weighs under a rule where somebody has marked the beats that meet it.
+    """As [`SimulatedEcg.known_weights`], for annotated beats with waves at their usual places.
 
     Args:
         r_peaks: (beats,), samples, ascending.
-        met: (beats,), true where a beat was marked as one of the rule's.
+        met: (beats,), true if a beat was annotated as meeting the rule.
         samples: of the recording.
         sampling_rate: Hz.
         rule: a complete rule, from `resolve_waveform_rule`.
-
-    Returns:
-        (samples,), float32, 0 to 1, as `waveform_weights`; waves lie at their usual places.
     """
     met = np.asarray(met, dtype=bool)
     waves = _usual_waves(np.asarray(r_peaks), sampling_rate, np.zeros(len(met), bool), np.ones(len(met), bool))
@@ -501,7 +328,7 @@ def annotated_weights(
 
 
 def _usual_waves(r_peaks: np.ndarray, sampling_rate: float, ventricular: np.ndarray, has_p: np.ndarray) -> BeatWaves:
-    """Usual places from R, wider in ventricular beats; P begins after the QRS before it, T ends before the next P."""
+    """Usual positions from R, wider in ventricular beats; P starts after the last QRS, T ends before the next P."""
     r_peak = r_peaks.astype(float)
     width = np.where(ventricular, np.mean(SLOWING), 1.0) * sampling_rate
     qrs_onset, qrs_end = (r_peak + seconds * width for seconds in QRS_USUAL_SECONDS)

@@ -1,7 +1,7 @@
-"""Rows of simulated recordings: a task that DANet learns without any label before it sees a diseased heart.
+"""Rows of simulated recordings, on which DANet is trained without labels before it sees diseased hearts.
 
-Regular recordings are the sources; `data.simulate.premature_beats` moves their beats. Rows are made once and kept in
-Arrow, and row i depends on the seed and on i alone, so that any number of processes makes the same rows.
+Regular recordings are the sources; `data.simulate.premature_beats` moves their beats. Rows are cached in Arrow, and
+row i depends only on the seed and i, so that any number of processes makes the same rows.
 """
 
 import hashlib
@@ -17,36 +17,30 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from ecgdan_hf.data.prepared.cache import made_once
 from ecgdan_hf.data.prepared.code_digest import code_digest
 from ecgdan_hf.data.simulate.premature_beats import (
-    VENTRICULAR_SHARE,
     SimulatedEcg,
     add_noise,
     is_regular,
-    known_weights,
-    simulate,
+    simulate_rhythm,
     target_kinds,
-    targets,
 )
+from ecgdan_hf.data.simulate.rhythms import VENTRICULAR_SHARE
 from ecgdan_hf.model.configuration_danet import resolve_waveform_rule
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 
 _MIN_SOURCES = 10
-_NOISY_SHARE = 0.5  # sources are cleaner than the recordings of a Holter
-_VENTRICULAR_SHARE_OF_THEIR_RULE = 0.85  # half of the rows are positive then: few beats are chosen, sometimes none
+_NOISY_SHARE = 0.5  # sources are cleaner than Holter recordings
+_VENTRICULAR_SHARE_OF_THEIR_RULE = 0.85  # makes half of the rows positive, as few beats are chosen
 
 
 def in_millivolt(feature_extractor: EcgDanFeatureExtractor) -> EcgDanFeatureExtractor:
-    """The same contract without scaling and without a rule: its `input_values` are mV, as simulation needs them.
-
-    Raises:
-        ValueError: a feature extractor whose input is no rhythm.
-    """
+    """A copy without scaling and rule, whose `input_values` are mV; raises ValueError for input other than rhythms."""
     if feature_extractor.input_kind != "rhythm":
         raise ValueError(f"input_kind: expected 'rhythm' to move beats in, got {feature_extractor.input_kind!r}")
     plain = {"normalization": "global", "global_mean_mv": 0.0, "global_std_mv": 1.0, "waveform_rule": None}
     extractor = EcgDanFeatureExtractor.from_dict(feature_extractor.to_dict() | plain)
-    assert isinstance(extractor, EcgDanFeatureExtractor)  # `from_dict` gives more only if asked
+    assert isinstance(extractor, EcgDanFeatureExtractor)  # `from_dict` returns more only on request
     return extractor
 
 
@@ -59,26 +53,26 @@ def simulated_rows(
     num_proc: int | None = None,
     cache_dir: str | Path | None = None,
 ) -> Dataset:
-    """Simulated recordings, half of them with the beats of the rule, as rows to train on.
+    """Returns rows of simulated recordings to train on, half of them with beats that meet the rule.
 
     Args:
         dataset_mv: rows prepared by `in_millivolt(feature_extractor)`, with `patient_id`; no label is read.
-        feature_extractor: scales the simulated recordings, and weighs them where it has a rule.
-        rule: whatever `resolve_waveform_rule` takes; it needs a condition on beats.
+        feature_extractor: scales the simulated recordings, and weights them if it has a rule.
+        rule: as for `resolve_waveform_rule`, with a condition on beats.
         number: of rows.
         seed: of all draws.
         num_proc: processes; default one for each core.
-        cache_dir: where the Arrow files go; default that of `datasets`.
+        cache_dir: folder of the Arrow files; default that of `datasets`.
 
     Returns:
         `record_id` ("simulated-000012"), `patient_id` of the source, `input_values` and `lead_mask` as in
         `dataset_mv`, `labels` (the rule's name in capitals, or none), `waveform_targets` (samples,), the weights known
-        by construction, 0 in the padding, and `waveform_weights` (samples,) where the feature extractor has a rule:
-        what it finds in the simulated recording when it is told the R peaks.
+        by construction, 0 in the padding, and, if the feature extractor has a rule, `waveform_weights` (samples,),
+        which it finds in the simulated recording from the R peaks.
 
     Raises:
-        ValueError: a rule that cannot be simulated, no number, rows that are not of this feature extractor's size, or
-            fewer than ten regular recordings.
+        ValueError: a rule that cannot be simulated, no number, rows of another size, or fewer than ten regular
+            recordings.
     """
     if number < 1:
         raise ValueError(f"number: expected at least one simulated row, got {number}")
@@ -98,7 +92,7 @@ def simulated_rows(
 
 @dataclass(frozen=True)
 class _Recordings:
-    """Rows as recordings: without padding, usable leads only."""
+    """Rows as recordings, without padding and unusable leads."""
 
     dataset: Dataset
     sampling_rate: float
@@ -106,19 +100,19 @@ class _Recordings:
 
     @classmethod
     def of(cls, dataset_mv: Dataset, feature_extractor: EcgDanFeatureExtractor) -> "_Recordings":
-        """Only the columns that are read, as arrays."""
+        """Only the needed columns, as arrays."""
         columns = dataset_mv.select_columns(["patient_id", "input_values", "lead_mask"]).with_format("numpy")
         return cls(columns, feature_extractor.sampling_rate, feature_extractor.pad_samples)
 
     def read(self, row: int) -> tuple[np.ndarray, np.ndarray, str]:
-        """Signal (usable leads, samples) in mV, lead mask (leads,), and whose it is."""
+        """Signal (usable leads, samples) in mV, lead mask (leads,), and patient."""
         values = self.dataset[row]
         signal_mv = np.asarray(values["input_values"], dtype=float)
         mask = np.asarray(values["lead_mask"], dtype=bool)
         return signal_mv[mask, self.pad_samples : signal_mv.shape[1] - self.pad_samples], mask, values["patient_id"]
 
     def r_peaks(self, rows: Sequence[int]) -> Iterator[dict[str, list[int]]]:
-        """For each row its R peaks, none where it is not regular."""
+        """The R peaks of each row, empty if it is not regular."""
         for row in rows:
             signal_mv, _, _ = self.read(row)
             peaks = find_r_peaks(signal_mv, self.sampling_rate)
@@ -145,7 +139,7 @@ def _sources(
 
 @dataclass(frozen=True)
 class _Simulation:
-    """All that a simulated row depends on besides its number."""
+    """Everything a simulated row depends on except its number."""
 
     recordings: _Recordings
     sources: dict[int, list[int]]
@@ -161,7 +155,7 @@ class _Simulation:
             source = regular[rng.integers(len(regular))]
             signal_mv, mask, patient = self.recordings.read(source)
             rate = self.recordings.sampling_rate
-            simulated = simulate(
+            simulated = simulate_rhythm(
                 signal_mv, rate, np.array(self.sources[source]), rng, ventricular_share=self._ventricular_share
             )
             noisy = rng.random() < _NOISY_SHARE
@@ -173,13 +167,13 @@ class _Simulation:
         return _VENTRICULAR_SHARE_OF_THEIR_RULE if target_kinds(self.rule) == ("ventricular",) else VENTRICULAR_SHARE
 
     def _row(self, simulated: SimulatedEcg, signal_mv: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
-        """What is learned from one recording, and its answers."""
+        """Inputs and targets of one recording."""
         every_lead = np.zeros((len(mask), signal_mv.shape[1]))
         every_lead[mask] = signal_mv
-        weights = known_weights(simulated, self.recordings.sampling_rate, self.rule)
+        weights = simulated.known_weights(self.recordings.sampling_rate, self.rule)
         return {
             **self.feature_extractor.inputs_of(every_lead, mask, simulated.r_peaks),
-            "labels": [0] if targets(simulated, self.rule).any() else [],
+            "labels": [0] if simulated.targets(self.rule).any() else [],
             "waveform_targets": np.pad(weights, self.recordings.pad_samples),
         }
 
@@ -193,7 +187,7 @@ def _features(dataset_mv: Dataset, feature_extractor: EcgDanFeatureExtractor, ru
 
 
 def _digest(dataset_mv: Dataset, *settings: Any) -> str:
-    """Changes with the rows, the settings and the code."""
+    """Key that changes with the rows, the settings and the code."""
     digest = hashlib.sha256(f"{ECGDAN_VERSION} {dataset_mv._fingerprint} {code_digest(__name__)}".encode())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]

@@ -1,11 +1,11 @@
-"""Seeded synthetic 12-lead ECGs whose hazard is a known function of something one can see in them.
+"""Seeded synthetic 12-lead ECGs whose hazard is a known function of visible features.
 
 Each beat is a cardiac dipole: Gaussian waves P, Q, R, S, ST and T along directions in space (McSharry et al., IEEE
 Trans Biomed Eng 50:289, 2003; Sameni et al., EURASIP J Adv Signal Process 2007), seen by the leads through Dower's
-matrix (Dower et al., J Electrocardiol 13:109, 1980), so that the limb leads obey Einthoven and Goldberger. What drives
-the hazard is *repolarisation strain*, which sinks the ST segment and turns the T wave over in every lead, and the QRS
-duration: both change shape rather than voltage, so that they outlive the z-score of each lead and show in the median
-beat as in ten seconds. Age and sex add little. Everything is simulated and means nothing for patients.
+matrix (Dower et al., J Electrocardiol 13:109, 1980), so that the limb leads obey Einthoven and Goldberger. The hazard
+depends on *repolarisation strain*, which lowers the ST segment and inverts the T wave in every lead, and on the QRS
+duration. Both change shape rather than voltage, so they survive the z-score of each lead and are visible in the median
+beat. Age and sex contribute little. Everything is simulated and means nothing for patients.
 """
 
 import json
@@ -58,20 +58,8 @@ WAVES: dict[str, tuple[float, float, tuple[float, float, float]]] = {
 QRS_WAVES = ("Q", "R", "S")
 
 
-def make_subjects(n: int = 600, seed: int = 0) -> pd.DataFrame:
-    """Draws the cohort: what each subject's ECG looks like, and its simulated follow-up.
-
-    Args:
-        n: number of subjects, one record each.
-        seed: of all draws.
-
-    Returns:
-        Columns `record_id, patient_id, age, sex, fold, labels, event, time` (years), the true `log_hazard`, and the
-        visible features `strain` (standard normal), `qrs_duration_ms`, `heart_rate_bpm`.
-
-    Raises:
-        ValueError: fewer than 20 subjects, too few for folds and events.
-    """
+def _make_subjects(n: int, seed: int) -> pd.DataFrame:
+    """Draws subjects with one record each: columns of [`write_cohort`] except `file`."""
     if n < 20:
         raise ValueError(f"n: expected at least 20 subjects, got {n}")
     rng = _generator(seed, 0)
@@ -89,12 +77,12 @@ def make_subjects(n: int = 600, seed: int = 0) -> pd.DataFrame:
         }
     )
     table["labels"] = [_labels(*row) for row in zip(table["strain"], table["qrs_duration_ms"], strict=True)]
-    table["log_hazard"] = true_log_hazard(table)
+    table["log_hazard"] = _true_log_hazard(table)
     event, time = plasmode.follow_up(table["log_hazard"].to_numpy(), seed, event_rate=EVENT_RATE)
     return table.assign(event=event, time=time)
 
 
-def true_log_hazard(table: pd.DataFrame) -> np.ndarray:
+def _true_log_hazard(table: pd.DataFrame) -> np.ndarray:
     """1.2 strain + 0.5 ln(QRS / 98 ms) / 0.2 + 0.3 (age - 60) / 10 + 0.3 male, (n,)."""
     return np.asarray(
         STRAIN_LOG_HAZARD * table["strain"]
@@ -128,30 +116,26 @@ def make_signal(strain: float, qrs_duration_ms: float, heart_rate_bpm: float, se
     return _twelve(leads).astype(np.float32)
 
 
-def make_cohort(n: int = 600, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
-    """The whole cohort in memory: signals (n, 12, 5000) in millivolt at 500 Hz, and the table of `make_subjects`."""
-    table = make_subjects(n, seed)
-    return np.stack([_signal_of(row, seed) for row in table.itertuples()]), table
-
-
 def write_cohort(directory: str | Path, n: int = 600, seed: int = 0) -> pd.DataFrame:
     """Writes the cohort as a folder of real files: WFDB records (format 16, 1 uV) and `table.csv`.
 
     The folder appears whole or not at all.
 
     Args:
-        directory: the folder to make; it may exist but must be empty.
-        n: number of subjects.
-        seed: of all draws; the same seed writes the same bytes.
+        directory: the folder to create; it may exist if it is empty.
+        n: number of subjects, one record each.
+        seed: the same seed writes the same bytes.
 
     Returns:
-        The table as written, `file` relative to the folder.
+        The table as written: columns `record_id, patient_id, file` (relative to the folder), `age, sex, fold, labels,
+        event, time` (years), the true `log_hazard`, and the visible features `strain` (standard normal),
+        `qrs_duration_ms`, `heart_rate_bpm`.
 
     Raises:
-        FileExistsError: the folder holds something.
-        ValueError: too few subjects.
+        FileExistsError: the folder is not empty.
+        ValueError: fewer than 20 subjects, too few for folds and events.
     """
-    table = make_subjects(n, seed)
+    table = _make_subjects(n, seed)
     with whole_folder(directory) as partial:
         files = [_write_record(partial, row, seed) for row in tqdm(table.itertuples(), "synthetic ECGs", len(table))]
         table.insert(2, "file", files)
@@ -166,7 +150,7 @@ def _generator(*seeds: int) -> np.random.Generator:
 
 
 def _labels(strain: float, qrs_duration_ms: float) -> list[str]:
-    """Labels a reader could give: repolarisation `strain` (flat or inverted T), `wide_qrs`, else `normal`."""
+    """Labels: repolarisation `strain` (flat or inverted T), `wide_qrs`, else `normal`."""
     found = [
         name for name, present in (("strain", strain > 1), ("wide_qrs", qrs_duration_ms > WIDE_QRS_MS)) if present
     ]
@@ -194,7 +178,7 @@ def _dipole(
         if name in QRS_WAVES:
             centre, width = centre * stretch, width * stretch
         elif name in ("ST", "T"):
-            # Bazett: repolarisation shortens with the square root of the interval; it starts where the QRS ends
+            # Bazett: repolarisation shortens with the square root of RR; it starts at the end of the QRS
             centre = centre * np.sqrt(mean_rr) + (qrs_duration_ms - 98.0) / 2
             width = width * np.sqrt(mean_rr)
         if name == "T":
@@ -206,7 +190,7 @@ def _dipole(
 
 
 def _gaussians(centres: np.ndarray, width: float, samples: int) -> np.ndarray:
-    """(samples,): a Gaussian of height 1 around each of `centres` (seconds), left out beyond five widths."""
+    """(samples,): a Gaussian of height 1 around each of `centres` (seconds), cut off at five widths."""
     reach = int(np.ceil(5 * width * SAMPLING_RATE))
     index = np.round(centres[:, None] * SAMPLING_RATE).astype(int) + np.arange(-reach, reach + 1)  # (beats, window)
     height = np.exp(-0.5 * ((index / SAMPLING_RATE - centres[:, None]) / width) ** 2)
@@ -215,7 +199,7 @@ def _gaussians(centres: np.ndarray, width: float, samples: int) -> np.ndarray:
 
 
 def _rotation(rng: np.random.Generator) -> np.ndarray:
-    """Turns the heart in the chest: about 20 degrees in the frontal plane, 15 in the transverse plane."""
+    """Rotation of the heart: about 20 degrees in the frontal plane, 15 in the transverse plane."""
     frontal, transverse = np.deg2rad(rng.normal(0, [20.0, 15.0]))
     c, s = np.cos(frontal), np.sin(frontal)
     u, v = np.cos(transverse), np.sin(transverse)
@@ -242,14 +226,12 @@ def _twelve(eight: np.ndarray) -> np.ndarray:
 
 
 def _signal_of(row: Any, seed: int) -> np.ndarray:
-    own_seed = seed * 1_000_003 + int(
-        row.record_id
-    )  # a stream of its own, so that one ECG can be made without the rest
+    own_seed = seed * 1_000_003 + int(row.record_id)  # so that one ECG can be made without the others
     return make_signal(row.strain, row.qrs_duration_ms, row.heart_rate_bpm, own_seed)
 
 
 def _write_record(directory: Path, row: Any, seed: int) -> str:
-    """Writes one WFDB record; by hand, because `wfdb.wrsamp` takes thirty times as long."""
+    """Writes one WFDB record, without `wfdb.wrsamp`, which is thirty times slower."""
     name = f"records/{row.record_id[:2]}/{row.record_id}"
     path = directory / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ def test_the_log_hazard_is_the_published_sum():
         ]
     )
     expected = [0, 0.4, 2.4, 1.8, 1.0, 1.8, 0.7, 0.2, 0]
-    np.testing.assert_allclose(plasmode.true_log_hazard(table), expected, atol=1e-12)
+    np.testing.assert_allclose(plasmode._true_log_hazard(table), expected, atol=1e-12)
     np.testing.assert_allclose(plasmode._age_sex_log_hazard(table)[[1, 2, 6]], [0.4, 0, 0.7], atol=1e-12)
 
 
@@ -132,7 +132,7 @@ def test_what_is_invisible_moves_the_outcome_and_cannot_be_known():
     told, hidden = plasmode.simulate(table, 0, scenario="invisible"), plasmode._hidden_log_hazard(4000, 0)
     np.testing.assert_allclose(told["log_hazard"], plasmode._age_sex_log_hazard(table), atol=1e-12)
     everything = told["log_hazard"] + hidden
-    assert abs(np.corrcoef(hidden, plasmode.true_log_hazard(table))[0, 1]) < 0.05  # of the ECG it knows nothing
+    assert abs(np.corrcoef(hidden, plasmode._true_log_hazard(table))[0, 1]) < 0.05  # of the ECG it knows nothing
     known, all_of_it = (
         concordance_index(told["time"], -risk, told["event"]) for risk in (told["log_hazard"], everything)
     )

@@ -22,7 +22,7 @@ def regular(rate: float = RATE, leads: int = 2, **options: float) -> tuple[np.nd
 def simulated(number: int, kind: str, seed: int = 0, **options: float) -> list[pb.SimulatedEcg]:
     signal, peaks = regular()
     rng = np.random.default_rng(seed)
-    return [pb.simulate(signal, RATE, peaks, rng, kind, **options) for _ in range(number)]
+    return [pb.simulate_rhythm(signal, RATE, peaks, rng, kind, **options) for _ in range(number)]
 
 
 # Beats moved
@@ -62,7 +62,7 @@ def test_a_qrs_complex_at_the_edge_that_was_not_found_is_in_no_simulated_beat():
     found = peaks[1:-1]
     rng = np.random.default_rng(0)
     for _ in range(20):
-        ecg = pb.simulate(signal, RATE, found, rng, "sinus", ventricular_share=0)
+        ecg = pb.simulate_rhythm(signal, RATE, found, rng, "sinus", ventricular_share=0)
         tall = np.flatnonzero(ecg.signal_mv[0] > 0.6)
         assert (np.abs(tall[:, None] - ecg.r_peaks).min(axis=1) <= 2).all()
 
@@ -81,7 +81,7 @@ def test_premature_beats_are_early_and_the_label_is_in_the_flags():
         if len(sinus) and len(first):
             assert (rr[first] < 0.95 * np.median(sinus)).all() and (rr >= 28 - 1).all()
             early += len(first)
-        assert np.array_equal(pb.targets(ecg, APC), ecg.premature)
+        assert np.array_equal(ecg.targets(APC), ecg.premature)
     assert early > 40
 
 
@@ -100,7 +100,7 @@ def test_premature_beats_have_another_p_wave_than_the_others():
 @pytest.mark.parametrize("kind", ["sinus", "pause", "arrhythmia", "fibrillation"])
 def test_counter_examples_have_no_premature_beat(kind):
     for ecg in simulated(10, kind):
-        assert not ecg.premature.any() and not pb.targets(ecg, APC).any()
+        assert not ecg.premature.any() and not ecg.targets(APC).any()
         assert ecg.signal_mv.dtype == np.float32 and np.isfinite(ecg.signal_mv).all()
 
 
@@ -126,11 +126,11 @@ def test_ventricular_beats_are_wide_unlike_the_others_and_the_target_of_their_ru
     signal, peaks = regular(leads=12)
     rng, likeness, narrow = np.random.default_rng(3), [], []
     for _ in range(15):
-        ecg = pb.simulate(signal, RATE, peaks, rng, "sinus", ventricular_share=1)
+        ecg = pb.simulate_rhythm(signal, RATE, peaks, rng, "sinus", ventricular_share=1)
         features = _beat_features(ecg.signal_mv.astype(float), RATE, ecg.r_peaks)
         likeness += features["qrs_likeness"][ecg.ventricular].tolist()
         narrow += features["qrs_likeness"][~ecg.ventricular].tolist()
-        assert np.array_equal(pb.targets(ecg, PVC), ecg.ventricular) and not pb.targets(ecg, APC).any()
+        assert np.array_equal(ecg.targets(PVC), ecg.ventricular) and not ecg.targets(APC).any()
         assert not (ecg.ventricular & ecg.p_wave).any()
     assert len(likeness) > 8 and np.nanmedian(likeness) < 0.7 < 0.95 < np.nanmedian(narrow)
 
@@ -138,7 +138,7 @@ def test_ventricular_beats_are_wide_unlike_the_others_and_the_target_of_their_ru
 def test_the_shares_of_the_kinds_make_half_of_the_recordings_positive():
     signal, peaks = regular()
     rng = np.random.default_rng(0)
-    ecgs = [pb.simulate(signal, RATE, peaks, rng) for _ in range(400)]
+    ecgs = [pb.simulate_rhythm(signal, RATE, peaks, rng) for _ in range(400)]
     assert 0.42 < np.mean([ecg.premature.any() for ecg in ecgs]) < 0.58
     assert 0.08 < np.mean([ecg.ventricular.any() for ecg in ecgs]) < 0.25
 
@@ -146,7 +146,7 @@ def test_the_shares_of_the_kinds_make_half_of_the_recordings_positive():
 @pytest.mark.parametrize("kind", pb.KINDS)
 def test_the_same_draws_give_the_same_times_and_waves_at_any_sampling_rate(kind):
     coarse, fine = (
-        pb.simulate(*_at(rate), np.random.default_rng(7), kind, ventricular_share=1) for rate in (100, 250)
+        pb.simulate_rhythm(*_at(rate), np.random.default_rng(7), kind, ventricular_share=1) for rate in (100, 250)
     )
     np.testing.assert_allclose(coarse.r_peaks / 100, fine.r_peaks / 250, atol=0.01)
     for name in ("premature", "ventricular", "p_wave"):
@@ -154,7 +154,7 @@ def test_the_same_draws_give_the_same_times_and_waves_at_any_sampling_rate(kind)
     if kind != "fibrillation":  # f waves are drawn sample by sample
         resampled = fine.signal_mv[:, (np.arange(1000) * 2.5).astype(int)]
         assert np.corrcoef(coarse.signal_mv.ravel(), resampled.ravel())[0, 1] > 0.93
-    weights = [pb.known_weights(ecg, rate, APC) for ecg, rate in ((coarse, 100), (fine, 250))]
+    weights = [ecg.known_weights(rate, APC) for ecg, rate in ((coarse, 100), (fine, 250))]
     assert np.abs(weights[0] - weights[1][(np.arange(1000) * 2.5).astype(int)]).mean() < 0.02
 
 
@@ -168,7 +168,7 @@ def _at(rate: float) -> tuple[np.ndarray, float, np.ndarray]:
 
 def test_known_weights_are_highest_where_the_p_waves_of_premature_beats_are():
     for ecg in simulated(30, "premature", ventricular_share=0):
-        weights = pb.known_weights(ecg, RATE, APC)
+        weights = ecg.known_weights(RATE, APC)
         assert weights.shape == (1000,) and weights.dtype == np.float32 and 0 <= weights.min() <= weights.max() <= 1
         raised = np.zeros(1000, bool)
         for peak in ecg.r_peaks[ecg.premature]:
@@ -182,7 +182,7 @@ def test_known_weights_are_highest_where_the_p_waves_of_premature_beats_are():
 
 def test_known_weights_of_the_ventricular_rule_raise_the_wide_beats():
     for ecg in simulated(20, "premature", ventricular_share=1):
-        weights = pb.known_weights(ecg, RATE, PVC)
+        weights = ecg.known_weights(RATE, PVC)
         inside = (ecg.r_peaks > 5) & (ecg.r_peaks < 990)
         assert (weights[ecg.r_peaks[inside & ecg.ventricular]] > 0.95).all()
         calm = inside & ~ecg.ventricular & ~np.roll(ecg.ventricular, 1) & ~np.roll(ecg.ventricular, -1)
@@ -192,13 +192,13 @@ def test_known_weights_of_the_ventricular_rule_raise_the_wide_beats():
 def test_fibrillation_without_p_waves_has_no_weight_before_its_beats():
     ecg = simulated(1, "fibrillation", ventricular_share=0)[0]
     alone = ecg.r_peaks[1:][np.diff(ecg.r_peaks) > 70]
-    assert len(alone) and (pb.known_weights(ecg, RATE, APC)[alone - 18] < 0.13).all()
+    assert len(alone) and (ecg.known_weights(RATE, APC)[alone - 18] < 0.13).all()
 
 
 @pytest.mark.parametrize("name", ["all-ones", "random"])
 def test_a_rule_without_a_condition_on_beats_cannot_be_simulated(name):
     with pytest.raises(ValueError, match=f"rule: expected one with a condition on beats.*got '{name}'"):
-        pb.targets(simulated(1, "sinus")[0], WAVEFORM_RULES[name])
+        simulated(1, "sinus")[0].targets(WAVEFORM_RULES[name])
 
 
 def test_a_rule_that_asks_for_early_beats_alone_has_both_kinds():
@@ -225,9 +225,9 @@ def test_unknown_kinds_and_recordings_without_beats_are_refused():
     signal, peaks = regular()
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"kind: expected one of premature, sinus, .* got 'bigeminy'"):
-        pb.simulate(signal, RATE, peaks, rng, "bigeminy")
+        pb.simulate_rhythm(signal, RATE, peaks, rng, "bigeminy")
     with pytest.raises(ValueError, match="r_peaks: expected at least two beats whole in the recording, got 0"):
-        pb.simulate(signal, RATE, peaks[:0], rng)
+        pb.simulate_rhythm(signal, RATE, peaks[:0], rng)
 
 
 def test_noise_grows_with_the_recording_and_is_smaller_than_it():

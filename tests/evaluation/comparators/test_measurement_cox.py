@@ -99,7 +99,7 @@ def test_the_penalty_may_be_chosen_by_cross_validation_over_patients() -> None:
 
 
 def test_measurements_of_synthetic_ecgs_tell_their_simulated_hazard() -> None:
-    subjects = synthetic.make_subjects(100, seed=1)
+    subjects = synthetic._make_subjects(100, seed=1)
     signals = [synthetic._signal_of(row, 1) for row in subjects.itertuples()]
     measured = pd.DataFrame([measure_signal(signal, 500, STANDARD_LEADS) for signal in signals])
     table = pd.concat([subjects.drop(columns="heart_rate_bpm"), measured], axis=1)

@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import ecgdan_hf.cli.main
-from ecgdan_hf.data.simulate.synthetic import make_cohort, write_cohort
+from ecgdan_hf.data.simulate.synthetic import _make_subjects, _signal_of, write_cohort
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 CARDS = Path(__file__).parents[3] / "model_cards"
@@ -37,7 +37,7 @@ def blocks(folder: Path, language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def signal() -> np.ndarray:
     """(4, 5000), millivolt."""
-    twelve = make_cohort(20, seed=0)[0][0]
+    twelve = _signal_of(next(_make_subjects(20, seed=0).itertuples()), 0)
     return twelve[[STANDARD_LEADS.index(lead) for lead in SHOWN]]
 
 

@@ -10,8 +10,8 @@ from transformers import pipeline
 from warm import WARM
 
 from ecgdan_hf import STANDARD_LEADS, EcgDanFeatureExtractor, EcgDanForSurvival, EcgDanModel
-from ecgdan_hf.data.simulate.premature_beats import simulate
-from ecgdan_hf.data.simulate.synthetic import make_cohort
+from ecgdan_hf.data.simulate import synthetic
+from ecgdan_hf.data.simulate.premature_beats import simulate_rhythm
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 from ecgdan_hf.publish.bundle import make_bundle
@@ -23,10 +23,15 @@ ENCODERS = [
 ]
 
 
+def synthetic_signals(seed: int) -> np.ndarray:
+    """(20, 12, 5000), millivolt."""
+    return np.stack([synthetic._signal_of(row, seed) for row in synthetic._make_subjects(20, seed).itertuples()])
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_released_checkpoint_is_whole_and_tells_ecgs_apart(folder):
     model, feature_extractor = load_checkpoint(folder)
-    signals, _ = make_cohort(20, seed=0)
+    signals = synthetic_signals(seed=0)
     given = {"sampling_rate": 500, "unit": "mV", "lead_names": list(STANDARD_LEADS), "return_tensors": "pt"}
     with torch.no_grad():
         first, second = model(**feature_extractor(signals[:2], **given)).pooler_output
@@ -53,7 +58,7 @@ def test_a_card_says_what_it_is_for_what_it_saw_and_what_it_reached(folder):
 
 def test_the_released_danet_tells_premature_beats_and_says_where_they_are():
     classify = pipeline("ecg-classification", model=str(CARDS / "danet-apc"))
-    signals, _ = make_cohort(20, seed=3)
+    signals = synthetic_signals(seed=3)
     given = {"sampling_rate": 500, "unit": "mV", "lead_names": ["II", "V1"]}
     scores: dict[str, list[float]] = {"premature": [], "sinus": []}
     found = []
@@ -61,7 +66,7 @@ def test_the_released_danet_tells_premature_beats_and_says_where_they_are():
         two = twelve[[STANDARD_LEADS.index("II"), STANDARD_LEADS.index("V1")]]
         peaks = find_r_peaks(two, 500)
         for kind, values in scores.items():
-            simulated = simulate(two, 500, peaks, np.random.default_rng(number), kind=kind, ventricular_share=0)
+            simulated = simulate_rhythm(two, 500, peaks, np.random.default_rng(number), kind=kind, ventricular_share=0)
             [answer] = classify({"signal": simulated.signal_mv, **given})
             assert answer["label"] == "APC"
             values.append(answer["score"])
