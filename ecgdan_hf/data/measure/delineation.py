@@ -1,14 +1,12 @@
-"""Where the waves of a median beat begin and end: one P, QRS and T for all leads together.
+"""Onsets and ends of the waves of a median beat: one P, QRS and T for all leads together.
 
 A wave lasts while the spatial velocity, the length of the slope over all leads, exceeds a share of its largest value:
-around the R peak for the QRS, past the steepest flanks for P and T. One onset and one end over simultaneous leads is
-how carts measure and what clinical limits are made for (Kligfield et al., Circulation 115:1306, 2007).
+around the R peak for the QRS, past the steepest flanks for P and T. Carts measure over simultaneous leads in this way,
+and clinical limits are made for it (Kligfield et al., Circulation 115:1306, 2007).
 
-The shares and smoothing widths were chosen on LUDB's hand-marked records 1-50; the error on records 51-100 is measured
-by `tests/benchmarks/bench_measurements.py`, beside that of neurokit2's wavelets, which make the QRS 70 ms too long.
-An ST segment as steep as a twentieth of the QRS is taken for a part of it.
-
-Imports nothing of the package.
+Shares and smoothing widths were chosen on LUDB's hand-marked records 1-50; `tests/benchmarks/bench_measurements.py`
+measures the error on records 51-100, and that of neurokit2's wavelets, whose QRS is 70 ms too long. An ST segment as
+steep as a twentieth of the QRS counts as part of it. Imports nothing of the package.
 """
 
 from dataclasses import dataclass
@@ -21,27 +19,21 @@ BEAT_SAMPLES = 600  # 480 ms before the R peak, 720 ms after it
 R_SAMPLE = 240
 
 QRS_SMOOTH, QRS_SHARE = 11, 0.05  # samples of the smoothing polynomial; share of the largest speed outside the QRS
-QUIET_SAMPLES = 6  # 12 ms below the share: the speed at the tip of a wave falls for a shorter time
+QUIET_SAMPLES = 6  # 12 ms below the share; at the tip of a wave the speed falls for a shorter time
 QRS_REACH = (90, 110)  # 180 ms before and 220 ms after the fastest point
 T_SMOOTH, T_SHARE = 41, 0.3
-T_DELAY_SAMPLES = 25  # after the QRS the ST segment is left alone for 50 ms
-QT_SHARE_OF_RR, QT_LONGEST_SAMPLES = 0.68, 340  # where the search for the end of T stops
+T_DELAY_SAMPLES = 25  # after the QRS, 50 ms of ST segment are skipped
+QT_SHARE_OF_RR, QT_LONGEST_SAMPLES = 0.68, 340  # end of the search for the end of T
 P_SMOOTH, P_SHARE = 15, 0.3
 PR_LONGEST_SAMPLES, T_TO_P_SAMPLES = 200, 10  # search starts 400 ms before the QRS, and 20 ms after the T before it
 P_TO_QRS_SAMPLES = 6
-SHORTEST_WINDOW = 40  # samples; less than 80 ms holds no P and no T wave
-SMALLEST_WAVE_MV = 0.1  # root sum of squares over twelve leads; below it there is no P or T wave
+SHORTEST_WINDOW = 40  # samples; 80 ms, too short for a P or T wave
+SMALLEST_WAVE_MV = 0.1  # root sum of squares over twelve leads; smaller P and T waves are ignored
 
 
 @dataclass(frozen=True)
 class Waves:
-    """Sample indices within the beat, 500 Hz; None where there is no such wave.
-
-    Attributes:
-        qrs: first and last sample of the QRS complex.
-        t_end: last sample of the T wave.
-        p: first and last sample of the P wave.
-    """
+    """Sample indices within the beat, 500 Hz: first and last of QRS and P, last of T; None without the wave."""
 
     qrs: tuple[int, int]
     t_end: int | None
@@ -53,7 +45,7 @@ def delineate(beat_mv: np.ndarray, heart_rate_bpm: float) -> Waves:
 
     Args:
         beat_mv: (leads, 600), millivolt, 500 Hz, R peak at sample 240, without NaN.
-        heart_rate_bpm: bounds where T may end and P may begin.
+        heart_rate_bpm: limits where T may end and P may begin.
 
     Raises:
         ValueError: another shape, or a rate that is not positive.
@@ -72,7 +64,7 @@ def delineate(beat_mv: np.ndarray, heart_rate_bpm: float) -> Waves:
 
 
 def _speed(beat_mv: np.ndarray, width: int) -> np.ndarray:
-    """Length of the slope over all leads, (samples,), mV per sample; `width` samples share one parabola."""
+    """Length of the slope over all leads, (samples,), mV per sample; parabolas over `width` samples."""
     return np.asarray(np.sqrt((savgol_filter(beat_mv, width, 2, deriv=1, axis=1) ** 2).sum(axis=0)))
 
 
@@ -123,7 +115,7 @@ def above_chord(window: np.ndarray) -> np.ndarray:
 
 
 def _last_above(speed: np.ndarray) -> int:
-    """How long the speed stays above its share of the first value, over the least value that follows."""
+    """How long the speed stays above `T_SHARE` of the way from its minimum to its first value."""
     floor = float(speed.min())
     return _run_above(speed, floor + T_SHARE * (speed[0] - floor))
 

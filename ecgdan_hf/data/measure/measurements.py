@@ -1,11 +1,9 @@
-"""Measurements of a 12-lead ECG from its signal, and the fifteen markers a Cox model on ECG measurements takes.
+"""Measurements of a 12-lead ECG from its signal, and the fifteen markers of a Cox model on ECG measurements.
 
-The markers are those the dual attention network was compared with (arXiv 2403.10581), heart rate and fourteen flags,
-after O'Neal et al., J Am Heart Assoc 6:e006023 (2017).
-Everything is measured on the representative median beat of `model/median_beat_ecgdan.py`, delineated by
-`delineation.py`; what a missing lead or wave would have told is NaN, never a guess. Not for diagnosis.
-
-Imports of the package: the conditioning of the model's signals, median beat and delineation.
+The markers are those the dual attention network was compared with (arXiv 2403.10581): heart rate and fourteen flags,
+after O'Neal et al., J Am Heart Assoc 6:e006023 (2017). Everything is measured on the median beat of
+`model/median_beat_ecgdan.py`, delineated by `delineation.py`; without a needed lead or wave the result is NaN. Not for
+diagnosis.
 """
 
 import math
@@ -27,8 +25,8 @@ from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import derive_limb_lead
 from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks, heart_rate
 
-HIGHPASS_HZ = 0.5  # zero phase, so that the ST segment keeps its level (Kligfield et al., Circulation 115:1306, 2007)
-MIN_P_LIKENESS = 0.5  # mean correlation of single beats' P waves with the median; fibrillation waves stay below
+HIGHPASS_HZ = 0.5  # zero phase, which keeps the level of the ST segment (Kligfield et al., Circulation 115:1306, 2007)
+MIN_P_LIKENESS = 0.5  # mean correlation of single P waves with the median one; fibrillation waves are below
 ST_DELAY_SECONDS = 0.06  # ST level: 60 ms after the J point
 ISOELECTRIC_SAMPLES = (8, 2)  # baseline: 16 to 4 ms before the QRS
 
@@ -101,25 +99,18 @@ MARKERS = ("heart_rate_bpm", *FLAGS)
 
 
 def measure(record: EcgRecord) -> dict[str, float]:
-    """Measurements of a record; see [`measure_signal`]."""
-    return measure_signal(record.signal_mv, record.sampling_rate, record.lead_names)
-
-
-def measure_signal(signal_mv: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -> dict[str, float]:
-    """Measures an ECG on its median beat.
-
-    Args:
-        signal_mv: (leads, samples), millivolt; NaN where nothing was recorded.
-        sampling_rate: Hz.
-        lead_names: in any order and spelling the feature extractor knows; limb leads that follow from two others are
-            derived.
+    """Measures an ECG on its median beat; limb leads that follow from two others are derived.
 
     Returns:
-        The keys of `MEASUREMENTS`, which says units and sources. NaN where a lead or a wave is missing.
+        The keys of `MEASUREMENTS`, which states units and sources; NaN without the lead or wave.
 
     Raises:
-        ValueError: a recording that cannot be one in millivolt, shorter than 2.4 s, without a usable lead or a beat.
+        ValueError: a recording that cannot be in millivolt, is shorter than 2.4 s, or has no usable lead or beat.
     """
+    return _measure_signal(record.signal_mv, record.sampling_rate, record.lead_names)
+
+
+def _measure_signal(signal_mv: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -> dict[str, float]:
     signal, leads = check_recording(signal_mv, sampling_rate, "mV", list(lead_names))
     names, prepared = _usable_leads(signal, leads, sampling_rate)
     r_peaks = find_r_peaks(prepared, RATE_HZ)
@@ -246,7 +237,7 @@ def _voltages(levels: Mapping[str, np.ndarray], waves: Waves) -> dict[str, float
 
 
 def _largest(values: Sequence[float]) -> float:
-    """The largest of what is all there: a maximum over some of the leads would be a guess."""
+    """The largest value; NaN if one is missing, as a maximum over some of the leads would be a guess."""
     return math.nan if any(math.isnan(value) for value in values) or not values else max(values)
 
 
@@ -268,7 +259,7 @@ def _extreme(wave: np.ndarray) -> float:
 
 
 def _reached_by_two(levels: Mapping[str, float], pairs: Sequence[tuple[str, str]]) -> float:
-    """The lowest level that both leads of a pair reach; NaN unless every pair is there."""
+    """The lowest level that both leads of a pair reach; NaN if a pair is missing."""
     reached = [max(levels.get(a, math.nan), levels.get(b, math.nan), key=_nan_first) for a, b in pairs]
     return -_largest([-level for level in reached])
 
@@ -299,12 +290,12 @@ def flags(measurements: Mapping[str, Any] | pd.DataFrame, sex: Any = None) -> pd
 
     Args:
         measurements: the keys of `MEASUREMENTS`, of one record or as columns of a table.
-        sex: `"male"`, `"female"` or None, one for each record; None takes the column `sex` where there is one.
-            Without a sex the higher limits of QTc and Cornell voltage hold.
+        sex: `"male"`, `"female"` or None, one for each record; default the column `sex`, if there is one. Without a
+            sex the higher limits of QTc and Cornell voltage apply.
 
     Returns:
-        Columns `MARKERS`, one row per record: beats per minute, and flags that are 1.0, 0.0, or NaN where what they
-        need was not measured.
+        Columns `MARKERS`, one row per record: beats per minute, and flags that are 1.0, 0.0, or NaN if a needed
+        measurement is missing.
 
     Raises:
         ValueError: a measurement is missing.

@@ -86,7 +86,7 @@ def _fibrillation(rng: np.random.Generator, seconds: float, rr: float) -> np.nda
 def _sinus_rhythm(
     rng: np.random.Generator, ratios: Iterator[tuple[float, bool]], seconds: float, rr: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times (beats,) and which are premature; the usual RR varies with respiration, each beat's own is a ratio of it."""
+    """Times (beats,) and which are premature; the usual RR varies with respiration, each beat's own is a ratio."""
     depth, breaths = rng.uniform(0, RESPIRATION_DEPTH), 2 * np.pi * rng.uniform(*RESPIRATION_HZ)
     phase = rng.uniform(0, 2 * np.pi)
     at, early = [rng.uniform(0.1, 0.9) * rr], [False]
