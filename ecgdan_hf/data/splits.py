@@ -9,17 +9,14 @@ import pandas as pd
 def split_by_patient(
     table: pd.DataFrame, fractions: Mapping[str, float], seed: int, stratify_by: str | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Draws parts that share no patient.
+    """Draws parts that share no patient; returns the rows of each part, in table order.
 
     Args:
         table: one row per record, with `patient_id`.
         fractions: share of patients of each named part; together 1.
         seed: the same patients and seed give the same parts, regardless of the order of rows.
-        stratify_by: column whose values have equal shares in all parts, such as `event`, with at least one patient
-            in each part if there are enough; a patient counts by the largest value of its records.
-
-    Returns:
-        The rows of each part, in table order.
+        stratify_by: column whose values have equal shares in all parts, such as `event`, with at least one patient in
+            each part if there are enough; a patient counts by the largest value of its records.
 
     Raises:
         ValueError: fractions that do not add up to 1, a missing column or value, or a part without patients.
@@ -63,11 +60,7 @@ def _edges(shares: list[float], count: int, one_each: bool) -> np.ndarray:
 
 
 def split_by_fold(table: pd.DataFrame, folds: Mapping[str, list[int]]) -> dict[str, pd.DataFrame]:
-    """Parts by published folds, such as `{"train": [1, ..., 8], "validation": [9]}`.
-
-    Raises:
-        ValueError: no `fold` column, a part without records, or a patient in two parts.
-    """
+    """Parts by published folds, such as `{"train": [1, 2], "test": [9]}`; no part may be empty or share a patient."""
     _require(table, ["fold", "patient_id"], "table")
     parts = {name: table[table["fold"].isin(numbers).to_numpy()] for name, numbers in folds.items()}
     for name, part in parts.items():

@@ -41,14 +41,9 @@ class Waves:
 
 
 def delineate(beat_mv: np.ndarray, heart_rate_bpm: float) -> Waves:
-    """Finds the waves of a median beat.
+    """Finds the waves of a median beat (leads, 600), millivolt, 500 Hz, R peak at sample 240, without NaN.
 
-    Args:
-        beat_mv: (leads, 600), millivolt, 500 Hz, R peak at sample 240, without NaN.
-        heart_rate_bpm: limits where T may end and P may begin.
-
-    Raises:
-        ValueError: another shape, or a rate that is not positive.
+    The heart rate limits where T may end and P may begin.
     """
     if beat_mv.ndim != 2 or beat_mv.shape[1] != BEAT_SAMPLES:
         raise ValueError(f"beat_mv: expected (leads, {BEAT_SAMPLES}) at {RATE_HZ} Hz, got shape {beat_mv.shape}")

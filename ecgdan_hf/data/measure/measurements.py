@@ -149,13 +149,7 @@ def _p_likeness(signal_mv: np.ndarray, r_peaks: np.ndarray, beat_mv: np.ndarray,
 
 
 def _measure_beat(beat: dict[str, np.ndarray], waves: Waves, rate: float) -> dict[str, float]:
-    """All measurements.
-
-    Args:
-        beat: (600,) mV for each lead.
-        waves: its delineation.
-        rate: beats per minute.
-    """
+    """All measurements of a beat, (600,) mV for each lead, at a rate in beats per minute."""
     onset = waves.qrs[0]
     levels = {
         lead: x - x[onset - ISOELECTRIC_SAMPLES[0] : onset - ISOELECTRIC_SAMPLES[1]].mean() for lead, x in beat.items()
@@ -294,11 +288,8 @@ def flags(measurements: Mapping[str, Any] | pd.DataFrame, sex: Any = None) -> pd
             sex the higher limits of QTc and Cornell voltage apply.
 
     Returns:
-        Columns `MARKERS`, one row per record: beats per minute, and flags that are 1.0, 0.0, or NaN if a needed
-        measurement is missing.
-
-    Raises:
-        ValueError: a measurement is missing.
+        Columns `MARKERS`, one row per record: beats per minute, and flags of 1.0, 0.0, or NaN if a measurement is
+        missing.
     """
     table = measurements if isinstance(measurements, pd.DataFrame) else pd.DataFrame([dict(measurements)])
     absent = [name for name in MEASUREMENTS if name not in table]

@@ -34,12 +34,7 @@ def measure_table(
     num_proc: int | None = None,
     cache_dir: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Measures every record of a source.
-
-    Args:
-        source: a table with `record_id` and `file`, as `read_source` returns it, or the folder of a source.
-        num_proc: processes; default one for each core.
-        cache_dir: folder of the tables; default the cache folder of `datasets`.
+    """Measures every record of a source: a table with `record_id` and `file`, or the folder of a source.
 
     Returns:
         One row per record in the order of the source: `record_id`, `patient_id`, `age` and `sex` if the source has

@@ -63,14 +63,8 @@ def made_once(
 ) -> Dataset:
     """Returns one row per item, in order, memory-mapped from Arrow; builds what the cache lacks.
 
-    Args:
-        name: the build's folder; whatever changes the rows must change it.
-        items: what the rows are made of.
-        examples: makes the rows of some items; with several processes it must be picklable.
-        features: types of the columns.
-        num_proc: processes; default one for each core.
-        cache_dir: folder of builds; default the cache folder of `datasets`.
-        job: title of the progress bar.
+    `name` is the build's folder, which whatever changes the rows must change. `examples` makes the rows (typed by
+    `features`) of some items; with several processes it must be picklable. `job` titles the progress bar.
     """
     folder = Path(cache_dir if cache_dir is not None else datasets_config.HF_DATASETS_CACHE) / name
     shards = _shards(len(items))

@@ -42,14 +42,9 @@ def in_order(function: Callable[[Any], Any], items: Sequence[Any], num_proc: int
 def write_shards(
     write: Callable[[Any, Path], None], parts: Sequence[Part], files: Sequence[Path], processes: int, job: str
 ) -> None:
-    """Writes the missing files, with a progress bar titled `job`.
+    """Writes each missing file from its part, with a progress bar titled `job` that counts the lengths of the parts.
 
-    Args:
-        write: writes a part to a path; with several processes it must be picklable. If it raises, finished files stay.
-        parts: content of each file; the bar counts their lengths.
-        files: one for each part.
-        processes: number of parallel writers.
-        job: title of the bar.
+    With several processes `write` must be picklable. If it raises, finished files stay.
     """
     left = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
     done = sum(map(len, parts)) - sum(len(part) for part, _ in left)

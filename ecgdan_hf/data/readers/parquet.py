@@ -47,11 +47,7 @@ def read_parquet_folder(data_dir: Path) -> pd.DataFrame:
     """Returns one row for each record of the Parquet files in a folder, or in its folder `data`.
 
     Columns: those of the files without the signals, and `file`, `member` to read the signals; `record_id` and
-    `patient_id` are composed of file and row where the files lack them.
-
-    Raises:
-        FileNotFoundError: no Parquet file.
-        ValueError: files without signals, as after `ecgdan data convert --checkpoint`.
+    `patient_id` are composed of file and row if the files lack them.
     """
     files = sorted(data_dir.glob("data/*.parquet")) or sorted(data_dir.glob("*.parquet"))
     if not files:

@@ -136,21 +136,10 @@ def follow_up(
     follow_up_years: float = 10.0,
     entry_censored: float = 0.25,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws event and time for given log hazards.
+    """Draws event (n,) of 0 and 1, and time (n,) years > 0, for log hazards (n,); other arguments as in [`simulate`].
 
     The Weibull scale is the one at which exactly `event_rate` of the subjects (rounded down) have their event before
-    they are censored, so that every seed has the same number of events.
-
-    Args:
-        log_hazard: (n,).
-        seed: of the random draws.
-        event_rate, shape, follow_up_years, entry_censored: see `simulate`.
-
-    Returns:
-        event (n,) int64 of 0 and 1, and time (n,) years > 0.
-
-    Raises:
-        ValueError: an argument is out of range.
+    they are censored, so that every seed has the same number of events. Raises ValueError for arguments out of range.
     """
     if not 0 < event_rate < 1 or not 0 <= entry_censored <= 1:
         raise ValueError(f"event_rate, entry_censored: expected shares below 1, got {event_rate}, {entry_censored}")

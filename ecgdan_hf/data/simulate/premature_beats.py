@@ -94,10 +94,7 @@ class _Piece:
 def is_regular(signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray) -> bool:
     """Whether a recording may be a source: regular, with enough beats that are alike; no label is used.
 
-    Args:
-        signal_mv: (leads, samples), mV, high-pass filtered, usable leads only, without NaN.
-        sampling_rate: Hz.
-        r_peaks: (beats,), sample indices, ascending.
+    `signal_mv` (leads, samples) is high-pass filtered, without unusable leads and NaN; `r_peaks` (beats,) are samples.
     """
     peaks = np.asarray(r_peaks, dtype=float)
     if len(peaks) < MIN_BEATS or len(_whole_beats(peaks, signal_mv.shape[1], sampling_rate)) < 2:
@@ -123,13 +120,10 @@ def simulate_rhythm(
     Args:
         signal_mv: (leads, samples), mV, high-pass filtered, without NaN.
         sampling_rate: Hz.
-        r_peaks: (beats,), sample indices, ascending.
+        r_peaks: (beats,), sample indices, ascending; at least two beats must be whole.
         rng: the same draws give the same times in seconds at any sampling rate.
         kind: one of `KINDS`; by default drawn with their shares.
         ventricular_share: probability of wide beats.
-
-    Raises:
-        ValueError: an unknown kind, or fewer than two whole beats.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
@@ -179,14 +173,11 @@ def _move_beats(
     """The sum (leads, samples) of beats placed elsewhere; in their old places they are the recording again.
 
     Args:
-        signal_mv: (leads, samples), mV, high-pass filtered, without NaN.
-        sampling_rate: Hz.
-        r_peaks: (beats,), at least two, sample indices, ascending.
+        signal_mv, sampling_rate, r_peaks: as in [`simulate_rhythm`].
         to: (new beats,), samples of the new R peaks.
         sources: (new beats,), number of the beat that is placed there.
-        changed: (new beats,), true if its P wave is changed.
-        p_factor: (leads,), factor of a changed P wave.
-        p_shift: its shift in samples.
+        changed: (new beats,), true if its P wave is multiplied by `p_factor` (leads,) and shifted by `p_shift`,
+        samples.
     """
     moved = np.zeros(signal_mv.shape)
     pieces = _cut(signal_mv, sampling_rate, np.asarray(r_peaks))
@@ -315,12 +306,7 @@ def annotated_weights(
 ) -> np.ndarray:
     """As [`SimulatedEcg.known_weights`], for annotated beats with waves at their usual places.
 
-    Args:
-        r_peaks: (beats,), samples, ascending.
-        met: (beats,), true if a beat was annotated as meeting the rule.
-        samples: of the recording.
-        sampling_rate: Hz.
-        rule: a complete rule, from `resolve_waveform_rule`.
+    `r_peaks` (beats,) are samples, ascending; `met` (beats,) is true for beats annotated as meeting the rule.
     """
     met = np.asarray(met, dtype=bool)
     waves = _usual_waves(np.asarray(r_peaks), sampling_rate, np.zeros(len(met), bool), np.ones(len(met), bool))

@@ -55,6 +55,10 @@ def simulated_rows(
 ) -> Dataset:
     """Returns rows of simulated recordings to train on, half of them with beats that meet the rule.
 
+    Columns: `record_id` ("simulated-000012"), `patient_id` of the source, `input_values` and `lead_mask`, `labels`
+    (the rule's name in capitals, or none), `waveform_targets` (samples,), the weights known by construction, 0 in the
+    padding; and, if the feature extractor has a rule, `waveform_weights` (samples,), which it finds from the R peaks.
+
     Args:
         dataset_mv: rows prepared by `in_millivolt(feature_extractor)`, with `patient_id`; no label is read.
         feature_extractor: scales the simulated recordings, and weights them if it has a rule.
@@ -63,16 +67,6 @@ def simulated_rows(
         seed: of all draws.
         num_proc: processes; default one for each core.
         cache_dir: folder of the Arrow files; default that of `datasets`.
-
-    Returns:
-        `record_id` ("simulated-000012"), `patient_id` of the source, `input_values` and `lead_mask` as in
-        `dataset_mv`, `labels` (the rule's name in capitals, or none), `waveform_targets` (samples,), the weights known
-        by construction, 0 in the padding, and, if the feature extractor has a rule, `waveform_weights` (samples,),
-        which it finds in the simulated recording from the R peaks.
-
-    Raises:
-        ValueError: a rule that cannot be simulated, no number, rows of another size, or fewer than ten regular
-            recordings.
     """
     if number < 1:
         raise ValueError(f"number: expected at least one simulated row, got {number}")

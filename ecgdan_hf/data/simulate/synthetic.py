@@ -94,16 +94,13 @@ def _true_log_hazard(table: pd.DataFrame) -> np.ndarray:
 
 
 def make_signal(strain: float, qrs_duration_ms: float, heart_rate_bpm: float, seed: int) -> np.ndarray:
-    """One synthetic ECG.
+    """One synthetic ECG (12, 5000), millivolt, 500 Hz, leads in `STANDARD_LEADS` order.
 
     Args:
         strain: repolarisation strain; 0 is an ordinary T wave, about 1.3 a flat one, above it an inverted one.
         qrs_duration_ms: width of the QRS complex.
         heart_rate_bpm: mean heart rate; single beats vary around it.
         seed: of anatomy (axis, size, wave widths) and noise.
-
-    Returns:
-        (12, 5000), millivolt, 500 Hz, leads in `STANDARD_LEADS` order.
     """
     rng = _generator(seed, 1)
     samples = int(SAMPLING_RATE * DURATION_SECONDS)
@@ -117,22 +114,14 @@ def make_signal(strain: float, qrs_duration_ms: float, heart_rate_bpm: float, se
 
 
 def write_cohort(directory: str | Path, n: int = 600, seed: int = 0) -> pd.DataFrame:
-    """Writes the cohort as a folder of real files: WFDB records (format 16, 1 uV) and `table.csv`.
+    """Writes the cohort as a folder of WFDB records (format 16, 1 uV) and `table.csv`, whole or not at all.
 
-    The folder appears whole or not at all.
-
-    Args:
-        directory: the folder to create; it may exist if it is empty.
-        n: number of subjects, one record each.
-        seed: the same seed writes the same bytes.
-
-    Returns:
-        The table as written: columns `record_id, patient_id, file` (relative to the folder), `age, sex, fold, labels,
-        event, time` (years), the true `log_hazard`, and the visible features `strain` (standard normal),
-        `qrs_duration_ms`, `heart_rate_bpm`.
+    Columns: `record_id, patient_id, file` (relative to the folder), `age, sex, fold, labels, event, time` (years), the
+    true `log_hazard`, and the visible features `strain` (standard normal), `qrs_duration_ms`, `heart_rate_bpm`. The
+    same seed writes the same bytes.
 
     Raises:
-        FileExistsError: the folder is not empty.
+        FileExistsError: the folder exists and is not empty.
         ValueError: fewer than 20 subjects, too few for folds and events.
     """
     table = _make_subjects(n, seed)

@@ -19,19 +19,15 @@ def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
     """Reads a CSV of files.
 
     Args:
-        data_dir: the CSV, or the folder that holds it as `table.csv`. Columns: `file` (relative to the CSV) and
+        data_dir: the CSV, or the folder that has it as `table.csv`. Columns: `file` (relative to the CSV) and
             `patient_id`; optional `record_id` (else the file without suffix), `age` (years), `sex` (male, female),
-            `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time` (years), and
-            `sampling_rate`, `unit`, `lead_names` (separated by `;`) for files that do not state them, and
+            `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time` (years),
+            `sampling_rate`, `unit` and `lead_names` (separated by `;`) for files that do not state them, and
             `median_file` (relative to the CSV), a WFDB record with the median beat. Further columns are kept.
 
     Returns:
-        The table, with absolute `file` and `median_file` and lists in `labels`; `table.attrs["label_names"]` holds all
+        The table, with absolute `file` and `median_file` and lists in `labels`; `table.attrs["label_names"]` has all
         names, sorted.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a column is missing, an id is repeated, or a value is invalid for its column.
     """
     path = Path(data_dir)
     path = path / TABLE_NAME if path.is_dir() else path
@@ -87,12 +83,7 @@ def read_outcomes(source: str | Path | pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Writes a table or outcomes as CSV, whole or not at all; `labels` are joined by `;`.
-
-    Args:
-        table: columns in the order to write.
-        path: the CSV; its folder is created, an existing file is replaced.
-    """
+    """Writes a table or outcomes as CSV, whole or not at all; `labels` are joined by `;`."""
     if "labels" in table:
         table = table.assign(labels=table["labels"].map(";".join))
     with whole_file(path) as part:
@@ -111,20 +102,11 @@ def _check_outcomes(table: pd.DataFrame, source: str | Path) -> None:
 
 
 def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "outcomes") -> pd.DataFrame:
-    """Adds `event` and `time` to a table, by `record_id`.
+    """Adds `event` and `time` to a table, by `record_id`; returns the records with an outcome, in table order.
 
-    Args:
-        table: one row per record.
-        outcomes: from `read_outcomes`. It may cover only some of the records, such as a cohort; the others are left
-            out, and `attrs["without_outcome"]` of the result counts them. A `patient_id` replaces that of the table;
-            further columns are added.
-        source: file to name in the error.
-
-    Returns:
-        The records with an outcome, in table order.
-
-    Raises:
-        ValueError: an outcome without its record, or repeated ids.
+    `outcomes` (from `read_outcomes`, the file `source`) may cover only some of the records, such as a cohort;
+    `attrs["without_outcome"]` of the result counts the others. A `patient_id` replaces that of the table; further
+    columns are added. Raises ValueError for an outcome without its record, or repeated ids.
     """
     for frame, name in ((table, "table"), (outcomes, source)):
         _check_ids(frame, name)

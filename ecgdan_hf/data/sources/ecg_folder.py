@@ -45,14 +45,9 @@ def holds_wfdb_alone(folder: Path) -> bool:
 
 
 def read_folder(data_dir: str | Path) -> pd.DataFrame:
-    """Returns one row for each ECG file below `data_dir`.
+    """Returns one row for each ECG file below `data_dir`: `record_id`, `patient_id` and `file`.
 
-    Returns:
-        Columns `record_id` (path below the folder; without suffix if all are then still different), `patient_id` (the
-        same) and `file`.
-
-    Raises:
-        FileNotFoundError: no such folder, or no ECG in it.
+    Both ids are the path below the folder, without suffix if all are then still different.
     """
     data_dir = Path(data_dir)
     files = ecg_files(data_dir)
@@ -68,12 +63,8 @@ def read_folder(data_dir: str | Path) -> pd.DataFrame:
 def read_wfdb_folder(data_dir: str | Path) -> pd.DataFrame:
     """Returns one row for each WFDB record below `data_dir`, sorted by name; segments do not count.
 
-    Returns:
-        Columns `record_id` (path below the folder, without suffix), `patient_id` (the same), `file`, and `age`, `sex`
-        from the header's comments.
-
-    Raises:
-        FileNotFoundError: no such folder, or no header in it.
+    Columns: `record_id` and `patient_id` (path below the folder, without suffix), `file`, and `age`, `sex` as in
+    headers.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():

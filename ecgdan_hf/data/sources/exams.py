@@ -33,20 +33,15 @@ _OPTIONAL = {"normal_ecg": "boolean", "nn_predicted_age": "float64"}
 
 
 def read_code15(data_dir: str | Path) -> pd.DataFrame:
-    """Returns one row per exam of CODE-15 % whose tracing is in the folder.
+    """Returns one row per exam of CODE-15 % whose tracing is in the folder, in the order of the parts.
+
+    Columns: `record_id, patient_id, file, member, sampling_rate, unit, lead_names, age, sex, event, time, normal_ecg,
+    nn_predicted_age, labels`. `event` is death, `time` years, both NaN except for a patient's first exam, as
+    published; `labels` are of the six diagnoses.
 
     Args:
         data_dir: folder with `exams.csv` and those of `exams_part0.hdf5` to `exams_part17.hdf5` that were downloaded
             and unpacked.
-
-    Returns:
-        Columns `record_id, patient_id, file, member, sampling_rate, unit, lead_names, age, sex, event, time,
-        normal_ecg, nn_predicted_age, labels`, in the order of the parts. `event` is death, `time` years, both NaN
-        except for a patient's first exam, as published; `labels` are of the six diagnoses.
-
-    Raises:
-        FileNotFoundError: no `exams.csv`, or none of the parts it names.
-        ValueError: a table that is not CODE-15's, or a damaged part.
     """
     data_dir = Path(data_dir)
     path = data_dir / _EXAMS_NAME
@@ -72,18 +67,9 @@ def read_code15(data_dir: str | Path) -> pd.DataFrame:
 
 
 def read_samitrop(data_dir: str | Path) -> pd.DataFrame:
-    """Returns one row per exam of SaMi-Trop; each patient has one exam.
+    """Returns one row per exam of SaMi-Trop, one for each patient; columns as of [`read_code15`], without `labels`.
 
-    Args:
-        data_dir: folder with `exams.csv` and `exams.hdf5`, whose tracings are in the order of the table.
-
-    Returns:
-        Columns `record_id, patient_id` (the same), `file, member, sampling_rate, unit, lead_names, age, sex, event,
-        time, normal_ecg, nn_predicted_age`; `event` is death, `time` years.
-
-    Raises:
-        FileNotFoundError: one of the two files is missing.
-        ValueError: a table that is not SaMi-Trop's, damaged tracings, or another number of them.
+    The folder has `exams.csv` and `exams.hdf5`, whose tracings are in the order of the table.
     """
     path, tracings = (Path(data_dir) / name for name in (_EXAMS_NAME, _SAMITROP_TRACINGS))
     exams = read_published(path, "SaMi-Trop", "exam_id", _COLUMNS, _OPTIONAL)

@@ -34,18 +34,10 @@ _PATIENT_COLUMNS = {
 def read_mimic_iv_ecg(data_dir: str | Path) -> pd.DataFrame:
     """Returns one row per record, without opening the record files.
 
-    Args:
-        data_dir: folder with `record_list.csv`.
-
-    Returns:
-        Columns `record_id` (study), `patient_id`, `file`, `ecg_time`, `report` (the machine's lines, joined by "; "),
-        and, from MIMIC-IV's tables, `age` (91 stands for 90 and above at the anchor year), `sex`, and `event` (death)
-        with `time` (years). Follow-up ends a year after the patient's last discharge. Both are NaN for patients who
-        were never admitted, or whose ECG is later.
-
-    Raises:
-        FileNotFoundError: no `record_list.csv`.
-        ValueError: a table that is not the source's.
+    Columns: `record_id` (study), `patient_id`, `file`, `ecg_time`, `report` (the machine's lines, joined by "; "),
+    and, from MIMIC-IV's tables, `age` (91 stands for 90 and above at the anchor year), `sex`, and `event` (death) with
+    `time` (years). Follow-up ends a year after the patient's last discharge. Event and time are NaN for patients who
+    were never admitted, or whose ECG is later.
     """
     data_dir = Path(data_dir)
     records = read_published(data_dir / LIST_NAME, SOURCE, "study_id", _LIST_COLUMNS)

@@ -38,21 +38,12 @@ _SUBJECT = re.compile(r"^#?\s*(\d+)\s+([MF])\b")  # first comment of a header: "
 
 
 def read_mitbih(data_dir: str | Path, segment_seconds: float = 10.0) -> pd.DataFrame:
-    """Returns one row per segment; segments do not overlap, and the rest of a record is dropped.
+    """Returns one row per segment of `segment_seconds`; segments do not overlap, and the rest of a record is dropped.
 
-    Args:
-        data_dir: folder with the records and their `.atr` files.
-        segment_seconds: length of a segment.
-
-    Returns:
-        Columns `record_id` ("100-0010" begins at second 10), `patient_id`, `file`, `start_seconds`, `seconds` (also as
-        `duration_seconds`, which rows keep), `age`, `sex`, `paced` (1 for the four records with paced beats, which are
-        usually excluded), `labels` (kinds of beats in the segment), `num_beats`, `beats_KIND` (the number of each
-        kind), `beat_seconds` (R peaks, from the start of the segment) and `beat_kinds`.
-
-    Raises:
-        FileNotFoundError: no such folder, no record of the database in it, or a record without its header.
-        ValueError: a damaged file, or segments longer than a record.
+    Columns: `record_id` ("100-0010" begins at second 10), `patient_id`, `file`, `start_seconds`, `seconds` (also as
+    `duration_seconds`, which rows keep), `age`, `sex`, `paced` (1 for the four records with paced beats, which are
+    usually excluded), `labels` (kinds of beats in the segment), `num_beats`, `beats_KIND` (the number of each kind),
+    `beat_seconds` (R peaks, from the start of the segment) and `beat_kinds`.
     """
     data_dir = Path(data_dir)
     annotations = sorted(data_dir.glob(FILE_PATTERN))

@@ -30,22 +30,17 @@ _SEX = {0: "male", 1: "female"}
 
 
 def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str = "superclass") -> pd.DataFrame:
-    """Returns one row per record of PTB-XL.
+    """Returns one row per record of PTB-XL, with `file` at 500 or 100 Hz.
+
+    Columns: `record_id, patient_id, file, sampling_rate, age, sex, fold, report, scp_codes, labels`, and `median_file`
+    (12SL's median beat) if PTB-XL+ is present. Age 300, the source's code for "over 89", becomes 95 years.
+    `table.attrs["label_names"]` has all label names in order.
 
     Args:
         data_dir: folder with `ptbxl_database.csv`.
-        sampling_rate: 500 or 100 Hz: which of the two published versions `file` points to.
+        sampling_rate: 500 or 100 Hz.
         label_level: `"superclass"` (5 names), `"subclass"` (23) or `"statement"` (71). A statement counts at any
-            likelihood, 0 included, which in this source means "not stated".
-
-    Returns:
-        Columns `record_id, patient_id, file, sampling_rate, age, sex, fold, report, scp_codes, labels`, and
-        `median_file` (12SL's median beat) if PTB-XL+ is present. Age 300, the source's code for "over 89", becomes
-        95 years. `table.attrs["label_names"]` holds all label names in order.
-
-    Raises:
-        FileNotFoundError: a part of the layout is missing.
-        ValueError: an unknown rate or label level, or a table that is not PTB-XL's.
+            likelihood, including 0, which in this source means "not stated".
     """
     data_dir = Path(data_dir)
     if sampling_rate not in _FILE_COLUMNS:
@@ -74,14 +69,10 @@ def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str 
 
 
 def codes_by_label(statements: pd.DataFrame, label_level: str) -> dict[str, list[str]]:
-    """The SCP codes of each label of a level; labels in the order of the source, superclasses in the customary one.
+    """The SCP codes of each label of a level, from `scp_statements.csv`; labels are in the order of the source.
 
-    Args:
-        statements: `scp_statements.csv`, indexed by code.
-        label_level: one of `LABEL_LEVELS`; the first two exist for diagnostic statements only.
-
-    Raises:
-        ValueError: an unknown level.
+    Superclasses are in the customary order; they and subclasses exist for diagnostic statements only. Raises
+    ValueError for an unknown level.
     """
     if label_level not in LABEL_LEVELS:
         raise ValueError(f"label_level: expected one of {', '.join(LABEL_LEVELS)}, got {label_level!r}")

@@ -11,18 +11,11 @@ from ecgdan_hf.data.readers.declared import one_line
 def read_published(
     path: Path, source: str, id_column: str, columns: Mapping[str, str], optional: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """Reads the columns of a published CSV.
-
-    Args:
-        path: the CSV, which may be compressed (`.gz`).
-        source: name of the dataset, for error messages.
-        id_column: column whose values must be unique.
-        columns: required columns, with their pandas types.
-        optional: optional columns, likewise.
+    """Reads the required and optional columns of a published CSV (or `.csv.gz`), with their pandas types.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a CSV, a column is missing, a value is not of its column's type, or an id is repeated.
+        FileNotFoundError: no such file; the message names the dataset `source`.
+        ValueError: not a CSV, a missing column, a value not of its column's type, or a repeated value of `id_column`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the folder of {source} as it is published")

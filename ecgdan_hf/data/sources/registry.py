@@ -64,15 +64,11 @@ class Source:
         return bool(self.recogniser and _imported(self.recogniser)(path))
 
     def read_table(self, data_dir: str | Path, **options: Any) -> "pd.DataFrame":
-        """Reads the table of records.
-
-        Args:
-            data_dir: the folder.
-            options: options that the source does not have are ignored.
+        """Reads the table of records; options that the source does not have are ignored.
 
         Raises:
-            FileNotFoundError: the folder or a part of it is missing; the message names the source that the folder
-                looks like, if that is another one.
+            FileNotFoundError: the folder or a part of it is missing; the message names another source if it looks like
+            one.
             ValueError: a table that cannot be used.
         """
         used = {name: value for name, value in options.items() if name in self.options}

@@ -39,18 +39,10 @@ class Cohort:
     notes: tuple[str, ...]
 
     def write(self, out: str | Path, competing_death: bool = False) -> Path:
-        """Writes the outcomes, and the flow to `STEM_flow.csv` in the same folder.
+        """Writes the outcomes, and the flow to `STEM_flow.csv` in the same folder; returns the file of the flow.
 
-        Args:
-            out: CSV that `loading.load` takes as `outcomes`.
-            competing_death: keeps the column `competing_event`; without it death is censoring.
-
-        Returns:
-            The file of the flow.
-
-        Raises:
-            OSError: one of them cannot be written.
-            ValueError: a cohort without heart failure, which cannot be trained on.
+        Without `competing_death` the column `competing_event` is dropped: death is censoring. Raises ValueError for a
+        cohort without heart failure, which cannot be trained on.
         """
         out = Path(out)
         if not self.outcomes["event"].any():
@@ -117,12 +109,7 @@ def build(
 
 
 def _read_withdrawn(path: str | Path) -> set[str]:
-    """Numbers of the withdrawn participants; a line without digits (a title) is skipped.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line with more than a number; the message gives its position, not its content.
-    """
+    """Numbers of the withdrawn participants, skipping lines without digits (a title); errors do not quote lines."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

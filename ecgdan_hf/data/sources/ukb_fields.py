@@ -49,11 +49,8 @@ _EID = re.compile(r"(?:participant\.|f\.|n_)?eid", re.IGNORECASE)
 class UkbFields:
     """The field ids to read: `DEFAULT_FIELDS`, with the given ones in their places.
 
-    Args:
-        fields: ids by name; several, separated by commas, mean the first date.
-
-    Raises:
-        ValueError: an unknown name, or ids that are not numbers.
+    Several ids of a name, separated by commas, mean the first date. Raises ValueError for an unknown name or ids that
+    are not numbers.
     """
 
     def __init__(self, fields: Mapping[str, str]) -> None:
@@ -73,22 +70,12 @@ class UkbFields:
         conditions: Iterable[str],
         instances: Iterable[int],
     ) -> pd.DataFrame:
-        """Reads the fields of these participants, indexed by their number.
+        """Reads the fields of these participants, indexed by their number, from a CSV or tab-separated file.
 
-        Args:
-            path: CSV or tab-separated; see `ukb_cohort.build`.
-            participants: numbers; half a million have a row, a tenth of them an ECG.
-            conditions: names of the diseases to read besides heart failure.
-            instances: visits whose date and age are read.
-
-        Returns:
-            Dates (NaT if unknown) `heart-failure`, `death`, `lost` and each condition; for each disease also
-            `NAME unknown` (diagnosed at an unknown time) and `NAME before` (at an unknown time before any ECG); `sex`;
-            `born` (the middle of the month); `date INSTANCE` and `age INSTANCE`.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: see `ukb_cohort.build`; a row with more or fewer values than columns.
+        Columns: dates (NaT if unknown) `heart-failure`, `death`, `lost` and each condition; for each disease also
+        `NAME unknown` (diagnosed at an unknown time) and `NAME before` (at an unknown time before any ECG); `sex`;
+        `born` (the middle of the month); `date INSTANCE` and `age INSTANCE` of each instance. See `ukb_cohort.build`
+        for errors.
         """
         diseases = ("heart-failure", *conditions)
         asked_for = [name for name in self.ids if self.ids[name] != DEFAULT_FIELDS[name]]

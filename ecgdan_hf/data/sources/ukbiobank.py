@@ -29,18 +29,13 @@ HEAD_BYTES = 4096  # the recording date is among the first elements
 def read_ukbiobank(data_dir: str | Path) -> pd.DataFrame:
     """Returns one row per ECG, sorted by participant, instance and array.
 
+    Columns: `record_id` (`EID_20205_INSTANCE_ARRAY`), `patient_id` (EID), `file`, `instance`, `array`, and `member`,
+    the name of the entry, if there are zips.
+
     Args:
         data_dir: a folder, searched through its sub-folders, with `EID_20205_INSTANCE_ARRAY.xml` or zips of such, or
             one zip. Of a zip with a single XML, the zip may have that name instead. Other files are left out, with one
             warning that counts them.
-
-    Returns:
-        Columns `record_id` (`EID_20205_INSTANCE_ARRAY`), `patient_id` (EID), `file`, `instance`, `array`, and
-        `member`, the name of the entry, if there are zips.
-
-    Raises:
-        FileNotFoundError: no such folder, or no such file in it.
-        ValueError: a record occurs twice.
     """
     data_dir = Path(data_dir)
     if not data_dir.exists():
