@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ecgdan_hf.cli.output import say
 from ecgdan_hf.data.sources.registry import SOURCE_NAMES
 from ecgdan_hf.files import check_output_file, write_text
 
@@ -38,7 +39,7 @@ def _plasmode(
     outcomes = simulate(read_ptbxl(data_dir), seed, scenario=scenario, event_rate=event_rate)
     write_text(out, outcomes.to_csv(index=False))
     events = int(outcomes["event"].sum())
-    typer.echo(
+    say(
         f"{out}: simulated follow-up of {len(outcomes)} records, {events} events, attainable C-index "
         f"{concordance_index(outcomes['event'], outcomes['time'], outcomes['log_hazard']):.3f}"
     )
@@ -59,7 +60,7 @@ def _synthetic(
     from ecgdan_hf.evaluation.measures.concordance import concordance_index
 
     table = write_cohort(out_dir, n=n, seed=seed)
-    typer.echo(
+    say(
         f"{out_dir}: {len(table)} synthetic ECGs, {int(table['event'].sum())} simulated events, attainable C-index "
         f"{concordance_index(table['event'], table['time'], table['log_hazard']):.3f}"
     )
@@ -95,7 +96,7 @@ def _check(
     found = check_folder(data, data_dir, labels=labels, limit=limit, num_proc=num_proc)
     facts = found.facts
     for line in summary(facts):
-        typer.echo(line)
+        say(line)
     if out is not None:
         write_text(out, json.dumps(facts, indent=2) + "\n")
     if html is not None:
@@ -165,12 +166,12 @@ def _ukb_cohort(
     )
     for row in cohort.flow.itertuples():
         change = f"-{row.left_out}, " if row.Index else ""
-        typer.echo(f"{row.step}: {change}{row.ecgs} ECGs of {row.participants} participants")
+        say(f"{row.step}: {change}{row.ecgs} ECGs of {row.participants} participants")
     for note in cohort.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     flow_file = cohort.write(out, competing_death)
     outcomes = cohort.outcomes
-    typer.echo(
+    say(
         f"{out}: {len(outcomes)} ECGs, {int(outcomes['event'].sum())} with heart failure, "
         f"{int(outcomes['competing_event'].sum())} ended by death, median follow-up "
         f"{outcomes['time'].median():.1f} years; exclusions in {flow_file.name}"
@@ -231,7 +232,7 @@ def _convert(
         skip_bad=not strict,
         cache_dir=cache_dir,
     )
-    typer.echo(f"{folder}: {check_converted(folder)} records")
+    say(f"{folder}: {check_converted(folder)} records")
 
 
 def _push(
@@ -247,7 +248,7 @@ def _push(
     """
     from ecgdan_hf.publish.dataset import push_dataset
 
-    typer.echo(push_dataset(folder, repository, private=private))
+    say(push_dataset(folder, repository, private=private))
 
 
 VERBS: dict[str, Callable[..., None]] = {

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecgdan_hf.cli.output import say
 from ecgdan_hf.files import check_output_folder, filled_folder, write_text
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import resolve
@@ -76,23 +77,23 @@ def run_demo(output_dir: Path, n: int, seed: int, overwrite: bool) -> dict[str, 
     from ecgdan_hf.data.simulate.synthetic import write_cohort
     from ecgdan_hf.training.finetune import finetune
 
-    typer.echo(f"1/4 writing {n} synthetic 12-lead ECGs with simulated follow-up to {folder / _COHORT}")
+    say(f"1/4 writing {n} synthetic 12-lead ECGs with simulated follow-up to {folder / _COHORT}")
     write_cohort(folder / _COHORT, n=n, seed=seed)
     flags = {"data_dir": str(folder / _COHORT), "output_dir": str(folder / _MODEL), "train_folds": _TRAIN_FOLDS}
     flags |= {"test_folds": _TEST_FOLDS, "seed": seed, "cache_dir": str(folder / "cache")}
-    typer.echo("2/4 preparing signals and training a survival network")
+    say("2/4 preparing signals and training a survival network")
     trained = finetune(resolve(FinetuneArguments, "demo", flags))
-    typer.echo("3/4 evaluating it on held-out folds")
+    say("3/4 evaluating it on held-out folds")
     result = _evaluate(folder, seed)
-    typer.echo("4/4 explaining one ECG and writing the page")
+    say("4/4 explaining one ECG and writing the page")
     page = _page(folder, trained, result, time.monotonic() - started)
     _write(folder, page, result)
     for name, entry in result.metrics["models"].items():
-        typer.echo(
+        say(
             f"simulated outcome, {name}: C-index {entry['estimate']:.3f} "
             f"(95 % interval {entry['low']:.3f} to {entry['high']:.3f})"
         )
-    typer.echo(f"{folder / _MARK}: the page; {time.monotonic() - started:.0f} s in all")
+    say(f"{folder / _MARK}: the page; {time.monotonic() - started:.0f} s in all")
     return result.metrics
 
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import typer
-
+from ecgdan_hf.cli.output import say
 from ecgdan_hf.cli.train import show_report
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.files import check_output_folder, filled_folder
@@ -71,13 +70,13 @@ def _hold_out(args: EvaluateArguments) -> None:
 def _cross_validate(args: EvaluateArguments) -> None:
     from ecgdan_hf.training.studies.cross_validation import cross_validate
 
-    metrics = cross_validate(args, say=typer.echo)
+    metrics = cross_validate(args, say=say)
     simulated = ", simulated outcome" if metrics["simulated_outcome"] else ""
     for name, found in metrics["models"].items():
         index, ahead = found["concordance_index"], found.get("ahead")
         lead = f"; the first is ahead by {ahead['estimate']:+.3f} ({_limits(ahead, '+.3f')})" if ahead else ""
-        typer.echo(f"{name}: C-index{simulated} {index['estimate']:.3f} (95 % interval {_limits(index, '.3f')}){lead}")
-    typer.echo(f"{Path(str(args.output_dir)) / 'report.html'}: the page")
+        say(f"{name}: C-index{simulated} {index['estimate']:.3f} (95 % interval {_limits(index, '.3f')}){lead}")
+    say(f"{Path(str(args.output_dir)) / 'report.html'}: the page")
 
 
 def _limits(interval: dict[str, float], form: str) -> str:

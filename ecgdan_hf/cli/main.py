@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ecgdan_hf.cli import data, demo, evaluate, predict, publish, train
+from ecgdan_hf.cli.output import say
 from ecgdan_hf.training.arguments.command import run_safely
 
 app = typer.Typer(
@@ -36,7 +37,7 @@ def _show_version(asked: bool) -> None:
     if asked:
         from ecgdan_hf import __version__
 
-        typer.echo(f"ecgdan-hf {__version__}")
+        say(f"ecgdan-hf {__version__}")
         raise typer.Exit
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecgdan_hf.cli.output import say
 from ecgdan_hf.files import check_output_file, whole_file, write_text
 
 SamplingRate = Annotated[float | None, typer.Option(help="sampling rate in Hz, for files that do not state it")]
@@ -44,7 +45,7 @@ def _predict(
     rows = predict(paths, model, feature_extractor, batch_size, covariates=table, read_options=options, progress=True)
     write_text(out, rows.to_csv(index=False))
     bad = int((rows["error"] != "").sum())
-    typer.echo(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
+    say(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
     if bad == len(rows) or (strict and bad):
         first = rows["error"][rows["error"] != ""].iloc[0]
         raise ValueError(f"{out}: {bad} of {len(rows)} files could not be used; the first: {first}")
@@ -98,7 +99,7 @@ def _explain(
         figure = waveform_page(record, model, feature_extractor, read_beats(file), name, start_seconds, findings)
     with whole_file(out) as part:
         figure.savefig(part, dpi=150)
-    typer.echo(str(out))
+    say(str(out))
 
 
 def _read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:

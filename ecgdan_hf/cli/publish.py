@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecgdan_hf.cli.output import say
 from ecgdan_hf.files import check_output_file
 
 
@@ -48,9 +49,9 @@ def _bundle(
     carbon: dict[str, Any] = {"power_watts": power_watts, "grid_gco2_per_kwh": grid_gco2_per_kwh}
     said = {"contact": contact, "training_data": training_data, "base_model": base_model}
     out = make_bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon, **said)
-    typer.echo(f"{out}: loads in a clean process with the same outputs")
+    say(f"{out}: loads in a clean process with the same outputs")
     for part in missing_parts((out / "README.md").read_text(encoding="utf-8")):
-        typer.echo(f"{out / 'README.md'}: before publishing, add {part}")
+        say(f"{out / 'README.md'}: before publishing, add {part}")
 
 
 def _push(
@@ -72,7 +73,7 @@ def _push(
     from ecgdan_hf.publish.push import push_bundle
 
     commit = push_bundle(bundle_dir, repository, private, message, revision, create_pr)
-    typer.echo(f"{commit.pr_url or commit.repo_url}: {repository}@{commit.oid}")
+    say(f"{commit.pr_url or commit.repo_url}: {repository}@{commit.oid}")
 
 
 def _export(
@@ -96,7 +97,7 @@ def _export(
     check_output_file(out, (".onnx",), option="out")
     found = export_onnx(checkpoint, out, int8=int8)
     outputs = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in found.outputs.items())
-    typer.echo(f"{out}: {found.num_bytes / 1e6:.2f} MB: {outputs}; largest difference {found.largest_difference:.1g}")
+    say(f"{out}: {found.num_bytes / 1e6:.2f} MB: {outputs}; largest difference {found.largest_difference:.1g}")
 
 
 VERBS: dict[str, Callable[..., None]] = {"bundle": _bundle, "push": _push, "export": _export}

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import typer
-
+from ecgdan_hf.cli.output import say
 from ecgdan_hf.training.arguments.command import with_flags
 from ecgdan_hf.training.arguments.fields import (
     AblateArguments,
@@ -31,7 +30,7 @@ def _pretrain(args: PretrainArguments) -> None:
     else:
         from ecgdan_hf.training.pretrain import pretrain
     metrics = pretrain(args)
-    typer.echo(f"{args.output_dir}: best epoch {metrics['best_epoch']}, {_losses(metrics['valid'])}")
+    say(f"{args.output_dir}: best epoch {metrics['best_epoch']}, {_losses(metrics['valid'])}")
     _push_if_asked(args)
 
 
@@ -56,7 +55,7 @@ def _finetune(args: FinetuneArguments) -> None:
     simulated = " (simulated outcome)" if metrics["simulated_outcome"] else ""
     for part in ("valid", "test"):
         if part in metrics:
-            typer.echo(f"{args.output_dir}: {part}{simulated}: {metric_in_words(metrics[part])}")
+            say(f"{args.output_dir}: {part}{simulated}: {metric_in_words(metrics[part])}")
     _push_if_asked(args)
 
 
@@ -89,7 +88,7 @@ def _ablate(args: AblateArguments) -> None:
     """
     from ecgdan_hf.training.studies.ablation import ablate
 
-    ablate(args, say=typer.echo)
+    ablate(args, say=say)
     show_report(args.output_dir)
 
 
@@ -109,7 +108,7 @@ def _recalibrate(args: RecalibrateArguments) -> None:
 
 def show_report(folder: str | Path | None) -> None:
     """Prints the `report.md` of a run."""
-    typer.echo((Path(str(folder)) / "report.md").read_text(encoding="utf-8"))
+    say((Path(str(folder)) / "report.md").read_text(encoding="utf-8"))
 
 
 def _check_push(args: RunArguments) -> None:
@@ -125,7 +124,7 @@ def _push_if_asked(args: RunArguments) -> None:
         from ecgdan_hf.publish.push import push_checkpoint
 
         commit = push_checkpoint(str(args.output_dir), args.push_to_hub)
-        typer.echo(f"{commit.repo_url}: {args.push_to_hub}@{commit.oid}")
+        say(f"{commit.repo_url}: {args.push_to_hub}@{commit.oid}")
 
 
 def _losses(metrics: dict[str, Any]) -> str:
