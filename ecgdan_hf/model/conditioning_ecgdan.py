@@ -1,7 +1,7 @@
-"""Checks and conditions one recording: errors, gaps, flat and clipped leads, filters, resampling, scaling.
+"""Checks and conditions one recording: errors, gaps, flat and clipped leads, filters, resampling.
 
-Pure functions on (leads, samples) arrays in millivolt. Filters follow Kligfield et al., Circulation 115:1306 (2007):
-zero phase, because a causal 0.5 Hz high-pass bends the ST segment.
+Arrays are (leads, samples) in millivolt. Filters follow Kligfield et al., Circulation 115:1306 (2007): zero phase,
+because a causal 0.5 Hz high-pass bends the ST segment.
 
 Travels with the weights: numpy, and scipy where it is needed.
 """
@@ -177,12 +177,8 @@ def apply_filter(
 ) -> np.ndarray:
     """Zero-phase Butterworth high-pass and low-pass and a powerline notch, each left out when None.
 
-    A low-pass or notch at or above the Nyquist frequency has nothing to remove and is left out as well.
-
-    Args:
-        signal_mv: (leads, samples), without NaN.
-        sampling_rate: Hz.
-        highpass_hz, lowpass_hz, powerline_hz: corner and centre frequencies, Hz.
+    A low-pass or notch at or above the Nyquist frequency has nothing to remove and is left out as well. `signal_mv`
+    (leads, samples) has no NaN.
     """
     signal = _scipy_signal()
     stages = []

@@ -1,18 +1,15 @@
 """Configuration of the disease-specific attention network (DANet, arXiv 2407.18033), and its rules.
 
-A rule says where the cardiologist looks: how much each wave weighs, and in which beats. It is data, so that another
-disease is another rule and no code. A configuration carries its rule whole, never the path it was read from.
-
-The weights of the published method could not be read; those of `WAVEFORM_RULES` are a reconstruction from the criteria
-of the two beats:
+A rule says how much each wave weighs, and in which beats. It is data, so that another disease is another rule. A
+configuration carries its rule whole, never the path it was read from. The weights of the published method could not be
+read; those of `WAVEFORM_RULES` are a reconstruction from the criteria of the two beats:
 
 * atrial premature contraction (`apc`): early (RR below 0.85 of the usual one), QRS like its neighbours, the pause
   after it incomplete (RR before and after together shorter than two), P wave abnormal or hidden in the T before it.
   The P wave decides, so it weighs most.
 * ventricular premature contraction (`pvc`): early, QRS unlike the others. The QRS decides.
 
-Travels with the weights: imports only transformers, huggingface_hub and its neighbours; yaml where a rule is
-read from a file.
+Travels with the weights: imports only transformers, huggingface_hub and its neighbours, and yaml to read a rule.
 """
 
 import copy

@@ -38,19 +38,15 @@ def discrete_time_loss(
 
     Args:
         logits: (n, intervals).
-        event: (n,), 1 = happened, 0 = censored.
-        time: (n,), years, after cuts[0].
+        event, time, weights, entry: as in `cox_loss`; `time` after cuts[0], `entry` cuts[0] where left out.
         cuts: (intervals + 1,), years, ascending.
-        weights: (n,), case weights, zero or more; 1 where left out.
-        entry: (n,), years, before `time`: left truncation; cuts[0] where left out.
 
     Returns:
         Scalar: the weighted sum over subjects, divided by the sum of weights.
 
     Raises:
-        ValueError: lengths that differ, an event that is neither 0 nor 1, a time that is not finite or not after the
-            first cut, an entry at or after `time`, a negative or infinite weight, cuts that are not ascending or not
-            one more than the intervals.
+        ValueError: as `cox_loss`, a time before the first cut, or cuts that are not ascending or not one more than
+            the intervals.
 
     Example:
         >>> cuts = torch.tensor([0.0, 1.0, 2.0])  # hazards of 1/2; censored half-way through the second interval
@@ -87,8 +83,7 @@ def discrete_survival(logits: Tensor, cuts: Tensor, years: Tensor) -> Tensor:
     interpolated linearly, the hazard being constant inside an interval, as [`discrete_time_loss`] has it.
 
     Args:
-        logits: (n, intervals).
-        cuts: (intervals + 1,), years, ascending.
+        logits, cuts: as in [`discrete_time_loss`].
         years: (m,), years since the ECG, zero or more.
 
     Returns:

@@ -15,14 +15,7 @@ import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 from transformers.utils import TensorType, logging
 
-from .conditioning_ecgdan import (
-    MAX_MISSING_FRACTION,
-    LeadQuality,
-    apply_filter,
-    check_recording,
-    fit_length,
-    resample,
-)
+from .conditioning_ecgdan import MAX_MISSING_FRACTION, LeadQuality, apply_filter, check_recording, fit_length, resample
 from .configuration_danet import resolve_waveform_rule
 from .configuration_ecgdan import STANDARD_LEADS
 from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual

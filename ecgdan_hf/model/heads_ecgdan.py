@@ -8,7 +8,7 @@ Travels with the weights: imports only torch, transformers and its neighbours in
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from .configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from .layers_ecgdan import EcgDanDropout
 from .risk_ecgdan import Baseline
 
+MAX_BASELINE_TIMES = 2048
 OBJECTIVES = ("clip", "siglip", "cosine")
 
 
@@ -116,6 +117,14 @@ class EcgDanBaselineHazard(nn.Module):
         init.zeros_(self.knots)
         init.constant_(self.standard_error, -1.0)
 
+    def store(self, fitted: Baseline) -> int:
+        """Keeps a fitted baseline, at most `MAX_BASELINE_TIMES` of its knots, and returns how many it kept."""
+        knots = torch.stack(tuple(fitted)).float().to(self.knots.device)
+        if knots.shape[1] > MAX_BASELINE_TIMES:
+            knots = knots[:, torch.linspace(0, knots.shape[1] - 1, MAX_BASELINE_TIMES).round().long()]
+        self.knots, self.standard_error = knots[:2].contiguous(), knots[2].contiguous()
+        return knots.shape[1]
+
     @property
     def times(self) -> Tensor:
         """(knots,), years, ascending; the last is the end of follow-up."""
@@ -181,7 +190,7 @@ class EcgDanAlignmentHead(nn.Module):
 
     def __init__(self, config: EcgDanConfig):
         super().__init__()
-        self.objective = config.alignment_objective
+        self.config, self.objective = config, config.alignment_objective
         self.ecg_projection = self._projection(config.hidden_size, config)
         self.text_projection = self._projection(config.text_embed_dim, config)
         if self.objective != "cosine":
@@ -227,10 +236,12 @@ class EcgDanAlignmentHead(nn.Module):
         return self.logit_scale() * ecg_embeds @ self.prompt_embeds.to(ecg_embeds.dtype).T
 
     @torch.no_grad()
-    def set_prompts(self, text_embeds: Tensor) -> None:
-        """Caches prompts: (K, text_embed_dim), or (K, templates, text_embed_dim), averaged once projected."""
-        if text_embeds.ndim not in (2, 3):
-            raise ValueError(f"text_embeds: expected (prompts, [templates,] width), got {tuple(text_embeds.shape)}")
+    def set_prompts(self, labels: Sequence[str], text_embeds: Tensor) -> None:
+        """Caches the prompts of `labels`: (labels, width), or (labels, templates, width), averaged once projected."""
+        shape, width = tuple(text_embeds.shape), self.config.text_embed_dim
+        if len(shape) not in (2, 3) or (shape[0], shape[-1]) != (len(labels), width):
+            raise ValueError(f"text_embeds: expected ({len(labels)}, [templates,] {width}), got {shape}")
+        self.config.prompt_labels = list(labels)
         weight = self.text_projection[0].weight
         projected = self.project_text(text_embeds.to(weight))
         projected = projected if projected.ndim == 2 else F.normalize(projected.mean(1), dim=-1)

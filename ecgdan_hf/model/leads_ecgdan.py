@@ -1,10 +1,8 @@
 """Lead names, and the limb leads that follow exactly from two others.
 
 The six limb leads see the frontal plane, which has two dimensions, so any two of them give the other four: Einthoven's
-law (II = I + III) and Goldberger's augmented leads. Source: Kligfield et al., Circulation 115:1306 (2007), section
-"Derivation of limb leads".
-
-Travels with the weights: numpy only.
+law (II = I + III) and Goldberger's augmented leads (Kligfield et al., Circulation 115:1306, 2007, "Derivation of limb
+leads"). Travels with the weights: numpy only.
 """
 
 import re
@@ -55,11 +53,7 @@ def canonical_lead(name: str) -> str:
 
 
 def canonical_leads(names: list[str] | tuple[str, ...]) -> list[str]:
-    """Standard spellings of all names.
-
-    Raises:
-        ValueError: an unknown lead, or two names for one lead.
-    """
+    """Standard spellings of all names; raises a ValueError for an unknown lead, or two names for one lead."""
     leads = [canonical_lead(name) for name in names]
     for lead in leads:
         twice = [str(name) for name, other in zip(names, leads, strict=True) if other == lead]
@@ -69,12 +63,7 @@ def canonical_leads(names: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def derive_limb_lead(lead: str, recorded: dict[str, np.ndarray]) -> np.ndarray | None:
-    """A limb lead from two recorded ones, or None where it does not follow from what is there.
-
-    Args:
-        lead: one of the twelve names.
-        recorded: (samples,) mV per lead name.
-    """
+    """A limb lead from two of the `recorded`, (samples,) mV by name; None where it does not follow from them."""
     sources = [name for name in LIMB_LEADS if name in recorded and name != lead][:2]
     if lead not in LIMB_LEADS or len(sources) < 2:
         return None
@@ -86,8 +75,7 @@ def derive_limb_lead(lead: str, recorded: dict[str, np.ndarray]) -> np.ndarray |
 def einthoven_residual(recorded: dict[str, np.ndarray]) -> float:
     """Root mean square of II - I - III over that of the three leads: 0 if consistent, nan without all three.
 
-    Args:
-        recorded: (samples,) mV per lead name, baseline removed.
+    `recorded`: (samples,) mV by lead name, baseline removed.
     """
     if any(lead not in recorded for lead in ("I", "II", "III")):
         return float("nan")

@@ -1,13 +1,10 @@
 """The light trunk: a third of the paper's weights, for 10 s of rhythm or a median beat, amplitude kept.
 
-Stem and residual blocks are shared by the leads, as in the paper's trunk, but begin by halving time and end at sixteen
-samples per token. Both attentions share their weights over leads and time: the time attention is one block within each
-lead, and the attention across leads has one map of (leads, leads) per head, drawn from each lead's mean over time and
-applied to the values of every token. No position is encoded, so any length that is a multiple of sixteen fits. A lead
-is told from another by a scale, a bias and an embedding of its own.
+Leads share stem, residual blocks and both attentions; a scale, a bias and an embedding of its own tells one from
+another. Time attention stays within a lead; across leads there is one map of (leads, leads) per head, from each lead's
+mean over time, applied to every token. No position is encoded: any length that is a multiple of sixteen fits.
 
 Shapes: N records, L leads, C channels, T' tokens; tensors are (N, C, L, T') as in the paper's trunk.
-
 Travels with the weights: imports only torch, transformers and its neighbours in this folder.
 """
 
@@ -42,8 +39,7 @@ def _blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
 def _normed_convolution(conv: nn.Module, norm: nn.Module, hidden: Tensor) -> Tensor:
     """`norm(conv(hidden))`; in evaluation mode the norm's scale is put into the kernel, which saves a pass.
 
-    Not where something stands around the convolution: peft's low-rank update, which has no kernel of its own, or the
-    hook of accelerate that brings a kernel from elsewhere once the convolution is called.
+    Not where peft's low-rank update, which has no kernel, or accelerate's offloading stands around the convolution.
     """
     if norm.training or not hasattr(conv, "_conv_forward") or hasattr(conv, "_hf_hook"):
         return norm(conv(hidden))
@@ -60,7 +56,6 @@ class _DropPath(nn.Module):
         self.p, self.scope = p, scope
 
     def forward(self, branch: Tensor) -> Tensor:
-        """Same shape in and out, the records in front."""
         if not self.training or self.p == 0:
             return branch
         records = 1 if self.scope == "batch" else len(branch)
@@ -96,13 +91,12 @@ class _Stem(nn.Module):
         self.scale = EcgDanLeadScale(channels, config.num_leads)
 
     def forward(self, signal: Tensor) -> Tensor:
-        """(N, L, T) -> (N, C, L, T / 2)."""
         hidden = _normed_convolution(self.conv, self.norm, signal.unsqueeze(1))
         return F.relu(self.scale(hidden), inplace=True)
 
 
 class _PairConvolution(nn.Module):
-    """1x1 convolution of the mean of two neighbouring samples, in one pass over the signal.
+    """1x1 convolution of the mean of two neighbouring samples: (N, C, L, T) -> (N, C', L, T / 2).
 
     Not an `nn.Conv2d`: peft would add an update that reads every other sample, and would merge a different one.
     """
@@ -112,12 +106,10 @@ class _PairConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
 
     def initialise(self) -> None:
-        """The uniform distribution that torch gives a convolution."""
         bound = self.weight[0].numel() ** -0.5
         init.uniform_(self.weight, -bound, bound)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(N, C, L, T) -> (N, C', L, T / 2)."""
         return self._conv_forward(hidden, self.weight, None)
 
     def _conv_forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -159,7 +151,6 @@ class _Mlp(nn.Module):
         self.drop_path = _DropPath(config.drop_path_rate, config.dropout_scope)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Adds what the two layers make of each token."""
         inner = self.dropout(F.gelu(self.fc1(self.norm(hidden))))
         return hidden + self.drop_path(self.dropout(self.fc2(inner)))
 
@@ -179,7 +170,6 @@ class _TimeAttention(GradientCheckpointingLayer):
         self.mlp = _Mlp(config)
 
     def initialise(self) -> None:
-        """Starts the leads' embeddings near zero."""
         init.normal_(self.lead_embedding, std=0.02)
 
     def forward(self, tokens: Tensor, output_attentions: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -204,8 +194,8 @@ class _TimeAttention(GradientCheckpointingLayer):
 class _LeadAttention(GradientCheckpointingLayer):
     """One pre-norm attention block across leads: one map per head for the whole record, applied to every token.
 
-    Queries and keys come from each lead's mean over time, and a learned bias for each head and pair of leads is added
-    to their product, so that relations between leads that hold in general need not be inferred from each record.
+    Queries and keys come from each lead's mean over time, plus a learned bias for each head and pair of leads: what
+    holds in general need not be inferred from each record.
     """
 
     def __init__(self, config: EcgDanConfig):
@@ -221,7 +211,6 @@ class _LeadAttention(GradientCheckpointingLayer):
         self.mlp = _Mlp(config)
 
     def initialise(self) -> None:
-        """Starts without a preference for any pair of leads."""
         init.zeros_(self.pair_bias)
 
     def forward(
@@ -278,7 +267,10 @@ class _Readout(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """(N, hidden_size / 2, T') -> (N, L, T): every token's features tell the samples of all leads beneath it."""
+    """(N, hidden_size / 2, T') -> (N, L, T): every token's features tell the samples of all leads beneath it.
+
+    It does not use `pooled`, which the paper's decoder reads.
+    """
 
     def __init__(self, config: EcgDanConfig):
         super().__init__()
@@ -286,7 +278,6 @@ class _Decoder(nn.Module):
         self.output = nn.Conv1d(config.hidden_size // 2, config.num_leads * config.token_stride, 1)
 
     def forward(self, pooled: Tensor, features: Tensor) -> Tensor:
-        """(N, hidden_size / 2, T') -> (N, L, T); `pooled`, which the paper's decoder reads, is not used."""
         return self.output(features).unflatten(1, (self.leads, -1)).transpose(2, 3).flatten(2)
 
 

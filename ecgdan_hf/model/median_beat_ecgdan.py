@@ -2,9 +2,8 @@
 
 R peaks are found by neurokit2 in every usable lead and accepted where at least half of the leads agree, so that one
 noisy lead or one tall T wave decides nothing. Beats are aligned by cross-correlation over all leads, beats of another
-shape (extrasystoles, artefacts) are left out, and the rest is reduced to its median sample by sample.
-
-Neighbouring beats that reach into the window stay in it, as they do in the median beats of ECG carts.
+shape (extrasystoles, artefacts) are left out, and the rest is reduced to its median sample by sample. Neighbouring
+beats that reach into the window stay in it, as they do in the median beats of ECG carts.
 
 Travels with the weights: numpy, and neurokit2 where it is needed.
 """
@@ -41,14 +40,10 @@ def _neurokit2() -> ModuleType:
 
 
 def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """R peaks on which at least half of the leads agree; the most regular lead decides where there are one or two.
+    """Returns sample indices of R peaks, (beats,) ascending, on which at least half of the leads agree.
 
-    Args:
-        signal_mv: (leads, samples), mV, high-pass filtered, usable leads only.
-        sampling_rate: Hz.
-
-    Returns:
-        Sample indices (beats,), ascending. A QRS without positive R wave counts by its largest deflection.
+    The most regular lead decides where there are one or two. A QRS without positive R wave counts by its largest
+    deflection. `signal_mv`: (leads, samples), mV, high-pass filtered, usable leads only.
     """
     nk = _neurokit2()
     signal_mv = _smooth(signal_mv, round(SMOOTH_SECONDS * sampling_rate))
@@ -75,10 +70,7 @@ def _smooth(signal_mv: np.ndarray, width: int) -> np.ndarray:
 
 
 def _lone_lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """Peaks with the QRS turned upwards, because neurokit2 drops a QRS without a local maximum.
-
-    Where that finds hardly any beat, the other way up is tried.
-    """
+    """Peaks with the QRS turned upwards, as neurokit2 drops a QRS without a local maximum; else the other way up."""
     upright = lead_mv * _polarity(lead_mv, sampling_rate)
     peaks = _lead_peaks(nk, upright, sampling_rate)
     if len(peaks) < MIN_PER_SECOND * len(lead_mv) / sampling_rate:
@@ -87,10 +79,7 @@ def _lone_lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) 
 
 
 def _polarity(lead_mv: np.ndarray, sampling_rate: float) -> float:
-    """-1 where QRS complexes point down, else 1.
-
-    What a moving average of a QRS's length takes away is mostly QRS; its extremes are compared, second by second.
-    """
+    """-1 where QRS complexes point down, else 1: what a moving average of a QRS's length removes is mostly QRS."""
     sharp = lead_mv - _smooth(lead_mv[None], round(QRS_SECONDS * sampling_rate))[0]
     width = min(len(sharp), round(sampling_rate))
     seconds = sharp[: len(sharp) // width * width].reshape(-1, width)
@@ -177,13 +166,9 @@ class MedianBeat:
     def of(
         cls, signal_mv: np.ndarray, r_peaks: np.ndarray, sampling_rate: float, num_samples: int = 600
     ) -> "MedianBeat":
-        """Takes the median of the aligned beats of the most frequent shape.
+        """Takes the median of the aligned beats of the most frequent shape, in a window of `num_samples`.
 
-        Args:
-            signal_mv: (leads, samples), mV, high-pass filtered.
-            r_peaks: sample indices from `find_r_peaks`.
-            sampling_rate: Hz.
-            num_samples: length of the window.
+        `signal_mv`: (leads, samples), mV, high-pass filtered; `r_peaks` from `find_r_peaks`.
 
         Raises:
             ValueError: no R peak has its QRS complex inside the recording.
@@ -281,11 +266,7 @@ class GivenBeat:
 
     @staticmethod
     def rows_mv(median_beat: Any, unit: str, num_leads: int) -> np.ndarray:
-        """Returns a beat as it was given in mV, float64 (leads, samples).
-
-        Raises:
-            ValueError: not numbers, not a row for each lead of the recording, or a unit that is no voltage.
-        """
+        """Returns a beat as it was given in mV, float64 (leads, samples), one row for each lead of the recording."""
         try:
             beat = np.asarray(median_beat, dtype=np.float64)
         except (TypeError, ValueError):
@@ -310,11 +291,9 @@ class GivenBeat:
         return GivenBeat(np.where(missing[:, nearest], np.nan, beat), sampling_rate)
 
     def placed_on(self, own_mv: np.ndarray) -> np.ndarray | None:
-        """Lays the beat on the one computed here, (leads, window) mV, which has the R peak at 40 % of the window.
+        """Lays the beat on the one computed here, (leads, window) mV, R peak at 40 %; NaN beyond its ends.
 
-        Returns:
-            (leads, window), NaN beyond the beat's ends; None where it does not reach around the R peak, has a lead
-            without signal, or is unlike the other.
+        None where it does not reach around the R peak, has a lead without signal, or is unlike the other.
         """
         placed = np.full_like(own_mv, np.nan)
         shift = _shift(self.signal_mv, own_mv)

@@ -4,11 +4,8 @@ The module gives each sample a weight a(t), shared by all leads, and the classif
 with the rule's own weights ("hard", computed by the feature extractor), or (1 + a(t)) x(t) with those of a small U-Net
 ("soft"), which is pretrained to predict the rule's weights or hidden samples. The weights double as the explanation.
 
-A reconstruction: layers, weights and pretext task of the published method could not be read.
-
-Shapes: N records, L leads, T samples, C channels.
-
-Travels with the weights: imports only torch, transformers and its neighbours in this folder.
+A reconstruction: layers, weights and pretext task of the published method could not be read. Shapes: N records, L
+leads, T samples, C channels. Travels with the weights: imports only torch, transformers and its neighbours.
 """
 
 import itertools
@@ -86,7 +83,7 @@ class DanetClassifierOutput(ModelOutput):
 
 
 class _WaveformBlock(GradientCheckpointingLayer):
-    """A convolution that halves time, and a second one with a shortcut around it."""
+    """A convolution that halves time, and a second one with a shortcut around it: (N, C, T) -> (N, C', T / 2)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int):
         super().__init__()
@@ -96,13 +93,12 @@ class _WaveformBlock(GradientCheckpointingLayer):
         self.norm2 = nn.BatchNorm1d(out_channels)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(N, C, T) -> (N, C', T / 2)."""
         hidden = F.relu(self.norm1(self.conv1(hidden)))
         return F.relu(hidden + self.norm2(self.conv2(hidden)))
 
 
 class _Merge(nn.Module):
-    """One step up: the coarser features, repeated, plus what the way down has at this rate."""
+    """One step up: the coarser features, repeated, (N, width, T' / 2), plus what the way down has, (N, C, T')."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -111,7 +107,6 @@ class _Merge(nn.Module):
         self.norm = nn.BatchNorm1d(width)
 
     def forward(self, state: Tensor, coarser: Tensor | None) -> Tensor:
-        """(N, C, T') and (N, width, T' / 2) -> (N, width, T')."""
         hidden = self.lateral(state)
         if coarser is not None:
             hidden = hidden + coarser.repeat_interleave(2, dim=-1)
@@ -155,31 +150,31 @@ class _WaveformModule(nn.Module):
 
 
 class _Evidence(nn.Module):
-    """Adds the soft module's confidence in its strongest wave to each label's logit.
+    """The soft module's confidence in its strongest wave, for each label's logit: (N, T) -> (N, num_labels).
 
     The highest mean of a(t)'s logits over 120 ms: one beat is enough for the label, wherever it lies, and what the map
-    shows as the highest is what spoke for it. A label that is not the rule's starts without it.
+    shows as the highest is what spoke for it. Only the rule's own label starts with it.
     """
 
     def __init__(self, config: DanetConfig):
         super().__init__()
         self.window = max(1, round(_EVIDENCE_SECONDS * config.sampling_rate))
         self.weight = nn.Parameter(torch.empty(config.num_labels))
-        evident = _evident_labels(config)
-        self.initial = [float(label in evident) for label in range(config.num_labels)]
+        name = str((config.waveform_rule or {}).get("name", "")).upper()
+        spellings = {name, _SAME_LABEL.get(name, name)}
+        labels = [str(config.id2label[label]).upper() for label in range(config.num_labels)]
+        self.initial = [float(len(labels) == 1 or label in spellings) for label in labels]
 
     def initialise(self) -> None:
-        """Counts for the rule's own label from the start, and for no other."""
         init.copy_(self.weight, torch.tensor(self.initial))
 
     def forward(self, waveform_logits: Tensor) -> Tensor:
-        """(N, T) -> (N, num_labels)."""
         means = F.avg_pool1d(waveform_logits[:, None], self.window, _WEIGHT_STRIDE)
         return means.amax(-1) * self.weight
 
 
 class _ResNetBlock(GradientCheckpointingLayer):
-    """Two convolutions and an averaged shortcut; time halves."""
+    """Two convolutions and an averaged shortcut; time halves, rounded up."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -192,16 +187,12 @@ class _ResNetBlock(GradientCheckpointingLayer):
         self.shortcut_norm = nn.BatchNorm1d(out_channels)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(N, C, T) -> (N, C', T / 2), rounded up."""
         main = F.relu(self.norm1(self.conv1(hidden)))
         return F.relu(self.norm2(self.conv2(main)) + self.shortcut_norm(self.shortcut(self.pool(hidden))))
 
 
 class _ResNet(nn.Module):
-    """A plain residual network over all leads together, as a classifier that knows no attention of its own.
-
-    As wide as the light trunk: `stem_features`, `trunk_channels`, and half of `hidden_size` at the end.
-    """
+    """A plain residual network over all leads, without attention, as wide as the light trunk."""
 
     def __init__(self, config: DanetConfig):
         super().__init__()
@@ -219,34 +210,21 @@ class _ResNet(nn.Module):
 
 
 class _DanetPreTrainedModel(EcgDanPreTrainedModel):
-    """Loading, saving and the freezing of the waveform module, shared by both heads."""
+    """Loading, saving and freezing shared by both heads."""
 
     config: DanetConfig
     config_class = DanetConfig
-    _no_split_modules = (
-        *EcgDanPreTrainedModel._no_split_modules,
-        "_WaveformModule",
-        "_ResNet",
-        "_WaveformBlock",
-        "_ResNetBlock",
-    )
+    _no_split_modules = (*EcgDanPreTrainedModel._no_split_modules, "_WaveformModule", "_ResNet")
+    _no_split_modules += ("_WaveformBlock", "_ResNetBlock")
     waveform_module: _WaveformModule | None
     _waveform_frozen = False
 
     def freeze_waveform_module(self) -> None:
-        """Keeps the waveform module as it is: no gradients, and its norms' statistics stay fixed in training too.
-
-        Raises:
-            ValueError: the model has no soft module.
-        """
+        """Keeps the soft module as it is: no gradients, and its norms' statistics stay fixed in training too."""
         self._set_frozen(True)
 
     def unfreeze_waveform_module(self) -> None:
-        """Lets the waveform module learn again.
-
-        Raises:
-            ValueError: the model has no soft module.
-        """
+        """Lets the soft module learn again."""
         self._set_frozen(False)
 
     def _set_frozen(self, frozen: bool) -> None:
@@ -297,8 +275,7 @@ class DanetForPreTraining(_DanetPreTrainedModel):
         is, but whose gradient does not vanish where a(t) is near 0 or 1 and wrong.
 
         Args:
-            input_values: (N, L, T), possibly with samples set to 0 for the exercise.
-            lead_mask: (N, L), true where the lead was recorded.
+            input_values, lead_mask: as in [`EcgDanModel`]; samples may be set to 0 for the exercise.
             waveform_targets: (N, T), the rule's weights, 0 to 1.
             target_values: (N, L, T), the whole signal, where hidden samples are to be found again.
             target_mask: (N, L, T), true where a sample was hidden, or (N, L), where leads count; default all of
@@ -375,17 +352,13 @@ class DanetForSequenceClassification(_DanetPreTrainedModel):
         """Classifies ECGs and says where it looked.
 
         Args:
-            input_values: (N, L, T), float, scaled by [`EcgDanFeatureExtractor`].
-            lead_mask: (N, L) boolean, true where the lead was recorded; None means all were.
+            input_values, lead_mask, output_attentions, output_hidden_states: as in [`EcgDanModel`];
+                `waveform_attention` is always there.
             waveform_weights: (N, T), the rule's weights, 0 to 1, from a feature extractor with the model's
                 `waveform_rule`; needed by `waveform_module="hard"`, and ignored by the others.
-            labels: (N, num_labels) of 0, 1, a probability or NaN (unknown), or (N,) class indices, as in
-                [`EcgDanForSequenceClassification`].
-            auxiliary_targets: (N, num_auxiliary_labels).
+            labels, auxiliary_targets: as in [`EcgDanForSequenceClassification`].
             waveform_targets: (N, T), what a(t) should be, 0 to 1, or NaN where it is not known: the soft module learns
                 it together with the labels, as in pretraining; ignored by other modules and without `labels`.
-            output_attentions: return the dual attention's maps; `waveform_attention` is always there.
-            output_hidden_states: return the encoder's hidden states.
 
         Raises:
             ValueError: shapes the network was not built for, or a hard module without weights.
@@ -433,7 +406,6 @@ class DanetForSequenceClassification(_DanetPreTrainedModel):
 
 
 def _check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
-    """Raises for weights that are missing or do not have the length of the signal."""
     expected = (signal.shape[0], signal.shape[2])
     if weights is None or tuple(weights.shape) != expected:
         got = None if weights is None else tuple(weights.shape)
@@ -442,21 +414,8 @@ def _check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
         raise ValueError(f"{name}: expected (batch, samples) {expected}, got {got}{advice}")
 
 
-def _evident_labels(config: DanetConfig) -> list[int]:
-    """The label that the rule is about: the one of its name, in any source's spelling, or the only one there is."""
-    if config.num_labels == 1:
-        return [0]
-    name = str((config.waveform_rule or {}).get("name", "")).upper()
-    spellings = {name, _SAME_LABEL.get(name, name)}
-    return [label for label in range(config.num_labels) if config.id2label[label].upper() in spellings]
-
-
 def _positive_weights(config: DanetConfig) -> list[float] | None:
-    """`config.positive_weights` in the order of the labels, 1 where a label is not named.
-
-    Raises:
-        ValueError: a label the model does not have, or a problem with one label per record.
-    """
+    """`config.positive_weights` in the order of the labels, 1 where a label is not named."""
     if not config.positive_weights:
         return None
     names = [config.id2label[label] for label in range(config.num_labels)]

@@ -4,7 +4,7 @@ The ECG side is [`EcgDanForPreTraining`]'s encoder and alignment head under the 
 this model without training (`EcgTextModel.from_ecgdan`). The text side is any encoder of transformers, pooled by the
 mean over a text's own tokens; frozen, adapted by LoRA, or trained.
 
-Travels with the weights: imports only torch, transformers and its neighbours; peft, for LoRA, when it is there.
+Travels with the weights: imports only torch, transformers and its neighbours, and peft for LoRA.
 """
 
 import os
@@ -166,21 +166,8 @@ class EcgTextModel(EcgDanPreTrainedModel):
             self.text_model = self.text_model.merge_and_unload()
 
     def set_prompts(self, labels: list[str], text_embeds: Tensor) -> None:
-        """Caches the prompts of `labels`, as `EcgDanForPreTraining.set_prompts` does.
-
-        Args:
-            labels: names, in the order of `text_embeds`.
-            text_embeds: (labels, text_embed_dim) or (labels, templates, text_embed_dim), not projected.
-
-        Raises:
-            ValueError: shapes that do not fit.
-        """
-        config = self.config.ecg_config
-        if len(labels) != len(text_embeds) or text_embeds.shape[-1] != config.text_embed_dim:
-            expected = f"({len(labels)}, [templates,] {config.text_embed_dim})"
-            raise ValueError(f"text_embeds: expected {expected}, got {tuple(text_embeds.shape)}")
-        self.alignment_head.set_prompts(text_embeds)
-        config.prompt_labels = list(labels)
+        """Caches the prompts of `labels`, with arguments and errors of `EcgDanForPreTraining.set_prompts`."""
+        self.alignment_head.set_prompts(labels, text_embeds)
 
     def train(self, mode: bool = True) -> "EcgTextModel":
         """A frozen language model stays in evaluation mode: its dropout would only blur its embeddings."""
@@ -190,11 +177,7 @@ class EcgTextModel(EcgDanPreTrainedModel):
         return self
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Saves; without the language model's weights unless `config.store_text_model`.
-
-        Raises:
-            ValueError: low-rank updates that are not merged.
-        """
+        """Saves; without the language model's weights unless `config.store_text_model`."""
         if _has_lora(self.text_model):
             raise ValueError("text_model: expected merged LoRA weights, got separate ones; call merge_text_lora first")
         text_model = self.text_model
@@ -223,10 +206,8 @@ class EcgTextModel(EcgDanPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """The projected texts of unit length, (M, projection_size), as `pooler_output`.
 
-        Args:
-            input_ids: (M, tokens), from the language model's tokenizer.
-            attention_mask: (M, tokens), 1 for a text's own tokens; default all.
-            kwargs: what else the language model takes, such as `token_type_ids`.
+        `input_ids` and `attention_mask` are (M, tokens), from the language model's tokenizer; `kwargs` is what else
+        the language model takes, such as `token_type_ids`.
         """
         hidden = self._hidden(input_ids, attention_mask, **kwargs)
         pooled = self.mean_over_tokens(hidden, attention_mask)
@@ -250,12 +231,9 @@ class EcgTextModel(EcgDanPreTrainedModel):
         """Compares ECGs with texts.
 
         Args:
-            input_values: (N, L, T).
-            lead_mask: (N, L).
+            input_values, lead_mask, output_attentions, output_hidden_states: as in [`EcgDanModel`].
             input_ids, attention_mask, token_type_ids: (M, tokens), from the language model's tokenizer.
             text_embeds: (M, text_embed_dim) instead, embeddings of the same language model computed before.
-            output_attentions: return the ECG's attention maps.
-            output_hidden_states: return the ECG encoder's hidden states.
             return_loss: compute the loss, if there are as many texts as ECGs: text i is ECG i's.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
@@ -268,16 +246,13 @@ class EcgTextModel(EcgDanPreTrainedModel):
         elif text_embeds is not None:
             output.text_embeds = self.alignment_head.project_text(text_embeds.to(self.dtype))
         if output.text_embeds is not None:
-            output.logits_per_ecg = self._logits(output.ecg_embeds, output.text_embeds)
+            scale, bias = self.alignment_head()
+            output.logits_per_ecg = scale * output.ecg_embeds @ output.text_embeds.T + bias
             output.logits_per_text = output.logits_per_ecg.T
             if return_loss and output.text_embeds.shape[0] == output.ecg_embeds.shape[0]:
                 given = text_embeds if input_ids is None else self.own_tokens(input_ids, attention_mask)
                 output.loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, given)
         return output
-
-    def _logits(self, ecg_embeds: Tensor, text_embeds: Tensor) -> Tensor:
-        scale, bias = self.alignment_head()
-        return scale * ecg_embeds @ text_embeds.T + bias
 
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Tensor:
         text_model = self._text_tower()
@@ -302,11 +277,7 @@ class EcgTextModel(EcgDanPreTrainedModel):
 
     @staticmethod
     def with_lora(text_model: nn.Module, rank: int = 8) -> nn.Module:
-        """The language model with low-rank updates of its linear layers, everything else frozen.
-
-        Raises:
-            ValueError: peft is not installed.
-        """
+        """The language model with low-rank updates of its linear layers, everything else frozen."""
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError as error:

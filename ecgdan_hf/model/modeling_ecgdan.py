@@ -1,12 +1,8 @@
 """ECG-DAN: the dual attention network for 12-lead ECG (arXiv 2403.10581, IEEE Trans. Big Data 11(3):948-960, 2025).
 
-The models and their outputs. A trunk shared by all leads feeds an attention over time within each lead and an
-attention across leads; heads serve pretraining, classification and survival. The blocks of the two trunks are in
-`paper_ecgdan` and `light_ecgdan`, the heads in `heads_ecgdan` and `alignment_ecgdan`.
-
-Shapes: N records, L leads, C channels, T samples, T' tokens. Inside the trunk tensors are (N, C, L, T').
-
-Travels with the weights: imports only torch, transformers and its neighbours in this folder.
+A trunk (`paper_ecgdan`, `light_ecgdan`) feeds an attention over time within each lead and one across leads; heads
+(`heads_ecgdan`) serve pretraining, classification and survival. Shapes: N records, L leads, C channels, T samples, T'
+tokens. Travels with the weights: imports only torch, transformers and its neighbours in this folder.
 """
 
 from collections.abc import Sequence
@@ -30,12 +26,10 @@ from .heads_ecgdan import (
 from .layers_ecgdan import Trunk
 from .light_ecgdan import LIGHT_TRUNK
 from .paper_ecgdan import PAPER_TRUNK
-from .risk_ecgdan import Baseline, Risk, absolute_risk, baseline_hazard, recalibrate
+from .risk_ecgdan import Risk, absolute_risk, baseline_hazard, recalibrate
 from .survival_ecgdan import cox_loss, survival_curve
 
 TRUNKS: dict[str, Trunk] = {"paper": PAPER_TRUNK, "light": LIGHT_TRUNK}
-
-MAX_BASELINE_TIMES = 2048
 
 HEADS = ("decoder", "alignment_head", "superclass_head", "classifier", "risk_head", "covariate_head", "baseline")
 HEADS += ("evidence", "reconstruction_head")
@@ -316,21 +310,18 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
         """Reconstructs the signal and aligns the embedding with text.
 
         Args:
-            input_values: (N, L, T), possibly with leads masked for the exercise.
-            lead_mask: (N, L), true where the network may look.
+            input_values, lead_mask, output_attentions, output_hidden_states: as in [`EcgDanModel`]; some leads may be
+                masked for the exercise.
             target_values: (N, L, T), the unmasked signal; default `input_values`.
             target_mask: (N, L), true where a target was recorded; default all leads, or `lead_mask` when
                 `target_values` is not given.
             text_embeds: (N, text_embed_dim), the frozen language model's embedding of each record's text.
             superclass_targets: (N, num_superclasses), 0 or 1.
-            output_attentions: return the attention maps.
-            output_hidden_states: return the hidden states.
             return_loss: compute the losses.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
         output = EcgDanPreTrainingOutput(
-            reconstruction=self.decoder(encoded.pooler_output, encoded.readout_features),
-            **encoded.for_head(),
+            reconstruction=self.decoder(encoded.pooler_output, encoded.readout_features), **encoded.for_head()
         )
         if self.superclass_head is not None:
             output.superclass_logits = self.superclass_head(encoded.pooler_output)
@@ -358,11 +349,7 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
         """
         if self.alignment_head is None:
             raise ValueError("text_embeds: expected a model with an alignment head, this one has text_embed_dim=None")
-        if len(labels) != len(text_embeds) or text_embeds.shape[-1] != self.config.text_embed_dim:
-            expected = f"({len(labels)}, [templates,] {self.config.text_embed_dim})"
-            raise ValueError(f"text_embeds: expected {expected}, got {tuple(text_embeds.shape)}")
-        self.alignment_head.set_prompts(text_embeds)
-        self.config.prompt_labels = list(labels)
+        self.alignment_head.set_prompts(labels, text_embeds)
 
     def _set_losses(
         self,
@@ -407,14 +394,11 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
         """Classifies ECGs.
 
         Args:
-            input_values: (N, L, T).
-            lead_mask: (N, L).
+            input_values, lead_mask, output_attentions, output_hidden_states: as in [`EcgDanModel`].
             labels: (N, num_labels) of 0, 1, a probability (soft target) or NaN (unknown, ignored) for multi-label;
                 (N,) class indices for `problem_type="single_label_classification"`.
             auxiliary_targets: (N, num_auxiliary_labels), as the multi-label ones; not named "labels", since `Trainer`
                 takes each argument with "label" in its name for one without which there is no loss.
-            output_attentions: return the attention maps.
-            output_hidden_states: return the hidden states.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
         logits, auxiliary = self.classifier(encoded.pooler_output)
@@ -461,14 +445,11 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         """Predicts the log hazard.
 
         Args:
-            input_values: (N, L, T).
-            lead_mask: (N, L).
+            input_values, lead_mask, output_attentions, output_hidden_states: as in [`EcgDanModel`].
             covariates: (N, len(covariate_names)), in their own units; NaN counts as the training mean.
             event: (N,), 1 = happened, 0 = censored.
             time: (N,), years since the ECG, positive.
             target_values, target_mask: as in [`EcgDanForPreTraining`].
-            output_attentions: return the attention maps.
-            output_hidden_states: return the hidden states.
             return_loss: compute the losses (the Cox loss needs `event` and `time`).
             weights: (N,), case weights of the Cox loss.
             entry: (N,), years since the ECG at which a subject came under observation (left truncation).
@@ -489,7 +470,13 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
             output.cox_loss = cox_loss(
                 output.log_hazard, event, time, self.config.ties, weights=weights, entry=entry, strata=strata
             )
-            self._set_losses(output, encoded, target_values, target_mask)
+            output.loss = self.config.survival_weight * output.cox_loss
+            if self.decoder is not None:
+                output.reconstruction = self.decoder(encoded.pooler_output, encoded.readout_features)
+                output.reconstruction_loss = self._reconstruction_loss(
+                    output.reconstruction, target_values, target_mask
+                )
+                output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
         return output
 
     def _covariate_term(self, covariates: Tensor | None, records: int) -> Tensor | float:
@@ -503,25 +490,9 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         if not torch.compiler.is_compiling() and covariates.isinf().any():  # a look at the values breaks the graph
             odd = names[int(covariates.isinf().any(dim=0).nonzero()[0])]
             raise ValueError(f"covariates: expected finite numbers or NaN, got an infinite {odd}")
-        mean, std = (
-            covariates.new_tensor(self.config.covariate_means),
-            covariates.new_tensor(self.config.covariate_stds),
-        )
+        mean, std = (covariates.new_tensor(x) for x in (self.config.covariate_means, self.config.covariate_stds))
         standardised = ((covariates - mean) / std).nan_to_num(nan=0.0)
         return self.covariate_head(standardised.to(self.dtype)).squeeze(-1)
-
-    def _set_losses(
-        self,
-        output: EcgDanSurvivalOutput,
-        encoded: EcgDanModelOutput,
-        target: Tensor,
-        target_mask: Tensor | None,
-    ) -> None:
-        output.loss = self.config.survival_weight * output.cox_loss
-        if self.decoder is not None:
-            output.reconstruction = self.decoder(encoded.pooler_output, encoded.readout_features)
-            output.reconstruction_loss = self._reconstruction_loss(output.reconstruction, target, target_mask)
-            output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
 
     @torch.no_grad()
     def fit_baseline(self, log_hazard: Tensor, event: Tensor, time: Tensor) -> None:
@@ -529,13 +500,12 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
 
         Args:
             log_hazard: (n,), this model's predictions for its training subjects, in evaluation mode.
-            event: (n,), 1 = happened, 0 = censored.
-            time: (n,), years.
+            event, time: (n,), as in `forward`.
 
         Raises:
             ValueError: no event at all.
         """
-        self._store_baseline(baseline_hazard(log_hazard, event, time))
+        self.config.num_baseline_times = self.baseline.store(baseline_hazard(log_hazard, event, time))
 
     @torch.no_grad()
     def recalibrate(self, log_hazard: Tensor, event: Tensor, time: Tensor, method: str = "baseline") -> float:
@@ -543,8 +513,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
 
         Args:
             log_hazard: (n,), this model's predictions for the new population, in evaluation mode.
-            event: (n,), 1 = happened, 0 = censored.
-            time: (n,), years.
+            event, time: (n,), as in `forward`.
             method: "baseline" refits how often the event happens; "slope" also how far log hazards are apart, which
                 is kept in `config.calibration_slope` and multiplies every later `log_hazard`.
 
@@ -562,16 +531,8 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
                 "the model does not rank this population; retrain it"
             )
         self.config.calibration_slope = self.config.calibration_slope * found.slope
-        self._store_baseline(found.baseline)
+        self.config.num_baseline_times = self.baseline.store(found.baseline)
         return found.slope
-
-    def _store_baseline(self, fitted: Baseline) -> None:
-        knots = torch.stack(tuple(fitted)).float()
-        if knots.shape[1] > MAX_BASELINE_TIMES:
-            knots = knots[:, torch.linspace(0, knots.shape[1] - 1, MAX_BASELINE_TIMES).round().long()]
-        knots = knots.to(self.baseline.knots.device)
-        self.baseline.knots, self.baseline.standard_error = knots[:2].contiguous(), knots[2].contiguous()
-        self.config.num_baseline_times = knots.shape[1]
 
     @torch.no_grad()
     def predict_survival(

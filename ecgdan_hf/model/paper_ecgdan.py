@@ -3,9 +3,7 @@
 A stem and residual blocks with (1, 5) kernels along time, shared by the leads; one temporal attention block per lead;
 one attention block across leads. `lead_layout="reference"` computes what the authors' released network computes.
 
-Shapes: N records, L leads, C channels, T samples, T' = T / 32 tokens; tensors are (N, C, L, T'), so that (1, k)
-kernels run along time. `light_ecgdan` holds the blocks of the other trunk.
-
+Shapes: N records, L leads, C channels, T samples, T' = T / 32 tokens; tensors are (N, C, L, T').
 Travels with the weights: imports only torch, transformers and its neighbours in this folder.
 """
 
@@ -62,7 +60,6 @@ class _Stem(nn.Module):
         self.norm2 = nn.GroupNorm(self.leads, channels)
 
     def forward(self, signal: Tensor) -> Tensor:
-        """(N, L, T) -> (N, features, L, T)."""
         hidden = F.gelu(self.norm1(self.conv1(signal)))
         hidden = F.gelu(self.norm2(self.conv2(hidden)))
         if self.lead_true:
@@ -89,7 +86,6 @@ class _ResidualBlock(GradientCheckpointingLayer):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=direction != "up")
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(N, C, L, T) -> (N, C', L, T / 2), (N, C', L, 2 T) or (N, C', L, T)."""
         if self.upsample is None:
             identity = self.shortcut(self.pool(hidden))
         else:
@@ -186,7 +182,6 @@ class _LeadAttention(GradientCheckpointingLayer):
         self.dropout = EcgDanDropout(config.mlp_dropout, config.dropout_scope)
 
     def initialise(self) -> None:
-        """Refills the position encoding, which no checkpoint carries."""
         init.copy_(self.positions, _sinusoidal_positions(*self.positions.shape))
 
     def forward(
@@ -213,7 +208,7 @@ class _LeadAttention(GradientCheckpointingLayer):
 
 
 class _Decoder(nn.Module):
-    """(N, hidden_size) -> (N, L, T): the signal the embedding stands for."""
+    """(N, hidden_size) -> (N, L, T): the signal the embedding stands for; the other decoder reads `features`."""
 
     def __init__(self, config: EcgDanConfig):
         super().__init__()
@@ -227,7 +222,6 @@ class _Decoder(nn.Module):
         self.norm = nn.InstanceNorm1d(config.num_leads) if config.normalization == "per_lead_zscore" else nn.Identity()
 
     def forward(self, pooled: Tensor, features: Tensor | None = None) -> Tensor:
-        """(N, hidden_size) -> (N, L, T); `features`, which the light trunk's decoder reads, are not used."""
         hidden = self.expand(self.reduce(pooled)).unflatten(1, self.shape)
         hidden = hidden.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:

@@ -136,12 +136,13 @@ class EcgPipeline(Pipeline):
         """Drops arguments that were left out, so that each default is written once, where it is used."""
         return {name: value for name, value in arguments.items() if value is not None}
 
-    def _signal_arguments(self, signal: Mapping[str, Any], others: str) -> dict[str, Any]:
-        """Returns the arguments that describe the signal.
+    @staticmethod
+    def _check_top_k(top_k: int | None) -> None:
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k: expected one or more, got {top_k}")
 
-        Raises:
-            ValueError: an argument that this pipeline does not have.
-        """
+    def _signal_arguments(self, signal: Mapping[str, Any], others: str) -> dict[str, Any]:
+        """Returns the arguments that describe the signal; refuses arguments that this pipeline does not have."""
         unknown = [name for name in signal if name not in (*SIGNAL_ARGUMENTS, *_OF_PIPELINE)]
         if unknown:
             raise ValueError(f"{unknown[0]}: unknown argument; expected {', '.join(SIGNAL_ARGUMENTS)}, {others}")

@@ -7,10 +7,7 @@
     judge = pipeline("ecg-classification", model="runs/danet")
     judge("ecg.hea")  # [{"label": "APC", "score": 0.91, ..., "intervals": [{"start": 4.1, "end": 4.4, ...}]}]
 
-Labels here, risks in `pipeline_survival_ecgdan`, vectors and what all share in `pipeline_base_ecgdan`.
-
-Travels with the weights: imports only torch, transformers and its neighbours; files are read with the package,
-where it is installed.
+Travels with the weights: imports only torch, transformers and its neighbours; the package reads files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +24,7 @@ from .configuration_ecgdan import STANDARD_LEADS
 from .covariates_ecgdan import Covariate
 from .intervals_ecgdan import attended_intervals
 from .leads_ecgdan import canonical_leads
-from .pipeline_base_ecgdan import (
-    AUTO_CLASSES,
-    CLASSIFICATION,
-    ZERO_SHOT,
-    EcgFeatureExtractionPipeline,
-    EcgPipeline,
-)
+from .pipeline_base_ecgdan import AUTO_CLASSES, CLASSIFICATION, ZERO_SHOT, EcgFeatureExtractionPipeline, EcgPipeline
 from .pipeline_survival_ecgdan import EcgSurvivalPipeline
 from .recording_ecgdan import Recording
 from .risk_ecgdan import Baseline
@@ -74,7 +65,7 @@ class EcgClassificationPipeline(EcgPipeline):
         self, top_k: int | None = None, thresholds: Mapping[str, float] | None = None, **signal: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         first = self._signal_arguments(signal, "top_k, thresholds")
-        _check_top_k(top_k)
+        self._check_top_k(top_k)
         if thresholds is not None:
             self._check_thresholds(thresholds)
         return first, {}, self._given_only({"top_k": top_k, "thresholds": thresholds})
@@ -107,10 +98,7 @@ class EcgClassificationPipeline(EcgPipeline):
         return found if attention is None else found | {"waveform_attention": attention.float()}
 
     def postprocess(
-        self,
-        model_outputs: dict[str, Any],
-        top_k: int | None = None,
-        thresholds: Mapping[str, float] | None = None,
+        self, model_outputs: dict[str, Any], top_k: int | None = None, thresholds: Mapping[str, float] | None = None
     ) -> list[dict[str, Any]]:
         """Labels with scores, highest first."""
         config, logits = self.model.config, model_outputs["logits"][0]
@@ -182,7 +170,7 @@ class ZeroShotEcgClassificationPipeline(EcgPipeline):
         **signal: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         first = self._signal_arguments(signal, "candidate_labels, hypothesis_template, multi_label, top_k")
-        _check_top_k(top_k)
+        self._check_top_k(top_k)
         if isinstance(candidate_labels, str):
             candidate_labels = [label.strip() for label in candidate_labels.split(",") if label.strip()]
         if candidate_labels is not None and not len(candidate_labels):
@@ -277,8 +265,3 @@ def register_pipelines() -> None:
             pt_model=tuple(AUTO_CLASSES[name] for name in pipeline_class.auto_classes()),
             type="multimodal",
         )
-
-
-def _check_top_k(top_k: int | None) -> None:
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k: expected one or more, got {top_k}")

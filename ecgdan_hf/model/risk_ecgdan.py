@@ -1,12 +1,8 @@
 r"""From log hazards to absolute risk: baselines, risk with limits, recalibration, competing causes.
 
-Breslow's and Kalbfleisch and Prentice's (Biometrika 60:267, 1973) baselines with their variances, risk by a horizon
-with log(-log) limits, refitting of slope and baseline to a new population, and cumulative incidence where another
-cause may come first, nonparametric (Aalen and Johansen, Scand J Stat 5:141, 1978) and from cause-specific models.
-
-**What the limits cover.** The baseline is estimated from a finite cohort: that uncertainty is in every interval here.
-The log hazards are taken as known: the uncertainty of the network itself, of its training sample and of its seed, is
-not. The limits are therefore too narrow for "the risk of this patient"; they are those of the baseline alone.
+The limits cover the baseline, which is estimated from a finite cohort. The log hazards are taken as known: the
+uncertainty of the network, of its training sample and of its seed is not in them, so that they are too narrow for "the
+risk of this patient".
 
 Arguments are those of `survival_ecgdan`. Travels with the weights: imports only torch.
 """
@@ -88,20 +84,18 @@ def baseline_hazard(
     of a time, the step at that time is
 
     * Breslow (1974): \(W / S\), of variance \(W / S^2\): Nelson-Aalen where all hazards are equal;
-    * Kalbfleisch-Prentice: the u with \(\sum_{i \in D} w_i e^{\eta_i} / (1 - e^{-u e^{\eta_i}}) = S\), of variance
-      \(W / (S (S - D))\): Kaplan-Meier and Greenwood where all hazards are equal. It is infinite, survival 0, where
-      all who are at risk have the event at once; standard errors are NaN from there.
+    * Kalbfleisch-Prentice (Biometrika 60:267, 1973): the u with
+      \(\sum_{i \in D} w_i e^{\eta_i} / (1 - e^{-u e^{\eta_i}}) = S\), of variance \(W / (S (S - D))\): Kaplan-Meier
+      and Greenwood where all hazards are equal. It is infinite, survival 0, where all who are at risk have the event
+      at once; standard errors are NaN from there.
 
     `survival_curve(log_hazard, *baseline[:2], years)` takes either. Weights count subjects: for sampling weights the
     estimate holds, the standard error does not. Strata have a baseline each: call it once for each stratum. The last
     knot is the end of follow-up, event or not: beyond it nothing was observed.
 
     Args:
-        log_hazard: (n,), the fitted linear predictor.
-        event: (n,), 1 = happened, 0 = censored.
-        time: (n,), years.
+        log_hazard, event, time, weights, entry: as in `cox_loss`.
         estimator: "breslow" or "kalbfleisch-prentice".
-        weights, entry: as in `cox_loss`.
 
     Raises:
         ValueError: as `cox_loss`, an unknown estimator, no event at all, or a log hazard that is not finite.
@@ -166,11 +160,9 @@ def recalibrate(
 
     Args:
         log_hazard: (n,), the model's predictions for the new cohort.
-        event: (n,), 1 = happened, 0 = censored.
-        time: (n,), years.
+        event, time, ties, weights, entry: as in `cox_loss`.
         method: "baseline" or "slope".
         estimator: as in [`baseline_hazard`].
-        ties, weights, entry: as in `cox_loss`.
 
     Raises:
         ValueError: as [`baseline_hazard`] and `cox_loss`; an unknown method; for "slope", log hazards that are all
@@ -206,8 +198,7 @@ def aalen_johansen(
 
     Args:
         cause: (n,), 0 = censored, 1 ... causes = what happened first.
-        time: (n,), years.
-        weights, entry: as in `cox_loss`.
+        time, weights, entry: as in `cox_loss`.
 
     Raises:
         ValueError: no event at all, a cause that is no integer of zero or more, or as `cox_loss`.
@@ -289,9 +280,9 @@ def _kalbfleisch_prentice(table: EventTable, low: Tensor, high: Tensor) -> Tenso
 
 
 def _minimise(loss: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-    """The minimum of a convex function of one number, and its second derivative there, by Newton's method.
+    """The minimum of a convex function of one number and its second derivative there, by Newton's method.
 
-    The second derivative is the central difference of the first, good to some nine digits in float64.
+    The second derivative is a central difference, good to some nine digits in float64.
     """
 
     def value_and_slope(x: float) -> tuple[float, float]:
@@ -320,9 +311,7 @@ def _aalen_johansen_variance(
 ) -> Tensor:
     """The delta method's three sums over times up to each, by cumulative sums: (causes, knots)."""
     left = at_risk - all_deaths
-    greenwood = torch.where(
-        left > 1e-12 * at_risk, all_deaths / (at_risk * left), 0
-    )  # nothing follows where none left
+    greenwood = torch.where(left > 1e-12 * at_risk, all_deaths / (at_risk * left), 0)  # nothing follows without any
     linear = before * deaths / at_risk**2
     square = incidence**2 * greenwood.cumsum(0) - 2 * incidence * (greenwood * incidence).cumsum(1)
     square = square + (greenwood * incidence**2).cumsum(1)

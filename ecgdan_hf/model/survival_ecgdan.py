@@ -61,7 +61,6 @@ def cox_loss(
         >>> round(cox_loss(one, event=torch.tensor([1, 0]), time=later).item(), 4)  # log 2: one of two at risk
         0.6931
     """
-    _check_ties(ties)
     total, weight = _partial_likelihood(_risk_sets(log_hazard, event, time, weights, entry, strata), ties)
     return total / torch.where(weight > 0, weight, torch.ones_like(weight))
 
@@ -89,7 +88,6 @@ def cause_specific_loss(
     Raises:
         ValueError: a cause that is no column of `log_hazards`.
     """
-    _check_ties(ties)
     cause = _check_cause(log_hazards, cause)
     parts = []
     for column, log_hazard in enumerate(log_hazards.unbind(dim=1)):
@@ -123,12 +121,9 @@ def survival_curve(
 
 
 def at_years(times: Tensor, values: Tensor, years: Tensor, before: float) -> Tensor:
-    """A step function of the knots (times, values), (..., knots), at `years`, (m,): (..., m).
+    """A step function of the knots (times, values), (..., knots), at `years`, (m,), zero or more: (..., m).
 
     `before` is its value ahead of the first knot; it is NaN beyond the last, where nothing was observed.
-
-    Raises:
-        ValueError: negative years.
     """
     years = years.to(times.dtype).contiguous()
     refuse("years", ~(years >= 0), years, "zero or more")
@@ -178,11 +173,7 @@ class EventTable(NamedTuple):
         weights: Tensor | None = None,
         entry: Tensor | None = None,
     ) -> "EventTable":
-        """Takes the arguments of [`cox_loss`].
-
-        Raises:
-            ValueError: as [`cox_loss`], no event at all, or a log hazard that is not finite.
-        """
+        """Takes the arguments of [`cox_loss`]; log hazards must be finite, and one event must have happened."""
         refuse("log_hazard", ~log_hazard.isfinite(), log_hazard, "finite values")
         sets = _risk_sets(log_hazard.double(), event, time.double(), weights, entry, None)
         if not sets.event.any():
@@ -227,12 +218,12 @@ def _risk_sets(
         log_at_risk = torch.logcumsumexp(log_mass, dim=0)[last]
     else:
         last = torch.searchsorted(keys, entry_key[order]) - 1
-        log_at_risk = _log_sum_of_covering(log_mass, group, last, len(keys))[group]
+        log_at_risk = _LogSumOfCovering.apply(log_mass, group, last, len(keys))[group]
     return _RiskSets(log_hazard, weight, event, time, group, log_at_risk, order)
 
 
 def _keys(time: Tensor, entry: Tensor | None, stratum: Tensor) -> tuple[Tensor, Tensor]:
-    """Integers that ascend by stratum, then from the latest time to the first.
+    """Integers that ascend by stratum, then from the latest time to the first: of `time`, and of `entry`.
 
     A subject is at risk at the keys from its own to the last one below its entry's.
     """
@@ -243,6 +234,8 @@ def _keys(time: Tensor, entry: Tensor | None, stratum: Tensor) -> tuple[Tensor, 
 
 def _partial_likelihood(sets: _RiskSets, ties: str) -> tuple[Tensor, Tensor]:
     """Negative log partial likelihood, summed, and the sum of the weights of the events."""
+    if ties not in TIES:
+        raise ValueError(f"ties: expected one of {', '.join(TIES)}, got {ties!r}")
     zero = torch.zeros_like(sets.log_hazard)
     contribution = torch.where(sets.event, sets.weight * (sets.log_at_risk - sets.log_hazard), zero)
     if ties == "efron":
@@ -264,17 +257,12 @@ def _efron_correction(sets: _RiskSets) -> Tensor:
     return torch.where(sets.event, weight * torch.log1p(-fraction * share.clamp(max=1.0)), zero)
 
 
-def _log_sum_of_covering(values: Tensor, first: Tensor, last: Tensor, points: int) -> Tensor:
-    sums: Tensor = _LogSumOfCovering.apply(values, first, last, points)
-    return sums
-
-
 class _LogSumOfCovering(torch.autograd.Function):
     """log of the sum of exp(values) over the intervals [first, last] that cover each point: (n,) -> (points,).
 
-    Sums of positive terms alone, where cumulative sums would subtract. The points are cut in halves, quarters, ...; an
-    interval belongs to the largest cut it crosses, and is there a tail of the left part and a head of the right one:
-    cumulative sums in parts of one length. O((n + points) log points) time, O(n + points) memory.
+    Adds positive terms alone. The points are cut in halves, quarters, ...; an interval belongs to the largest cut it
+    crosses, and is there a tail of the left part and a head of the right one: cumulative sums in parts of one length.
+    O((n + points) log points) time, O(n + points) memory.
     """
 
     @staticmethod
@@ -336,11 +324,6 @@ def refuse(name: str, wrong: Tensor, values: Tensor, expected: str) -> None:
     if wrong.any():
         row = int(wrong.nonzero()[0, 0])
         raise ValueError(f"{name}: expected {expected}, got {values[row].item():g} in row {row}")
-
-
-def _check_ties(ties: str) -> None:
-    if ties not in TIES:
-        raise ValueError(f"ties: expected one of {', '.join(TIES)}, got {ties!r}")
 
 
 def check_sample(

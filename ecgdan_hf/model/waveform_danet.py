@@ -2,8 +2,7 @@
 
 P and T are found by neurokit2 (`ecg_delineate`, prominence), each in the mean of the leads turned so that its usual
 wave points up; the QRS lasts while the leads together are steep. The limits below were chosen on 34 recordings of
-LUDB, conditioned to 100 Hz, against the hand-marked waves of lead II. Which share of the weights lies in the marked
-waves of all is measured by `tests/benchmarks/bench_waveform_attention.py`.
+LUDB, conditioned to 100 Hz, against the hand-marked waves of lead II (`tests/benchmarks/bench_waveform_attention.py`).
 
 Travels with the weights: numpy, and neurokit2 and scipy where they are needed.
 """
@@ -42,14 +41,7 @@ USUAL_PERCENTILE = 75  # of the recording's RR intervals
 
 @dataclass(frozen=True)
 class BeatWaves:
-    """Onset and end of the waves of each beat: arrays (beats,), samples, NaN where a wave was not found.
-
-    Attributes:
-        r_peak: the R peaks that were given.
-        p_onset, p_end: the P wave before the QRS complex.
-        qrs_onset, qrs_end: the QRS complex.
-        t_onset, t_peak, t_end: the T wave after it.
-    """
+    """R peak, P before and T after it for each beat: arrays (beats,), samples, NaN where a wave was not found."""
 
     r_peak: np.ndarray
     p_onset: np.ndarray
@@ -64,10 +56,7 @@ class BeatWaves:
     def delineate(cls, signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray) -> "BeatWaves":
         """Finds one P, QRS and T for all leads together, beat by beat; all NaN with fewer than two beats.
 
-        Args:
-            signal_mv: (leads, samples), mV, high-pass filtered, usable leads only, without NaN.
-            sampling_rate: Hz.
-            r_peaks: (beats,), sample indices, ascending.
+        `signal_mv` (leads, samples) is as [`waveform_weights`] takes it, `r_peaks` (beats,) are sample indices.
         """
         peaks = np.asarray(r_peaks, dtype=float)
         if len(peaks) < 2:
@@ -89,11 +78,7 @@ class BeatWaves:
     def weights(self, met: np.ndarray, samples: int, sampling_rate: float, rule: Mapping[str, Any]) -> np.ndarray:
         """Computes the weight of each sample of a recording, (samples,) float32, 0 to 1.
 
-        Args:
-            met: (beats,), true where a beat meets the rule.
-            samples: of the recording.
-            sampling_rate: Hz.
-            rule: a complete rule with wave weights, from `resolve_waveform_rule`.
+        `met` (beats,) is true where a beat meets the rule, a complete one with wave weights.
         """
         weights = np.full(samples, rule["wave_weights"]["baseline"])
         for beat in range(len(met)):
@@ -179,17 +164,7 @@ def _prominence(lead_mv: np.ndarray, wave: list[np.ndarray]) -> np.ndarray:
 def _beat_features(
     signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray, waves: BeatWaves | None = None
 ) -> dict[str, np.ndarray]:
-    """Computes the features that the conditions of a rule use: see `BEAT_FEATURES`.
-
-    Args:
-        signal_mv: (leads, samples), mV, high-pass filtered, usable leads only, without NaN.
-        sampling_rate: Hz.
-        r_peaks: (beats,), sample indices, ascending.
-        waves: of these beats; delineated here if not given.
-
-    Returns:
-        For each name of `BEAT_FEATURES` an array (beats,), NaN where it is unknown.
-    """
+    """For each name of `BEAT_FEATURES` an array (beats,), NaN where it is unknown."""
     waves = BeatWaves.delineate(signal_mv, sampling_rate, r_peaks) if waves is None else waves
     peaks = np.asarray(r_peaks, dtype=float)
     before, after = np.full((2, len(peaks)), np.nan)
@@ -207,8 +182,8 @@ def _beat_features(
 def _usual_rr(before: np.ndarray) -> float:
     """The RR interval that three quarters of the others do not exceed: what a beat is early against.
 
-    The mean of the intervals before a beat, the textbook's measure, shrinks with every early beat among them, so that
-    the later beats of a run would be on time.
+    The textbook's mean of the intervals before a beat shrinks with every early one: later beats of a run would be on
+    time.
     """
     known = before[np.isfinite(before)]
     return float(np.percentile(known, USUAL_PERCENTILE)) if len(known) else float("nan")
@@ -217,10 +192,7 @@ def _usual_rr(before: np.ndarray) -> float:
 def qrs_likeness(signal_mv: np.ndarray, sampling_rate: float, peaks: np.ndarray) -> np.ndarray:
     """(beats,): correlation of each QRS with their median, best of a few shifts; NaN where it is cut off.
 
-    Args:
-        signal_mv: (leads, samples), mV, high-pass filtered, usable leads only, without NaN.
-        sampling_rate: Hz.
-        peaks: (beats,), R peaks, sample indices, ascending.
+    Takes the arguments of [`BeatWaves.delineate`].
     """
     likeness = np.full(len(peaks), np.nan)
     fine = resample(signal_mv, sampling_rate, ANALYSIS_HZ)
@@ -244,14 +216,10 @@ def _unit(complexes: np.ndarray) -> np.ndarray:
 
 
 def _meets_rule(features: Mapping[str, np.ndarray], rule: Mapping[str, Any]) -> np.ndarray:
-    """True (beats,) where a beat meets every condition of the rule that can be judged, and at least one.
+    """True (beats,) where a beat meets every condition of a complete rule that can be judged, and at least one.
 
     A feature that is unknown (NaN) neither meets nor breaks its condition. Only `rr_ratio` must be known: whether the
     first beat of a recording is early cannot be said. Without a condition all beats meet the rule.
-
-    Args:
-        features: from `beat_features`.
-        rule: a complete rule, from `resolve_waveform_rule`.
     """
     conditions = rule["beat"]
     beats = len(next(iter(features.values())))
