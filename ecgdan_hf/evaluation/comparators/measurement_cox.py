@@ -31,7 +31,7 @@ COMPARATORS: dict[str, dict[str, Any]] = {
     "ECG measurements, age and sex": {"kind": "values", "age_and_sex": True},
     "15 flags, age and sex": {"kind": "flags", "age_and_sex": True},
 }
-"""What reports compare a network with, as arguments of [`fit_measurement_cox`]."""
+"""What reports compare a network with, as arguments of [`_fit_measurement_cox`]."""
 _REPEATED = ("qt_ms", "qtc_bazett_ms", "t_axis_deg")  # told by the rate with QTc, or by QRS axis and angle
 _VALUES = tuple(name for name in MEASUREMENTS if name not in _REPEATED)
 _NORMAL_AXES_DEG = {"p_axis_deg": 50.0, "qrs_axis_deg": 40.0}  # medians of normal records of PTB-XL, rounded
@@ -94,7 +94,7 @@ class _Standardiser:
 
 
 @dataclass(frozen=True)
-class MeasurementCox:
+class _MeasurementCox:
     """A fitted Cox model on ECG measurements.
 
     Attributes:
@@ -123,14 +123,14 @@ class MeasurementCox:
         return dict(zip(self.standardiser.names, self.cox.weights.tolist(), strict=True))
 
 
-def fit_measurement_cox(
+def _fit_measurement_cox(
     train: pd.DataFrame,
     kind: str = "flags",
     age_and_sex: bool = False,
     penalizer: float | None = _SMALL_PENALIZER,
     penalizers: Sequence[float] = PENALIZERS,
     seed: int = 0,
-) -> MeasurementCox:
+) -> _MeasurementCox:
     """Fits a Cox model to ECG measurements.
 
     A missing value counts as the training median. Where at least five training records lack a value, its absence is a
@@ -156,15 +156,15 @@ def fit_measurement_cox(
     standardiser = _standardiser(candidates)
     predictors = standardiser(candidates)
     if penalizer is not None:
-        return MeasurementCox(kind, age_and_sex, standardiser, fit_ridge_cox(predictors, event, time, penalizer))
+        return _MeasurementCox(kind, age_and_sex, standardiser, fit_ridge_cox(predictors, event, time, penalizer))
     patients = train["patient_id"].to_numpy() if "patient_id" in train else None
     cox = cross_validated_ridge_cox(predictors, event, time, patients, penalizers, seed=seed)
-    return MeasurementCox(kind, age_and_sex, standardiser, cox)
+    return _MeasurementCox(kind, age_and_sex, standardiser, cox)
 
 
-def fit_comparators(train: pd.DataFrame, with_age_and_sex: bool) -> dict[str, MeasurementCox]:
+def fit_comparators(train: pd.DataFrame, with_age_and_sex: bool) -> dict[str, _MeasurementCox]:
     """Fits each of [`usable_comparators`] to one table."""
-    return {name: fit_measurement_cox(train, **given) for name, given in usable_comparators(with_age_and_sex).items()}
+    return {name: _fit_measurement_cox(train, **given) for name, given in usable_comparators(with_age_and_sex).items()}
 
 
 def usable_comparators(with_age_and_sex: bool) -> dict[str, dict[str, Any]]:

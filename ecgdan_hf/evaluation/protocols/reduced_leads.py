@@ -41,7 +41,7 @@ def kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> 
     return np.isin(list(lead_names), [*names, *derived])
 
 
-def mask_leads(batch: Mapping[str, Any], kept: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _mask_leads(batch: Mapping[str, Any], kept: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """Returns a batch with `input_values` (n, leads, samples) and `lead_mask` (n, leads), reduced to these leads.
 
     Args:
@@ -63,4 +63,4 @@ def row_batches(
         kept: (leads,), from [`kept_leads`].
     """
     for batch in dataset.with_format("numpy", columns=["input_values", "lead_mask"]).iter(batch_size=batch_size):
-        yield batch if kept is None or kept.all() else mask_leads(batch, kept)
+        yield batch if kept is None or kept.all() else _mask_leads(batch, kept)

@@ -11,7 +11,7 @@ from datasets import Dataset
 from tiny import TINY, signals
 
 from ecgdan_hf.data.simulate.synthetic import make_signal
-from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, mask_leads, row_batches
+from ecgdan_hf.evaluation.protocols.reduced_leads import _mask_leads, kept_leads, row_batches
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.inference.rows import embed
@@ -105,7 +105,7 @@ def test_masking_afterwards_shows_what_the_file_of_a_device_shows(leads: tuple[s
     rows = [STANDARD_LEADS.index(lead) for lead in leads]
     whole = extractor(signal, 500, "mV", STANDARD_LEADS)
     device = extractor(signal[rows], 500, "mV", leads)
-    masked = mask_leads(whole, kept_leads(leads, STANDARD_LEADS))
+    masked = _mask_leads(whole, kept_leads(leads, STANDARD_LEADS))
     np.testing.assert_array_equal(masked["lead_mask"], device["lead_mask"])
     np.testing.assert_allclose(masked["input_values"], device["input_values"], atol=1e-4)
 
@@ -113,7 +113,7 @@ def test_masking_afterwards_shows_what_the_file_of_a_device_shows(leads: tuple[s
 def test_masked_leads_carry_no_sample_and_no_flag():
     batch = {"input_values": signals(3).numpy(), "lead_mask": np.ones((3, 12), bool)}
     batch["lead_mask"][0, 0] = False  # I, which is not kept either
-    masked = mask_leads(batch, kept_leads("II, v2", STANDARD_LEADS))
+    masked = _mask_leads(batch, kept_leads("II, v2", STANDARD_LEADS))
     assert masked["lead_mask"].sum(1).tolist() == [2, 2, 2]
     assert (masked["input_values"][~masked["lead_mask"]] == 0).all()
     assert masked["input_values"].dtype == np.float32
