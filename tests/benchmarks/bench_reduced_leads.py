@@ -29,7 +29,7 @@ from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
 from ecgdan_hf.evaluation.measures.classification import auroc, macro_auroc
 from ecgdan_hf.evaluation.measures.concordance import concordance_index
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_comparison
-from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, _mask_leads
+from ecgdan_hf.evaluation.protocols.reduced_leads import _mask_leads, kept_leads
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
