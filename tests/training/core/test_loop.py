@@ -17,7 +17,7 @@ from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop
-from ecgdan_hf.training.core.optimization import build_optimizer
+from ecgdan_hf.training.core.loop import _build_optimizer
 from ecgdan_hf.training.core.run_folder import metrics_of_run
 
 Build = Callable[..., FinetuneArguments]
@@ -147,7 +147,7 @@ def test_a_run_writes_a_tensorboard_log(finetune_args: Build):
 def test_layers_near_the_input_learn_more_slowly_and_vectors_do_not_decay():
     model = EcgDanForSurvival(EcgDanSurvivalConfig(num_samples=64, pad_samples=2, trunk_channels=[4, 8]))
     args = resolve(FinetuneArguments, None, {"layer_decay": 0.5})
-    optimizer, _ = build_optimizer(model, args, total_steps=10)
+    optimizer, _ = _build_optimizer(model, args, total_steps=10)
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {
         name_of[id(parameter)]: (group["lr_scale"], group["weight_decay"])
@@ -170,7 +170,7 @@ def test_layers_near_the_input_learn_more_slowly_and_vectors_do_not_decay():
 def test_the_learning_rate_warms_up_and_follows_a_cosine_down():
     model = torch.nn.Linear(2, 2)
     args = resolve(FinetuneArguments, None, {"learning_rate": 1.0, "warmup_fraction": 0.2, "min_learning_rate": 0.1})
-    optimizer, scheduler = build_optimizer(model, args, total_steps=100)
+    optimizer, scheduler = _build_optimizer(model, args, total_steps=100)
 
     def rate(step: float) -> float:
         scheduler.step_update(step)
