@@ -15,7 +15,7 @@ def split_by_patient(
         table: one row per record, with `patient_id`.
         fractions: share of patients of each named part; together 1.
         seed: the same patients and seed give the same parts, regardless of the order of rows.
-        stratify_by: column whose values have equal shares in all parts, such as `event`, with at least one patient in
+        stratify_by: column with equal shares of its values in all parts, such as `event`, and at least one patient in
             each part if there are enough; a patient counts by the largest value of its records.
 
     Raises:

@@ -53,14 +53,11 @@ CHEST_FLOOR = 0.05
 
 
 def electrode_problems(beat_mv: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Problems `limb_leads_reversed` and `chest_leads_exchanged` with the electrodes that were probably exchanged.
+    """Problems `limb_leads_reversed` and `chest_leads_exchanged`, with the electrodes that were probably exchanged.
 
-    Limb electrodes are a key of `SWAPS`, or `"RL"` if the right leg is involved; chest electrodes a pair such as
-    `"V1-V3"`.
-
-    Args:
-        beat_mv: (120,) millivolt for each lead, 100 Hz, R peak at sample 48. Nothing is found if a lead that is needed
-            (I and II, V1-V6) is missing, or if a lead has NaN.
+    These are a key of `SWAPS`, `"RL"` if the right leg is involved, or a chest pair such as `"V1-V3"`. `beat_mv` is
+    (120,) millivolt for each lead, 100 Hz, R peak at sample 48; without a needed lead (I and II, V1-V6) nothing is
+    found.
     """
     if any(np.isnan(lead).any() for lead in beat_mv.values()):  # no beat with all of its window in the recording
         return {}

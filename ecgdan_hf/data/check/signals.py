@@ -58,9 +58,8 @@ class SignalFindings:
 def check_signal(record: EcgRecord) -> SignalFindings:
     """Finds the problems of a readable record, of any leads, rate and length.
 
-    Raises:
-        ValueError: what the feature extractor refuses first: unknown leads, less than 2.4 s, amplitudes that cannot be
-            millivolt.
+    Raises ValueError for what the feature extractor refuses first: unknown leads, less than 2.4 s, impossible
+    amplitudes.
     """
     usable, problems = _usable_leads(record)
     if not usable:

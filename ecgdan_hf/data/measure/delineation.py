@@ -1,9 +1,7 @@
-"""Onsets and ends of the waves of a median beat: one P, QRS and T for all leads together.
+"""Onsets and ends of the waves of a median beat: one P, QRS and T for all leads together, as carts measure.
 
 A wave lasts while the spatial velocity, the length of the slope over all leads, exceeds a share of its largest value:
-around the R peak for the QRS, past the steepest flanks for P and T. Carts measure over simultaneous leads in this way,
-and clinical limits are made for it (Kligfield et al., Circulation 115:1306, 2007).
-
+around the R peak for the QRS, past the steepest flanks for P and T (Kligfield et al., Circulation 115:1306, 2007).
 Shares and smoothing widths were chosen on LUDB's hand-marked records 1-50; `tests/benchmarks/bench_measurements.py`
 measures the error on records 51-100, and that of neurokit2's wavelets, whose QRS is 70 ms too long. An ST segment as
 steep as a twentieth of the QRS counts as part of it. Imports nothing of the package.

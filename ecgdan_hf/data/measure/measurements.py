@@ -101,11 +101,8 @@ MARKERS = ("heart_rate_bpm", *FLAGS)
 def measure(record: EcgRecord) -> dict[str, float]:
     """Measures an ECG on its median beat; limb leads that follow from two others are derived.
 
-    Returns:
-        The keys of `MEASUREMENTS`, which states units and sources; NaN without the lead or wave.
-
-    Raises:
-        ValueError: a recording that cannot be in millivolt, is shorter than 2.4 s, or has no usable lead or beat.
+    Returns the keys of `MEASUREMENTS`, which states units and sources; NaN without the lead or wave. Raises ValueError
+    for a recording that cannot be in millivolt, is shorter than 2.4 s, or has no usable lead or beat.
     """
     return _measure_signal(record.signal_mv, record.sampling_rate, record.lead_names)
 

@@ -16,8 +16,7 @@ from datasets import Features, Value
 
 from ecgdan_hf.data.measure import measurements
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS, measure
-from ecgdan_hf.data.prepared.cache import fingerprint, made_once
-from ecgdan_hf.data.prepared.code_digest import code_digest
+from ecgdan_hf.data.prepared.cache import code_digest, fingerprint, made_once
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
 from ecgdan_hf.data.sources.registry import read_source

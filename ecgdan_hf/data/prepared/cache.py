@@ -5,12 +5,13 @@ never mistaken for a complete one. Shards are written a few records at a time an
 does not grow with the number of records.
 """
 
+import ast
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from datasets import config as datasets_config
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 
-from ecgdan_hf.data.prepared.code_digest import code_digest
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import RecordFile, UnreadableRecordError
 from ecgdan_hf.data.prepared.shards import num_processes, write_shards
@@ -33,6 +33,7 @@ MAX_SHARD_RECORDS = 1024  # 50 MB of prepared rhythm records
 USUAL_SHARDS = 128  # in between: enough for a progress bar and many processes
 WRITER_BATCH_RECORDS = 32  # what a process holds before it writes; 12 leads x 10 s x 500 Hz are 240 kB each
 MAX_LISTED_ERRORS = 20
+_PACKAGE = Path(__file__).parents[2]
 
 
 def prepare_all(
@@ -157,3 +158,52 @@ def _report_bad(errors: list[str], total: int, skip_bad: bool) -> None:
         shown = "".join(f"\n  {error}" for error in errors[:MAX_LISTED_ERRORS])
         more = "\n  ..." if len(errors) > MAX_LISTED_ERRORS else ""
         logger.warning("%d of %d records cannot be used and are left out:%s%s", len(errors), total, shown, more)
+
+
+@cache
+def code_digest(module: str, package: Path = _PACKAGE) -> str:
+    """Digest of the source code of a module (full name) and of all it imports from the package.
+
+    The package's own `__init__` is left out, as it only lists public names.
+    """
+    digest = hashlib.sha256()
+    for name, file in sorted(_reachable(module, package).items()):
+        digest.update(name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _reachable(module: str, package: Path) -> dict[str, Path]:
+    """The files, by name, of a module and of all it imports from the package, directly or not."""
+    files: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        file = _file(name, package)
+        if name in files or file is None:
+            continue
+        files[name] = file
+        waiting += [*_imports(name, file), name.rpartition(".")[0]]
+    return files
+
+
+def _file(name: str, package: Path) -> Path | None:
+    """The file of a module below the package; None for anything else, including the package itself."""
+    first, *parts = name.split(".")
+    if first != package.name or not parts:
+        return None
+    place = package.joinpath(*parts)
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+
+
+def _imports(name: str, file: Path) -> Iterator[str]:
+    """The names that a module imports; for `from a import b` both `a` and `a.b`, which may be a module."""
+    parents = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = parents[: len(parents) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)

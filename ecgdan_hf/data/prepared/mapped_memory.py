@@ -21,14 +21,9 @@ _STATM = Path("/proc/self/statm")
 
 
 class MappedArrays:
-    """The arrays of one column of a `datasets.Dataset`, all of one shape, as views of its Arrow files.
+    """The arrays of one column (`Array2D` of a fixed shape) of a `datasets.Dataset`, as views of its Arrow files.
 
-    `arrays[[3, 1]]` is a list of two read-only views; the formats of `datasets` would copy
-    (`tests/benchmarks/bench_loading.py`).
-
-    Args:
-        dataset: on disk or in memory.
-        name: a column of type `Array2D` with a fixed shape.
+    `arrays[[3, 1]]` is a list of two read-only views, not copies (`tests/benchmarks/bench_loading.py`).
     """
 
     def __init__(self, dataset: Any, name: str) -> None:
@@ -63,11 +58,7 @@ class MappedArrays:
     def release_pages(limit_bytes: int = DEFAULT_LIMIT_BYTES) -> int:
         """Releases the pages of all mapped Arrow files once this process holds more than `limit_bytes` of file pages.
 
-        Cheap enough to call after every batch, in every process that reads (a worker of a `DataLoader`). 0 always
-        releases.
-
-        Returns:
-            Number of mappings released.
+        Cheap enough to call after every batch, in every process that reads. Returns the number of mappings released.
         """
         if not _STATM.exists() or _shared_bytes() <= limit_bytes:
             return 0

@@ -46,11 +46,7 @@ def as_record(
 
 
 def signal_name(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
-    """Which of the numeric arrays of a file is the signal: `signal`, or the only one with two dimensions.
-
-    Raises:
-        ValueError: neither.
-    """
+    """Which numeric array of a file is the signal: `signal`, or the only one with two dimensions; else ValueError."""
     planes = {name: shape for name, shape in shapes.items() if len(shape) == 2 and max(shape) > 1}
     found = [name for name, shape in planes.items() if min(shape) > 1] or list(planes)  # a row is a lead or a time
     if "signal" in shapes or len(found) == 1:

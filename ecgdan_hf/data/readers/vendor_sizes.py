@@ -18,11 +18,7 @@ SCP_START = struct.Struct("<HIHHI")  # checksum, size; of section 0: checksum, n
 
 
 def check_claims(path: Path, kind: str) -> None:
-    """Rejects a file of a format of `vendors` that declares more than it can hold.
-
-    Raises:
-        ValueError: more text, channels, samples or decompressed bytes than possible.
-    """
+    """Raises ValueError if a file of a format of `vendors` declares more than it can hold."""
     size = path.stat().st_size
     if kind in TEXT_KINDS and size > MAX_TEXT_BYTES:
         raise ValueError(f"{path}: expected at most {MAX_TEXT_BYTES >> 20} MiB of text, got {size >> 20} MiB")

@@ -63,8 +63,7 @@ def sample_range(
 ) -> tuple[int, int]:
     """First sample (inclusive) and last sample (exclusive) of a part of a record; `seconds` None reads to the end.
 
-    Raises:
-        ValueError: a part that is empty or not within the record.
+    Raises ValueError for a part that is empty or not within the record.
     """
     first = round(start_seconds * sampling_rate)
     last = num_samples if seconds is None else first + round(seconds * sampling_rate)

@@ -21,11 +21,7 @@ class ZipReader:
         self.path = path
 
     def entries(self) -> list[zipfile.ZipInfo]:
-        """The files in the zip, in its order.
-
-        Raises:
-            ValueError: a damaged zip, or a name outside the folder it would be unpacked to.
-        """
+        """The files in the zip, in its order; raises ValueError for a damaged zip or path traversal."""
         try:
             _, entries, outside = self._opened()
         except DAMAGED as error:
@@ -35,11 +31,7 @@ class ZipReader:
         return entries
 
     def entry(self, name: str) -> zipfile.ZipInfo:
-        """The entry of this name.
-
-        Raises:
-            ValueError: a damaged zip, or no such entry.
-        """
+        """The entry of this name; raises ValueError for a damaged zip, or if there is none."""
         try:
             return self._opened()[0].getinfo(name)
         except DAMAGED as error:
@@ -50,9 +42,8 @@ class ZipReader:
     def read(self, entry: zipfile.ZipInfo, num_bytes: int | None = None) -> bytes:
         """Content of an entry, or its first bytes.
 
-        Raises:
-            ValueError: an entry that is damaged, encrypted, larger than `MAX_BYTES`, or compressed more than
-                `MAX_RATIO` times.
+        Raises ValueError for an entry that is damaged, encrypted, larger than `MAX_BYTES`, or compressed over
+        `MAX_RATIO` times.
         """
         where = f"{self.path}: entry {entry.filename}"
         size = entry.file_size

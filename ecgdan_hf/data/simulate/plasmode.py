@@ -9,6 +9,7 @@ The hazard is proportional, Weibull in time: S(t | x) = exp(-exp(log_hazard(x)) 
 import ast
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -163,15 +164,11 @@ def follow_up(
 
 def _codes(value: Any) -> Mapping[str, float]:
     """SCP codes of one record: a mapping, JSON, or PTB-XL's Python literal."""
-    if isinstance(value, Mapping):
-        return value
-    try:
-        codes = json.loads(value)
-    except (TypeError, ValueError):
-        try:
-            codes = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"scp_codes: expected {{code: likelihood}}, got {value!r}") from error
+    codes = value
+    for parse in (json.loads, ast.literal_eval):
+        if not isinstance(codes, Mapping):
+            with suppress(TypeError, ValueError, SyntaxError):
+                codes = parse(value)
     if not isinstance(codes, Mapping):
         raise ValueError(f"scp_codes: expected {{code: likelihood}}, got {value!r}")
     return codes

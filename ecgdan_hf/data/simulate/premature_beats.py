@@ -1,11 +1,10 @@
 """Premature beats simulated in regular recordings: the target is known exactly, without any label.
 
 A partition of unity cuts a recording into its beats, each from before its P wave to before the next one. The beats are
-placed at other times and summed, so that an early P wave falls on the previous T wave, as in a patient. The P waves of
-premature beats are scaled, inverted and shifted, as they originate elsewhere in the atria. `rhythms` draws the times.
-
-Limits: where beats move apart the gap is isoelectric, the T wave does not follow the rate, early beats are never
-conducted with aberration, and all premature beats of a recording have the same origin.
+placed at other times (`rhythms`) and summed, so that an early P wave falls on the previous T wave, as in a patient. P
+waves of premature beats are scaled, inverted and shifted, as they originate elsewhere in the atria. Limits: gaps
+between beats are isoelectric, the T wave does not follow the rate, early beats are never conducted with aberration,
+and all premature beats of a recording have the same origin.
 """
 
 from collections.abc import Mapping
@@ -56,9 +55,7 @@ class SimulatedEcg:
     Attributes:
         signal_mv: (leads, samples), float32, mV.
         r_peaks: (beats,), sample indices, ascending.
-        premature: (beats,), true for premature atrial beats.
-        ventricular: (beats,), true for wide beats.
-        p_wave: (beats,), true if the beat has a P wave.
+        premature, ventricular, p_wave: (beats,), true for premature atrial beats, wide beats, and beats with a P wave.
     """
 
     signal_mv: np.ndarray
@@ -287,9 +284,7 @@ def target_kinds(rule: Mapping[str, Any]) -> tuple[str, ...]:
     """Which simulated beats meet a complete rule (from `resolve_waveform_rule`) by construction.
 
     `"premature"` if the rule wants the QRS like the others, `"ventricular"` if unlike them, both if it does not say.
-
-    Raises:
-        ValueError: a rule without a condition on beats, for which nothing can be simulated.
+    Raises ValueError for a rule without a condition on beats, for which nothing can be simulated.
     """
     conditions = rule.get("beat")
     if not conditions:

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from ecgdan_hf.data.prepared.cache import made_once
-from ecgdan_hf.data.prepared.code_digest import code_digest
+from ecgdan_hf.data.prepared.cache import code_digest, made_once
 from ecgdan_hf.data.simulate.premature_beats import (
     SimulatedEcg,
     add_noise,

@@ -2,10 +2,9 @@
 
 Each beat is a cardiac dipole: Gaussian waves P, Q, R, S, ST and T along directions in space (McSharry et al., IEEE
 Trans Biomed Eng 50:289, 2003; Sameni et al., EURASIP J Adv Signal Process 2007), seen by the leads through Dower's
-matrix (Dower et al., J Electrocardiol 13:109, 1980), so that the limb leads obey Einthoven and Goldberger. The hazard
-depends on *repolarisation strain*, which lowers the ST segment and inverts the T wave in every lead, and on the QRS
-duration. Both change shape rather than voltage, so they survive the z-score of each lead and are visible in the median
-beat. Age and sex contribute little. Everything is simulated and means nothing for patients.
+matrix (Dower et al., J Electrocardiol 13:109, 1980). The hazard depends on *repolarisation strain*, which lowers the
+ST segment and inverts the T wave in every lead, on the QRS duration, and a little on age and sex. Strain and duration
+change shape rather than voltage, so they survive the z-score of each lead. Simulated; it means nothing for patients.
 """
 
 import json

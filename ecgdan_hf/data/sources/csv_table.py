@@ -60,11 +60,9 @@ def read_synthetic(data_dir: Path) -> pd.DataFrame:
 
 
 def read_outcomes(source: str | Path | pd.DataFrame) -> pd.DataFrame:
-    """Reads and checks an outcomes table; a data frame is only checked.
+    """Reads and checks a CSV of outcomes; a data frame is only checked.
 
-    Args:
-        source: CSV with `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); further columns
-            (`patient_id`, `log_hazard`...) are kept.
+    Columns: `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); others are kept.
 
     Raises:
         FileNotFoundError: no such file.

@@ -22,13 +22,10 @@ _ECG_SUFFIXES = (".dcm", ".ecg", ".edf", ".h5", ".hdf5", ".mat", ".mfer", ".mwf"
 
 
 def ecg_files(folder: str | Path) -> list[Path]:
-    """The ECG files below a folder, sorted by name.
+    """The ECG files below a folder, sorted by name; raises FileNotFoundError if there is no such folder.
 
     A WFDB record counts once, with its header; its segments do not count. A .csv counts if its first row names a lead,
     a .zip if it holds an ECG, an empty file if it has the suffix of an ECG. Hidden files and folders are skipped.
-
-    Raises:
-        FileNotFoundError: no such folder.
     """
     return list(_ecg_files(Path(folder)))
 

@@ -1,11 +1,9 @@
 """CODE-15 % and SaMi-Trop, which share a layout: `exams.csv`, and tracings in HDF5.
 
-CODE-15 %: 345,779 ECGs of 233,770 patients in Minas Gerais with diagnoses and deaths (Zenodo 4916206; Ribeiro et al.,
-Nat Commun 11:1760, 2020; Lima et al., Nat Commun 12:5117, 2021). SaMi-Trop: 1,631 ECGs of patients with chronic Chagas
-cardiomyopathy with deaths (Zenodo 4905618; Cardoso et al., BMJ Open 6:e011181, 2016).
-
-Tracings are (exams, 4096, 12) at 400 Hz: 7 or 10 s padded with zeros, which the reader removes. The publishers state
-"scale 1e-4 V", and have said that millivolt is meant (github.com/antonior92/automatic-ecg-diagnosis, issue 3). Users
+CODE-15 %: 345,779 ECGs of 233,770 patients in Minas Gerais (Zenodo 4916206; Ribeiro et al., Nat Commun 11:1760, 2020;
+Lima et al., Nat Commun 12:5117, 2021). SaMi-Trop: 1,631 ECGs of patients with chronic Chagas cardiomyopathy (Zenodo
+4905618; Cardoso et al., BMJ Open 6:e011181, 2016). Tracings are (exams, 4096, 12) at 400 Hz, zero-padded. The
+publishers state "scale 1e-4 V" but mean millivolt (github.com/antonior92/automatic-ecg-diagnosis, issue 3). Users
 found amplitudes about twice those of other devices (antonior92/ecg-age-prediction, issues 1, 5); they are not changed.
 """
 

@@ -231,11 +231,8 @@ SOURCE_NAMES = ", ".join(source.name for source in SOURCES)
 
 
 def find_source(name: str | None, data_dir: str | Path | None = None) -> Source:
-    """Returns the named source, in any spelling: `"PTB_XL"` and `"ptbxl"` are `"ptb-xl"`.
-
-    Args:
-        name: None recognises the source from the files of `data_dir`, as `data check` does.
-        data_dir: the folder; not used if there is a name.
+    """Returns the named source, in any spelling (`"PTB_XL"` and `"ptbxl"` are `"ptb-xl"`), or recognises that of a
+    folder.
 
     Raises:
         FileNotFoundError: no such folder, or no ECG in it.

@@ -82,8 +82,7 @@ def build(
         all_ecgs: keeps every eligible ECG of a participant.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: a field the table does not have, a value that cannot be read (with its line), or an unknown name.
+        ValueError: a missing field, a value that cannot be read (with its line), or an unknown name.
     """
     chosen = UkbFields(fields or {})
     if prevalent not in PREVALENT:

@@ -1,9 +1,8 @@
 """A table of UK Biobank's fields: dates of diagnoses, of visits and of death, sex and birth of each participant.
 
-First-occurrence fields (category 1712) use special dates as codes (data-coding 819); field 42000 uses one of them
-(data-coding 272). Two mean "in the year of birth", so before the ECG; the others mean a diagnosis at an unknown time.
-
-Messages never contain a participant's number: they name rows of the table by their line.
+First-occurrence fields (category 1712) use special dates as codes (data-coding 819), as does field 42000 (272): two
+mean "in the year of birth", so before the ECG; the others mean a diagnosis at an unknown time. Messages never contain
+a participant's number: they name rows of the table by their line.
 """
 
 import calendar

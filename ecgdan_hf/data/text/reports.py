@@ -20,13 +20,8 @@ _ONLY_A_TRACE = re.compile(r"^\W*trace only requested\W*$")
 def clean_report(report: str | None, to_english: bool = False) -> str:
     """Removes appended SCP codes, "4.46 unbestätigter bericht" (unconfirmed) and superfluous white space.
 
-    Args:
-        report: the raw text.
-        to_english: translates frequent German and Swedish terms by a glossary, the longest first. Grammar, negation
-            and rare words stay; multilingual language models do not need it.
-
-    Returns:
-        Lower case; empty if nothing describes the heart ("trace only requested").
+    Returns lower case; empty if nothing describes the heart ("trace only requested"). With `to_english` it translates
+    frequent German and Swedish terms by a glossary, the longest first; grammar, negation and rare words stay.
 
     Examples:
         >>> clean_report("sinusrhythmus  normales ekg 4.46       unbestÄtigter bericht Edit: NORM 80, (NORM 100)")

@@ -210,10 +210,6 @@ def embed_texts(
 
     Returns:
         (len(texts), width) float32; zeros for an empty text.
-
-    Raises:
-        ValueError: an unknown `text_style`.
-        OSError: the model cannot be loaded.
     """
     if text_style not in _TEXT_STYLES:
         raise ValueError(f"text_style: expected one of {', '.join(_TEXT_STYLES)}, got {text_style!r}")

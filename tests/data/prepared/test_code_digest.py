@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ecgdan_hf.data.prepared.code_digest import code_digest
+from ecgdan_hf.data.prepared.cache import code_digest
 
 PACKAGE = Path(__file__).parents[3] / "ecgdan_hf"
 ROWS = "ecgdan_hf.data.prepared.preparation"
