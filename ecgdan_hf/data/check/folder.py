@@ -32,7 +32,7 @@ MIN_RECORDS_TO_COMPARE = 20
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """What `check` found.
+    """Findings of [`check`].
 
     Attributes:
         facts: for `check.json`, documented at [`check`].
@@ -50,7 +50,7 @@ class FolderCheck:
 
 @dataclass
 class _Seen:
-    """What is kept of one record."""
+    """The numbers that are kept of one record."""
 
     error: str = ""
     sampling_rate: float = 0.0

@@ -46,7 +46,7 @@ PROBLEMS: dict[str, _Problem] = {
     ),
     "amplitudes_unusual": _warning("the folder's typical QRS complex is unlike that of ECGs", "check gain and unit"),
     "limb_leads_reversed": _warning(
-        "limb leads reversed, or dextrocardia", "look at them; behind each name stand the electrodes"
+        "limb leads reversed, or dextrocardia", "look at them; each name is followed by the electrodes"
     ),
     "chest_leads_exchanged": _warning("two chest leads probably exchanged", "look at V1 to V6"),
     "einthoven_residual": _warning("II is not I + III", "look for unequal gains or mislabelled leads"),

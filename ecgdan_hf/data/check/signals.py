@@ -41,7 +41,7 @@ HASH_NUDGE = 1e-3  # of a step: halves, which are frequent in files of 2.5 uV a 
 
 @dataclass(frozen=True)
 class SignalFindings:
-    """What was found in one signal.
+    """Findings in one signal.
 
     Attributes:
         problems: name of a problem -> its detail (leads joined by `+`, a number, or nothing).

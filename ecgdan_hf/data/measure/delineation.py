@@ -108,7 +108,7 @@ def above_chord(window: np.ndarray) -> np.ndarray:
 
 
 def _last_above(speed: np.ndarray) -> int:
-    """How long the speed stays above `T_SHARE` of the way from its minimum to its first value."""
+    """Number of samples until the speed falls to its minimum plus `T_SHARE` of the way up to its first value."""
     floor = float(speed.min())
     return _run_above(speed, floor + T_SHARE * (speed[0] - floor))
 

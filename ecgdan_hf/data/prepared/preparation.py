@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How records become rows: through a feature extractor, or as recorded.
+    """Turns records into rows, through a feature extractor or as recorded.
 
     Args:
         feature_extractor: prepares the signals; None keeps them as recorded.

@@ -1,4 +1,4 @@
-"""What the caller states of a file (`Declared`), and what the table in `data.formats` knows of a format (`Format`).
+"""`Declared`, the values that a caller states of a file, and `Format`, an entry of the table in `data.formats`.
 
 A rate, a unit and lead names are never guessed: the file states them or the caller does, and the two may not differ.
 """
@@ -20,7 +20,7 @@ _HOW_TO_GIVE = {
 
 @dataclass(frozen=True)
 class Declared:
-    """What the caller states of a file.
+    """The values that the caller states of a file.
 
     `rate`, `factor` and `leads` return the value that the caller and the file (`said`) agree on. They raise ValueError
     if neither states it, if the two differ, or if it is invalid.

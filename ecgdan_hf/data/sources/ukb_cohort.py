@@ -88,7 +88,7 @@ def build(
     if prevalent not in PREVALENT:
         raise ValueError(f"prevalent: expected one of {', '.join(PREVALENT)}, got {prevalent!r}")
     if end_of_follow_up > date.today():  # follow-up cannot end in the future
-        raise ValueError(f"end_of_follow_up: expected a day that has been, got {end_of_follow_up}")
+        raise ValueError(f"end_of_follow_up: expected a day in the past, got {end_of_follow_up}")
     conditions: tuple[str, ...] = {"any": CONDITIONS, "none": ()}.get(prevalent, (prevalent,))
     ecgs = read_ukbiobank(data_dir)
     people = chosen.read(fields_table, ecgs["patient_id"], conditions, sorted(ecgs["instance"].unique()))

