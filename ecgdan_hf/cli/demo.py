@@ -79,7 +79,11 @@ def run_demo(output_dir: Path, n: int, seed: int, overwrite: bool) -> dict[str, 
 
     say(f"1/4 writing {n} synthetic 12-lead ECGs with simulated follow-up to {folder / _COHORT}")
     write_cohort(folder / _COHORT, n=n, seed=seed)
-    flags = {"data_dir": str(folder / _COHORT), "output_dir": str(folder / _MODEL), "train_folds": _TRAIN_FOLDS}
+    flags: dict[str, Any] = {
+        "data_dir": str(folder / _COHORT),
+        "output_dir": str(folder / _MODEL),
+        "train_folds": _TRAIN_FOLDS,
+    }
     flags |= {"test_folds": _TEST_FOLDS, "seed": seed, "cache_dir": str(folder / "cache")}
     say("2/4 preparing signals and training a survival network")
     trained = finetune(resolve(FinetuneArguments, "demo", flags))
@@ -94,7 +98,8 @@ def run_demo(output_dir: Path, n: int, seed: int, overwrite: bool) -> dict[str, 
             f"(95 % interval {entry['low']:.3f} to {entry['high']:.3f})"
         )
     say(f"{folder / _MARK}: the page; {time.monotonic() - started:.0f} s in all")
-    return result.metrics
+    metrics: dict[str, Any] = result.metrics
+    return metrics
 
 
 def _prepare_folder(output_dir: Path, overwrite: bool) -> Path:

@@ -88,7 +88,8 @@ def _explain(
     check_output_file(out, (".png", ".pdf", ".svg"))
     options = _read_options(sampling_rate, unit, lead_names)
     record = read(file, **options, start_seconds=start_seconds, seconds=seconds)
-    model, feature_extractor = load_checkpoint(checkpoint)
+    network, feature_extractor = load_checkpoint(checkpoint)
+    model: Any = network  # a DANet where the maps of a waveform module exist
     name = Path(checkpoint).name
     if "waveform" not in methods_of(model) or method or label:
         method = method or "attention"

@@ -46,9 +46,9 @@ def _bundle(
     from ecgdan_hf.publish.bundle import make_bundle
     from ecgdan_hf.publish.card.checks import missing_parts
 
-    carbon: dict[str, Any] = {"power_watts": power_watts, "grid_gco2_per_kwh": grid_gco2_per_kwh}
-    said = {"contact": contact, "training_data": training_data, "base_model": base_model}
-    out = make_bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **carbon, **said)
+    said: dict[str, Any] = {"power_watts": power_watts, "grid_gco2_per_kwh": grid_gco2_per_kwh}
+    said |= {"contact": contact, "training_data": training_data, "base_model": base_model}
+    out = make_bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **said)
     say(f"{out}: loads in a clean process with the same outputs")
     for part in missing_parts((out / "README.md").read_text(encoding="utf-8")):
         say(f"{out / 'README.md'}: before publishing, add {part}")

@@ -48,10 +48,13 @@ def _finetune(args: FinetuneArguments) -> None:
 
     _check_push(args)
     if args.task == "danet":
-        from ecgdan_hf.training.finetune_danet import finetune_danet as finetune
+        from ecgdan_hf.training.finetune_danet import finetune_danet
+
+        metrics = finetune_danet(args)
     else:
         from ecgdan_hf.training.finetune import finetune
-    metrics = finetune(args)
+
+        metrics = finetune(args)
     simulated = " (simulated outcome)" if metrics["simulated_outcome"] else ""
     for part in ("valid", "test"):
         if part in metrics:
@@ -128,9 +131,9 @@ def _push_if_asked(args: RunArguments) -> None:
 
 
 def _losses(metrics: dict[str, Any]) -> str:
-    wanted = ("reconstruction_loss", "alignment_loss", "superclass_loss", "recall", "waveform_loss", "macro_auroc")
-    wanted = wanted if set(wanted) & set(metrics) else ("loss",)
-    return ", ".join(f"{name} {metrics[name]:.4f}" for name in wanted if name in metrics)
+    parts = ("reconstruction_loss", "alignment_loss", "superclass_loss", "recall", "waveform_loss", "macro_auroc")
+    found = [name for name in parts if name in metrics] or ["loss"]
+    return ", ".join(f"{name} {metrics[name]:.4f}" for name in found if name in metrics)
 
 
 VERBS: dict[str, Callable[..., None]] = {

@@ -41,13 +41,13 @@ _FEWEST_MISSING = 5  # records with a missing value before "missing" becomes a p
 
 
 def measure_records(
-    checkpoint: str, data: str, data_dir: str, limit: int | None = None, **options: Any
+    checkpoint: str, data: str | None, data_dir: str, limit: int | None = None, **options: Any
 ) -> pd.DataFrame | None:
     """Measures the ECGs that a survival model is compared on; None for a classifier, which is not compared with them.
 
     Args:
         checkpoint: folder or Hub name of the model.
-        data: source of the records.
+        data: source of the records; None recognises it.
         data_dir: its folder.
         limit: only the first records.
         options: `num_proc` and `cache_dir` of `measure_table`.
