@@ -77,7 +77,9 @@ def make_bundle(
     evaluations = [] if keeps_card else Evaluation.gather(source, results)
     model, extractor = load_checkpoint(source)
     with whole_folder(out, overwrite=True) as staging:
-        _write_code_and_weights(model, extractor, staging, _tokenizer(model, source))
+        has_text = head_of(model).task == "text"
+        tokenizer = EcgTextProcessor.from_pretrained(source).tokenizer if has_text else None
+        _write_code_and_weights(model, extractor, staging, tokenizer)
         (staging / "LICENSE").write_text(_license_text(), encoding="utf-8")
         if keeps_card:
             _carry_documents(source, staging)
@@ -97,11 +99,6 @@ def _check_destination(source: Path, out: Path) -> None:
         raise ValueError(f"{out}: expected a folder, found a file")
     if out.is_dir() and any(out.iterdir()) and not is_bundle(out):
         raise ValueError(f"{out}: expected an empty folder or a previous bundle, found other files")
-
-
-def _tokenizer(model: EcgDanPreTrainedModel, source: Path) -> Any:
-    """Returns that of the language model that the checkpoint stores; None where it stores none."""
-    return EcgTextProcessor.from_pretrained(source).tokenizer if head_of(model).task == "text" else None
 
 
 def _write_code_and_weights(

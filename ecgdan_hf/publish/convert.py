@@ -21,7 +21,7 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSurvi
 _State = dict[str, Tensor]
 
 _LEADS = 12
-_RISK_PREFIX = "downsteam_net."
+_PREFIX = re.compile(r"^(model\.network|network|downsteam_net)\.")
 _RENAMES = (
     (r"^encoder\.input_conv\.0\.", "ecgdan.stem.conv1."),
     (r"^encoder\.input_conv\.1\.", "ecgdan.stem.norm1."),
@@ -68,20 +68,13 @@ def _read_checkpoint(path: str | Path) -> _State:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: expected a PyTorch checkpoint holding tensors only, found: {reason}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {_strip(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {_PREFIX.sub("", name): value for name, value in state.items() if isinstance(value, Tensor)}
     if "encoder.input_conv.0.weight" not in tensors:
         raise ValueError(
             f"{path}: expected an ECG-DAN checkpoint with encoder.input_conv.0.weight, found "
             f"{', '.join(sorted(tensors)[:3]) or 'no tensors'}"
         )
     return tensors
-
-
-def _strip(name: str) -> str:
-    for prefix in ("model.network.", "network.", _RISK_PREFIX):
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name
 
 
 def _convert_state(state: _State) -> _State:
@@ -128,11 +121,8 @@ def convert_checkpoint(path: str | Path, out_dir: str | Path, sequential: bool =
 
     Args:
         path: the authors' checkpoint.
-        out_dir: folder to write; must not hold a checkpoint yet.
+        out_dir: new or empty folder.
         sequential: the checkpoint was trained with time attention feeding lead attention.
-
-    Returns:
-        `out_dir`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -148,16 +138,12 @@ def convert_checkpoint(path: str | Path, out_dir: str | Path, sequential: bool =
         model = EcgDanForSurvival(EcgDanSurvivalConfig(**options))
     else:
         model = EcgDanForPreTraining(EcgDanConfig(**options))
-    _load_exactly(model, _convert_state(state), path)
-    with whole_folder(out_dir) as folder:
-        model.save_pretrained(folder)
-        EcgDanFeatureExtractor(**model.config.signal_contract).save_pretrained(folder)
-    return out_dir
-
-
-def _load_exactly(model: torch.nn.Module, state: _State, path: str | Path) -> None:
-    expected = model.state_dict()
+    state, expected = _convert_state(state), model.state_dict()
     missing = [name for name in expected if name not in state and not name.startswith("baseline.")]
     if missing:
         raise ValueError(f"{path}: expected {len(expected)} tensors, {len(missing)} are missing: {missing[0]} …")
     model.load_state_dict({name: state[name] for name in expected if name in state}, strict=False)
+    with whole_folder(out_dir) as folder:
+        model.save_pretrained(folder)
+        EcgDanFeatureExtractor(**model.config.signal_contract).save_pretrained(folder)
+    return out_dir

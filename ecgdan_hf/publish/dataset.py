@@ -98,12 +98,12 @@ def convert_dataset(
         The folder: `data/train-*.parquet` and `README.md`.
 
     Raises:
-        FileNotFoundError: as `load`.
-        ValueError: as `load`; a column to keep that is not there; a folder that holds something else.
+        FileNotFoundError, ValueError: as `load`, a column to keep that is not there, or a folder with other content.
     """
     out, name = Path(out_dir), find_source(name, data_dir).name
     said = {"name": name, "keep": sorted(keep), "keep_ids": keep_ids, "license": license_id, "title": title}
-    _check_folder(out)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _STATE).is_file())):
+        raise ValueError(f"{out}: expected a new or empty folder, or an interrupted conversion, found something else")
     dataset = load(name, data_dir, num_proc=num_proc, **options)
     absent = [column for column in keep if column not in dataset.column_names]
     if absent:
@@ -122,11 +122,6 @@ def convert_dataset(
     write_text(out / "README.md", card)
     (out / _STATE).unlink()
     return out
-
-
-def _check_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _STATE).is_file())):
-        raise ValueError(f"{out}: expected a new or empty folder, or an interrupted conversion, found something else")
 
 
 def _fingerprint(dataset: Dataset) -> str:
@@ -174,20 +169,14 @@ def _harmless(about: Dataset, key: bytes | None) -> Dataset:
     columns = {name: about[name][:] for name in about.column_names}
     if key is not None:
         for name in ("record_id", "patient_id"):
-            columns[name] = [_pseudonym(key, name, value) for value in columns[name]]
+            digests = [hmac.new(key, f"{name}:{value}".encode(), hashlib.sha256) for value in columns[name]]
+            columns[name] = [name[0] + digest.hexdigest()[:16] for digest in digests]
     if "age" in columns:
         columns["age"] = [None if age is None else min(age, _OLDEST_YEARS) for age in columns["age"]]
-    columns["flags"] = [[_without_quote(flag) for flag in flags] for flags in columns["flags"]]
+    for flags in columns["flags"]:
+        names = [flag.partition(":")[0] for flag in flags]
+        flags[:] = [name if name in _QUOTING_FLAGS else flag for name, flag in zip(names, flags, strict=True)]
     return Dataset.from_dict(columns, features=about.features)
-
-
-def _without_quote(flag: str) -> str:
-    name, _, _ = flag.partition(":")
-    return name if name in _QUOTING_FLAGS else flag
-
-
-def _pseudonym(key: bytes, kind: str, value: str) -> str:
-    return kind[0] + hmac.new(key, f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _write_parquet(about: Dataset, arrays: Dataset, rows: list[int], file: Path) -> None:
@@ -201,10 +190,11 @@ def _write_parquet(about: Dataset, arrays: Dataset, rows: list[int], file: Path)
 
 def _dataset_card(about: Dataset, arrays: Sequence[str], title: str, license_id: str, keep_ids: bool = False) -> str:
     """Says what is in the dataset (`about`, and the arrays of these names), what was left out, and how to load it."""
+    sizes = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     data = DatasetCardData(
         license=license_id,
         tags=["ecg", "electrocardiogram", "cardiology", "medical"],
-        size_categories=_size_category(len(about)),
+        size_categories=next((name for limit, name in sizes.items() if len(about) < limit), "1M<n<10M"),
         pretty_name=title,
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
@@ -267,27 +257,13 @@ def _facts(about: Dataset) -> dict[str, str]:
     return facts
 
 
-def _size_category(records: int) -> str:
-    limits = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
-    return next((name for limit, name in limits.items() if records < limit), "1M<n<10M")
-
-
 def push_dataset(folder: str | Path, repo_id: str, private: bool = False, message: str = "Upload dataset") -> str:
-    """Uploads a converted dataset after checking that it loads.
+    """Uploads a converted dataset after checking that it loads; returns the address of the repository.
 
-    Args:
-        folder: written by [`convert_dataset`].
-        repo_id: `USER/NAME`; made if it does not exist.
-        private: make a new repository private.
-        message: of the commit.
-
-    Returns:
-        Address of the repository.
+    The repository `USER/NAME` is made if it does not exist.
 
     Raises:
-        FileNotFoundError: no such folder, or no Parquet in it.
-        ValueError: an unfinished conversion, a damaged file, a bad name, no token, a public repository where a private
-            one was asked for, or a refusal of the Hub.
+        FileNotFoundError, ValueError: as `check_converted`, `check_push` and `make_repository`, or the Hub refuses.
     """
     check_push(repo_id)
     folder = Path(folder)
@@ -306,8 +282,7 @@ def check_converted(folder: Path) -> int:
     """Loads every row of a converted dataset once; returns their number.
 
     Raises:
-        FileNotFoundError: no such folder, or no Parquet in it.
-        ValueError: an unfinished conversion, or a damaged file.
+        FileNotFoundError, ValueError: no Parquet, an unfinished conversion, or a damaged file.
     """
     files = sorted(str(file) for file in folder.glob("data/*.parquet"))
     if not files:

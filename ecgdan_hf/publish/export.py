@@ -1,11 +1,8 @@
 """Writes a checkpoint as one ONNX file, for programs that have no torch.
 
-The file holds the network alone: what `EcgDanFeatureExtractor` does to a recording before it (leads, filter,
-resampling, scaling) stays in Python; its settings are in the metadata. The batch is dynamic. A file gets its name
-only after onnxruntime has given the same answers as the network.
-
-torch's own exporter is used: that of transformers writes two files and every output, and needs a newer transformers
-than the rest of the package.
+The file holds the network alone: the feature extractor stays in Python, and its settings are in the metadata. A file
+gets its name only after onnxruntime has given the same answers as the network. torch's own exporter is used: that of
+transformers writes two files and every output.
 """
 
 import json
@@ -41,14 +38,7 @@ _TRACED, _PROVED = 2, (1, 3)
 
 @dataclass(frozen=True)
 class _Exported:
-    """The written file.
-
-    Attributes:
-        path: the file.
-        num_bytes: its size.
-        outputs: name -> shape of each output; the first dimension is `batch`.
-        largest_difference: from the network, relative to an output's largest value where that is above 1.
-    """
+    """The written file: name -> shape of each output, whose first dimension is `batch`, and what `_prove` found."""
 
     path: Path
     num_bytes: int
@@ -89,25 +79,28 @@ def export_onnx(checkpoint: str | Path, out: str | Path, int8: bool = False) -> 
         out: file to write, replaced if it is there.
         int8: keep the weights as 8-bit integers and compute with them; the difference is then reported, not judged.
 
-    Returns:
-        Where, how large, what it gives and how far that is from the network.
-
     Raises:
         FileNotFoundError: no such checkpoint.
         ValueError: not a checkpoint, libraries that are missing, or a file that does not answer as the network does.
             Nothing is left behind.
     """
-    _check_libraries()
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        if find_spec(name) is None:
+            raise ValueError(f"export: needs {name}, which is not installed; pip install ecgdan-hf[onnx]")
     model, extractor = load_checkpoint(checkpoint)
     network, out = _ExportedNetwork(model).float().eval(), Path(out)
     with whole_file(out) as part, _quietly():
         if int8:
+            from onnxruntime.quantization import QuantType, quantize_dynamic
+
             with TemporaryDirectory() as work:
-                _quantise(_write_onnx(network, extractor, Path(work) / "network.onnx"), part)
-            difference = _prove(network, part, tolerance=np.inf)
+                _write_onnx(network, extractor, Path(work) / "network.onnx")
+                # weights are stored as integers; activations are rounded to integers at run time
+                quantize_dynamic(Path(work) / "network.onnx", part, weight_type=QuantType.QUInt8)
         else:
-            difference = _prove(network, _write_onnx(network, extractor, part))
-        return _Exported(out, part.stat().st_size, _output_shapes(part), difference)
+            _write_onnx(network, extractor, part)
+        shapes, difference = _prove(network, part, tolerance=np.inf if int8 else _TOLERANCE)
+        return _Exported(out, part.stat().st_size, shapes, difference)
 
 
 def _example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Tensor]:
@@ -128,11 +121,11 @@ def _example_inputs(model: EcgDanPreTrainedModel, records: int) -> dict[str, Ten
     return inputs
 
 
-def _prove(network: _ExportedNetwork, file: Path, tolerance: float = _TOLERANCE) -> float:
+def _prove(network: _ExportedNetwork, file: Path, tolerance: float) -> tuple[dict[str, list[int | str]], float]:
     """Compares onnxruntime's answers with the network's, on batches it was not traced with.
 
-    Returns the largest difference, relative to an output's largest value where that is above 1; raises ValueError
-    above `tolerance` and for an answer that is not finite.
+    Returns the shapes of the outputs, and the largest difference, relative to an output's largest value where that is
+    above 1. Raises ValueError above `tolerance` and for an answer that is not finite.
     """
     import onnxruntime
 
@@ -150,14 +143,7 @@ def _prove(network: _ExportedNetwork, file: Path, tolerance: float = _TOLERANCE)
                     f"{difference:.2g} for {records} records; nothing is written"
                 )
             largest = max(largest, float(difference))
-    return largest
-
-
-def _output_shapes(file: Path) -> dict[str, list[int | str]]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return {output.name: list(output.shape) for output in session.get_outputs()}
+    return {output.name: list(output.shape) for output in session.get_outputs()}, largest
 
 
 def _describe(model: Any, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
@@ -189,7 +175,7 @@ def _describe(model: Any, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
 
 
-def _write_onnx(network: _ExportedNetwork, extractor: EcgDanFeatureExtractor, file: Path) -> Path:
+def _write_onnx(network: _ExportedNetwork, extractor: EcgDanFeatureExtractor, file: Path) -> None:
     import onnx
     import onnx_ir
     from onnxscript import optimizer
@@ -213,20 +199,6 @@ def _write_onnx(network: _ExportedNetwork, extractor: EcgDanFeatureExtractor, fi
     onnx.helper.set_model_props(proto, _describe(network.model, extractor))
     onnx.checker.check_model(proto, full_check=True)
     file.write_bytes(proto.SerializeToString())
-    return file
-
-
-def _quantise(file: Path, out: Path) -> None:
-    """Stores weights as integers; activations are rounded to integers at run time (dynamic int8)."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantize_dynamic(file, out, weight_type=QuantType.QUInt8)
-
-
-def _check_libraries() -> None:
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        if find_spec(name) is None:
-            raise ValueError(f"export: needs {name}, which is not installed; pip install ecgdan-hf[onnx]")
 
 
 @contextmanager

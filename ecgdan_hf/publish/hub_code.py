@@ -24,20 +24,17 @@ _OPTIONAL_LIBRARIES = frozenset({"peft"})
 
 MODEL_FOLDER = Path(__file__).resolve().parents[1] / "model"
 
+_packages_distributions = cache(metadata.packages_distributions)
+
 # the same patterns as transformers' get_relative_imports, which knows nothing of docstrings
 _SEEN_BY_TRANSFORMERS = re.compile(r"^\s*(?:from\s+\.(\S+)\s+import|import\s+\.(\S+)\s*$)", re.MULTILINE)
 
 
 def check_hub_code(files: Iterable[Path], entry_points: Iterable[str]) -> None:
-    """Raises for code that would not load from the Hub.
+    """Raises ValueError, with file, line and reason, for Python files that would not load from the Hub.
 
-    Args:
-        files: the Python files of the folder to be published.
-        entry_points: module names that `auto_map` refers to. They must name every file they need themselves, because
-            not every version of transformers follows imports of imports.
-
-    Raises:
-        ValueError: one line with file, line and reason.
+    `entry_points` are module names that `auto_map` refers to. They must import every file they need themselves,
+    because not every version of transformers follows imports of imports.
     """
     modules = {path.stem: path for path in files}
     needs = {name: _neighbours(path, modules) for name, path in modules.items()}
@@ -62,16 +59,10 @@ def code_revision(files: Iterable[Path]) -> str:
 
 
 def requirements(files: Iterable[Path] | None = None) -> list[str]:
-    """Lists what a user without the package has to install to run the travelling code, for `pip install`.
+    """Lists what a user without the package has to install to run these files, for `pip install`.
 
-    That is every library the code imports, also inside `try`, except those that transformers requires itself.
-    Versions are those the package asks for.
-
-    Args:
-        files: default all that may travel.
-
-    Raises:
-        ValueError: the code imports a library that the package does not require.
+    That is every library the code imports, also inside `try`, except those that transformers requires itself. Versions
+    are those the package asks for; a library that it does not require raises ValueError. Default: all of `model/`.
     """
     imported = {name for path in files or MODEL_FOLDER.glob("*.py") for name in _libraries(path)}
     asked, brought = _required("ecgdan-hf"), _required("transformers")
@@ -101,12 +92,7 @@ def _libraries(path: Path) -> set[str]:
 
 def _distribution(library: str) -> str:
     """Returns the distribution that provides an import: `yaml` comes with pyyaml."""
-    return canonicalize_name(next(iter(_distributions().get(library, ())), library))
-
-
-@cache
-def _distributions() -> dict[str, list[str]]:
-    return dict(metadata.packages_distributions())
+    return canonicalize_name(next(iter(_packages_distributions().get(library, ())), library))
 
 
 def _neighbours(path: Path, modules: dict[str, Path]) -> set[str]:

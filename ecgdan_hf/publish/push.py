@@ -61,13 +61,10 @@ def push_bundle(
 
 
 def push_checkpoint(checkpoint_dir: str | Path, repo_id: str, private: bool = False, **said: Any) -> CommitInfo:
-    """Bundles a checkpoint, which proves that it loads, and uploads the bundle.
+    """Bundles a checkpoint, which checks that it loads, and uploads the bundle.
 
-    Args:
-        checkpoint_dir: as training left it.
-        repo_id: `USER/NAME`; made if it does not exist.
-        private: make a new repository private; so it is made, with a warning, where the card lacks a required part.
-        said: further arguments of `make_bundle`, for the card.
+    A new repository is private, with a warning, where `private` is set or the card lacks a required part: after hours
+    of training, an unfinished card is no reason to keep nothing. `said` are further arguments of `make_bundle`.
 
     Raises:
         ValueError: what `make_bundle` and [`push_bundle`] refuse.
@@ -76,7 +73,7 @@ def push_checkpoint(checkpoint_dir: str | Path, repo_id: str, private: bool = Fa
     with tempfile.TemporaryDirectory() as work:
         folder = make_bundle(checkpoint_dir, Path(work, "bundle"), name=repo_id.split("/")[1], **said)
         private = private or bool(missing_parts((folder / "README.md").read_text(encoding="utf-8")))
-        check_card(folder, private)  # after hours of training an unfinished card is no reason to keep nothing
+        check_card(folder, private)
         return _upload(folder, repo_id, private, "Upload model")
 
 
@@ -105,11 +102,7 @@ def _upload(
 
 
 def make_repository(api: HfApi, repo_id: str, private: bool, repo_type: str | None = None) -> RepoUrl:
-    """Returns the repository, made if it does not exist.
-
-    Raises:
-        ValueError: a refusal of the Hub, or a public repository where a private one was asked for.
-    """
+    """Returns the repository, made if it does not exist; ValueError if it is public and `private` was asked for."""
     with said_by_the_hub(repo_id):
         url = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type)
         is_private = not private or api.repo_info(repo_id, repo_type=repo_type).private
@@ -119,14 +112,9 @@ def make_repository(api: HfApi, repo_id: str, private: bool, repo_type: str | No
 
 
 def check_push(repo_id: str, ask_the_hub: bool = False) -> None:
-    """Checks, before a long training, what would fail at its end: a bad name, no token.
+    """Checks, before a long training, what would fail at its end: the name `USER/NAME` and the token.
 
-    Args:
-        repo_id: `USER/NAME`.
-        ask_the_hub: also ask the Hub whether the token is valid.
-
-    Raises:
-        ValueError: see above, or a Hub that cannot be reached.
+    With `ask_the_hub`, the Hub is asked whether the token is valid. Raises ValueError.
     """
     try:
         validate_repo_id(repo_id)

@@ -101,19 +101,14 @@ def _probe_inputs(model: EcgDanPreTrainedModel) -> _Arrays:
     if Covariates.of(model.config).names:
         means, stds = np.array(model.config.covariate_means), np.array(model.config.covariate_stds)
         inputs["covariates"] = (means + 0.5 * stds)[None].astype(np.float32)
-    inputs["arguments"] = np.array(json.dumps(_pipeline_arguments(model, inputs)))
-    return inputs
-
-
-def _pipeline_arguments(model: EcgDanPreTrainedModel, inputs: _Arrays) -> dict[str, Any]:
-    """Returns further arguments of some pipelines, by task."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}  # further arguments of some pipelines, by task
     if "covariates" in inputs:
         known = zip(model.config.covariate_names, inputs["covariates"][0].tolist(), strict=True)
         arguments[SURVIVAL] = {"covariates": {name: value for name, value in known if not Covariate(name).is_rule}}
     if not getattr(model.config, "prompt_labels", None):
         arguments[ZERO_SHOT] = {"candidate_labels": ["sinus rhythm", "atrial fibrillation"]}
-    return arguments
+    inputs["arguments"] = np.array(json.dumps(arguments))
+    return inputs
 
 
 def _clean_process_outputs(
@@ -125,18 +120,9 @@ def _clean_process_outputs(
 ) -> _Arrays:
     """Loads a checkpoint with `trust_remote_code` where `import ecgdan_hf` fails, and returns its outputs.
 
-    Args:
-        source: folder, or `USER/NAME` on the Hub that `environment` points to.
-        auto_class: name of the Auto class that loads it.
-        inputs: of `_probe_inputs`.
-        environment: variables in addition to the current ones; a folder needs no network, so the default is offline.
-        python: the interpreter.
-
-    Returns:
-        Inputs and outputs of the model by name, and under `pipeline TASK` the answer of each pipeline, as JSON.
-
-    Raises:
-        ValueError: the process failed; the reason is its last line.
+    `source` is a folder, or `USER/NAME` on the Hub; a folder needs no network, so the default environment is offline.
+    Returns inputs and outputs of the model by name, and the answer of each pipeline as JSON under `pipeline TASK`.
+    Raises ValueError with the last line of a process that fails.
     """
     script = Path(__file__).with_name("clean_process.py")
     with tempfile.TemporaryDirectory() as work:

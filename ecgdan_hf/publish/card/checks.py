@@ -1,25 +1,21 @@
-"""Checks that a model card says what it must before it is published, without a network.
+"""Checks without a network that a model card says what it must before it is published.
 
-`build_card` lists the required parts that nothing was given for in the card's metadata, under `ecgdan_missing`, each
-with the command that makes it. To fill in a part by hand, remove its entry there too. The check reads that list and
-the headings, so it holds for cards that were edited.
-
-`huggingface_hub.ModelCard.validate` and every upload of a card ask the Hub at `/api/validate-yaml`; neither works
-offline, and the rules are not published as a schema. The rules here are the documented ones (hub-docs: modelcard.md,
-model-cards.md, repositories-licenses.md; huggingface.js: tasks/pipelines.ts) and the pattern for names that the Hub's
-refusals quote. `ModelCard` and `ModelCardData` parse the card. The Hub's own check still runs at the upload.
+`build_card` lists the required parts that nothing was given for in the metadata, under `ecgdan_missing`. This list and
+the headings are checked, so that edited cards can be checked too. The Hub's own check (`/api/validate-yaml`, which
+`ModelCard.validate` asks) needs a network and publishes no schema. The rules here are the documented ones (hub-docs:
+modelcard.md, model-cards.md, repositories-licenses.md; huggingface.js: tasks/pipelines.ts) and the quoted patterns.
 """
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import ModelCard
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 SECTIONS = (
     "Use",
@@ -39,7 +35,7 @@ SECTIONS = (
 
 RESEARCH_USE = "Research use only"
 MISSING_KEY = "ecgdan_missing"
-"""Entry of the metadata that lists the required parts that nothing was given for."""
+"""Entry of the metadata; whoever fills in a part by hand removes it there."""
 
 _NAME = re.compile(r"(?:[\w-]+/)?[\w.-]+")
 """Name of a model, dataset or metric, as the Hub's refusals quote the pattern."""
@@ -58,7 +54,6 @@ cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 agpl-3.0 g
 lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl
 lgpl-lr unknown other
 """
-LICENCES = frozenset(_LICENCES.split())
 
 _PIPELINE_TAGS = """
 text-classification token-classification table-question-answering question-answering zero-shot-classification
@@ -72,7 +67,6 @@ document-question-answering zero-shot-image-classification graph-ml mask-generat
 text-to-3d image-to-3d image-feature-extraction video-text-to-text keypoint-detection visual-document-retrieval
 any-to-any other
 """
-PIPELINE_TAGS = frozenset(_PIPELINE_TAGS.split())
 """Tasks of the Hub; none is for physiological signals."""
 
 _BASE_MODEL_RELATIONS = ("adapter", "finetune", "merge", "quantized")
@@ -81,11 +75,7 @@ _IDS, _DATASET_IDS, _TEXTS = "an id NAME or OWNER/NAME", "an id OWNER/NAME", "te
 
 
 def missing_parts(card: str) -> list[str]:
-    """Lists the required parts that a card lacks, each with the command that makes it where there is one.
-
-    Args:
-        card: the whole README.
-    """
+    """Lists the required parts that a README lacks, each with the command that makes it where there is one."""
     block, _, text = card.partition("\n---\n")
     text = text or card
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)  # a comment in code is not a title
@@ -121,39 +111,35 @@ def check_card(folder: str | Path, private: bool = False) -> None:
             f"you write by hand from {MISSING_KEY} in the metadata), or push with --private"
         )
     if missing:
-        logger.warning("%s: cannot be made public yet; it lacks %s", path, missing)
+        _logger.warning("%s: cannot be made public yet; it lacks %s", path, missing)
 
 
 def metadata_problems(card: str) -> list[str]:
-    """Lists what the Hub would refuse or not show of a card, one line each; empty for a good card.
-
-    Args:
-        card: the whole README.
-    """
+    """Lists what the Hub would refuse or not show of a README, one line each; empty for a good card."""
     try:
-        data = _parse(card)
+        parsed: Any = ModelCard(card, ignore_metadata_errors=False).data
+        data = dict(parsed.to_dict())
     except (ValueError, TypeError, yaml.YAMLError) as error:  # invalid YAML, or an index without its required fields
         return [f"metadata: not readable: {' '.join(str(error).split())}"]
     if not data:
         return ["metadata: expected a YAML block at the top, found none"]
-    return [*_plain_fields(data), *_lists(data), *_base_model(data), *_index(data.get("model-index")), *_carbon(data)]
-
-
-def _parse(card: str) -> dict[str, Any]:
-    parsed: Any = ModelCard(card, ignore_metadata_errors=False).data
-    return dict(parsed.to_dict())
+    return [*_plain_fields(data), *_lists(data), *_base_model(data), *_index(data.get("model-index"))]
 
 
 def _plain_fields(data: Mapping[str, Any]) -> Iterator[str]:
     licence = data.get("license")
-    if licence not in LICENCES:
+    if licence not in _LICENCES.split():
         yield f"license: expected one of the Hub's identifiers such as apache-2.0, got {licence!r}"
     if licence == "other" and not data.get("license_name"):
         yield "license_name: expected a name with license other, got none"
-    if data.get("pipeline_tag") not in PIPELINE_TAGS:
+    if data.get("pipeline_tag") not in _PIPELINE_TAGS.split():
         yield f"pipeline_tag: expected one of the Hub's tasks, got {data.get('pipeline_tag')!r}"
     if not isinstance(data.get("library_name"), str):
         yield f"library_name: expected text, got {data.get('library_name')!r}"
+    carbon = data.get("co2_eq_emissions")
+    grams = carbon.get("emissions") if isinstance(carbon, Mapping) else carbon
+    if grams is not None and (isinstance(grams, bool) or not isinstance(grams, int | float) or grams < 0):
+        yield f"co2_eq_emissions: emissions: expected grams, got {grams!r}"
 
 
 def _lists(data: Mapping[str, Any]) -> Iterator[str]:
@@ -185,7 +171,10 @@ def _index(index: Any) -> Iterator[str]:
             yield f"model-index: name: expected text, got {model.get('name')!r}"
         for number, result in enumerate(_mappings(model.get("results"))):
             where = f"model-index: results[{number}]"
-            yield from _texts(result, where, ("task", "type"), ("dataset", "type"), ("dataset", "name"))
+            for first, second in (("task", "type"), ("dataset", "type"), ("dataset", "name")):
+                found = (result.get(first) or {}).get(second)
+                if not isinstance(found, str) or not found.strip():
+                    yield f"{where}: {first}.{second}: expected text, got {found!r}"
             kind = (result.get("dataset") or {}).get("type")
             if isinstance(kind, str) and not _NAME.fullmatch(kind):
                 yield f"{where}: dataset.type: expected {_IDS}, got {kind!r}"
@@ -201,20 +190,6 @@ def _metric(metric: Mapping[str, Any], where: str) -> Iterator[str]:
         yield f"{where}: metrics: type: expected the id of a metric, got {kind!r}"
     if isinstance(value, bool) or not isinstance(value, int | float | str) or value != value:
         yield f"{where}: metrics: {metric.get('name', kind)}: expected a value, got {value!r}"
-
-
-def _carbon(data: Mapping[str, Any]) -> Iterator[str]:
-    given = data.get("co2_eq_emissions")
-    grams = given.get("emissions") if isinstance(given, Mapping) else given
-    if grams is not None and (isinstance(grams, bool) or not isinstance(grams, int | float) or grams < 0):
-        yield f"co2_eq_emissions: emissions: expected grams, got {grams!r}"
-
-
-def _texts(result: Mapping[str, Any], where: str, *paths: Sequence[str]) -> Iterator[str]:
-    for first, second in paths:
-        found = (result.get(first) or {}).get(second)
-        if not isinstance(found, str) or not found.strip():
-            yield f"{where}: {first}.{second}: expected text, got {found!r}"
 
 
 def _mappings(given: Any) -> list[Mapping[str, Any]]:

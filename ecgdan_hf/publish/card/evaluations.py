@@ -122,12 +122,7 @@ class Number:
 
 @dataclass(frozen=True)
 class CheckpointRun:
-    """The training run of a checkpoint, without local paths.
-
-    Attributes:
-        result: of `metrics.json`; None where there is none.
-        recipe: of `recipe.yaml`; None where there is none.
-    """
+    """The training run of a checkpoint, without local paths; None for a file that is not there."""
 
     result: Result | None
     recipe: dict[str, Any] | None
@@ -160,12 +155,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Evaluation":
-        """Reads the folder that a verb wrote its result to.
-
-        Raises:
-            FileNotFoundError: no `metrics.json` in it.
-            ValueError: not readable, or no number with an interval.
-        """
+        """Reads the folder that a verb wrote its result to; ValueError if no number in it has an interval."""
         folder = Path(folder)
         result, recipe = _result(folder), _recipe(folder) or {}
         for key in ("data", "test_folds"):
@@ -180,10 +170,8 @@ class Evaluation:
     def gather(cls, checkpoint: Path, folders: Sequence[str | Path]) -> "list[Evaluation]":
         """Reads these folders and the evaluations that a released checkpoint carries, in the order of a card.
 
-        A folder replaces the carried evaluation of the same name. The order is by kind, then all leads before fewer.
-
-        Raises:
-            FileNotFoundError, ValueError: as `read`, or two folders of the same name.
+        A folder replaces the carried evaluation of the same name; two folders of the same name raise ValueError. The
+        order is by kind, then all leads before fewer.
         """
         given = [cls.read(folder) for folder in folders]
         names = [each.name for each in given]
@@ -201,11 +189,6 @@ class Evaluation:
     def metrics(self) -> dict[str, Any]:
         """The content of the result."""
         return self.result.metrics
-
-    @property
-    def data(self) -> str | None:
-        """Source of the records; None where neither result nor recipe names it."""
-        return self.result.data
 
     @property
     def is_sanity(self) -> bool:
@@ -262,11 +245,6 @@ class Evaluation:
         return list(_intervals(self.metrics, ()))
 
 
-def run_numbers(metrics: Mapping[str, Any]) -> list[Number]:
-    """Returns every number of the test and validation parts of a training run, test first."""
-    return [number for part in PARTS for number in _all_numbers(metrics.get(part), part, ())]
-
-
 def metric_id(key: str) -> str:
     """Returns the Hub's name of a metric; our own, as metadata may hold it, where the Hub has none."""
     return HUB_METRICS.get(key, _slug(key))
@@ -276,13 +254,14 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.-]+", "_", text.lower()).strip("_") or "results"
 
 
-def _all_numbers(node: Any, part: str, path: tuple[str, ...]) -> Iterator[Number]:
+def all_numbers(node: Any, part: str, path: tuple[str, ...] = ()) -> Iterator[Number]:
+    """Yields every number of one part of a training run, with or without an interval."""
     if isinstance(node, Mapping) and isinstance(node.get("estimate"), int | float):
         yield Number(path, float(node["estimate"]), node.get("low"), node.get("high"), part=part)
     elif isinstance(node, Mapping):
         for key, value in node.items():
             if key not in _NOT_RESULTS:
-                yield from _all_numbers(value, part, (*path, str(key)))
+                yield from all_numbers(value, part, (*path, str(key)))
     elif isinstance(node, int | float) and not isinstance(node, bool) and path:
         yield Number(path, float(node), part=part)
 

@@ -20,8 +20,8 @@ from ecgdan_hf.publish.card.evaluations import (
     PARTS,
     Evaluation,
     Number,
+    all_numbers,
     metric_id,
-    run_numbers,
 )
 
 WORLD_GCO2_PER_KWH = 475.0
@@ -36,18 +36,14 @@ _NEARLY_EVEN = 0.95
 
 @dataclass(frozen=True)
 class CardFacts:
-    """A checkpoint and its results.
+    """A checkpoint and its results; a power or an intensity that is not positive raises ValueError.
 
     Attributes:
         model: the network.
-        metrics: content of the `metrics.json` of its training; empty where there is none.
-        recipe: content of its `recipe.yaml`; empty where there is none.
+        metrics, recipe: content of the `metrics.json` and the `recipe.yaml` of its training, where there are any.
         evaluations: further results.
         power_watts: assumed power of the hardware that training kept busy, all processes together; None for none.
         grid_gco2_per_kwh: assumed carbon intensity of its electricity.
-
-    Raises:
-        ValueError: a power or an intensity that is not positive.
     """
 
     model: EcgDanPreTrainedModel
@@ -73,19 +69,13 @@ class CardFacts:
         return head_of(self.model)
 
     @cached_property
-    def numbers(self) -> list[Number]:
-        """The numbers of the training run."""
-        return run_numbers(self.metrics)
+    def _numbers(self) -> list[Number]:
+        return [number for part in PARTS for number in all_numbers(self.metrics.get(part), part)]
 
     @property
     def is_simulated(self) -> bool:
         """Whether the outcome was simulated, as the configuration or the metrics say."""
         return bool(getattr(self.config, "simulated_outcome", False) or self.metrics.get("simulated_outcome"))
-
-    @property
-    def is_danet(self) -> bool:
-        """Whether the network is that of the second paper."""
-        return isinstance(self.config, DanetConfig)
 
     @property
     def source(self) -> Source | None:
@@ -99,14 +89,13 @@ class CardFacts:
         return [each for each in dict.fromkeys((self.source, pretrained_on)) if each]
 
     @property
-    def data_name(self) -> str:
-        """Title of the training data."""
+    def _data_name(self) -> str:
         return self.source.title if self.source else "unknown data"
 
     @property
     def is_tested(self) -> bool:
         """Whether there are results on records that were not used in training."""
-        tested = any(number.part == "test" for number in self.numbers)
+        tested = any(number.part == "test" for number in self._numbers)
         return tested or any(not each.is_sanity for each in self.evaluations)
 
     @property
@@ -176,28 +165,31 @@ class CardFacts:
     def rows(self) -> list[tuple[str, str, str]]:
         """Part, metric and value of each number of the training run, and the labels that have no AUROC."""
         suffix = ", simulated outcome" if self.is_simulated else ""
-        rows = [(PARTS[number.part], number.words, number.text + suffix) for number in self.numbers]
-        for part, words in PARTS.items():
-            found = self.metrics.get(part)
-            if isinstance(found, Mapping) and (labels := found.get("labels_not_estimable")):
-                rows.append((words, "labels without AUROC", ", ".join(labels)))
-        return rows
+        rows = [(PARTS[number.part], number.words, number.text + suffix) for number in self._numbers]
+        return rows + [
+            (words, "labels without AUROC", ", ".join(found["labels_not_estimable"]))
+            for words, found in self._parts
+            if found.get("labels_not_estimable")
+        ]
 
     @property
     def reasons(self) -> list[tuple[str, str]]:
         """Parts whose metrics could not be estimated, and why."""
-        parts = {words: self.metrics.get(part) for part, words in PARTS.items()}
-        found = [(words, each) for words, each in parts.items() if isinstance(each, Mapping)]
-        return [(words, each["not_estimable"]) for words, each in found if "not_estimable" in each]
+        return [(words, found["not_estimable"]) for words, found in self._parts if "not_estimable" in found]
+
+    @property
+    def _parts(self) -> list[tuple[str, Mapping[str, Any]]]:
+        found = [(words, self.metrics.get(part)) for part, words in PARTS.items()]
+        return [(words, each) for words, each in found if isinstance(each, Mapping)]
 
     @property
     def groups(self) -> list[tuple[str, str, str]]:
         """Title, records and results by sex and age, of the run's own test part and of each evaluation."""
         found = self.metrics.get("subgroups")
         own = [("Test records of the run", "", subgroup_text(found, self.is_simulated))] if found else []
-        return own + [(each.title, self.notes(each), each.groups) for each in self.evaluations if each.groups]
+        return own + [(each.title, self._notes(each), each.groups) for each in self.evaluations if each.groups]
 
-    def notes(self, evaluation: Evaluation) -> str:
+    def _notes(self, evaluation: Evaluation) -> str:
         """Describes the records of an evaluation, and whether the epoch was chosen on them."""
         counts, said = evaluation.metrics, []
         for key, word in (("num_records", "records"), ("num_patients", "patients")):
@@ -209,8 +201,8 @@ class CardFacts:
             said.append("validation part (the epoch was chosen on it: optimistic)")
         chosen = set(parse_folds(self.recipe.get("valid_folds"), "recipe: valid_folds") or ())
         chosen &= set(parse_folds(evaluation.folds or None, f"{evaluation.name}: test_folds") or ())
-        source = card_source(evaluation.data)
-        same_data = evaluation.data is None or (source is not None and source.title == self.data_name)
+        source = card_source(evaluation.result.data)
+        same_data = evaluation.result.data is None or (source is not None and source.title == self._data_name)
         if chosen and same_data:
             said.append("the epoch was chosen on these records" + ("" if evaluation.is_sanity else ": optimistic"))
         if evaluation.result.is_simulated:
@@ -224,7 +216,7 @@ class CardFacts:
         for each in self.evaluations:
             suffix = ", simulated outcome" if each.result.is_simulated else ""
             rows = [(x.words or each.metric, x.text + suffix, x.ahead_text) for x in each.numbers()]
-            found.append((each, self.notes(each), rows))
+            found.append((each, self._notes(each), rows))
         return found
 
     @property
@@ -235,7 +227,7 @@ class CardFacts:
     @property
     def missing(self) -> list[str]:
         """Expected results that there are none of."""
-        tested = {key for number in self.numbers if number.part == "test" for key in number.path}
+        tested = {key for number in self._numbers if number.part == "test" for key in number.path}
         tested |= {name for each in self.evaluations for name in _covered(each)}
         absent = [text for key, text in self.head.expected_results.items() if key not in tested]
         if self.head.task == "pretraining":
@@ -282,7 +274,7 @@ class CardFacts:
     @property
     def hub_metrics(self) -> list[str]:
         """The metrics by which the Hub lists models; losses and diagnostics are only in the card's table."""
-        names = {number.path[-1] for number in self.numbers}
+        names = {number.path[-1] for number in self._numbers}
         names |= {str(each.metrics.get("metric")) for each in self.evaluations}
         return sorted({HUB_METRICS[name] for name in names & HUB_METRICS.keys()})
 
@@ -292,14 +284,14 @@ class CardFacts:
 
         Results on validation records, of controls and of the attention maps are only in the text.
         """
-        tests = [number for number in self.numbers if number.part == "test" and number.is_the_models]
         found = [
-            self._entry(number, number.path[-1], number.words, self.data_name, "test", self.is_simulated)
-            for number in tests
+            self._entry(number, number.path[-1], number.words, self._data_name, "test", self.is_simulated)
+            for number in self._numbers
+            if number.part == "test" and number.is_the_models
         ]
         for each in self.evaluations:
-            source = card_source(each.data)
-            data = source.title if source else self.data_name
+            source = card_source(each.result.data)
+            data = source.title if source else self._data_name
             simulated = self.is_simulated or each.result.is_simulated
             for number in () if each.is_sanity else each.numbers():
                 last, words = number.path[-1], f"{each.title}: {number.words or each.metric}"

@@ -21,10 +21,6 @@ from ecgdan_hf.publish.verify import pipelines_of
 PLACEHOLDER_REPOSITORY = "USER/NAME"
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
-_FEATURES, _OTHER = "feature-extraction", "other"
-"""Tasks of the Hub. It knows none for labels or risks of a physiological signal, and would take a classifier that
-names none for one of text."""
-
 _CONTACT = f"use the Community tab of its repository, https://huggingface.co/{PLACEHOLDER_REPOSITORY}/discussions"
 
 _CALLS = {
@@ -35,8 +31,8 @@ _CALLS = {
 }
 """Task -> name of its pipeline in the card."""
 
-_PAPERS = {False: ("2403.10581", "10.1109/TBDATA.2025.3536922"), True: ("2407.18033", None)}
-"""Whether it is a DANet -> arXiv number and DOI; the Hub's paper pages list the models whose cards link arXiv."""
+_PAPERS = {"ecgdan": ("2403.10581", "10.1109/TBDATA.2025.3536922"), "danet": ("2407.18033", None)}
+"""Type of the model -> arXiv number and DOI; the Hub's paper pages list the models whose cards link arXiv."""
 
 _REQUIRED = {
     "data": "the training data; give them with `ecgdan bundle --training-data TEXT`",
@@ -85,19 +81,17 @@ def build_card(
         ValueError: a power or an intensity that is not positive.
     """
     facts = CardFacts(model, metrics or {}, recipe or {}, evaluations, power_watts, grid_gco2_per_kwh)
-    config, groups = facts.config, facts.groups
+    config = facts.config
     data_text = training_data or (facts.source.description if facts.source else "")
-    given = {"data": data_text, "results": facts.is_tested, "groups": groups}
+    given = {"data": data_text, "results": facts.is_tested, "groups": facts.groups}
     required = {part: text for part, text in _REQUIRED.items() if not given[part]}
-    arxiv, doi = _PAPERS[facts.is_danet]
+    arxiv, doi = _PAPERS["danet" if config.model_type == "danet" else "ecgdan"]
     card: ModelCard = ModelCard.from_template(
         _metadata(facts, name, arxiv, required, base_model, dataset_id),
         template_path=str(_TEMPLATE),
         facts=facts,
         name=name,
-        task=facts.head.card_task[1],
         repository=PLACEHOLDER_REPOSITORY,
-        auto_class=facts.head.auto_class,
         model_class=type(model).__name__,
         config=config,
         survival=facts.head.is_survival,
@@ -140,7 +134,8 @@ def _metadata(
         tags=[*tags, f"arxiv:{arxiv}"],
         datasets=[dataset_id] if dataset_id else None,
         metrics=facts.hub_metrics or None,
-        pipeline_tag=_OTHER if facts.head.scores else _FEATURES,
+        # the Hub has no task for labels or risks of a signal, and takes a classifier without a task for one of text
+        pipeline_tag="other" if facts.head.scores else "feature-extraction",
         base_model=base_model,
         model_name=name,
         eval_results=facts.model_index or None,
