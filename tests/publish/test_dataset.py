@@ -130,7 +130,7 @@ def test_the_card_counts_what_was_written_and_is_valid(converted):
 
 
 def test_bad_records_are_left_out_and_the_others_keep_their_signals(cohort, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(published, "SHARD_RECORDS", 15)
+    monkeypatch.setattr(published, "_SHARD_RECORDS", 15)
     copy = shutil.copytree(cohort, tmp_path / "copy")
     (copy / "records/00/00003.dat").write_bytes(b"short")
     out = convert_dataset("csv", copy, tmp_path / "out", cache_dir=tmp_path / "cache", skip_bad=True, keep_ids=True)
@@ -148,7 +148,7 @@ class Stopped(Exception):
 
 
 def test_an_interrupted_conversion_goes_on_and_keeps_its_pseudonyms(cohort, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(published, "SHARD_RECORDS", 15)
+    monkeypatch.setattr(published, "_SHARD_RECORDS", 15)
     write, written = published._write_parquet, []
 
     def stop_after_two(about, arrays, rows, file):
