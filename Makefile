@@ -1,8 +1,7 @@
 # `make demo`, `make test`, `make space`, `make lint`: each installs into .venv first; nothing else is needed.
-# With TORCH=cpu, PyTorch and torchvision come from PyTorch's index of CPU wheels; .venv must not exist yet.
+# With TORCH=cpu, uv installs PyTorch's CPU wheels; .venv must not exist yet.
 PYTHON ?= python3
 TORCH ?= default
-TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -53,9 +52,11 @@ endif
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 ifeq ($(TORCH),cpu)
-	$(BIN)/python -m pip install --quiet --index-url $(TORCH_CPU_INDEX) torch torchvision
-endif
+	$(BIN)/python -m pip install --quiet "uv>=0.8"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu -e ".[dev]"
+else
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
+endif
 	touch $@
 
 clean:
