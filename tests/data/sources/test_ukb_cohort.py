@@ -259,7 +259,7 @@ def test_what_is_not_asked_for_need_not_be_there(made, edited_fields):
 
 def test_options_that_mean_nothing_are_refused(made, tmp_path):
     refuse("prevalent: expected one of any, .* got 'stroke'", made, prevalent="stroke")
-    refuse("end_of_follow_up: .* that has been, got 9999-12-31", made, end_of_follow_up=date(9999, 12, 31))
+    refuse("end_of_follow_up: expected a day in the past, got 9999-12-31", made, end_of_follow_up=date(9999, 12, 31))
     refuse("fields: expected one of hypertension, .* got 'hf'", made, fields={"hf": "131354"})
     refuse(r"column of field 99 \(heart-failure\)", made, fields={"heart-failure": "131354,99"})
     refuse(r"column of field 98 \(sex\)", made, fields={"sex": "98"})
