@@ -57,13 +57,29 @@ def gather_with_grad(value: Tensor, accelerator: Accelerator) -> Tensor:
     """
     if accelerator.num_processes == 1:
         return value
-    from torch.distributed.nn import functional
-
     sizes = accelerator.gather(torch.tensor([len(value)], device=value.device)).tolist()
     missing = value.new_zeros(max(sizes) - len(value), *value.shape[1:])  # batches differ by a record
-    all_gather: Any = functional.all_gather
-    gathered = all_gather(torch.cat([value, missing]))
+    gathered: Tensor = _AllGather.apply(torch.cat([value, missing]))
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+
+class _AllGather(torch.autograd.Function):
+    """(n, ...) of each of p equal processes -> (p, n, ...); the gradient is the sum of what all processes ask.
+
+    PyTorch's own (`torch.distributed.nn.functional`) is deprecated.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        parts = [torch.empty_like(value) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, value.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total[torch.distributed.get_rank()]
 
 
 class SurvivalTask:
