@@ -6,9 +6,10 @@ because a causal 0.5 Hz high-pass bends the ST segment.
 Travels with the weights: numpy, and scipy where it is needed.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def _scipy_signal() -> ModuleType:
         from scipy import signal
     except ImportError as error:
         raise ImportError("EcgDanFeatureExtractor filters and resamples with scipy: pip install scipy") from error
-    return signal
+    return cast(ModuleType, signal)
 
 
 def millivolt_per(unit: Any) -> float | None:
@@ -49,7 +50,7 @@ def millivolt_per(unit: Any) -> float | None:
 
 
 def check_recording(
-    signal: Any, sampling_rate: float | None, unit: str | None, lead_names: list[str] | None
+    signal: Any, sampling_rate: float | None, unit: str | None, lead_names: Sequence[str] | None
 ) -> tuple[np.ndarray, list[str]]:
     """Returns the recording in mV, float64 (leads, samples), and its standard lead names; raises for invalid input."""
     given = {"sampling_rate": sampling_rate, "unit": unit, "lead_names": lead_names}
@@ -192,7 +193,8 @@ def apply_filter(
         return signal_mv
     edge = min(signal_mv.shape[1] - 1, round(EDGE_SECONDS * sampling_rate))
     # An even reflection: the odd one adds an offset of twice the last sample, which may be the top of an R wave.
-    return signal.sosfiltfilt(np.concatenate(stages), signal_mv, axis=1, padtype="even", padlen=edge)
+    filtered = signal.sosfiltfilt(np.concatenate(stages), signal_mv, axis=1, padtype="even", padlen=edge)
+    return np.asarray(filtered)
 
 
 def resample(signal_mv: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
@@ -200,7 +202,8 @@ def resample(signal_mv: np.ndarray, from_rate: float, to_rate: float) -> np.ndar
     if from_rate == to_rate:
         return signal_mv
     ratio = Fraction(to_rate / from_rate).limit_denominator(1000)
-    return _scipy_signal().resample_poly(signal_mv, ratio.numerator, ratio.denominator, axis=1, padtype="line")
+    up, down = ratio.numerator, ratio.denominator
+    return np.asarray(_scipy_signal().resample_poly(signal_mv, up, down, axis=1, padtype="line"))
 
 
 def fit_length(signal_mv: np.ndarray, num_samples: int) -> np.ndarray:

@@ -3,12 +3,18 @@
 Travels with the weights: imports only transformers, huggingface_hub and its neighbour in this folder.
 """
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from .configuration_ecgdan import ECGDAN_VERSION, ENCODER_FIELDS, EcgDanConfig, VersionedConfig
+
+_DEFAULT: Any = None
+if TYPE_CHECKING:  # `__post_init__` makes it a configuration
+    _EcgConfig = EcgDanConfig
+else:
+    _EcgConfig = dict[str, Any] | PreTrainedConfig | None
 
 
 @strict
@@ -33,7 +39,7 @@ class EcgTextConfig(VersionedConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = list(ENCODER_FIELDS)
     sub_configs = {"ecg_config": EcgDanConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers reads a dict)
 
-    ecg_config: dict[str, Any] | PreTrainedConfig | None = None
+    ecg_config: _EcgConfig = _DEFAULT
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     text_model_name: str | None = None
     text_model_revision: str | None = None
@@ -73,7 +79,7 @@ class EcgTextConfig(VersionedConfig):
     @property
     def prompt_labels(self) -> list[str]:
         """Labels whose prompts the checkpoint carries."""
-        return self.ecg_config.prompt_labels
+        return list(self.ecg_config.prompt_labels)
 
     @property
     def signal_contract(self) -> dict[str, Any]:

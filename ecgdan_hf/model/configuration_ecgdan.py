@@ -6,15 +6,25 @@ sampling rate, unit, filter, scaling), so that a checkpoint says by itself what 
 Travels with the weights: imports only transformers and huggingface_hub.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
+
+_FROM_TRUNK: Any = None
+if TYPE_CHECKING:  # what may be left out, and is never None once `__post_init__` has filled it in
+    _Int = int
+    _Float = float
+    _Ints = Sequence[int]
+    _Filter = dict[str, float | None]
+else:
+    _Int, _Float, _Ints = int | None, float | int | None, list[int] | tuple[int, ...] | None
+    _Filter = dict[str, float | int | None] | None
 
 ECGDAN_VERSION = "0.1.0"
 
@@ -90,7 +100,7 @@ class VersionedConfig(PreTrainedConfig):
         # them.
         if not __name__.startswith("transformers_modules."):
             kwargs.pop("custom_pipelines", None)
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -185,6 +195,10 @@ class EcgDanConfig(VersionedConfig):
         ValueError: a value outside its choices, or lengths that do not fit the network.
     """
 
+    if TYPE_CHECKING:  # transformers allows None for both
+        num_labels: int
+        id2label: dict[int, str]
+
     model_type = "ecgdan"
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         *("reconstruction_loss", "alignment_loss", "superclass_loss", "waveform_loss", "cox_loss"),
@@ -194,11 +208,11 @@ class EcgDanConfig(VersionedConfig):
 
     lead_names: list[str] | tuple[str, ...] = STANDARD_LEADS
     input_kind: str = "median_beat"
-    sampling_rate: int | None = None
-    num_samples: int | None = None
-    pad_samples: int | None = None
+    sampling_rate: _Int = _FROM_TRUNK
+    num_samples: _Int = _FROM_TRUNK
+    pad_samples: _Int = _FROM_TRUNK
     unit: str = "mV"
-    filter: dict[str, float | int | None] | None = None
+    filter: _Filter = _FROM_TRUNK
     normalization: str = "per_lead_zscore"
     global_mean_mv: float | int = 0.0
     global_std_mv: float | int = 0.25
@@ -209,13 +223,13 @@ class EcgDanConfig(VersionedConfig):
     use_time_attention: bool = True
     attention_order: str | None = None
     dropout_scope: str = "element"
-    stem_features: int | None = None
-    trunk_channels: list[int] | tuple[int, ...] | None = None
-    num_attention_heads: int | None = None
-    mlp_ratio: int | None = None
-    mlp_dropout: float | int | None = None
+    stem_features: _Int = _FROM_TRUNK
+    trunk_channels: _Ints = _FROM_TRUNK
+    num_attention_heads: _Int = _FROM_TRUNK
+    mlp_ratio: _Int = _FROM_TRUNK
+    mlp_dropout: _Float = _FROM_TRUNK
     drop_path_rate: float | int = 0.05
-    hidden_size: int | None = None
+    hidden_size: _Int = _FROM_TRUNK
 
     projection_hidden_size: int = 256
     projection_size: int = 128
@@ -230,7 +244,7 @@ class EcgDanConfig(VersionedConfig):
     superclass_weight: float | int = 0.0
 
     head_dropout: float | int = 0.25
-    classifier_hidden_size: int | None = None
+    classifier_hidden_size: _Int = _FROM_TRUNK
     num_auxiliary_labels: int = 0
     auxiliary_weight: float | int = 1.0
     thresholds: dict[str, float | int] | None = None
@@ -291,7 +305,7 @@ class EcgDanConfig(VersionedConfig):
     @property
     def token_stride(self) -> int:
         """Samples per time token: 32 for the five blocks of the paper, 16 for the light stem and its three."""
-        return 2 ** (len(self.trunk_channels) + (self.trunk == "light"))
+        return 1 << (len(self.trunk_channels) + (self.trunk == "light"))
 
     @property
     def num_tokens(self) -> int:

@@ -8,12 +8,14 @@ With a waveform rule (DANet) it also says how much each sample weighs under that
 Travels with the weights: transformers and numpy; scipy, neurokit2 and yaml are imported when first needed.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
-from transformers.utils import TensorType, logging
+from transformers.utils import logging
+from transformers.utils.generic import TensorType
 
 from .conditioning_ecgdan import MAX_MISSING_FRACTION, LeadQuality, apply_filter, check_recording, fit_length, resample
 from .configuration_danet import resolve_waveform_rule
@@ -102,7 +104,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         waveform_rule: str | Path | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         self.lead_names = canonical_leads(lead_names)
         self.sampling_rate = sampling_rate
         self.num_samples = num_samples
@@ -199,7 +201,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         rates = _one_each(sampling_rate, len(signals), "sampling_rate", list | tuple | np.ndarray)
         units = _one_each(unit, len(signals), "unit", list | tuple)
         nested = lead_names is not None and len(lead_names) > 0 and not isinstance(lead_names[0], str)
-        names = list(lead_names) if nested else [lead_names] * len(signals)
+        names: list[Any] = [*(lead_names or ())] if nested else [lead_names] * len(signals)
         if len(names) != len(signals):
             raise ValueError(f"lead_names: expected one list for each of {len(signals)} recordings, got {len(names)}")
         given = median_beat if batched else [median_beat]
@@ -221,7 +223,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         signal: np.ndarray,
         sampling_rate: float,
         unit: str,
-        lead_names: list[str] | tuple[str, ...],
+        lead_names: Sequence[str],
         median_beat: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """One recording as the model sees it, before scaling and zero padding; for drawing.
@@ -251,15 +253,15 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         """
         inputs = {"input_values": self._scale(signal_mv, lead_mask), "lead_mask": lead_mask}
         if self.waveform_rule is not None:
-            inputs["waveform_weights"] = self._weights(signal_mv, lead_mask, r_peaks)
+            inputs["waveform_weights"] = self._weights(self.waveform_rule, signal_mv, lead_mask, r_peaks)
         return inputs
 
     def _condition(
         self,
         signal: np.ndarray,
-        sampling_rate: float | None,
-        unit: str | None,
-        lead_names: list[str] | None,
+        sampling_rate: float,
+        unit: str,
+        lead_names: Sequence[str],
         median_beat: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """As `condition`, float64, NaN where the record has no sample."""
@@ -381,13 +383,15 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             saved.pop("waveform_rule", None)
         return saved
 
-    def _weights(self, signal_mv: np.ndarray, lead_mask: np.ndarray, r_peaks: np.ndarray | None) -> np.ndarray:
+    def _weights(
+        self, rule: dict[str, Any], signal_mv: np.ndarray, lead_mask: np.ndarray, r_peaks: np.ndarray | None
+    ) -> np.ndarray:
         """Weights of the samples under the waveform rule, (num_samples,) float32."""
         usable = signal_mv[lead_mask]
         known = np.isfinite(usable).all(axis=0)
         weights = np.zeros(self.signal_samples, np.float32)
         peaks = None if r_peaks is None else r_peaks - known.argmax()
-        weights[known] = waveform_weights(usable[:, known], self.sampling_rate, self.waveform_rule, peaks)
+        weights[known] = waveform_weights(usable[:, known], self.sampling_rate, rule, peaks)
         return np.pad(weights, self.pad_samples)
 
     def _scale(self, signal_mv: np.ndarray, lead_mask: np.ndarray) -> np.ndarray:
@@ -407,7 +411,7 @@ def _zscore_per_lead(signal_mv: np.ndarray) -> np.ndarray:
     mean = np.where(known, signal_mv, 0.0).sum(axis=1, keepdims=True) / count
     centred = np.where(known, signal_mv - mean, 0.0)
     std = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
-    return np.divide(centred, std, out=np.zeros_like(centred), where=std > 1e-6)
+    return np.asarray(np.divide(centred, std, out=np.zeros_like(centred), where=std > 1e-6))
 
 
 def _as_batch(signal: np.ndarray | list[Any]) -> tuple[list[Any], bool]:
@@ -430,7 +434,7 @@ def _usable_leads(
     signal_mv: np.ndarray, leads: list[str], sampling_rate: float
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Leads that carry an ECG, gaps filled, by name; and the flags of the others."""
-    quality, flags = LeadQuality(signal_mv), []
+    quality, flags = LeadQuality(signal_mv), list[str]()
     standard = np.array([lead in STANDARD_LEADS for lead in leads])
     for name, found in {
         "lead_ignored": ~standard,

@@ -92,7 +92,8 @@ class EcgDanRiskHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """(N, hidden_size) -> (N,)."""
         hidden = self.hidden(self.dropout(self.norm(pooled)))
-        return self.output(self.hidden_norm(F.relu(hidden))).squeeze(-1)
+        log_hazard: Tensor = self.output(self.hidden_norm(F.relu(hidden)))
+        return log_hazard.squeeze(-1)
 
 
 class EcgDanCovariateHead(nn.Linear):
@@ -105,6 +106,9 @@ class EcgDanCovariateHead(nn.Linear):
 
 class EcgDanBaselineHazard(nn.Module):
     """The fitted baseline, in persistent buffers that stay float32 whatever the network's precision."""
+
+    knots: Tensor
+    standard_error: Tensor
 
     def __init__(self, num_times: int):
         super().__init__()
@@ -141,9 +145,10 @@ class EcgDanBaselineHazard(nn.Module):
         error = self.standard_error.masked_fill(self.standard_error < 0, math.nan)
         return Baseline(self.times, self.log_cumulative_hazard, error)
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> "EcgDanBaselineHazard":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EcgDanBaselineHazard":
         # .to(bfloat16) must not round event times: follow the device, keep the precision
-        return super()._apply(lambda buffer: buffer.to(fn(buffer.new_empty(0)).device), recurse)
+        super()._apply(lambda buffer: buffer.to(fn(buffer.new_empty(0)).device), recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def alignment_loss(
@@ -188,11 +193,13 @@ def alignment_loss(
 class EcgDanAlignmentHead(nn.Module):
     """Projects ECG and text embeddings into one space and measures their distance."""
 
+    prompt_embeds: Tensor
+
     def __init__(self, config: EcgDanConfig):
         super().__init__()
         self.config, self.objective = config, config.alignment_objective
         self.ecg_projection = self._projection(config.hidden_size, config)
-        self.text_projection = self._projection(config.text_embed_dim, config)
+        self.text_projection = self._projection(config.text_embed_dim or 0, config)
         if self.objective != "cosine":
             self.log_logit_scale = nn.Parameter(torch.empty(()))
         if self.objective == "siglip":
@@ -229,7 +236,8 @@ class EcgDanAlignmentHead(nn.Module):
 
     def logit_scale(self) -> Tensor | float:
         """Returns the scale of the cosine similarities."""
-        return self()[0]
+        scale: Tensor | float = self()[0]
+        return scale
 
     def prompt_logits(self, ecg_embeds: Tensor) -> Tensor:
         """(N, projection_size) -> (N, prompts): scaled cosine similarity to each cached prompt."""
@@ -242,8 +250,7 @@ class EcgDanAlignmentHead(nn.Module):
         if len(shape) not in (2, 3) or (shape[0], shape[-1]) != (len(labels), width):
             raise ValueError(f"text_embeds: expected ({len(labels)}, [templates,] {width}), got {shape}")
         self.config.prompt_labels = list(labels)
-        weight = self.text_projection[0].weight
-        projected = self.project_text(text_embeds.to(weight))
+        projected = self.project_text(text_embeds.to(next(self.text_projection.parameters())))
         projected = projected if projected.ndim == 2 else F.normalize(projected.mean(1), dim=-1)
         self.register_buffer("prompt_embeds", projected.float())
 
@@ -258,5 +265,5 @@ class EcgDanAlignmentHead(nn.Module):
 
 def _equal_rows(given_text: Tensor) -> Tensor:
     """(N, N) boolean, true where two rows are the same, value by value."""
-    _, text = torch.unique(given_text.detach(), dim=0, return_inverse=True)
+    text: Tensor = torch.unique(given_text.detach(), dim=0, return_inverse=True)[1]
     return text[:, None] == text[None, :]

@@ -69,7 +69,7 @@ def derive_limb_lead(lead: str, recorded: dict[str, np.ndarray]) -> np.ndarray |
         return None
     basis = np.array([LIMB_LEADS[name] for name in sources]).T  # columns: the sources in terms of (I, II)
     first, second = np.linalg.solve(basis, np.array(LIMB_LEADS[lead]))
-    return first * recorded[sources[0]] + second * recorded[sources[1]]
+    return np.asarray(first * recorded[sources[0]] + second * recorded[sources[1]])
 
 
 def einthoven_residual(recorded: dict[str, np.ndarray]) -> float:

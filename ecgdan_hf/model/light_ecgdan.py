@@ -9,6 +9,7 @@ Travels with the weights: imports only torch, transformers and its neighbours in
 """
 
 import itertools
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,18 +35,6 @@ def _blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
         "lead_attention": _LeadAttention(config) if config.use_lead_attention else None,
         "readout": _Readout(config),
     }
-
-
-def _normed_convolution(conv: nn.Module, norm: nn.Module, hidden: Tensor) -> Tensor:
-    """`norm(conv(hidden))`; in evaluation mode the norm's scale is put into the kernel, which saves a pass.
-
-    Not where peft's low-rank update, which has no kernel, or accelerate's offloading stands around the convolution.
-    """
-    if norm.training or not hasattr(conv, "_conv_forward") or hasattr(conv, "_hf_hook"):
-        return norm(conv(hidden))
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    weight = conv.weight * scale.view(-1, *[1] * (conv.weight.ndim - 1))
-    return conv._conv_forward(hidden, weight, norm.bias - norm.running_mean * scale)
 
 
 class _DropPath(nn.Module):
@@ -116,6 +105,22 @@ class _PairConvolution(nn.Module):
         return F.conv2d(hidden, (weight / 2).expand(-1, -1, -1, 2), bias, stride=(1, 2))
 
 
+def _normed_convolution(
+    conv: nn.Conv1d | nn.Conv2d | _PairConvolution, norm: nn.BatchNorm1d | nn.BatchNorm2d, hidden: Tensor
+) -> Tensor:
+    """`norm(conv(hidden))`; in evaluation mode the norm's scale is put into the kernel, which saves a pass.
+
+    Not where peft's low-rank update, which has no kernel, or accelerate's offloading stands around the convolution.
+    """
+    if norm.training or not hasattr(conv, "_conv_forward") or hasattr(conv, "_hf_hook"):
+        plain: Tensor = norm(conv(hidden))
+        return plain
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    weight = conv.weight * scale.view(-1, *[1] * (conv.weight.ndim - 1))
+    return conv._conv_forward(hidden, weight, norm.bias - mean * scale)
+
+
 class _ResidualBlock(GradientCheckpointingLayer):
     """Two convolutions and an averaged shortcut; time halves, and each lead has its own scale before the sum."""
 
@@ -152,7 +157,8 @@ class _Mlp(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         inner = self.dropout(F.gelu(self.fc1(self.norm(hidden))))
-        return hidden + self.drop_path(self.dropout(self.fc2(inner)))
+        added: Tensor = self.drop_path(self.dropout(self.fc2(inner)))
+        return hidden + added
 
 
 class _TimeAttention(GradientCheckpointingLayer):
@@ -226,7 +232,7 @@ class _LeadAttention(GradientCheckpointingLayer):
     def _weights(self, means: Tensor, lead_mask: Tensor | None) -> Tensor:
         """(N, L, C) -> (N, heads, L, L), rows sum to 1 over the recorded leads."""
         query, key = self.query_key(means).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        scores = (query @ key.transpose(-1, -2)).float() * self.scaling + self.pair_bias.float()
+        scores: Tensor = (query @ key.transpose(-1, -2)).float() * self.scaling + self.pair_bias.float()
         if lead_mask is not None:
             scores = scores.masked_fill(~lead_mask[:, None, None, :], torch.finfo(scores.dtype).min)
         return scores.softmax(-1)
@@ -278,7 +284,8 @@ class _Decoder(nn.Module):
         self.output = nn.Conv1d(config.hidden_size // 2, config.num_leads * config.token_stride, 1)
 
     def forward(self, pooled: Tensor, features: Tensor) -> Tensor:
-        return self.output(features).unflatten(1, (self.leads, -1)).transpose(2, 3).flatten(2)
+        steps: Tensor = self.output(features).unflatten(1, (self.leads, -1))
+        return steps.transpose(2, 3).flatten(2)
 
 
 LIGHT_TRUNK = Trunk(_blocks, _Decoder)

@@ -11,7 +11,7 @@ Travels with the weights: numpy, and neurokit2 where it is needed.
 import warnings
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def _neurokit2() -> ModuleType:
         import neurokit2
     except ImportError as error:
         raise ImportError("EcgDanFeatureExtractor finds R peaks with neurokit2: pip install neurokit2") from error
-    return neurokit2
+    return cast(ModuleType, neurokit2)
 
 
 def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
@@ -66,7 +66,8 @@ def _smooth(signal_mv: np.ndarray, width: int) -> np.ndarray:
         return signal_mv
     padded = np.pad(signal_mv, ((0, 0), (width // 2 + 1, (width - 1) // 2)), mode="edge")
     total = np.cumsum(padded, axis=1)
-    return (total[:, width:] - total[:, :-width]) / width
+    mean: np.ndarray = (total[:, width:] - total[:, :-width]) / width
+    return mean
 
 
 def _lone_lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
@@ -118,19 +119,22 @@ def _regularity(lead_mv: np.ndarray, peaks: np.ndarray, sampling_rate: float) ->
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     rows = rows - rows.mean(axis=-1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    rows /= np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return rows
 
 
 def _normalised(signal_mv: np.ndarray) -> np.ndarray:
     """Leads over their median absolute value, so that a lead full of noise weighs little."""
     level = np.median(np.abs(signal_mv[:, ::5]), axis=1, keepdims=True)  # every fifth sample is plenty and fast
-    return signal_mv / np.maximum(level + 0.1 * np.median(level), 1e-6)
+    signal_mv = signal_mv / np.maximum(level + 0.1 * np.median(level), 1e-6)
+    return signal_mv
 
 
 def _envelope(signal_mv: np.ndarray) -> np.ndarray:
     """Root mean square over leads (samples,), each cut off at the leads' usual maximum: a spike is no R wave."""
     size = np.abs(_normalised(signal_mv))
-    return np.sqrt(np.mean(np.minimum(size, np.median(size.max(axis=1))) ** 2, axis=0))
+    envelope: np.ndarray = np.sqrt(np.mean(np.minimum(size, np.median(size.max(axis=1))) ** 2, axis=0))
+    return envelope
 
 
 def _centre(peaks: np.ndarray, envelope: np.ndarray, reach: int) -> np.ndarray:
@@ -231,7 +235,7 @@ def _same_shape(signal: np.ndarray, centres: np.ndarray, reach: int) -> np.ndarr
     complexes = _unit(_cut(signal, centres, reach, reach).reshape(len(centres), -1))
     likeness = complexes @ complexes.T
     alike = likeness > SAME_SHAPE
-    return alike[np.argmax(alike.sum(axis=1) + 0.5 * likeness.mean(axis=1))]
+    return np.asarray(alike[np.argmax(alike.sum(axis=1) + 0.5 * likeness.mean(axis=1))])
 
 
 def _offset_of_r(signal: np.ndarray, centres: np.ndarray, shift: int) -> int:
@@ -323,4 +327,4 @@ def _shift(beat_mv: np.ndarray, own_mv: np.ndarray) -> int:
     own = np.nan_to_num(own_mv)
     own = own / np.maximum(own.std(axis=1, keepdims=True), 1e-6) ** 2  # leads weigh alike in whatever size
     score = sum(np.correlate(a, b, "full") for a, b in zip(own, beat, strict=True))
-    return int(np.argmax(score)) - (beat_mv.shape[1] - 1)
+    return int(np.argmax(score) - (beat_mv.shape[1] - 1))

@@ -10,13 +10,14 @@ leads, T samples, C channels. Travels with the weights: imports only torch, tran
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_danet import DanetConfig
 from .configuration_ecgdan import EcgDanConfig
@@ -141,7 +142,7 @@ class _WaveformModule(nn.Module):
         states = [F.pad(signal, (0, -samples % self.stride))]
         for block in self.down:
             states.append(block(states[-1]))
-        hidden = None
+        hidden: Any = None  # above the coarsest features there are none
         for merge in self.up:
             hidden = merge(states.pop(), hidden)
         features = hidden[..., : -(-samples // _WEIGHT_STRIDE)]
@@ -160,7 +161,8 @@ class _Evidence(nn.Module):
         super().__init__()
         self.window = max(1, round(_EVIDENCE_SECONDS * config.sampling_rate))
         self.weight = nn.Parameter(torch.empty(config.num_labels))
-        name = str((config.waveform_rule or {}).get("name", "")).upper()
+        rule: Any = config.waveform_rule or {}
+        name = str(rule.get("name", "")).upper()
         spellings = {name, _SAME_LABEL.get(name, name)}
         labels = [str(config.id2label[label]).upper() for label in range(config.num_labels)]
         self.initial = [float(len(labels) == 1 or label in spellings) for label in labels]
@@ -214,8 +216,8 @@ class _DanetPreTrainedModel(EcgDanPreTrainedModel):
 
     config: DanetConfig
     config_class = DanetConfig
-    _no_split_modules = (*EcgDanPreTrainedModel._no_split_modules, "_WaveformModule", "_ResNet")
-    _no_split_modules += ("_WaveformBlock", "_ResNetBlock")
+    _no_split_modules = [*EcgDanPreTrainedModel._no_split_modules, "_WaveformModule", "_ResNet"]  # noqa: RUF012
+    _no_split_modules += ["_WaveformBlock", "_ResNetBlock"]
     waveform_module: _WaveformModule | None
     _waveform_frozen = False
 
@@ -237,7 +239,7 @@ class _DanetPreTrainedModel(EcgDanPreTrainedModel):
     def train(self, mode: bool = True) -> "_DanetPreTrainedModel":
         """A frozen waveform module stays in evaluation mode."""
         super().train(mode)
-        if self._waveform_frozen:
+        if self._waveform_frozen and self.waveform_module is not None:
             self.waveform_module.train(False)
         return self
 
@@ -247,6 +249,8 @@ class DanetForPreTraining(_DanetPreTrainedModel):
 
     Its weights have the names they have in [`DanetForSequenceClassification`], which loads them from here.
     """
+
+    waveform_module: _WaveformModule
 
     def __init__(self, config: DanetConfig):
         super().__init__(config)
@@ -258,7 +262,7 @@ class DanetForPreTraining(_DanetPreTrainedModel):
         self.reconstruction_head = head  # every step tells the samples of all leads beneath it
         self.post_init()
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator, unused-ignore]
     def forward(
         self,
         input_values: Tensor,
@@ -294,7 +298,7 @@ class DanetForPreTraining(_DanetPreTrainedModel):
         if not return_loss:
             return output
         if waveform_targets is not None:
-            _check_weights(waveform_targets, input_values, "waveform_targets")
+            _checked_weights(waveform_targets, input_values, "waveform_targets")
             output.waveform_loss = F.binary_cross_entropy_with_logits(logits.float(), waveform_targets.float())
             output.loss = self.config.waveform_weight * output.waveform_loss
         if target_values is not None:
@@ -336,7 +340,7 @@ class DanetForSequenceClassification(_DanetPreTrainedModel):
         self.evidence = _Evidence(config) if evident else None
         self.post_init()
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator, unused-ignore]
     def forward(
         self,
         input_values: Tensor,
@@ -379,7 +383,7 @@ class DanetForSequenceClassification(_DanetPreTrainedModel):
             weights = None if self.positive_weights is None else logits.new_tensor(self.positive_weights).float()
             loss = self.classifier.loss(logits, labels, auxiliary, auxiliary_targets, weights)
             if waveform_targets is not None and waveform_logits is not None:
-                _check_weights(waveform_targets, input_values, "waveform_targets")
+                _checked_weights(waveform_targets, input_values, "waveform_targets")
                 waveform_loss = self.classifier.multi_label_loss(waveform_logits, waveform_targets)
                 loss = loss + self.config.waveform_weight * waveform_loss
         return DanetClassifierOutput(
@@ -395,23 +399,24 @@ class DanetForSequenceClassification(_DanetPreTrainedModel):
         self, signal: Tensor, lead_mask: Tensor | None, weights: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The signal the classifier sees, (N, L, T), a(t), (N, T), and its logits where a soft module made it."""
-        if self.config.waveform_module == "none":
-            return signal, None, None
         if self.config.waveform_module == "hard":
-            _check_weights(weights, signal, "waveform_weights")
+            weights = _checked_weights(weights, signal, "waveform_weights")
             return weights.to(signal.dtype)[:, None] * signal, weights.float(), None
+        if self.waveform_module is None:
+            return signal, None, None
         logits = self.waveform_module(signal, lead_mask)[0].float()
         attention = logits.sigmoid()
         return (1 + attention.to(signal.dtype))[:, None] * signal, attention, logits
 
 
-def _check_weights(weights: Tensor | None, signal: Tensor, name: str) -> None:
+def _checked_weights(weights: Tensor | None, signal: Tensor, name: str) -> Tensor:
     expected = (signal.shape[0], signal.shape[2])
     if weights is None or tuple(weights.shape) != expected:
         got = None if weights is None else tuple(weights.shape)
         advice = "; prepare signals with an EcgDanFeatureExtractor that has the model's waveform_rule"
         advice = advice if name == "waveform_weights" else ""
         raise ValueError(f"{name}: expected (batch, samples) {expected}, got {got}{advice}")
+    return weights
 
 
 def _positive_weights(config: DanetConfig) -> list[float] | None:

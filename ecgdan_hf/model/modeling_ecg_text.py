@@ -9,13 +9,13 @@ Travels with the weights: imports only torch, transformers and its neighbours, a
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_ecg_text import EcgTextConfig
 from .configuration_ecgdan import EcgDanConfig
@@ -65,8 +65,9 @@ class EcgTextModel(EcgDanPreTrainedModel):
     `text_model` is None until a text is asked for, unless the checkpoint stores it (`config.store_text_model`).
     """
 
-    config: EcgTextConfig
-    config_class = EcgTextConfig
+    config: EcgTextConfig  # type: ignore[assignment]  # the base serves two configurations
+    config_class = EcgTextConfig  # type: ignore[assignment]
+    text_model: PreTrainedModel | None
 
     def __init__(self, config: EcgTextConfig):
         super().__init__(config)
@@ -79,7 +80,9 @@ class EcgTextModel(EcgDanPreTrainedModel):
 
     @classmethod
     def from_ecgdan(
-        cls, checkpoint_or_model: str | os.PathLike | EcgDanForPreTraining, text_model: str | nn.Module | None = None
+        cls,
+        checkpoint_or_model: str | os.PathLike[str] | EcgDanForPreTraining,
+        text_model: str | PreTrainedModel | None = None,
     ) -> "EcgTextModel":
         """The dual encoder of a pretraining checkpoint, in evaluation mode.
 
@@ -96,15 +99,17 @@ class EcgTextModel(EcgDanPreTrainedModel):
             source = EcgDanForPreTraining.from_pretrained(source)
         if source.alignment_head is None:
             raise ValueError("checkpoint: expected one pretrained with a text_model, this one has no alignment head")
-        model = cls(EcgTextConfig(ecg_config={**source.config.to_dict(), "architectures": None}))
+        model = cls(EcgTextConfig(ecg_config=EcgDanConfig(**source.config.to_dict() | {"architectures": None})))
         own = ("ecgdan.", "alignment_head.")
         weights = {name: value for name, value in source.state_dict().items() if name.startswith(own)}
         model.load_state_dict(weights)
         if text_model is not None:
             model.load_text_model(text_model)
-        return model.eval()
+        return model.train(False)
 
-    def load_text_model(self, source: str | nn.Module | None = None, revision: str | None = None) -> nn.Module:
+    def load_text_model(
+        self, source: str | PreTrainedModel | None = None, revision: str | None = None
+    ) -> PreTrainedModel:
         """Attaches the language model, frozen.
 
         Args:
@@ -115,14 +120,14 @@ class EcgTextModel(EcgDanPreTrainedModel):
             ValueError: no language model named, or one of another width than the alignment head's.
             OSError: it cannot be loaded.
         """
-        text_model = source if isinstance(source, nn.Module) else self._fetched(source, revision)
+        text_model = self._fetched(source, revision) if source is None or isinstance(source, str) else source
         width, expected = text_model.config.hidden_size, self.config.ecg_config.text_embed_dim
         if width != expected:
             raise ValueError(f"text_model: expected the one of pretraining, {expected} wide, got one {width} wide")
-        self.text_model = text_model.to(self.device).requires_grad_(False).eval()
+        self.text_model = text_model.to(self.device).requires_grad_(False).eval()  # type: ignore[arg-type]
         return self.text_model
 
-    def _fetched(self, source: str | None, revision: str | None) -> nn.Module:
+    def _fetched(self, source: str | None, revision: str | None) -> PreTrainedModel:
         name = source or self.config.text_model_name
         if not name:
             raise ValueError(
@@ -131,7 +136,7 @@ class EcgTextModel(EcgDanPreTrainedModel):
             )
         revision = revision if source else revision or self.config.text_model_revision
         try:
-            return AutoModel.from_pretrained(str(name), revision=revision, dtype=self.dtype)
+            return cast(PreTrainedModel, AutoModel.from_pretrained(str(name), revision=revision, dtype=self.dtype))
         except OSError as error:
             raise OSError(
                 f"text_model: {name} is neither a folder nor cached, and the Hub does not give it; give a folder to "
@@ -155,15 +160,15 @@ class EcgTextModel(EcgDanPreTrainedModel):
             self.config.text_config, self.config.store_text_model = text_model.config, True
         text_model.requires_grad_(text_tower == "full")
         if text_tower == "lora":
-            self.text_model = self.with_lora(text_model, lora_rank)
-        for name, parameter in self.text_model.named_parameters():
+            text_model = self.text_model = self.with_lora(text_model, lora_rank)
+        for name, parameter in text_model.named_parameters():
             if "pooler" in name:  # its output is not used: a gradient never comes
                 parameter.requires_grad_(False)
 
     def merge_text_lora(self) -> None:
         """Adds the low-rank updates to the language model's weights, which are then an ordinary model's."""
         if _has_lora(self.text_model):
-            self.text_model = self.text_model.merge_and_unload()
+            self.text_model = cast(Any, self.text_model).merge_and_unload()
 
     def set_prompts(self, labels: list[str], text_embeds: Tensor) -> None:
         """Caches the prompts of `labels`, with arguments and errors of `EcgDanForPreTraining.set_prompts`."""
@@ -176,7 +181,7 @@ class EcgTextModel(EcgDanPreTrainedModel):
             self.text_model.train(False)
         return self
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Saves; without the language model's weights unless `config.store_text_model`."""
         if _has_lora(self.text_model):
             raise ValueError("text_model: expected merged LoRA weights, got separate ones; call merge_text_lora first")
@@ -197,8 +202,8 @@ class EcgTextModel(EcgDanPreTrainedModel):
         self, input_values: Tensor, lead_mask: Tensor | None = None, **kwargs: Any
     ) -> EcgDanModelOutput:
         """The encoder's output, with the projected ECG of unit length, (N, projection_size), as `pooler_output`."""
-        encoded = self.ecgdan(input_values, lead_mask, **kwargs)
-        encoded.pooler_output = self.alignment_head.project_ecg(encoded.pooler_output)
+        encoded = cast(EcgDanModelOutput, self.ecgdan(input_values, lead_mask, **kwargs))
+        encoded.pooler_output = self.alignment_head.project_ecg(cast(Tensor, encoded.pooler_output))
         return encoded
 
     def get_text_features(
@@ -214,7 +219,7 @@ class EcgTextModel(EcgDanPreTrainedModel):
         projected = self.alignment_head.project_text(pooled.to(self.dtype))
         return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=projected)
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator, unused-ignore]
     def forward(
         self,
         input_values: Tensor,
@@ -237,29 +242,33 @@ class EcgTextModel(EcgDanPreTrainedModel):
             return_loss: compute the loss, if there are as many texts as ECGs: text i is ECG i's.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
-        output = EcgTextOutput(ecg_embeds=self.alignment_head.project_ecg(encoded.pooler_output), **encoded.for_head())
+        ecg = self.alignment_head.project_ecg(encoded.pooler_output)
+        output = EcgTextOutput(ecg_embeds=ecg, **encoded.for_head())
         if self.config.ecg_config.prompt_labels:
-            output.prompt_logits = self.alignment_head.prompt_logits(output.ecg_embeds)
+            output.prompt_logits = self.alignment_head.prompt_logits(ecg)
         if input_ids is not None:
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-            output.text_embeds = self.get_text_features(input_ids, attention_mask, **types).pooler_output
+            text = cast(Tensor, self.get_text_features(input_ids, attention_mask, **types).pooler_output)
+            given = self.own_tokens(input_ids, attention_mask)
         elif text_embeds is not None:
-            output.text_embeds = self.alignment_head.project_text(text_embeds.to(self.dtype))
-        if output.text_embeds is not None:
-            scale, bias = self.alignment_head()
-            output.logits_per_ecg = scale * output.ecg_embeds @ output.text_embeds.T + bias
-            output.logits_per_text = output.logits_per_ecg.T
-            if return_loss and output.text_embeds.shape[0] == output.ecg_embeds.shape[0]:
-                given = text_embeds if input_ids is None else self.own_tokens(input_ids, attention_mask)
-                output.loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, given)
+            given, text = text_embeds, self.alignment_head.project_text(text_embeds.to(self.dtype))
+        else:
+            return output
+        scale, bias = self.alignment_head()
+        output.text_embeds = text
+        output.logits_per_ecg = scale * ecg @ text.T + bias
+        output.logits_per_text = output.logits_per_ecg.T
+        if return_loss and text.shape[0] == ecg.shape[0]:
+            output.loss = self.alignment_head.loss(ecg, text, given)
         return output
 
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Tensor:
         text_model = self._text_tower()
         with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trained(text_model)):
-            return text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+            output = text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        return cast(Tensor, output.last_hidden_state)
 
-    def _text_tower(self) -> nn.Module:
+    def _text_tower(self) -> PreTrainedModel:
         return self.load_text_model() if self.text_model is None else self.text_model
 
     @staticmethod
@@ -276,18 +285,19 @@ class EcgTextModel(EcgDanPreTrainedModel):
         return input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -1)
 
     @staticmethod
-    def with_lora(text_model: nn.Module, rank: int = 8) -> nn.Module:
+    def with_lora(text_model: PreTrainedModel, rank: int = 8) -> PreTrainedModel:
         """The language model with low-rank updates of its linear layers, everything else frozen."""
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError as error:
             raise ValueError("text_tower: lora needs peft; pip install peft, or use frozen or full") from error
-        return get_peft_model(text_model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+        return cast(PreTrainedModel, get_peft_model(text_model, config))
 
 
-def _has_lora(text_model: nn.Module | None) -> bool:
+def _has_lora(text_model: PreTrainedModel | None) -> bool:
     return hasattr(text_model, "merge_and_unload")
 
 
-def _is_trained(text_model: nn.Module) -> bool:
+def _is_trained(text_model: PreTrainedModel) -> bool:
     return any(parameter.requires_grad for parameter in text_model.parameters())

@@ -5,7 +5,7 @@ A trunk (`paper_ecgdan`, `light_ecgdan`) feeds an attention over time within eac
 tokens. Travels with the weights: imports only torch, transformers and its neighbours in this folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_ecgdan import ENCODER_FIELDS, EcgDanConfig, EcgDanSurvivalConfig
 from .heads_ecgdan import (
@@ -31,8 +31,8 @@ from .survival_ecgdan import cox_loss, survival_curve
 
 TRUNKS: dict[str, Trunk] = {"paper": PAPER_TRUNK, "light": LIGHT_TRUNK}
 
-HEADS = ("decoder", "alignment_head", "superclass_head", "classifier", "risk_head", "covariate_head", "baseline")
-HEADS += ("evidence", "reconstruction_head")
+HEADS = {"decoder", "alignment_head", "superclass_head", "classifier", "risk_head", "covariate_head", "baseline"}
+HEADS |= {"evidence", "reconstruction_head"}
 """Parts of checkpoints that another model of the package may leave out, by their name in it."""
 
 
@@ -139,9 +139,9 @@ class EcgDanPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     # the first three: `device_map="auto"` then leaves so small a network on one device
-    _no_split_modules = ("EcgDanModel", "EcgDanAlignmentHead", "_Readout")
-    _no_split_modules += ("_ResidualBlock", "_TimeAttention", "_LeadAttention")
-    _keep_in_fp32_modules_strict = ("baseline",)
+    _no_split_modules = ["EcgDanModel", "EcgDanAlignmentHead", "_Readout"]  # noqa: RUF012 (as transformers has it)
+    _no_split_modules += ["_ResidualBlock", "_TimeAttention", "_LeadAttention"]
+    _keep_in_fp32_modules_strict = ["baseline"]  # noqa: RUF012
 
     def post_init(self) -> None:
         """Finishes the construction; loading then passes over the weights of heads that this class does not have.
@@ -149,7 +149,7 @@ class EcgDanPreTrainedModel(PreTrainedModel):
         Every other weight that is left over is still reported. The patterns are set here and not on the class,
         because transformers adds those of a model's parts to its own.
         """
-        super().post_init()
+        super().post_init()  # type: ignore[no-untyped-call]
         self._keys_to_ignore_on_load_unexpected = {rf"^{name}\." for name in HEADS if not hasattr(self, name)}
 
     @torch.no_grad()
@@ -161,23 +161,23 @@ class EcgDanPreTrainedModel(PreTrainedModel):
         norms smaller weights learn faster.
         """
         config = getattr(self.config, "ecg_config", self.config)  # of the ECG side of the dual encoder
-        is_layer = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-        if hasattr(module, "initialise"):
-            module.initialise()
-        elif is_layer and config.trunk == "light":
-            bound = module.weight[0].numel() ** -0.5  # torch's own for both kinds of layer
-            init.uniform_(module.weight, -bound, bound)
-            if module.bias is not None:
-                init.uniform_(module.bias, -bound, bound)
-        elif is_layer:
-            if isinstance(module, nn.Linear):
+        initialise = getattr(module, "initialise", None)
+        if callable(initialise):
+            initialise()
+        elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            light, bound = config.trunk == "light", module.weight[0].numel() ** -0.5
+            if light:
+                init.uniform_(module.weight, -bound, bound)
+            elif isinstance(module, nn.Linear):
                 init.xavier_uniform_(module.weight)
             else:
                 init.kaiming_normal_(module.weight, nonlinearity="leaky_relu")
-            if module.bias is not None:
+            if module.bias is not None and light:
+                init.uniform_(module.bias, -bound, bound)
+            elif module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, (nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
-            super()._init_weights(module)
+            super()._init_weights(module)  # type: ignore[no-untyped-call]
 
     def _check_input(self, input_values: Tensor, lead_mask: Tensor | None) -> None:
         """Raises a ValueError for shapes that the network was not built for."""
@@ -204,13 +204,21 @@ class EcgDanPreTrainedModel(PreTrainedModel):
 class EcgDanModel(EcgDanPreTrainedModel):
     """The dual attention encoder without a head."""
 
+    stem: Callable[[Tensor], Tensor]
+    trunk: nn.ModuleList
+    time_attention: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]] | None
+    lead_attention: Callable[[Tensor, Tensor | None, bool], tuple[Tensor, Tensor | None]] | None
+    readout: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    average_projection: Callable[[Tensor], Tensor]
+    max_projection: Callable[[Tensor], Tensor]
+
     def __init__(self, config: EcgDanConfig):
         super().__init__(config)
         for name, block in TRUNKS[config.trunk].blocks(config).items():
             setattr(self, name, block)
         self.post_init()
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator, unused-ignore]
     def forward(
         self,
         input_values: Tensor,
@@ -242,7 +250,7 @@ class EcgDanModel(EcgDanPreTrainedModel):
         for block in self.trunk:
             hidden = block(hidden)
             states.append(hidden)
-        timed, time_map = self.time_attention(hidden, maps) if self.config.use_time_attention else (hidden, None)
+        timed, time_map = (hidden, None) if self.time_attention is None else self.time_attention(hidden, maps)
         fused, lead_map = self._fuse(hidden, timed, slot_mask, maps)
         if slot_mask is not None:
             fused = fused.masked_fill(~slot_mask[:, None, :, None], 0)
@@ -293,7 +301,7 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
         self.superclass_head = nn.Linear(config.hidden_size, count) if count else None
         self.post_init()
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator, unused-ignore]
     def forward(
         self,
         input_values: Tensor,
@@ -320,21 +328,29 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
             return_loss: compute the losses.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
-        output = EcgDanPreTrainingOutput(
-            reconstruction=self.decoder(encoded.pooler_output, encoded.readout_features), **encoded.for_head()
-        )
+        reconstruction: Tensor = self.decoder(encoded.pooler_output, encoded.readout_features)
+        output = EcgDanPreTrainingOutput(reconstruction=reconstruction, **encoded.for_head())
         if self.superclass_head is not None:
             output.superclass_logits = self.superclass_head(encoded.pooler_output)
         if self.alignment_head is not None:
-            output.ecg_embeds = self.alignment_head.project_ecg(encoded.pooler_output)
+            ecg = output.ecg_embeds = self.alignment_head.project_ecg(encoded.pooler_output)
             if self.config.prompt_labels:
-                output.prompt_logits = self.alignment_head.prompt_logits(output.ecg_embeds)
+                output.prompt_logits = self.alignment_head.prompt_logits(ecg)
             if text_embeds is not None:
-                output.text_embeds = self.alignment_head.project_text(text_embeds.to(self.dtype))
-        if return_loss:
-            if target_values is None:
-                target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
-            self._set_losses(output, target_values, target_mask, text_embeds, superclass_targets)
+                text = output.text_embeds = self.alignment_head.project_text(text_embeds.to(self.dtype))
+        if not return_loss:
+            return output
+        if target_values is None:
+            target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
+        output.reconstruction_loss = self._reconstruction_loss(reconstruction, target_values, target_mask)
+        output.loss = self.config.reconstruction_weight * output.reconstruction_loss
+        if self.alignment_head is not None and text_embeds is not None:
+            output.alignment_loss = self.alignment_head.loss(ecg, text, text_embeds)
+            output.loss = output.loss + self.config.alignment_weight * output.alignment_loss
+        if superclass_targets is not None and output.superclass_logits is not None:
+            logits, targets = output.superclass_logits.float(), superclass_targets.float()
+            output.superclass_loss = F.binary_cross_entropy_with_logits(logits, targets)
+            output.loss = output.loss + self.config.superclass_weight * output.superclass_loss
         return output
 
     def set_prompts(self, labels: Sequence[str], text_embeds: Tensor) -> None:
@@ -351,24 +367,6 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
             raise ValueError("text_embeds: expected a model with an alignment head, this one has text_embed_dim=None")
         self.alignment_head.set_prompts(labels, text_embeds)
 
-    def _set_losses(
-        self,
-        output: EcgDanPreTrainingOutput,
-        target: Tensor,
-        target_mask: Tensor | None,
-        text: Tensor | None,
-        superclass: Tensor | None,
-    ) -> None:
-        output.reconstruction_loss = self._reconstruction_loss(output.reconstruction, target, target_mask)
-        output.loss = self.config.reconstruction_weight * output.reconstruction_loss
-        if output.text_embeds is not None:
-            output.alignment_loss = self.alignment_head.loss(output.ecg_embeds, output.text_embeds, text)
-            output.loss = output.loss + self.config.alignment_weight * output.alignment_loss
-        if superclass is not None and output.superclass_logits is not None:
-            logits = output.superclass_logits.float()
-            output.superclass_loss = F.binary_cross_entropy_with_logits(logits, superclass.float())
-            output.loss = output.loss + self.config.superclass_weight * output.superclass_loss
-
 
 class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
     """Encoder and classifier; multi-label unless `config.problem_type` says otherwise."""
@@ -380,7 +378,7 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
         self.classifier = EcgDanClassifier(config)
         self.post_init()
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator, unused-ignore]
     def forward(
         self,
         input_values: Tensor,
@@ -424,7 +422,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         self.baseline = EcgDanBaselineHazard(config.num_baseline_times)
         self.post_init()
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator, unused-ignore]
     def forward(
         self,
         input_values: Tensor,
@@ -459,23 +457,18 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
             ValueError: covariates missing though the configuration names them, or of another width.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
-        output = EcgDanSurvivalOutput(
-            log_hazard=self.config.calibration_slope
-            * (self.risk_head(encoded.pooler_output) + self._covariate_term(covariates, input_values.shape[0])),
-            **encoded.for_head(),
-        )
+        log_hazard = self.risk_head(encoded.pooler_output) + self._covariate_term(covariates, input_values.shape[0])
+        log_hazard = self.config.calibration_slope * log_hazard
+        output = EcgDanSurvivalOutput(log_hazard=log_hazard, **encoded.for_head())
         if return_loss and event is not None and time is not None:
             if target_values is None:
                 target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
-            output.cox_loss = cox_loss(
-                output.log_hazard, event, time, self.config.ties, weights=weights, entry=entry, strata=strata
-            )
+            options = {"weights": weights, "entry": entry, "strata": strata}
+            output.cox_loss = cox_loss(log_hazard, event, time, self.config.ties, **options)
             output.loss = self.config.survival_weight * output.cox_loss
             if self.decoder is not None:
-                output.reconstruction = self.decoder(encoded.pooler_output, encoded.readout_features)
-                output.reconstruction_loss = self._reconstruction_loss(
-                    output.reconstruction, target_values, target_mask
-                )
+                found = output.reconstruction = self.decoder(encoded.pooler_output, encoded.readout_features)
+                output.reconstruction_loss = self._reconstruction_loss(found, target_values, target_mask)
                 output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
         return output
 
@@ -492,7 +485,8 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
             raise ValueError(f"covariates: expected finite numbers or NaN, got an infinite {odd}")
         mean, std = (covariates.new_tensor(x) for x in (self.config.covariate_means, self.config.covariate_stds))
         standardised = ((covariates - mean) / std).nan_to_num(nan=0.0)
-        return self.covariate_head(standardised.to(self.dtype)).squeeze(-1)
+        term: Tensor = self.covariate_head(standardised.to(self.dtype))
+        return term.squeeze(-1)
 
     @torch.no_grad()
     def fit_baseline(self, log_hazard: Tensor, event: Tensor, time: Tensor) -> None:
@@ -587,4 +581,5 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
     def _log_hazard(self, input_values: Tensor, lead_mask: Tensor | None, covariates: Tensor | None) -> Tensor:
         if self.config.num_baseline_times == 0:
             raise ValueError("baseline: expected a fitted baseline hazard, found none; call fit_baseline first")
-        return self(input_values, lead_mask, covariates, return_loss=False).log_hazard
+        log_hazard: Tensor = self(input_values, lead_mask, covariates, return_loss=False).log_hazard
+        return log_hazard

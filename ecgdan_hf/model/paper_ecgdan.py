@@ -63,10 +63,10 @@ class _Stem(nn.Module):
         hidden = F.gelu(self.norm1(self.conv1(signal)))
         hidden = F.gelu(self.norm2(self.conv2(hidden)))
         if self.lead_true:
-            hidden = hidden.unflatten(1, (self.leads, self.features)).transpose(1, 2)
+            features: Tensor = hidden.unflatten(1, (self.leads, self.features)).transpose(1, 2)
         else:
-            hidden = hidden.unflatten(1, (self.features, self.leads))
-        return hidden.contiguous(memory_format=torch.channels_last)  # half the backward time with so few channels
+            features = hidden.unflatten(1, (self.features, self.leads))
+        return features.contiguous(memory_format=torch.channels_last)  # half the backward time with so few channels
 
 
 class _ResidualBlock(GradientCheckpointingLayer):
@@ -100,6 +100,8 @@ class _TimeAttention(GradientCheckpointingLayer):
 
     The leads' weights are stacked in front; lead l is block l of the paper.
     """
+
+    positions: Tensor
 
     def __init__(self, config: EcgDanConfig):
         super().__init__()
@@ -164,11 +166,14 @@ class _TimeAttention(GradientCheckpointingLayer):
         return self._drop(torch.baddbmm(self.fc2_bias, inner, self.fc2_weight.mT), records)
 
     def _drop(self, hidden: Tensor, records: int) -> Tensor:
-        return self.dropout(hidden.unflatten(1, (records, -1)), batch_dim=1).flatten(1, 2)
+        dropped: Tensor = self.dropout(hidden.unflatten(1, (records, -1)), batch_dim=1)
+        return dropped.flatten(1, 2)
 
 
 class _LeadAttention(GradientCheckpointingLayer):
     """One pre-norm attention block across leads; a token is all a lead's channels and times, C x T' wide."""
+
+    positions: Tensor
 
     def __init__(self, config: EcgDanConfig):
         super().__init__()
@@ -201,7 +206,9 @@ class _LeadAttention(GradientCheckpointingLayer):
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mask = None if lead_mask is None else lead_mask[:, None, None, :].expand(-1, 1, hidden.shape[1], -1)
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, _eager_attention)
+        attend: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, _eager_attention
+        )
         attended, _ = attend(self, query, key, value, mask, scaling=self.scaling, dropout=0.0)
         weights = _attention_weights(query, key, self.scaling, mask).mean(1) if output_attentions else None
         return self.out(attended.flatten(2)), weights
@@ -226,7 +233,8 @@ class _Decoder(nn.Module):
         hidden = hidden.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             hidden = block(hidden)
-        return self.norm(self.output(hidden.squeeze(1)))
+        signal: Tensor = self.norm(self.output(hidden.squeeze(1)))
+        return signal
 
 
 def _sinusoidal_positions(length: int, width: int) -> Tensor:

@@ -57,7 +57,7 @@ def _saved_by(model: Any) -> str:
     return str((model.config.architectures or [type(model).__name__])[0])
 
 
-class _Rows(torch.utils.data.Dataset):
+class _Rows(torch.utils.data.Dataset[Any]):
     """A dataset of `datasets`, whose rows are recordings, as the dataset of torch that pipelines expect."""
 
     def __init__(self, dataset: Any):
@@ -84,11 +84,12 @@ def _as_batch(inputs: Any) -> Any:
 class EcgPipeline(Pipeline):
     """A feature extractor in front, recordings in any of their forms, and their quality flags behind."""
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = True
-    _load_tokenizer = False
+    _load_processor = _load_image_processor = _load_video_processor = _load_tokenizer = False  # type: ignore[assignment]
+    _load_feature_extractor = True  # type: ignore[assignment]
+
+    model: Any
+    feature_extractor: Any
+    tokenizer: Any
 
     serves: str
     """The task this pipeline is registered for."""
@@ -164,9 +165,9 @@ class EcgPipeline(Pipeline):
             ValueError: an argument or a recording that cannot be used; one line that names it.
         """
         inputs = _as_batch(inputs)
-        return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, *args, **kwargs)
+        return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, *args, **kwargs)  # type: ignore[no-untyped-call]
 
-    def preprocess(self, inputs: Any, **signal: Any) -> dict[str, Any]:
+    def preprocess(self, inputs: Any, **signal: Any) -> dict[str, Any]:  # type: ignore[override]
         """A recording -> the network's input; (1, leads x samples), because batches are joined along one axis."""
         return self._prepare(Recording.read(inputs, signal))
 
@@ -235,7 +236,7 @@ class EcgFeatureExtractionPipeline(EcgPipeline):
         last = {"return_tensors": return_tensors, "return_flags": return_flags}
         return signal, self._given_only({"pooling": pooling}), self._given_only(last)
 
-    def _forward(self, model_inputs: dict[str, Any], pooling: str = "pooler") -> dict[str, Any]:
+    def _forward(self, model_inputs: dict[str, Any], pooling: str = "pooler") -> dict[str, Any]:  # type: ignore[override]
         inputs = self._network_inputs(model_inputs)
         # a waveform module amends the signal before the encoder; every other head only comes after it
         whole = hasattr(self.model, "waveform_module")
@@ -254,7 +255,7 @@ class EcgFeatureExtractionPipeline(EcgPipeline):
         weights = lead_mask.to(tokens.dtype)
         return (tokens.mean(2) * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Any], return_tensors: bool = False, return_flags: bool = False
     ) -> Any:
         """The features, with the flags where they are asked for."""

@@ -80,7 +80,7 @@ class EcgClassificationPipeline(EcgPipeline):
             if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
                 raise ValueError(f"thresholds: {label}: expected a probability from 0 to 1, got {threshold!r}")
 
-    def preprocess(self, inputs: Any, **signal: Any) -> dict[str, Any]:
+    def preprocess(self, inputs: Any, **signal: Any) -> dict[str, Any]:  # type: ignore[override]
         """As every pipeline here; and `recorded` (1, 3), see [`EcgDanFeatureExtractor.recorded_samples`]."""
         recording, fe = Recording.read(inputs, signal), self.feature_extractor
         prepared, given = self._prepare(recording), recording.inputs
@@ -90,14 +90,14 @@ class EcgClassificationPipeline(EcgPipeline):
             place = (fe.pad_samples, fe.num_samples - fe.pad_samples, 0)
         return prepared | {"recorded": torch.tensor([place])}
 
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         output = self.model(**self._network_inputs(model_inputs))
         found = {name: model_inputs[name] for name in ("recorded", "lead_mask", "flags")}
         found["logits"] = output.logits.float()
         attention = getattr(output, "waveform_attention", None)
         return found if attention is None else found | {"waveform_attention": attention.float()}
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Any], top_k: int | None = None, thresholds: Mapping[str, float] | None = None
     ) -> list[dict[str, Any]]:
         """Labels with scores, highest first."""
@@ -179,7 +179,7 @@ class ZeroShotEcgClassificationPipeline(EcgPipeline):
         last = {"candidate_labels": candidate_labels, "multi_label": multi_label, "top_k": top_k}
         return first, self._given_only(forward), self._given_only(last)
 
-    def _forward(
+    def _forward(  # type: ignore[override]
         self,
         model_inputs: dict[str, Any],
         candidate_labels: Sequence[str] | None = None,
@@ -193,7 +193,7 @@ class ZeroShotEcgClassificationPipeline(EcgPipeline):
         bias = bias.float().expand(len(logits))
         return {"logits": logits.float(), "bias": bias, "flags": model_inputs["flags"]}
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self,
         model_outputs: dict[str, Any],
         candidate_labels: Sequence[str] | None = None,

@@ -93,7 +93,7 @@ class EcgSurvivalPipeline(EcgPipeline):
             raise ValueError(f"covariates: expected {expected}, got {unknown[0]}")
         return dict(covariates)
 
-    def preprocess(self, inputs: Any, covariates: Mapping[str, Any] | None = None, **signal: Any) -> dict[str, Any]:
+    def preprocess(self, inputs: Any, covariates: Mapping[str, Any] | None = None, **signal: Any) -> dict[str, Any]:  # type: ignore[override]
         """As every pipeline here; and `covariates` (1, names), where the checkpoint takes any."""
         recording, names = Recording.read(inputs, signal), self.model.config.covariate_names
         prepared, own = self._prepare(recording), dict(recording.given)
@@ -101,14 +101,14 @@ class EcgSurvivalPipeline(EcgPipeline):
         known = _known(recording.said) | _known(covariates or {}) | _known(own)
         return prepared | {"covariates": torch.tensor([[Covariate(name).value(known) for name in names]])}
 
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         covariates = model_inputs["covariates"]
         given = {"covariates": covariates} if covariates.shape[1] else {}
         output = self.model(**self._network_inputs(model_inputs), **given, return_loss=False)
         log_hazard = output.log_hazard.float()
         return {"log_hazard": log_hazard, "covariates": covariates, "flags": model_inputs["flags"]}
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self,
         model_outputs: dict[str, Any],
         horizon_years: Sequence[float] | None = None,
@@ -145,7 +145,7 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _checked_horizons(horizon_years: float | Sequence[float]) -> list[float]:
+def _checked_horizons(horizon_years: Any) -> list[float]:
     try:
         horizons = [float(years) for years in (horizon_years if np.ndim(horizon_years) else [horizon_years])]
     except (TypeError, ValueError):

@@ -3,12 +3,11 @@
 Travels with the weights: imports only transformers, numpy and its neighbours in this folder.
 """
 
-import os
 from typing import Any
 
 import numpy as np
 from transformers import AutoFeatureExtractor, AutoTokenizer, BatchFeature, ProcessorMixin
-from transformers.utils import TensorType
+from transformers.utils.generic import TensorType
 
 
 class EcgTextProcessor(ProcessorMixin):
@@ -21,7 +20,7 @@ class EcgTextProcessor(ProcessorMixin):
 
     def __init__(self, feature_extractor: Any = None, tokenizer: Any = None):
         if tokenizer is not None:
-            super().__init__(feature_extractor, tokenizer)
+            super().__init__(feature_extractor, tokenizer)  # type: ignore[no-untyped-call]
         else:
             self.feature_extractor, self.tokenizer, self.chat_template = feature_extractor, None, None
 
@@ -61,7 +60,7 @@ class EcgTextProcessor(ProcessorMixin):
             features.update(self._tokens(text, max_length, return_tensors))
         return features
 
-    def _tokens(self, text: str | list[str], max_length: int | None, return_tensors: Any) -> dict[str, Any]:
+    def _tokens(self, text: str | list[str], max_length: int | None, return_tensors: Any) -> Any:
         if self.tokenizer is None:
             raise ValueError(
                 "text: needs the language model's tokenizer, got none; make "
@@ -77,14 +76,14 @@ class EcgTextProcessor(ProcessorMixin):
         names = list(self.feature_extractor.model_input_names)
         return names if self.tokenizer is None else names + list(self.tokenizer.model_input_names)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> list[str]:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
         """Saves both, or the feature extractor alone."""
         if self.tokenizer is None:
-            return self.feature_extractor.save_pretrained(save_directory, **kwargs)
-        return super().save_pretrained(save_directory, **kwargs)
+            return self.feature_extractor.save_pretrained(save_directory, *args, **kwargs)
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "EcgTextProcessor":
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "EcgTextProcessor":
         """Loads both, or the feature extractor alone where no tokenizer was saved."""
         source = str(pretrained_model_name_or_path)
         kwargs.pop("_from_auto", None)

@@ -102,7 +102,7 @@ def _with_signal(signal: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(names, (Sequence, np.ndarray)) and not isinstance(names, str):
         given["lead_names"] = [str(name) for name in names]
         array = array.T if len(names) == array.shape[1] != array.shape[0] else array
-    rate = given.get("sampling_rate")
+    rate: Any = given.get("sampling_rate")
     return {"signal": array, **given, "sampling_rate": rate.item() if hasattr(rate, "item") else rate}
 
 
@@ -117,7 +117,7 @@ def _numbers(values: Any) -> np.ndarray:
         raise ValueError(f"inputs: expected {FORMS}, got a {type(values).__name__} that is no array") from error
 
 
-def _read_file(path: str | os.PathLike, arguments: Mapping[str, Any]) -> Any:
+def _read_file(path: str | os.PathLike[str], arguments: Mapping[str, Any]) -> Any:
     try:
         # by name: this file travels to the Hub, where the package may not be there
         formats = importlib.import_module("ecgdan_hf.data.formats")

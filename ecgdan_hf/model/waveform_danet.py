@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class BeatWaves:
                 stretch = slice(max(0, round(start)), max(0, round(end) + 1))
                 weights[stretch] = np.maximum(weights[stretch], factor * weight)
         smooth = round(rule["smooth_seconds"] * sampling_rate)
-        return np.clip(_smooth(weights, smooth), 0, 1).astype(np.float32)
+        return np.asarray(np.clip(_smooth(weights, smooth), 0, 1), np.float32)
 
 
 def _neurokit2() -> ModuleType:
@@ -96,14 +96,14 @@ def _neurokit2() -> ModuleType:
         import neurokit2
     except ImportError as error:
         raise ImportError("EcgDanFeatureExtractor delineates waves with neurokit2: pip install neurokit2") from error
-    return neurokit2
+    return cast(ModuleType, neurokit2)
 
 
 def _usual_beat(signal_mv: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     """Median over beats of the window around R, (leads, window)."""
     before, after = (round(seconds * ANALYSIS_HZ) for seconds in WINDOW_SECONDS)
     padded = np.pad(signal_mv, ((0, 0), (before, after)), mode="edge")
-    return np.median(padded[:, peaks[:, None] + np.arange(before + after)], axis=1)
+    return np.asarray(np.median(padded[:, peaks[:, None] + np.arange(before + after)], axis=1))
 
 
 def _upright(signal_mv: np.ndarray, beat_mv: np.ndarray, seconds: tuple[float, float]) -> tuple[np.ndarray, float]:
@@ -212,7 +212,8 @@ def qrs_likeness(signal_mv: np.ndarray, sampling_rate: float, peaks: np.ndarray)
 def _unit(complexes: np.ndarray) -> np.ndarray:
     """(..., leads, samples) without each lead's mean, of length 1 over leads and samples."""
     centred = complexes - complexes.mean(axis=-1, keepdims=True)
-    return centred / np.maximum(np.sqrt((centred**2).sum(axis=(-2, -1), keepdims=True)), 1e-12)
+    centred /= np.maximum(np.sqrt((centred**2).sum(axis=(-2, -1), keepdims=True)), 1e-12)
+    return np.asarray(centred)
 
 
 def _meets_rule(features: Mapping[str, np.ndarray], rule: Mapping[str, Any]) -> np.ndarray:
@@ -310,5 +311,5 @@ def _smooth(values: np.ndarray, width: int) -> np.ndarray:
 def _random_weights(signal_mv: np.ndarray, width: int) -> np.ndarray:
     """Smooth noise between 0 and 1 that knows nothing of the waves and is the same for the same signal."""
     seed = zlib.crc32(np.rint(signal_mv * 100).astype(np.int32).tobytes())
-    noise = _smooth(np.random.default_rng(seed).standard_normal(signal_mv.shape[1]), width)
+    noise = _smooth(np.asarray(np.random.default_rng(seed).standard_normal(signal_mv.shape[1])), width)
     return (1 / (1 + np.exp(-1.5 * noise / max(float(noise.std()), 1e-12)))).astype(np.float32)

@@ -179,10 +179,10 @@ def _minimise(features: FloatArray, events: FloatArray, times: FloatArray, penal
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = per_record * cox_loss(inputs @ weights, event, time) + 0.5 * penalizer * weights.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return weights.detach().numpy()
 
 

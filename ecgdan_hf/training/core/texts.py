@@ -36,7 +36,7 @@ ZeroShot = Callable[[Any, str, np.ndarray], float]
 """(model, part, ECG embeddings (records, width)) -> macro AUROC."""
 
 
-class _EcgDanWithTextTower(EcgDanForPreTraining):  # type: ignore[no-untyped-call]
+class _EcgDanWithTextTower(EcgDanForPreTraining):
     """The pretraining network with a language model that learns; it takes `input_ids` instead of `text_embeds`."""
 
     text_model: nn.Module
