@@ -37,36 +37,19 @@ MAX_SMOOTH_SECONDS = 1.0
 
 _APC_BEAT = {"rr_ratio": {"below": 0.85}, "rr_pair_ratio": {"below": 1.0}, "qrs_likeness": {"above": 0.8}}
 
+
+def _rule(name: str, weights: tuple[float, ...], beat: Mapping[str, Any], smooth: float, other: float = 0.4) -> Any:
+    """The rule with these weights of `WAVES`."""
+    by_wave = dict(zip(WAVES, weights, strict=True))
+    return {"name": name, "wave_weights": by_wave, "beat": beat, "other_beats": other, "smooth_seconds": smooth}
+
+
 WAVEFORM_RULES: dict[str, dict[str, Any]] = {
-    "apc": {
-        "name": "apc",
-        "wave_weights": {"p": 1.0, "qrs": 0.6, "t": 0.3, "baseline": 0.1},
-        "beat": _APC_BEAT,
-        "other_beats": 0.4,
-        "smooth_seconds": 0.12,
-    },
-    "pvc": {
-        "name": "pvc",
-        "wave_weights": {"p": 0.3, "qrs": 1.0, "t": 0.6, "baseline": 0.1},
-        "beat": {"rr_ratio": {"below": 0.9}, "qrs_likeness": {"below": 0.8}},
-        "other_beats": 0.4,
-        "smooth_seconds": 0.05,
-    },
+    "apc": _rule("apc", (1.0, 0.6, 0.3, 0.1), _APC_BEAT, 0.12),
+    "pvc": _rule("pvc", (0.3, 1.0, 0.6, 0.1), {"rr_ratio": {"below": 0.9}, "qrs_likeness": {"below": 0.8}}, 0.05),
     # the controls: what an explanation has to beat
-    "all-ones": {
-        "name": "all-ones",
-        "wave_weights": {"p": 1.0, "qrs": 1.0, "t": 1.0, "baseline": 1.0},
-        "beat": {},
-        "other_beats": 1.0,
-        "smooth_seconds": 0.0,
-    },
-    "wrong-wave": {
-        "name": "wrong-wave",
-        "wave_weights": {"p": 0.3, "qrs": 0.6, "t": 1.0, "baseline": 0.1},
-        "beat": _APC_BEAT,
-        "other_beats": 0.4,
-        "smooth_seconds": 0.12,
-    },
+    "all-ones": _rule("all-ones", (1.0, 1.0, 1.0, 1.0), {}, 0.0, other=1.0),
+    "wrong-wave": _rule("wrong-wave", (0.3, 0.6, 1.0, 0.1), _APC_BEAT, 0.12),
     "random": {"name": "random", "random": True, "smooth_seconds": 0.2},
 }
 """Shipped rules by name: two diseases, and controls."""

@@ -37,17 +37,10 @@ ENCODER_FIELDS = ("pooler_output", "lead_attention", "time_attention", "hidden_s
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 SIGNAL_FIELDS = (
-    "lead_names",
-    "sampling_rate",
-    "num_samples",
-    "pad_samples",
-    "input_kind",
-    "unit",
-    "filter",
-    "normalization",
-    "global_mean_mv",
-    "global_std_mv",
+    *("lead_names", "sampling_rate", "num_samples", "pad_samples", "input_kind", "unit", "filter"),
+    *("normalization", "global_mean_mv", "global_std_mv"),
 )
+DEFAULT_FILTER: dict[str, float | None] = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
 
 INPUT_DEFAULTS: dict[tuple[str, str], dict[str, int]] = {
     ("paper", "median_beat"): {"sampling_rate": 500, "num_samples": 608, "pad_samples": 4},
@@ -152,7 +145,7 @@ class EcgDanConfig(VersionedConfig):
             Together with `trunk` it sets the defaults of the next three.
         sampling_rate: Hz of `input_values`.
         num_samples: length of `input_values`, zero padding included; a multiple of `token_stride`. The light trunk
-            also takes shorter pieces of such lengths.
+            also takes shorter pieces.
         pad_samples: zeros added at each end after scaling (4 for 600 -> 608; for 1000 samples 12, light trunk 4).
         unit: unit of the signal before scaling; always `"mV"`.
         filter: zero-phase filter applied before scaling: `highpass_hz`, `lowpass_hz`, `powerline_hz`; None leaves
@@ -259,7 +252,7 @@ class EcgDanConfig(VersionedConfig):
                 setattr(self, name, value)
         self.trunk_channels = list(self.trunk_channels or ())
         if self.filter is None:
-            self.filter = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
+            self.filter = dict(DEFAULT_FILTER)
         super().__post_init__(**kwargs)
         self.check()
 

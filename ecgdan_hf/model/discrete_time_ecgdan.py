@@ -88,9 +88,6 @@ def discrete_survival(logits: Tensor, cuts: Tensor, years: Tensor) -> Tensor:
 
     Returns:
         (n, m) in float32 or better; 1 up to the first cut, NaN beyond the last: no estimate exists.
-
-    Raises:
-        ValueError: negative years, or cuts that are not ascending or not one more than the intervals.
     """
     cuts = _check_cuts(logits, cuts)
     years = years.to(cuts.dtype).contiguous()

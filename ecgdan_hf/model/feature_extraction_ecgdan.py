@@ -1,9 +1,7 @@
 """Feature extractor of the ECG networks: signal + sampling rate + unit + lead names -> `input_values`, `lead_mask`.
 
 It raises for a recording that cannot be trusted (no unit, no rate, ADC counts instead of millivolt) and flags what it
-can work with but the user should know (`FLAGS`).
-
-With a waveform rule (DANet) it also says how much each sample weighs under that rule.
+can work with but the user should know (`FLAGS`). With a waveform rule (DANet) it also weighs each sample.
 
 Travels with the weights: transformers and numpy; scipy, neurokit2 and yaml are imported when first needed.
 """
@@ -19,7 +17,7 @@ from transformers.utils.generic import TensorType
 
 from .conditioning_ecgdan import MAX_MISSING_FRACTION, LeadQuality, apply_filter, check_recording, fit_length, resample
 from .configuration_danet import resolve_waveform_rule
-from .configuration_ecgdan import STANDARD_LEADS
+from .configuration_ecgdan import CHOICES, DEFAULT_FILTER, STANDARD_LEADS
 from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual
 from .median_beat_ecgdan import MIN_BEATS, GivenBeat, MedianBeat, find_r_peaks, heart_rate
 from .waveform_danet import waveform_weights
@@ -32,10 +30,7 @@ HEART_RATES = (20.0, 300.0)  # per minute; outside, the sampling rate is more li
 MAX_EINTHOVEN_RESIDUAL = 0.2
 GLOBAL_CLIP = 20.0  # standard deviations kept by the "global" scale
 BEAT_SECONDS = 1.2  # window of the beat that rhythm input is checked by
-TIME_SCALES = (
-    -1.2,
-    1.5,
-)  # see `MedianBeat.time_scale`; outside, rate and QRS width fit a wrong sampling rate better than a heart
+TIME_SCALES = (-1.2, 1.5)  # `MedianBeat.time_scale`; outside, a wrong sampling rate fits better than a heart
 MIN_ALIKE = 0.33  # share of beats of one shape; below, waves that are no beats were taken for beats
 
 FLAGS: dict[str, str] = {
@@ -68,16 +63,10 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
     Made from a configuration: `EcgDanFeatureExtractor(**config.signal_contract)`; saved with the weights.
 
     Args:
-        lead_names: leads in input order.
-        sampling_rate: Hz of `input_values`.
-        num_samples: length of `input_values`, zero padding included.
-        pad_samples: zeros added at each end after scaling.
+        lead_names, sampling_rate, num_samples, pad_samples, unit, filter, normalization, global_mean_mv,
+            global_std_mv: as in [`EcgDanConfig`].
         input_kind: `"median_beat"`, the median beat with its R peak at 40 % of the window, or `"rhythm"`, the middle
             of the recording.
-        unit: unit of the signal before scaling; always `"mV"`.
-        filter: `highpass_hz`, `lowpass_hz`, `powerline_hz` of the zero-phase filter; None leaves a stage out.
-        normalization: `"per_lead_zscore"` or `"global"`.
-        global_mean_mv, global_std_mv: the scale of `"global"`, mV.
         waveform_rule: rule of a disease, see [`resolve_waveform_rule`]; with one, and rhythm input, the outputs also
             hold `waveform_weights`.
 
@@ -106,38 +95,24 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         self.lead_names = canonical_leads(lead_names)
-        self.sampling_rate = sampling_rate
-        self.num_samples = num_samples
-        self.pad_samples = pad_samples
-        self.input_kind = input_kind
-        self.unit = unit
-        self.filter = dict(
-            {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0} if filter is None else filter
-        )
-        self.normalization = normalization
-        self.global_mean_mv = global_mean_mv
-        self.global_std_mv = global_std_mv
+        self.sampling_rate, self.num_samples, self.pad_samples = sampling_rate, num_samples, pad_samples
+        self.input_kind, self.unit, self.normalization = input_kind, unit, normalization
+        self.global_mean_mv, self.global_std_mv = global_mean_mv, global_std_mv
+        self.filter = dict(DEFAULT_FILTER if filter is None else filter)
         self.waveform_rule = resolve_waveform_rule(waveform_rule)
         if self.waveform_rule is not None:
             self.model_input_names = [*self.model_input_names, "waveform_weights"]
         self._check_contract()
 
     def _check_contract(self) -> None:
-        choices = {
-            "input_kind": ("median_beat", "rhythm"),
-            "unit": ("mV",),
-            "normalization": ("per_lead_zscore", "global"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: expected {' or '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("input_kind", "unit", "normalization"):
+            if getattr(self, name) not in CHOICES[name]:
+                raise ValueError(f"{name}: expected {' or '.join(CHOICES[name])}, got {getattr(self, name)!r}")
         if self.waveform_rule is not None and self.input_kind != "rhythm":
             raise ValueError(f"waveform_rule: expected input_kind='rhythm' with it, got {self.input_kind!r}")
-        unknown = set(self.filter) - {"highpass_hz", "lowpass_hz", "powerline_hz"}
+        unknown = sorted(set(self.filter) - set(DEFAULT_FILTER))
         if unknown:
-            raise ValueError(
-                f"filter: expected highpass_hz, lowpass_hz, powerline_hz, got {', '.join(sorted(unknown))}"
-            )
+            raise ValueError(f"filter: expected {', '.join(DEFAULT_FILTER)}, got {', '.join(unknown)}")
         if not self.sampling_rate > 0 or not self.global_std_mv > 0:
             raise ValueError(
                 "sampling_rate and global_std_mv: expected positive numbers, "
@@ -156,9 +131,8 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
     def recorded_samples(self, num_samples: int, sampling_rate: float) -> tuple[int, int, int]:
         """Locates a recording of `num_samples` at `sampling_rate` (Hz) in the rhythm input made from it.
 
-        Returns:
-            First and one past the last sample of `input_values` that were recorded, and the number of samples, at the
-            rate of the input, by which the first of them comes after the beginning of the recording.
+        First and one past the last sample of `input_values` that were recorded, and by how many samples of the input
+        the first of them comes after the beginning of the recording.
         """
         length = resample(np.zeros((1, num_samples)), sampling_rate, self.sampling_rate).shape[1]
         placed = fit_length(np.arange(length, dtype=float)[None], self.signal_samples)[0]
@@ -231,9 +205,6 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         Returns:
             signal_mv (leads, num_samples - 2 * pad_samples) float32, mV, masked leads 0; lead_mask (leads,) bool; the
             quality flags.
-
-        Raises:
-            ValueError: as `__call__`.
         """
         signal_mv, lead_mask, flags = self._condition(signal, sampling_rate, unit, lead_names, median_beat)
         return np.nan_to_num(signal_mv).astype(np.float32), lead_mask, flags
@@ -241,15 +212,9 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
     def inputs_of(
         self, signal_mv: np.ndarray, lead_mask: np.ndarray, r_peaks: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """Returns what `__call__` returns, for one recording that is already conditioned, or simulated.
+        """Returns what `__call__` returns, without the batch dimension, for a recording from `condition` or simulated.
 
-        Args:
-            signal_mv: (leads, num_samples - 2 * pad_samples), mV, as from `condition`; NaN where there is no sample.
-            lead_mask: (leads,), true where a lead was recorded.
-            r_peaks: (beats,), samples of `signal_mv`, where they are known; needed by the waveform rule alone.
-
-        Returns:
-            `input_values`, `lead_mask` and, with a waveform rule, `waveform_weights`, without the batch dimension.
+        `signal_mv` is NaN where there is no sample; `r_peaks` (beats,), where known, serve the waveform rule alone.
         """
         inputs = {"input_values": self._scale(signal_mv, lead_mask), "lead_mask": lead_mask}
         if self.waveform_rule is not None:

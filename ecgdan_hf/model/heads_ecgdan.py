@@ -162,18 +162,14 @@ def alignment_loss(
     """Distance between paired embeddings, row i of one belonging to row i of the other.
 
     Args:
-        ecg_embeds: (n, width), any scale; normalised here.
-        text_embeds: (n, width).
-        objective: "clip", "siglip" or "cosine".
+        ecg_embeds, text_embeds: (n, width), any scale; normalised here.
+        objective: one of `OBJECTIVES`.
         logit_scale: multiplies the cosine similarities (not its logarithm).
         logit_bias: added to them, "siglip" only.
         same_text: (n, n) boolean, true where two rows have equal text; None means no two have.
 
     Returns:
         Scalar; exchanging the two modalities leaves it unchanged.
-
-    Raises:
-        ValueError: unknown objective.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {objective!r}")

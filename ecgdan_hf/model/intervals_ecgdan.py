@@ -18,15 +18,13 @@ def attended_intervals(
 ) -> list[dict[str, float]]:
     """The stretches of a recording that stand out in waveform attention.
 
-    Those above `share` of the way from the median of a(t) to its maximum; two that are no more than `merge_seconds`
-    apart are one, and one shorter than `min_seconds` is none.
-
     Args:
         weights: (samples,), a(t), recorded samples only.
         sampling_rate: Hz, of a(t).
         offset_seconds: time of the first sample in the recording.
-        share: from 0 to below 1.
-        min_seconds, merge_seconds: see above.
+        share: how far above the median of a(t), on the way to its maximum, from 0 to below 1.
+        min_seconds: shorter stretches are left out.
+        merge_seconds: two that are no further apart are one.
 
     Returns:
         For each its `start`, `end` and `peak`, seconds, and `weight`, a(t) at the peak; highest weight first. None
@@ -50,15 +48,14 @@ def attended_intervals(
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)  # one past the last
     apart = starts[1:] - ends[:-1] > merge_seconds * sampling_rate
     starts, ends = starts[np.r_[True, apart]], ends[np.r_[apart, True]]
-    stretches = [(a, b) for a, b in zip(starts, ends, strict=True) if b - a >= min_seconds * sampling_rate]
+    stretches = [(int(a), int(b)) for a, b in zip(starts, ends, strict=True) if b - a >= min_seconds * sampling_rate]
     peaks = [a + _middle_of_top(weights[a:b]) for a, b in stretches]
+
+    def seconds(sample: int) -> float:
+        return round(offset_seconds + sample / sampling_rate, 4)
+
     found = [
-        {
-            "start": round(offset_seconds + float(a) / sampling_rate, 4),
-            "end": round(offset_seconds + float(b) / sampling_rate, 4),
-            "peak": round(offset_seconds + float(peak) / sampling_rate, 4),
-            "weight": float(weights[peak]),
-        }
+        {"start": seconds(a), "end": seconds(b), "peak": seconds(peak), "weight": float(weights[peak])}
         for (a, b), peak in zip(stretches, peaks, strict=True)
     ]
     return sorted(found, key=lambda interval: -interval["weight"])

@@ -44,8 +44,7 @@ class DanetPreTrainingOutput(ModelOutput):
     """Output of [`DanetForPreTraining`].
 
     Args:
-        loss: weighted sum of the losses that could be computed.
-        waveform_loss, reconstruction_loss: the parts, unweighted.
+        loss: weighted sum of the losses that could be computed; `*_loss` are its parts, unweighted.
         waveform_attention: (N, T), a(t) in (0, 1), float32.
         reconstruction: (N, L, T), in the scaling of `input_values`; None where `reconstruction_weight` is 0.
     """
@@ -65,11 +64,9 @@ class DanetClassifierOutput(ModelOutput):
         loss: of the labels, plus `auxiliary_weight` times that of the auxiliary labels and `waveform_weight` times
             `waveform_loss`.
         waveform_loss: of a(t), where `waveform_targets` were given to a soft module.
-        logits: (N, num_labels).
-        auxiliary_logits: (N, num_auxiliary_labels).
+        logits, auxiliary_logits: (N, num_labels), (N, num_auxiliary_labels).
         waveform_attention: (N, T), a(t) from 0 to 1, float32, for all leads; None for `waveform_module="none"`.
-        pooler_output, lead_attention, time_attention, hidden_states: as in [`EcgDanModelOutput`]; a residual network
-            has the first alone.
+        pooler_output and what follows: as in [`EcgDanModelOutput`]; a residual network has the first alone.
     """
 
     loss: Tensor | None = None

@@ -39,12 +39,9 @@ class EcgTextOutput(ModelOutput):
 
     Args:
         loss: alignment of the pairs, where texts were given.
-        logits_per_ecg: (N, M), scaled similarity of each ECG (row) to each text.
-        logits_per_text: (M, N), its transpose.
+        logits_per_ecg, logits_per_text: (N, M), scaled similarity of each ECG (row) to each text; its transpose.
         prompt_logits: (N, len(prompt_labels)), the same to each cached prompt.
-        ecg_embeds: (N, projection_size), of unit length.
-        text_embeds: (M, projection_size), of unit length.
-        pooler_output, lead_attention, time_attention, hidden_states: as in [`EcgDanModelOutput`].
+        ecg_embeds, text_embeds: (N, projection_size), (M, projection_size), of unit length.
     """
 
     loss: Tensor | None = None

@@ -67,13 +67,11 @@ class EcgDanPreTrainingOutput(ModelOutput):
     """Output of [`EcgDanForPreTraining`].
 
     Args:
-        loss: weighted sum of the losses that could be computed.
+        loss: weighted sum of the losses that could be computed; `*_loss` are its parts, unweighted.
         reconstruction: (N, L, T), in the scaling of `input_values`.
-        reconstruction_loss, alignment_loss, superclass_loss: the parts, unweighted.
         superclass_logits: (N, num_superclasses).
         ecg_embeds, text_embeds: (N, projection_size), of unit length.
         prompt_logits: (N, len(config.prompt_labels)), similarity to each cached prompt times the logit scale.
-        pooler_output, lead_attention, time_attention, hidden_states: as in [`EcgDanModelOutput`].
     """
 
     loss: Tensor | None = None
@@ -93,14 +91,7 @@ class EcgDanPreTrainingOutput(ModelOutput):
 
 @dataclass
 class EcgDanClassifierOutput(ModelOutput):
-    """Output of [`EcgDanForSequenceClassification`].
-
-    Args:
-        loss: of the labels, plus `auxiliary_weight` times that of the auxiliary labels.
-        logits: (N, num_labels).
-        auxiliary_logits: (N, num_auxiliary_labels).
-        pooler_output, lead_attention, time_attention, hidden_states: as in [`EcgDanModelOutput`].
-    """
+    """Output of [`EcgDanForSequenceClassification`]: logits (N, num_labels), (N, num_auxiliary_labels)."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -567,11 +558,8 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
     ) -> Risk:
         """Risk within `horizon_years` with limits, `(risk, low, high)` of (N,) each, NaN beyond the follow-up.
 
-        The limits say how well the baseline hazard is known, from the number of events it was fitted to. How well the
-        network is known is not in them.
-
-        Raises:
-            ValueError: as [`predict_survival`], or a level outside (0, 1).
+        The limits say how well the baseline hazard is known, from the number of events it was fitted to, and not how
+        well the network is.
         """
         log_hazard = self._log_hazard(input_values, lead_mask, covariates)
         years = torch.tensor([horizon_years], dtype=torch.float32, device=log_hazard.device)

@@ -38,14 +38,13 @@ class EcgTextProcessor(ProcessorMixin):
         """Prepares recordings, texts or both.
 
         Args:
-            ecg, sampling_rate, unit, lead_names, return_flags: as [`EcgDanFeatureExtractor`] takes them; `ecg` is its
-                `signal`.
+            ecg, sampling_rate, unit, lead_names, return_tensors, return_flags: as [`EcgDanFeatureExtractor`] takes
+                them; `ecg` is its `signal`.
             text: one text or several; padded to the longest, cut at `max_length`.
-            return_tensors: `"pt"` or `"np"`.
             max_length: tokens; default the language model's limit, at most 512.
 
         Returns:
-            `input_values`, `lead_mask` and, if asked for, `flags`; the tokenizer's `input_ids` and `attention_mask`.
+            The feature extractor's outputs, and the tokenizer's `input_ids` and `attention_mask`.
 
         Raises:
             ValueError: neither ECG nor text, a text without tokenizer, or a recording that cannot be trusted.

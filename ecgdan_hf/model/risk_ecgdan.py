@@ -58,11 +58,7 @@ class CumulativeIncidence(NamedTuple):
     """(causes, knots)."""
 
     def at(self, years: Tensor, level: float = 0.95) -> Risk:
-        """Incidence at `years`, (m,), with limits on the log(-log) scale: (causes, m), NaN beyond the follow-up.
-
-        Raises:
-            ValueError: negative years, or a level outside (0, 1).
-        """
+        """Incidence at `years`, (m,), with limits on the log(-log) scale: (causes, m), NaN beyond the follow-up."""
         incidence, error = (at_years(self.times, values, years, before=0.0) for values in self[1:])
         scale = _normal_quantile(level) * error / (incidence * incidence.log().abs())
         limits = [torch.where(incidence > 0, incidence ** torch.exp(sign * scale), incidence) for sign in (1, -1)]
@@ -126,13 +122,10 @@ def absolute_risk(log_hazard: Tensor, baseline: Baseline, years: Tensor, level: 
         log_hazard: (n,), the linear predictor, times the slope where the model was recalibrated.
         baseline: of [`baseline_hazard`] or [`recalibrate`].
         years: (m,), years since the ECG, zero or more.
-        level: coverage of the limits.
+        level: coverage of the limits, between 0 and 1.
 
     Returns:
         Three of (n, m) in float32 or better; 0 before the first event, NaN beyond the end of follow-up.
-
-    Raises:
-        ValueError: negative years, or a level outside (0, 1).
     """
     dtype, quantile = working_dtype(log_hazard), _normal_quantile(level)
     log_cumulative = at_years(baseline.times, baseline.log_cumulative_hazard, years, before=-torch.inf)
@@ -165,8 +158,8 @@ def recalibrate(
         estimator: as in [`baseline_hazard`].
 
     Raises:
-        ValueError: as [`baseline_hazard`] and `cox_loss`; an unknown method; for "slope", log hazards that are all
-            alike or so good or bad at ordering the events that no finite slope fits best.
+        ValueError: as [`baseline_hazard`]; for "slope", log hazards that are all alike, or that order the events
+            without an error, so that no finite slope fits best.
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
@@ -198,10 +191,7 @@ def aalen_johansen(
 
     Args:
         cause: (n,), 0 = censored, 1 ... causes = what happened first.
-        time, weights, entry: as in `cox_loss`.
-
-    Raises:
-        ValueError: no event at all, a cause that is no integer of zero or more, or as `cox_loss`.
+        time, weights, entry: as in `cox_loss`; one event at least.
     """
     refuse("cause", ~((cause >= 0) & (cause == cause.long())), cause, "0 (censored), 1, 2 and so on")
     cause = cause.reshape(-1).long()
@@ -237,9 +227,6 @@ def cumulative_incidence(
 
     Returns:
         (n, causes, m) in float32 or better; NaN beyond the shortest follow-up of the baselines.
-
-    Raises:
-        ValueError: negative years, log hazards of another shape, or a number of baselines that is not that of causes.
     """
     if log_hazards.ndim != 2 or log_hazards.shape[1] != len(baselines):
         shape = tuple(log_hazards.shape)

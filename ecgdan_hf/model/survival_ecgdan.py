@@ -111,9 +111,6 @@ def survival_curve(
 
     Returns:
         (n, m) in float32 or better; 1 before the first event, NaN beyond the end of follow-up: no estimate exists.
-
-    Raises:
-        ValueError: negative years.
     """
     dtype = working_dtype(log_hazard)
     log_cumulative = at_years(baseline_times, baseline_log_cumulative_hazard, years, before=-torch.inf).to(dtype)
