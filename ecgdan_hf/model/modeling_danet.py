@@ -1,11 +1,10 @@
 """DANet: a waveform-enhanced module under the rule of one disease, in front of a classifier (arXiv 2407.18033).
 
-The module gives each sample a weight a(t), shared by all leads, and the classifier sees the ECG so amended: a(t) x(t)
-with the rule's own weights ("hard", computed by the feature extractor), or (1 + a(t)) x(t) with those of a small U-Net
-("soft"), which is pretrained to predict the rule's weights or hidden samples. The weights double as the explanation.
-
-A reconstruction: layers, weights and pretext task of the published method could not be read. Shapes: N records, L
-leads, T samples, C channels. Travels with the weights: imports only torch, transformers and its neighbours.
+Each sample has a weight a(t), shared by all leads, and the classifier sees a(t) x(t) with the rule's own weights
+("hard", from the feature extractor), or (1 + a(t)) x(t) with those of a small U-Net ("soft"), pretrained to predict
+the rule's weights or hidden samples. The weights double as the explanation. A reconstruction: layers, weights and
+pretext task of the published method could not be read. Shapes: N records, L leads, T samples, C channels.
+Travels with the weights: imports only torch, transformers and its neighbours.
 """
 
 import itertools

@@ -137,8 +137,7 @@ class EcgDanPreTrainedModel(PreTrainedModel):
     def post_init(self) -> None:
         """Finishes the construction; loading then passes over the weights of heads that this class does not have.
 
-        Every other weight that is left over is still reported. The patterns are set here and not on the class,
-        because transformers adds those of a model's parts to its own.
+        Set here and not on the class, because transformers adds the patterns of a model's parts to its own.
         """
         super().post_init()  # type: ignore[no-untyped-call]
         self._keys_to_ignore_on_load_unexpected = {rf"^{name}\." for name in HEADS if not hasattr(self, name)}
@@ -147,9 +146,8 @@ class EcgDanPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Initialises one module, and refills what no checkpoint carries.
 
-        Our own blocks bring an `initialise`. In the paper's trunk convolutions get Kaiming's distribution, linear
-        layers Xavier's, and biases are zero; the light trunk starts from torch's own, smaller weights, because under
-        norms smaller weights learn faster.
+        Our own blocks bring an `initialise`. The paper's trunk has Kaiming's and Xavier's distributions and zero
+        biases; the light trunk torch's own, because under norms smaller weights learn faster.
         """
         config = getattr(self.config, "ecg_config", self.config)  # of the ECG side of the dual encoder
         initialise = getattr(module, "initialise", None)
@@ -259,8 +257,8 @@ class EcgDanModel(EcgDanPreTrainedModel):
     def _fuse(self, trunk: Tensor, timed: Tensor, mask: Tensor | None, maps: bool) -> tuple[Tensor, Tensor | None]:
         """Adds the two branches, or chains them: (N, C, L, T') and the lead map.
 
-        A branch that is switched off hands on what it was given, as in the authors' ablations: without time attention
-        the time branch is the trunk, without lead attention the lead branch is the time branch.
+        Without time attention the time branch is the trunk, and without lead attention the lead branch is the time
+        branch, as in the authors' ablations.
         """
         sequential = self.config.attention_order == "sequential"
         if self.lead_attention is None:

@@ -2,7 +2,6 @@
 
 A stem and residual blocks with (1, 5) kernels along time, shared by the leads; one temporal attention block per lead;
 one attention block across leads. `lead_layout="reference"` computes what the authors' released network computes.
-
 Shapes: N records, L leads, C channels, T samples, T' = T / 32 tokens; tensors are (N, C, L, T').
 Travels with the weights: imports only torch, transformers and its neighbours in this folder.
 """

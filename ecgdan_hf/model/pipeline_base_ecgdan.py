@@ -1,8 +1,6 @@
 """The base of the ECG pipelines, and the pipeline that turns recordings into embeddings.
 
-    from transformers import pipeline
-    import ecgdan_hf  # registers the pipelines
-    embed = pipeline("ecg-feature-extraction", model="model_cards/ecg-dan-rhythm")
+    embed = pipeline("ecg-feature-extraction", model="model_cards/ecg-dan-rhythm")  # import ecgdan_hf before
     vectors = embed(["one.hea", "two.xml"], batch_size=8, return_tensors=True)  # of (256,) each
 
 Travels with the weights: imports only torch, numpy, transformers and its neighbours.
@@ -158,7 +156,8 @@ class EcgPipeline(Pipeline):
                 mapping with `signal`, `path` or `bytes`, and `sampling_rate`, `unit`, `lead_names`; a row of a
                 dataset of this package; an `EcgRecord`. Or several: a list; or a generator, a `datasets.Dataset` or a
                 `KeyDataset`, for which an iterator comes back.
-            args, kwargs: `batch_size`, `num_workers`, and the arguments of the pipeline.
+            args, kwargs: `batch_size`, `num_workers`, the arguments of the pipeline, and `sampling_rate`, `unit` and
+                `lead_names` of arrays and of files that do not say them.
 
         Raises:
             FileNotFoundError: no such file.
@@ -201,20 +200,13 @@ class EcgPipeline(Pipeline):
 
 
 class EcgFeatureExtractionPipeline(EcgPipeline):
-    r"""Vectors of ECGs, for models of one's own.
+    r"""Vectors of ECGs, for models of one's own, by any checkpoint with an encoder, whatever its head.
 
-    Takes any checkpoint with an encoder, whatever its head: [`EcgDanModel`], [`EcgDanForPreTraining`],
-    [`EcgDanForSequenceClassification`], [`EcgDanForSurvival`], [`EcgTextModel`] and
-    [`DanetForSequenceClassification`].
-
-    What a call takes, [`EcgPipeline.__call__`] says.
-
-    Args of a call:
+    Args of a call, besides those of [`EcgPipeline.__call__`]:
         pooling: "pooler", the encoder's `pooler_output` (hidden_size,); "mean", the mean of the tokens of the leads
             that were recorded (channels,); "none", all tokens (leads, tokens, channels).
         return_tensors: tensors instead of nested lists.
         return_flags: for each recording a dictionary of `features` and `flags` instead of the features alone.
-        sampling_rate, unit, lead_names: of arrays, and of files that do not say them.
 
     Returns, for each recording: the features, float32, without unit.
     """

@@ -1,11 +1,8 @@
-"""Pipelines of transformers for ECGs: from recordings, or files of them, to answers.
+"""Pipelines that give labels of recordings: of a classifier, or of texts; and the registration of all pipelines.
 
-    from transformers import pipeline
-    import ecgdan_hf  # registers the pipelines
-    name_it = pipeline("zero-shot-ecg-classification", model="runs/pretrained")
+    name_it = pipeline("zero-shot-ecg-classification", model="runs/pretrained")  # import ecgdan_hf before
     name_it({"signal": signal, "sampling_rate": 500, "unit": "mV", "lead_names": names}, top_k=5)
-    judge = pipeline("ecg-classification", model="runs/danet")
-    judge("ecg.hea")  # [{"label": "APC", "score": 0.91, ..., "intervals": [{"start": 4.1, "end": 4.4, ...}]}]
+    pipeline("ecg-classification", model="runs/danet")("ecg.hea")  # [{"label": "APC", "score": 0.91, ...}]
 
 Travels with the weights: imports only torch, transformers and its neighbours; the package reads files.
 """
@@ -43,12 +40,9 @@ class EcgClassificationPipeline(EcgPipeline):
 
     Takes a checkpoint of [`EcgDanForSequenceClassification`] or [`DanetForSequenceClassification`].
 
-    What a call takes, [`EcgPipeline.__call__`] says.
-
-    Args of a call:
+    Args of a call, besides those of [`EcgPipeline.__call__`]:
         top_k: how many labels to return; default all.
         thresholds: for some labels, by name, a threshold in place of the checkpoint's.
-        sampling_rate, unit, lead_names: of arrays, and of files that do not say them.
 
     Returns, for each recording: a list of dictionaries, highest score first. `label`; `score`, its probability under
     the network; `threshold` and `positive`, whether the score reaches it, both None where there is no threshold, and
@@ -139,14 +133,11 @@ class ZeroShotEcgClassificationPipeline(EcgPipeline):
     Takes a checkpoint pretrained with texts: [`EcgDanForPreTraining`] or [`EcgTextModel`]. Labels whose prompts the
     checkpoint carries need no language model; any other text needs an [`EcgTextModel`] with its language model.
 
-    What a call takes, [`EcgPipeline.__call__`] says.
-
-    Args of a call:
+    Args of a call, besides those of [`EcgPipeline.__call__`]:
         candidate_labels: texts, as a list or separated by commas; default all prompts of the checkpoint.
         hypothesis_template: the sentence a label that is not among those prompts is put in.
         multi_label: score each label by itself.
         top_k: how many labels to return; default all.
-        sampling_rate, unit, lead_names: of arrays, and of files that do not say them.
 
     Returns, for each recording: a list of `{"label", "score", "flags"}`, highest score first; `flags` are the
     recording's quality flags, the same for every label. Scores are the softmax over the

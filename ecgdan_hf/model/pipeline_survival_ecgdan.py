@@ -1,8 +1,6 @@
 """Recordings -> risk of the event within some years, with its limits, by a survival checkpoint.
 
-    from transformers import pipeline
-    import ecgdan_hf  # registers the pipelines
-    risk_of = pipeline("ecg-survival", model="runs/demo/model")
+    risk_of = pipeline("ecg-survival", model="runs/demo/model")  # import ecgdan_hf before: it registers the pipelines
     risk_of({"path": "ecg.hea", "age": 61, "sex": "female"}, horizon_years=[1, 5])
 
 Travels with the weights: imports only torch, numpy, transformers and its neighbours.
@@ -28,21 +26,17 @@ HORIZONS_YEARS = (1.0, 5.0, 10.0)
 
 
 class EcgSurvivalPipeline(EcgPipeline):
-    r"""Risk of an event within some years of the ECG.
+    r"""Risk of an event within some years of the ECG, by a checkpoint of [`EcgDanForSurvival`].
 
-    Takes a checkpoint of [`EcgDanForSurvival`].
+    Its covariates are read from each mapping (`age`, `sex`, ..., or all of them under `covariates`), else from the
+    argument, else from the file itself; what stays unknown counts as the mean of the training data.
 
-    What a call takes, [`EcgPipeline.__call__`] says. Covariates of the checkpoint are read from each mapping (`age`,
-    `sex`, ..., or all of them under `covariates`), else from the argument, else from the file itself; what stays
-    unknown counts as the mean of the training data.
-
-    Args of a call:
+    Args of a call, besides those of [`EcgPipeline.__call__`]:
         horizon_years: one number or several, years since the ECG; default 1, 5 and 10, as far as the training data
             were followed up.
         covariates: a mapping of their names, for all recordings of the call.
         level: coverage of the limits.
         return_curve: add `curve`.
-        sampling_rate, unit, lead_names: of arrays, and of files that do not say them.
 
     Returns, for each recording, a dictionary:
         log_hazard: natural logarithm of the hazard relative to the baseline; orders recordings.
@@ -52,8 +46,7 @@ class EcgSurvivalPipeline(EcgPipeline):
             was fitted.
         follow_up_years: end of the follow-up of the training data; None without a baseline.
         endpoint: the event in words.
-        simulated: whether the outcomes the checkpoint learned from were simulated; then these are not
-            risks of real patients.
+        simulated: whether the outcomes it learned from were simulated; then these are no risks of real patients.
         covariates: as the network took them; None where unknown.
         flags: quality flags of the recording.
         curve: `years`, `survival` (the probability of no event until then, a step function) and its limits `low` and

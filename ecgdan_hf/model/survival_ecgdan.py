@@ -1,14 +1,10 @@
 r"""Cox partial likelihood, its version for competing causes, and survival curves, as pure functions of tensors.
 
-`event` is 1 where the event happened and 0 where follow-up was censored; `time` is in years. `weights` are case
-weights: a subject of weight 2 counts as two subjects. `entry` is left truncation: a subject is at risk at the times t
-with entry < t <= time, (start, stop] in R. `strata` are integers: only subjects of one stratum share a risk set.
-
-All sums of exponentials run in log space, in float32 or better, and none is a difference of two sums: adding a
-constant to every log hazard changes nothing, large scores do not overflow, and the few who are at risk after many have
-left keep their digits. A score that is not finite gives a loss that is not finite: the training loop reports the step.
-
-Travels with the weights: imports only torch.
+`event` is 1 where the event happened and 0 where follow-up was censored; `time` is in years. A subject of weight 2
+counts as two. `entry` is left truncation: at risk at the times t with entry < t <= time, as (start, stop] in R. Only
+subjects of one of the `strata` share a risk set. Sums of exponentials run in log space, in float32 or better, and none
+is a difference of two sums: large scores do not overflow, and the few who are at risk last keep their digits. A score
+that is not finite gives a loss that is not finite. Travels with the weights: imports only torch.
 """
 
 from typing import Any, NamedTuple
