@@ -125,14 +125,9 @@ def _sanity(args: SanityArguments) -> None:
 
 
 def _row_loader(args: EvaluateArguments | SanityArguments, as_task: bool) -> Callable[[Any], Any]:
-    """Loader of the rows that a verb evaluates a checkpoint on.
+    """Returns the loader of the rows that a verb evaluates a checkpoint on.
 
-    Args:
-        args: checkpoint, source and how to read it.
-        as_task: load the checkpoint's own labels, or the records with an outcome.
-
-    Raises:
-        ValueError: no checkpoint, or no folder of recordings.
+    With `as_task` it loads the checkpoint's own labels, or the records with an outcome.
     """
     from ecgdan_hf.data.loading import load
     from ecgdan_hf.inference.checkpoints import load_config

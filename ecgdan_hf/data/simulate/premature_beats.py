@@ -167,14 +167,10 @@ def _move_beats(
     p_factor: np.ndarray,
     p_shift: int,
 ) -> np.ndarray:
-    """The sum (leads, samples) of beats placed elsewhere; in their old places they are the recording again.
+    """Returns the sum (leads, samples) of beats placed at the samples `to`; in their old places they are unchanged.
 
-    Args:
-        signal_mv, sampling_rate, r_peaks: as in [`simulate_rhythm`].
-        to: (new beats,), samples of the new R peaks.
-        sources: (new beats,), number of the beat that is placed there.
-        changed: (new beats,), true if its P wave is multiplied by `p_factor` (leads,) and shifted by `p_shift`,
-        samples.
+    `sources` numbers the beat placed there; where `changed`, its P wave is multiplied by `p_factor` (leads,) and
+    shifted by `p_shift` samples.
     """
     moved = np.zeros(signal_mv.shape)
     pieces = _cut(signal_mv, sampling_rate, np.asarray(r_peaks))

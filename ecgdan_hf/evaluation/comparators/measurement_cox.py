@@ -131,23 +131,11 @@ def _fit_measurement_cox(
     penalizers: Sequence[float] = PENALIZERS,
     seed: int = 0,
 ) -> _MeasurementCox:
-    """Fits a Cox model to ECG measurements.
+    """Fits a Cox model to ECG measurements: `kind` "flags" (heart rate, fourteen flags) or "values".
 
     A missing value counts as the training median. Where at least five training records lack a value, its absence is a
     predictor too (atrial fibrillation has no P wave). Axes become distances from a normal axis. No record is left out,
-    so that all models are compared on the same records.
-
-    Args:
-        train: table with the columns of `data.measure.measurements.MEASUREMENTS`, `event`, `time` (years), `sex` for
-            the limits of the flags where known, and `age` (years) and `sex` with `age_and_sex`.
-        kind: `"flags"`, heart rate and the fourteen flags; `"values"`, the measurements.
-        age_and_sex: adds both.
-        penalizer: ridge penalty; None chooses it by cross-validation in training.
-        penalizers: penalties to choose from, over folds of `patient_id` where the table has it.
-        seed: of these folds.
-
-    Raises:
-        ValueError: an unknown kind, a missing column, no event, or nothing that varies.
+    so that all models are compared on the same records. A penalizer of None is chosen by cross-validation.
     """
     candidates = _candidates(train, "train", kind, age_and_sex)
     event, time = check_outcomes(column_of(train, "event", "train"), column_of(train, "time", "train"))

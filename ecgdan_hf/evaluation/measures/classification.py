@@ -124,15 +124,7 @@ def best_f1_thresholds(
 
 
 def _f1_at(labels: npt.ArrayLike, probabilities: npt.ArrayLike, threshold: float) -> float:
-    """Returns the F1 of one label at a threshold; 0 without true positives.
-
-    Args:
-        labels, probabilities: as in [`auroc`].
-        threshold: positive at or above it.
-
-    Raises:
-        ValueError: as [`auroc`], or no positive.
-    """
+    """Returns the F1 of one label, positive at or above the threshold; 0 without true positives."""
     truth, values = _check(labels, probabilities, ndim=1)
     known = ~np.isnan(truth)
     called, present = values[known] >= threshold, truth[known] == 1

@@ -223,21 +223,9 @@ def _horizon_metrics(
     seed: int = 0,
     censoring: SurvivalCurve | None = None,
 ) -> dict[str, Any]:
-    """Returns discrimination, calibration and accuracy of the risks at one horizon.
+    """Returns discrimination, calibration and accuracy of the risks (n,) at one horizon within the follow-up.
 
-    Args:
-        event, time, log_hazard, patient_ids, n, seed, censoring: as in [`survival_metrics`].
-        risk: (n,), predicted probability of the event within `horizon_years`.
-        horizon_years: at most the last follow-up.
-
-    Returns:
-        `horizon_years`, `predicted_risk` (mean); with the fields of a bootstrap [`Interval`]
-        `uno_concordance_index` (events before the horizon), `auc`, `brier_score`, `scaled_brier_score`; with those of
-        an `AnalyticInterval` `observed_risk`, `observed_over_expected`, `calibration_slope`, `calibration_intercept`;
-        and `ici`, `e50`, `e90`, `emax`. The slope and these four are absent for a constant risk.
-
-    Raises:
-        ValueError: what these functions refuse.
+    The calibration slope and the calibration errors are absent for a constant risk.
     """
     events, times = check_outcomes(event, time)
     predicted, horizon = check_risks(risk, len(events)), check_horizon(horizon_years, times)

@@ -128,15 +128,7 @@ def held_out(
 
 
 def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed: int = 0) -> FloatArray:
-    """Returns scores of `test` by a linear model on a frozen encoder: ridge Cox for follow-up, else logistic.
-
-    Args:
-        encoder: any model of the package; its head is not used.
-        fit: rows with the outcome.
-        test: rows.
-        batch_size: records per forward pass.
-        seed: of the inner cross-validation.
-    """
+    """Returns scores of `test` by a linear model on a frozen encoder: ridge Cox for follow-up, else logistic."""
     features, tested = (embed(encoder, _signal_batches(part, batch_size)) for part in (fit, test))
     table = columns_of(fit, ["patient_id", "event", "time"])
     if "event" in table:

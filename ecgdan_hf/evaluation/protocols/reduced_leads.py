@@ -42,12 +42,7 @@ def kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> 
 
 
 def _mask_leads(batch: Mapping[str, Any], kept: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Returns a batch with `input_values` (n, leads, samples) and `lead_mask` (n, leads), reduced to these leads.
-
-    Args:
-        batch: numpy arrays.
-        kept: (leads,), from [`kept_leads`].
-    """
+    """Returns a batch with `input_values` (n, leads, samples) and `lead_mask` (n, leads), reduced to these leads."""
     values, mask = np.asarray(batch["input_values"]), np.asarray(batch["lead_mask"], dtype=bool) & kept
     return {**batch, "input_values": np.where(mask[:, :, None], values, 0).astype(values.dtype), "lead_mask": mask}
 

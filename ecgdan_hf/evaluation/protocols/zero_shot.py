@@ -216,16 +216,10 @@ def _permuted_auroc(
     permutations: int = 20,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Returns the macro AUROC with the prompts permuted at random among the labels.
+    """Returns the macro AUROC with the prompts permuted at random among the labels: mean, and range as low and high.
 
     About one half for single statements (a label keeps its own prompt in 1 of K permutations); above it for classes
     of many statements, which keep some of theirs.
-
-    Args:
-        level, prompt_logits, prompt_labels, score, permutations, seed: as in [`level_metrics`].
-
-    Returns:
-        `mean`, `low` and `high` (the range over permutations), and `permutations`.
     """
     logits, rng = np.asarray(prompt_logits, dtype=np.float64), np.random.default_rng(seed)
     values = [
