@@ -45,9 +45,9 @@ lint: $(STAMP)
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
 ifeq ($(TORCH),cpu)
-	@echo "Installing into $(VENV): about 2.5 GB on disk, with PyTorch for CPU."
+	@echo "Installing into $(VENV): PyTorch for CPU."
 else
-	@echo "Installing into $(VENV): on Linux about 7 GB on disk, 5 GB of it CUDA; with TORCH=cpu about 2.5 GB."
+	@echo "Installing into $(VENV): on Linux about 7 GB on disk, 5 GB of it CUDA; TORCH=cpu leaves CUDA out."
 endif
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -2,7 +2,7 @@
 
 Some parameters cannot learn: a bias before a batch norm, a constant added to every log hazard. Their gradient is zero
 but for rounding, and an optimiser like Adam turns rounding into a full step on one machine and into none on another.
-In float64 rounding is below 1e-15 of the largest gradient, and the smallest real gradients here are above 1e-6 of it.
+In float64 rounding lies far below `ROUNDING`, a share of the largest gradient, and real gradients lie far above it.
 """
 
 import torch

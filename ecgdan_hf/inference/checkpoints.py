@@ -138,7 +138,7 @@ def quietly() -> Iterator[None]:
 
 
 def _check_repository(name: str, revision: str, source: str) -> None:
-    """Fails at once where the name is in no cache and the Hub cannot be reached; transformers retries for 23 seconds.
+    """Fails at once where the name is in no cache and the Hub cannot be reached; transformers would retry.
 
     Raises:
         FileNotFoundError: no name of a repository, or no Hub to ask; the message suggests folders of similar names.

@@ -1,5 +1,4 @@
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -58,10 +57,8 @@ def test_relative_imports_and_those_inside_functions_count(package):
         assert changed_by(package, file, "ecgdan_hf.data.new")
 
 
-def test_the_digest_is_quick_and_computed_once_for_a_process():
+def test_the_digest_is_computed_once_for_a_process():
     code_digest.cache_clear()
-    begin = time.perf_counter()
     first = code_digest(ROWS)
-    assert time.perf_counter() - begin < 5  # 0.3 s
     assert code_digest(ROWS) is first
     assert code_digest.cache_info().hits == 1
