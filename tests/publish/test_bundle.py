@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from changed_code import with_higher_log_hazard
 from huggingface_hub import ModelCard
 from transformers import AutoFeatureExtractor, AutoModel, pipeline
 
@@ -30,10 +31,7 @@ def test_code_that_computes_something_else_fails_the_proof(survival_bundle: Path
     folder = tmp_path / "changed"
     shutil.copytree(survival_bundle, folder)
     code = folder / "heads_ecgdan.py"
-    text = code.read_text(encoding="utf-8")
-    changed = text.replace("return log_hazard.squeeze(-1)", "return log_hazard.squeeze(-1) + 1e-3")
-    assert changed != text
-    code.write_text(changed, encoding="utf-8")
+    code.write_text(with_higher_log_hazard(code.read_text(encoding="utf-8"), by=1e-3), encoding="utf-8")
     with pytest.raises(ValueError, match="the code is not the bundled one"):
         verify_bundle(folder)
     config = config_of(folder) | {"ecgdan_code_revision": code_revision(folder.glob("*.py"))}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from changed_code import with_higher_log_hazard
 from hub_client import WITHOUT_THE_PACKAGE, HubClient
 from hub_server import PAGE_ENTRIES, STRANGERS_TOKEN, TOKEN, HubServer, Repository
 from safetensors.numpy import load
@@ -166,9 +167,7 @@ def test_without_the_package_code_and_weights_are_pinned_together_or_apart(
 ) -> None:
     repository = put(hub, "user/coded", survival_bundle)
     first, files = repository.commits[0]
-    code = files["heads_ecgdan.py"].decode()
-    changed = code.replace("F.relu(hidden))).squeeze(-1)", "F.relu(hidden))).squeeze(-1) + 10")
-    assert changed != code
+    changed = with_higher_log_hazard(files["heads_ecgdan.py"].decode(), by=10)
     config = json.loads(files["config.json"])
     slope = json.dumps(config | {"calibration_slope": 2.0}).encode()  # stands for other weights
     repository.commit({**files, "heads_ecgdan.py": changed.encode(), "config.json": slope})
@@ -344,8 +343,7 @@ def tampered(bundle: Path, folder: Path, name: str) -> Path:
     if name == "weights":
         file.write_bytes(file.read_bytes()[:-100])
         return folder / name
-    text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace("F.relu(hidden))).squeeze(-1)", "F.relu(hidden))).squeeze(-1) + 1"), encoding="utf-8")
+    file.write_text(with_higher_log_hazard(file.read_text(encoding="utf-8"), by=1), encoding="utf-8")
     if name == "code and its revision":
         config = folder / name / "config.json"
         revision = {"ecgdan_code_revision": code_revision((folder / name).glob("*.py"))}
