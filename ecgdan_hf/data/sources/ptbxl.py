@@ -2,11 +2,12 @@
 
 Expects `ptbxl_database.csv`, `scp_statements.csv` and the signals of one of the two rates (WFDB format 16 or 516);
 optionally the median beats of PTB-XL+ (Strodthoff et al., Scientific Data 10:279, 2023) in `ptb-xl-plus/`, a folder
-inside the folder or next to it.
+inside the folder or next to it. Any version: what version 1.0.3 removed is left out of the older ones.
 """
 
 import ast
 import json
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +19,19 @@ SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 LABEL_LEVELS = ("superclass", "subclass", "statement")
 DATABASE_NAME = "ptbxl_database.csv"
 MEDIAN_PATTERN = "median_beats/12sl/*/*[0-9]_medians.hea"
+DUPLICATES = frozenset(
+    {
+        *(137, 139, 140, 141, 142, 143, 145, 456, 458, 459, 461, 462, 2506, 2511, 3795, 3798, 3800, 3801, 3832),
+        *(5817, 7777, 7779, 7782, 9821, 9825, 9888, 11810, 11814, 11815, 11817, 11838, 13791, 13793, 13796, 13797),
+        *(13799, 15742, 18150),
+    }
+)
+"""The 38 `ecg_id` of versions up to 1.0.2 that 1.0.3 no longer has (21,837 - 21,799): copies of other records, some
+under another patient in another fold (https://doi.org/10.13026/kfzx-aw45)."""
 AGE_OVER_89 = 300  # the source's code
 AGE_OVER_89_YEARS = 95.0
+
+logger = logging.getLogger(__name__)
 
 _FILE_COLUMNS = {500: "filename_hr", 100: "filename_lr"}
 _COLUMNS = {
@@ -34,6 +46,8 @@ def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str 
 
     Columns: `record_id, patient_id, file, sampling_rate, age, sex, fold, report, scp_codes, labels`, and `median_file`
     (12SL's median beat) if PTB-XL+ is present. Age 300, the source's code for "over 89", becomes 95 years.
+    `DUPLICATES` are left out and counted in a warning.
+
     `table.attrs["label_names"]` has all label names in order.
 
     Args:
@@ -46,7 +60,7 @@ def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str 
     if sampling_rate not in _FILE_COLUMNS:
         raise ValueError(f"sampling_rate: PTB-XL is published at 500 and 100 Hz, got {sampling_rate}")
     labels = codes_by_label(read_statements(data_dir), label_level)
-    database = read_published(data_dir / DATABASE_NAME, "PTB-XL", "ecg_id", _COLUMNS)
+    database = _without_duplicates(read_published(data_dir / DATABASE_NAME, "PTB-XL", "ecg_id", _COLUMNS), data_dir)
     codes = [_parse_codes(text, data_dir) for text in database["scp_codes"]]
     table = pd.DataFrame(
         {
@@ -82,6 +96,14 @@ def codes_by_label(statements: pd.DataFrame, label_level: str) -> dict[str, list
     label_of = statements.loc[statements["diagnostic"] == 1, column].dropna()
     found = {label: label_of.index[label_of == label].tolist() for label in label_of.unique()}
     return {name: found[name] for name in SUPERCLASSES if name in found} if label_level == "superclass" else found
+
+
+def _without_duplicates(database: pd.DataFrame, data_dir: Path) -> pd.DataFrame:
+    is_copy = database["ecg_id"].isin(DUPLICATES)
+    if copies := int(is_copy.sum()):
+        path = data_dir / DATABASE_NAME
+        logger.warning("%s: %d records that PTB-XL 1.0.3 removed as duplicates are left out", path, copies)
+    return database[~is_copy].reset_index(drop=True)
 
 
 def _files(data_dir: Path, names: pd.Series, sampling_rate: int) -> list[str]:

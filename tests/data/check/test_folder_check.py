@@ -278,11 +278,13 @@ def test_errors_come_before_warnings_in_the_list_of_problems():
     assert severities == sorted(severities)
 
 
-def test_the_recording_that_ptbxl_holds_under_two_patients_is_found(shared):
-    table = sources.read_source("ptb-xl", shared / "data" / "ptb-xl").set_index("record_id", drop=False)
-    pair = table.loc[["145", "463"]]
-    assert pair["patient_id"].nunique() == pair["fold"].nunique() == 2
+def test_the_recording_that_ptbxl_held_under_two_patients_is_found_and_read_once(shared):
+    folder = shared / "data" / "ptb-xl"
+    database = pd.read_csv(folder / "ptbxl_database.csv").set_index("ecg_id", drop=False).loc[[145, 463]]
+    assert database["patient_id"].nunique() == database["strat_fold"].nunique() == 2
+    pair = pd.DataFrame({"record_id": database["ecg_id"], "file": [str(folder / x) for x in database["filename_hr"]]})
     assert len({_signal_hash(file.read()) for file in record_files(pair)}) == 1
+    assert set(sources.read_source("ptb-xl", folder)["record_id"]) & {"145", "463"} == {"463"}
 
 
 class KillingFile(RecordFile):

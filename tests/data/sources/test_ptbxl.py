@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 from fixtures.write_sources import write_ptbxl_plus
 
@@ -51,6 +52,24 @@ def test_both_published_rates_and_both_storage_formats_are_read(ptbxl_folder, ra
         assert (record.sampling_rate, record.signal_mv.shape) == (rate, (12, 10 * rate))
 
 
+def test_records_that_version_1_0_3_removed_are_left_out_and_counted_in_one_line(ptbxl_folder, caplog):
+    path = ptbxl_folder / "ptbxl_database.csv"
+    before = ptbxl.read_ptbxl(ptbxl_folder)
+    assert not caplog.records  # version 1.0.3 has none of them
+    first, *rows = path.read_text(encoding="utf-8").splitlines()
+    copies = [f"{ecg_id},{rows[0].split(',', 1)[1]}" for ecg_id in sorted(ptbxl.DUPLICATES)[:3]]
+    path.write_text("\n".join([first, *copies, *rows]) + "\n", encoding="utf-8")
+    after = ptbxl.read_ptbxl(ptbxl_folder)
+    pd.testing.assert_frame_equal(after, before)
+    assert after.attrs == before.attrs
+    said = "3 records that PTB-XL 1.0.3 removed as duplicates are left out"
+    assert [record.message for record in caplog.records] == [f"{path}: {said}"]
+
+
+def test_all_that_version_1_0_3_removed_is_known():
+    assert len(ptbxl.DUPLICATES) == 21837 - 21799
+
+
 def test_what_is_missing_from_the_layout_is_named(ptbxl_folder):
     with pytest.raises(ValueError, match="PTB-XL is published at 500 and 100 Hz, got 250"):
         ptbxl.read_ptbxl(ptbxl_folder, sampling_rate=250)
@@ -90,10 +109,11 @@ def test_median_beats_of_ptb_xl_plus_are_found_inside_and_beside(ptbxl_folder, p
     assert found.isna().tolist() == [False, True, True, False]
 
 
-def test_the_published_counts_are_met_on_real_records(shared):
+def test_the_published_counts_are_met_on_real_records(shared, caplog):
     table = ptbxl.read_ptbxl(shared / "data/ptb-xl")
-    assert (len(table), table["patient_id"].nunique()) == (2664, 2585)
+    assert (len(table), table["patient_id"].nunique()) == (2664 - 12, 2578)
+    assert "12 records that PTB-XL 1.0.3 removed as duplicates are left out" in caplog.text
     counts = table["labels"].explode().value_counts()
-    assert counts.to_dict() == {"NORM": 1283, "STTC": 619, "MI": 586, "CD": 533, "HYP": 308}
+    assert counts.to_dict() == {"NORM": 1279, "STTC": 616, "MI": 584, "CD": 531, "HYP": 306}
     assert len(ptbxl.read_ptbxl(shared / "data/ptb-xl", label_level="statement").attrs["label_names"]) == 71
-    assert (table["fold"] == 9).sum() == 333
+    assert (table["fold"] == 9).sum() == 330
