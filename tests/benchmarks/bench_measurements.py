@@ -25,8 +25,9 @@ import wfdb
 from sklearn.metrics import roc_auc_score
 
 from ecgdan_hf.data.formats import read
+from ecgdan_hf.data.measure.delineated_ecg import HIGHPASS_HZ
 from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, RATE_HZ
-from ecgdan_hf.data.measure.measurements import HIGHPASS_HZ, flags, measure
+from ecgdan_hf.data.measure.measurements import flags, measure
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import plasmode

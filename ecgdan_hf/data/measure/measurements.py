@@ -13,22 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, RATE_HZ, Waves, above_chord, delineate
+from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
+from ecgdan_hf.data.measure.delineation import RATE_HZ, Waves, above_chord
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.model.conditioning_ecgdan import (
-    LeadQuality,
-    apply_filter,
-    check_recording,
-    resample,
-)
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
-from ecgdan_hf.model.leads_ecgdan import derive_limb_lead
-from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks, heart_rate
 
-HIGHPASS_HZ = 0.5  # zero phase, which keeps the level of the ST segment (Kligfield et al., Circulation 115:1306, 2007)
-MIN_P_LIKENESS = 0.5  # mean correlation of single P waves with the median one; fibrillation waves are below
 ST_DELAY_SECONDS = 0.06  # ST level: 60 ms after the J point
-ISOELECTRIC_SAMPLES = (8, 2)  # baseline: 16 to 4 ms before the QRS
 
 LATERAL_LEADS = ("I", "V5", "V6")
 LIMB_LEADS, CHEST_LEADS = STANDARD_LEADS[:6], STANDARD_LEADS[6:]
@@ -104,53 +94,12 @@ def measure(record: EcgRecord) -> dict[str, float]:
     Returns the keys of `MEASUREMENTS`, which states units and sources; NaN without the lead or wave. Raises ValueError
     for a recording that cannot be in millivolt, is shorter than 2.4 s, or has no usable lead or beat.
     """
-    return _measure_signal(record.signal_mv, record.sampling_rate, record.lead_names)
+    return measure_delineated(DelineatedEcg.of(record.signal_mv, record.sampling_rate, record.lead_names))
 
 
-def _measure_signal(signal_mv: np.ndarray, sampling_rate: float, lead_names: Sequence[str]) -> dict[str, float]:
-    signal, leads = check_recording(signal_mv, sampling_rate, "mV", list(lead_names))
-    names, prepared = _usable_leads(signal, leads, sampling_rate)
-    r_peaks = find_r_peaks(prepared, RATE_HZ)
-    if not len(r_peaks):
-        raise ValueError("signal_mv: no R peak found; is this an ECG at this sampling rate?")
-    rate = heart_rate(r_peaks, prepared.shape[1], RATE_HZ)
-    beat = np.nan_to_num(MedianBeat.of(prepared, r_peaks, RATE_HZ, BEAT_SAMPLES).signal_mv)
-    waves = delineate(beat, rate)
-    if waves.p is not None and _p_likeness(prepared, r_peaks, beat, waves) < MIN_P_LIKENESS:
-        waves = Waves(waves.qrs, waves.t_end, None)
-    return _measure_beat(dict(zip(names, beat, strict=True)), waves, rate)
-
-
-def _usable_leads(signal_mv: np.ndarray, leads: list[str], sampling_rate: float) -> tuple[list[str], np.ndarray]:
-    """Names and (leads, samples) of what carries an ECG: gaps filled, limb leads derived, filtered, at 500 Hz."""
-    quality = LeadQuality(signal_mv)
-    usable = {lead: row for lead, row, good in zip(leads, quality.filled_mv, quality.usable, strict=True) if good}
-    recorded = {lead: row for lead, row in usable.items() if lead in STANDARD_LEADS}
-    absent = [lead for lead in STANDARD_LEADS if lead not in leads]
-    derived = {lead: derive_limb_lead(lead, recorded) for lead in absent}
-    recorded |= {lead: values for lead, values in derived.items() if values is not None}
-    if not recorded:
-        raise ValueError(f"signal_mv: expected one of the twelve leads with an ECG, got none in {', '.join(leads)}")
-    filtered = apply_filter(np.stack(list(recorded.values())), sampling_rate, HIGHPASS_HZ)
-    return list(recorded), resample(filtered, sampling_rate, RATE_HZ)
-
-
-def _p_likeness(signal_mv: np.ndarray, r_peaks: np.ndarray, beat_mv: np.ndarray, waves: Waves) -> float:
-    """Mean correlation over beats of what precedes the QRS, all leads, with the median beat's P wave."""
-    onset, end = waves.p  # type: ignore[misc]  # the caller knows there is one
-    offsets = np.arange(onset - 10, min(end + 10, waves.qrs[0])) - round(0.4 * BEAT_SAMPLES)
-    inside = r_peaks[(r_peaks + offsets[0] >= 0) & (r_peaks + offsets[-1] < signal_mv.shape[1])]
-    template = above_chord(beat_mv[:, offsets + round(0.4 * BEAT_SAMPLES)]).ravel()
-    likeness = [np.corrcoef(above_chord(signal_mv[:, peak + offsets]).ravel(), template)[0, 1] for peak in inside]
-    return float(np.mean(likeness)) if likeness else 0.0
-
-
-def _measure_beat(beat: dict[str, np.ndarray], waves: Waves, rate: float) -> dict[str, float]:
-    """All measurements of a beat, (600,) mV for each lead, at a rate in beats per minute."""
-    onset = waves.qrs[0]
-    levels = {
-        lead: x - x[onset - ISOELECTRIC_SAMPLES[0] : onset - ISOELECTRIC_SAMPLES[1]].mean() for lead, x in beat.items()
-    }
+def measure_delineated(ecg: DelineatedEcg) -> dict[str, float]:
+    """Returns the keys of `MEASUREMENTS`, NaN without the lead or wave."""
+    levels, waves, rate = ecg.levels_mv, ecg.waves, ecg.heart_rate_bpm
     found = {
         "heart_rate_bpm": rate,
         **_intervals(waves, rate),
@@ -233,16 +182,26 @@ def _largest(values: Sequence[float]) -> float:
 
 
 def _repolarisation(levels: Mapping[str, np.ndarray], waves: Waves) -> dict[str, float]:
-    last = waves.qrs[1]
-    j60 = last + round(ST_DELAY_SECONDS * RATE_HZ)
-    st = {lead: float(x[j60 - 2 : j60 + 3].mean()) for lead, x in levels.items()}
-    t = {} if waves.t_end is None else {lead: _extreme(x[j60 : waves.t_end]) for lead, x in levels.items()}
+    st, t = st_and_t(levels, waves)
     upwards = {lead: -level for lead, level in st.items()}
     return {
         "st_lowest_mv": _reached_by_two(st, NEIGHBOURS),
         "st_highest_mv": -_reached_by_two(upwards, NO_ELEVATION),
         "t_lowest_mv": _reached_by_two(t, UPRIGHT_T),
     }
+
+
+def st_and_t(levels_mv: Mapping[str, np.ndarray], waves: Waves) -> tuple[dict[str, float], dict[str, float]]:
+    """ST level at J + 60 ms and T amplitude of each lead, mV; no T amplitude without a T wave.
+
+    Args:
+        levels_mv: lead -> (600,), a median beat above its isoelectric level.
+        waves: of that beat.
+    """
+    j60 = waves.qrs[1] + round(ST_DELAY_SECONDS * RATE_HZ)
+    st = {lead: float(x[j60 - 2 : j60 + 3].mean()) for lead, x in levels_mv.items()}
+    t = {} if waves.t_end is None else {lead: _extreme(x[j60 : waves.t_end]) for lead, x in levels_mv.items()}
+    return st, t
 
 
 def _extreme(wave: np.ndarray) -> float:

@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 from datasets import Features, Value
 
-from ecgdan_hf.data.measure import measurements
-from ecgdan_hf.data.measure.measurements import MEASUREMENTS, measure
+from ecgdan_hf.data.measure import rhythm
+from ecgdan_hf.data.measure.measurements import MEASUREMENTS
+from ecgdan_hf.data.measure.rhythm import RHYTHM, measure_ecg
 from ecgdan_hf.data.prepared.cache import code_digest, fingerprint, made_once
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
@@ -23,7 +24,8 @@ from ecgdan_hf.data.sources.registry import read_source
 
 logger = logging.getLogger(__name__)
 
-_COLUMNS = {"record_id": "string", **dict.fromkeys(MEASUREMENTS, "float64"), "error": "string"}
+_NAMES = (*MEASUREMENTS, *RHYTHM)
+_COLUMNS = {"record_id": "string", **dict.fromkeys(_NAMES, "float64"), "error": "string"}
 _FROM_SOURCE = ("patient_id", "age", "sex")
 
 
@@ -37,8 +39,8 @@ def measure_table(
 
     Returns:
         One row per record in the order of the source: `record_id`, `patient_id`, `age` and `sex` if the source has
-        them, the keys of `measurements.MEASUREMENTS`, and `error`. A record that cannot be measured has NaN and an
-        error, and is counted in a warning.
+        them, the keys of `measurements.MEASUREMENTS` and of `rhythm.RHYTHM`, and `error`. A record that cannot be
+        measured has NaN and an error, and is counted in a warning.
 
     Raises:
         FileNotFoundError: a folder without a known source.
@@ -46,7 +48,7 @@ def measure_table(
     """
     table = _checked(source)
     files, record_ids = record_files(table), table["record_id"].astype(str)
-    key = hashlib.sha256(f"{fingerprint(files, Preparation(None))} {code_digest(measurements.__name__)}".encode())
+    key = hashlib.sha256(f"{fingerprint(files, Preparation(None))} {code_digest(rhythm.__name__)}".encode())
     key.update("\n".join(record_ids).encode())
     name, items = f"measurements-{key.hexdigest()[:32]}", list(zip(record_ids, files, strict=True))
     types = Features({column: Value(kind) for column, kind in _COLUMNS.items()})
@@ -73,9 +75,9 @@ def _checked(source: pd.DataFrame | str | Path) -> pd.DataFrame:
 def _measured_rows(items: Sequence[tuple[str, RecordFile]]) -> Iterator[dict[str, Any]]:
     for record_id, file in items:
         try:
-            yield {"record_id": record_id, **measure(file.read()), "error": ""}
+            yield {"record_id": record_id, **measure_ecg(file.read()), "error": ""}
         except (OSError, ValueError) as error:
-            yield {"record_id": record_id, **dict.fromkeys(MEASUREMENTS, math.nan), "error": file.line(error)}
+            yield {"record_id": record_id, **dict.fromkeys(_NAMES, math.nan), "error": file.line(error)}
 
 
 def _report(measured: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,16 +13,18 @@ import wfdb
 
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.measure import table as measurement_table
+from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
 from ecgdan_hf.data.measure.delineation import delineate
 from ecgdan_hf.data.measure.measurements import (
     FLAGS,
     MARKERS,
     MEASUREMENTS,
     _frontal_axis,
-    _measure_signal,
     flags,
     measure,
+    measure_delineated,
 )
+from ecgdan_hf.data.measure.rhythm import measure_ecg
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.prepared.record_file import record_files
 from ecgdan_hf.data.record import EcgRecord
@@ -57,8 +60,12 @@ NORMAL = {
 }
 
 
+def measure_signal(signal: np.ndarray, rate: float, leads: Sequence[str]) -> dict[str, float]:
+    return measure_delineated(DelineatedEcg.of(signal, rate, leads))
+
+
 def synthetic_measurements(strain: float = 0.0, qrs_ms: float = 98.0, rate: float = 70.0, seed: int = 3) -> dict:
-    return _measure_signal(synthetic.make_signal(strain, qrs_ms, rate, seed), 500, STANDARD_LEADS)
+    return measure_signal(synthetic.make_signal(strain, qrs_ms, rate, seed), 500, STANDARD_LEADS)
 
 
 def flag(name: str, sex: str | None = None, **changes: float) -> float:
@@ -91,9 +98,9 @@ def test_repolarisation_strain_turns_t_over_and_sinks_st() -> None:
 
 def test_the_order_and_the_spelling_of_leads_and_the_sampling_rate_change_little() -> None:
     signal = synthetic.make_signal(0.0, 98.0, 70.0, 3)
-    found = _measure_signal(signal, 500, STANDARD_LEADS)
-    turned = _measure_signal(signal[::-1], 500, [lead.lower() for lead in STANDARD_LEADS[::-1]])
-    slower = _measure_signal(signal[:, ::2], 250, STANDARD_LEADS)
+    found = measure_signal(signal, 500, STANDARD_LEADS)
+    turned = measure_signal(signal[::-1], 500, [lead.lower() for lead in STANDARD_LEADS[::-1]])
+    slower = measure_signal(signal[:, ::2], 250, STANDARD_LEADS)
     assert turned == pytest.approx(found, abs=1e-6)
     for name in ("pr_ms", "qrs_ms", "qt_ms"):
         assert slower[name] == pytest.approx(found[name], abs=12)
@@ -102,7 +109,7 @@ def test_the_order_and_the_spelling_of_leads_and_the_sampling_rate_change_little
 
 def test_doubling_the_signal_doubles_voltages_and_leaves_intervals() -> None:
     signal = synthetic.make_signal(0.0, 98.0, 70.0, 3)
-    once, twice = (_measure_signal(gain * signal, 500, STANDARD_LEADS) for gain in (1, 2))
+    once, twice = (measure_signal(gain * signal, 500, STANDARD_LEADS) for gain in (1, 2))
     for name in MEASUREMENTS:
         gain = 2 if name.endswith("_mv") else 1
         assert twice[name] == pytest.approx(gain * once[name], rel=1e-6, abs=8 if name.endswith("_ms") else 1e-6)
@@ -110,8 +117,8 @@ def test_doubling_the_signal_doubles_voltages_and_leaves_intervals() -> None:
 
 def test_what_a_missing_lead_would_have_told_is_nan_and_limb_leads_are_derived() -> None:
     signal = synthetic.make_signal(0.0, 98.0, 70.0, 3)
-    full = _measure_signal(signal, 500, STANDARD_LEADS)
-    limb = _measure_signal(signal[:2], 500, ["I", "II"])
+    full = measure_signal(signal, 500, STANDARD_LEADS)
+    limb = measure_signal(signal[:2], 500, ["I", "II"])
     assert limb["qrs_axis_deg"] == pytest.approx(full["qrs_axis_deg"], abs=5)
     assert limb["limb_peak_to_peak_mv"] == pytest.approx(full["limb_peak_to_peak_mv"], rel=0.05)
     for name in ("sokolow_lyon_mv", "cornell_mv", "chest_peak_to_peak_mv", "intrinsicoid_ms", "v1_late_mv"):
@@ -132,8 +139,8 @@ def test_noise_between_beats_is_no_p_wave() -> None:
         without = synthetic.make_signal(0.0, 98.0, 70.0, 3) + 0.08 * fibrillation / fibrillation.std()
     finally:
         synthetic.WAVES.update(waves)
-    assert np.isfinite(_measure_signal(signal, 500, STANDARD_LEADS)["pr_ms"])
-    found = _measure_signal(without, 500, STANDARD_LEADS)
+    assert np.isfinite(measure_signal(signal, 500, STANDARD_LEADS)["pr_ms"])
+    found = measure_signal(without, 500, STANDARD_LEADS)
     assert all(np.isnan(found[name]) for name in ("pr_ms", "p_duration_ms", "p_axis_deg"))
     assert np.isfinite(found["qrs_ms"])
 
@@ -149,7 +156,7 @@ def test_noise_between_beats_is_no_p_wave() -> None:
 )
 def test_measuring_refuses_what_is_no_ecg(signal: np.ndarray, rate: float, leads: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        _measure_signal(signal, rate, leads)
+        measure_signal(signal, rate, leads)
 
 
 def test_delineation_refuses_another_window_and_no_rate() -> None:
@@ -245,7 +252,7 @@ def test_a_folder_becomes_a_table_that_is_read_again_without_measuring(
     assert list(first["age"]) == list(truth["age"])
     assert np.corrcoef(first["heart_rate_bpm"], truth["heart_rate_bpm"])[0, 1] > 0.99
     assert np.corrcoef(first["qrs_ms"], truth["qrs_duration_ms"])[0, 1] > 0.9
-    monkeypatch.setattr(measurement_table, "measure", None)
+    monkeypatch.setattr(measurement_table, "measure_ecg", None)
     pd.testing.assert_frame_equal(measure_table(cohort, cache_dir=tmp_path), first)
 
 
@@ -259,9 +266,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         if len(measured) == 18:
             raise KeyboardInterrupt
         measured.append(record.record_id)
-        return measure(record)
+        return measure_ecg(record)
 
-    monkeypatch.setattr(measurement_table, "measure", until_interrupted)
+    monkeypatch.setattr(measurement_table, "measure_ecg", until_interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure_table(cohort, cache_dir=tmp_path)
     measured.clear()

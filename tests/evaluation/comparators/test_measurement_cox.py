@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecgdan_hf.data.measure.measurements import MEASUREMENTS, _measure_signal
+from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
+from ecgdan_hf.data.measure.measurements import MEASUREMENTS, measure_delineated
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
 from ecgdan_hf.evaluation.comparators.measurement_cox import _fit_measurement_cox
@@ -101,7 +102,7 @@ def test_the_penalty_may_be_chosen_by_cross_validation_over_patients() -> None:
 def test_measurements_of_synthetic_ecgs_tell_their_simulated_hazard() -> None:
     subjects = synthetic._make_subjects(100, seed=1)
     signals = [synthetic._signal_of(row, 1) for row in subjects.itertuples()]
-    measured = pd.DataFrame([_measure_signal(signal, 500, STANDARD_LEADS) for signal in signals])
+    measured = pd.DataFrame([measure_delineated(DelineatedEcg.of(signal, 500, STANDARD_LEADS)) for signal in signals])
     table = pd.concat([subjects.drop(columns="heart_rate_bpm"), measured], axis=1)
     train, test = table[:70].reset_index(drop=True), table[70:].reset_index(drop=True)
     predicted = measurement_cox(train, test, "values", penalizer=0.1)
