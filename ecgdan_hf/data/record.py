@@ -1,7 +1,8 @@
 """`EcgRecord`: one ECG as every source delivers it, in millivolt and with named leads.
 
 The record rejects signals that cannot be in millivolt (ADC counts, microvolt) and invalid rates. It accepts poor
-signals (gaps, flat leads), which `quality_flags` names. Imports only the lead names from the package.
+signals (gaps, flat leads), which `quality_flags` names. Every reader ends here, so here each lead is looked at: see
+`lead_checks`.
 """
 
 import math
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecgdan_hf.data.lead_checks import checked_leads
+from ecgdan_hf.model.conditioning_ecgdan import MAX_MEDIAN_RANGE_MV, lead_ranges, typical_range
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 FloatArray = NDArray[np.float32]
 
-MAX_MEDIAN_RANGE_MV = 20.0
 MAX_AGE_YEARS = 130.0
+MEDIAN_UNUSABLE = "median_beat_unusable"
 
 _SPELLING = {lead.upper(): lead for lead in STANDARD_LEADS}
 
@@ -41,16 +44,16 @@ def check_sampling_rate(sampling_rate: Any, source: str = "sampling_rate") -> fl
     return rate
 
 
-def _check_millivolt(signal_mv: FloatArray, source: str = "signal_mv") -> None:
+def _check_millivolt(signal_mv: FloatArray, sampling_rate: float, source: str = "signal_mv") -> None:
     """Rejects a median range over leads above 20 mV, and values that are all integers, as ADC counts are."""
-    lows, highs = np.nanmin(signal_mv, axis=1), np.nanmax(signal_mv, axis=1)
-    median_range = float(np.median(highs - lows))
+    median_range = typical_range(signal_mv, sampling_rate)
     if median_range > MAX_MEDIAN_RANGE_MV:
         raise ValueError(
             f"{source}: expected millivolt, got a median range over leads of {median_range:.0f}: probably ADC counts "
             "or microvolt; give the gain in the header, or unit='uV'"
         )
-    if median_range > 0 and np.all(np.isnan(signal_mv) | (signal_mv == np.round(signal_mv))):
+    lows, highs = lead_ranges(signal_mv)
+    if np.any(highs > lows) and np.all(np.isnan(signal_mv) | (signal_mv == np.round(signal_mv))):
         raise ValueError(
             f"{source}: expected millivolt, got whole numbers only: probably ADC counts; divide by the gain"
         )
@@ -61,7 +64,9 @@ class EcgRecord:
     """One ECG and its metadata.
 
     Args:
-        signal_mv: (leads, samples), millivolt, float32; NaN where nothing was recorded.
+        signal_mv: (leads, samples), millivolt, float32; NaN where nothing was recorded. Codes of "no sample", such as
+            -32768 counts, become NaN and are flagged `no_sample_codes:LEAD`; leads of an impossible range are flagged
+            `lead_out_of_range:LEAD`.
         sampling_rate: Hz.
         lead_names: one name for each lead; converted to standard spelling where they are standard leads.
         record_id: name of the record within its source.
@@ -69,6 +74,7 @@ class EcgRecord:
         age: years.
         sex: `"male"`, `"female"` or None.
         median_beat_mv: (leads, samples), millivolt, at the same rate, if the source has one; NaN outside the beat.
+            One that cannot be in millivolt is left out and flagged `median_beat_unusable`.
         report: text written by the reader of the ECG.
         source: file the record came from, for error messages.
         flags: what the source left out or repaired.
@@ -94,12 +100,20 @@ class EcgRecord:
         set_field = object.__setattr__  # frozen after set-up
         set_field(self, "sampling_rate", check_sampling_rate(self.sampling_rate, f"{where}: sampling_rate"))
         set_field(self, "lead_names", tuple(canonical_lead(name) for name in self.lead_names))
-        set_field(self, "signal_mv", self._checked_signal(self.signal_mv, f"{where}: signal_mv"))
+        signal, flags = self._checked_signal(self.signal_mv, f"{where}: signal_mv")
+        set_field(self, "signal_mv", signal)
         if self.median_beat_mv is not None:
-            set_field(self, "median_beat_mv", self._checked_signal(self.median_beat_mv, f"{where}: median_beat_mv"))
+            beat = self._array(self.median_beat_mv, f"{where}: median_beat_mv")
+            try:
+                set_field(self, "median_beat_mv", self._checked_signal(beat, f"{where}: median_beat_mv")[0])
+            except ValueError:  # the recording is whole without it
+                set_field(self, "median_beat_mv", None)
+                flags += (MEDIAN_UNUSABLE,)
+        set_field(self, "flags", tuple(dict.fromkeys((*self.flags, *flags))))
         self._check_subject(where)
 
-    def _checked_signal(self, signal: Any, where: str) -> FloatArray:
+    def _array(self, signal: Any, where: str) -> FloatArray:
+        """Returns the signal as float32; rejects a shape that does not fit the lead names."""
         array = np.ascontiguousarray(signal, dtype=np.float32)
         if array.ndim != 2 or array.size == 0:
             raise ValueError(f"{where}: expected an array (leads, samples) with values, got shape {array.shape}")
@@ -109,13 +123,18 @@ class EcgRecord:
             )
         if len({name.upper() for name in self.lead_names}) < len(self.lead_names):
             raise ValueError(f"{where}: expected different lead names, got {', '.join(self.lead_names)}")
+        return array
+
+    def _checked_signal(self, signal: Any, where: str) -> tuple[FloatArray, tuple[str, ...]]:
+        """The signal without what is none, and the flags of that; rejects what cannot be in millivolt."""
+        array = self._array(signal, where)
         if np.isinf(array).any():
             raise ValueError(f"{where}: expected finite values, got infinity")
-        empty = np.isnan(array).all(axis=1)
-        if empty.all():
+        if np.isnan(array).all():
             raise ValueError(f"{where}: expected values, got NaN only")
-        _check_millivolt(array[~empty], where)
-        return array
+        array, flags = checked_leads(array, self.sampling_rate, self.lead_names)
+        _check_millivolt(array, self.sampling_rate, where)
+        return array, flags
 
     def _check_subject(self, where: str) -> None:
         if self.sex not in ("male", "female", None):

@@ -24,6 +24,12 @@ _SPELLINGS = {
 _STANDARD_UNIT = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling in spellings}
 _MV_PER_UNIT = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
 MAX_MEDIAN_RANGE_MV = 20.0  # no heart writes more; counts and microvolt do
+MAX_RANGE_MV = 16.0  # of one lead; in PTB-XL one record of 2,664 exceeds it, in which an amplifier failed
+MIN_RANGE_RATIO = 3.0  # to that of most leads; if all are as large, the gain is wrong and no electrode is loose
+MAX_DEVIATION_MV = 6.0  # from the median of such a lead; samples beyond are missing
+CODE_GAP_MV = 2.0  # a code of "no sample" lies at least this far from all samples, and as far as their range
+CODE_MV = 20.0  # beyond, a single such value is a code; nearer to zero only a run of it
+STRETCH_SECONDS = 10.0  # over which the range of a long recording is judged
 MIN_SECONDS = 2.4  # a column of a printed 12-lead ECG has 2.5 s
 
 MAX_MISSING_FRACTION = 0.05  # of one lead; up to here NaN gaps are interpolated linearly, above the lead is masked
@@ -75,8 +81,8 @@ def check_recording(
     names = [str(name) for name in lead_names]
     _check_shape(array, names, sampling_rate)
     leads = canonical_leads(names)
-    array = array * mv_per_unit
-    _check_amplitude(array, _STANDARD_UNIT[str(unit).strip().lower()])
+    array, _ = without_codes(array * mv_per_unit, sampling_rate)
+    _check_amplitude(array, sampling_rate, _STANDARD_UNIT[str(unit).strip().lower()])
     return array, leads
 
 
@@ -98,16 +104,16 @@ def _check_shape(array: np.ndarray, names: list[str], sampling_rate: float) -> N
         )
 
 
-def _check_amplitude(signal_mv: np.ndarray, unit: str) -> None:
+def _check_amplitude(signal_mv: np.ndarray, sampling_rate: float, unit: str) -> None:
     known = np.isfinite(signal_mv)
     ranges = np.where(known, signal_mv, -np.inf).max(axis=1) - np.where(known, signal_mv, np.inf).min(axis=1)
     ranges = ranges[np.isfinite(ranges)]
     if not len(ranges):
         raise ValueError("signal: every sample is missing (NaN)")
-    if np.median(ranges) > MAX_MEDIAN_RANGE_MV:
+    if typical_range(signal_mv, sampling_rate) > MAX_MEDIAN_RANGE_MV:
         likely = "microvolt or ADC counts" if unit == "mV" else f"not {unit}"
         raise ValueError(
-            f"signal: median lead range is {np.median(ranges):.3g} mV, expected at most "
+            f"signal: median lead range is {typical_range(signal_mv, sampling_rate):.3g} mV, expected at most "
             f"{MAX_MEDIAN_RANGE_MV:g}; the values are likely {likely}"
         )
     values = signal_mv[known] / _MV_PER_UNIT[unit]
@@ -123,26 +129,103 @@ def _check_amplitude(signal_mv: np.ndarray, unit: str) -> None:
         )
 
 
+def lead_ranges(signal_mv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest sample of each lead, (leads,) each, NaN for a lead without samples."""
+    return np.fmin.reduce(signal_mv, axis=1), np.fmax.reduce(signal_mv, axis=1)
+
+
+def typical_range(signal_mv: np.ndarray, sampling_rate: float) -> float:
+    """The range of most leads in mV, the lower of the middle two; of a long recording that of most stretches of 10 s.
+
+    NaN without any sample.
+    """
+    length = round(STRETCH_SECONDS * sampling_rate)
+    if signal_mv.shape[1] >= 2 * length:  # one artefact in a day is no gain
+        stretches = signal_mv[:, : signal_mv.shape[1] // length * length].reshape(len(signal_mv), -1, length)
+        ranges = np.fmax.reduce(stretches, axis=2) - np.fmin.reduce(stretches, axis=2)
+        ranges = np.array([_lower_median(lead) for lead in ranges])
+    else:
+        lows, highs = lead_ranges(signal_mv)
+        ranges = highs - lows
+    return _lower_median(ranges)
+
+
+def out_of_range(signal_mv: np.ndarray) -> np.ndarray:
+    """True (leads,) for leads whose range no heart writes while most leads are in range: a loose electrode."""
+    lows, highs = lead_ranges(signal_mv)
+    ranges = highs - lows
+    return np.asarray((ranges > MAX_RANGE_MV) & (ranges > MIN_RANGE_RATIO * _lower_median(ranges)))
+
+
+def _lower_median(values: np.ndarray) -> float:
+    known = np.sort(values[np.isfinite(values)])
+    return float(known[(len(known) - 1) // 2]) if len(known) else float("nan")
+
+
+def without_codes(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Replaces codes of "no sample", such as -32768 counts, by NaN; also returns which leads had one, (leads,) bool.
+
+    A code is the largest or smallest value of a lead, with nothing between it and the other samples, whose range is
+    smaller than that gap; and it comes in a run of 20 ms, or is above 20 mV. An amplifier's rail has samples near it.
+    """
+    lows, highs = lead_ranges(signal_mv)
+    run = max(4, round(CLIP_SECONDS * sampling_rate))
+    found = np.zeros(len(signal_mv), dtype=bool)
+    for lead in np.flatnonzero(highs - lows > CODE_GAP_MV):
+        codes = _codes(signal_mv[lead], lows[lead], highs[lead], run)
+        if codes.any():
+            signal_mv = signal_mv if found.any() else signal_mv.copy()
+            signal_mv[lead, codes] = np.nan
+            found[lead] = True
+    return signal_mv, found
+
+
+def _codes(lead_mv: np.ndarray, low: float, high: float, run: int) -> np.ndarray:
+    """True (samples,) where a lead holds a code of "no sample"."""
+    others = lead_mv[(lead_mv > low) & (lead_mv < high)]
+    codes = np.zeros(len(lead_mv), dtype=bool)
+    if not len(others):
+        return codes
+    bottom, top = others.min(), others.max()
+    for value, gap in ((low, bottom - low), (high, high - top)):
+        if gap > max(CODE_GAP_MV, top - bottom):
+            held = lead_mv == value
+            if abs(value) > CODE_MV or _longest_run(held) >= run:
+                codes |= held
+    return codes
+
+
 class LeadQuality:
     """The leads of a recording with their gaps filled, and what is wrong with each.
+
+    Of a lead `out_of_range`, the samples farther than 6 mV from its median are missing. What is missing in all leads
+    at either end of the recording does not count as missing of a lead.
 
     Attributes:
         filled_mv: (leads, samples); missing samples (NaN, infinities) are interpolated linearly, ends take the nearest
             sample, and a lead without any sample is 0.
         missing: (leads,), fraction of missing samples.
+        ends_missing: fraction of samples at the ends of the recording that are missing in all leads.
         lost: (leads,) boolean, more than 5 % missing.
         flat: (leads,) boolean, no ECG: range below 0.02 mV, or nearly every sample repeats the last.
-        usable: (leads,) boolean, neither of them.
+        out_of_range: (leads,) boolean, a range that no heart writes; see `out_of_range`.
+        usable: (leads,) boolean, neither lost nor flat.
     """
 
     def __init__(self, signal_mv: np.ndarray) -> None:
         gaps = ~np.isfinite(signal_mv)
+        self.out_of_range = out_of_range(signal_mv)
+        for lead in np.flatnonzero(self.out_of_range):
+            gaps[lead] |= np.abs(signal_mv[lead] - np.nanmedian(signal_mv[lead])) > MAX_DEVIATION_MV
         self.filled_mv = np.where(gaps, 0.0, signal_mv)
         position = np.arange(signal_mv.shape[1])
         for lead in np.flatnonzero(gaps.any(axis=1) & ~gaps.all(axis=1)):
             gap = gaps[lead]
             self.filled_mv[lead, gap] = np.interp(position[gap], position[~gap], signal_mv[lead, ~gap])
-        self.missing = gaps.mean(axis=1)
+        recorded = np.flatnonzero(~gaps.all(axis=0))
+        within = gaps[:, recorded[0] : recorded[-1] + 1] if len(recorded) else gaps
+        self.missing = within.mean(axis=1)
+        self.ends_missing = 1 - within.shape[1] / gaps.shape[1]
         self.lost = self.missing > MAX_MISSING_FRACTION
         repeated = (np.diff(self.filled_mv, axis=1) == 0).sum(axis=1) / max(len(position) - 1, 1)
         self.flat = ((np.ptp(self.filled_mv, axis=1) < FLAT_RANGE_MV) | (repeated > FLAT_FRACTION)) & ~self.lost

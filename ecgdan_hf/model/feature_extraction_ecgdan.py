@@ -15,7 +15,15 @@ from transformers import BatchFeature, FeatureExtractionMixin
 from transformers.utils import logging
 from transformers.utils.generic import TensorType
 
-from .conditioning_ecgdan import MAX_MISSING_FRACTION, LeadQuality, apply_filter, check_recording, fit_length, resample
+from .conditioning_ecgdan import (
+    MAX_MISSING_FRACTION,
+    MAX_RANGE_MV,
+    LeadQuality,
+    apply_filter,
+    check_recording,
+    fit_length,
+    resample,
+)
 from .configuration_danet import resolve_waveform_rule
 from .configuration_ecgdan import CHOICES, DEFAULT_FILTER, STANDARD_LEADS
 from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual
@@ -39,7 +47,10 @@ FLAGS: dict[str, str] = {
     "lead_ignored": "recognised leads that are not among the twelve (Frank, right-sided, posterior)",
     "lead_missing_samples": f"leads with more than {MAX_MISSING_FRACTION:.0%} missing samples; masked",
     "nan_interpolated": f"leads with up to {MAX_MISSING_FRACTION:.0%} missing samples, interpolated linearly",
+    "ends_missing": "share of the recording at its ends that is missing in all leads",
     "lead_flat": "leads without signal; masked",
+    "lead_out_of_range": f"leads with a range above {MAX_RANGE_MV:g} mV, which no heart writes; samples far off are "
+    "missing, and the lead is masked if these are many",
     "lead_clipped": "leads with peaks cut off: 20 ms or more at exactly their largest or smallest value",
     "einthoven_residual": f"II - I - III is above {MAX_EINTHOVEN_RESIDUAL:.0%} of the limb leads: unequal gains, "
     "swapped or mislabelled leads, or leads that were not recorded at the same time",
@@ -406,9 +417,12 @@ def _usable_leads(
         "lead_missing_samples": standard & quality.lost,
         "nan_interpolated": standard & quality.usable & (quality.missing > 0),
         "lead_flat": standard & quality.flat,
+        "lead_out_of_range": standard & quality.out_of_range,
         "lead_clipped": standard & quality.usable & quality.clipped(sampling_rate),
     }.items():
         _add_flag(flags, name, [lead for lead, true in zip(leads, found, strict=True) if true])
+    if quality.ends_missing:
+        flags.append(f"ends_missing:{quality.ends_missing:.2f}")
     return {lead: quality.filled_mv[row] for row, lead in enumerate(leads) if quality.usable[row]}, flags
 
 

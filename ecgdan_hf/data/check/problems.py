@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ecgdan_hf.data.record import MAX_AGE_YEARS
-from ecgdan_hf.model.conditioning_ecgdan import MAX_MISSING_FRACTION
+from ecgdan_hf.model.conditioning_ecgdan import MAX_MISSING_FRACTION, MAX_RANGE_MV
 
 DIFFERING_FACTOR = 4.0  # from the folder's typical amplitude; no record of PTB-XL differs that much
 SHOWN_EXAMPLES = 3
@@ -56,6 +56,13 @@ PROBLEMS: dict[str, _Problem] = {
     "lead_missing_samples": _warning(
         f"leads with more than {MAX_MISSING_FRACTION:.0%} of samples missing", "a model masks them"
     ),
+    "lead_off": _warning("leads that the cart says were off", "a model masks them"),
+    "lead_questionable": _warning("leads that the cart calls questionable", "look at them"),
+    "no_sample_codes": _warning("leads with codes of no sample, such as -32768", "these samples are missing"),
+    "lead_out_of_range": _warning(
+        f"leads with a range above {MAX_RANGE_MV:g} mV", "look for loose electrodes; a model leaves these samples out"
+    ),
+    "ends_missing": _warning("samples missing in all leads at an end", "look at them; the rest is used"),
     "short_gaps": _warning(
         f"leads with up to {MAX_MISSING_FRACTION:.0%} of samples missing", "gaps are filled by straight lines"
     ),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ecgdan_hf.data.check.electrodes import BEAT_SAMPLES, RATE_HZ, electrode_problems
+from ecgdan_hf.data.check.problems import PROBLEMS
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.conditioning_ecgdan import (
     LeadQuality,
@@ -62,6 +63,7 @@ def check_signal(record: EcgRecord) -> SignalFindings:
     amplitudes.
     """
     usable, problems = _usable_leads(record)
+    problems |= _said_by_the_reader(record)
     if not usable:
         return SignalFindings({**problems, "no_usable_lead": ""})
     digest = _signal_hash(record)
@@ -78,6 +80,12 @@ def check_signal(record: EcgRecord) -> SignalFindings:
     qrs_mv = float(np.median(np.ptp(np.nan_to_num(beat.signal_mv)[:, QRS], axis=1)))
     problems |= _amplitude_problems(qrs_mv) | electrode_problems(dict(zip(usable, beat.signal_mv, strict=True)))
     return SignalFindings(problems, qrs_mv, digest)
+
+
+def _said_by_the_reader(record: EcgRecord) -> dict[str, str]:
+    """Flags of the reader that are problems, with their details."""
+    flags = (flag.partition(":") for flag in record.flags)
+    return {name: detail for name, _, detail in flags if name in PROBLEMS}
 
 
 def _representative_beat(record: EcgRecord) -> dict[str, np.ndarray]:
@@ -118,9 +126,12 @@ def _usable_leads(record: EcgRecord) -> tuple[dict[str, np.ndarray], dict[str, s
         "lead_missing_samples": standard & quality.lost,
         "short_gaps": good & (quality.missing > 0),
         "lead_flat": standard & quality.flat,
+        "lead_out_of_range": standard & quality.out_of_range,
         "lead_clipped": good & quality.clipped(record.sampling_rate),
     }
     problems = {name: "+".join(np.array(leads)[which]) for name, which in found.items() if which.any()}
+    if quality.ends_missing:
+        problems["ends_missing"] = f"{quality.ends_missing:.0%}"
     return {lead: row for lead, row, usable in zip(leads, quality.filled_mv, good, strict=True) if usable}, problems
 
 

@@ -18,8 +18,15 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from ecgdan_hf.data.readers.declared import Declared, Format, one_line
-from ecgdan_hf.data.readers.median_beats import MEDIAN_UNUSABLE, beat_at_rate
-from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, FloatArray, canonical_lead, check_sampling_rate
+from ecgdan_hf.data.readers.median_beats import beat_at_rate
+from ecgdan_hf.data.record import (
+    MAX_AGE_YEARS,
+    MEDIAN_UNUSABLE,
+    EcgRecord,
+    FloatArray,
+    canonical_lead,
+    check_sampling_rate,
+)
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS
 

@@ -15,10 +15,9 @@ import numpy as np
 
 from ecgdan_hf.data.readers.declared import Declared
 from ecgdan_hf.data.readers.wfdb_records import read_wfdb
-from ecgdan_hf.data.record import EcgRecord, FloatArray
+from ecgdan_hf.data.record import MEDIAN_UNUSABLE, EcgRecord, FloatArray
 from ecgdan_hf.model.conditioning_ecgdan import resample
 
-MEDIAN_UNUSABLE = "median_beat_unusable"
 _MAX_BYTES = 1 << 20  # 12 leads x 600 samples x 4 bytes are 28,800
 _STRETCH_SECONDS = 2.0  # long enough for one beat at 30 per minute, short enough for little baseline wander
 _MAX_RATIO = 4.0  # of the sizes of beat and recording; 0.60 to 0.99 for our own beats of 666 records of PTB-XL

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from ecgdan_hf.data.lead_checks import NO_SAMPLE
 from ecgdan_hf.data.readers.declared import Declared, Format, one_line
 from ecgdan_hf.data.readers.vendor_sizes import SCP_START, check_claims
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
-from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
+from ecgdan_hf.model.conditioning_ecgdan import millivolt_per, without_codes
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, derive_limb_lead
 
@@ -41,6 +42,10 @@ _MARKS = {"dicom": (128, b"DICM"), "ishne": (0, b"ISHNE1.0"), "edf": (0, b"0    
 
 # warnings of ECGDataKit about a recording that is incomplete or in pieces, or whose rate is a guess
 _NOT_WHOLE = re.compile(r"mismatch|truncated|shorter than|no waveform data|gaps between|odd number|default of 1000 Hz")
+# MUSE's LeadOff, and Channel Status (003A,0205) of DICOM
+_STATUS = ("LeadOff", "channel_status")
+_OFF = re.compile(r"\b(TRUE|YES|1|DISCONNECTED|INVALID|TEST DATA)\b")
+_QUESTIONABLE = re.compile(r"\b(QUESTIONABLE|UNCALIBRATED|UNZEROED)\b")
 _SEXES = {"M": "male", "F": "female"}
 
 
@@ -73,7 +78,10 @@ def xml_root(head: bytes) -> str | None:
 def _read(kind: str, path: Path, declared: Declared, _: str | None) -> EcgRecord:
     """Reads one file; leads in `STANDARD_LEADS` order, others after them.
 
-    Flags: `lead_derived:III+...`, `not_voltage:NAME` for channels left out, `reader_warning:...` for what the decoder
+    Leads that the cart says were off are NaN, and so are those derived from them.
+
+    Flags: `lead_off:V1` and `lead_questionable:V1` (so says the cart), `lead_derived:III+...`,
+    `not_voltage:NAME` for channels left out, `reader_warning:...` for what the decoder
     repaired or left out.
     """
     title = _READERS[kind][0]
@@ -89,15 +97,21 @@ def _read(kind: str, path: Path, declared: Declared, _: str | None) -> EcgRecord
         raise ValueError(f"{path}: unit: expected leads in mV, uV or V, got {found}")
     declared.check_unit([_unit(lead) for lead, _ in voltages], path)
     names = _lead_names([lead.label for lead, _ in voltages], declared, path)
+    off, questionable = _doubted([(name, lead) for name, (lead, _) in zip(names, voltages, strict=True)], path)
+    flags += [f"lead_off:{'+'.join(off)}"] if off else []
+    flags += [f"lead_questionable:{'+'.join(questionable)}"] if questionable else []
     _check_alike([(name, lead) for name, (lead, _) in zip(names, voltages, strict=True)], path)
     rate = declared.rate(_exact_rate(parsed, voltages[0][0]), path)
-    leads, derived = _with_limb_leads(dict(zip(names, (signal for _, signal in voltages), strict=True)))
+    signal_mv, coded = without_codes(np.stack([signal for _, signal in voltages]), rate)  # before leads are derived
+    flags += [f"{NO_SAMPLE}:{'+'.join(np.array(names)[coded])}"] if coded.any() else []
+    signal_mv[[name in off for name in names]] = np.nan
+    leads, derived = _with_limb_leads(dict(zip(names, signal_mv, strict=True)))
     return EcgRecord(
         signal_mv=np.stack(list(leads.values())),
         sampling_rate=rate,
         lead_names=tuple(leads),
         record_id=path.stem,
-        median_beat_mv=_median_beat(parsed, voltages[0][0].sampling_rate, tuple(leads)),
+        median_beat_mv=_median_beat(parsed, voltages[0][0].sampling_rate, tuple(leads), off),
         source=str(path),
         flags=(*flags, *derived),
         **_subject(parsed),
@@ -188,6 +202,15 @@ def _lead_names(labels: list[str], declared: Declared, path: Path) -> list[str]:
     return names
 
 
+def _doubted(leads: list[tuple[str, Any]], path: Path) -> tuple[list[str], list[str]]:
+    """Leads that were off, or hold no patient's signal, and questionable ones, by the words of the cart."""
+    said = {name: " ".join(str(lead.annotations.get(key, "")) for key in _STATUS).upper() for name, lead in leads}
+    off = [name for name, words in said.items() if _OFF.search(words)]
+    if len(off) == len(leads):
+        raise ValueError(f"{path}: expected a lead that was on, but the file says that all were off: {', '.join(off)}")
+    return off, [name for name, words in said.items() if name not in off and _QUESTIONABLE.search(words)]
+
+
 def _check_alike(leads: list[tuple[str, Any]], path: Path) -> None:
     """Rejects leads of different rates or lengths."""
     (first, model), *others = leads
@@ -234,7 +257,7 @@ def _with_limb_leads(recorded: dict[str, np.ndarray]) -> tuple[dict[str, np.ndar
     return ordered, [f"lead_derived:{'+'.join(absent)}"] if absent else []
 
 
-def _median_beat(parsed: Any, rate: float, names: tuple[str, ...]) -> np.ndarray | None:
+def _median_beat(parsed: Any, rate: float, names: tuple[str, ...], off: list[str]) -> np.ndarray | None:
     """(leads, samples) in millivolt; None unless the file has one with a unit and the same leads and rate."""
     beats = [beat for beat in parsed.median_beats if beat.resolution_unit and beat.sampling_rate == rate]
     if not beats or len({len(beat.samples) for beat in beats}) > 1:
@@ -244,7 +267,9 @@ def _median_beat(parsed: Any, rate: float, names: tuple[str, ...]) -> np.ndarray
         signals = [beat.to_physical().convert_units("mV").samples for beat in beats]
     except ValueError:
         return None
-    leads, _ = _with_limb_leads(dict(zip(labels, signals, strict=True)))
+    signal_mv, _ = without_codes(np.stack(signals), rate)
+    signal_mv[[label in off for label in labels]] = np.nan
+    leads, _ = _with_limb_leads(dict(zip(labels, signal_mv, strict=True)))
     return np.stack([leads[name] for name in names]) if set(leads) == set(names) else None
 
 
