@@ -57,6 +57,7 @@ PROBLEMS: dict[str, _Problem] = {
         f"leads with more than {MAX_MISSING_FRACTION:.0%} of samples missing", "a model masks them"
     ),
     "lead_off": _warning("leads that the cart says were off", "a model masks them"),
+    "calibration_pulse_cut": _warning("calibration pulses at an end", "they were cut off; look at the rest"),
     "lead_questionable": _warning("leads that the cart calls questionable", "look at them"),
     "no_sample_codes": _warning("leads with codes of no sample, such as -32768", "these samples are missing"),
     "lead_out_of_range": _warning(
