@@ -39,7 +39,8 @@ RHYTHM = {
     "early_narrow_beats": "beats that come early with the QRS of the others",
     "early_wide_beats": "beats that come early with another QRS",
     "unlike_beats": "share of beats with another QRS, 0 to 1",
-    "p_likeness": "mean correlation of what precedes each QRS with the median beat's P wave; near 0 in fibrillation",
+    "p_likeness": "mean correlation of what precedes each QRS with the median beat's P wave; near 0 in fibrillation; 0"
+    " where no P wave is found, as when it falls into the T wave before",
     "spike_ratio": "largest deflection above 100 Hz near the QRS, of its largest slope per sample; high in pacing",
     **{
         f"{wave}_{region}_{end}_mv": f"{what} that two of {', '.join(leads)} both reach or go {way}, the {end}, mV"
