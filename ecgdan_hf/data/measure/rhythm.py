@@ -1,4 +1,4 @@
-"""Measurements of rhythm over a whole recording, and of ST and T by region.
+"""Measurements of rhythm over a whole recording, and of Q, R, ST and T by region.
 
 They go with the measurements of the median beat (`measurements.py`) into the table and into measured sentences
 (`data/text/measured.py`); comparators use the latter alone. Limits were chosen on PTB-XL folds 1-8. Not for diagnosis.
@@ -27,6 +27,10 @@ MIN_SPIKE_RATE_HZ = 400.0  # slower recordings hold no spike
 REGIONS = {"anterior": ("V1", "V2", "V3", "V4"), "lateral": ("I", "aVL", "V5", "V6"), "inferior": ("II", "III", "aVF")}
 """Leads of each wall (Wagner et al., Circulation 119:e262, 2009)."""
 
+ANTERIOR_R = ("V2", "V3", "V4")
+Q_SECONDS, Q_MV = 0.03, 0.1  # pathological Q waves (Thygesen et al., Circulation 138:e618, 2018)
+QUIET_MV = 0.03  # what the first wave of a QRS exceeds
+
 _HRV = "Task Force of the ESC and NASPE, Circulation 93:1043, 1996"
 
 RHYTHM = {
@@ -48,6 +52,12 @@ RHYTHM = {
         for region, leads in REGIONS.items()
         for end, way in (("lowest", "below"), ("highest", "above"))
     },
+    **{
+        f"q_{region}": f"second largest Q wave of {', '.join(leads)}: duration in units of 30 ms or depth in units of "
+        "0.1 mV, the smaller; pathological above 1"
+        for region, leads in REGIONS.items()
+    },
+    "r_anterior_mv": "smallest R wave of V2 to V4, mV",
 }
 
 
@@ -65,7 +75,8 @@ def measure_rhythm(ecg: DelineatedEcg) -> dict[str, float]:
     if len(r_peaks) >= MIN_BEATS:
         found |= _intervals(r_peaks) | _odd_beats(r_peaks, likeness)
     st, t = st_and_t(ecg.levels_mv, ecg.waves)
-    return {name: float(value) for name, value in (found | _by_region("st", st) | _by_region("t", t)).items()}
+    found |= _by_region("st", st) | _by_region("t", t) | _q_and_r(ecg)
+    return {name: float(value) for name, value in found.items()}
 
 
 def _beats(ecg: DelineatedEcg) -> tuple[np.ndarray, np.ndarray]:
@@ -129,3 +140,26 @@ def _by_region(wave: str, by_lead: dict[str, float]) -> dict[str, float]:
         found[f"{wave}_{region}_lowest_mv"] = values[1] if complete else math.nan
         found[f"{wave}_{region}_highest_mv"] = values[-2] if complete else math.nan
     return found
+
+
+def _q_and_r(ecg: DelineatedEcg) -> dict[str, float]:
+    first, last = ecg.waves.qrs
+    qrs = {lead: level[first:last] for lead, level in ecg.levels_mv.items()}
+    sizes = {lead: _q_size(wave) for lead, wave in qrs.items()}
+    found = {}
+    for region, leads in REGIONS.items():
+        known = [sizes[lead] for lead in leads if lead in sizes]
+        found[f"q_{region}"] = sorted(known)[-2] if len(known) == len(leads) else math.nan
+    r_waves = [max(0.0, float(qrs[lead].max())) if lead in qrs else math.nan for lead in ANTERIOR_R]
+    return {**found, "r_anterior_mv": min(r_waves) if all(map(math.isfinite, r_waves)) else math.nan}
+
+
+def _q_size(wave_mv: np.ndarray) -> float:
+    """Duration or depth of the Q wave of a QRS in units of their limits, the smaller; 0 without a Q wave."""
+    large = np.flatnonzero(np.abs(wave_mv) > QUIET_MV)
+    if not len(large) or wave_mv[large[0]] > 0:
+        return 0.0
+    wave = wave_mv[large[0] :]
+    crossings = np.flatnonzero(wave > 0)
+    q_wave = wave[: crossings[0]] if len(crossings) else wave
+    return float(min(len(q_wave) / (Q_SECONDS * RATE_HZ), -q_wave.min() / Q_MV))

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
+from ecgdan_hf.data.measure.delineation import Waves
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS
-from ecgdan_hf.data.measure.rhythm import REGIONS, RHYTHM, measure_ecg, measure_rhythm
+from ecgdan_hf.data.measure.rhythm import REGIONS, RHYTHM, _q_and_r, measure_ecg, measure_rhythm
 from ecgdan_hf.data.prepared.record_file import record_files
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import synthetic
@@ -106,10 +107,33 @@ def test_strain_is_measured_in_the_region_that_shows_it_and_needs_its_leads() ->
     assert np.isnan(
         [limb[f"{wave}_{region}_highest_mv"] for wave in "st" for region in ("anterior",) if wave == "t"]
     ).all()
-    assert np.isnan([limb["st_lateral_lowest_mv"], limb["t_anterior_lowest_mv"]]).all()
+    missing = ("st_lateral_lowest_mv", "t_anterior_lowest_mv", "q_lateral", "q_anterior", "r_anterior_mv")
+    assert np.isnan([limb[name] for name in missing]).all()
     assert limb["t_inferior_lowest_mv"] == pytest.approx(normal["t_inferior_lowest_mv"], abs=0.02)
     for region in REGIONS:
         assert normal[f"st_{region}_lowest_mv"] <= normal[f"st_{region}_highest_mv"]
+
+
+def q_waves(milliseconds: int, depth_mv: float, leads: tuple[str, ...]) -> dict[str, float]:
+    """Measurements of a beat whose QRS begins with a negative wave in these leads and is positive in the others."""
+    qrs, start, samples = np.zeros((12, 600)), 220, milliseconds // 2
+    qrs[:, start + samples : start + samples + 20] = np.hanning(20)
+    for lead in leads:
+        qrs[STANDARD_LEADS.index(lead), start : start + samples] = -depth_mv
+    waves = Waves((start - 2, start + samples + 24), None, None)
+    beat = dict(zip(STANDARD_LEADS, qrs, strict=True))
+    return _q_and_r(DelineatedEcg({}, np.array([240]), beat, waves, 0.0, 60.0, 500.0))
+
+
+def test_a_q_wave_counts_by_duration_and_depth_in_two_leads_of_its_region() -> None:
+    assert q_waves(60, 0.2, ("III", "aVF"))["q_inferior"] == pytest.approx(2, abs=0.1)
+    assert q_waves(60, 0.05, ("III", "aVF"))["q_inferior"] == pytest.approx(0.5)
+    assert q_waves(20, 0.4, ("III", "aVF"))["q_inferior"] == pytest.approx(2 / 3, abs=0.1)
+    assert q_waves(60, 0.2, ("III",))["q_inferior"] == 0
+    found = q_waves(60, 0.2, ("I", "V6"))
+    assert found["q_lateral"] > 1
+    assert found["q_anterior"] == found["q_inferior"] == 0
+    assert found["r_anterior_mv"] == pytest.approx(1.0, abs=0.02)
 
 
 def test_pacing_spikes_are_seen_where_the_sampling_rate_can_hold_them() -> None:
