@@ -80,7 +80,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "lead_layout": ("lead_true", "reference"),
     "attention_order": ("parallel", "sequential"),
     "dropout_scope": ("element", "batch"),
-    "alignment_objective": ("clip", "siglip", "cosine"),
+    "alignment_objective": ("clip", "siglip", "cosine", "statements"),
     "ties": ("efron", "breslow"),
 }
 
@@ -169,13 +169,22 @@ class EcgDanConfig(VersionedConfig):
         mlp_dropout: dropout inside those MLPs.
         drop_path_rate: light trunk: how often a residual branch is skipped in training.
         hidden_size: width of `pooler_output`; half average-, half max-pooled.
+        count_beats: light trunk on rhythm: add to the embedding the autocorrelation of learned activities, which counts
+            beats, and a beat averaged where one of them is large; see `_Beats`.
+        trunk_crop: samples of a record that the trunk reads in training, a random stretch; 0: all. `count_beats`
+            reads the whole record. Needs a `reconstruction_weight` of 0.
         projection_hidden_size, projection_size: widths of the alignment heads.
+        projection_dropout: dropout of the embedding before its projection.
         text_embed_dim: width of given text embeddings; None builds no alignment head.
         text_model_name, text_model_revision: language model whose embeddings the alignment head was trained with.
         prompt_labels: labels whose projected text embeddings the checkpoint carries, for zero-shot without text model.
         num_superclasses: width of the superclass head of [`EcgDanForPreTraining`]; 0 builds none.
-        alignment_objective: `"clip"`, `"siglip"` or `"cosine"` (the paper's positives-only loss).
-        reconstruction_weight, alignment_weight, superclass_weight: weights of the pretraining losses.
+        alignment_objective: `"statements"` (each record with many texts, one sigmoid a pair), or `"clip"`, `"siglip"`,
+            `"cosine"` (the paper's positives-only loss) with one text a record.
+        measurement_names: quantities that [`EcgDanForPreTraining`] reads from the embedding, such as `pr_ms`.
+        measurement_means, measurement_stds: their standardisation, learned on the training set.
+        reconstruction_weight, alignment_weight, superclass_weight, measurement_weight: weights of the pretraining
+            losses; a `reconstruction_weight` of 0 builds no decoder.
         head_dropout: dropout of the task heads.
         classifier_hidden_size: width of the classifier's hidden layer; 0 is a linear classifier.
         num_auxiliary_labels: further labels that are learned with the classifier's, such as all SCP statements; 0
@@ -194,7 +203,7 @@ class EcgDanConfig(VersionedConfig):
 
     model_type = "ecgdan"
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
-        *("reconstruction_loss", "alignment_loss", "superclass_loss", "waveform_loss", "cox_loss"),
+        *("reconstruction_loss", "alignment_loss", "superclass_loss", "measurement_loss", "waveform_loss", "cox_loss"),
         *("auxiliary_logits", "waveform_attention", "readout_features", *ENCODER_FIELDS),
     ]
     """Outputs that `Trainer` leaves out of `predictions`, so that a classifier's are its logits alone."""
@@ -223,9 +232,12 @@ class EcgDanConfig(VersionedConfig):
     mlp_dropout: _Float = _FROM_TRUNK
     drop_path_rate: float | int = 0.05
     hidden_size: _Int = _FROM_TRUNK
+    count_beats: bool = False
+    trunk_crop: int = 0
 
     projection_hidden_size: int = 256
     projection_size: int = 128
+    projection_dropout: float | int = 0.0
     text_embed_dim: int | None = None
     text_model_name: str | None = None
     text_model_revision: str | None = None
@@ -235,6 +247,10 @@ class EcgDanConfig(VersionedConfig):
     reconstruction_weight: float | int = 1.0
     alignment_weight: float | int = 1.0
     superclass_weight: float | int = 0.0
+    measurement_names: list[str] | tuple[str, ...] = ()
+    measurement_means: list[float | int] | tuple[float | int, ...] = ()
+    measurement_stds: list[float | int] | tuple[float | int, ...] = ()
+    measurement_weight: float | int = 1.0
 
     head_dropout: float | int = 0.25
     classifier_hidden_size: _Int = _FROM_TRUNK
@@ -246,6 +262,9 @@ class EcgDanConfig(VersionedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.lead_names = list(self.lead_names)
         self.prompt_labels = list(self.prompt_labels)
+        self.measurement_names = list(self.measurement_names)
+        self.measurement_means = list(self.measurement_means) or [0.0] * len(self.measurement_names)
+        self.measurement_stds = list(self.measurement_stds) or [1.0] * len(self.measurement_names)
         defaults = INPUT_DEFAULTS.get((self.trunk, self.input_kind), {}) | TRUNK_DEFAULTS.get(self.trunk, {})
         for name, value in defaults.items():
             if getattr(self, name) is None:
@@ -286,9 +305,27 @@ class EcgDanConfig(VersionedConfig):
             raise ValueError(
                 "lead_layout='reference' is the paper's network, got trunk='light'; leave one of them out"
             )
-        for name in ("mlp_dropout", "head_dropout", "drop_path_rate"):
+        if self.count_beats and (self.trunk, self.input_kind) != ("light", "rhythm"):
+            raise ValueError(
+                f"count_beats: needs trunk light and input_kind rhythm, got {self.trunk} and {self.input_kind}"
+            )
+        if self.trunk_crop and (self.trunk != "light" or self.trunk_crop % stride or self.reconstruction_weight > 0):
+            raise ValueError(
+                f"trunk_crop: expected 0, or a multiple of {stride} with trunk light and reconstruction_weight 0, got "
+                f"{self.trunk_crop} with {self.trunk} and {self.reconstruction_weight}"
+            )
+        self._check_standardisation("measurement")
+        for name in ("mlp_dropout", "head_dropout", "drop_path_rate", "projection_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a probability below 1, got {getattr(self, name)}")
+
+    def _check_standardisation(self, of: str) -> None:
+        """Raises a ValueError unless there is a mean and a positive SD for each of the names."""
+        names, means, stds = (getattr(self, f"{of}_{part}") for part in ("names", "means", "stds"))
+        if not len(names) == len(means) == len(stds):
+            raise ValueError(f"{of}_means and {of}_stds: expected {len(names)} values, one for each of {names}")
+        if any(std <= 0 for std in stds):
+            raise ValueError(f"{of}_stds: expected positive values, got {stds}")
 
     @property
     def num_leads(self) -> int:
@@ -367,15 +404,9 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     def check(self) -> None:
         """Raises for values that the network or its survival head cannot be built from."""
         super().check()
-        count = len(self.covariate_names)
-        if len(self.covariate_means) != count or len(self.covariate_stds) != count:
-            raise ValueError(
-                f"covariate_means and covariate_stds: expected {count} values, one for each of {self.covariate_names}"
-            )
+        self._check_standardisation("covariate")
         if not self.calibration_slope > 0:
             raise ValueError(f"calibration_slope: expected a positive number, got {self.calibration_slope}")
-        if any(std <= 0 for std in self.covariate_stds):
-            raise ValueError(f"covariate_stds: expected positive values, got {self.covariate_stds}")
 
     @property
     def endpoint_text(self) -> str:

@@ -2,7 +2,9 @@
 
 Alignment: `clip` is the symmetric InfoNCE of Radford et al. (2021), with one change ECG statements need: records that
 carry the same text are not each other's negatives, so equal texts share the target mass. `siglip` is the pairwise
-sigmoid loss of Zhai et al. (2023). `cosine` is ECG-DAN's own: positives only; nothing keeps records apart.
+sigmoid loss of Zhai et al. (2023). `cosine` is ECG-DAN's own: positives only; nothing keeps records apart. With
+`statements` each record meets every text of a list, one sigmoid a pair: a text is true of many records, and a record
+has many texts.
 
 Travels with the weights: imports only torch, transformers and its neighbours in this folder.
 """
@@ -20,7 +22,11 @@ from .layers_ecgdan import EcgDanDropout
 from .risk_ecgdan import Baseline
 
 MAX_BASELINE_TIMES = 2048
+MAX_DEVIATION = 4.0
 OBJECTIVES = ("clip", "siglip", "cosine")
+"""Those of one text a record; `statements` has its own loss, [`statement_loss`]."""
+_START = {"clip": (1 / 0.07, 0.0), "siglip": (10.0, -10.0), "statements": (10.0, -4.0)}
+"""Scale and bias at the start: those of the papers; exp(-4) is the share of texts that are true of a record."""
 
 
 class EcgDanClassifier(nn.Module):
@@ -75,6 +81,31 @@ class EcgDanClassifier(nn.Module):
         loss = F.binary_cross_entropy_with_logits(
             logits.float(), targets, reduction="none", pos_weight=positive_weights
         )
+        return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+class EcgDanMeasurementHead(nn.Linear):
+    """(N, hidden_size) -> (N, measurements), in the units of `config.measurement_names`."""
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__(config.hidden_size, len(config.measurement_names))
+        self.config = config
+
+    def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        means, stds = self.config.measurement_means, self.config.measurement_stds
+        return like.new_tensor(means, dtype=torch.float32), like.new_tensor(stds, dtype=torch.float32)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(N, hidden_size) -> (N, measurements)."""
+        means, stds = self._scale(pooled)
+        return super().forward(pooled).float() * stds + means
+
+    def loss(self, measurements: Tensor, targets: Tensor) -> Tensor:
+        """Mean Huber loss of the known values, in SDs; an outlier of the delineation counts `MAX_DEVIATION` SDs."""
+        means, stds = self._scale(measurements)
+        known = ~targets.isnan()
+        wanted = ((targets.nan_to_num() - means) / stds).clamp(-MAX_DEVIATION, MAX_DEVIATION)
+        loss = F.smooth_l1_loss((measurements - means) / stds, wanted, reduction="none")
         return (loss * known).sum() / known.sum().clamp(min=1)
 
 
@@ -186,6 +217,31 @@ def alignment_loss(
     return -F.logsigmoid(sign * (logits + logit_bias)).sum() / len(ecg)
 
 
+def statement_loss(
+    ecg_embeds: Tensor,
+    text_embeds: Tensor,
+    targets: Tensor,
+    logit_scale: Tensor | float,
+    logit_bias: Tensor | float,
+    positive_weights: Tensor | None = None,
+) -> Tensor:
+    """Mean binary cross-entropy over the known pairs of record and text.
+
+    Args:
+        ecg_embeds: (n, width), any scale; normalised here.
+        text_embeds: (texts, width), the same.
+        targets: (n, texts), 1 where the text is true of the record, 0 where not, NaN where unknown.
+        logit_scale, logit_bias: of the cosine similarities.
+        positive_weights: (texts,), multiply the loss where the text is true, so that rare texts count.
+
+    Returns:
+        Scalar; 0 where nothing is known.
+    """
+    ecg, text = F.normalize(ecg_embeds.float(), dim=-1), F.normalize(text_embeds.float(), dim=-1)
+    logits = logit_scale * ecg @ text.T + logit_bias
+    return EcgDanClassifier.multi_label_loss(logits, targets, positive_weights)
+
+
 class EcgDanAlignmentHead(nn.Module):
     """Projects ECG and text embeddings into one space and measures their distance."""
 
@@ -196,9 +252,11 @@ class EcgDanAlignmentHead(nn.Module):
         self.config, self.objective = config, config.alignment_objective
         self.ecg_projection = self._projection(config.hidden_size, config)
         self.text_projection = self._projection(config.text_embed_dim or 0, config)
+        self.dropout = EcgDanDropout(config.projection_dropout, config.dropout_scope)
+        self.has_bias = self.objective in ("siglip", "statements")
         if self.objective != "cosine":
             self.log_logit_scale = nn.Parameter(torch.empty(()))
-        if self.objective == "siglip":
+        if self.has_bias:
             self.logit_bias = nn.Parameter(torch.empty(()))
         if config.prompt_labels:
             self.register_buffer("prompt_embeds", torch.zeros(len(config.prompt_labels), config.projection_size))
@@ -209,17 +267,18 @@ class EcgDanAlignmentHead(nn.Module):
         return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, config.projection_size))
 
     def initialise(self) -> None:
-        """Starts at the temperatures of the papers: 0.07 for CLIP; scale 10 and bias -10 for SigLIP."""
+        """Starts at the scale and bias of `_START`."""
+        scale, bias = _START.get(self.objective, (1.0, 0.0))
         if self.objective != "cosine":
-            init.constant_(self.log_logit_scale, math.log(10.0 if self.objective == "siglip" else 1 / 0.07))
-        if self.objective == "siglip":
-            init.constant_(self.logit_bias, -10.0)
+            init.constant_(self.log_logit_scale, math.log(scale))
+        if self.has_bias:
+            init.constant_(self.logit_bias, bias)
         if "prompt_embeds" in self._buffers:
             init.zeros_(self.prompt_embeds)
 
     def project_ecg(self, pooled: Tensor) -> Tensor:
         """(N, hidden_size) -> (N, projection_size), of unit length."""
-        return F.normalize(self.ecg_projection(pooled), dim=-1)
+        return F.normalize(self.ecg_projection(self.dropout(pooled)), dim=-1)
 
     def project_text(self, text: Tensor) -> Tensor:
         """(N, text_embed_dim) -> (N, projection_size), of unit length."""
@@ -228,16 +287,21 @@ class EcgDanAlignmentHead(nn.Module):
     def forward(self) -> tuple[Tensor | float, Tensor | float]:
         """Returns scale and bias of the cosine similarities; a forward call loads offloaded weights."""
         scale = 1.0 if self.objective == "cosine" else self.log_logit_scale.clamp(max=math.log(100.0)).exp()
-        return scale, self.logit_bias if self.objective == "siglip" else 0.0
+        return scale, self.logit_bias if self.has_bias else 0.0
 
     def logit_scale(self) -> Tensor | float:
         """Returns the scale of the cosine similarities."""
         scale: Tensor | float = self()[0]
         return scale
 
+    def logits(self, ecg_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+        """Projected (N, projection_size), (texts, projection_size) -> (N, texts): scaled cosine, plus the bias."""
+        scale, bias = self()
+        return scale * ecg_embeds @ text_embeds.to(ecg_embeds).T + bias
+
     def prompt_logits(self, ecg_embeds: Tensor) -> Tensor:
-        """(N, projection_size) -> (N, prompts): scaled cosine similarity to each cached prompt."""
-        return self.logit_scale() * ecg_embeds @ self.prompt_embeds.to(ecg_embeds.dtype).T
+        """(N, projection_size) -> (N, prompts): the logits of the cached prompts."""
+        return self.logits(ecg_embeds, self.prompt_embeds)
 
     @torch.no_grad()
     def set_prompts(self, labels: Sequence[str], text_embeds: Tensor) -> None:
@@ -249,6 +313,12 @@ class EcgDanAlignmentHead(nn.Module):
         projected = self.project_text(text_embeds.to(next(self.text_projection.parameters())))
         projected = projected if projected.ndim == 2 else F.normalize(projected.mean(1), dim=-1)
         self.register_buffer("prompt_embeds", projected.float())
+
+    def statement_loss(
+        self, ecg_embeds: Tensor, text_embeds: Tensor, targets: Tensor, positive_weights: Tensor | None = None
+    ) -> Tensor:
+        """[`statement_loss`] of projected embeddings, with the head's scale and bias: scalar."""
+        return statement_loss(ecg_embeds, text_embeds, targets, *self(), positive_weights)
 
     def loss(self, ecg_embeds: Tensor, text_embeds: Tensor, given_text: Tensor) -> Tensor:
         """Distance of paired, projected embeddings: scalar. Rows of `given_text` are equal where texts are."""

@@ -2,7 +2,8 @@
 
 Leads share stem, residual blocks and both attentions; a scale, a bias and an embedding of its own tells one from
 another. Time attention stays within a lead; across leads there is one map of (leads, leads) per head, from each lead's
-mean over time, applied to every token. No position is encoded: any length that is a multiple of sixteen fits.
+mean over time, applied to every token. No position is encoded: any length that is a multiple of sixteen fits. Tokens
+and their mean cannot count beats; with `count_beats` correlations over the whole record do.
 
 Shapes: N records, L leads, C channels, T' tokens; tensors are (N, C, L, T') as in the paper's trunk.
 Travels with the weights: imports only torch, transformers and its neighbours in this folder.
@@ -22,6 +23,10 @@ from .layers_ecgdan import EcgDanDropout, Trunk
 
 STEM_KERNEL = 7
 BLOCK_KERNELS = (7, 5)
+NUM_ACTIVITIES, BEAT_FEATURES = 6, 16
+MAX_LAG_SECONDS = 2.0  # the RR interval at 30 beats per minute
+BEAT_SECONDS = (0.3, 0.5)  # before and after the trigger
+BEAT_DROPOUT = 0.2
 
 
 def _blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
@@ -34,6 +39,7 @@ def _blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
         "time_attention": _TimeAttention(config) if config.use_time_attention else None,
         "lead_attention": _LeadAttention(config) if config.use_lead_attention else None,
         "readout": _Readout(config),
+        "beats": _Beats(config) if config.count_beats else None,
     }
 
 
@@ -270,6 +276,85 @@ class _Readout(nn.Module):
         inner = _normed_convolution(self.conv2, self.norm2, inner)
         features = F.relu(hidden + inner)
         return torch.cat([features.mean(-1), features.amax(-1)], dim=-1), features
+
+
+class _Beats(nn.Module):
+    """Adds to the embedding what tokens and their mean cannot hold: the count of beats, and the shape of one.
+
+    Convolutions over all leads make a few activities, positive functions of time at half the sampling rate. Their
+    autocorrelation peaks at the RR interval, and falls the faster the more RR intervals vary. The correlation of the
+    first activity with each lead is an average beat, aligned where that activity is large: PR, QRS and QT have a
+    fixed place in it. All correlations are over the whole record, by the Fourier transform.
+    """
+
+    def __init__(self, config: EcgDanConfig):
+        super().__init__()
+        wide, rate, leads = 2 * NUM_ACTIVITIES, config.sampling_rate, config.num_leads
+        self.lags = round(MAX_LAG_SECONDS * rate / 2)
+        self.before, self.after = (round(seconds * rate) for seconds in BEAT_SECONDS)
+        self.conv1 = nn.Conv1d(leads, wide, 15, 2, padding=7, bias=False)
+        self.norm1 = nn.BatchNorm1d(wide)
+        self.conv2 = nn.Conv1d(wide, wide, 7, padding=3, bias=False)
+        self.norm2 = nn.BatchNorm1d(wide)
+        self.activity = nn.Conv1d(wide, NUM_ACTIVITIES, 7, padding=3, bias=False)
+        self.activity_norm = nn.BatchNorm1d(NUM_ACTIVITIES)
+        self.lag_conv1 = nn.Conv1d(NUM_ACTIVITIES, BEAT_FEATURES, 9, 2, padding=4)
+        self.lag_conv2 = nn.Conv1d(BEAT_FEATURES, BEAT_FEATURES, 7, 2, padding=3)
+        self.beat_norm = nn.BatchNorm1d(leads)
+        self.beat_conv1 = nn.Conv1d(leads, 2 * BEAT_FEATURES, 7, padding=3, bias=False)
+        self.beat_norm1 = nn.BatchNorm1d(2 * BEAT_FEATURES)
+        self.beat_conv2 = nn.Conv1d(2 * BEAT_FEATURES, 2 * BEAT_FEATURES, 5, 2, padding=2, bias=False)
+        self.beat_norm2 = nn.BatchNorm1d(2 * BEAT_FEATURES)
+        self.beat_conv3 = nn.Conv1d(2 * BEAT_FEATURES, BEAT_FEATURES, 5, 2, padding=2)
+        quarters = -(-self.lags // 4) + -(-(self.before + self.after) // 4)
+        self.hidden = nn.Linear(NUM_ACTIVITIES + BEAT_FEATURES * quarters, config.hidden_size // 2)
+        self.dropout = EcgDanDropout(BEAT_DROPOUT, config.dropout_scope)
+        self.output = nn.Linear(config.hidden_size // 2, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, pooled: Tensor, signal: Tensor, lead_mask: Tensor | None) -> Tensor:
+        """(N, hidden_size), and the input (N, L, T) with 0 in masked leads -> (N, hidden_size)."""
+        shown = signal
+        if lead_mask is not None:
+            shown = signal * (lead_mask.shape[1] / lead_mask.sum(1).clamp(min=1))[:, None, None].to(signal.dtype)
+        activity = self._activities(shown)
+        spread, rhythm = self._rhythm(activity)
+        lags = F.gelu(self.lag_conv2(F.gelu(self.lag_conv1(rhythm.to(pooled.dtype)))))
+        shape = self._shape(self._average_beat(activity[:, 0], signal).to(pooled.dtype))
+        features = torch.cat([spread.to(pooled.dtype), lags.flatten(1), shape.flatten(1)], dim=1)
+        added: Tensor = self.norm(pooled + self.output(self.dropout(F.gelu(self.hidden(features)))))
+        return added
+
+    def _activities(self, signal: Tensor) -> Tensor:
+        """(N, L, T) -> (N, activities, T / 2), positive."""
+        hidden = F.gelu(_normed_convolution(self.conv1, self.norm1, signal))
+        hidden = hidden + F.gelu(_normed_convolution(self.conv2, self.norm2, hidden))
+        return F.softplus(_normed_convolution(self.activity, self.activity_norm, hidden))
+
+    def _rhythm(self, activity: Tensor) -> tuple[Tensor, Tensor]:
+        """The SD of each activity (N, A), and its autocorrelation at lags 1, 2, ... (N, A, lags), in float32."""
+        centred = activity.float() - activity.float().mean(-1, keepdim=True)
+        steps = centred.shape[-1]
+        power = torch.fft.rfft(centred, 2 * steps).abs().square()  # zeros keep the end from meeting the beginning
+        total = torch.fft.irfft(power, 2 * steps)[..., : self.lags + 1]
+        overlap = steps / torch.arange(steps - 1, steps - 1 - self.lags, -1, device=total.device)
+        return (total[..., 0] / steps + 1e-6).sqrt(), total[..., 1:] / (total[..., :1] + 1e-4) * overlap
+
+    def _average_beat(self, activity: Tensor, signal: Tensor) -> Tensor:
+        """(N, T / 2), (N, L, T) -> (N, L, before + after): each lead around the times of high activity, in float32."""
+        samples = signal.shape[-1]
+        trigger = F.interpolate(activity.float()[:, None], size=samples, mode="linear", align_corners=False)
+        trigger = trigger - trigger.mean(-1, keepdim=True)
+        spectra = torch.fft.rfft(signal.float(), 2 * samples), torch.fft.rfft(trigger, 2 * samples)
+        total = torch.fft.irfft(spectra[0] * spectra[1].conj(), 2 * samples)
+        beat = torch.cat([total[..., -self.before :], total[..., : self.after]], dim=-1)
+        return beat / (trigger.abs().sum(-1, keepdim=True) + 1e-3)
+
+    def _shape(self, beat: Tensor) -> Tensor:
+        """(N, L, samples) -> (N, features, samples / 4)."""
+        hidden = F.gelu(_normed_convolution(self.beat_conv1, self.beat_norm1, self.beat_norm(beat)))
+        hidden = F.gelu(_normed_convolution(self.beat_conv2, self.beat_norm2, hidden))
+        return F.gelu(self.beat_conv3(hidden))
 
 
 class _Decoder(nn.Module):

@@ -21,6 +21,7 @@ from .heads_ecgdan import (
     EcgDanBaselineHazard,
     EcgDanClassifier,
     EcgDanCovariateHead,
+    EcgDanMeasurementHead,
     EcgDanRiskHead,
 )
 from .layers_ecgdan import Trunk
@@ -32,7 +33,7 @@ from .survival_ecgdan import cox_loss, survival_curve
 TRUNKS: dict[str, Trunk] = {"paper": PAPER_TRUNK, "light": LIGHT_TRUNK}
 
 HEADS = {"decoder", "alignment_head", "superclass_head", "classifier", "risk_head", "covariate_head", "baseline"}
-HEADS |= {"evidence", "reconstruction_head"}
+HEADS |= {"evidence", "reconstruction_head", "measurement_head"}
 """Parts of checkpoints that another model of the package may leave out, by their name in it."""
 
 
@@ -70,8 +71,10 @@ class EcgDanPreTrainingOutput(ModelOutput):
         loss: weighted sum of the losses that could be computed; `*_loss` are its parts, unweighted.
         reconstruction: (N, L, T), in the scaling of `input_values`.
         superclass_logits: (N, num_superclasses).
+        measurements: (N, len(config.measurement_names)), read from the embedding, in the units of their names.
         ecg_embeds, text_embeds: (N, projection_size), of unit length.
-        prompt_logits: (N, len(config.prompt_labels)), similarity to each cached prompt times the logit scale.
+        prompt_logits: (N, len(config.prompt_labels)), scaled similarity to each cached prompt; with the objective
+            `statements` its sigmoid is the probability that the prompt is true.
     """
 
     loss: Tensor | None = None
@@ -79,7 +82,9 @@ class EcgDanPreTrainingOutput(ModelOutput):
     reconstruction_loss: Tensor | None = None
     alignment_loss: Tensor | None = None
     superclass_loss: Tensor | None = None
+    measurement_loss: Tensor | None = None
     superclass_logits: Tensor | None = None
+    measurements: Tensor | None = None
     ecg_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
     prompt_logits: Tensor | None = None
@@ -198,6 +203,7 @@ class EcgDanModel(EcgDanPreTrainedModel):
     time_attention: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]] | None
     lead_attention: Callable[[Tensor, Tensor | None, bool], tuple[Tensor, Tensor | None]] | None
     readout: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    beats: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None
     average_projection: Callable[[Tensor], Tensor]
     max_projection: Callable[[Tensor], Tensor]
 
@@ -235,7 +241,8 @@ class EcgDanModel(EcgDanPreTrainedModel):
             input_values = input_values.masked_fill(~lead_mask[:, :, None], 0)
         # In the reference layout slots are no physical leads: masking the input is all that can be done.
         slot_mask = lead_mask if self.config.lead_layout == "lead_true" else None
-        hidden, states = self.stem(input_values.to(self.dtype)), []
+        whole = input_values.to(self.dtype)
+        hidden, states = self.stem(self._piece(whole)), []
         for block in self.trunk:
             hidden = block(hidden)
             states.append(hidden)
@@ -245,6 +252,8 @@ class EcgDanModel(EcgDanPreTrainedModel):
             fused = fused.masked_fill(~slot_mask[:, None, :, None], 0)
         states += [timed, fused]
         pooled, features = self._pool(fused, slot_mask)
+        if self.beats is not None:
+            pooled = self.beats(pooled, whole, slot_mask)
         return EcgDanModelOutput(
             last_hidden_state=fused.permute(0, 2, 3, 1),
             pooler_output=pooled,
@@ -253,6 +262,14 @@ class EcgDanModel(EcgDanPreTrainedModel):
             time_attention=time_map,
             hidden_states=tuple(state.permute(0, 2, 3, 1) for state in states) if output_hidden_states else None,
         )
+
+    def _piece(self, signal: Tensor) -> Tensor:
+        """A random stretch of `trunk_crop` samples in training, the same for all records; else the whole record."""
+        crop = self.config.trunk_crop
+        if not (self.training and 0 < crop < signal.shape[-1]):
+            return signal
+        start = int(torch.randint(signal.shape[-1] - crop + 1, ()))
+        return signal[..., start : start + crop]
 
     def _fuse(self, trunk: Tensor, timed: Tensor, mask: Tensor | None, maps: bool) -> tuple[Tensor, Tensor | None]:
         """Adds the two branches, or chains them: (N, C, L, T') and the lead map.
@@ -284,10 +301,11 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
     def __init__(self, config: EcgDanConfig):
         super().__init__(config)
         self.ecgdan = EcgDanModel(config)
-        self.decoder = TRUNKS[config.trunk].decoder(config)
+        self.decoder = TRUNKS[config.trunk].decoder(config) if config.reconstruction_weight > 0 else None
         self.alignment_head = EcgDanAlignmentHead(config) if config.text_embed_dim else None
         count = config.num_superclasses
         self.superclass_head = nn.Linear(config.hidden_size, count) if count else None
+        self.measurement_head = EcgDanMeasurementHead(config) if config.measurement_names else None
         self.post_init()
 
     @can_return_tuple  # type: ignore[untyped-decorator, unused-ignore]
@@ -298,7 +316,10 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
         target_values: Tensor | None = None,
         target_mask: Tensor | None = None,
         text_embeds: Tensor | None = None,
+        text_targets: Tensor | None = None,
+        text_weights: Tensor | None = None,
         superclass_targets: Tensor | None = None,
+        measurement_targets: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_loss: bool = True,
@@ -312,15 +333,22 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
             target_values: (N, L, T), the unmasked signal; default `input_values`.
             target_mask: (N, L), true where a target was recorded; default all leads, or `lead_mask` when
                 `target_values` is not given.
-            text_embeds: (N, text_embed_dim), the frozen language model's embedding of each record's text.
+            text_embeds: (N, text_embed_dim), the frozen language model's embedding of each record's text; with the
+                objective `statements` (texts, text_embed_dim), the texts that all records are compared with.
+            text_targets: (N, texts), with that objective: 1 where the text is true of the record, 0, or NaN: unknown.
+            text_weights: (texts,), weights of the pairs that are true; default 1.
             superclass_targets: (N, num_superclasses), 0 or 1.
+            measurement_targets: (N, len(config.measurement_names)), in the units of their names, NaN where unknown.
             return_loss: compute the losses.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
-        reconstruction: Tensor = self.decoder(encoded.pooler_output, encoded.readout_features)
-        output = EcgDanPreTrainingOutput(reconstruction=reconstruction, **encoded.for_head())
+        output = EcgDanPreTrainingOutput(**encoded.for_head())
+        if self.decoder is not None:
+            output.reconstruction = self.decoder(encoded.pooler_output, encoded.readout_features)
         if self.superclass_head is not None:
             output.superclass_logits = self.superclass_head(encoded.pooler_output)
+        if self.measurement_head is not None:
+            output.measurements = self.measurement_head(encoded.pooler_output)
         if self.alignment_head is not None:
             ecg = output.ecg_embeds = self.alignment_head.project_ecg(encoded.pooler_output)
             if self.config.prompt_labels:
@@ -329,18 +357,29 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
                 text = output.text_embeds = self.alignment_head.project_text(text_embeds.to(self.dtype))
         if not return_loss:
             return output
-        if target_values is None:
-            target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
-        output.reconstruction_loss = self._reconstruction_loss(reconstruction, target_values, target_mask)
-        output.loss = self.config.reconstruction_weight * output.reconstruction_loss
+        if output.reconstruction is not None:
+            if target_values is None:
+                target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
+            output.reconstruction_loss = self._reconstruction_loss(output.reconstruction, target_values, target_mask)
         if self.alignment_head is not None and text_embeds is not None:
-            output.alignment_loss = self.alignment_head.loss(ecg, text, text_embeds)
-            output.loss = output.loss + self.config.alignment_weight * output.alignment_loss
+            if self.alignment_head.objective != "statements":
+                output.alignment_loss = self.alignment_head.loss(ecg, text, text_embeds)
+            elif text_targets is not None:
+                output.alignment_loss = self.alignment_head.statement_loss(ecg, text, text_targets, text_weights)
         if superclass_targets is not None and output.superclass_logits is not None:
             logits, targets = output.superclass_logits.float(), superclass_targets.float()
             output.superclass_loss = F.binary_cross_entropy_with_logits(logits, targets)
-            output.loss = output.loss + self.config.superclass_weight * output.superclass_loss
+        if measurement_targets is not None and self.measurement_head is not None:
+            output.measurement_loss = self.measurement_head.loss(output.measurements, measurement_targets)
+        output.loss = self._total(output)
         return output
+
+    def _total(self, output: EcgDanPreTrainingOutput) -> Tensor | None:
+        """The losses that were computed, weighted as the configuration says."""
+        parts = ("reconstruction", "alignment", "superclass", "measurement")
+        found = {part: output.get(f"{part}_loss") for part in parts}
+        terms = [getattr(self.config, f"{part}_weight") * loss for part, loss in found.items() if loss is not None]
+        return sum(terms[1:], terms[0]) if terms else None
 
     def set_prompts(self, labels: Sequence[str], text_embeds: Tensor) -> None:
         """Caches the prompts of `labels`, so that the checkpoint compares them without a text model.

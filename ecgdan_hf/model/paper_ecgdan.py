@@ -31,6 +31,7 @@ def _blocks(config: EcgDanConfig) -> dict[str, nn.Module | None]:
         ),
         "time_attention": _TimeAttention(config) if config.use_time_attention else None,
         "lead_attention": _LeadAttention(config) if config.use_lead_attention else None,
+        "beats": None,
     }
     if config.lead_layout == "reference" and not config.use_lead_attention:
         # unused, but part of the authors' ablation and so of its checkpoints and parameter count

@@ -31,11 +31,13 @@ from ecgdan_hf.training.core.batching import Batch, EcgCollator
 from ecgdan_hf.training.core.run import Split, TrainingRun
 from ecgdan_hf.training.core.starting_weights import build_model
 from ecgdan_hf.training.core.tasks import collect, gather_with_grad
+from ecgdan_hf.training.core.statement_alignment import MEASUREMENTS, TARGETS, TextList
 from ecgdan_hf.training.core.texts import Arrays, TextSide, ZeroShot
 
-_MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss")
+_MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss", "measurement_loss")
 _LOWER_IS_BETTER = ("loss", "reconstruction_loss")
-_SELECT_BY = (*_LOWER_IS_BETTER, "recall", "zero_shot")
+_SELECT_BY = (*_LOWER_IS_BETTER, "recall", "zero_shot", "last")
+_ONLY_FOR_LOSSES = ("superclass_targets", "text_targets", "text_weights", "measurement_targets")
 _COLLAPSED = -0.1
 """Uniformity above which nearly all ECGs have one embedding; 0 is one point, a healthy run is below -2."""
 
@@ -72,40 +74,50 @@ class _Pretraining(TrainingRun[PretrainArguments]):
         args, config = self.args, self.config
         dataset = rows.load_dataset(args, self.feature_extractor, label_level="superclass")
         _check_superclasses(dataset, config)
-        TextSide.check(args, dataset.column_names)
+        TextSide.check(args, config, dataset.column_names)
         self.parts = self.divided(dataset)
         self.lookups: dict[str, Arrays] = {name: {} for name in self.parts}
         self.num_train_found = len(self.parts["train"])
         if args.text_model != "none":
-            self.texts = TextSide(args)
+            self.texts = TextSide(args, config)
             self.parts, self.lookups = _with_text(self.parts, self.texts, args)
+            if self.texts.is_list:
+                self.texts.targets.standardise(config, self.lookups["train"])
         judged = {name: part for name, part in self.parts.items() if name != "train"}
         self.zero_shot = self.texts.zero_shot(judged) if self.texts is not None else None
         _check_select_by(args.select_by, self.texts is not None, self.zero_shot is not None)
 
     def build(self) -> None:
         args, texts = self.args, self.texts
+        text_list = None
+        if texts is not None and texts.is_list:
+            text_list = texts.targets.text_list(self.lookups["train"][TARGETS])
+            self.config.text_embed_dim = text_list.wordings[0].shape[1]
         self.model = self._network()
         self.config = self.model.config
-        collators = {name: self._collator(self.lookups[name]) for name in self.parts}
+        collators = {name: self._collator(self.lookups[name], text_list) for name in self.parts}
         if texts is not None and args.statement_dropout:
             collators["train"].statement_embeds = texts.statement_embeds
             collators["train"].statement_dropout = args.statement_dropout
         judged = {name: part for name, part in self.parts.items() if name != "train"}
         self.evaluated = self.loaders(judged, collators)
-        self.task = _PretrainingTask(self.config, args.select_by, self.evaluated, args.batch_size, self.zero_shot)
+        self.task = _PretrainingTask(
+            self.config, args.select_by, self.evaluated, args.batch_size, self.zero_shot, text_list
+        )
         self.trainer = self.trainer_of(self.task, collators["train"])
 
     def _network(self) -> Any:
         if self.texts is not None and self.texts.trained:
             return self.texts.network(self.config)
-        embeds = self.lookups["train"].get("text_embeds")
-        self.config.text_embed_dim = None if embeds is None else embeds.shape[1]
+        if "text_embeds" in self.lookups["train"]:
+            self.config.text_embed_dim = self.lookups["train"]["text_embeds"].shape[1]
         return build_model(EcgDanForPreTraining, self.config, self.args.checkpoint)[0]
 
-    def _collator(self, lookups: Arrays) -> EcgCollator:
-        labels = {"num_labels": self.config.num_superclasses, "labels_name": "superclass_targets"}
-        return EcgCollator.for_training(self.config, self.args, lookups=lookups, with_target=True, **labels)
+    def _collator(self, lookups: Arrays, text_list: TextList | None) -> EcgCollator:
+        options: dict[str, Any] = {"lookups": lookups, "text_list": text_list}
+        options |= {"num_labels": self.config.num_superclasses, "labels_name": "superclass_targets"}
+        options["with_target"] = self.config.reconstruction_weight > 0
+        return EcgCollator.for_training(self.config, self.args, **options)
 
     def summary(self) -> dict[str, Any]:
         progress, text = self.trainer.progress, {}
@@ -147,28 +159,47 @@ class _PretrainingTask:
         loaders: dict[str, Any],
         batch_size: int,
         zero_shot: ZeroShot | None = None,
+        text_list: TextList | None = None,
     ):
         _check_select_by(select_by, bool(config.text_embed_dim), zero_shot is not None)
         self.config, self.loaders, self.batch_size, self.zero_shot = config, loaders, batch_size, zero_shot
         self.metric, self.higher_is_better = select_by, select_by not in _LOWER_IS_BETTER
-        self.validations, self.warned = 0, False
+        self.text_list, self.validations, self.warned = text_list, 0, False
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """Losses of a batch; with several processes, all their texts are each ECG's candidates."""
         output = model(**batch)
-        if output.alignment_loss is not None and (accelerator.num_processes > 1 or "input_ids" in batch):
+        if TARGETS in batch and accelerator.num_processes > 1:
+            self._replace_alignment_loss(output, self._statement_loss(model, output, batch, accelerator))
+        elif output.alignment_loss is not None and (accelerator.num_processes > 1 or "input_ids" in batch):
             head = accelerator.unwrap_model(model).alignment_head
             ecg, text = (gather_with_grad(part, accelerator) for part in (output.ecg_embeds, output.text_embeds))
             everywhere = head.loss(ecg, text, gather_with_grad(_given_text(batch), accelerator))
-            output.loss = output.loss + self.config.alignment_weight * (everywhere - output.alignment_loss)
-            output.alignment_loss = everywhere
+            self._replace_alignment_loss(output, everywhere)
         return {name: output[name] for name in _MIN_PARTS if output.get(name) is not None}
+
+    def _replace_alignment_loss(self, output: Any, loss: Tensor) -> None:
+        output.loss = output.loss + self.config.alignment_weight * (loss - output.alignment_loss)
+        output.alignment_loss = loss
+
+    @staticmethod
+    def _statement_loss(model: nn.Module, output: Any, batch: Batch, accelerator: Accelerator) -> Tensor:
+        """The loss over the known pairs of all processes: their shares of unknown pairs may differ."""
+        ecg, targets = (gather_with_grad(part, accelerator) for part in (output.ecg_embeds, batch[TARGETS]))
+        head = accelerator.unwrap_model(model).alignment_head
+        loss: Tensor = head.statement_loss(ecg, output.text_embeds, targets, batch["text_weights"])
+        return loss
 
     def validate(self, model: nn.Module, accelerator: Accelerator, part: str = "valid") -> dict[str, float]:
         """Each loss on unmasked signals, how well ECG and text find each other, and how far the ECGs are spread."""
         found = collect(model, self.loaders[part], self._forward, accelerator)
-        metrics = {"reconstruction_loss": float(found["reconstruction_error"].mean())}
-        metrics["loss"] = self.config.reconstruction_weight * metrics["reconstruction_loss"]
+        metrics: dict[str, float] = {"loss": 0.0, "last": float(self.validations)}
+        if "reconstruction_error" in found:
+            metrics["reconstruction_loss"] = float(found["reconstruction_error"].mean())
+            metrics["loss"] = self.config.reconstruction_weight * metrics["reconstruction_loss"]
+        if TARGETS in found:
+            metrics |= self._statements(model, found)
+            metrics["loss"] += self.config.alignment_weight * metrics["alignment_loss"]
         if "text_embeds" in found:
             metrics["alignment_loss"] = self._alignment(model, found)
             metrics["loss"] += self.config.alignment_weight * metrics["alignment_loss"]
@@ -177,16 +208,32 @@ class _PretrainingTask:
             metrics |= alignment_and_uniformity(found["ecg_embeds"], found["text_embeds"])
             metrics |= embedding_spread(found["ecg_embeds"])
             self._warn_of_collapse(metrics["uniformity"])
+        if "ecg_embeds" in found:
             if self.zero_shot is not None:
                 metrics["zero_shot"] = self.zero_shot(model, part, found["ecg_embeds"])
         if "superclass_error" in found:
             metrics["superclass_loss"] = float(found["superclass_error"].mean())
             metrics["loss"] += self.config.superclass_weight * metrics["superclass_loss"]
+        if part == "valid":
+            self.validations += 1
+        return metrics
+
+    def _statements(self, model: Any, found: dict[str, np.ndarray]) -> dict[str, float]:
+        """The loss, each text in its first wording, and how well measurements are read from the embedding."""
+        head, device = model.alignment_head, next(model.parameters()).device
+        text = torch.from_numpy(np.stack([wording[0] for wording in self.text_list.wordings])).to(device)
+        weights = torch.from_numpy(self.text_list.weights).to(device)
+        ecg, targets = (torch.from_numpy(found[name]).to(device) for name in ("ecg_embeds", TARGETS))
+        metrics = {"alignment_loss": float(head.statement_loss(ecg, head.project_text(text), targets, weights))}
+        for column, name in enumerate(self.config.measurement_names):
+            truth, read = found[MEASUREMENTS][:, column], found["measurements"][:, column]
+            known = ~np.isnan(truth)
+            if known.any() and truth[known].var() > 0:
+                metrics[f"r2_{name}"] = float(1 - np.mean((truth - read)[known] ** 2) / truth[known].var())
         return metrics
 
     def _warn_of_collapse(self, uniformity: float) -> None:
-        self.validations += 1
-        if uniformity > _COLLAPSED and self.validations > 1 and not self.warned:  # random weights hardly spread
+        if uniformity > _COLLAPSED and self.validations > 0 and not self.warned:  # random weights hardly spread
             self.warned = True
             warnings.warn(
                 f"uniformity: {uniformity:.3f} on validation, expected below {_COLLAPSED}: the ECG embeddings lie "
@@ -196,11 +243,17 @@ class _PretrainingTask:
 
     @staticmethod
     def _forward(model: nn.Module, batch: Batch) -> Batch:
-        output = model(**{name: value for name, value in batch.items() if name != "superclass_targets"})
-        error = (output.reconstruction.float() - batch["target_values"]).square().mean(-1)
-        mask = batch["target_mask"].float()
-        found = {"reconstruction_error": (error * mask).sum(1) / mask.sum(1).clamp(min=1)}
-        if output.text_embeds is not None:
+        output = model(**{name: value for name, value in batch.items() if name not in _ONLY_FOR_LOSSES})
+        found: Batch = {}
+        if output.reconstruction is not None:
+            error = (output.reconstruction.float() - batch["target_values"]).square().mean(-1)
+            mask = batch["target_mask"].float()
+            found = {"reconstruction_error": (error * mask).sum(1) / mask.sum(1).clamp(min=1)}
+        if TARGETS in batch:
+            found |= {"ecg_embeds": output.ecg_embeds, TARGETS: batch[TARGETS]}
+            if output.measurements is not None:
+                found |= {"measurements": output.measurements, MEASUREMENTS: batch[MEASUREMENTS]}
+        elif output.text_embeds is not None:
             found |= {"ecg_embeds": output.ecg_embeds, "text_embeds": output.text_embeds}
             found["given_text"] = _given_text(batch)
         if output.superclass_logits is not None and "superclass_targets" in batch:

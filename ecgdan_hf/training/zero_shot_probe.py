@@ -125,7 +125,7 @@ def similarity(model: Any, batches: Any, prompts: torch.Tensor) -> np.ndarray:
     """
     pooled, head = torch.from_numpy(embed(model, batches)), model.alignment_head
     ecg_embeds = head.project_ecg(pooled.to(head.ecg_projection[0].weight)).float()
-    logits = head.logit_scale() * ecg_embeds @ prompts.to(ecg_embeds).T
+    logits = head.logits(ecg_embeds, prompts)
     return np.asarray(logits.double().cpu())
 
 

@@ -122,8 +122,12 @@ class PretrainArguments(TrainingArguments):
     text_model_revision: str | None = _alignment(None, "branch, tag or commit of a text_model on the Hub")
     text_source: str = _alignment(
         "statements",
-        "what is embedded: SCP statements, the raw report, or report_english: put into English by terms",
-        choices=("statements", "report", "report_english"),
+        "what is embedded: SCP statements, the raw report, or report_english: put into English by terms; with the "
+        "objective statements also measured (sentences about what the signal measures) or statements,measured",
+        choices=("statements", "report", "report_english", "measured", "statements,measured"),
+    )
+    text_prompts: str = _alignment(
+        "names", "wordings of a statement: names, or definitions of what it is", choices=("names", "definitions")
     )
     text_style: str = _alignment(
         "default", "default, or authors: their prompts, padding and dropped statements", choices=("default", "authors")
@@ -141,12 +145,18 @@ class PretrainArguments(TrainingArguments):
         0.0, "share of a record's statements left out of its text, redrawn each time together with their wordings"
     )
     shuffle_text: bool = _alignment(False, "control: permute the training texts among the records")
+    text_control: str | None = _alignment(
+        None,
+        "control of the objective statements: permuted (each statement has another's definition), one_hot (no language) "
+        "or random_model (a language model with random weights)",
+        choices=(None, "permuted", "one_hot", "random_model"),
+    )
     hold_out_statements: str | None = _alignment(None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to continue from; default: random weights")
     select_by: str = option(
         "loss",
-        "validation metric that chooses the epoch: loss, reconstruction_loss, recall or zero_shot; "
-        "danet: loss, or macro_auroc of simulated-beats",
+        "validation metric that chooses the epoch: loss, reconstruction_loss, recall, zero_shot, or last: the last "
+        "epoch, whatever validation says; danet: loss, or macro_auroc of simulated-beats",
     )
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ecgdan_hf.data.prepared.mapped_memory import MappedArrays
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import TrainingArguments
+from ecgdan_hf.training.core.statement_alignment import TextList
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +185,7 @@ class EcgCollator:
         statement_embeds: (statements, wordings, width); with the lookup `statement_weights`, each record's text is put
             together in each batch: some of its statements, in one wording for the whole batch.
         statement_dropout: how often a statement is left out of it; one always stays.
+        text_list: texts that every record is compared with; each batch gets one wording of each.
         lookups: model argument -> array with one row per dataset row, such as text embeddings or covariates.
         with_target: also give the unmasked signal as `target_values`, and which leads it has as `target_mask`.
         target_hidden: `target_mask` is instead the samples of recorded leads that span masking hid, (batch, leads,
@@ -206,6 +208,7 @@ class EcgCollator:
     augment_noise: float = 0.0
     statement_embeds: np.ndarray | None = None
     statement_dropout: float = 0.0
+    text_list: TextList | None = None
     lookups: Mapping[str, np.ndarray] = field(default_factory=dict)
     with_target: bool = False
     target_hidden: bool = False
@@ -285,6 +288,9 @@ class EcgCollator:
         if self.statement_embeds is not None:
             weights = batch.pop(STATEMENT_WEIGHTS).numpy()
             batch["text_embeds"] = torch.from_numpy(self._text(self.statement_embeds, weights, rng))
+        if self.text_list is not None:
+            batch["text_embeds"] = torch.from_numpy(self.text_list.draw(rng))
+            batch["text_weights"] = torch.from_numpy(self.text_list.weights)
         for name in self.columns:
             batch[name] = torch.tensor([float(row[name]) for row in rows], dtype=torch.float32)
         if self.num_labels:

@@ -25,9 +25,11 @@ from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanPreTrainingOutput
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core.batching import STATEMENT_WEIGHTS, multi_hot
+from ecgdan_hf.training.core.statement_alignment import TARGETS, StatementTargets
 from ecgdan_hf.training.core.starting_weights import build_model
 
 _TEXT_COLUMNS = {"statements": "scp_codes", "report": "report", "report_english": "report"}
+_TEXT_COLUMNS |= {"statements,measured": "scp_codes", "measured": "record_id"}
 _MAX_TOKENS = 128
 _TEXTS_PER_PASS = 64
 
@@ -61,26 +63,33 @@ class _EcgDanWithTextTower(EcgDanForPreTraining):
 class TextSide:
     """Texts of the records and of the prompts, by the language model that the run's `text_model` names."""
 
-    def __init__(self, args: PretrainArguments):
-        self.args = args
+    def __init__(self, args: PretrainArguments, config: EcgDanConfig):
+        self.args, self.config = args, config
         self.trained = args.text_tower != "frozen"
         self.path = reports.resolve_text_model(args.text_model)
         self.held_out = [code.strip() for code in (args.hold_out_statements or "").split(",") if code.strip()]
         has_statements = (Path(str(args.data_dir)) / "scp_statements.csv").is_file()
         self.statements: Any = reports.read_statements(str(args.data_dir)) if has_statements else None
+        self.targets = StatementTargets(args, self.held_out, self.statements)
         if self.trained:
             with reports.loading_text_model(self.path):
                 self.tokenizer = AutoTokenizer.from_pretrained(self.path, revision=args.text_model_revision)
 
+    @property
+    def is_list(self) -> bool:
+        """Whether every record is compared with a list of texts."""
+        return self.config.alignment_objective == "statements"
+
     @staticmethod
-    def check(args: PretrainArguments, column_names: Sequence[str]) -> None:
+    def check(args: PretrainArguments, config: EcgDanConfig, column_names: Sequence[str]) -> None:
         """Rejects choices that contradict each other or the data."""
+        _check_objective(args, config.alignment_objective)
         if not 0 <= args.statement_dropout < 1:
             raise ValueError(f"statement_dropout: expected a share below 1, got {args.statement_dropout}")
         if args.statement_dropout and (args.text_source != "statements" or args.text_tower != "frozen"):
             raise ValueError("statement_dropout: needs text_source statements and a frozen text_tower; leave it out")
         if args.text_model == "none":
-            for name in ("shuffle_text", "hold_out_statements", "statement_dropout"):
+            for name in ("shuffle_text", "text_control", "hold_out_statements", "statement_dropout"):
                 if getattr(args, name):
                     raise ValueError(f"{name}: needs a text_model, got none")
             return
@@ -89,7 +98,7 @@ class TextSide:
             raise ValueError(
                 f"text_source: {args.text_source} needs a column {column!r} in the data; or --text-model none"
             )
-        if args.hold_out_statements and args.text_source != "statements":
+        if args.hold_out_statements and "statements" not in args.text_source:
             raise ValueError(
                 "hold_out_statements: needs text_source statements; statements cannot be removed from a report"
             )
@@ -98,6 +107,9 @@ class TextSide:
 
     def lookups(self, dataset: Any) -> tuple[Arrays, np.ndarray]:
         """The network's input from each record's text, and (records,) whether it has any."""
+        if self.is_list:
+            values = self.targets.lookups(dataset, self.config)
+            return values, ~np.isnan(values[TARGETS]).all(axis=1)
         column = list(dataset[_TEXT_COLUMNS[self.args.text_source]])
         if self.trained:
             texts = self._texts(column)
@@ -164,6 +176,9 @@ class TextSide:
     @cached_property
     def _frozen_prompts(self) -> tuple[list[str], Tensor]:
         args = self.args
+        if self.is_list:
+            prompts = self.targets.prompts()
+            return list(prompts), torch.from_numpy(np.stack(self.targets.embeddings(list(prompts.values()))))
         texts = reports.StatementTexts(self.statements, args.text_style)
         codes, vectors = texts.prompt_embeddings(args.text_model, args.cache_dir, revision=args.text_model_revision)
         return codes, torch.from_numpy(vectors)
@@ -223,17 +238,37 @@ class TextSide:
         return {
             "model": reports.text_model_hub_name(args.text_model) or Path(args.text_model).name,
             "source": args.text_source,
+            "prompts": args.text_prompts,
+            "control": args.text_control,
             "tower": args.text_tower,
             "shuffled": args.shuffle_text,
             "held_out_statements": self.held_out,
         }
 
 
+def _check_objective(args: PretrainArguments, objective: str) -> None:
+    """Rejects choices that only the objective `statements` has, or that it does not have."""
+    if objective == "statements":
+        if args.text_model == "none" or "report" in args.text_source:
+            raise ValueError(
+                "text_source: the objective statements needs a text_model, and statements, measured or both, got "
+                f"{args.text_source} and text_model {args.text_model}"
+            )
+        for name in ("statement_dropout", "text_tower", "text_style"):
+            if getattr(args, name) != getattr(PretrainArguments(), name):
+                raise ValueError(f"{name}: the objective statements does not use it; leave it out")
+        return
+    for name, value in (("text_source", "measured"), ("text_prompts", "definitions"), ("text_control", "")):
+        given = getattr(args, name)
+        if given is not None and value in given:
+            raise ValueError(f"{name}: {given} needs the alignment_objective statements, got {objective}")
+
+
 @torch.no_grad()
 def _prompt_logits(head: EcgDanAlignmentHead, prompts: Tensor, ecg_embeds: Tensor) -> Tensor:
     """(N, prompts) on the CPU, from (prompts, templates, width) that is not cached in the head."""
     projected = nn.functional.normalize(head.project_text(prompts.to(next(head.parameters()))).mean(1), dim=-1)
-    return (head.logit_scale() * ecg_embeds.to(projected) @ projected.T).float().cpu()
+    return head.logits(ecg_embeds.to(projected), projected).float().cpu()
 
 
 def _tokenize(texts: Sequence[str], tokenizer: Any) -> Arrays:
