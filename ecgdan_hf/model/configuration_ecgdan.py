@@ -169,8 +169,8 @@ class EcgDanConfig(VersionedConfig):
         mlp_dropout: dropout inside those MLPs.
         drop_path_rate: light trunk: how often a residual branch is skipped in training.
         hidden_size: width of `pooler_output`; half average-, half max-pooled.
-        count_beats: light trunk on rhythm: add to the embedding the autocorrelation of learned activities, which counts
-            beats, and a beat averaged where one of them is large; see `_Beats`.
+        count_beats: light trunk on rhythm: add to the embedding the autocorrelation of learned activities, which
+            counts beats, and a beat averaged where one of them is large; see `_Beats`.
         trunk_crop: samples of a record that the trunk reads in training, a random stretch; 0: all. `count_beats`
             reads the whole record. Needs a `reconstruction_weight` of 0.
         projection_hidden_size, projection_size: widths of the alignment heads.

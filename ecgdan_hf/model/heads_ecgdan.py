@@ -297,7 +297,8 @@ class EcgDanAlignmentHead(nn.Module):
     def logits(self, ecg_embeds: Tensor, text_embeds: Tensor) -> Tensor:
         """Projected (N, projection_size), (texts, projection_size) -> (N, texts): scaled cosine, plus the bias."""
         scale, bias = self()
-        return scale * ecg_embeds @ text_embeds.to(ecg_embeds).T + bias
+        logits: Tensor = scale * ecg_embeds @ text_embeds.to(ecg_embeds).T + bias
+        return logits
 
     def prompt_logits(self, ecg_embeds: Tensor) -> Tensor:
         """(N, projection_size) -> (N, prompts): the logits of the cached prompts."""
@@ -318,7 +319,8 @@ class EcgDanAlignmentHead(nn.Module):
         self, ecg_embeds: Tensor, text_embeds: Tensor, targets: Tensor, positive_weights: Tensor | None = None
     ) -> Tensor:
         """[`statement_loss`] of projected embeddings, with the head's scale and bias: scalar."""
-        return statement_loss(ecg_embeds, text_embeds, targets, *self(), positive_weights)
+        scale, bias = self()
+        return statement_loss(ecg_embeds, text_embeds, targets, scale, bias, positive_weights)
 
     def loss(self, ecg_embeds: Tensor, text_embeds: Tensor, given_text: Tensor) -> Tensor:
         """Distance of paired, projected embeddings: scalar. Rows of `given_text` are equal where texts are."""

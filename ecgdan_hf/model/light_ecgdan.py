@@ -310,7 +310,7 @@ class _Beats(nn.Module):
         self.hidden = nn.Linear(NUM_ACTIVITIES + BEAT_FEATURES * quarters, config.hidden_size // 2)
         self.dropout = EcgDanDropout(BEAT_DROPOUT, config.dropout_scope)
         self.output = nn.Linear(config.hidden_size // 2, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size)
+        self.pooled_norm, self.norm = nn.LayerNorm(config.hidden_size), nn.LayerNorm(config.hidden_size)
 
     def forward(self, pooled: Tensor, signal: Tensor, lead_mask: Tensor | None) -> Tensor:
         """(N, hidden_size), and the input (N, L, T) with 0 in masked leads -> (N, hidden_size)."""
@@ -322,8 +322,9 @@ class _Beats(nn.Module):
         lags = F.gelu(self.lag_conv2(F.gelu(self.lag_conv1(rhythm.to(pooled.dtype)))))
         shape = self._shape(self._average_beat(activity[:, 0], signal).to(pooled.dtype))
         features = torch.cat([spread.to(pooled.dtype), lags.flatten(1), shape.flatten(1)], dim=1)
-        added: Tensor = self.norm(pooled + self.output(self.dropout(F.gelu(self.hidden(features)))))
-        return added
+        beats = self.norm(self.output(self.dropout(F.gelu(self.hidden(features)))))
+        both: Tensor = self.pooled_norm(pooled) + beats  # each of unit variance, so that neither drowns the other
+        return both
 
     def _activities(self, signal: Tensor) -> Tensor:
         """(N, L, T) -> (N, activities, T / 2), positive."""

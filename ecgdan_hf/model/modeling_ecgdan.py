@@ -369,7 +369,7 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
         if superclass_targets is not None and output.superclass_logits is not None:
             logits, targets = output.superclass_logits.float(), superclass_targets.float()
             output.superclass_loss = F.binary_cross_entropy_with_logits(logits, targets)
-        if measurement_targets is not None and self.measurement_head is not None:
+        if measurement_targets is not None and self.measurement_head is not None and output.measurements is not None:
             output.measurement_loss = self.measurement_head.loss(output.measurements, measurement_targets)
         output.loss = self._total(output)
         return output
@@ -377,7 +377,7 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
     def _total(self, output: EcgDanPreTrainingOutput) -> Tensor | None:
         """The losses that were computed, weighted as the configuration says."""
         parts = ("reconstruction", "alignment", "superclass", "measurement")
-        found = {part: output.get(f"{part}_loss") for part in parts}
+        found: dict[str, Tensor | None] = {part: getattr(output, f"{part}_loss") for part in parts}
         terms = [getattr(self.config, f"{part}_weight") * loss for part, loss in found.items() if loss is not None]
         return sum(terms[1:], terms[0]) if terms else None
 

@@ -30,8 +30,8 @@ from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import Batch, EcgCollator
 from ecgdan_hf.training.core.run import Split, TrainingRun
 from ecgdan_hf.training.core.starting_weights import build_model
-from ecgdan_hf.training.core.tasks import collect, gather_with_grad
 from ecgdan_hf.training.core.statement_alignment import MEASUREMENTS, TARGETS, TextList
+from ecgdan_hf.training.core.tasks import collect, gather_with_grad
 from ecgdan_hf.training.core.texts import Arrays, TextSide, ZeroShot
 
 _MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss", "measurement_loss")
@@ -164,7 +164,8 @@ class _PretrainingTask:
         _check_select_by(select_by, bool(config.text_embed_dim), zero_shot is not None)
         self.config, self.loaders, self.batch_size, self.zero_shot = config, loaders, batch_size, zero_shot
         self.metric, self.higher_is_better = select_by, select_by not in _LOWER_IS_BETTER
-        self.text_list, self.validations, self.warned = text_list, 0, False
+        self.text_list, self.warned = text_list, False
+        self.evaluations = self.validations = 0
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """Losses of a batch; with several processes, all their texts are each ECG's candidates."""
@@ -193,12 +194,13 @@ class _PretrainingTask:
     def validate(self, model: nn.Module, accelerator: Accelerator, part: str = "valid") -> dict[str, float]:
         """Each loss on unmasked signals, how well ECG and text find each other, and how far the ECGs are spread."""
         found = collect(model, self.loaders[part], self._forward, accelerator)
-        metrics: dict[str, float] = {"loss": 0.0, "last": float(self.validations)}
+        self.evaluations += 1
+        metrics: dict[str, float] = {"loss": 0.0, "last": float(self.evaluations)}
         if "reconstruction_error" in found:
             metrics["reconstruction_loss"] = float(found["reconstruction_error"].mean())
             metrics["loss"] = self.config.reconstruction_weight * metrics["reconstruction_loss"]
-        if TARGETS in found:
-            metrics |= self._statements(model, found)
+        if TARGETS in found and self.text_list is not None:
+            metrics |= self._statements(model, found, self.text_list)
             metrics["loss"] += self.config.alignment_weight * metrics["alignment_loss"]
         if "text_embeds" in found:
             metrics["alignment_loss"] = self._alignment(model, found)
@@ -208,21 +210,19 @@ class _PretrainingTask:
             metrics |= alignment_and_uniformity(found["ecg_embeds"], found["text_embeds"])
             metrics |= embedding_spread(found["ecg_embeds"])
             self._warn_of_collapse(metrics["uniformity"])
-        if "ecg_embeds" in found:
-            if self.zero_shot is not None:
-                metrics["zero_shot"] = self.zero_shot(model, part, found["ecg_embeds"])
+        if "ecg_embeds" in found and self.zero_shot is not None:
+            metrics["zero_shot"] = self.zero_shot(model, part, found["ecg_embeds"])
         if "superclass_error" in found:
             metrics["superclass_loss"] = float(found["superclass_error"].mean())
             metrics["loss"] += self.config.superclass_weight * metrics["superclass_loss"]
-        if part == "valid":
-            self.validations += 1
         return metrics
 
-    def _statements(self, model: Any, found: dict[str, np.ndarray]) -> dict[str, float]:
+    @torch.no_grad()
+    def _statements(self, model: Any, found: dict[str, np.ndarray], texts: TextList) -> dict[str, float]:
         """The loss, each text in its first wording, and how well measurements are read from the embedding."""
         head, device = model.alignment_head, next(model.parameters()).device
-        text = torch.from_numpy(np.stack([wording[0] for wording in self.text_list.wordings])).to(device)
-        weights = torch.from_numpy(self.text_list.weights).to(device)
+        text = torch.from_numpy(np.stack([wording[0] for wording in texts.wordings])).to(device)
+        weights = torch.from_numpy(texts.weights).to(device)
         ecg, targets = (torch.from_numpy(found[name]).to(device) for name in ("ecg_embeds", TARGETS))
         metrics = {"alignment_loss": float(head.statement_loss(ecg, head.project_text(text), targets, weights))}
         for column, name in enumerate(self.config.measurement_names):
@@ -233,7 +233,8 @@ class _PretrainingTask:
         return metrics
 
     def _warn_of_collapse(self, uniformity: float) -> None:
-        if uniformity > _COLLAPSED and self.validations > 0 and not self.warned:  # random weights hardly spread
+        self.validations += 1
+        if uniformity > _COLLAPSED and self.validations > 1 and not self.warned:  # random weights hardly spread
             self.warned = True
             warnings.warn(
                 f"uniformity: {uniformity:.3f} on validation, expected below {_COLLAPSED}: the ECG embeddings lie "

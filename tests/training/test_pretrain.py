@@ -20,6 +20,7 @@ from ecgdan_hf.training import pretrain
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import loop
 from ecgdan_hf.training.core.starting_weights import build_config, build_model
+from ecgdan_hf.training.core.statement_alignment import rare_text_weights
 from ecgdan_hf.training.core.texts import TextSide
 
 TEMPLATES = reports.PROMPT_TEMPLATES
@@ -103,7 +104,7 @@ def test_superclasses_can_be_learned_beside(pretrain_args: Build):
         ({"text_model": "minilm"}, "text_source: statements needs a column 'scp_codes'"),
         (
             {"text_model": "minilm", "text_source": "rumours"},
-            "text_source: expected statements, report or report_english",
+            "text_source: expected statements, report, report_english, measured or statements,measured",
         ),
         ({"select_by": "luck"}, "select_by: expected one of loss, reconstruction_loss, recall"),
         ({"select_by": "recall"}, "select_by: recall needs a text_model"),
@@ -164,10 +165,10 @@ def test_the_checkpoint_carries_the_prompts_of_all_statements_and_the_epoch_may_
 def test_held_out_statements_are_in_no_text_but_among_the_prompts(ptbxl: Build):
     args = ptbxl(hold_out_statements="NORM, SR")
     rows = Dataset.from_dict({"scp_codes": ['{"NORM": 100, "SR": 0}', '{"IMI": 100, "SR": 0}', '{"IMI": 100}']})
-    vectors, says = TextSide(args).lookups(rows)
+    vectors, says = TextSide(args, EcgDanConfig()).lookups(rows)
     assert says.tolist() == [False, True, True]
     np.testing.assert_array_equal(vectors["text_embeds"][1], vectors["text_embeds"][2])
-    tokens, says = TextSide(ptbxl(hold_out_statements="NORM,SR", text_tower="full")).lookups(rows)
+    tokens, says = TextSide(ptbxl(hold_out_statements="NORM,SR", text_tower="full"), EcgDanConfig()).lookups(rows)
     assert says.tolist() == [False, True, True]
     np.testing.assert_array_equal(tokens["input_ids"][1], tokens["input_ids"][2])
     metrics = pretrain.pretrain(args)
@@ -175,6 +176,101 @@ def test_held_out_statements_are_in_no_text_but_among_the_prompts(ptbxl: Build):
     assert metrics["text"]["num_train_without_text"] > 0
     model, _ = load_checkpoint(str(args.output_dir))
     assert {"NORM", "SR"} <= set(model.config.prompt_labels)
+
+
+STATEMENTS = {
+    "trunk": "light",
+    "input_kind": "rhythm",
+    "normalization": "global",
+    "count_beats": True,
+    "trunk_crop": 512,
+    "reconstruction_weight": 0.0,
+    "alignment_objective": "statements",
+    "measurement_names": ["heart_rate_bpm", "pr_ms"],
+}
+
+
+@pytest.fixture
+def statements(ptbxl: Build) -> Build:
+    """Arguments of a run on the first real records, each compared with all statements and measured sentences."""
+    tiny = {"num_samples": 1008, "pad_samples": 4, "sampling_rate": 100, "trunk_channels": [4, 4, 8]}
+    shape = {"stem_features": 4, "num_attention_heads": 2, "hidden_size": 16}
+
+    def build(output: str = "run", model: dict | None = None, **flags: object) -> PretrainArguments:
+        texts = {"text_source": "statements,measured", "text_prompts": "definitions", "select_by": "last"}
+        return ptbxl(output, **{**texts, "model": {**STATEMENTS, **tiny, **shape, **(model or {})}, **flags})
+
+    return build
+
+
+def test_statements_and_measured_sentences_are_learned_together_and_all_prompts_are_carried(statements: Build):
+    args = statements(epochs=4, learning_rate=0.01)
+    metrics = pretrain.pretrain(args)
+    first, last = metrics["history"][0], metrics["history"][-1]
+    for name in ("train_alignment_loss", "train_measurement_loss"):
+        assert last[name] < 0.95 * first[name]
+    assert metrics["best_epoch"] == 4  # select_by: last
+    assert {"r2_heart_rate_bpm", "r2_pr_ms", "zero_shot"} <= set(metrics["valid"])
+    model, _ = load_checkpoint(str(args.output_dir))
+    assert len(model.config.prompt_labels) == 71
+    assert 40 < model.config.measurement_means[0] < 120
+    assert model.config.measurement_stds[1] > 1
+
+
+def test_measured_sentences_need_no_statement(statements: Build):
+    metrics = pretrain.pretrain(statements(text_source="measured"))
+    assert metrics["text"]["source"] == "measured"
+    assert metrics["num_records"]["train"] > 0
+
+
+def test_a_control_changes_the_texts_and_nothing_else(statements: Build):
+    args = statements(hold_out_statements="AFIB")
+    config = EcgDanConfig(**args.model)
+    dataset = Dataset.from_dict({"scp_codes": ['{"NORM": 100}', '{"AFIB": 0, "PVC": 100}'], "record_id": ["1", "2"]})
+    lists = {}
+    for control in ("none", "permuted", "one_hot", "random_model"):
+        side = TextSide(statements(hold_out_statements="AFIB", text_control=control), config)
+        targets = side.targets.lookups(dataset, config)["text_targets"]
+        lists[control] = side.targets.text_list(targets)
+    plain = lists["none"]
+    assert "AFIB" not in plain.names and "PVC" in plain.names and "rate_below_60" in plain.names
+    assert all(each.names == plain.names for each in lists.values())
+    np.testing.assert_array_equal(targets[:, plain.names.index("PVC")], [0, 1])
+    codes = len(side.targets.codes)
+    permuted = [vectors.tobytes() for vectors in lists["permuted"].wordings]
+    same = [vectors.tobytes() for vectors in plain.wordings]
+    assert permuted != same and sorted(permuted[:codes]) == sorted(same[:codes]) and permuted[codes:] == same[codes:]
+    hot = np.concatenate(lists["one_hot"].wordings)
+    np.testing.assert_array_equal(hot @ hot.T, np.eye(len(hot)))
+    assert not np.allclose(lists["random_model"].wordings[0], plain.wordings[0])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"text_source": "report"}, "text_source: the objective statements needs a text_model, and statements"),
+        ({"statement_dropout": 0.5}, "statement_dropout: the objective statements does not use it"),
+        (
+            {"model": {"alignment_objective": "clip"}},
+            "text_source: statements,measured needs the alignment_objective statements, got clip",
+        ),
+        (
+            {"model": {"measurement_names": ["pulse"]}},
+            "measurement_names: expected columns of `measure_table`, got 'pulse'",
+        ),
+    ],
+)
+def test_what_the_objective_cannot_use_is_refused(statements: Build, flags: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        pretrain.pretrain(statements(**flags))
+
+
+def test_rare_texts_weigh_more_up_to_ten_and_unknown_pairs_do_not_count():
+    targets = np.array([[1, 1, np.nan, 0], [0, 1, 1, 0], [0, 1, 0, 0], [0, 1, np.nan, 0]], dtype=float)
+    np.testing.assert_allclose(rare_text_weights(targets), [3**0.5, 0, 1, 1])
+    rare = np.zeros((1000, 1))
+    rare[0] = 1
+    np.testing.assert_allclose(rare_text_weights(rare), [10])
 
 
 def test_shuffled_texts_belong_to_other_records_and_the_run_says_so(ptbxl: Build):
@@ -247,7 +343,7 @@ def test_reports_are_read_without_what_says_nothing(ptbxl: Build):
         "trace only requested.",
         None,
     ]
-    side = TextSide(ptbxl(text_source="report_english", text_tower="full"))
+    side = TextSide(ptbxl(text_source="report_english", text_tower="full"), EcgDanConfig())
     lookups, says = side.lookups(Dataset.from_dict({"report": column}))
     assert says.tolist() == [True, False, False]
     assert side.tokenizer.decode(lookups["input_ids"][0], skip_special_tokens=True) == "sinus rhythm normal ecg"

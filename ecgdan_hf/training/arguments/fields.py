@@ -145,11 +145,11 @@ class PretrainArguments(TrainingArguments):
         0.0, "share of a record's statements left out of its text, redrawn each time together with their wordings"
     )
     shuffle_text: bool = _alignment(False, "control: permute the training texts among the records")
-    text_control: str | None = _alignment(
-        None,
-        "control of the objective statements: permuted (each statement has another's definition), one_hot (no language) "
-        "or random_model (a language model with random weights)",
-        choices=(None, "permuted", "one_hot", "random_model"),
+    text_control: str = _alignment(
+        "none",
+        "control of the objective statements: permuted (each statement has another's definition), one_hot (no "
+        "language) or random_model (a language model with random weights)",
+        choices=("none", "permuted", "one_hot", "random_model"),
     )
     hold_out_statements: str | None = _alignment(None, "SCP codes kept out of all texts, as AFIB,LVH, to test on them")
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to continue from; default: random weights")

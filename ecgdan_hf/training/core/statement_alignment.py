@@ -5,7 +5,7 @@ SCP statements are true where a reader made them; a text is what defines the sta
 them, without a report or a label. The same measurements are targets of the measurement head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,9 +17,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.sources.registry import read_source
-from ecgdan_hf.data.text import measured
 from ecgdan_hf.data.text import statements as reports
 from ecgdan_hf.data.text.definitions import definitions
+from ecgdan_hf.data.text.measured import measured_sentences, measured_truth
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 
@@ -70,7 +70,7 @@ class StatementTargets:
         """The targets of each record: (records, texts), and (records, measurements) if the network has any."""
         parts = [self._statement_targets(dataset)] if "statements" in self.sources else []
         if "measured" in self.sources:
-            parts.append(measured.sentence_truths(self._measured_rows(dataset)))
+            parts.append(measured_truth(self._measured_rows(dataset)).to_numpy(np.float32))
         values = {TARGETS: np.concatenate(parts, axis=1).astype(np.float32)}
         if config.measurement_names:
             rows = self._measured_rows(dataset)
@@ -90,41 +90,36 @@ class StatementTargets:
     @cached_property
     def _texts(self) -> dict[str, list[str]]:
         """Name -> wordings, in the order of the targets."""
-        texts = {code: wordings for code, wordings in self.prompts().items() if code in self.codes}
+        prompts = self.prompts()
+        texts = {code: prompts[code] for code in self.codes}
         if "measured" in self.sources:
-            texts |= {sentence.name: list(sentence.wordings) for sentence in measured.SENTENCES}
+            texts |= {name: list(sentence.wordings) for name, sentence in measured_sentences().items()}
         return texts
 
     def prompts(self) -> dict[str, list[str]]:
         """Every SCP code -> its wordings: its definition's, or the templates around its name."""
-        if self.statements is None:
-            return {}
         if self.args.text_prompts == "names":
-            return dict(zip(*reports.StatementTexts(self.statements).prompts(), strict=True))
-        known = {each.code: each for each in definitions("statement")}
-        absent = [str(code) for code in self.statements.index if code not in known]
-        if absent:
-            raise ValueError(f"text_prompts: expected a definition of every statement, none of {absent[0]}; use names")
-        return {
-            str(code): [known[code].definition, *known[code].wordings][:_WORDINGS] for code in self.statements.index
-        }
+            table = self.statements
+            return {} if table is None else dict(zip(*reports.StatementTexts(table).prompts(), strict=True))
+        return {code: list(known.texts[:_WORDINGS]) for code, known in definitions("statement").items()}
 
-    def embeddings(self, wordings: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    def embeddings(self, texts: Mapping[str, Sequence[str]]) -> list[np.ndarray]:
         """For each text (wordings, width), by the language model or what the control puts in its place."""
         if self.args.text_control == "one_hot":
-            return [row[None] for row in np.eye(len(wordings), dtype=np.float32)]
-        flat = [text for several in wordings for text in several]
+            names = [*self.prompts(), *measured_sentences()]
+            return [np.eye(len(names), dtype=np.float32)[[names.index(name)]] for name in texts]
+        flat = [text for several in texts.values() for text in several]
         if self.args.text_control == "random_model":
             vectors = _embed_by_random_model(flat, self.args)
         else:
             options: dict[str, Any] = {"revision": self.args.text_model_revision}
             vectors = reports.embed_texts(flat, self.args.text_model, self.args.cache_dir, **options)
-        return np.split(vectors, np.cumsum([len(several) for several in wordings])[:-1])
+        return np.split(vectors, np.cumsum([len(several) for several in texts.values()])[:-1])
 
     def text_list(self, targets: np.ndarray) -> TextList:
         """The texts of the training targets; with the control `permuted` each statement has another's definition."""
         names = list(self._texts)
-        vectors = self.embeddings(list(self._texts.values()))
+        vectors = self.embeddings(self._texts)
         if self.args.text_control == "permuted":
             order = np.random.default_rng(self.args.seed).permutation(len(self.codes))
             vectors = [vectors[i] for i in order] + vectors[len(self.codes) :]
@@ -139,6 +134,10 @@ class StatementTargets:
         config.measurement_stds = np.maximum(np.nanstd(values, axis=0), 1e-6).tolist()
 
     def _statement_targets(self, dataset: Any) -> np.ndarray:
+        if self.statements is None:
+            raise FileNotFoundError(
+                f"{self.args.data_dir}/scp_statements.csv: no such file; text_source statements needs it"
+            )
         names, weights = reports.StatementTexts(self.statements).record_weights(list(dataset["scp_codes"]))
         columns = [names.index(code) for code in self.codes]
         return (weights[:, columns] > 0).astype(np.float32)

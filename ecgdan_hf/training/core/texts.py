@@ -25,8 +25,8 @@ from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanPreTrainingOutput
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core.batching import STATEMENT_WEIGHTS, multi_hot
-from ecgdan_hf.training.core.statement_alignment import TARGETS, StatementTargets
 from ecgdan_hf.training.core.starting_weights import build_model
+from ecgdan_hf.training.core.statement_alignment import TARGETS, StatementTargets
 
 _TEXT_COLUMNS = {"statements": "scp_codes", "report": "report", "report_english": "report"}
 _TEXT_COLUMNS |= {"statements,measured": "scp_codes", "measured": "record_id"}
@@ -90,7 +90,7 @@ class TextSide:
             raise ValueError("statement_dropout: needs text_source statements and a frozen text_tower; leave it out")
         if args.text_model == "none":
             for name in ("shuffle_text", "text_control", "hold_out_statements", "statement_dropout"):
-                if getattr(args, name):
+                if getattr(args, name) not in (None, False, 0, "none"):
                     raise ValueError(f"{name}: needs a text_model, got none")
             return
         column = _TEXT_COLUMNS[args.text_source]
@@ -109,7 +109,7 @@ class TextSide:
         """The network's input from each record's text, and (records,) whether it has any."""
         if self.is_list:
             values = self.targets.lookups(dataset, self.config)
-            return values, ~np.isnan(values[TARGETS]).all(axis=1)
+            return values, np.asarray(~np.isnan(values[TARGETS]).all(axis=1))
         column = list(dataset[_TEXT_COLUMNS[self.args.text_source]])
         if self.trained:
             texts = self._texts(column)
@@ -178,7 +178,7 @@ class TextSide:
         args = self.args
         if self.is_list:
             prompts = self.targets.prompts()
-            return list(prompts), torch.from_numpy(np.stack(self.targets.embeddings(list(prompts.values()))))
+            return list(prompts), torch.from_numpy(np.stack(self.targets.embeddings(prompts)))
         texts = reports.StatementTexts(self.statements, args.text_style)
         codes, vectors = texts.prompt_embeddings(args.text_model, args.cache_dir, revision=args.text_model_revision)
         return codes, torch.from_numpy(vectors)
@@ -197,7 +197,7 @@ class TextSide:
         config = model.config
         config.text_model_name = reports.text_model_hub_name(self.args.text_model)
         config.text_model_revision = self.args.text_model_revision
-        if self.statements is not None:
+        if self.statements is not None or (self.is_list and self.targets.prompts()):
             codes, vectors = self.prompts(model)
             model.set_prompts(codes, vectors.to(model.device))
         if not self.trained:
@@ -258,9 +258,9 @@ def _check_objective(args: PretrainArguments, objective: str) -> None:
             if getattr(args, name) != getattr(PretrainArguments(), name):
                 raise ValueError(f"{name}: the objective statements does not use it; leave it out")
         return
-    for name, value in (("text_source", "measured"), ("text_prompts", "definitions"), ("text_control", "")):
+    for name in ("text_source", "text_prompts", "text_control"):
         given = getattr(args, name)
-        if given is not None and value in given:
+        if any(word in given for word in ("measured", "definitions", "permuted", "one_hot", "random_model")):
             raise ValueError(f"{name}: {given} needs the alignment_objective statements, got {objective}")
 
 
