@@ -28,6 +28,7 @@ from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import Batch, EcgCollator
+from ecgdan_hf.training.core.loop import LAST_EPOCH
 from ecgdan_hf.training.core.run import Split, TrainingRun
 from ecgdan_hf.training.core.starting_weights import build_model
 from ecgdan_hf.training.core.statement_alignment import MEASUREMENTS, TARGETS, TextList
@@ -36,7 +37,7 @@ from ecgdan_hf.training.core.texts import Arrays, TextSide, ZeroShot
 
 _MIN_PARTS = ("loss", "reconstruction_loss", "alignment_loss", "superclass_loss", "measurement_loss")
 _LOWER_IS_BETTER = ("loss", "reconstruction_loss")
-_SELECT_BY = (*_LOWER_IS_BETTER, "recall", "zero_shot", "last")
+_SELECT_BY = (*_LOWER_IS_BETTER, "recall", "zero_shot", LAST_EPOCH)
 _ONLY_FOR_LOSSES = ("superclass_targets", "text_targets", "text_weights", "measurement_targets")
 _COLLAPSED = -0.1
 """Uniformity above which nearly all ECGs have one embedding; 0 is one point, a healthy run is below -2."""
@@ -165,7 +166,7 @@ class _PretrainingTask:
         self.config, self.loaders, self.batch_size, self.zero_shot = config, loaders, batch_size, zero_shot
         self.metric, self.higher_is_better = select_by, select_by not in _LOWER_IS_BETTER
         self.text_list, self.warned = text_list, False
-        self.evaluations = self.validations = 0
+        self.validations = 0
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """Losses of a batch; with several processes, all their texts are each ECG's candidates."""
@@ -194,8 +195,7 @@ class _PretrainingTask:
     def validate(self, model: nn.Module, accelerator: Accelerator, part: str = "valid") -> dict[str, float]:
         """Each loss on unmasked signals, how well ECG and text find each other, and how far the ECGs are spread."""
         found = collect(model, self.loaders[part], self._forward, accelerator)
-        self.evaluations += 1
-        metrics: dict[str, float] = {"loss": 0.0, "last": float(self.evaluations)}
+        metrics: dict[str, float] = {"loss": 0.0}
         if "reconstruction_error" in found:
             metrics["reconstruction_loss"] = float(found["reconstruction_error"].mean())
             metrics["loss"] = self.config.reconstruction_weight * metrics["reconstruction_loss"]

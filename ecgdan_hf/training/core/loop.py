@@ -55,6 +55,10 @@ class _Task(Protocol):
         """Metrics of a model in evaluation mode."""
 
 
+LAST_EPOCH = "last"
+"""The metric by which the last epoch is the best."""
+
+
 @dataclass
 class Progress:
     """The state of a run, apart from tensors and generators."""
@@ -184,6 +188,8 @@ class Trainer:
             model = self.evaluated_model.eval()
             with torch.no_grad():
                 metrics = self.task.validate(model, self.accelerator)
+            if self.task.metric == LAST_EPOCH:
+                metrics[LAST_EPOCH] = float(progress.epoch)
             progress.history.append({"epoch": progress.epoch, **losses, **metrics})
             self.accelerator.log({f"valid/{name}": value for name, value in metrics.items()}, step=progress.step)
             self._keep_if_best(metrics)

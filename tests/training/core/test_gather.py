@@ -1,9 +1,11 @@
 """Two processes together learn from all their pairs what one process would."""
 
+import multiprocessing
 import os
 import socket
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
@@ -11,6 +13,7 @@ from tiny import TINY, signals
 from transformers import BertConfig, BertModel
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 from ecgdan_hf.training.core.texts import _EcgDanWithTextTower
 from ecgdan_hf.training.pretrain import _PretrainingTask
 
@@ -18,20 +21,36 @@ BERT = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attent
 RECORDS = 6
 
 
-def network() -> _EcgDanWithTextTower:
-    torch.manual_seed(0)
+def language_network() -> EcgDanForPreTraining:
+    """One text a record, by a language model that learns."""
     model = _EcgDanWithTextTower(EcgDanConfig(**TINY, text_embed_dim=16))
     model.text_model = BertModel(BertConfig(**BERT), add_pooling_layer=False)
-    return model.eval()  # no dropout, which no two processes draw alike
+    return model
 
 
-def batch(rows: slice) -> dict[str, torch.Tensor]:
-    ids = torch.tensor([[1, 2, 3], [4, 5, 0], [1, 2, 3], [6, 7, 8], [9, 0, 0], [4, 5, 0]])
+def statement_network() -> EcgDanForPreTraining:
+    """Each record with a list of texts."""
+    return EcgDanForPreTraining(EcgDanConfig(**TINY, text_embed_dim=16, alignment_objective="statements"))
+
+
+NETWORKS = {"one text": language_network, "statements": statement_network}
+
+
+def batch(kind: str, rows: slice) -> dict[str, torch.Tensor]:
     signal = signals(RECORDS)
-    return {"input_values": signal[rows], "input_ids": ids[rows], "attention_mask": (ids > 0).long()[rows]}
+    if kind == "one text":
+        ids = torch.tensor([[1, 2, 3], [4, 5, 0], [1, 2, 3], [6, 7, 8], [9, 0, 0], [4, 5, 0]])
+        return {"input_values": signal[rows], "input_ids": ids[rows], "attention_mask": (ids > 0).long()[rows]}
+    generator = torch.Generator().manual_seed(0)
+    texts, targets = torch.randn(4, 16, generator=generator), torch.zeros(RECORDS, 4)
+    targets[:2, 0] = targets[3:, 2] = 1.0
+    targets[:3, 1:] = torch.nan  # unknown in the first process alone: a mean of means would weigh pairs unequally
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    targets = {"text_targets": targets[rows], "text_weights": weights}
+    return {"input_values": signal[rows], "text_embeds": texts, **targets}
 
 
-def learn(rank: int, processes: int, port: int, out: str) -> None:
+def learn(rank: int, kind: str, processes: int, port: int, out: str) -> None:
     """One backward pass on this process's share; the gradient, averaged over processes, into a file."""
     for state in (AcceleratorState, PartialState):
         state._reset_state()
@@ -40,9 +59,10 @@ def learn(rank: int, processes: int, port: int, out: str) -> None:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == processes
-    model, share = network(), RECORDS // processes
+    torch.manual_seed(0)
+    model, share = NETWORKS[kind]().eval(), RECORDS // processes  # no dropout, which no two processes draw alike
     task = _PretrainingTask(model.config, "loss", {}, batch_size=share)
-    losses = task.losses(model, batch(slice(rank * share, (rank + 1) * share)), accelerator)
+    losses = task.losses(model, batch(kind, slice(rank * share, (rank + 1) * share)), accelerator)
     losses["loss"].backward()
     learned = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     grads = {name: accelerator.reduce(value, "mean") for name, value in learned.items()}
@@ -52,19 +72,22 @@ def learn(rank: int, processes: int, port: int, out: str) -> None:
         torch.distributed.destroy_process_group()
 
 
-def test_two_processes_agree_with_one_on_loss_and_gradient(tmp_path: Path):
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_two_processes_agree_with_one_on_loss_and_gradient(kind: str, tmp_path: Path):
+    # processes are forked from a server that has imported torch once, and in which no gradient was ever computed
+    multiprocessing.set_forkserver_preload(["torch", "accelerate", "transformers"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     found = []
     for processes in (1, 2):
-        arguments = (processes, port, str(tmp_path / f"{processes}.pt"))
-        # forked, for a fresh process would spend most of the test importing
-        torch.multiprocessing.start_processes(learn, arguments, nprocs=processes, start_method="fork")
-        found.append(torch.load(arguments[2]))
+        arguments = (kind, processes, port, str(tmp_path / f"{processes}.pt"))
+        torch.multiprocessing.start_processes(learn, arguments, nprocs=processes, start_method="forkserver")
+        found.append(torch.load(arguments[3]))
     one, two = found
     torch.testing.assert_close(two["loss"], one["loss"])
     assert sorted(one["grads"]) == sorted(two["grads"])
     for name, value in one["grads"].items():
         torch.testing.assert_close(two["grads"][name], value, atol=1e-6, rtol=1e-4)
-    assert one["grads"]["text_model.embeddings.word_embeddings.weight"].abs().sum() > 0
+    learned = {"one text": "text_model.embeddings.word_embeddings", "statements": "alignment_head.text_projection.0"}
+    assert one["grads"][f"{learned[kind]}.weight"].abs().sum() > 0
