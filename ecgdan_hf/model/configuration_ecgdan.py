@@ -172,7 +172,7 @@ class EcgDanConfig(VersionedConfig):
         count_beats: light trunk on rhythm: add to the embedding the autocorrelation of learned activities, which
             counts beats, and a beat averaged where one of them is large; see `_Beats`.
         trunk_crop: samples of a record that the trunk reads in training, a random stretch; 0: all. `count_beats`
-            reads the whole record. Needs a `reconstruction_weight` of 0.
+            reads the whole record. A network with a decoder cannot have it.
         projection_hidden_size, projection_size: widths of the alignment heads.
         projection_dropout: dropout of the embedding before its projection.
         text_embed_dim: width of given text embeddings; None builds no alignment head.
@@ -309,10 +309,10 @@ class EcgDanConfig(VersionedConfig):
             raise ValueError(
                 f"count_beats: needs trunk light and input_kind rhythm, got {self.trunk} and {self.input_kind}"
             )
-        if self.trunk_crop and (self.trunk != "light" or self.trunk_crop % stride or self.reconstruction_weight > 0):
+        if self.trunk_crop and (self.trunk != "light" or self.trunk_crop % stride):
             raise ValueError(
-                f"trunk_crop: expected 0, or a multiple of {stride} with trunk light and reconstruction_weight 0, got "
-                f"{self.trunk_crop} with {self.trunk} and {self.reconstruction_weight}"
+                f"trunk_crop: expected 0, or a multiple of {stride} with trunk light, got {self.trunk_crop} with "
+                f"{self.trunk}"
             )
         self._check_standardisation("measurement")
         for name in ("mlp_dropout", "head_dropout", "drop_path_rate", "projection_dropout"):

@@ -187,6 +187,18 @@ class EcgDanPreTrainedModel(PreTrainedModel):
             raise ValueError(f"lead_mask: expected {shape[:2]}, got {tuple(lead_mask.shape)}")
 
     @staticmethod
+    def _build_decoder(config: EcgDanConfig) -> nn.Module | None:
+        """The trunk's decoder; None without a reconstruction loss."""
+        if config.reconstruction_weight <= 0:
+            return None
+        if config.trunk_crop:
+            raise ValueError(
+                "trunk_crop: a piece of the record cannot be reconstructed to all of it; leave it out, or "
+                "set reconstruction_weight to 0"
+            )
+        return TRUNKS[config.trunk].decoder(config)
+
+    @staticmethod
     def _reconstruction_loss(reconstruction: Tensor, target: Tensor, target_mask: Tensor | None) -> Tensor:
         """Mean squared error over the samples of the leads that have a target: scalar."""
         error = F.mse_loss(reconstruction.float(), target.float(), reduction="none").mean(-1)
@@ -301,7 +313,7 @@ class EcgDanForPreTraining(EcgDanPreTrainedModel):
     def __init__(self, config: EcgDanConfig):
         super().__init__(config)
         self.ecgdan = EcgDanModel(config)
-        self.decoder = TRUNKS[config.trunk].decoder(config) if config.reconstruction_weight > 0 else None
+        self.decoder = self._build_decoder(config)
         self.alignment_head = EcgDanAlignmentHead(config) if config.text_embed_dim else None
         count = config.num_superclasses
         self.superclass_head = nn.Linear(config.hidden_size, count) if count else None
@@ -443,7 +455,7 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
     def __init__(self, config: EcgDanSurvivalConfig):
         super().__init__(config)
         self.ecgdan = EcgDanModel(config)
-        self.decoder = TRUNKS[config.trunk].decoder(config) if config.reconstruction_weight > 0 else None
+        self.decoder = self._build_decoder(config)
         self.risk_head = EcgDanRiskHead(config)
         covariates = len(config.covariate_names)
         self.covariate_head = EcgDanCovariateHead(covariates, 1, bias=False) if covariates else None
