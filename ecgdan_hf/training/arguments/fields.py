@@ -174,6 +174,17 @@ class FinetuneArguments(TrainingArguments):
         "batch", "draw of leads to hide: record, batch or none", choices=("record", "batch", "none")
     )
     lead_masking_probability: float = option(1.0, "how often leads are drawn at all; half of the draws keep all")
+    leads: str | None = option(
+        None,
+        "train and evaluate with these leads alone and those that follow from them, such as I or I,II",
+        task=("survival", "classification"),
+    )
+    page_layout: str = option(
+        "whole",
+        "what of each lead is shown: whole, or 3x4: the 2.5 s of a printed page, and all of lead II, its strip",
+        task=("survival", "classification"),
+        choices=("whole", "3x4"),
+    )
     lora_rank: int = option(
         0,
         "learn the head and low-rank updates of the encoder alone, of this rank (needs peft); 0 trains every weight",

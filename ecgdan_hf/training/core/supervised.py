@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ecgdan_hf.data.sources import ptbxl
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.text.statements import read_statements
+from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
@@ -117,6 +118,8 @@ def _collator(config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
         columns=("event", "time") if survival else (),
         sample_columns=config.weight_columns,
         num_labels=0 if survival else config.num_labels,
+        shown_leads=kept_leads(args.leads, config.lead_names) if args.leads else None,
+        page_layout=args.page_layout,
     )
 
 
