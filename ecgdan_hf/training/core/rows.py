@@ -60,6 +60,11 @@ def split(dataset: Any, args: RunArguments, stratify_by: str | None = None) -> d
         `train`, `valid` and, where there is one, `test`.
     """
     table = _table_to_split(dataset, stratify_by)
+    if args.train_folds and "fold" not in table:
+        raise ValueError(
+            f"train_folds: expected data with folds for {args.train_folds}, found none; --train-folds '' splits by "
+            "patient"
+        )
     stratify_by = stratify_by if stratify_by in table else None
     tables = _by_fold(table, args, stratify_by) if args.train_folds else _by_fraction(table, args, stratify_by)
     if args.label_fraction != 1:

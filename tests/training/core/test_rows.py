@@ -102,3 +102,11 @@ def test_fine_tuning_learns_from_the_share_alone(finetune_args: Any, task: str):
     counts = finetune.finetune(args)["num_records"]
     assert (counts["train"] + counts["valid"]) * 2 < 48 - counts["test"]
     assert counts["train"] >= 2 and counts["valid"] >= 2
+
+
+def test_folds_that_the_data_do_not_have_are_refused_with_what_to_do_instead():
+    dataset = as_dataset(*records(20)).remove_columns("fold")
+    with pytest.raises(
+        ValueError, match="train_folds: expected data with folds for 1-8, found none; --train-folds ''"
+    ):
+        split(dataset, arguments())
