@@ -4,16 +4,25 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ecgdan_hf.cli import demo
+from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.arguments.options import resolve
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The demo's folder and what it printed, after 3 epochs instead of 40."""
     folder, printed = tmp_path_factory.mktemp("clone") / "runs" / "demo", io.StringIO()
-    with contextlib.redirect_stdout(printed):
+
+    def shorter(kind: type, recipe: str, flags: dict[str, Any]) -> FinetuneArguments:
+        return resolve(kind, recipe, {**flags, "epochs": 3})
+
+    with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "resolve", shorter)
         demo.run_demo(folder, n=70, seed=0, overwrite=False)
     return folder, printed.getvalue().splitlines()
 

@@ -52,6 +52,7 @@ def batch(kind: str, rows: slice) -> dict[str, torch.Tensor]:
 
 def learn(rank: int, kind: str, processes: int, port: int, out: str) -> None:
     """One backward pass on this process's share; the gradient, averaged over processes, into a file."""
+    torch.set_num_threads(1)  # a forked process would wait for ever for OpenMP threads that only its parent has
     for state in (AcceleratorState, PartialState):
         state._reset_state()
     if processes > 1:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
@@ -49,10 +50,13 @@ SIX_EVENTS = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
 SIX_TIMES = torch.tensor([1.0, 2.0, 3.0, 0.5, 4.0, 2.5])
 
 
-def one_of_two(rank: int, folder: str) -> None:
+def one_of_two(rank: int, folder: str, port: int) -> None:
     """A process with its share of the subjects; writes its loss and the gradient of one shared weight."""
+    torch.set_num_threads(1)  # a forked process would wait for ever for OpenMP threads that only its parent has
+    for state in (AcceleratorState, PartialState):
+        state._reset_state()
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": os.environ["ECGDAN_TEST_PORT"], "ACCELERATE_USE_CPU": "true"}  # fmt: skip
+                   "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}  # fmt: skip
     accelerator = Accelerator(cpu=True)
     part = (slice(0, 4), slice(4, 6))[rank]  # batches need not be of one size
     weight = torch.ones((), requires_grad=True)
@@ -65,8 +69,8 @@ def one_of_two(rank: int, folder: str) -> None:
 
 
 def test_two_processes_give_the_loss_and_gradient_of_one_risk_set(tmp_path: Path, unused_port: int):
-    os.environ["ECGDAN_TEST_PORT"] = str(unused_port)
-    multiprocessing.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
+    # forked, for fresh processes would spend most of the test importing
+    multiprocessing.start_processes(one_of_two, (str(tmp_path), unused_port), nprocs=2, start_method="fork")
     weight = torch.ones((), requires_grad=True)
     expected = cox_loss(weight * SIX_HAZARDS, SIX_EVENTS, SIX_TIMES)
     expected.backward()
