@@ -180,7 +180,7 @@ class ZeroShotEcgClassificationPipeline(EcgPipeline):
         prompts = self._prompts(candidate_labels, hypothesis_template)
         ecg = head.project_ecg(self.model.ecgdan(inputs["input_values"], inputs["lead_mask"]).pooler_output).float()
         logits = head.logit_scale() * ecg @ prompts.to(ecg).T
-        bias = head.logit_bias if head.has_bias else torch.zeros(())
+        bias = head.logit_bias.detach() if head.has_bias else torch.zeros(())
         bias = bias.float().expand(len(logits))
         return {"logits": logits.float(), "bias": bias, "flags": model_inputs["flags"]}
 

@@ -17,5 +17,7 @@ def test_zero_shot_answers_normal_and_abnormal_t_as_readme_says_of_two_ecgs_of_t
     compare = pipeline("zero-shot-ecg-classification", model=str(CARDS / "ecg-dan-rhythm"))
     answers = compare([files[0], files[2]], candidate_labels=["NORM", "NDT"])
     assert [answer[0]["label"] for answer in answers] == ["NORM", "NDT"]
+    first = compare(files[0], multi_label=True, top_k=2)
+    assert [answer["label"] for answer in first] == ["SR", "NORM"]
     classify = pipeline("ecg-classification", model=str(CARDS / "ecg-dan-rhythm-superclasses"))
     assert [answer[0]["label"] for answer in classify([files[0], files[2]])] == ["NORM", "STTC"]
