@@ -32,6 +32,7 @@ from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EpochBatchSampler
+from ecgdan_hf.training.core.loop import LAST_EPOCH
 from ecgdan_hf.training.core.run import Split
 from ecgdan_hf.training.core.starting_weights import build_model
 from ecgdan_hf.training.core.supervised import FinetuningRun, covariates_of
@@ -100,6 +101,8 @@ class _Finetuning(FinetuningRun):
         collator = self.supervised_collator(self.parts["train"], args)
         self.evaluated = self.supervised_loaders(self.parts)
         self.task = self.task_class(self.config, self.evaluated["valid"])
+        if args.keep_epoch == "last":
+            self.task.metric, self.task.higher_is_better = LAST_EPOCH, True
         self.trainer = self.trainer_of(self.task, collator, self.sampler())
 
     def train(self) -> None:

@@ -97,6 +97,14 @@ def test_a_finished_run_is_not_overwritten_and_resuming_it_gives_its_result(
     )
 
 
+def test_the_last_epoch_is_kept_where_validation_may_not_choose(finetune_args: Build):
+    # a rate at which the first epoch is the best, and the last one far from it
+    metrics = finetune.finetune(finetune_args(keep_epoch="last", epochs=3, learning_rate=0.3))
+    kept = metrics["history"][-1]["concordance_index"]
+    assert metrics["best_epoch"] == 3
+    assert metrics["valid"]["concordance_index"]["estimate"] == pytest.approx(kept)
+
+
 def test_overwriting_replaces_the_run_whole(finetune_args: Build):
     args = finetune_args(epochs=2)
     finetune.finetune(args)

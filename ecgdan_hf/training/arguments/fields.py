@@ -174,6 +174,13 @@ class FinetuneArguments(TrainingArguments):
         "batch", "draw of leads to hide: record, batch or none", choices=("record", "batch", "none")
     )
     lead_masking_probability: float = option(1.0, "how often leads are drawn at all; half of the draws keep all")
+    keep_epoch: str = option(
+        "best",
+        "epoch whose weights are kept: best by validation, or last, where pretraining saw the validation patients and "
+        "validation therefore prefers early epochs",
+        task=("survival", "classification"),
+        choices=("best", "last"),
+    )
     leads: str | None = option(
         None,
         "train and evaluate with these leads alone and those that follow from them, such as I or I,II",
