@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ecgdan_hf.cli import data, demo, evaluate, predict, publish, train
+from ecgdan_hf.cli import data, demo, evaluate, predict, publish, train, zero_shot
 from ecgdan_hf.cli.output import say
 from ecgdan_hf.training.arguments.command import run_safely
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _module in (train, evaluate, predict, demo, publish):
+for _module in (train, evaluate, predict, zero_shot, demo, publish):
     for _name, _verb in _module.VERBS.items():
         app.command(_name)(_verb)
 

@@ -41,7 +41,7 @@ def _predict(
     check_output_file(out)
     table = None if covariates is None else pd.read_csv(covariates)
     model, feature_extractor = load_checkpoint(checkpoint)
-    options = _read_options(sampling_rate, unit, lead_names)
+    options = read_options(sampling_rate, unit, lead_names)
     rows = predict(paths, model, feature_extractor, batch_size, covariates=table, read_options=options, progress=True)
     write_text(out, rows.to_csv(index=False))
     bad = int((rows["error"] != "").sum())
@@ -86,7 +86,7 @@ def _explain(
     from ecgdan_hf.inference.checkpoints import load_checkpoint
 
     check_output_file(out, (".png", ".pdf", ".svg"))
-    options = _read_options(sampling_rate, unit, lead_names)
+    options = read_options(sampling_rate, unit, lead_names)
     record = read(file, **options, start_seconds=start_seconds, seconds=seconds)
     network, feature_extractor = load_checkpoint(checkpoint)
     model: Any = network  # a DANet where the maps of a waveform module exist
@@ -103,7 +103,8 @@ def _explain(
     say(str(out))
 
 
-def _read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:
+def read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:
+    """Returns those that are given, as options of `formats.read`."""
     names = None if lead_names is None else [name.strip() for name in lead_names.split(",")]
     given = {"sampling_rate": sampling_rate, "unit": unit, "lead_names": names}
     return {name: value for name, value in given.items() if value is not None}

@@ -39,7 +39,7 @@ def predict(
     """Predicts for ECG files.
 
     Args:
-        paths: files and folders; see [`_expand_files`].
+        paths: files and folders; see [`expand_files`].
         model: a survival or classification model; see [`load_checkpoint`].
         feature_extractor: the model's own.
         batch_size: ECGs per forward pass.
@@ -68,7 +68,7 @@ def predict(
         raise ValueError(f"on_error: expected 'row' or 'raise', got {on_error!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    files = _expand_files(paths)
+    files = expand_files(paths)
     known = _CovariateTable(covariates, model.config)
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(files), desc="Predicting", unit="file", disable=not progress) as bar:
@@ -81,7 +81,7 @@ def predict(
     return table.astype({"num_leads": "Int64"})
 
 
-def _expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Returns the files, with folders replaced by their ECG files, in order and each once.
 
     A data file of a WFDB record stands for its record. A path that does not exist is kept: reading it reports the

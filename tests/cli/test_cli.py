@@ -15,8 +15,8 @@ from warm import WARM
 import ecgdan_hf.cli.main
 from ecgdan_hf.data.simulate import synthetic
 
-VERBS = ["pretrain", "finetune", "probe", "evaluate", "recalibrate", "sanity", "predict", "explain", "bundle",
-         "push", "demo",
+VERBS = ["pretrain", "finetune", "probe", "evaluate", "recalibrate", "sanity", "predict", "explain", "zero-shot",
+         "bundle", "push", "demo",
          "data plasmode", "data synthetic", "data check", "data ukb-cohort", "data convert", "data push"]  # fmt: skip
 SEEDED = ["pretrain", "finetune", "probe", "evaluate", "sanity", "demo", "data plasmode", "data synthetic"]
 TINY = ["sampling_rate=50", "num_samples=64", "pad_samples=2", "trunk_channels=[4, 8]", "num_attention_heads=2",
@@ -95,6 +95,10 @@ def test_every_field_of_the_arguments_is_a_flag_with_help():
         ),
         (["recalibrate", "--output-dir", "{tmp}/r"], "error: checkpoint: expected one, got none; give --checkpoint"),
         (["predict", "{tmp}", "--checkpoint", "/none", "--out", "{tmp}/a/b.csv"], "error: --out: expected a file"),
+        (
+            ["zero-shot", "{tmp}/x.hea", "--prompt", "SR", "--checkpoint", "c", "--calibrate-folds", "9"],
+            "error: calibrate_folds: only --calibrate-on uses it; leave it out",
+        ),
         (["explain", "{tmp}/x.hea", "--checkpoint", "c", "--out", "{tmp}/x.gif"], "error: --out: expected a name"),
         (["data", "check", "{tmp}/none"], "error: {tmp}/none"),
         (["data", "plasmode", "{tmp}", "--out", "{tmp}/o.csv"], "no such file"),

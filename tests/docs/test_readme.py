@@ -7,6 +7,8 @@ from transformers import pipeline
 
 import ecgdan_hf  # noqa: F401  registers the pipelines
 from ecgdan_hf.data.simulate import synthetic
+from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.zero_shot import zero_shot
 
 CARDS = REPOSITORY / "model_cards"
 
@@ -21,3 +23,11 @@ def test_zero_shot_answers_normal_and_abnormal_t_as_readme_says_of_two_ecgs_of_t
     assert [answer["label"] for answer in first] == ["SR", "NORM"]
     classify = pipeline("ecg-classification", model=str(CARDS / "ecg-dan-rhythm-superclasses"))
     assert [answer[0]["label"] for answer in classify([files[0], files[2]])] == ["NORM", "STTC"]
+
+
+def test_the_verb_answers_the_first_ecg_of_the_demo_as_readme_says(tmp_path: Path) -> None:
+    subject = next(synthetic._make_subjects(600, seed=1).itertuples())
+    file = tmp_path / synthetic._write_record(tmp_path, subject, seed=1)
+    asked = zero_shot(file, ["SBRAD"], *load_checkpoint(CARDS / "ecg-dan-rhythm")).iloc[0]
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert f"# SBRAD: {asked['probability']:.0%}; {asked['rests_on']}\n" in readme

@@ -10,7 +10,7 @@ import wfdb
 
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.inference.covariates import Covariates
-from ecgdan_hf.inference.predict import _expand_files, predict
+from ecgdan_hf.inference.predict import expand_files, predict
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival
@@ -225,20 +225,20 @@ def test_a_folder_stands_for_its_records_each_once(tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("no ECG", encoding="utf-8")
     (tmp_path / ".hidden.npz").write_text("no ECG", encoding="utf-8")
     (tmp_path / "deep" / "multi.hea").write_text("multi/1 12 100 1000\nb 1000\n", encoding="utf-8")
-    found = _expand_files(tmp_path)
+    found = expand_files(tmp_path)
     assert found == [array, tmp_path / "c.csv", tmp_path / "deep" / "multi.hea"]
     (tmp_path / "deep" / "multi.hea").unlink()
-    assert _expand_files(tmp_path) == [array, tmp_path / "c.csv", header]
+    assert expand_files(tmp_path) == [array, tmp_path / "c.csv", header]
     same = [header, header.with_suffix(".dat"), header.with_suffix(""), tmp_path / "deep"]
-    assert _expand_files(same) == [header]
-    assert _expand_files(tmp_path / "absent.xml") == [tmp_path / "absent.xml"]
+    assert expand_files(same) == [header]
+    assert expand_files(tmp_path / "absent.xml") == [tmp_path / "absent.xml"]
 
 
 def test_a_folder_without_ecgs_no_path_and_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no ECG file in this folder"):
-        _expand_files(tmp_path)
+        expand_files(tmp_path)
     with pytest.raises(ValueError, match="paths: expected at least one file or folder"):
-        _expand_files([])
+        expand_files([])
     model, extractor = survival_model()
     with pytest.raises(ValueError, match="on_error: expected 'row' or 'raise', got 'ignore'"):
         predict("a", model, extractor, on_error="ignore")

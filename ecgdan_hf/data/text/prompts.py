@@ -66,10 +66,19 @@ class MeasuredPrompt:
         return np.asarray(np.prod([claim.probability(table) for claim in self.claims], axis=0))
 
     def rests_on(self, table: pd.DataFrame) -> list[str]:
-        """For each record the measured values that the answer rests on, as one text."""
-        names = [name for claim in self.claims for sentence in claim.sentences for name in sentence.where]
-        known = table[list(dict.fromkeys(names))]
-        return ["; ".join(exact_sentences(row).values()) for _, row in known.iterrows()]
+        """For each record the measured values that the answer rests on, as one text.
+
+        What has no value that a reader knows, such as the presence of P waves, is a sentence and its probability.
+        """
+        return ["; ".join(self._values(table.iloc[[row]])) for row in range(len(table))]
+
+    def _values(self, record: pd.DataFrame) -> list[str]:
+        said: list[str] = []
+        for sentence in (sentence for claim in self.claims for sentence in claim.sentences):
+            values = list(exact_sentences(record[list(sentence.where)].iloc[0]).values())
+            probability = float(sentence.probability(record)[0])
+            said += values or ([] if np.isnan(probability) else [f"{sentence.wordings[0]} {probability:.0%}"])
+        return list(dict.fromkeys(said))
 
 
 def measured_prompt(text: str) -> MeasuredPrompt:

@@ -78,6 +78,9 @@ def test_the_answer_is_the_probability_of_all_claims_and_says_what_it_rests_on()
     answer = prompt.probability(measured)
     assert answer[0] > 0.95 > 0.05 > max(answer[1:3])
     assert np.isnan(answer[3])
-    assert prompt.rests_on(measured) == ["heart rate 45 beats per minute"] * 2 + ["heart rate 80 beats per minute", ""]
+    rate = "heart rate {} beats per minute; P waves present {}"
+    assert prompt.rests_on(measured)[:3] == [rate.format(45, "98%"), rate.format(45, "1%"), rate.format(80, "98%")]
+    assert prompt.rests_on(measured)[3] == "P waves present 98%"
+    assert prompt.rests_on(measured[["heart_rate_bpm", "p_likeness"]].assign(p_likeness=np.nan))[3] == ""
     np.testing.assert_allclose(measured_prompt("no sinus bradycardia").probability(measured), 1 - answer)
     assert np.isnan(measured_prompt("atrial flutter").probability(measured)).all()

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
-from ecgdan_hf.evaluation.protocols.fused_zero_shot import MIN_EVIDENCE, FusedZeroShot
+from ecgdan_hf.inference.fused_zero_shot import MIN_EVIDENCE, FusedZeroShot
 
 PREVALENCE = 0.2
 

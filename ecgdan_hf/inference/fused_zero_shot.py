@@ -13,14 +13,14 @@ measurements where there are any, else by EM; \(w_m = 1\), and \(b\) makes the m
 Functions of arrays.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq, minimize
 from scipy.special import expit, logit
 
-from ecgdan_hf.evaluation.measures.intervals import FloatArray
+FloatArray = npt.NDArray[np.float64]
 
 MAX_LOG_ODDS = 4.0  # of a measurement: a wave may be mistaken where its value is clear
 PRIOR_WEIGHTS, PRIOR_SD = (1.0, 0.5), 1.0  # of the score and of the measurement
@@ -95,8 +95,7 @@ class FusedZeroShot:
         Raises:
             ValueError: a prevalence that is not between 0 and 1, or shapes that differ.
         """
-        if not 0 < prevalence < 1:
-            raise ValueError(f"prevalence: expected a share between 0 and 1, got {prevalence}")
+        _check_prevalence(prevalence)
         score, log_odds = _checked(scores, measured)
         start = cls(*_location(score), _mean(log_odds), (1.0, 1.0), 0.0, prevalence)
         z, m = start._features(score, log_odds)
@@ -104,6 +103,18 @@ class FusedZeroShot:
         total = weight * z + m
         intercept = brentq(lambda b: float(expit(total + b).mean()) - prevalence, -60.0, 60.0)
         return cls(start.center, start.scale, start.measured_center, (weight, 1.0), float(intercept), prevalence)
+
+    def at_prevalence(self, prevalence: float) -> "FusedZeroShot":
+        """Returns the same for records of which the prompt is true of another share than of those with labels.
+
+        The intercept changes by the difference of the log odds (King and Zeng, Political Analysis 9:137, 2001).
+
+        Raises:
+            ValueError: a prevalence that is not between 0 and 1.
+        """
+        _check_prevalence(prevalence)
+        change = float(logit(prevalence) - logit(self.prevalence))
+        return replace(self, intercept=self.intercept + change, prevalence=prevalence)
 
     def __call__(
         self, scores: npt.ArrayLike, measured: npt.ArrayLike | None = None, min_evidence: float = MIN_EVIDENCE
@@ -120,6 +131,11 @@ class FusedZeroShot:
     def _features(self, score: FloatArray, log_odds: FloatArray) -> tuple[FloatArray, FloatArray]:
         z, m = (score - self.center) / self.scale, log_odds - self.measured_center
         return np.nan_to_num(z), np.nan_to_num(m)
+
+
+def _check_prevalence(prevalence: float) -> None:
+    if not 0 < prevalence < 1:
+        raise ValueError(f"prevalence: expected a share between 0 and 1, got {prevalence}")
 
 
 def _checked(scores: npt.ArrayLike, measured: npt.ArrayLike | None) -> tuple[FloatArray, FloatArray]:
