@@ -30,7 +30,6 @@ def _evaluate(args: EvaluateArguments) -> None:
 
 
 def _hold_out(args: EvaluateArguments) -> None:
-    from ecgdan_hf.evaluation.comparators.measurement_cox import measure_records
     from ecgdan_hf.evaluation.protocols.held_out import held_out
     from ecgdan_hf.evaluation.report.survival_report import write_held_out_report
     from ecgdan_hf.evaluation.report.tripod import read_author_statements
@@ -44,10 +43,6 @@ def _hold_out(args: EvaluateArguments) -> None:
     }
     if len(checkpoints) != 1 + len(args.control):
         raise ValueError(f"control: expected names other than the checkpoint's, got {list(args.control)}")
-    measurements = None
-    if args.measurements and args.train_folds:
-        options = {"num_proc": args.num_proc, "cache_dir": args.cache_dir}
-        measurements = measure_records(str(args.checkpoint), args.data, str(args.data_dir), args.limit, **options)
     result = held_out(
         checkpoints,
         load_rows,
@@ -58,13 +53,29 @@ def _hold_out(args: EvaluateArguments) -> None:
         batch_size=args.batch_size,
         n=args.bootstrap,
         seed=args.seed,
-        measurements=measurements,
+        measurements=_measured(args),
     )
     result.metrics.update({"statements": statements} if statements else {})
     with filled_folder(folder, last="metrics.json") as staging:
         write_held_out_report(staging, result)
         Result("held-out", result.metrics).write(staging)
     show_report(folder)
+
+
+def _measured(args: EvaluateArguments) -> Any:
+    """Measurements of the ECGs that a survival model is compared on; None for a classifier, or without training folds.
+
+    Only a survival model is compared with them.
+    """
+    from ecgdan_hf.data.measure.table import measure_table
+    from ecgdan_hf.data.sources.registry import read_source
+    from ecgdan_hf.inference.checkpoints import load_config
+    from ecgdan_hf.inference.heads import head_of
+
+    if not args.measurements or not args.train_folds or not head_of(load_config(str(args.checkpoint))).is_survival:
+        return None
+    files = read_source(args.data, str(args.data_dir)).iloc[: args.limit]
+    return measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir)
 
 
 def _cross_validate(args: EvaluateArguments) -> None:

@@ -21,8 +21,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ecgdan_hf.data.sources.registry import find_source
-from ecgdan_hf.evaluation.comparators.baselines import fit_ridge_cox
-from ecgdan_hf.evaluation.measures.concordance import has_pair
+from ecgdan_hf.evaluation.comparators.baselines import RidgeCox
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import columns_of
@@ -152,7 +152,7 @@ class _SurvivalFinetuning(_Finetuning):
                 found = f"got none in {len(part)} records"
                 raise ValueError(f"event: expected at least one event in the {name} part, {found}")
         valid = self.parts["valid"]
-        if not has_pair(valid["event"], valid["time"]):
+        if not FollowUp(valid["event"], valid["time"]).has_pair:
             raise ValueError(
                 "event: expected a validation record still at risk at another's event, to choose the epoch by; none "
                 f"of {len(valid)} is; give a larger valid_fraction"
@@ -233,7 +233,7 @@ def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
         return
     config, values = model.config, covariates_of(train, model.config)
     values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
-    fitted = fit_ridge_cox(values, train["event"], train["time"], penalizer=COVARIATE_PENALIZER)
+    fitted = RidgeCox.fit(values, train["event"], train["time"], penalizer=COVARIATE_PENALIZER)
     model.covariate_head.weight.copy_(torch.from_numpy(fitted.weights / fitted.scale)[None])
 
 

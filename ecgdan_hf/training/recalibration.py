@@ -17,7 +17,7 @@ from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.splits import check_patients_disjoint
 from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score
-from ecgdan_hf.evaluation.measures.risk_calibration import calibration_slope, observed_over_expected
+from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import check_output_folder
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -110,12 +110,12 @@ def _judge(model: Any, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
     risk = risk_within(score_rows(model, rows, args.batch_size), model.baseline.knots, [years])[:, 0]
     table = columns_of(rows, ["event", "time", "patient_id"])
     truth = table["event"], table["time"], risk, years
-    patients = table["patient_id"].to_numpy()
+    judged = RiskCalibration(*truth, table["patient_id"].to_numpy())
     return {
         "horizon_years": years,
         "predicted_risk": float(risk.mean()),
-        "observed_over_expected": observed_over_expected(*truth, patients).as_dict(),
-        "calibration_slope": calibration_slope(*truth, patients).as_dict(),
+        "observed_over_expected": judged.observed_over_expected().as_dict(),
+        "calibration_slope": judged.slope().as_dict(),
         "brier_score": brier_score(*truth),
     }
 

@@ -25,14 +25,7 @@ from ecgdan_hf.data.text.statements import embed_texts, read_statements
 from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, select_folds
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
 from ecgdan_hf.evaluation.protocols.subgroups import classification_subgroups
-from ecgdan_hf.evaluation.protocols.zero_shot import (
-    LEVELS,
-    Level,
-    group_scores,
-    judged_level,
-    level_metrics,
-    statement_groups,
-)
+from ecgdan_hf.evaluation.protocols.zero_shot import LEVELS, Level, group_scores, statement_groups
 from ecgdan_hf.evaluation.report.comparison_text import zero_shot_tables
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -82,7 +75,7 @@ def _compare_levels(args: ProbeArguments) -> tuple[dict[str, Any], str]:
             missing[level.name] = level.not_judged
             continue
         settings: dict[str, Any] = {"permutations": args.permutations, "n": args.bootstrap, "seed": args.seed}
-        found[level.name] = level_metrics(level, main.logits, main.labels, patients, others, score=score, **settings)
+        found[level.name] = level.metrics(main.logits, main.labels, patients, others, score=score, **settings)
         if groups is None:  # of the first level alone (superclasses of PTB-XL): all would be hundreds of numbers
             logits, names = score(main.logits, main.labels, level.groups), list(level.groups)
             groups = classification_subgroups(table, level.truth, logits, names, None, args.bootstrap, args.seed)
@@ -169,7 +162,7 @@ def _levels(main: _Prompted, args: ProbeArguments) -> list[Level]:
     if unseen:
         groups[f"statement, {_HELD_OUT}"] = {name: [name] for name in unseen}
     options: Any = truth, names, main.labels, args.min_positives
-    return [judged_level(level, members, *options) for level, members in groups.items()]
+    return [Level.judged(level, members, *options) for level, members in groups.items()]
 
 
 def _held_out_statements(checkpoint: str) -> list[str]:

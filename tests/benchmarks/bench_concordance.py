@@ -26,7 +26,7 @@ from ecgdan_hf.evaluation.measures.concordance import (
     uno_concordance_index,
 )
 from ecgdan_hf.evaluation.measures.cumulative_incidence import aalen_johansen_table
-from ecgdan_hf.evaluation.measures.risk_calibration import calibration_curve, calibration_errors, calibration_slope
+from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 from ecgdan_hf.evaluation.measures.survival import calibration, kaplan_meier, logrank_p_value
 
 HORIZON = 5.0
@@ -69,9 +69,9 @@ def main() -> None:
         "AUC at 5 years": lambda: dynamic_auc(event, times, score, HORIZON),
         "Brier score": lambda: brier_score(event, times, risk, HORIZON),
         "observed risk": lambda: observed_risk(event, times, HORIZON),
-        "calibration slope": lambda: calibration_slope(event, times, risk, HORIZON),
-        "calibration curve": lambda: calibration_curve(event, times, risk, HORIZON),
-        "ICI, E50, E90": lambda: calibration_errors(event, times, risk, HORIZON),
+        "calibration slope": lambda: RiskCalibration(event, times, risk, HORIZON).slope(),
+        "calibration curve": lambda: RiskCalibration(event, times, risk, HORIZON).curve(),
+        "ICI, E50, E90": lambda: RiskCalibration(event, times, risk, HORIZON).errors(),
         "calibration in groups": lambda: calibration(event, times, risk, HORIZON),
         "decision curve, 50 thresholds": lambda: decision_curve(event, times, risk, HORIZON),
         "Kaplan-Meier": lambda: kaplan_meier(event, times),

@@ -22,11 +22,7 @@ from ecgdan_hf.evaluation.measures.concordance import (
     uno_concordance_index,
 )
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
-from ecgdan_hf.evaluation.measures.risk_calibration import (
-    calibration_intercept,
-    calibration_slope,
-    observed_over_expected,
-)
+from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 
 HORIZON, BASELINE, NOISE, SLOPE = 5.0, 0.06, 0.7, 1.25
 Table = dict[str, np.ndarray]
@@ -60,7 +56,7 @@ def measures(resamples: int) -> dict[str, Callable[[Table], Any]]:
         )
 
     def analytic(measure: Callable[..., Any]) -> Callable[[Table], Any]:
-        return lambda t: measure(t["event"], t["time"], t["risk"], HORIZON, t["patient"])
+        return lambda t: measure(RiskCalibration(t["event"], t["time"], t["risk"], HORIZON, t["patient"]))
 
     return {
         "Harrell's C, bootstrap": resampled(concordance_index, "score"),
@@ -73,9 +69,9 @@ def measures(resamples: int) -> dict[str, Callable[[Table], Any]]:
         "Brier score, bootstrap": resampled(brier_score, "risk", horizon_years=HORIZON),
         "scaled Brier score, bootstrap": resampled(scaled_brier_score, "risk", horizon_years=HORIZON),
         "observed risk, Kaplan-Meier": lambda t: observed_risk(t["event"], t["time"], HORIZON, t["patient"]),
-        "observed over expected": analytic(observed_over_expected),
-        "calibration intercept": analytic(calibration_intercept),
-        "calibration slope": analytic(calibration_slope),
+        "observed over expected": analytic(RiskCalibration.observed_over_expected),
+        "calibration intercept": analytic(RiskCalibration.intercept),
+        "calibration slope": analytic(RiskCalibration.slope),
     }
 
 

@@ -33,7 +33,7 @@ from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import plasmode
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
-from ecgdan_hf.evaluation.comparators.measurement_cox import KINDS, _fit_measurement_cox
+from ecgdan_hf.evaluation.comparators.measurement_cox import KINDS, MeasurementCox
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -249,7 +249,7 @@ def _print_simulated_risk(table: pd.DataFrame, source: pd.DataFrame) -> None:
     scores = {"age and sex": age_sex_cox(train, test), "the true hazard": test["log_hazard"].to_numpy()}
     for kind in KINDS:
         for both in (False, True):
-            scores[f"{kind}{', age, sex' if both else ''}"] = _fit_measurement_cox(train, kind, both).log_hazard(test)
+            scores[f"{kind}{', age, sex' if both else ''}"] = MeasurementCox.fit(train, kind, both).log_hazard(test)
     print(f"\nsimulated outcomes, {int(test['event'].sum())} events among {len(test)} test records, C-index:")
     for name, log_hazard in scores.items():
         print(f"  {name:18s} {concordance_index(test['event'], test['time'], log_hazard):.3f}")

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from ecgdan_hf.evaluation.comparators.comparison import Outcome
-from ecgdan_hf.evaluation.protocols.zero_shot import judged_level, level_metrics
+from ecgdan_hf.evaluation.protocols.zero_shot import Level
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -152,9 +152,9 @@ def result_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outcome = Outcome.classification(labels, patients)
     probe = {"task": "classification", "metric": outcome.name, **outcome.counts(), "num_records_fitted": 100}
     probe |= {"models": outcome.compare(scores, n=20), "checkpoint": "/home/someone/secret/run"}
-    level = judged_level("superclass", {name: [name] for name in names}, labels, names, names, min_positives=1)
+    level = Level.judged("superclass", {name: [name] for name in names}, labels, names, names, min_positives=1)
     controls = {"shuffled text": (rng.random((60, 3)), names)}
-    judged = level_metrics(level, scores["this encoder, linear"], names, patients, controls, permutations=3, n=20)
+    judged = level.metrics(scores["this encoder, linear"], names, patients, controls, permutations=3, n=20)
     zero_shot = {"task": "zero-shot", "metric": "macro_auroc", "num_records": 60, "levels": {"superclass": judged}}
     spread = {"values": [0.8], "mean": 0.8, "sd": None, "interval": area(0.8, 0.02)}
     few = {"models": {"this encoder, linear": spread, "random encoder, linear": spread | {"ahead": spread}}}

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from ecgdan_hf.evaluation.measures.concordance import has_pair
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
-from ecgdan_hf.evaluation.measures.survival import check_outcomes, concordance_index
+from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanModel
 from ecgdan_hf.model.survival_ecgdan import cox_loss
@@ -40,15 +40,15 @@ def age_sex_cox(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
     Raises:
         ValueError: a missing column, no event in training, or neither age nor sex varies in training.
     """
-    event, time = check_outcomes(column_of(train, "event", "train"), column_of(train, "time", "train"))
-    if not event.any():
-        raise ValueError(f"train: no event among {len(event)} records, a Cox model cannot be fitted")
+    follow_up = FollowUp(column_of(train, "event", "train"), column_of(train, "time", "train"))
+    if not follow_up.event.any():
+        raise ValueError(f"train: no event among {len(follow_up)} records, a Cox model cannot be fitted")
     predictors = age_and_sex_of(train, "train")
     varying = [name for name in predictors if predictors[name].nunique() > 1]
     if not varying:
         raise ValueError("train: expected age or sex to vary, found both constant or missing")
     fill = {"age_decades": predictors["age_decades"].median(), "male": predictors["male"].mean()}
-    fitted = fit_ridge_cox(predictors[varying].fillna(fill), event, time, _AGE_SEX_PENALIZER)
+    fitted = RidgeCox.fit(predictors[varying].fillna(fill), follow_up.event, follow_up.time, _AGE_SEX_PENALIZER)
     return fitted.log_hazard(age_and_sex_of(test, "test")[varying].fillna(fill))
 
 
@@ -59,7 +59,7 @@ class RidgeCox:
     Attributes:
         mean, scale: (features,), standardisation learned in training.
         weights: (features,), log hazard ratio per standard deviation.
-        penalizer: strength of the penalty, λ of [`fit_ridge_cox`].
+        penalizer: strength of the penalty, λ of [`fit`].
     """
 
     mean: FloatArray
@@ -67,91 +67,94 @@ class RidgeCox:
     weights: FloatArray
     penalizer: float
 
+    @classmethod
+    def fit(
+        cls, features: npt.ArrayLike, event: npt.ArrayLike, time: npt.ArrayLike, penalizer: float = 0.1
+    ) -> "RidgeCox":
+        r"""Fits the model to standardised features.
+
+        Minimises, with n subjects and the partial log likelihood \(\ell\) (Efron ties),
+
+        $$-\ell(w) / n + \tfrac12 \lambda \|w\|^2$$
+
+        (the convention of `lifelines.CoxPHFitter(penalizer=λ)`) by L-BFGS: for the 512 dimensions of an embedding that
+        takes a tenth of a second where Newton's method takes fifteen.
+
+        Args:
+            features: (n, features), for example embeddings; constant columns get weight 0.
+            event: (n,), 1 happened, 0 censored.
+            time: (n,), years.
+            penalizer: λ above.
+
+        Raises:
+            ValueError: what [`FollowUp`] refuses, no event, features of another length or not finite, or a penalty
+                that is not positive.
+        """
+        values = np.asarray(features, dtype=np.float64)
+        follow_up = FollowUp(event, time)
+        events, times = follow_up.event, follow_up.time
+        if values.ndim != 2 or len(values) != len(events) or not np.isfinite(values).all():
+            raise ValueError(
+                f"features: expected finite numbers ({len(events)} records, features), got shape {values.shape}"
+            )
+        if not events.any():
+            raise ValueError(f"event: no event among {len(events)} records, a Cox model cannot be fitted")
+        if penalizer <= 0:
+            raise ValueError(f"penalizer: expected a positive number, got {penalizer}")
+        mean, scale = values.mean(axis=0), values.std(axis=0, ddof=min(1, len(values) - 1))
+        constant = scale <= 1e-9 * np.maximum(np.abs(mean), 1.0)
+        scale = np.where(constant, 1.0, scale)
+        standardised = np.where(constant, 0.0, (values - mean) / scale)
+        return cls(mean, scale, _minimise(standardised, events, times, penalizer), penalizer)
+
+    @classmethod
+    def cross_validated(
+        cls,
+        features: npt.ArrayLike,
+        event: npt.ArrayLike,
+        time: npt.ArrayLike,
+        patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+        penalizers: Sequence[float] = PENALIZERS,
+        num_folds: int = 5,
+        seed: int = 0,
+    ) -> "RidgeCox":
+        """Fits the model with the penalty that has the best mean C-index over folds of patients.
+
+        Args:
+            features, event, time: as in [`fit`].
+            patient_ids: patient of each record; a patient stays in one fold. None takes every record for a patient.
+            penalizers: penalties to try.
+            num_folds: folds of the inner cross-validation.
+            seed: of the folds.
+
+        Raises:
+            ValueError: as [`fit`], or no fold has events on both sides.
+        """
+        values, follow_up = np.asarray(features, dtype=np.float64), FollowUp(event, time)
+        events, times = follow_up.event, follow_up.time
+        codes = np.arange(len(events)) if patient_ids is None else pd.factorize(np.asarray(patient_ids))[0]
+        fold_of_patient = np.random.default_rng(seed).permutation(int(codes.max()) + 1) % num_folds
+        fold = fold_of_patient[codes]
+        scores: dict[float, list[float]] = {penalizer: [] for penalizer in penalizers}
+        for held_out in range(num_folds):
+            inside, outside = fold != held_out, fold == held_out
+            if not events[inside].any() or not outside.any() or not FollowUp(events[outside], times[outside]).has_pair:
+                continue
+            for penalizer in penalizers:
+                fitted = cls.fit(values[inside], events[inside], times[inside], penalizer)
+                predicted = fitted.log_hazard(values[outside])
+                scores[penalizer].append(concordance_index(events[outside], times[outside], predicted))
+        if not scores[penalizers[0]]:
+            raise ValueError(
+                f"event: expected events in at least two of {num_folds} folds, got {int(events.sum())} in all"
+            )
+        best = max(penalizers, key=lambda penalizer: float(np.mean(scores[penalizer])))
+        return cls.fit(values, events, times, best)
+
     def log_hazard(self, features: npt.ArrayLike) -> FloatArray:
         """(n, features) -> (n,)."""
         result: FloatArray = ((np.asarray(features, dtype=np.float64) - self.mean) / self.scale) @ self.weights
         return result
-
-
-def fit_ridge_cox(
-    features: npt.ArrayLike, event: npt.ArrayLike, time: npt.ArrayLike, penalizer: float = 0.1
-) -> RidgeCox:
-    r"""Fits a Cox model with a ridge penalty to standardised features.
-
-    Minimises, with n subjects and the partial log likelihood \(\ell\) (Efron ties),
-
-    $$-\ell(w) / n + \tfrac12 \lambda \|w\|^2$$
-
-    (the convention of `lifelines.CoxPHFitter(penalizer=λ)`) by L-BFGS: for the 512 dimensions of an embedding that
-    takes a tenth of a second where Newton's method takes fifteen.
-
-    Args:
-        features: (n, features), for example embeddings; constant columns get weight 0.
-        event: (n,), 1 happened, 0 censored.
-        time: (n,), years.
-        penalizer: λ above.
-
-    Raises:
-        ValueError: what [`check_outcomes`] refuses, no event, features of another length or not finite, or a penalty
-            that is not positive.
-    """
-    values = np.asarray(features, dtype=np.float64)
-    events, times = check_outcomes(event, time)
-    if values.ndim != 2 or len(values) != len(events) or not np.isfinite(values).all():
-        raise ValueError(
-            f"features: expected finite numbers ({len(events)} records, features), got shape {values.shape}"
-        )
-    if not events.any():
-        raise ValueError(f"event: no event among {len(events)} records, a Cox model cannot be fitted")
-    if penalizer <= 0:
-        raise ValueError(f"penalizer: expected a positive number, got {penalizer}")
-    mean, scale = values.mean(axis=0), values.std(axis=0, ddof=min(1, len(values) - 1))
-    constant = scale <= 1e-9 * np.maximum(np.abs(mean), 1.0)
-    scale = np.where(constant, 1.0, scale)
-    standardised = np.where(constant, 0.0, (values - mean) / scale)
-    return RidgeCox(mean, scale, _minimise(standardised, events, times, penalizer), penalizer)
-
-
-def cross_validated_ridge_cox(
-    features: npt.ArrayLike,
-    event: npt.ArrayLike,
-    time: npt.ArrayLike,
-    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
-    penalizers: Sequence[float] = PENALIZERS,
-    num_folds: int = 5,
-    seed: int = 0,
-) -> RidgeCox:
-    """Fits a ridge Cox model with the penalty that has the best mean C-index over folds of patients.
-
-    Args:
-        features, event, time: as in [`fit_ridge_cox`].
-        patient_ids: patient of each record; a patient stays in one fold. None takes every record for a patient.
-        penalizers: penalties to try.
-        num_folds: folds of the inner cross-validation.
-        seed: of the folds.
-
-    Raises:
-        ValueError: as [`fit_ridge_cox`], or no fold has events on both sides.
-    """
-    values, (events, times) = np.asarray(features, dtype=np.float64), check_outcomes(event, time)
-    codes = np.arange(len(events)) if patient_ids is None else pd.factorize(np.asarray(patient_ids))[0]
-    fold_of_patient = np.random.default_rng(seed).permutation(int(codes.max()) + 1) % num_folds
-    fold = fold_of_patient[codes]
-    scores: dict[float, list[float]] = {penalizer: [] for penalizer in penalizers}
-    for held_out in range(num_folds):
-        inside, outside = fold != held_out, fold == held_out
-        if not events[inside].any() or not outside.any() or not has_pair(events[outside], times[outside]):
-            continue
-        for penalizer in penalizers:
-            fitted = fit_ridge_cox(values[inside], events[inside], times[inside], penalizer)
-            predicted = fitted.log_hazard(values[outside])
-            scores[penalizer].append(concordance_index(events[outside], times[outside], predicted))
-    if not scores[penalizers[0]]:
-        raise ValueError(
-            f"event: expected events in at least two of {num_folds} folds, got {int(events.sum())} in all"
-        )
-    best = max(penalizers, key=lambda penalizer: float(np.mean(scores[penalizer])))
-    return fit_ridge_cox(values, events, times, best)
 
 
 def random_encoder(config: EcgDanConfig, seed: int = 0) -> EcgDanModel:

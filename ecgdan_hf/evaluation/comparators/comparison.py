@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgdan_hf.evaluation.comparators.baselines import (
-    age_sex_cox,
-)
+from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox, column_of
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.measures.survival import concordance_index
@@ -48,9 +46,10 @@ class Outcome:
         Raises:
             ValueError: a column is missing.
         """
-        _require(table, ["event", "time", "patient_id"])
-        truth = table["event"].to_numpy(), table["time"].to_numpy()
-        return cls("concordance_index", concordance_index, truth, table["patient_id"].to_numpy(), simulated)
+        event, time, patients = (
+            column_of(table, name, "table").to_numpy() for name in ("event", "time", "patient_id")
+        )
+        return cls("concordance_index", concordance_index, (event, time), patients, simulated)
 
     @classmethod
     def classification(cls, labels: npt.NDArray[Any], patient_ids: npt.NDArray[Any]) -> "Outcome":
@@ -106,11 +105,10 @@ def age_sex_scores(fit: pd.DataFrame, test: pd.DataFrame, labels: npt.NDArray[An
     """
     if labels is None:
         return age_sex_cox(fit, test)
-    _require(fit, ["age", "sex"])
-    age = fit["age"].median()
+    age = column_of(fit, "age", "table").median()
 
     def features(table: pd.DataFrame) -> FloatArray:
-        male = table["sex"].map({"male": 1.0, "female": 0.0}).astype(float).fillna(0.5)
+        male = column_of(table, "sex", "table").map({"male": 1.0, "female": 0.0}).astype(float).fillna(0.5)
         return np.stack([table["age"].astype(float).fillna(age), male], axis=1)
 
     return fit_logistic(features(fit), labels, features(test), regularisation=(1.0,))
@@ -161,9 +159,3 @@ def fit_logistic(
             model.fit(values, truth)
         logits[:, column] = model.decision_function(tested)
     return logits
-
-
-def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:
-    absent = [column for column in columns if column not in table]
-    if absent:
-        raise ValueError(f"table: expected a column {absent[0]}, got {', '.join(map(str, table.columns))}")

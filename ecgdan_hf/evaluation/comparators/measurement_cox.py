@@ -18,11 +18,9 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     RidgeCox,
     age_and_sex_of,
     column_of,
-    cross_validated_ridge_cox,
-    fit_ridge_cox,
 )
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
-from ecgdan_hf.evaluation.measures.survival import check_outcomes
 
 KINDS = ("values", "flags")
 COMPARATORS: dict[str, dict[str, Any]] = {
@@ -31,35 +29,13 @@ COMPARATORS: dict[str, dict[str, Any]] = {
     "ECG measurements, age and sex": {"kind": "values", "age_and_sex": True},
     "15 flags, age and sex": {"kind": "flags", "age_and_sex": True},
 }
-"""What reports compare a network with, as arguments of [`_fit_measurement_cox`]."""
+"""What reports compare a network with, as arguments of [`MeasurementCox.fit`]."""
 _REPEATED = ("qt_ms", "qtc_bazett_ms", "t_axis_deg")  # told by the rate with QTc, or by QRS axis and angle
 _VALUES = tuple(name for name in MEASUREMENTS if name not in _REPEATED)
 _NORMAL_AXES_DEG = {"p_axis_deg": 50.0, "qrs_axis_deg": 40.0}  # medians of normal records of PTB-XL, rounded
 _SMALL_PENALIZER = 1e-3  # per record: keeps flags that no event, or every event, carries from diverging
 _TRUSTED_SHARE = 0.99  # values are cut off at the limits of this middle share of the training values
 _FEWEST_MISSING = 5  # records with a missing value before "missing" becomes a predictor of its own
-
-
-def measure_records(
-    checkpoint: str, data: str | None, data_dir: str, limit: int | None = None, **options: Any
-) -> pd.DataFrame | None:
-    """Measures the ECGs that a survival model is compared on; None for a classifier, which is not compared with them.
-
-    Args:
-        checkpoint: folder or Hub name of the model.
-        data: source of the records; None recognises it.
-        data_dir: its folder.
-        limit: only the first records.
-        options: `num_proc` and `cache_dir` of `measure_table`.
-    """
-    from ecgdan_hf.data.measure.table import measure_table
-    from ecgdan_hf.data.sources.registry import read_source
-    from ecgdan_hf.inference.checkpoints import load_config
-    from ecgdan_hf.inference.heads import head_of
-
-    if not head_of(load_config(checkpoint)).is_survival:
-        return None
-    return measure_table(read_source(data, data_dir).iloc[:limit], **options)
 
 
 @dataclass(frozen=True)
@@ -94,7 +70,7 @@ class _Standardiser:
 
 
 @dataclass(frozen=True)
-class _MeasurementCox:
+class MeasurementCox:
     """A fitted Cox model on ECG measurements.
 
     Attributes:
@@ -109,6 +85,55 @@ class _MeasurementCox:
     standardiser: _Standardiser
     cox: RidgeCox
 
+    @classmethod
+    def fit(
+        cls,
+        train: pd.DataFrame,
+        kind: str = "flags",
+        age_and_sex: bool = False,
+        penalizer: float | None = _SMALL_PENALIZER,
+        penalizers: Sequence[float] = PENALIZERS,
+        seed: int = 0,
+    ) -> "MeasurementCox":
+        """Fits the model to a table.
+
+        A missing value counts as the training median. Where at least five training records lack a value, its absence
+        is a predictor too (atrial fibrillation has no P wave). Axes become distances from a normal axis. No record is
+        left out, so that all models are compared on the same records.
+
+        Args:
+            train: table with the measurements, `event` and `time` (years), and, as asked for, `age` and `sex`.
+            kind: "flags" (heart rate, fourteen flags) or "values".
+            age_and_sex: whether they are predictors as well.
+            penalizer: of the ridge; None chooses one of `penalizers` by cross-validation.
+            penalizers: penalties to try.
+            seed: of the cross-validation.
+
+        Raises:
+            ValueError: a missing column, no event, or measurements that are all constant or missing.
+        """
+        candidates = _candidates(train, "train", kind, age_and_sex)
+        follow_up = FollowUp(column_of(train, "event", "train"), column_of(train, "time", "train"))
+        if not follow_up.event.any():
+            raise ValueError(f"train: no event among {len(follow_up)} records, a Cox model cannot be fitted")
+        standardiser = _standardiser(candidates)
+        given = standardiser(candidates), follow_up.event, follow_up.time
+        if penalizer is not None:
+            return cls(kind, age_and_sex, standardiser, RidgeCox.fit(*given, penalizer))
+        patients = train["patient_id"].to_numpy() if "patient_id" in train else None
+        cox = RidgeCox.cross_validated(*given, patients, penalizers, seed=seed)
+        return cls(kind, age_and_sex, standardiser, cox)
+
+    @classmethod
+    def fit_all(cls, train: pd.DataFrame, with_age_and_sex: bool) -> "dict[str, MeasurementCox]":
+        """Fits each model that [`usable`] names to one table."""
+        return {name: cls.fit(train, **COMPARATORS[name]) for name in cls.usable(with_age_and_sex)}
+
+    @staticmethod
+    def usable(with_age_and_sex: bool) -> list[str]:
+        """Returns the names of `COMPARATORS`, or only of those that need neither age nor sex."""
+        return [name for name, given in COMPARATORS.items() if with_age_and_sex or "age_and_sex" not in given]
+
     def log_hazard(self, table: pd.DataFrame, name: str = "table") -> FloatArray:
         """Log hazard (records,) of a table with the columns the model was fitted on.
 
@@ -121,43 +146,6 @@ class _MeasurementCox:
     def weights(self) -> dict[str, float]:
         """Log hazard ratio per training standard deviation of each predictor."""
         return dict(zip(self.standardiser.names, self.cox.weights.tolist(), strict=True))
-
-
-def _fit_measurement_cox(
-    train: pd.DataFrame,
-    kind: str = "flags",
-    age_and_sex: bool = False,
-    penalizer: float | None = _SMALL_PENALIZER,
-    penalizers: Sequence[float] = PENALIZERS,
-    seed: int = 0,
-) -> _MeasurementCox:
-    """Fits a Cox model to ECG measurements: `kind` "flags" (heart rate, fourteen flags) or "values".
-
-    A missing value counts as the training median. Where at least five training records lack a value, its absence is a
-    predictor too (atrial fibrillation has no P wave). Axes become distances from a normal axis. No record is left out,
-    so that all models are compared on the same records. A penalizer of None is chosen by cross-validation.
-    """
-    candidates = _candidates(train, "train", kind, age_and_sex)
-    event, time = check_outcomes(column_of(train, "event", "train"), column_of(train, "time", "train"))
-    if not event.any():
-        raise ValueError(f"train: no event among {len(event)} records, a Cox model cannot be fitted")
-    standardiser = _standardiser(candidates)
-    predictors = standardiser(candidates)
-    if penalizer is not None:
-        return _MeasurementCox(kind, age_and_sex, standardiser, fit_ridge_cox(predictors, event, time, penalizer))
-    patients = train["patient_id"].to_numpy() if "patient_id" in train else None
-    cox = cross_validated_ridge_cox(predictors, event, time, patients, penalizers, seed=seed)
-    return _MeasurementCox(kind, age_and_sex, standardiser, cox)
-
-
-def fit_comparators(train: pd.DataFrame, with_age_and_sex: bool) -> dict[str, _MeasurementCox]:
-    """Fits each of [`usable_comparators`] to one table."""
-    return {name: _fit_measurement_cox(train, **given) for name, given in usable_comparators(with_age_and_sex).items()}
-
-
-def usable_comparators(with_age_and_sex: bool) -> dict[str, dict[str, Any]]:
-    """Returns `COMPARATORS`, or only those that need neither age nor sex."""
-    return {name: given for name, given in COMPARATORS.items() if with_age_and_sex or "age_and_sex" not in given}
 
 
 def with_measurements(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:

@@ -11,17 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgdan_hf.evaluation.measures.follow_up import (
-    SurvivalCurve,
-    check_horizon,
-    check_outcomes,
-    check_risks,
-    check_scores,
-    product_limit,
-    pseudo_observations,
-    status_weights,
-)
-from ecgdan_hf.evaluation.measures.intervals import AnalyticInterval, FloatArray, clustered_error, half_width
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp, SurvivalCurve, check_scores
+from ecgdan_hf.evaluation.measures.intervals import AnalyticInterval, FloatArray, Patients, half_width
 
 _THRESHOLDS = tuple(np.round(np.arange(0.01, 0.51, 0.01), 2).tolist())
 
@@ -49,24 +40,25 @@ def observed_risk(
         The interval; there is no p value (NaN), since no risk means nothing.
 
     Raises:
-        ValueError: what the checks of [`follow_up`] refuse, or an observed risk of 0 or 1, which has no interval.
+        ValueError: what [`FollowUp`] refuses, or an observed risk of 0 or 1, which has no interval.
 
     Examples:
         >>> observed_risk([1, 0, 1, 0], [1.0, 2.0, 3.0, 4.0], 3.5).estimate
         0.625
     """
-    events, times = check_outcomes(event, time)
-    pseudo = pseudo_observations(events, times, horizon_years)
-    survival = float(product_limit(events, times).at(horizon_years))
+    follow_up = FollowUp(event, time)
+    pseudo = follow_up.pseudo_observations(horizon_years)
+    survival = float(follow_up.survival().at(horizon_years))
     risk = 1 - survival
     if not 0 < risk < 1:
         raise ValueError(
             f"horizon_years: observed risk at {horizon_years:g} years is {risk:g}, which has no interval; take another"
         )
-    error, patients = clustered_error((pseudo - pseudo.mean()) / len(pseudo), patient_ids)
+    patients = Patients(patient_ids, len(pseudo))
+    error = patients.error((pseudo - pseudo.mean()) / len(pseudo))
     half = half_width(level) * error / (survival * -np.log(survival))
     low, high = (float(1 - survival ** np.exp(sign * half)) for sign in (-1, 1))
-    return AnalyticInterval(risk, low, high, level, error, float("nan"), len(events), patients)
+    return AnalyticInterval.of(risk, (low, high), level, error, float("nan"), patients)
 
 
 def brier_score(
@@ -89,19 +81,19 @@ def brier_score(
         event, time: as in [`observed_risk`].
         risk: (n,), predicted probability of the event within `horizon_years`.
         horizon_years: t.
-        censoring: survival of censoring, from `follow_up.censoring_survival` of, say, the training records; None
-            estimates it on these records.
+        censoring: survival of censoring, `FollowUp.censoring` of, say, the training records; None estimates it on
+            these records.
 
     Raises:
-        ValueError: what the checks of [`follow_up`] refuse, a risk outside [0, 1], or G(t-) of 0.
+        ValueError: what [`FollowUp`] refuses, a risk outside [0, 1], or G(t-) of 0.
 
     Examples:
         >>> round(brier_score([1, 1, 0, 1], [1.0, 2.0, 4.0, 5.0], [0.9, 0.5, 0.1, 0.0], horizon_years=3.0), 4)
         0.0675
     """
-    events, times = check_outcomes(event, time)
-    risks, horizon = check_risks(risk, len(events)), check_horizon(horizon_years, times)
-    cases, _, weights = status_weights(events, times, horizon, censoring)
+    follow_up = FollowUp(event, time)
+    risks = follow_up.risks(risk)
+    cases, _, weights = follow_up.status(horizon_years, censoring)
     return float((weights * (cases - risks) ** 2).mean())
 
 
@@ -124,10 +116,9 @@ def scaled_brier_score(
     Raises:
         ValueError: as [`brier_score`], or a null model that is perfect (nobody, or everybody, has the event).
     """
-    events, times = check_outcomes(event, time)
-    score = brier_score(events, times, risk, horizon_years, censoring)
-    overall = 1 - float(product_limit(events, times).at(horizon_years)) if null_risk is None else null_risk
-    null = brier_score(events, times, np.full(len(events), overall), horizon_years, censoring)
+    score = brier_score(event, time, risk, horizon_years, censoring)
+    overall = 1 - float(FollowUp(event, time).survival().at(horizon_years)) if null_risk is None else null_risk
+    null = brier_score(event, time, np.full(np.size(event), overall), horizon_years, censoring)
     if null == 0:
         raise ValueError(
             f"horizon_years: one risk for all, {overall:g}, is already right at {horizon_years:g} years; take another"
@@ -156,11 +147,11 @@ def dynamic_auc(
         time: (n,), years, positive.
         score: (n,), log hazard or risk at the horizon; higher means likelier.
         horizon_years: t.
-        censoring: survival of censoring, from `follow_up.censoring_survival` of, say, the training records; None
-            estimates it on these records.
+        censoring: survival of censoring, `FollowUp.censoring` of, say, the training records; None estimates it on
+            these records.
 
     Raises:
-        ValueError: what the checks of [`follow_up`] refuse, a horizon beyond the last follow-up, no case or no
+        ValueError: what [`FollowUp`] refuses, a horizon beyond the last follow-up, no case or no
             control at the horizon, or G(t-) of 0.
 
     Examples:
@@ -169,14 +160,14 @@ def dynamic_auc(
         >>> dynamic_auc([1, 1, 0, 1], [1.0, 2.0, 4.0, 5.0], [0.9, 0.2, 0.3, 0.1], horizon_years=3.0)
         0.75
     """
-    events, times = check_outcomes(event, time)
-    scores, horizon = check_scores(score, len(events), name="score"), check_horizon(horizon_years, times)
-    cases, controls, weights = status_weights(events, times, horizon, censoring)
+    follow_up = FollowUp(event, time)
+    scores = check_scores(score, len(follow_up), name="score")
+    cases, controls, weights = follow_up.status(horizon_years, censoring)
     if not cases.any() or not controls.any():
         missing = "control" if cases.any() else "case"
         raise ValueError(
-            f"horizon_years: no {missing} at {horizon:g} years among {len(events)} records, the AUC does not exist; "
-            f"take a {'shorter' if cases.any() else 'longer'} one"
+            f"horizon_years: no {missing} at {horizon_years:g} years among {len(scores)} records, the AUC does not "
+            f"exist; take a {'shorter' if cases.any() else 'longer'} one"
         )
     opposed, asked = np.sort(scores[controls]), np.sort(scores[cases])
     weight = weights[cases][np.argsort(scores[cases], kind="stable")]
@@ -210,19 +201,19 @@ def decision_curve(
         where follow-up of the treated ends before the horizon without all of them having had the event.
 
     Raises:
-        ValueError: what the checks of [`follow_up`] refuse, a risk outside [0, 1], or a threshold outside (0, 1).
+        ValueError: what [`FollowUp`] refuses, a risk outside [0, 1], or a threshold outside (0, 1).
 
     Examples:
         >>> decision_curve([1, 0], [1.0, 5.0], [0.9, 0.2], 4.0, thresholds=[0.5])["model"].tolist()
         [0.5]
     """
-    events, times = check_outcomes(event, time)
-    risks, horizon = check_risks(risk, len(events)), check_horizon(horizon_years, times)
+    follow_up = FollowUp(event, time)
+    risks, horizon = follow_up.risks(risk), follow_up.horizon(horizon_years)
     cuts = np.asarray(thresholds, dtype=np.float64)
     if cuts.ndim != 1 or not ((cuts > 0) & (cuts < 1)).all():
         raise ValueError(f"thresholds: expected probabilities between 0 and 1, exclusive, got {list(thresholds)}")
-    order = np.argsort(times, kind="stable")
-    events, times, risks = events[order], times[order], risks[order]
+    order = np.argsort(follow_up.time, kind="stable")
+    events, times, risks = follow_up.event[order], follow_up.time[order], risks[order]
     everybody = _risk_by(events, times, horizon)
     rows = []
     for cut in cuts:

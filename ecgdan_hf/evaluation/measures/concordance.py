@@ -12,22 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
 
-from ecgdan_hf.evaluation.measures.follow_up import (
-    BoolArray,
-    SurvivalCurve,
-    censoring_survival,
-    check_chances,
-    check_horizon,
-    check_outcomes,
-    check_scores,
-)
-from ecgdan_hf.evaluation.measures.intervals import (
-    AnalyticInterval,
-    FloatArray,
-    clustered_error,
-    half_width,
-    two_sided,
-)
+from ecgdan_hf.evaluation.measures.follow_up import BoolArray, FollowUp, SurvivalCurve, check_scores
+from ecgdan_hf.evaluation.measures.intervals import AnalyticInterval, FloatArray, Patients, half_width
 
 _IntArray = npt.NDArray[np.int64]
 
@@ -47,7 +33,7 @@ def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt
         log_hazard: (n,), higher means earlier; any score that orders risk works.
 
     Raises:
-        ValueError: what [`check_outcomes`] refuses, a score that is not finite, no event, or no comparable pair.
+        ValueError: what [`FollowUp`] refuses, a score that is not finite, no event, or no comparable pair.
 
     Examples:
         Three pairs can be compared, (0, 1), (0, 2) and (1, 2); the second record is ranked last: two are right.
@@ -55,18 +41,12 @@ def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt
         >>> concordance_index([1, 1, 0], [1.0, 2.0, 3.0], [0.9, 0.1, 0.5])
         0.6666666666666666
     """
-    events, times, scores = _check(event, time, log_hazard)
-    happened, order = events == 1, _time_order(events, times)
+    follow_up, scores = _check(event, time, log_hazard)
+    happened, order = follow_up.event == 1, _time_order(follow_up)
     pairs = int(_num_later(order)[happened].sum())
-    _require_pairs(pairs, len(events))
+    _require_pairs(pairs, len(scores))
     won, _ = _doubled_wins(order, scores, with_losses=False)
     return int(won[happened].sum()) / 2 / pairs
-
-
-def has_pair(event: npt.ArrayLike, time: npt.ArrayLike) -> bool:
-    """Returns whether any record was still at risk at another's event, so that a C-index exists."""
-    events, times = check_outcomes(event, time)
-    return bool(_num_later(_time_order(events, times))[events == 1].any())
 
 
 def uno_concordance_index(
@@ -84,8 +64,8 @@ def uno_concordance_index(
     Args:
         event, time, log_hazard: as in [`concordance_index`].
         tau_years: events at or after it are not used; choose it where follow-up is still plentiful. None uses all.
-        censoring: survival of censoring, from [`censoring_survival`] of, say, the training records; None estimates it
-            on these records.
+        censoring: survival of censoring, `FollowUp.censoring` of, say, the training records; None estimates it on
+            these records.
 
     Raises:
         ValueError: as [`concordance_index`], tau beyond the last follow-up, or G(t-) of 0 at an event.
@@ -94,15 +74,14 @@ def uno_concordance_index(
         >>> uno_concordance_index([1, 1, 0], [1.0, 2.0, 3.0], [0.9, 0.1, 0.5], tau_years=2.0)
         1.0
     """
-    events, times, scores = _check(event, time, log_hazard)
-    tau = np.inf if tau_years is None else check_horizon(tau_years, times, "tau_years")
-    used, order = (events == 1) & (times < tau), _time_order(events, times)
-    curve = censoring_survival(events, times) if censoring is None else censoring
+    follow_up, scores = _check(event, time, log_hazard)
+    tau = np.inf if tau_years is None else follow_up.horizon(tau_years, "tau_years")
+    used, order = (follow_up.event == 1) & (follow_up.time < tau), _time_order(follow_up)
+    curve = follow_up.censoring() if censoring is None else censoring
     later = _num_later(order)
     used &= later > 0  # the very last event has no pair, and perhaps no G
-    _require_pairs(int(used.sum()), len(events))
-    chances = curve.before(times[used])
-    check_chances(chances, times[used])
+    _require_pairs(int(used.sum()), len(scores))
+    chances = curve.chance(follow_up.time[used])
     won, _ = _doubled_wins(order, scores, with_losses=False)
     return float((won[used] / chances**2).sum() / 2 / (later[used] / chances**2).sum())
 
@@ -135,14 +114,15 @@ def concordance_interval(
         ValueError: as [`concordance_index`], ids that do not fit, or a C of 0 or 1, whose variance is not estimable.
     """
     value, influence = _influence(event, time, log_hazard)
-    error, patients = clustered_error(influence, patient_ids)
+    patients = Patients(patient_ids, len(influence))
+    error = patients.error(influence)
     if not 0 < value < 1 or error == 0:
         raise ValueError(
             f"log_hazard: expected pairs in both orders, got a C-index of {value:g} without variance; add records"
         )
     half = half_width(level) * error / (value * (1 - value))
     low, high = float(expit(logit(value) - half)), float(expit(logit(value) + half))
-    return AnalyticInterval(value, low, high, level, error, two_sided((value - 0.5) / error), len(influence), patients)
+    return AnalyticInterval.of(value, (low, high), level, error, (value - 0.5) / error, patients)
 
 
 def concordance_difference(
@@ -171,25 +151,20 @@ def concordance_difference(
     """
     ours, influence = _influence(event, time, log_hazard)
     theirs, baseline_influence = _influence(event, time, baseline_log_hazard)
-    error, patients = clustered_error(influence - baseline_influence, patient_ids)
+    patients = Patients(patient_ids, len(influence))
+    error = patients.error(influence - baseline_influence)
     difference = ours - theirs
     if error == 0 and difference != 0:
         raise ValueError(f"log_hazard: a difference of {difference:g} without variance cannot be tested; add records")
-    half = half_width(level) * error
-    p_value = two_sided(difference / error) if error > 0 else 1.0
-    return AnalyticInterval(
-        difference, difference - half, difference + half, level, error, p_value, len(influence), patients
-    )
+    return AnalyticInterval.wald(difference, error, 0.0, level, patients)
 
 
-def _check(
-    event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt.ArrayLike
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    events, times = check_outcomes(event, time)
-    scores = check_scores(log_hazard, len(events))
-    if not events.any():
-        raise ValueError(f"event: no event among {len(events)} records, the C-index does not exist")
-    return events, times, scores
+def _check(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt.ArrayLike) -> tuple[FollowUp, FloatArray]:
+    follow_up = FollowUp(event, time)
+    scores = check_scores(log_hazard, len(follow_up))
+    if not follow_up.event.any():
+        raise ValueError(f"event: no event among {len(follow_up)} records, the C-index does not exist")
+    return follow_up, scores
 
 
 def _require_pairs(pairs: int, num_records: int) -> None:
@@ -199,20 +174,20 @@ def _require_pairs(pairs: int, num_records: int) -> None:
 
 def _influence(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt.ArrayLike) -> tuple[float, FloatArray]:
     """C, and by how much it moves with the weight of each record: (n,), summing to 0."""
-    events, times, scores = _check(event, time, log_hazard)
-    order = _time_order(events, times)
-    later, earlier = np.where(events == 1, _num_later(order), 0), _num_earlier(order, events == 1)
+    follow_up, scores = _check(event, time, log_hazard)
+    order, happened = _time_order(follow_up), follow_up.event == 1
+    later, earlier = np.where(happened, _num_later(order), 0), _num_earlier(order, happened)
     pairs = int(later.sum())
-    _require_pairs(pairs, len(events))
+    _require_pairs(pairs, len(scores))
     won, lost_to = _doubled_wins(order, scores)
-    won = np.where(events == 1, won, 0)
+    won = np.where(happened, won, 0)
     value = int(won.sum()) / 2 / pairs
     return value, ((won + lost_to) / 2 - value * (later + earlier)) / pairs
 
 
-def _time_order(events: FloatArray, times: FloatArray) -> _IntArray:
+def _time_order(follow_up: FollowUp) -> _IntArray:
     """Ranks of (time, censored), even for events: j is at risk at i's event exactly if its rank is higher."""
-    order: _IntArray = 2 * _ranks(times) + (events == 0)
+    order: _IntArray = 2 * _ranks(follow_up.time) + (follow_up.event == 0)
     return order
 
 

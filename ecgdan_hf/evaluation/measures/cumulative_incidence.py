@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from ecgdan_hf.evaluation.measures.follow_up import check_times
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, half_width
 from ecgdan_hf.model.risk_ecgdan import aalen_johansen
 from ecgdan_hf.model.survival_ecgdan import at_years
@@ -57,13 +57,11 @@ def aalen_johansen_table(
 def _check(
     event: npt.ArrayLike, time: npt.ArrayLike, event_of_interest: int
 ) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    codes, times = np.asarray(event, dtype=np.float64), np.asarray(time, dtype=np.float64)
-    if codes.ndim != 1 or codes.shape != times.shape or codes.size == 0:
-        raise ValueError(f"event and time: expected two arrays of one length, got shapes {codes.shape}, {times.shape}")
+    codes = np.asarray(event, dtype=np.float64)
     odd = ~(np.isfinite(codes) & (codes >= 0) & (codes == np.floor(codes)))
     if odd.any():
         raise ValueError(f"event: expected 0 (censored) or a positive integer for each kind, got {codes[odd][0]:g}")
-    check_times(times)
+    times = FollowUp(codes > 0, time).time
     if event_of_interest == 0 or not (codes == event_of_interest).any():
         found = sorted({int(code) for code in codes})
         raise ValueError(f"event_of_interest: expected a code that happened, got {event_of_interest} of {found}")

@@ -8,6 +8,7 @@ records before they are squared. Imports numpy, pandas and scipy only.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,72 @@ FloatArray = npt.NDArray[np.float64]
 Metric = Callable[..., float]
 
 _MAX_UNDEFINED_SHARE = 0.5
+
+
+class Patients:
+    """The patient of each record, whose records are one cluster: what is resampled, and whose influences are summed.
+
+    Args:
+        patient_ids: patient of each record; None takes every record for a patient of its own.
+        num_records: how many there are.
+
+    Raises:
+        ValueError: ids that are missing or of another number.
+    """
+
+    def __init__(self, patient_ids: Sequence[Any] | npt.ArrayLike | None, num_records: int) -> None:
+        codes = np.arange(num_records) if patient_ids is None else pd.factorize(np.asarray(patient_ids))[0]
+        if len(codes) != num_records:
+            raise ValueError(f"patient_ids: expected {num_records} ids, one per record, got {len(codes)}")
+        if (codes < 0).any():
+            raise ValueError(f"patient_ids: expected an id for every record, {int((codes < 0).sum())} are missing")
+        self._codes, self._counts = codes, np.bincount(codes)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @property
+    def num_records(self) -> int:
+        """How many records they have together."""
+        return len(self._codes)
+
+    def sums(self, values: FloatArray) -> FloatArray:
+        """Returns (patients,), values (n,) of the records, summed by patient.
+
+        Raises:
+            ValueError: fewer than two patients, which have no variance.
+        """
+        if len(self) < 2:
+            raise ValueError(f"patient_ids: expected at least two patients, got {len(self)}; one has no variance")
+        return np.bincount(self._codes, weights=values).astype(np.float64)
+
+    def error(self, influence: FloatArray) -> float:
+        """Returns the standard error from the influence (n,), how far the estimate moves with each record's weight.
+
+        Raises:
+            ValueError: fewer than two patients.
+        """
+        return float(np.sqrt((self.sums(influence) ** 2).sum()))
+
+    def resample(self, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+        """Returns the rows of as many patients as there are, drawn with replacement."""
+        drawn = rng.integers(0, len(self), len(self))
+        counts = self._counts[drawn]
+        ends = np.cumsum(counts)
+        within = np.arange(ends[-1]) - np.repeat(ends - counts, counts)
+        rows: npt.NDArray[np.intp] = self._order[np.repeat(self._starts[drawn], counts) + within]
+        return rows
+
+    @cached_property
+    def _order(self) -> npt.NDArray[np.intp]:
+        """Rows by patient, arranged so that a resample takes three numpy calls."""
+        return np.argsort(self._codes, kind="stable")
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.intp]:
+        """Where each patient's rows start in `_order`."""
+        starts: npt.NDArray[np.intp] = np.cumsum(self._counts) - self._counts
+        return starts
 
 
 @dataclass(frozen=True)
@@ -104,7 +171,7 @@ def bootstrap_comparison(
         ValueError: as [`bootstrap_interval`].
     """
     truth, given = [np.asarray(array) for array in outcome], {name: np.asarray(each) for name, each in scores.items()}
-    patients = _patients([*truth, *given.values()], patient_ids)
+    patients = _patients_of([*truth, *given.values()], patient_ids)
     estimates = {name: float(metric(*truth, each)) for name, each in given.items()}
     values = {name: np.ma.masked_array(np.zeros(n), mask=True) for name in given}
     rng = np.random.default_rng(seed)
@@ -150,7 +217,7 @@ def bootstrap_difference(
     return bootstrap_comparison(metric, *outcome, scores=both, **options)[1]["theirs"]
 
 
-def _interval(estimate: float, values: "np.ma.MaskedArray[Any, Any]", level: float, patients: "_Patients") -> Interval:
+def _interval(estimate: float, values: "np.ma.MaskedArray[Any, Any]", level: float, patients: Patients) -> Interval:
     """Builds the interval from one value per resample, masked where the metric does not exist."""
     n, known = len(values), values.compressed()
     undefined = n - len(known)
@@ -159,34 +226,10 @@ def _interval(estimate: float, values: "np.ma.MaskedArray[Any, Any]", level: flo
             f"bootstrap: the metric does not exist on {undefined} of {n} resamples; too few events or labels"
         )
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high), level, len(patients.order), len(patients), n, undefined)
+    return Interval(estimate, float(low), float(high), level, patients.num_records, len(patients), n, undefined)
 
 
-class _Patients:
-    """Rows of each patient, arranged so that a resample takes three numpy calls."""
-
-    def __init__(self, patient_ids: Sequence[Any] | npt.ArrayLike) -> None:
-        codes, names = pd.factorize(np.asarray(patient_ids))
-        if (codes < 0).any():
-            raise ValueError(f"patient_ids: expected an id for every record, {int((codes < 0).sum())} are missing")
-        self.order = np.argsort(codes, kind="stable")
-        self.counts = np.bincount(codes, minlength=len(names))
-        self.starts = np.cumsum(self.counts) - self.counts
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def resample(self, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-        """Returns the rows of as many patients as there are, drawn with replacement."""
-        drawn = rng.integers(0, len(self), len(self))
-        counts = self.counts[drawn]
-        ends = np.cumsum(counts)
-        within = np.arange(ends[-1]) - np.repeat(ends - counts, counts)
-        rows: npt.NDArray[np.intp] = self.order[np.repeat(self.starts[drawn], counts) + within]
-        return rows
-
-
-def _patients(columns: list[npt.NDArray[Any]], patient_ids: Sequence[Any] | npt.ArrayLike | None) -> _Patients:
+def _patients_of(columns: list[npt.NDArray[Any]], patient_ids: Sequence[Any] | npt.ArrayLike | None) -> Patients:
     lengths = [len(column) for column in columns]
     if patient_ids is not None:
         lengths.append(len(np.asarray(patient_ids)))
@@ -194,7 +237,7 @@ def _patients(columns: list[npt.NDArray[Any]], patient_ids: Sequence[Any] | npt.
         raise ValueError(f"bootstrap: expected one row per record in every array, got lengths {lengths}")
     if lengths[0] == 0:
         raise ValueError("bootstrap: expected at least one record, got none")
-    return _Patients(np.arange(lengths[0]) if patient_ids is None else patient_ids)
+    return Patients(patient_ids, lengths[0])
 
 
 @dataclass(frozen=True)
@@ -220,45 +263,31 @@ class AnalyticInterval:
     num_records: int
     num_patients: int
 
+    @classmethod
+    def of(
+        cls, estimate: float, limits: tuple[float, float], level: float, error: float, z: float, patients: Patients
+    ) -> "AnalyticInterval":
+        """Returns the interval between limits, with the two-sided p value of a standard normal statistic `z`."""
+        p_value = float(2 * norm.sf(abs(z)))
+        return cls(estimate, *limits, level, error, p_value, patients.num_records, len(patients))
+
+    @classmethod
+    def wald(cls, estimate: float, error: float, null: float, level: float, patients: Patients) -> "AnalyticInterval":
+        """Returns the interval that is symmetric around its estimate; its p value asks whether the truth is `null`.
+
+        Raises:
+            ValueError: a level that is not between 0 and 1.
+        """
+        half = half_width(level) * error
+        z = (estimate - null) / error if error > 0 else 0.0
+        return cls.of(estimate, (estimate - half, estimate + half), level, error, z, patients)
+
     def __str__(self) -> str:
         return f"{self.estimate:.3f} ({self.level:.0%} interval {self.low:.3f} to {self.high:.3f})"
 
     def as_dict(self) -> dict[str, float | int]:
         """The fields as plain numbers, for `metrics.json`."""
         return asdict(self)
-
-
-def clustered_error(influence: FloatArray, patient_ids: Sequence[Any] | npt.ArrayLike | None) -> tuple[float, int]:
-    """Returns the standard error from the influence of each record, summed by patient, and the number of patients.
-
-    Args:
-        influence: (n,), by how much the estimate moves with the weight of each record.
-        patient_ids: patient of each record; None takes every record for a patient of its own.
-
-    Raises:
-        ValueError: ids that are missing or of another number, or fewer than two patients.
-    """
-    codes = patient_codes(patient_ids, len(influence))
-    sums = np.bincount(codes, weights=influence)
-    return float(np.sqrt((sums**2).sum())), len(sums)
-
-
-def patient_codes(patient_ids: Sequence[Any] | npt.ArrayLike | None, num_records: int) -> npt.NDArray[np.intp]:
-    """Returns an integer code of each record's patient: (n,).
-
-    Raises:
-        ValueError: ids that are missing or of another number, or fewer than two patients.
-    """
-    if patient_ids is None:
-        return np.arange(num_records)
-    codes, patients = pd.factorize(np.asarray(patient_ids))
-    if len(codes) != num_records:
-        raise ValueError(f"patient_ids: expected {num_records} ids, one per record, got {len(codes)}")
-    if (codes < 0).any():
-        raise ValueError(f"patient_ids: expected an id for every record, {int((codes < 0).sum())} are missing")
-    if len(patients) < 2:
-        raise ValueError(f"patient_ids: expected at least two patients, got {len(patients)}; one has no variance")
-    return codes
 
 
 def half_width(level: float) -> float:
@@ -270,8 +299,3 @@ def half_width(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level: expected a coverage between 0 and 1, got {level:g}")
     return float(ndtri((1 + level) / 2))
-
-
-def two_sided(z: float) -> float:
-    """Returns the two-sided p value of a standard normal statistic."""
-    return float(2 * norm.sf(abs(z)))

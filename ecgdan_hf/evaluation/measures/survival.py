@@ -19,13 +19,7 @@ from scipy.stats import chi2
 
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, dynamic_auc, observed_risk, scaled_brier_score
 from ecgdan_hf.evaluation.measures.concordance import concordance_index, uno_concordance_index
-from ecgdan_hf.evaluation.measures.follow_up import (
-    SurvivalCurve,
-    check_horizon,
-    check_outcomes,
-    check_risks,
-    product_limit,
-)
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp, SurvivalCurve
 from ecgdan_hf.evaluation.measures.intervals import (
     FloatArray,
     Interval,
@@ -33,12 +27,7 @@ from ecgdan_hf.evaluation.measures.intervals import (
     bootstrap_interval,
     half_width,
 )
-from ecgdan_hf.evaluation.measures.risk_calibration import (
-    calibration_errors,
-    calibration_intercept,
-    calibration_slope,
-    observed_over_expected,
-)
+from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 
 __all__ = [
     "Interval",
@@ -46,7 +35,6 @@ __all__ = [
     "bootstrap_interval",
     "brier_score",
     "calibration",
-    "check_outcomes",
     "concordance_index",
     "dynamic_auc",
     "kaplan_meier",
@@ -69,11 +57,11 @@ def kaplan_meier(event: npt.ArrayLike, time: npt.ArrayLike) -> pd.DataFrame:
         One row per distinct time from 0: `time` (years), `survival`, `low`, `high`, `at_risk` (just before `time`).
 
     Raises:
-        ValueError: what [`check_outcomes`] refuses.
+        ValueError: what [`FollowUp`] refuses.
     """
-    events, times = check_outcomes(event, time)
-    curve = product_limit(events, times)
-    deaths, at_risk = (counts[:, 0] for counts in _counts_by_time(events, times, np.zeros(len(times), dtype=np.intp)))
+    follow_up = FollowUp(event, time)
+    curve = follow_up.survival()
+    deaths, at_risk = (counts[:, 0] for counts in _counts_by_time(follow_up, np.zeros(len(follow_up), dtype=np.intp)))
     left = np.where(at_risk > deaths, at_risk - deaths, np.inf)  # nobody is left at the last death: S is 0
     error = np.sqrt(np.cumsum(deaths / (at_risk * left)))
     inside = (curve.survival > 0) & (curve.survival < 1)
@@ -83,7 +71,7 @@ def kaplan_meier(event: npt.ArrayLike, time: npt.ArrayLike) -> pd.DataFrame:
     columns = {"survival": curve.survival, "low": low, "high": high}
     table = {"time": np.append(0.0, curve.times)}
     table |= {name: np.append(1.0, values) for name, values in columns.items()}
-    return pd.DataFrame(table | {"at_risk": np.append(len(times), at_risk).astype(int)})
+    return pd.DataFrame(table | {"at_risk": np.append(len(follow_up), at_risk).astype(int)})
 
 
 def logrank_p_value(event: npt.ArrayLike, time: npt.ArrayLike, group: npt.ArrayLike) -> float:
@@ -98,13 +86,13 @@ def logrank_p_value(event: npt.ArrayLike, time: npt.ArrayLike, group: npt.ArrayL
         group: (n,), label of each record's group.
 
     Raises:
-        ValueError: what [`check_outcomes`] refuses, or fewer than two groups.
+        ValueError: what [`FollowUp`] refuses, or fewer than two groups.
     """
-    events, times = check_outcomes(event, time)
+    follow_up = FollowUp(event, time)
     labels, code = np.unique(np.asarray(group), return_inverse=True)
-    if np.shape(group) != events.shape or len(labels) < 2:
-        raise ValueError(f"group: expected {len(events)} labels of at least two groups, got {len(labels)}")
-    deaths, at_risk = _counts_by_time(events, times, code)
+    if np.shape(group) != follow_up.event.shape or len(labels) < 2:
+        raise ValueError(f"group: expected {len(follow_up)} labels of at least two groups, got {len(labels)}")
+    deaths, at_risk = _counts_by_time(follow_up, code)
     total, everyone = deaths.sum(axis=1), at_risk.sum(axis=1)
     share = at_risk / everyone[:, None]
     excess = (deaths - total[:, None] * share).sum(axis=0)[1:]
@@ -113,16 +101,14 @@ def logrank_p_value(event: npt.ArrayLike, time: npt.ArrayLike, group: npt.ArrayL
     return float(chi2.sf(excess @ np.linalg.pinv(covariance, hermitian=True) @ excess, len(excess)))
 
 
-def _counts_by_time(
-    events: FloatArray, times: FloatArray, group: npt.NDArray[np.intp]
-) -> tuple[FloatArray, FloatArray]:
+def _counts_by_time(follow_up: FollowUp, group: npt.NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
     """Events at each distinct time, ascending, and records at risk just before it, by group: (times, groups) each."""
-    distinct, code = np.unique(times, return_inverse=True)
+    distinct, code = np.unique(follow_up.time, return_inverse=True)
     groups = int(group.max()) + 1
     cell = code * groups + group
     counts = [
         np.bincount(cell, weights, minlength=len(distinct) * groups).reshape(-1, groups).astype(np.float64)
-        for weights in (events, np.ones_like(events))
+        for weights in (follow_up.event, np.ones_like(follow_up.event))
     ]
     at_risk: FloatArray = np.cumsum(counts[1][::-1], axis=0)[::-1]
     return counts[0], at_risk
@@ -147,10 +133,10 @@ def calibration(
         `observed` is NaN where follow-up of the group ends before the horizon.
 
     Raises:
-        ValueError: what [`check_outcomes`] refuses, or a risk outside [0, 1].
+        ValueError: what [`FollowUp`] refuses, or a risk outside [0, 1].
     """
-    events, times = check_outcomes(event, time)
-    risks = check_risks(risk, len(events))
+    follow_up = FollowUp(event, time)
+    events, times, risks = follow_up.event, follow_up.time, follow_up.risks(risk)
     groups = pd.Series(risks).rank(method="average", pct=True).mul(num_groups).apply(np.ceil).to_numpy()
     rows = []
     for group in np.unique(groups):
@@ -197,24 +183,23 @@ def survival_metrics(
         ValueError: as [`concordance_index`], [`bootstrap_interval`] and [`_horizon_metrics`].
     """
     interval = bootstrap_interval(concordance_index, event, time, log_hazard, patient_ids=patient_ids, n=n, seed=seed)
-    events, times = check_outcomes(event, time)
+    follow_up = FollowUp(event, time)
     found: dict[str, Any] = {
         "concordance_index": interval.as_dict(),
-        "num_records": len(events),
-        "num_events": int(events.sum()),
-        "median_follow_up_years": float(np.median(times)),
+        "num_records": len(follow_up),
+        "num_events": int(follow_up.event.sum()),
+        "median_follow_up_years": float(np.median(follow_up.time)),
     }
     if risks is not None:
         found["horizons"] = [
-            _horizon_metrics(events, times, log_hazard, risk, years, patient_ids, n, seed, censoring)
+            _horizon_metrics(follow_up, log_hazard, risk, years, patient_ids, n, seed, censoring)
             for years, risk in sorted(risks.items())
         ]
     return found
 
 
 def _horizon_metrics(
-    event: npt.ArrayLike,
-    time: npt.ArrayLike,
+    follow_up: FollowUp,
     log_hazard: npt.ArrayLike,
     risk: npt.ArrayLike,
     horizon_years: float,
@@ -227,8 +212,8 @@ def _horizon_metrics(
 
     The calibration slope and the calibration errors are absent for a constant risk.
     """
-    events, times = check_outcomes(event, time)
-    predicted, horizon = check_risks(risk, len(events)), check_horizon(horizon_years, times)
+    events, times = follow_up.event, follow_up.time
+    predicted, horizon = follow_up.risks(risk), follow_up.horizon(horizon_years)
     options: dict[str, Any] = {"patient_ids": patient_ids, "n": n, "seed": seed}
     concordance = partial(uno_concordance_index, tau_years=horizon, censoring=censoring)
     found: dict[str, Any] = {"horizon_years": horizon, "predicted_risk": float(predicted.mean())}
@@ -242,10 +227,10 @@ def _horizon_metrics(
         found[name] = bootstrap_interval(judged, events, times, predicted, **options).as_dict()
     known = observed_risk(events, times, horizon, patient_ids).as_dict()
     found["observed_risk"] = {name: value for name, value in known.items() if name != "p_value"}
-    truth = events, times, predicted, horizon
-    found["observed_over_expected"] = observed_over_expected(*truth, patient_ids).as_dict()
-    found["calibration_intercept"] = calibration_intercept(*truth, patient_ids, censoring=censoring).as_dict()
+    judged_risks = RiskCalibration(events, times, predicted, horizon, patient_ids, censoring=censoring)
+    found["observed_over_expected"] = judged_risks.observed_over_expected().as_dict()
+    found["calibration_intercept"] = judged_risks.intercept().as_dict()
     if np.ptp(predicted) > 0:
-        found["calibration_slope"] = calibration_slope(*truth, patient_ids, censoring=censoring).as_dict()
-        found |= calibration_errors(*truth, censoring)
+        found["calibration_slope"] = judged_risks.slope().as_dict()
+        found |= judged_risks.errors()
     return found

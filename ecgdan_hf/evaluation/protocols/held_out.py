@@ -12,13 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, softmax
 
-from ecgdan_hf.evaluation.comparators.baselines import (
-    cross_validated_ridge_cox,
-    knows_age_and_sex,
-    random_encoder,
-)
+from ecgdan_hf.evaluation.comparators.baselines import RidgeCox, knows_age_and_sex, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, fit_logistic
-from ecgdan_hf.evaluation.comparators.measurement_cox import fit_comparators, with_measurements
+from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox, with_measurements
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
@@ -132,7 +128,7 @@ def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, see
     features, tested = (embed(encoder, _signal_batches(part, batch_size)) for part in (fit, test))
     table = columns_of(fit, ["patient_id", "event", "time"])
     if "event" in table:
-        fitted = cross_validated_ridge_cox(features, table["event"], table["time"], table["patient_id"], seed=seed)
+        fitted = RidgeCox.cross_validated(features, table["event"], table["time"], table["patient_id"], seed=seed)
         return fitted.log_hazard(tested)
     return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"].to_numpy())
 
@@ -180,7 +176,7 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
 def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -> dict[str, FloatArray]:
     columns = ["record_id", "age", "sex", "event", "time"]
     train, test = (with_measurements(columns_of(part, columns), measurements) for part in (fit, judged.test))
-    models = fit_comparators(train, knows_age_and_sex(train))
+    models = MeasurementCox.fit_all(train, knows_age_and_sex(train))
     return {name: model.log_hazard(test) for name, model in models.items()}
 
 

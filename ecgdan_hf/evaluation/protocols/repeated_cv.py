@@ -16,14 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, dynamic_auc, observed_risk, scaled_brier_score
-from ecgdan_hf.evaluation.measures.concordance import has_pair
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, Interval, bootstrap_comparison, bootstrap_interval
-from ecgdan_hf.evaluation.measures.risk_calibration import (
-    calibration_errors,
-    calibration_slope,
-    observed_over_expected,
-)
-from ecgdan_hf.evaluation.measures.survival import check_outcomes, concordance_index
+from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
+from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.evaluation.protocols.subgroups import Found, survival_subgroups
 
 _SUBJECT = ["record_id", "patient_id", "event", "time"]
@@ -31,9 +27,11 @@ _RISK_MEASURES: dict[str, Callable[..., float]] = {
     "auc": dynamic_auc,
     "brier": brier_score,
     "scaled_brier": scaled_brier_score,
-    "calibration_slope": lambda *given, **horizon: calibration_slope(*given, **horizon).estimate,
-    "observed_over_expected": lambda *given, **horizon: observed_over_expected(*given, **horizon).estimate,
-    "ici": lambda *given, **horizon: calibration_errors(*given, **horizon)["ici"],
+    "calibration_slope": lambda *given, **horizon: RiskCalibration(*given, **horizon).slope().estimate,
+    "observed_over_expected": lambda *given, **horizon: (
+        RiskCalibration(*given, **horizon).observed_over_expected().estimate
+    ),
+    "ici": lambda *given, **horizon: RiskCalibration(*given, **horizon).errors()["ici"],
 }
 """Functions of (event, time, risk, horizon_years)."""
 
@@ -85,7 +83,7 @@ def make_folds(table: pd.DataFrame, num_folds: int = 2, seeds: Sequence[int] = (
         parts = splitter.split(np.zeros(len(table)), event, patients)
         folds += [Fold(seed, number, np.sort(test)) for number, (_, test) in enumerate(parts, start=1)]
     time = table["time"].to_numpy()
-    thin = next((fold for fold in folds if not has_pair(event[fold.test], time[fold.test])), None)
+    thin = next((fold for fold in folds if not FollowUp(event[fold.test], time[fold.test]).has_pair), None)
     if thin:
         raise ValueError(f"folds: {thin.name} has no record still at risk at another's event; ask for fewer folds")
     return folds
@@ -121,28 +119,150 @@ def _corrected_t_test(differences: npt.ArrayLike, test_over_train: float) -> dic
     return {"difference": float(values.mean()), "t": statistic, "df": len(values) - 1, "p": p}
 
 
-def standardised(predictions: pd.DataFrame, column: str) -> FloatArray:
-    """Returns scores as z-scores within each fold: (records, seeds), records in order of `record_id`.
+def risk_column(model: str, years: float) -> str:
+    """Returns the name of the column with a model's risk within so many years."""
+    return f"{model} | risk within {years:g} years"
+
+
+class Predictions:
+    """Scores of every record in each repetition, by models that were not trained on its patient.
 
     Args:
-        predictions: columns `record_id`, `seed`, `fold` and `column`; each record once per seed.
-        column: of the score.
+        table: `record_id`, `patient_id`, `event`, `time`, `seed`, `fold`, age and sex where known, a log hazard under
+            each model's name, and the risks that [`risk_column`] names; each record once per seed.
+
+    Attributes:
+        table: as given.
+        people: one row per record, in order of `record_id`: ids, outcome, and age and sex where known.
     """
-    folds = predictions.groupby(["seed", "fold"])[column]
-    spread = folds.transform("std", ddof=0)
-    scores = (predictions[column] - folds.transform("mean")) / spread.where(spread > 0, 1.0)
-    return _by_seed(predictions, scores)
 
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+        columns = [*_SUBJECT, *(name for name in ("age", "sex") if name in table)]
+        people = table[columns].drop_duplicates("record_id").sort_values("record_id")
+        self.people = people.reset_index(drop=True)
 
-def as_predicted(predictions: pd.DataFrame, column: str) -> FloatArray:
-    """Returns absolute risks: (records, seeds), records in order of `record_id`."""
-    return _by_seed(predictions, predictions[column])
+    def standardised(self, column: str) -> FloatArray:
+        """Returns scores as z-scores within each fold: (records, seeds), records in the order of `people`.
 
+        Raises:
+            ValueError: a record without a score in some seed.
+        """
+        folds = self.table.groupby(["seed", "fold"])[column]
+        spread = folds.transform("std", ddof=0)
+        return self._by_seed((self.table[column] - folds.transform("mean")) / spread.where(spread > 0, 1.0))
 
-def subjects(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Returns one row per record, in order of `record_id`: ids, outcome, and age and sex where known."""
-    columns = [*_SUBJECT, *(name for name in ("age", "sex") if name in predictions)]
-    return predictions[columns].drop_duplicates("record_id").sort_values("record_id").reset_index(drop=True)
+    def risks(self, model: str, years: float) -> FloatArray:
+        """Returns a model's risks within so many years: (records, seeds), records in the order of `people`."""
+        return self._by_seed(self.table[risk_column(model, years)])
+
+    def compare(
+        self, models: Sequence[str], n: int = 1000, seed: int = 0, trained_share: float = 1.0
+    ) -> dict[str, dict[str, Any]]:
+        """Returns the out-of-fold C-index of every model, its spread, and the lead of the first model.
+
+        Args:
+            models: names; the first is the evaluated model.
+            n, seed: of the bootstrap over patients.
+            trained_share: share of the records outside a fold that trained; the others chose the epoch.
+
+        Returns:
+            For each model `concordance_index` (mean over seeds of the C-index over all records, as the fields of
+            `Interval`), `over_folds` and `over_seeds` (`mean`, `sd`, `values`) and, but for the first, `ahead` (paired
+            interval of first minus this) and `t_test` ([`_corrected_t_test`] over folds).
+        """
+        truth = FollowUp(self.people["event"], self.people["time"])
+        intervals, ahead = bootstrap_comparison(
+            _mean_over_seeds(concordance_index),
+            truth.event,
+            truth.time,
+            scores={name: self.standardised(name) for name in models},
+            patient_ids=self.people["patient_id"].to_numpy(),
+            n=n,
+            seed=seed,
+        )
+        values = {name: self._fold_values(name) for name in models}
+        first, share = models[0], self._test_over_train() / trained_share
+        found: dict[str, dict[str, Any]] = {}
+        for name, interval in intervals.items():
+            found[name] = {"concordance_index": interval.as_dict(), **_spreads(values[name])}
+            if name in ahead:
+                found[name]["ahead"] = ahead[name].as_dict()
+                found[name]["t_test"] = _corrected_t_test(values[first].to_numpy() - values[name].to_numpy(), share)
+        return found
+
+    def evaluate_risks(
+        self, model: str, horizons: Sequence[float], n: int = 1000, seed: int = 0
+    ) -> dict[str, dict[str, Any]]:
+        """Evaluates a model's absolute risks at each horizon; empty where it predicted none.
+
+        Each measure is the mean over seeds, its interval a bootstrap of patients.
+
+        Args:
+            model: name.
+            horizons: years.
+            n, seed: of the bootstrap.
+
+        Returns:
+            Horizon as text -> `predicted_risk`, and, as fields of intervals, `observed_risk` and what `_RISK_MEASURES`
+            names; under `not_estimable` the reason for each that does not exist on these records.
+        """
+        follow_up, patients = FollowUp(self.people["event"], self.people["time"]), self.people["patient_id"].to_numpy()
+        truth, found = (follow_up.event, follow_up.time), {}
+        for years in horizons:
+            if risk_column(model, years) not in self.table:
+                continue
+            risks = self.risks(model, years)
+            entry: dict[str, Any] = {"predicted_risk": float(risks.mean()), "not_estimable": {}}
+            options: dict[str, Any] = {"patient_ids": patients, "n": n, "seed": seed}
+            measures: dict[str, Callable[..., Any]]
+            measures = {name: partial(_risk_interval, each, *truth, risks) for name, each in _RISK_MEASURES.items()}
+            measures["observed_risk"] = lambda years, patient_ids, **_: observed_risk(*truth, years, patient_ids)
+            for name, measure in measures.items():
+                try:
+                    entry[name] = measure(years, **options).as_dict()
+                except ValueError as error:
+                    entry["not_estimable"][name] = str(error)
+            found[f"{years:g}"] = entry
+        return found
+
+    def subgroups(self, model: str, n: int = 1000, seed: int = 0) -> Found:
+        """Returns [`survival_subgroups`] of the scores of all seeds."""
+        scores = self.standardised(model)
+        return survival_subgroups(self.people, scores, metric=_mean_over_seeds(concordance_index), n=n, seed=seed)
+
+    def fold_counts(self) -> list[dict[str, int]]:
+        """Counts records, patients and events of every fold."""
+        return [
+            {
+                "seed": int(part["seed"].iloc[0]),
+                "fold": int(part["fold"].iloc[0]),
+                "num_records": len(part),
+                "num_patients": int(part["patient_id"].nunique()),
+                "num_events": int(part["event"].sum()),
+            }
+            for _, part in self.table.groupby(["seed", "fold"])
+        ]
+
+    def _by_seed(self, values: "pd.Series[float]") -> FloatArray:
+        table = self.table[["record_id", "seed"]].assign(value=values).pivot(index="record_id", columns="seed")
+        if table.isna().to_numpy().any():
+            raise ValueError("predictions: expected each record once for every seed, some are missing")
+        result: FloatArray = table.sort_index().to_numpy(dtype=np.float64)
+        return result
+
+    def _fold_values(self, model: str) -> "pd.Series[float]":
+        """Returns the C-index in each fold, indexed by seed and fold."""
+        found = {
+            key: concordance_index(part["event"], part["time"], part[model])
+            for key, part in self.table.groupby(["seed", "fold"])
+        }
+        return pd.Series(found, dtype=float).rename_axis(["seed", "fold"])
+
+    def _test_over_train(self) -> float:
+        """Returns test records over training records of a fold, the mean of all folds."""
+        sizes = self.table.groupby(["seed", "fold"]).size().to_numpy(dtype=float)
+        return float(np.mean(sizes / (len(self.people) - sizes)))
 
 
 def _mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
@@ -154,54 +274,6 @@ def _mean_over_seeds(metric: Callable[..., float]) -> Callable[..., float]:
     return mean
 
 
-def compare_over_folds(
-    predictions: pd.DataFrame, models: Sequence[str], n: int = 1000, seed: int = 0, trained_share: float = 1.0
-) -> dict[str, dict[str, Any]]:
-    """Returns the out-of-fold C-index of every model, its spread, and the lead of the first model.
-
-    Args:
-        predictions: `record_id`, `patient_id`, `event`, `time`, `seed`, `fold`, and a log hazard under each model's
-            name; each record once per seed.
-        models: names; the first is the evaluated model.
-        n, seed: of the bootstrap over patients.
-        trained_share: share of the records outside a fold that trained; the others chose the epoch.
-
-    Returns:
-        For each model `concordance_index` (mean over seeds of the C-index over all records, as the fields of
-        `Interval`), `over_folds` and `over_seeds` (`mean`, `sd`, `values`) and, but for the first, `ahead` (paired
-        interval of first minus this) and `t_test` ([`_corrected_t_test`] over folds).
-    """
-    people = subjects(predictions)
-    event, time = check_outcomes(people["event"], people["time"])
-    intervals, ahead = bootstrap_comparison(
-        _mean_over_seeds(concordance_index),
-        event,
-        time,
-        scores={name: standardised(predictions, name) for name in models},
-        patient_ids=people["patient_id"].to_numpy(),
-        n=n,
-        seed=seed,
-    )
-    values = {name: _fold_values(predictions, name) for name in models}
-    first, share = models[0], _test_over_train(predictions) / trained_share
-    found: dict[str, dict[str, Any]] = {}
-    for name, interval in intervals.items():
-        found[name] = {"concordance_index": interval.as_dict(), **_spreads(values[name])}
-        if name in ahead:
-            found[name]["ahead"] = ahead[name].as_dict()
-            found[name]["t_test"] = _corrected_t_test(values[first].to_numpy() - values[name].to_numpy(), share)
-    return found
-
-
-def _fold_values(predictions: pd.DataFrame, model: str) -> "pd.Series[float]":
-    """Returns the C-index in each fold, indexed by seed and fold."""
-    found = {
-        key: concordance_index(part["event"], part["time"], part[model])
-        for key, part in predictions.groupby(["seed", "fold"])
-    }
-    return pd.Series(found, dtype=float).rename_axis(["seed", "fold"])
-
-
 def _spreads(values: "pd.Series[float]") -> dict[str, dict[str, Any]]:
     """Returns mean and SD over all folds, and over seeds (each the mean of its folds); the SD of one value is NaN."""
     seeds = values.groupby("seed").mean()
@@ -209,70 +281,6 @@ def _spreads(values: "pd.Series[float]") -> dict[str, dict[str, Any]]:
         name: {"mean": float(each.mean()), "sd": float(each.std(ddof=1)), "values": each.round(6).tolist()}
         for name, each in (("over_folds", values), ("over_seeds", seeds))
     }
-
-
-def _test_over_train(predictions: pd.DataFrame) -> float:
-    """Returns test records over training records of a fold, the mean of all folds."""
-    sizes = predictions.groupby(["seed", "fold"]).size().to_numpy(dtype=float)
-    total = predictions["record_id"].nunique()
-    return float(np.mean(sizes / (total - sizes)))
-
-
-def fold_counts(predictions: pd.DataFrame) -> list[dict[str, int]]:
-    """Counts records, patients and events of every fold."""
-    return [
-        {
-            "seed": int(part["seed"].iloc[0]),
-            "fold": int(part["fold"].iloc[0]),
-            "num_records": len(part),
-            "num_patients": int(part["patient_id"].nunique()),
-            "num_events": int(part["event"].sum()),
-        }
-        for _, part in predictions.groupby(["seed", "fold"])
-    ]
-
-
-def risk_column(model: str, years: float) -> str:
-    """Returns the name of the column with a model's risk within so many years."""
-    return f"{model} | risk within {years:g} years"
-
-
-def evaluate_risks(
-    predictions: pd.DataFrame, model: str, horizons: Sequence[float], n: int = 1000, seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """Evaluates a model's absolute risks at each horizon; empty where it predicted none.
-
-    Each measure is the mean over seeds, its interval a bootstrap of patients.
-
-    Args:
-        predictions: as in [`compare_over_folds`], with the columns that [`risk_column`] names.
-        model: name.
-        horizons: years.
-        n, seed: of the bootstrap.
-
-    Returns:
-        Horizon as text -> `predicted_risk`, and, as fields of intervals, `observed_risk` and what `_RISK_MEASURES`
-        names; under `not_estimable` the reason for each that does not exist on these records.
-    """
-    people = subjects(predictions)
-    truth, patients = check_outcomes(people["event"], people["time"]), people["patient_id"].to_numpy()
-    found = {}
-    for years in horizons:
-        if risk_column(model, years) not in predictions:
-            continue
-        risks = as_predicted(predictions, risk_column(model, years))
-        entry: dict[str, Any] = {"predicted_risk": float(risks.mean()), "not_estimable": {}}
-        options: dict[str, Any] = {"patient_ids": patients, "n": n, "seed": seed}
-        measures: dict[str, Callable[..., Any]]
-        measures = {name: partial(_risk_interval, each, *truth, risks) for name, each in _RISK_MEASURES.items()}
-        measures["observed_risk"] = lambda years, patient_ids, **_: observed_risk(*truth, years, patient_ids)
-        for name, measure in measures.items():
-            try:
-                entry[name] = measure(years, **options).as_dict()
-            except ValueError as error:
-                entry["not_estimable"][name] = str(error)
-        found[f"{years:g}"] = entry
-    return found
 
 
 def _risk_interval(
@@ -297,17 +305,3 @@ def describe_cohort(table: pd.DataFrame) -> dict[str, Any]:
         counts = {name: int((table["sex"] == name).sum()) for name in ("female", "male")}
         found["sex"] = {**counts, "num_missing": int(table["sex"].isna().sum())}
     return found
-
-
-def subgroups_over_seeds(predictions: pd.DataFrame, model: str, n: int = 1000, seed: int = 0) -> Found:
-    """Returns [`survival_subgroups`] of the scores of all seeds."""
-    people, scores = subjects(predictions), standardised(predictions, model)
-    return survival_subgroups(people, scores, metric=_mean_over_seeds(concordance_index), n=n, seed=seed)
-
-
-def _by_seed(predictions: pd.DataFrame, values: "pd.Series[float]") -> FloatArray:
-    table = predictions[["record_id", "seed"]].assign(value=values).pivot(index="record_id", columns="seed")
-    if table.isna().to_numpy().any():
-        raise ValueError("predictions: expected each record once for every seed, some are missing")
-    result: FloatArray = table.sort_index().to_numpy(dtype=np.float64)
-    return result

@@ -19,7 +19,7 @@ import pandas as pd
 from ecgdan_hf.evaluation.measures.classification import DEFAULT_THRESHOLD, auroc, macro_auroc
 from ecgdan_hf.evaluation.measures.concordance import concordance_index
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, bootstrap_interval
-from ecgdan_hf.evaluation.measures.risk_calibration import observed_over_expected
+from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 
 BoolArray = npt.NDArray[np.bool_]
 Groups = dict[str, dict[str, BoolArray]]
@@ -284,7 +284,7 @@ def _calibration(
 ) -> dict[str, Any]:
     event, time = (each[where] for each in truth)
     try:
-        found = observed_over_expected(event, time, risk[where], years, patients[where])
+        found = RiskCalibration(event, time, risk[where], years, patients[where]).observed_over_expected()
     except ValueError:  # nobody had the event by then, or nobody was left
         return {}
     return {"observed_over_expected": {**found.as_dict(), "horizon_years": years}}

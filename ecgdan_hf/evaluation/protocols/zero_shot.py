@@ -29,23 +29,6 @@ MIN_POSITIVES = 10
 GroupScore = Callable[[npt.ArrayLike, Sequence[str], Mapping[str, Sequence[str]]], FloatArray]
 
 
-@dataclass(frozen=True)
-class Level:
-    """The classes of one level of the labels that can be evaluated.
-
-    Attributes:
-        name: such as `"superclass"`.
-        groups: class -> the prompts it is scored from.
-        truth: (n, classes), 1 present, 0 absent.
-        not_judged: class -> why not.
-    """
-
-    name: str
-    groups: dict[str, list[str]]
-    truth: FloatArray
-    not_judged: dict[str, str]
-
-
 def statement_groups(statements: pd.DataFrame, level: str) -> dict[str, list[str]]:
     """Returns the classes of a level and the SCP statements of each.
 
@@ -121,115 +104,131 @@ def group_scores(
     return np.stack(columns, axis=1) if columns else np.empty((len(values), 0))
 
 
-def judged_level(
-    name: str,
-    groups: Mapping[str, Sequence[str]],
-    labels: npt.ArrayLike,
-    label_names: Sequence[str],
-    prompt_labels: Sequence[str],
-    min_positives: int = MIN_POSITIVES,
-) -> Level:
-    """Returns the classes of a level that these records and prompts can evaluate.
+@dataclass(frozen=True)
+class Level:
+    """The classes of one level of the labels that can be evaluated.
 
-    Args:
-        name: of the level.
-        groups: class -> statements; a record has the class if it has one of them.
-        labels: (n, statements) of 0 and 1.
-        label_names: statement of each column of `labels`.
-        prompt_labels: what there are prompts for: statements, or a class itself where none of its statements has one.
-        min_positives: records a class needs.
+    Attributes:
+        name: such as `"superclass"`.
+        groups: class -> the prompts it is scored from.
+        truth: (n, classes), 1 present, 0 absent.
+        not_judged: class -> why not.
     """
-    truth, columns = np.asarray(labels, dtype=np.float64), {label: i for i, label in enumerate(label_names)}
-    judged: dict[str, list[str]] = {}
-    present: list[FloatArray] = []
-    why: dict[str, str] = {}
-    for group, members in groups.items():
-        known = [columns[member] for member in members if member in columns]
-        has = truth[:, known].max(axis=1) if known else np.zeros(len(truth))
-        prompts = [member for member in members if member in prompt_labels]
-        prompts = prompts or [group] * (group in prompt_labels)
-        positives = int(has.sum())
-        if not prompts:
-            why[group] = "no prompt"
-        elif positives < min_positives or not 0 < positives < len(truth):
-            why[group] = f"{positives} positives"
-        else:
-            judged[group] = prompts
-            present.append(has)
-    return Level(name, judged, np.stack(present, axis=1) if present else np.empty((len(truth), 0)), why)
 
+    name: str
+    groups: dict[str, list[str]]
+    truth: FloatArray
+    not_judged: dict[str, str]
 
-def level_metrics(
-    level: Level,
-    prompt_logits: npt.ArrayLike,
-    prompt_labels: Sequence[str],
-    patient_ids: npt.ArrayLike,
-    controls: Mapping[str, tuple[npt.ArrayLike, Sequence[str]]] | None = None,
-    score: GroupScore = group_scores,
-    permutations: int = 20,
-    n: int = 1000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Returns the macro AUROC of a level with its interval, and the controls.
+    @classmethod
+    def judged(
+        cls,
+        name: str,
+        groups: Mapping[str, Sequence[str]],
+        labels: npt.ArrayLike,
+        label_names: Sequence[str],
+        prompt_labels: Sequence[str],
+        min_positives: int = MIN_POSITIVES,
+    ) -> "Level":
+        """Returns the classes of a level that these records and prompts can evaluate.
 
-    Args:
-        level: from [`judged_level`], with at least one class.
-        prompt_logits, prompt_labels: (n, K) of the network that is judged, and the label of each column.
-        patient_ids: (n,).
-        controls: name -> logits and labels of another network on the same records.
-        score: [`group_scores`], with its options bound.
-        permutations: number of permutations of the prompts among the labels.
-        n, seed: of the bootstrap; `seed` also of the permutations.
+        Args:
+            name: of the level.
+            groups: class -> statements; a record has the class if it has one of them.
+            labels: (n, statements) of 0 and 1.
+            label_names: statement of each column of `labels`.
+            prompt_labels: what there are prompts for: statements, or a class itself where none of its
+                statements has one.
+            min_positives: records a class needs.
+        """
+        truth, columns = np.asarray(labels, dtype=np.float64), {label: i for i, label in enumerate(label_names)}
+        kept: dict[str, list[str]] = {}
+        present: list[FloatArray] = []
+        why: dict[str, str] = {}
+        for group, members in groups.items():
+            known = [columns[member] for member in members if member in columns]
+            has = truth[:, known].max(axis=1) if known else np.zeros(len(truth))
+            prompts = [member for member in members if member in prompt_labels]
+            prompts = prompts or [group] * (group in prompt_labels)
+            positives = int(has.sum())
+            if not prompts:
+                why[group] = "no prompt"
+            elif positives < min_positives or not 0 < positives < len(truth):
+                why[group] = f"{positives} positives"
+            else:
+                kept[group] = prompts
+                present.append(has)
+        return cls(name, kept, np.stack(present, axis=1) if present else np.empty((len(truth), 0)), why)
 
-    Returns:
-        What [`classification_metrics`] returns, `not_judged`, `permuted_prompts` (`mean`, `low`, `high`: the range;
-        `permutations`), and under `controls` the same for each network with `ahead`, the paired difference "judged
-        minus this".
+    def metrics(
+        self,
+        prompt_logits: npt.ArrayLike,
+        prompt_labels: Sequence[str],
+        patient_ids: npt.ArrayLike,
+        controls: Mapping[str, tuple[npt.ArrayLike, Sequence[str]]] | None = None,
+        score: GroupScore = group_scores,
+        permutations: int = 20,
+        n: int = 1000,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Returns the macro AUROC with its interval, and the controls.
 
-    Raises:
-        ValueError: no class to judge, or what [`group_scores`] refuses.
-    """
-    if not level.groups:
-        raise ValueError(f"{level.name}: expected at least one class to judge, got none of {len(level.not_judged)}")
-    names, scores = list(level.groups), score(prompt_logits, prompt_labels, level.groups)
-    found = classification_metrics(level.truth, scores, names, patient_ids, n=n, seed=seed)
-    found["not_judged"] = level.not_judged
-    found["permuted_prompts"] = _permuted_auroc(level, prompt_logits, prompt_labels, score, permutations, seed)
-    found["controls"] = {}
-    for name, (logits, labels) in (controls or {}).items():
-        theirs = score(logits, labels, level.groups)
-        options: dict[str, Any] = {"patient_ids": patient_ids, "n": n, "seed": seed}
-        ahead = bootstrap_difference(macro_auroc, level.truth, scores=scores, baseline_scores=theirs, **options)
-        found["controls"][name] = {
-            "macro_auroc": macro_auroc(level.truth, theirs),
-            "ahead": ahead.as_dict(),
-            "permuted_prompts": _permuted_auroc(level, logits, labels, score, permutations, seed),
-        }
-    return found
+        Args:
+            prompt_logits, prompt_labels: (n, K) of the network that is judged, and the label of each column.
+            patient_ids: (n,).
+            controls: name -> logits and labels of another network on the same records.
+            score: [`group_scores`], with its options bound.
+            permutations: number of permutations of the prompts among the labels.
+            n, seed: of the bootstrap; `seed` also of the permutations.
 
+        Returns:
+            What [`classification_metrics`] returns, `not_judged`, `permuted_prompts` (`mean`, `low`, `high`: the
+            range; `permutations`), and under `controls` the same for each network with `ahead`, the paired difference
+            "judged minus this".
 
-def _permuted_auroc(
-    level: Level,
-    prompt_logits: npt.ArrayLike,
-    prompt_labels: Sequence[str],
-    score: GroupScore = group_scores,
-    permutations: int = 20,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Returns the macro AUROC with the prompts permuted at random among the labels: mean, and range as low and high.
+        Raises:
+            ValueError: no class to judge, or what [`group_scores`] refuses.
+        """
+        if not self.groups:
+            raise ValueError(f"{self.name}: expected at least one class to judge, got none of {len(self.not_judged)}")
+        names, scores = list(self.groups), score(prompt_logits, prompt_labels, self.groups)
+        found = classification_metrics(self.truth, scores, names, patient_ids, n=n, seed=seed)
+        found["not_judged"] = self.not_judged
+        found["permuted_prompts"] = self._permuted_auroc(prompt_logits, prompt_labels, score, permutations, seed)
+        found["controls"] = {}
+        for name, (logits, labels) in (controls or {}).items():
+            theirs = score(logits, labels, self.groups)
+            options: dict[str, Any] = {"patient_ids": patient_ids, "n": n, "seed": seed}
+            ahead = bootstrap_difference(macro_auroc, self.truth, scores=scores, baseline_scores=theirs, **options)
+            found["controls"][name] = {
+                "macro_auroc": macro_auroc(self.truth, theirs),
+                "ahead": ahead.as_dict(),
+                "permuted_prompts": self._permuted_auroc(logits, labels, score, permutations, seed),
+            }
+        return found
 
-    About one half for single statements (a label keeps its own prompt in 1 of K permutations); above it for classes
-    of many statements, which keep some of theirs.
-    """
-    logits, rng = np.asarray(prompt_logits, dtype=np.float64), np.random.default_rng(seed)
-    values = [
-        macro_auroc(level.truth, score(logits[:, rng.permutation(logits.shape[1])], prompt_labels, level.groups))
-        for _ in range(permutations)
-    ]
-    if not values:
-        return {}
-    mean = sum(values) / len(values)
-    return {"mean": mean, "low": min(values), "high": max(values), "permutations": permutations}
+    def _permuted_auroc(
+        self,
+        prompt_logits: npt.ArrayLike,
+        prompt_labels: Sequence[str],
+        score: GroupScore,
+        permutations: int,
+        seed: int,
+    ) -> dict[str, float]:
+        """Returns the macro AUROC with the prompts permuted at random among the labels: mean, and range.
+
+        About one half for single statements (a label keeps its own prompt in 1 of K permutations); above it for
+        classes of many statements, which keep some of theirs.
+        """
+        logits, rng = np.asarray(prompt_logits, dtype=np.float64), np.random.default_rng(seed)
+        values = [
+            macro_auroc(self.truth, score(logits[:, rng.permutation(logits.shape[1])], prompt_labels, self.groups))
+            for _ in range(permutations)
+        ]
+        if not values:
+            return {}
+        mean = sum(values) / len(values)
+        return {"mean": mean, "low": min(values), "high": max(values), "permutations": permutations}
 
 
 def _members(labels: list[str], group: str, members: Sequence[str]) -> list[int]:

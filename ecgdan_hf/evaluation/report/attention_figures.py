@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
-from ecgdan_hf.evaluation.report.figure_style import LABEL_SIZE, TITLE_SIZE, headline, new_figure, read_flags
+from ecgdan_hf.evaluation.report.figure_style import LABEL_SIZE, TITLE_SIZE, new_figure, read_flags, title
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 LEVELS, SIGNED = "cividis", "PuOr_r"
@@ -106,5 +106,5 @@ def _draw_titles(
     for row, name in enumerate(("mean", "SD over subjects")):
         axes[row, 0].set_ylabel(name, fontsize=LABEL_SIZE)
     total = f"n = {len(high):,}, {int(events.sum()):,} {word}"
-    title = headline("lead attention by predicted risk", simulated)
-    figure.suptitle(f"{title} ({total})\nrow reads from column", fontsize=TITLE_SIZE)
+    said = title("lead attention by predicted risk", simulated)
+    figure.suptitle(f"{said} ({total})\nrow reads from column", fontsize=TITLE_SIZE)

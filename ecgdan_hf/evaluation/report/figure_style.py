@@ -2,15 +2,13 @@
 
 Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers tell apart; every series
 also has a line style and a marker of its own, so that no figure needs colour. Figures are matplotlib objects without
-global state: no `pyplot`, nothing to close, legible at 7 inches. Imports numpy, pandas and matplotlib.
+global state: no `pyplot`, nothing to close, legible at 7 inches. Imports numpy and matplotlib.
 """
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -40,51 +38,25 @@ def new_figure(height_inches: float) -> Figure:
     return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained", facecolor="white")
 
 
-def headline(text: str, simulated: bool) -> str:
-    """Returns the first line of a title; a simulated outcome is named first."""
-    return f"Simulated outcome: {text}" if simulated else text[:1].upper() + text[1:]
+def title(text: str, simulated: bool, counts: tuple[int, int] | None = None) -> str:
+    """Returns the title of a figure; a simulated outcome is named first.
 
-
-def counts_text(num_records: int, num_events: int, simulated: bool = False) -> str:
-    """Returns text such as "n = 1,200, 93 events"."""
-    noun = "event" if num_events == 1 else "events"
-    return f"n = {num_records:,}, {num_events:,} {'simulated ' if simulated else ''}{noun}"
+    Args:
+        text: what the figure shows.
+        simulated: whether the outcome is simulated.
+        counts: records and events, for a second line such as "n = 1,200, 93 events"; None gives one line.
+    """
+    headline = f"Simulated outcome: {text}" if simulated else text[:1].upper() + text[1:]
+    if counts is None:
+        return headline
+    noun = f"{'simulated ' if simulated else ''}{'event' if counts[1] == 1 else 'events'}"
+    return f"{headline}\nn = {counts[0]:,}, {counts[1]:,} {noun}"
 
 
 def tidy(axes: Axes) -> None:
     """Removes the frame on top and right, and sets a readable size of tick labels."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=LABEL_SIZE)
-
-
-def read_columns(
-    name: str, table: pd.DataFrame | Mapping[str, npt.ArrayLike], columns: Iterable[str], least: int = 1
-) -> pd.DataFrame:
-    """Returns the table with these columns as floats; others stay.
-
-    Args:
-        name: of the table in errors.
-        table: a data frame, or arrays of one length by name.
-        columns: required columns.
-        least: fewest rows.
-
-    Raises:
-        ValueError: a column that is missing or holds no numbers, arrays of different lengths, or too few rows.
-    """
-    needed = list(columns)
-    try:
-        frame = pd.DataFrame(dict(table)).reset_index(drop=True)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected columns of one length, found {error}") from None
-    missing = [column for column in needed if column not in frame]
-    if missing:
-        raise ValueError(f"{name}: expected columns {', '.join(needed)}, found {', '.join(map(str, frame.columns))}")
-    if len(frame) < least:
-        raise ValueError(f"{name}: expected at least {least} row{'s' if least > 1 else ''}, found {len(frame)}")
-    try:
-        return frame.astype(dict.fromkeys(needed, np.float64))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected numbers in {', '.join(needed)}, found {error}") from None
 
 
 def read_flags(name: str, values: npt.ArrayLike, num_records: int) -> npt.NDArray[np.bool_]:

@@ -4,7 +4,7 @@ The numbers come from the metric functions; nothing is estimated here. Calibrati
 distribution of predicted risks together (Van Calster et al., BMC Medicine 17:230, 2019). Returns matplotlib Figures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,9 @@ from ecgdan_hf.evaluation.report.figure_style import (
     STYLES,
     TITLE_SIZE,
     VERMILION,
-    counts_text,
-    headline,
     new_figure,
-    read_columns,
     tidy,
+    title,
 )
 
 _Table = pd.DataFrame | Mapping[str, npt.ArrayLike]
@@ -62,11 +60,11 @@ def calibration_figure(
         ValueError: a missing column, a risk outside [0, 1], or a horizon that is not positive.
     """
     columns = ("predicted", "observed", "low", "high", "num_records", "num_events")
-    table = read_columns("groups", groups, columns)
+    table = _read_columns("groups", groups, columns)
     risks = _read_risks(risk)
     if not horizon_years > 0:
         raise ValueError(f"horizon_years: expected positive years, found {horizon_years:g}")
-    curve = None if smooth is None else read_columns("smooth", smooth, ("predicted", "observed"), least=2)
+    curve = None if smooth is None else _read_columns("smooth", smooth, ("predicted", "observed"), least=2)
     figure = new_figure(6.4)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     top = _largest_risk(table, risks)
@@ -80,9 +78,9 @@ def calibration_figure(
     axes.set_ylabel(f"observed risk within {horizon_years:g} years", fontsize=LABEL_SIZE)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(frameon=False, fontsize=LABEL_SIZE, loc="upper left")
-    said = counts_text(int(table["num_records"].sum()), int(table["num_events"].sum()), simulated)
-    title = headline(f"calibration at {horizon_years:g} years", simulated)
-    axes.set_title(f"{title}\n{said} by then", fontsize=TITLE_SIZE)
+    counts = int(table["num_records"].sum()), int(table["num_events"].sum())
+    said = title(f"calibration at {horizon_years:g} years", simulated, counts)
+    axes.set_title(f"{said} by then", fontsize=TITLE_SIZE)
     tidy(axes)
     return figure
 
@@ -112,52 +110,37 @@ def auc_figure(
     axes.set_xlabel("years since the ECG", fontsize=LABEL_SIZE)
     axes.set_ylabel(ylabel, fontsize=LABEL_SIZE)
     bands = "; bands: 95 %" if any("low" in pd.DataFrame(dict(curve)) for curve in curves.values()) else ""
-    title = headline("discrimination over the years", simulated)
-    axes.set_title(f"{title}\n{counts_text(num_records, num_events, simulated)}{bands}", fontsize=TITLE_SIZE)
+    said = title("discrimination over the years", simulated, (num_records, num_events))
+    axes.set_title(f"{said}{bands}", fontsize=TITLE_SIZE)
     figure.legend(frameon=False, fontsize=LABEL_SIZE, handlelength=4, loc="outside lower center", ncols=2)
     tidy(axes)
     return figure
 
 
-def subgroup_table(
-    overall: Mapping[str, Any], subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> pd.DataFrame:
-    """Returns the rows of a forest plot from `metrics.json`: everyone first, then each level of each subgroup.
+def forest_figure(
+    overall: Mapping[str, Any],
+    subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    simulated: bool = False,
+    xlabel: str = "C-index (95 % interval)",
+) -> Figure:
+    """Draws the C-index of subgroups, one row each, with its records and events.
+
+    Everyone is a diamond, and a line through the others.
 
     Args:
         overall: `concordance_index` (with `estimate`, `low`, `high`), `num_records`, `num_events` of all records.
-        subgroups: "sex" -> "female" -> the same.
-
-    Returns:
-        `subgroup`, `level`, `estimate`, `low`, `high`, `num_records`, `num_events`; NaN where nothing was estimable.
-
-    Examples:
-        >>> found = {"concordance_index": {"estimate": 0.7}, "num_records": 9, "num_events": 4}
-        >>> subgroup_table(found, {"sex": {"female": found}})["level"].tolist()
-        ['all', 'female']
-    """
-    rows = [("", "all", overall)]
-    rows += [(name, level, found) for name, levels in subgroups.items() for level, found in levels.items()]
-    return pd.DataFrame([{"subgroup": name, "level": level, **_estimate(found)} for name, level, found in rows])
-
-
-def forest_figure(rows: _Table, simulated: bool = False, xlabel: str = "C-index (95 % interval)") -> Figure:
-    """Draws the C-index of subgroups, one row each, with its records and events.
-
-    Args:
-        rows: `subgroup`, `level`, `estimate`, `low`, `high`, `num_records`, `num_events`, as [`subgroup_table`] gives
-            them; a row with an empty subgroup is everyone, drawn as a diamond and as a line through the others.
+        subgroups: "sex" -> "female" -> the same; what could not be estimated is absent.
         simulated: says so in the title.
         xlabel: what is drawn.
 
     Raises:
-        ValueError: a missing column, or no row that could be estimated.
+        ValueError: no row that could be estimated.
     """
-    table = read_columns("rows", rows, (*_INTERVAL, "num_records", "num_events"))
-    if not {"subgroup", "level"} <= set(table):
-        raise ValueError(f"rows: expected columns subgroup and level, found {', '.join(map(str, table.columns))}")
+    rows = [("", "all", overall)]
+    rows += [(name, level, found) for name, levels in subgroups.items() for level, found in levels.items()]
+    table = pd.DataFrame([{"subgroup": name, "level": level, **_estimate(found)} for name, level, found in rows])
     if table["estimate"].isna().all():
-        raise ValueError(f"rows: expected an estimate, found NaN in all {len(table)} rows")
+        raise ValueError(f"subgroups: expected an estimate, found none in {len(table)} rows")
     heights = _row_heights(table["subgroup"].tolist())
     figure = new_figure(1.5 + 0.27 * (heights[-1] + 1))
     axes, text = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2.4))
@@ -169,16 +152,31 @@ def forest_figure(rows: _Table, simulated: bool = False, xlabel: str = "C-index 
     axes.set_ylim(heights[-1] + 0.8, -1.2)
     text.axis("off")
     text.set_xlim(0, 1)
-    everyone = table[table["subgroup"] == ""]
-    said = ""
-    if len(everyone):
-        said = counts_text(int(everyone["num_records"].iloc[0]), int(everyone["num_events"].iloc[0]), simulated)
-        axes.axvline(float(everyone["estimate"].iloc[0]), color=BLACK, linewidth=0.8, linestyle="--")
-    figure.suptitle(f"{headline('C-index by subgroup', simulated)}\n{said}".strip(), fontsize=TITLE_SIZE)
+    axes.axvline(float(table["estimate"].iloc[0]), color=BLACK, linewidth=0.8, linestyle="--")
+    counts = int(overall["num_records"]), int(overall["num_events"])
+    figure.suptitle(title("C-index by subgroup", simulated, counts), fontsize=TITLE_SIZE)
     tidy(axes)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
+
+
+def _read_columns(name: str, table: _Table, columns: Iterable[str], least: int = 1) -> pd.DataFrame:
+    """Returns the table with these columns as floats; others stay. Errors call the table `name`."""
+    needed = list(columns)
+    try:
+        frame = pd.DataFrame(dict(table)).reset_index(drop=True)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected columns of one length, found {error}") from None
+    missing = [column for column in needed if column not in frame]
+    if missing:
+        raise ValueError(f"{name}: expected columns {', '.join(needed)}, found {', '.join(map(str, frame.columns))}")
+    if len(frame) < least:
+        raise ValueError(f"{name}: expected at least {least} row{'s' if least > 1 else ''}, found {len(frame)}")
+    try:
+        return frame.astype(dict.fromkeys(needed, np.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers in {', '.join(needed)}, found {error}") from None
 
 
 def _read_risks(risk: npt.ArrayLike) -> FloatArray:
@@ -233,7 +231,7 @@ def _draw_distribution(axes: Axes, risks: FloatArray, top: float, horizon_years:
 
 def _draw_auc(axes: Axes, name: str, curve: _Table, style: Mapping[str, Any]) -> tuple[float, float]:
     """Draws one model; returns the lowest and highest value."""
-    table = read_columns(f"curves[{name!r}]", curve, ("years", "auc")).dropna(subset=["auc"]).sort_values("years")
+    table = _read_columns(f"curves[{name!r}]", curve, ("years", "auc")).dropna(subset=["auc"]).sort_values("years")
     axes.plot(table["years"], table["auc"], label=name, linewidth=1.6, markersize=5, **style)
     values = [table["auc"]]
     if {"low", "high"} <= set(table):

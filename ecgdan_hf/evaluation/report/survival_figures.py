@@ -14,9 +14,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ecgdan_hf.evaluation.measures.follow_up import check_scores
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp, check_scores
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
-from ecgdan_hf.evaluation.measures.survival import check_outcomes, kaplan_meier, logrank_p_value
+from ecgdan_hf.evaluation.measures.survival import kaplan_meier, logrank_p_value
 from ecgdan_hf.evaluation.report.figure_style import (
     BLUE,
     LABEL_SIZE,
@@ -24,11 +24,10 @@ from ecgdan_hf.evaluation.report.figure_style import (
     STYLES,
     TITLE_SIZE,
     VERMILION,
-    counts_text,
-    headline,
     new_figure,
     read_flags,
     tidy,
+    title,
 )
 
 _MAX_GROUPS = 5
@@ -115,7 +114,8 @@ def kaplan_meier_figure(
     Raises:
         ValueError: what [`kaplan_meier`] and [`risk_groups`] refuse.
     """
-    events, times = check_outcomes(event, time)
+    follow_up = FollowUp(event, time)
+    events, times = follow_up.event, follow_up.time
     groups = risk_groups(check_scores(log_hazard, len(events)), kind, events, fold)
     present = [int(group) for group in np.unique(groups.index)]
     rows = len(groups.names)
@@ -131,9 +131,8 @@ def kaplan_meier_figure(
     columns = 1 if rows == 2 else 2
     curves.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=columns, **look)  # where no curve is
     p = logrank_p_value(events, times, groups.index) if len(present) > 1 else None
-    title = headline(f"event-free by {groups.title}", simulated)
-    detail = f"{counts_text(len(events), int(events.sum()), simulated)}; {_p_text(p)}; bands: 95 %"
-    curves.set_title(f"{title}\n{detail}", fontsize=TITLE_SIZE)
+    said = title(f"event-free by {groups.title}", simulated, (len(events), int(events.sum())))
+    curves.set_title(f"{said}; {_p_text(p)}; bands: 95 %", fontsize=TITLE_SIZE)
     _draw_numbers_at_risk(table, groups, events, times)
     tidy(curves)
     return figure
@@ -166,8 +165,8 @@ def risk_histogram_figure(
             _draw_bars(axes, scores[chosen], edges, name, color, line, hatch)
     axes.set_xlabel("predicted log hazard", fontsize=LABEL_SIZE)
     axes.set_ylabel("share of the group", fontsize=LABEL_SIZE)
-    title = headline("predicted risk by what happened", simulated)
-    axes.set_title(f"{title}\n{counts_text(len(events), int(events.sum()), simulated)}", fontsize=TITLE_SIZE)
+    said = title("predicted risk by what happened", simulated, (len(events), int(events.sum())))
+    axes.set_title(said, fontsize=TITLE_SIZE)
     axes.legend(frameon=False, fontsize=LABEL_SIZE, loc="upper left", bbox_to_anchor=(0, 1))
     axes.set_ylim(0, 1.18 * axes.get_ylim()[1])
     tidy(axes)

@@ -14,18 +14,10 @@ import pandas as pd
 
 from ecgdan_hf.evaluation.measures.absolute_risk import dynamic_auc
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
-from ecgdan_hf.evaluation.measures.risk_calibration import calibration_curve
+from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RISK, HeldOut
-from ecgdan_hf.evaluation.protocols.repeated_cv import (
-    as_predicted,
-    describe_cohort,
-    evaluate_risks,
-    risk_column,
-    standardised,
-    subgroups_over_seeds,
-    subjects,
-)
+from ecgdan_hf.evaluation.protocols.repeated_cv import Predictions, describe_cohort
 from ecgdan_hf.evaluation.report.attention_figures import lead_attention_figure
 from ecgdan_hf.evaluation.report.comparison_text import held_out_text
 from ecgdan_hf.evaluation.report.html_page import html_page
@@ -33,7 +25,6 @@ from ecgdan_hf.evaluation.report.performance_figures import (
     auc_figure,
     calibration_figure,
     forest_figure,
-    subgroup_table,
 )
 from ecgdan_hf.evaluation.report.survival_figures import kaplan_meier_figure, risk_groups, risk_histogram_figure
 from ecgdan_hf.evaluation.report.tripod import tripod_report
@@ -49,14 +40,14 @@ class Judged:
     """Predictions and metrics behind the figures.
 
     Attributes:
-        predictions: as in `repeated_cv.compare_over_folds`.
+        predictions: of one repetition or of many.
         models: names, the evaluated model first.
         metrics: content of `metrics.json`.
         lead_attention: (records, leads, leads) of the evaluated network, in order of `record_id`; None draws none.
         lead_names: of its rows and columns.
     """
 
-    predictions: pd.DataFrame
+    predictions: Predictions
     models: Sequence[str]
     metrics: Mapping[str, Any]
     lead_attention: FloatArray | None = None
@@ -65,7 +56,7 @@ class Judged:
     @property
     def people(self) -> pd.DataFrame:
         """One row per record."""
-        return subjects(self.predictions)
+        return self.predictions.people
 
     @property
     def score(self) -> FloatArray:
@@ -79,7 +70,7 @@ class Judged:
 
     def score_of(self, model: str) -> FloatArray:
         """Returns scores standardised within folds, mean over seeds: (records,)."""
-        result: FloatArray = standardised(self.predictions, model).mean(axis=1)
+        result: FloatArray = self.predictions.standardised(model).mean(axis=1)
         return result
 
 
@@ -92,7 +83,7 @@ def write_survival_report(
     """
     drawn = _draw(folder, judged)
     text = tripod_report(judged.metrics, recipe, drawn, name or judged.models[0])
-    judged.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+    judged.predictions.table.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     (folder / "report.md").write_text(text, encoding="utf-8")
     (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
 
@@ -117,22 +108,23 @@ def _write_held_out_page(
 ) -> None:
     """Writes the page; `n` resamples give the intervals that `metrics` does not have."""
     models = [name for name in metrics["models"] if name in predictions]
-    judged = predictions.assign(seed=0, fold=1)
-    columns = [name for name in predictions if str(name).startswith(f"{RISK} | ")]
-    judged = judged.rename(columns={name: str(name).replace(RISK, models[0], 1) for name in columns})
-    horizons = [float(str(name).split("within ")[1].split()[0]) for name in columns]
+    risks = {
+        str(name): str(name).replace(RISK, models[0], 1) for name in predictions if str(name).startswith(f"{RISK} | ")
+    }
+    judged = Predictions(predictions.assign(seed=0, fold=1).rename(columns=risks))
+    horizons = [float(name.split("within ")[1].split()[0]) for name in risks]
     found = {
         name: {"concordance_index": entry, **({"ahead": entry["ahead"]} if "ahead" in entry else {})}
         for name, entry in metrics["models"].items()
     }
-    found[models[0]]["horizons"] = evaluate_risks(judged, models[0], horizons, n)
+    found[models[0]]["horizons"] = judged.evaluate_risks(models[0], horizons, n)
     page = {
         "task": "survival",
         "protocol": "held-out",
         **{key: metrics.get(key) for key in ("simulated_outcome", "endpoint", "test_folds", "statements")},
         "data": describe_cohort(predictions),
         "models": found,
-        "subgroups": metrics.get("subgroups") or subgroups_over_seeds(judged, models[0], n),
+        "subgroups": metrics.get("subgroups") or judged.subgroups(models[0], n),
     }
     drawn = _draw(folder, Judged(judged, models, page))
     text = tripod_report(page, recipe, drawn, models[0])
@@ -166,9 +158,9 @@ def _calibration(judged: Judged) -> Any:
         return None
     years = float(next(iter(horizons)))
     people = judged.people
-    risk = as_predicted(judged.predictions, risk_column(judged.models[0], years)).mean(axis=1)
+    risk = judged.predictions.risks(judged.models[0], years).mean(axis=1)
     truth = people["event"], people["time"], risk, years
-    smooth = calibration_curve(*truth, people["patient_id"].to_numpy())
+    smooth = RiskCalibration(*truth, people["patient_id"].to_numpy()).curve()
     return calibration_figure(calibration(*truth, num_groups=10), risk, years, smooth, judged.simulated)
 
 
@@ -194,7 +186,7 @@ def _auc_at(people: pd.DataFrame, score: FloatArray, year: float) -> float:
 def _forest(judged: Judged) -> Any:
     counts = {key: judged.metrics["data"][key] for key in ("num_records", "num_events")}
     overall = {**judged.metrics["models"][judged.models[0]], **counts}
-    return forest_figure(subgroup_table(overall, judged.metrics["subgroups"]), judged.simulated)
+    return forest_figure(overall, judged.metrics["subgroups"], judged.simulated)
 
 
 def _histogram(judged: Judged) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ecgdan_hf.evaluation.report.tripod_answers import ANSWERS
-from ecgdan_hf.evaluation.report.tripod_run import NOTHING, Answer, Run, escape, is_number, number
+from ecgdan_hf.evaluation.report.tripod_run import NOTHING, Answer, Run, escape, is_number
 
 ITEMS = Path(__file__).with_name("tripod_items.yaml")
 _CITATION = (
@@ -180,7 +180,7 @@ def _closing(run: Run) -> list[str]:
     else:
         lines.append("**Missing**: no recipe was found beside this run.")
     if is_number(run.get("seconds")):
-        lines.append(f"Time of the run: {number(run.get('seconds') / 60, 1)} minutes.")
+        lines.append(f"Time of the run: {run.get('seconds') / 60:.1f} minutes.")
     lines += [_listing(title, run.get(title)) for title in ("hardware", "versions") if run.get(title)]
     return [*lines, "## Source of the checklist", f"{_CITATION} Titles and questions are given here in other words."]
 

@@ -6,18 +6,17 @@ and lists what is still missing.
 
 from collections.abc import Callable, Mapping
 
-from ecgdan_hf.evaluation.report.tripod_methods import CROSS_VALIDATION, HELD_OUT, METHODS, division
+from ecgdan_hf.evaluation.report.tripod_methods import METHODS
 from ecgdan_hf.evaluation.report.tripod_run import (
+    CROSS_VALIDATION,
+    HELD_OUT,
     NOTHING,
     Answer,
     Run,
     count,
-    dig,
     escape,
     estimate,
-    in_years,
     is_number,
-    joined,
 )
 
 _MIN_EVALUATION_EVENTS = 100
@@ -37,10 +36,8 @@ def _title(run: Run) -> Answer:
 def _abstract(run: Run) -> Answer:
     numbers = run.cohort()
     first = next(iter(run.models.items()), None)
-    found = f"{escape(first[0])}: C-index{run.mark}: {estimate(dig(first[1], 'concordance_index'))}." if first else ""
-    return (
-        Answer(joined(numbers, found), "a structured summary; these are its numbers") if numbers or found else NOTHING
-    )
+    found = f"{escape(first[0])}: C-index{run.mark}: {estimate(first[1].get('concordance_index'))}." if first else ""
+    return Answer.of(numbers, found, missing="a structured summary; these are its numbers")
 
 
 def _objectives(run: Run) -> Answer:
@@ -50,7 +47,7 @@ def _objectives(run: Run) -> Answer:
     }.get(run.get("protocol"), "")
     others = [escape(name) for name in list(run.models)[1:]]
     beside = f"Compared with: {', '.join(others)}." if others else ""
-    return Answer(joined(said, beside), "the aim behind it") if said else NOTHING
+    return Answer.of(said, beside, missing="the aim behind it") if said else NOTHING
 
 
 def _registered_code(run: Run) -> Answer:
@@ -62,8 +59,7 @@ def _registered_code(run: Run) -> Answer:
 
 
 def _flow(run: Run) -> Answer:
-    numbers = joined(run.cohort(), run.follow_up())
-    return Answer(numbers, "how many were screened and left out, and why") if numbers else NOTHING
+    return Answer.of(run.cohort(), run.follow_up(), missing="how many were screened and left out, and why")
 
 
 def _characteristics(run: Run) -> Answer:
@@ -76,7 +72,7 @@ def _in_each_analysis(run: Run) -> Answer:
     if not table:
         numbers = run.cohort() if run.get("protocol") == HELD_OUT else ""
         return Answer(f"Evaluation: {numbers}", "participants and events in development") if numbers else NOTHING
-    return Answer(f"{division(run)}\n\n{table}".strip())
+    return Answer(f"{run.division()}\n\n{table}".strip())
 
 
 def _model_itself(run: Run) -> Answer:
@@ -104,7 +100,7 @@ def _limitations(run: Run) -> Answer:
         "(Collins et al., Statistics in Medicine 35:214-226, 2016)."
         if is_number(events) and events < _MIN_EVALUATION_EVENTS
         else "",
-        f"No record was followed to {in_years(late)} years." if late else "",
+        f"No record was followed to {run.years(late)} years." if late else "",
     ]
     known = "\n".join(f"* {line}" for line in found if line)
     return Answer(f"From the run's numbers:\n\n{known}", "all others") if known else NOTHING

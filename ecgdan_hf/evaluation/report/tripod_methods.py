@@ -9,21 +9,17 @@ from pathlib import PurePath
 from typing import Any
 
 from ecgdan_hf.evaluation.report.tripod_run import (
+    CROSS_VALIDATION,
+    HELD_OUT,
     HORIZON_COLUMNS,
     NOTHING,
     Answer,
     Run,
     count,
-    dig,
     escape,
-    in_years,
     is_number,
-    joined,
     listed,
-    percent,
 )
-
-CROSS_VALIDATION, HELD_OUT = "repeated-cv", "held-out"
 
 
 def _source(run: Run) -> Answer:
@@ -44,7 +40,7 @@ def _eligibility(run: Run) -> Answer:
 
 def _preparation(run: Run) -> Answer:
     keys = ("input_kind", "normalization", "filter")
-    said = [f"{key.replace('_', ' ')}: {escape(value)}" for key in keys if (value := dig(run.recipe, "model", key))]
+    said = [f"{key.replace('_', ' ')}: {escape(value)}" for key in keys if (value := run.setting("model", key))]
     if run.recipe.get("skip_bad") is not None:
         said.append("records that cannot be read are " + ("left out" if run.recipe["skip_bad"] else "an error"))
     known = f"By the feature extractor, alike for all records; {'; '.join(said)}." if said else ""
@@ -55,14 +51,14 @@ def _outcome(run: Run) -> Answer:
     endpoint = run.endpoint
     name = f"{'Simulated e' if run.simulated else 'E'}vent: {escape(endpoint)}." if endpoint else ""
     scale = f"Time is in years from the ECG to the {run.sim}event or to censoring." if endpoint else ""
-    at = f"Risks are judged at {in_years(run.horizons)} years." if run.horizons else ""
+    at = f"Risks are judged at {run.years()} years." if run.horizons else ""
     if run.simulated:
         drawn = "**The outcome is simulated**: follow-up was drawn by a program."
-        return Answer(joined(drawn, name, scale, at))
+        return Answer.of(drawn, name, scale, at)
     asked = "the definition, with codes, and how and when events were found; what was done about death"
     if run.get("simulated_outcome") is None:
         asked += "; whether the outcome is real or simulated"
-    return Answer(joined(name, scale, at), asked) if endpoint else NOTHING
+    return Answer.of(name, scale, at, missing=asked) if endpoint else NOTHING
 
 
 def _no_assessor(run: Run) -> Answer:
@@ -79,11 +75,11 @@ def _predictor_choice(run: Run) -> Answer:
 
 def _predictors(run: Run) -> Answer:
     kinds = {"median_beat": "one median beat per lead", "rhythm": "the rhythm recording"}
-    kind = kinds.get(str(dig(run.recipe, "model", "input_kind")), "")
+    kind = kinds.get(str(run.setting("model", "input_kind")), "")
     ecg = f"The ECG, in millivolt: {kind}." if kind else ""
     names = run.get("covariates", "names")
     beside = f"Covariates: {listed(names)}, in their own units (item 20b)." if names else ""
-    return Answer(joined(ecg, beside), "devices, and how and when each was recorded") if ecg or beside else NOTHING
+    return Answer.of(ecg, beside, missing="devices, and how and when each was recorded")
 
 
 def _sample_size(run: Run) -> Answer:
@@ -108,16 +104,16 @@ def _missing_data(run: Run) -> Answer:
 
 def _use_of_data(run: Run) -> Answer:
     asked = "which data developed the model" if run.get("protocol") == HELD_OUT else ""
-    return Answer(known, asked) if (known := division(run)) else NOTHING
+    return Answer(known, asked) if (known := run.division()) else NOTHING
 
 
 def _scaling(run: Run) -> Answer:
     names = run.get("covariates", "names")
-    signal = dig(run.recipe, "model", "normalization")
+    signal = run.setting("model", "normalization")
     how = {"per_lead_zscore": "each lead to mean 0 and SD 1", "global": "one scale for all leads, which keeps voltage"}
     scaled = f"Signal: {how.get(str(signal), escape(signal))}." if signal else ""
     beside = "Covariates of the network: minus the mean, over the SD in training (item 20b)." if names else ""
-    return Answer(joined(scaled, beside)) if scaled or beside else NOTHING
+    return Answer.of(scaled, beside)
 
 
 def _building(run: Run) -> Answer:
@@ -131,7 +127,8 @@ def _building(run: Run) -> Answer:
     inner = (
         f"Of the patients trained on, {100 * share:.0f} % were kept aside for validation." if is_number(share) else ""
     )
-    return Answer(joined(trained, began, inner), "why this model, and what was tried before") if trained else NOTHING
+    asked = "why this model, and what was tried before"
+    return Answer.of(trained, began, inner, missing=asked) if trained else NOTHING
 
 
 def _clusters(run: Run) -> Answer:
@@ -141,11 +138,13 @@ def _clusters(run: Run) -> Answer:
 
 def _measures(run: Run) -> Answer:
     shown = [key for key in HORIZON_COLUMNS if any(_has(model, key) for model in run.models.values())]
-    at = f" {', '.join(HORIZON_COLUMNS[key] for key in shown)} at {in_years(run.horizons)} years." if shown else ""
-    found = [dig(model, "concordance_index") for model in run.models.values()]
-    resamples = next((n for each in found if is_number(n := dig(each, "num_resamples"))), None)
+    at = f" {', '.join(HORIZON_COLUMNS[key] for key in shown)} at {run.years()} years." if shown else ""
+    found = [model.get("concordance_index") for model in run.models.values()]
+    resamples = next(
+        (n for each in found if isinstance(each, Mapping) and is_number(n := each.get("num_resamples"))), None
+    )
     how = f" Intervals: percentiles of {count(resamples)} resamples of patients." if resamples is not None else ""
-    tested = any(dig(model, "t_test") for model in run.models.values())
+    tested = any(model.get("t_test") for model in run.models.values())
     test = " Folds share training records: p values are of the corrected resampled t-test (Nadeau and Bengio, 2003)."
     known = f"Concordance index of predicted risk.{at}{how}{test if tested else ''}"
     return Answer(known) if any(found) else NOTHING
@@ -172,7 +171,8 @@ def _imbalance(run: Run) -> Answer:
     events, records = run.get("data", "num_events"), run.get("data", "num_records")
     if not is_number(events):
         return NOTHING
-    known = f"{count(events)} of {count(records)} records have a {run.sim}event ({percent(events, records)})."
+    share = f"{100 * events / records:.1f} %" if is_number(records) and records else "unknown"
+    known = f"{count(events)} of {count(records)} records have a {run.sim}event ({share})."
     if run.get("splits", "stratified_by") == "event":
         known += " Folds are stratified by event."
     if run.recipe.get("stratify") is not None:
@@ -189,9 +189,7 @@ def _fairness(run: Run) -> Answer:
 def _output(run: Run) -> Answer:
     if not run.models:
         return NOTHING
-    risks = (
-        f" and the absolute risk of the {run.sim}event within {in_years(run.horizons)} years" if run.horizons else ""
-    )
+    risks = f" and the absolute risk of the {run.sim}event within {run.years()} years" if run.horizons else ""
     return Answer(f"A log hazard, which orders people by risk{risks}.", "thresholds for a decision, if any is meant")
 
 
@@ -202,29 +200,8 @@ def _training_versus_evaluation(run: Run) -> Answer:
     return NOTHING
 
 
-def division(run: Run) -> str:
-    """Returns how the data were divided, in a sentence or two."""
-    splits = run.get("splits") or {}
-    if run.get("protocol") == HELD_OUT:
-        folds = run.get("test_folds")
-        judged = f"Judged on folds {listed(folds)}. " if folds else ""
-        return f"{judged}Folds that the recipe of a checkpoint names as training data are refused."
-    if run.get("protocol") != CROSS_VALIDATION or not splits.get("num_folds"):
-        return ""
-    seeds = splits.get("seeds") or []
-    said = [f"{count(splits['num_folds'])}-fold cross-validation"]
-    said += [f"repeated {len(seeds)} times (seeds {', '.join(map(str, seeds))})"] if len(seeds) > 1 else []
-    said += [f"stratified by {escape(splits['stratified_by'])}"] if splits.get("stratified_by") else []
-    said += (
-        [f"all records of one {escape(str(splits['grouped_by']).removesuffix('_id'))} in one fold"]
-        if splits.get("grouped_by")
-        else []
-    )
-    return f"{', '.join(said)}."
-
-
 def _has(model: Mapping[str, Any], key: str) -> bool:
-    return any(dig(found, key) is not None for found in (dig(model, "horizons") or {}).values())
+    return any(found.get(key) is not None for found in (model.get("horizons") or {}).values())
 
 
 METHODS: Mapping[str, Callable[[Run], Answer]] = {

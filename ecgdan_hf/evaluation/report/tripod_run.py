@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-ABSENT = "not estimated"
+CROSS_VALIDATION, HELD_OUT = "repeated-cv", "held-out"
+_ABSENT = "not estimated"
 HORIZON_COLUMNS = {
     "predicted_risk": "mean predicted risk",
     "observed_risk": "observed risk",
@@ -20,6 +21,28 @@ HORIZON_COLUMNS = {
     "observed_over_expected": "observed / expected",
     "ici": "ICI",
 }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The known part of an item.
+
+    Attributes:
+        known: Markdown; empty for no answer.
+        missing: what a person still has to state; empty for a complete answer.
+    """
+
+    known: str
+    missing: str = ""
+
+    @classmethod
+    def of(cls, *sentences: str, missing: str = "") -> "Answer":
+        """Returns the answer of the sentences that are not empty; no answer where all are."""
+        known = " ".join(sentence for sentence in sentences if sentence)
+        return cls(known, missing if known else "")
+
+
+NOTHING = Answer("")
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,7 @@ class Run:
 
     def get(self, *keys: str) -> Any:
         """Returns the entry of `metrics` under these keys, None where there is none."""
-        return dig(self.metrics, *keys)
+        return _dig(self.metrics, *keys)
 
     @property
     def simulated(self) -> bool:
@@ -69,8 +92,32 @@ class Run:
     @property
     def horizons(self) -> list[str]:
         """Horizons in years at which any model was evaluated, ascending."""
-        found = {str(years) for model in self.models.values() for years in dig(model, "horizons") or {}}
+        found = {str(years) for model in self.models.values() for years in _dig(model, "horizons") or {}}
         return sorted(found, key=float)
+
+    def setting(self, *keys: str) -> Any:
+        """Returns the entry of `recipe` under these keys, None where there is none."""
+        return _dig(self.recipe, *keys)
+
+    def years(self, horizons: Iterable[str] | None = None) -> str:
+        """Returns horizons, those of the run by default, as words: "5 and 10"."""
+        return listed([f"{float(years):g}" for years in (self.horizons if horizons is None else horizons)])
+
+    def division(self) -> str:
+        """Returns how the data were divided, in a sentence or two."""
+        splits = self.get("splits") or {}
+        if self.get("protocol") == HELD_OUT:
+            folds = self.get("test_folds")
+            judged = f"Judged on folds {listed(folds)}. " if folds else ""
+            return f"{judged}Folds that the recipe of a checkpoint names as training data are refused."
+        if self.get("protocol") != CROSS_VALIDATION or not splits.get("num_folds"):
+            return ""
+        seeds, grouped = splits.get("seeds") or [], str(splits.get("grouped_by") or "").removesuffix("_id")
+        said = [f"{count(splits['num_folds'])}-fold cross-validation"]
+        said += [f"repeated {len(seeds)} times (seeds {', '.join(map(str, seeds))})"] if len(seeds) > 1 else []
+        said += [f"stratified by {escape(splits['stratified_by'])}"] if splits.get("stratified_by") else []
+        said += [f"all records of one {escape(grouped)} in one fold"] if grouped else []
+        return f"{', '.join(said)}."
 
     def cohort(self) -> str:
         """Returns records, patients and events in one sentence."""
@@ -84,9 +131,9 @@ class Run:
     def follow_up(self) -> str:
         """Returns median and longest follow-up in one sentence."""
         middle, last = (self.get("data", f"{name}_follow_up_years") for name in ("median", "max"))
-        longest = f", longest {number(last, 1)}" if is_number(last) else ""
+        longest = f", longest {_number(last, 1)}" if is_number(last) else ""
         opening = "Simulated follow-up" if self.simulated else "Follow-up"
-        return f"{opening}: median {number(middle, 1)} years{longest}." if is_number(middle) else ""
+        return f"{opening}: median {_number(middle, 1)} years{longest}." if is_number(middle) else ""
 
     def models_table(self) -> str:
         """Returns the C-index of each model, its spread, and the lead of the evaluated model."""
@@ -98,7 +145,7 @@ class Run:
             f"corrected t-test p{self.mark}",
         ]
         rows = [
-            [escape(name), estimate(dig(found, "concordance_index")), _spread(found), *_ahead(found, place == 0)]
+            [escape(name), estimate(_dig(found, "concordance_index")), _spread(found), *_ahead(found, place == 0)]
             for place, (name, found) in enumerate(self.models.items())
         ]
         return _markdown_table(headings, rows) if rows else ""
@@ -109,11 +156,11 @@ class Run:
         rows = [
             [
                 f"{escape(name)}, {float(years):g} years",
-                *(estimate(dig(found, "horizons", years, key)) for key in shown),
+                *(estimate(_dig(found, "horizons", years, key)) for key in shown),
             ]
             for name, found in self.models.items()
             for years in self.horizons
-            if dig(found, "horizons", years)
+            if _dig(found, "horizons", years)
         ]
         headings = ["model, horizon", *(f"{HORIZON_COLUMNS[key]}{self.mark}" for key in shown)]
         return _markdown_table(headings, rows) if rows and shown else ""
@@ -125,7 +172,7 @@ class Run:
             + escape(reason or "no reason given")
             for name, found in self.models.items()
             for years in self.horizons
-            for key, reason in (dig(found, "horizons", years, "not_estimable") or {}).items()
+            for key, reason in (_dig(found, "horizons", years, "not_estimable") or {}).items()
         ]
         return "\n".join(["Not estimable:\n", *lines]) if lines else ""
 
@@ -142,7 +189,7 @@ class Run:
     def subgroups_table(self) -> str:
         """Returns the C-index within subgroups, with their records and events."""
         rows = [
-            [f"{escape(name)}: {escape(level)}", estimate(dig(found, "concordance_index")), *_counts(found)[::2]]
+            [f"{escape(name)}: {escape(level)}", estimate(_dig(found, "concordance_index")), *_counts(found)[::2]]
             for name, levels in (self.get("subgroups") or {}).items()
             for level, found in (levels or {}).items()
         ]
@@ -166,10 +213,10 @@ class Run:
         return _markdown_table(["characteristic", "value", "missing"], rows) if rows else ""
 
     def _at(self, key: str, years: str) -> bool:
-        return any(dig(found, "horizons", years, key) is not None for found in self.models.values())
+        return any(_dig(found, "horizons", years, key) is not None for found in self.models.values())
 
 
-def dig(found: Any, *keys: str) -> Any:
+def _dig(found: Any, *keys: str) -> Any:
     """Returns the entry under these keys, None where there is none."""
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -196,9 +243,9 @@ def count(value: Any) -> str:
     return f"{int(value):,}" if is_number(value) else "unknown"
 
 
-def number(value: Any, digits: int = 3) -> str:
+def _number(value: Any, digits: int = 3) -> str:
     """Returns a number with so many digits; "not estimated" without a finite number."""
-    return f"{value:.{digits}f}" if is_number(value) else ABSENT
+    return f"{value:.{digits}f}" if is_number(value) else _ABSENT
 
 
 def estimate(found: Any, digits: int = 3) -> str:
@@ -209,14 +256,9 @@ def estimate(found: Any, digits: int = 3) -> str:
         ('0.700 (0.650 to 0.750)', '0.700', 'not estimated')
     """
     if not isinstance(found, Mapping):
-        return number(found, digits)
-    value, low, high = (number(found.get(name), digits) for name in ("estimate", "low", "high"))
-    return value if ABSENT in (value, low, high) else f"{value} ({low} to {high})"
-
-
-def percent(part: Any, whole: Any) -> str:
-    """Returns text such as "1.4 %"; "unknown" where it cannot be computed."""
-    return f"{100 * part / whole:.1f} %" if is_number(part) and is_number(whole) and whole else "unknown"
+        return _number(found, digits)
+    value, low, high = (_number(found.get(name), digits) for name in ("estimate", "low", "high"))
+    return value if _ABSENT in (value, low, high) else f"{value} ({low} to {high})"
 
 
 def _markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -225,59 +267,33 @@ def _markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> s
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The known part of an item.
-
-    Attributes:
-        known: Markdown; empty for no answer.
-        missing: what a person still has to state; empty for a complete answer.
-    """
-
-    known: str
-    missing: str = ""
-
-
-NOTHING = Answer("")
-
-
-def in_years(horizons: Iterable[str]) -> str:
-    """Returns horizons as words: "5 and 10"."""
-    return listed([f"{float(years):g}" for years in horizons])
-
-
 def listed(names: Iterable[Any]) -> str:
     """Returns names as words: "a, b and c"."""
     words = [escape(name) for name in names]
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
-def joined(*sentences: str) -> str:
-    """Joins the sentences that are not empty."""
-    return " ".join(sentence for sentence in sentences if sentence)
-
-
 def _spread(found: Mapping[str, Any]) -> str:
-    mean, over_folds = dig(found, "over_folds", "mean"), dig(found, "over_folds", "sd")
+    mean, over_folds = _dig(found, "over_folds", "mean"), _dig(found, "over_folds", "sd")
     if not is_number(mean):
         return "-"
-    return f"{number(mean)} ({number(over_folds)}; {number(dig(found, 'over_seeds', 'sd'))})"
+    return f"{_number(mean)} ({_number(over_folds)}; {_number(_dig(found, 'over_seeds', 'sd'))})"
 
 
 def _ahead(found: Mapping[str, Any], judged: bool) -> tuple[str, str]:
     if judged:
         return "judged", "-"
-    p = dig(found, "t_test", "p")
-    said = "-" if not is_number(p) else "< 0.001" if p < 0.001 else number(p)
-    return estimate(dig(found, "ahead")) if dig(found, "ahead") else "-", said
+    p = _dig(found, "t_test", "p")
+    said = "-" if not is_number(p) else "< 0.001" if p < 0.001 else _number(p)
+    return estimate(_dig(found, "ahead")) if _dig(found, "ahead") else "-", said
 
 
 def _counts(found: Any) -> list[str]:
-    return [count(dig(found, name)) for name in ("num_records", "num_patients", "num_events")]
+    return [count(_dig(found, name)) for name in ("num_records", "num_patients", "num_events")]
 
 
 def _mean(mean: Any, spread: Any) -> str:
-    return f"{number(mean, 1)} ({number(spread, 1)})" if is_number(mean) else "unknown"
+    return f"{_number(mean, 1)} ({_number(spread, 1)})" if is_number(mean) else "unknown"
 
 
 def _item(values: Any, place: int) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from ecgdan_hf.evaluation.comparators.baselines import cross_validated_ridge_cox, random_encoder
+from ecgdan_hf.evaluation.comparators.baselines import RidgeCox, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
 from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
 from ecgdan_hf.evaluation.result import Result
@@ -76,7 +76,7 @@ class Probed:
         patients = table["patient_id"].to_numpy()
         if self.args.task == "survival":
             outcome = table["event"], table["time"], patients
-            return cross_validated_ridge_cox(fitted, *outcome, seed=self.args.seed).log_hazard(tested)
+            return RidgeCox.cross_validated(fitted, *outcome, seed=self.args.seed).log_hazard(tested)
         return fit_logistic(fitted, label_matrix(fit), tested, patient_ids=patients)
 
 

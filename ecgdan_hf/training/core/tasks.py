@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ecgdan_hf.evaluation.comparators.baselines import fit_ridge_cox
+from ecgdan_hf.evaluation.comparators.baselines import RidgeCox
 from ecgdan_hf.evaluation.measures.classification import best_f1_thresholds, classification_metrics, macro_auroc
 from ecgdan_hf.evaluation.measures.survival import concordance_index, survival_metrics
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
@@ -226,7 +226,7 @@ def _log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarra
 
     Kept within `_SLOPE_LIMITS`: a few events cannot turn the order of risks round, nor make them extreme.
     """
-    fitted = fit_ridge_cox(log_hazard[:, None], event, time, penalizer=_SLOPE_PENALIZER)
+    fitted = RidgeCox.fit(log_hazard[:, None], event, time, penalizer=_SLOPE_PENALIZER)
     return float(np.clip(fitted.weights[0] / fitted.scale[0], *_SLOPE_LIMITS))
 
 

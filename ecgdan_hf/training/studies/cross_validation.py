@@ -21,15 +21,7 @@ import yaml
 
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
-from ecgdan_hf.evaluation.protocols.repeated_cv import (
-    Fold,
-    compare_over_folds,
-    describe_cohort,
-    evaluate_risks,
-    fold_counts,
-    make_folds,
-    subgroups_over_seeds,
-)
+from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions, describe_cohort, make_folds
 from ecgdan_hf.evaluation.report.survival_report import Judged, write_survival_report
 from ecgdan_hf.evaluation.report.tripod import read_author_statements
 from ecgdan_hf.evaluation.result import Result
@@ -66,11 +58,12 @@ def cross_validate(
     folds = make_folds(cohort.table, args.folds, parse_folds(args.seeds, "seeds") or [])
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "recipe.yaml", yaml.safe_dump(recipes.lasting(), sort_keys=False))
-    predictions = pd.concat([_predictions(fold, models, folder, say) for fold in folds], ignore_index=True)
+    tables = [_predictions(fold, models, folder, say) for fold in folds]
+    predictions = Predictions(pd.concat(tables, ignore_index=True))
     say("judging")
-    metrics = {**_summarise(models, predictions), **_cost(recipes, folder, predictions, begin)}
+    metrics = {**_summarise(models, predictions), **_cost(recipes, folder, predictions.table, begin)}
     metrics |= {"statements": statements} if statements else {}
-    maps = _lead_attention(models, folder, predictions)
+    maps = _lead_attention(models, folder, predictions.table)
     judged = Judged(predictions, models.names, metrics, maps, cohort.config.lead_names)
     recipe = asdict(recipes.evaluated())
     finish_run(folder, lambda staging: write_survival_report(staging, judged, recipe), Result("repeated-cv", metrics))
@@ -121,13 +114,13 @@ def _cost(recipes: Recipes, folder: Path, predictions: pd.DataFrame, begin: floa
     return {**found, **({"covariates": covariates} if covariates else {})}
 
 
-def _summarise(models: FoldModels, predictions: pd.DataFrame) -> dict[str, Any]:
+def _summarise(models: FoldModels, predictions: Predictions) -> dict[str, Any]:
     """The metrics of all folds together."""
     args, cohort, names = models.args, models.cohort, models.names
     valid_fraction = models.recipes.evaluated().valid_fraction
-    judged = compare_over_folds(predictions, names, args.bootstrap, args.seed, trained_share=1 - valid_fraction)
+    judged = predictions.compare(names, args.bootstrap, args.seed, trained_share=1 - valid_fraction)
     for name in names:
-        found = evaluate_risks(predictions, name, models.years, args.bootstrap, args.seed)
+        found = predictions.evaluate_risks(name, models.years, args.bootstrap, args.seed)
         judged[name] |= {"horizons": found} if found else {}
     return {
         "task": "survival",
@@ -139,14 +132,14 @@ def _summarise(models: FoldModels, predictions: pd.DataFrame) -> dict[str, Any]:
         "data": {"source": args.data, **describe_cohort(cohort.table)},
         "splits": {
             "num_folds": args.folds,
-            "seeds": sorted(int(seed) for seed in predictions["seed"].unique()),
+            "seeds": sorted(int(seed) for seed in predictions.table["seed"].unique()),
             "stratified_by": "event",
             "grouped_by": "patient_id",
             "inner_valid_fraction": valid_fraction,
-            "folds": fold_counts(predictions),
+            "folds": predictions.fold_counts(),
         },
         "models": judged,
-        "subgroups": subgroups_over_seeds(predictions, names[0], args.bootstrap, args.seed),
+        "subgroups": predictions.subgroups(names[0], args.bootstrap, args.seed),
     }
 
 

@@ -10,14 +10,8 @@ import torch
 
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.sources.registry import read_source
-from ecgdan_hf.evaluation.comparators.baselines import (
-    age_sex_cox,
-    cross_validated_ridge_cox,
-    fit_ridge_cox,
-    knows_age_and_sex,
-    random_encoder,
-)
-from ecgdan_hf.evaluation.comparators.measurement_cox import fit_comparators, usable_comparators, with_measurements
+from ecgdan_hf.evaluation.comparators.baselines import RidgeCox, age_sex_cox, knows_age_and_sex, random_encoder
+from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox, with_measurements
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_ENCODER
 from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, risk_column
@@ -150,7 +144,7 @@ class FoldModels:
         cohort, names = self.cohort, [RANDOM_ENCODER] if self.args.random_encoder else []
         with_age_and_sex = knows_age_and_sex(cohort.table)
         if cohort.measurements is not None:
-            names += usable_comparators(with_age_and_sex)
+            names += MeasurementCox.usable(with_age_and_sex)
         known = set(Covariates(cohort.covariates.columns.tolist()).columns) if cohort.covariates is not None else set()
         names += [_COVARIATES] if known - {"age", "sex"} else []
         names += [AGE_SEX] if with_age_and_sex else []
@@ -164,15 +158,15 @@ class FoldModels:
         if RANDOM_ENCODER in names:
             features = self._random_features(fold.seed)
             outcome = fitted["event"], fitted["time"], fitted["patient_id"].to_numpy()
-            cox = cross_validated_ridge_cox(features[train], *outcome, seed=fold.seed)
+            cox = RidgeCox.cross_validated(features[train], *outcome, seed=fold.seed)
             found[RANDOM_ENCODER] = cox.log_hazard(features[train]), cox.log_hazard(features[test])
         if cohort.measurements is not None:
             parts = cohort.measurements.iloc[train], cohort.measurements.iloc[test]
-            models = fit_comparators(parts[0], knows_age_and_sex(cohort.table))
+            models = MeasurementCox.fit_all(parts[0], knows_age_and_sex(cohort.table))
             found |= {name: (model.log_hazard(parts[0]), model.log_hazard(parts[1])) for name, model in models.items()}
         if _COVARIATES in names and cohort.covariates is not None:
             values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
-            linear = fit_ridge_cox(values[train], fitted["event"], fitted["time"], finetune.COVARIATE_PENALIZER)
+            linear = RidgeCox.fit(values[train], fitted["event"], fitted["time"], finetune.COVARIATE_PENALIZER)
             found[_COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[test])
         if AGE_SEX in names:
             found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)

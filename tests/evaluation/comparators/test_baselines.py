@@ -8,9 +8,8 @@ from lifelines import CoxPHFitter
 
 from ecgdan_hf.evaluation.comparators.baselines import (
     _AGE_SEX_PENALIZER,
+    RidgeCox,
     age_sex_cox,
-    cross_validated_ridge_cox,
-    fit_ridge_cox,
     random_encoder,
 )
 from ecgdan_hf.evaluation.measures.survival import concordance_index
@@ -99,7 +98,7 @@ def test_age_sex_cox_refuses_what_it_cannot_be_fitted_to(change: dict, message: 
 @pytest.mark.parametrize("penalizer", [0.01, 0.5])
 def test_ridge_cox_agrees_with_lifelines_on_tied_times(penalizer: float) -> None:
     values, event, time = tabular()
-    fitted = fit_ridge_cox(values, event, time, penalizer)
+    fitted = RidgeCox.fit(values, event, time, penalizer)
     standardised = pd.DataFrame((values - values.mean(0)) / values.std(0, ddof=1))
     table = standardised.assign(time=time, event=event)
     oracle = CoxPHFitter(penalizer=penalizer).fit(table, "time", "event", fit_options=CONVERGED)
@@ -109,7 +108,7 @@ def test_ridge_cox_agrees_with_lifelines_on_tied_times(penalizer: float) -> None
 def test_ridge_cox_orders_records_it_has_not_seen_and_ignores_constant_features() -> None:
     values, event, time = tabular(600)
     values = np.hstack([values, np.full((600, 1), 7.0)])
-    fitted = fit_ridge_cox(values[:400], event[:400], time[:400])
+    fitted = RidgeCox.fit(values[:400], event[:400], time[:400])
     assert fitted.weights[-1] == 0
     assert concordance_index(event[400:], time[400:], fitted.log_hazard(values[400:])) > 0.7
 
@@ -118,21 +117,21 @@ def test_cross_validation_prefers_a_strong_penalty_for_noise_and_a_weak_one_for_
     values, event, time = tabular(300)
     rng = np.random.default_rng(0)
     noisy = np.hstack([values, rng.normal(size=(300, 80))])
-    weak = cross_validated_ridge_cox(values[:, :2], event, time, penalizers=(1e-3, 100.0))
-    strong = cross_validated_ridge_cox(noisy, event, time, patient_ids=np.arange(300) // 2, penalizers=(1e-3, 0.3))
+    weak = RidgeCox.cross_validated(values[:, :2], event, time, penalizers=(1e-3, 100.0))
+    strong = RidgeCox.cross_validated(noisy, event, time, patient_ids=np.arange(300) // 2, penalizers=(1e-3, 0.3))
     assert (weak.penalizer, strong.penalizer) == (1e-3, 0.3)
 
 
 def test_ridge_cox_refuses_no_events_bad_features_and_no_penalty() -> None:
     values, event, time = tabular(30)
     with pytest.raises(ValueError, match="no event among 30 records"):
-        fit_ridge_cox(values, np.zeros(30), time)
+        RidgeCox.fit(values, np.zeros(30), time)
     with pytest.raises(ValueError, match=r"features: expected finite numbers \(30 records, features\)"):
-        fit_ridge_cox(values[:20], event, time)
+        RidgeCox.fit(values[:20], event, time)
     with pytest.raises(ValueError, match="penalizer: expected a positive number"):
-        fit_ridge_cox(values, event, time, penalizer=0)
+        RidgeCox.fit(values, event, time, penalizer=0)
     with pytest.raises(ValueError, match="events in at least two of 5 folds, got 1"):
-        cross_validated_ridge_cox(values, np.eye(30)[0], time)
+        RidgeCox.cross_validated(values, np.eye(30)[0], time)
 
 
 def test_random_encoder_is_fixed_by_its_seed_and_leaves_the_random_state_alone() -> None:

@@ -8,13 +8,13 @@ from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS, measure_delineated
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
-from ecgdan_hf.evaluation.comparators.measurement_cox import _fit_measurement_cox
+from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 
 def measurement_cox(train: pd.DataFrame, test: pd.DataFrame, *options: object, **named: object) -> np.ndarray:
-    return _fit_measurement_cox(train, *options, **named).log_hazard(test, "test")
+    return MeasurementCox.fit(train, *options, **named).log_hazard(test, "test")
 
 
 def people(num: int, seed: int) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def score(test: pd.DataFrame, log_hazard: np.ndarray) -> float:
 
 def test_values_recover_the_hazard_they_were_drawn_from() -> None:
     train, test = people(2500, 0), people(800, 1)
-    fitted = _fit_measurement_cox(train, "values", age_and_sex=True)
+    fitted = MeasurementCox.fit(train, "values", age_and_sex=True)
     assert fitted.weights["qrs_ms"] == pytest.approx(0.8, abs=0.12)
     assert fitted.weights["age_decades"] == pytest.approx(0.5 * train["age"].std() / 10, abs=0.12)
     assert fitted.weights["p_duration_ms_missing"] == pytest.approx(0.7 * 0.4, abs=0.1)  # a share of 0.2 varies by 0.4
@@ -70,7 +70,7 @@ def test_missing_measurements_leave_no_record_out() -> None:
 
 
 def test_what_is_missing_is_one_predictor_for_each_pattern() -> None:
-    fitted = _fit_measurement_cox(people(500, 0), "values")
+    fitted = MeasurementCox.fit(people(500, 0), "values")
     assert [name for name in fitted.standardiser.names if name.endswith("_missing")] == ["p_duration_ms_missing"]
 
 
@@ -80,7 +80,7 @@ def test_a_far_left_and_a_far_right_axis_may_both_raise_the_hazard() -> None:
         turn = np.abs((table["qrs_axis_deg"] - 40 + 180) % 360 - 180)
         times = np.random.default_rng(len(table)).exponential(20 * np.exp(-0.02 * (turn - 90)))
         table["event"], table["time"] = (times < 10).astype(int), np.minimum(times + 1e-3, 10.0)
-    fitted = _fit_measurement_cox(train, "values")
+    fitted = MeasurementCox.fit(train, "values")
     assert min(fitted.weights["qrs_axis_deg_left"], fitted.weights["qrs_axis_deg_right"]) > 0.5
     assert score(test, fitted.log_hazard(test)) > 0.65
 
@@ -94,7 +94,7 @@ def test_one_measurement_gone_wild_does_not_decide_a_log_hazard() -> None:
 
 def test_the_penalty_may_be_chosen_by_cross_validation_over_patients() -> None:
     train = people(300, 0).assign(patient_id=np.arange(300) // 2)
-    fitted = _fit_measurement_cox(train, "values", penalizer=None, penalizers=(1e-3, 100.0))
+    fitted = MeasurementCox.fit(train, "values", penalizer=None, penalizers=(1e-3, 100.0))
     assert fitted.cox.penalizer == 1e-3
     assert fitted.weights["qrs_ms"] > 0.3
 

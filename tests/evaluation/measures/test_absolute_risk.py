@@ -19,14 +19,8 @@ from ecgdan_hf.evaluation.measures.absolute_risk import (
 )
 from ecgdan_hf.evaluation.measures.concordance import concordance_index
 from ecgdan_hf.evaluation.measures.cumulative_incidence import aalen_johansen_table
-from ecgdan_hf.evaluation.measures.follow_up import SurvivalCurve, pseudo_observations, status_weights
-from ecgdan_hf.evaluation.measures.risk_calibration import (
-    calibration_curve,
-    calibration_errors,
-    calibration_intercept,
-    calibration_slope,
-    observed_over_expected,
-)
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp, SurvivalCurve
+from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 from ecgdan_hf.evaluation.measures.survival import survival_metrics
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -86,13 +80,13 @@ def test_without_censoring_auc_and_brier_score_are_those_of_a_classifier() -> No
     truth, risk = time <= HORIZON, true_risk(score)
     assert dynamic_auc(np.ones(300), time, risk, HORIZON) == pytest.approx(roc_auc_score(truth, risk))
     assert brier_score(np.ones(300), time, risk, HORIZON) == pytest.approx(brier_score_loss(truth, risk))
-    assert pseudo_observations(np.ones(300), time, HORIZON) == pytest.approx(truth.astype(float), abs=1e-9)
+    assert FollowUp(np.ones(300), time).pseudo_observations(HORIZON) == pytest.approx(truth.astype(float), abs=1e-9)
 
 
 def test_weights_sum_to_the_records_and_their_cases_to_kaplan_meier() -> None:
     for event, time, _ in published().values():
         horizon = float(np.median(time))
-        cases, controls, weights = status_weights(event, time, horizon)
+        cases, controls, weights = FollowUp(event, time).status(horizon)
         assert not (cases & controls).any()
         assert weights.sum() == pytest.approx(len(time), abs=1e-8)
         expected = 1 - KaplanMeierFitter().fit(time, event).predict(horizon)
@@ -127,7 +121,7 @@ def test_pseudo_observations_are_leave_one_out_kaplan_meier_by_lifelines(name: s
     for row in range(num):
         fitter = KaplanMeierFitter().fit(np.delete(time, row), np.delete(event, row))
         expected.append(num * whole - (num - 1) * (1 - fitter.predict(horizon)))
-    assert pseudo_observations(event, time, horizon) == pytest.approx(np.array(expected), abs=1e-9)
+    assert FollowUp(event, time).pseudo_observations(horizon) == pytest.approx(np.array(expected), abs=1e-9)
 
 
 def test_observed_risk_agrees_with_kaplan_meier_and_greenwood() -> None:
@@ -148,7 +142,7 @@ def test_slope_and_intercept_maximise_the_weighted_binomial_likelihood(follow_up
     score = rng.normal(size=400)
     times, ends = rng.exponential(np.exp(-0.7 * score) / 0.1), follow_up * rng.random(400)
     event, time, risk = (times < ends).astype(float), np.minimum(times, ends), true_risk(score)
-    truth, _, weights = status_weights(event, time, HORIZON)
+    truth, _, weights = FollowUp(event, time).status(HORIZON)
     predicted = np.log(-np.log1p(-risk))
 
     def loss(parameters: np.ndarray) -> float:
@@ -157,10 +151,10 @@ def test_slope_and_intercept_maximise_the_weighted_binomial_likelihood(follow_up
 
     options = {"xatol": 1e-9, "fatol": 1e-12, "maxiter": 5000}
     expected = minimize(loss, [0.0, 1.0], method="Nelder-Mead", options=options).x[1]
-    assert calibration_slope(event, time, risk, HORIZON).estimate == pytest.approx(expected, abs=1e-6)
+    assert RiskCalibration(event, time, risk, HORIZON).slope().estimate == pytest.approx(expected, abs=1e-6)
     expected = minimize(loss, [0.0], method="Nelder-Mead", options=options).x[0]
-    assert calibration_intercept(event, time, risk, HORIZON).estimate == pytest.approx(expected, abs=1e-6)
-    one = calibration_intercept(event, time, np.full(400, 0.3), HORIZON).estimate
+    assert RiskCalibration(event, time, risk, HORIZON).intercept().estimate == pytest.approx(expected, abs=1e-6)
+    one = RiskCalibration(event, time, np.full(400, 0.3), HORIZON).intercept().estimate
     overall = 1 - np.exp(-np.exp(one) * -np.log(0.7))
     assert overall == pytest.approx(1 - KaplanMeierFitter().fit(time, event).predict(HORIZON), abs=1e-9)
 
@@ -168,7 +162,7 @@ def test_slope_and_intercept_maximise_the_weighted_binomial_likelihood(follow_up
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
 def test_a_stretched_log_hazard_shows_as_its_slope(slope: float) -> None:
     event, time, score = cohort(20_000)
-    found = calibration_slope(event, time, true_risk(score / slope), HORIZON)
+    found = RiskCalibration(event, time, true_risk(score / slope), HORIZON).slope()
     assert found.low < slope < found.high
     assert found.high - found.low < 0.25
     assert (found.p_value < 1e-3) == (slope != 1.0)
@@ -177,29 +171,29 @@ def test_a_stretched_log_hazard_shows_as_its_slope(slope: float) -> None:
 def test_halved_hazards_show_in_intercept_and_ratio_and_true_ones_do_not() -> None:
     event, time, score = cohort(20_000)
     right, low = true_risk(score), true_risk(score - np.log(2))
-    found = calibration_intercept(event, time, low, HORIZON)
+    found = RiskCalibration(event, time, low, HORIZON).intercept()
     assert found.low < np.log(2) < found.high
-    assert calibration_intercept(event, time, right, HORIZON).p_value > 0.01
-    ratio = observed_over_expected(event, time, low, HORIZON)
+    assert RiskCalibration(event, time, right, HORIZON).intercept().p_value > 0.01
+    ratio = RiskCalibration(event, time, low, HORIZON).observed_over_expected()
     assert ratio.low < right.mean() / low.mean() < ratio.high
     assert ratio.p_value < 1e-6
-    ratio = observed_over_expected(event, time, right, HORIZON)
+    ratio = RiskCalibration(event, time, right, HORIZON).observed_over_expected()
     assert ratio.low < 1 < ratio.high
-    assert calibration_intercept(event, time, np.full(20_000, right.mean()), HORIZON).low < 0
+    assert RiskCalibration(event, time, np.full(20_000, right.mean()), HORIZON).intercept().low < 0
 
 
 def test_the_smooth_curve_finds_the_true_curve_of_distorted_risks() -> None:
     event, time, score = cohort(20_000, seed=2)
     right = true_risk(score)
     distorted = right**1.5
-    curve = calibration_curve(event, time, distorted, HORIZON)
+    curve = RiskCalibration(event, time, distorted, HORIZON).curve()
     truth = curve["predicted"] ** (1 / 1.5)
     assert np.abs(curve["observed"] - truth).max() < 0.04
     assert ((curve["low"] <= truth) & (truth <= curve["high"])).mean() > 0.6
     assert (curve["low"] < curve["observed"]).all() and (curve["observed"] < curve["high"]).all()
     found, honest = (
-        calibration_errors(event, time, distorted, HORIZON),
-        calibration_errors(event, time, right, HORIZON),
+        RiskCalibration(event, time, distorted, HORIZON).errors(),
+        RiskCalibration(event, time, right, HORIZON).errors(),
     )
     distance = np.abs(right - distorted)
     assert found["ici"] == pytest.approx(distance.mean(), abs=0.012)
@@ -270,8 +264,8 @@ def test_effort_grows_with_the_records_and_not_with_their_pairs() -> None:
     for measure in (
         lambda: dynamic_auc(event, time, score, HORIZON),
         lambda: scaled_brier_score(event, time, risk, HORIZON),
-        lambda: calibration_slope(event, time, risk, HORIZON),
-        lambda: calibration_errors(event, time, risk, HORIZON),
+        lambda: RiskCalibration(event, time, risk, HORIZON).slope(),
+        lambda: RiskCalibration(event, time, risk, HORIZON).errors(),
         lambda: aalen_johansen_table(event, time),
         lambda: absolute_risk.decision_curve(event, time, risk, HORIZON, [0.1, 0.2, 0.3]),
     ):
@@ -303,10 +297,13 @@ GONE = SurvivalCurve(np.array([0.5]), np.zeros(1))
             "no control at 2 years among 2 records.*a shorter",
         ),
         (lambda: observed_risk(EVENT, TIME, 0.5), "observed risk at 0.5 years is 0, which has no interval"),
-        (lambda: calibration_slope(EVENT, TIME, [0.3] * 5, 3.0), "got one for all; take calibration_intercept"),
-        (lambda: calibration_slope(EVENT, TIME, RISK, 0.5), "by 0.5 years, got 0 with and 5 without; take"),
-        (lambda: observed_over_expected(EVENT, TIME, [0.0] * 5, 3.0), "risk: expected a positive mean, got 0"),
-        (lambda: pseudo_observations([1], [1.0], 1.0), "expected at least two records"),
+        (lambda: RiskCalibration(EVENT, TIME, [0.3] * 5, 3.0).slope(), "got one for all; take `intercept`"),
+        (lambda: RiskCalibration(EVENT, TIME, RISK, 0.5).slope(), "by 0.5 years, got 0 with and 5 without; take"),
+        (
+            lambda: RiskCalibration(EVENT, TIME, [0.0] * 5, 3.0).observed_over_expected(),
+            "risk: expected a positive mean, got 0",
+        ),
+        (lambda: FollowUp([1], [1.0]).pseudo_observations(1.0), "expected at least two records"),
         (lambda: absolute_risk.decision_curve(EVENT, TIME, RISK, 3.0, [0.0]), "thresholds: expected probabilities"),
         (lambda: aalen_johansen_table([0.5], [1.0]), "event: expected 0 .* got 0.5"),
         (lambda: aalen_johansen_table([2, 0], [1.0, 2.0]), r"got 1 of \[0, 2\]"),

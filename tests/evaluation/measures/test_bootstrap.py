@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecgdan_hf.evaluation.measures.intervals import (
-    _Patients,
+    Patients,
     bootstrap_comparison,
     bootstrap_difference,
     bootstrap_interval,
@@ -37,7 +37,7 @@ def test_ten_copies_of_a_patient_do_not_narrow_the_interval() -> None:
 
 def test_a_resample_keeps_all_records_of_a_patient_together() -> None:
     patient_ids = np.array(["b", "a", "b", "c", "a", "b"])
-    patients = _Patients(patient_ids)
+    patients = Patients(patient_ids, 6)
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(50):

@@ -17,7 +17,7 @@ from ecgdan_hf.evaluation.measures.concordance import (
     concordance_interval,
     uno_concordance_index,
 )
-from ecgdan_hf.evaluation.measures.follow_up import SurvivalCurve, censoring_survival, product_limit
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp, SurvivalCurve
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference, bootstrap_interval
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -144,9 +144,9 @@ def test_censoring_survival_is_kaplan_meier_of_the_censorings_where_nothing_is_t
     event, time, _ = cohort(200)
     fitter = KaplanMeierFitter().fit(time, 1 - event)
     grid = np.linspace(0, time.max(), 50)
-    assert censoring_survival(event, time).at(grid) == pytest.approx(fitter.predict(grid).to_numpy(), abs=1e-12)
+    assert FollowUp(event, time).censoring().at(grid) == pytest.approx(fitter.predict(grid).to_numpy(), abs=1e-12)
     survival = KaplanMeierFitter().fit(time, event)
-    assert product_limit(event, time).at(grid) == pytest.approx(survival.predict(grid).to_numpy(), abs=1e-12)
+    assert FollowUp(event, time).survival().at(grid) == pytest.approx(survival.predict(grid).to_numpy(), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["rossi", "lung", "gbsg2"])

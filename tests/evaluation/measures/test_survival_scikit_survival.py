@@ -11,7 +11,7 @@ from lifelines.datasets import load_gbsg2, load_lung, load_rossi
 
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, dynamic_auc
 from ecgdan_hf.evaluation.measures.concordance import concordance_index, uno_concordance_index
-from ecgdan_hf.evaluation.measures.follow_up import censoring_survival
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 
 sksurv_metrics = pytest.importorskip("sksurv.metrics")
 COHORTS = ["rossi", "lung", "gbsg2", "whas500"]
@@ -95,7 +95,7 @@ def test_censoring_of_the_training_records_weighs_the_test_records() -> None:
     train |= time > np.quantile(time, 0.95)
     test = ~train
     outcomes = structured(event[train], time[train]), structured(event[test], time[test])
-    curve, truth = censoring_survival(event[train], time[train]), (event[test], time[test])
+    curve, truth = FollowUp(event[train], time[train]).censoring(), (event[test], time[test])
     years = horizons(*truth)
     expected, _ = sksurv_metrics.cumulative_dynamic_auc(*outcomes, score[test], years)
     found = [dynamic_auc(*truth, score[test], year, curve) for year in years]

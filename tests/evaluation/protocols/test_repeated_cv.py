@@ -6,15 +6,7 @@ import pytest
 from scipy.stats import t as student
 
 from ecgdan_hf.evaluation.measures.survival import concordance_index
-from ecgdan_hf.evaluation.protocols import repeated_cv
-from ecgdan_hf.evaluation.protocols.repeated_cv import (
-    _corrected_t_test,
-    _fold_values,
-    compare_over_folds,
-    make_folds,
-    standardised,
-    subgroups_over_seeds,
-)
+from ecgdan_hf.evaluation.protocols.repeated_cv import Predictions, _corrected_t_test, make_folds
 
 
 def cohort(patients: int = 120, seed: int = 0) -> pd.DataFrame:
@@ -87,8 +79,8 @@ def test_the_corrected_t_test_is_the_formula_by_hand():
 
 def test_scores_are_standardised_within_their_fold_whatever_its_scale():
     predictions = predicted(cohort())
-    scores = standardised(predictions, "shifted")
-    assert np.allclose(scores, standardised(predictions.assign(truth=predictions["truth"]), "truth"))
+    scores = Predictions(predictions).standardised("shifted")
+    assert np.allclose(scores, Predictions(predictions).standardised("truth"))
     order = predictions["record_id"].drop_duplicates().sort_values()
     for (seed, _), part in predictions.groupby(["seed", "fold"]):
         inside = scores[order.isin(part["record_id"]).to_numpy(), seed]
@@ -98,20 +90,19 @@ def test_scores_are_standardised_within_their_fold_whatever_its_scale():
 def test_a_record_that_is_missing_in_one_repetition_is_refused():
     predictions = predicted(cohort())
     with pytest.raises(ValueError, match="expected each record once for every seed, some are missing"):
-        standardised(predictions.iloc[1:], "truth")
+        Predictions(predictions.iloc[1:]).standardised("truth")
 
 
 def test_a_model_is_judged_by_its_ranking_out_of_fold_and_its_spreads_are_told_apart():
     table = cohort()
     predictions = predicted(table)
-    found = compare_over_folds(predictions, ["shifted", "noise"], n=50)
+    found = Predictions(predictions).compare(["shifted", "noise"], n=50)
     best = concordance_index(table["event"], table["time"], table["truth"])
     assert found["shifted"]["concordance_index"]["estimate"] == pytest.approx(best, abs=0.01)
     assert found["noise"]["concordance_index"]["low"] < 0.5 < found["noise"]["concordance_index"]["high"]
-    values = _fold_values(predictions, "shifted")
     by_hand = {key: concordance_index(part["event"], part["time"], part["truth"])
                for key, part in predictions.groupby(["seed", "fold"])}  # fmt: skip
-    assert values.to_dict() == pytest.approx(by_hand)
+    assert found["shifted"]["over_folds"]["values"] == pytest.approx(list(by_hand.values()), abs=1e-6)
     assert found["shifted"]["over_folds"]["sd"] == pytest.approx(np.std(list(by_hand.values()), ddof=1))
     seeds = [np.mean([by_hand[seed, fold] for fold in (1, 2)]) for seed in (0, 1)]
     assert found["shifted"]["over_seeds"]["sd"] == pytest.approx(np.std(seeds, ddof=1), abs=1e-9)
@@ -121,10 +112,11 @@ def test_a_model_is_judged_by_its_ranking_out_of_fold_and_its_spreads_are_told_a
 def test_records_that_chose_the_epoch_did_not_train():
     predictions = predicted(cohort())
     t = [
-        compare_over_folds(predictions, ["shifted", "noise"], 20, trained_share=share)["noise"]["t_test"]["t"]
+        Predictions(predictions).compare(["shifted", "noise"], 20, trained_share=share)["noise"]["t_test"]["t"]
         for share in (1, 0.8)
     ]
-    ratio = repeated_cv._test_over_train(predictions)
+    sizes = predictions.groupby(["seed", "fold"]).size()
+    ratio = (sizes / (predictions["record_id"].nunique() - sizes)).mean()
     assert t[1] / t[0] == pytest.approx(np.sqrt((1 / 4 + ratio) / (1 / 4 + ratio / 0.8)))
 
 
@@ -132,6 +124,6 @@ def test_a_subgroup_with_few_events_is_counted_and_not_judged():
     predictions = predicted(cohort())
     few = predictions["patient_id"].isin([f"p{number}" for number in range(6)])
     predictions = predictions.assign(sex=np.where(few, "female", "male"))
-    found = subgroups_over_seeds(predictions, "truth", n=20)["sex"]
+    found = Predictions(predictions).subgroups("truth", n=20)["sex"]
     assert "concordance_index" not in found["female"] and "concordance_index" in found["male"]
     assert found["female"]["num_records"] + found["male"]["num_records"] == predictions["record_id"].nunique()

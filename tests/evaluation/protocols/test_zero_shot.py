@@ -11,10 +11,7 @@ from ecgdan_hf.data.text.statements import read_statements
 from ecgdan_hf.evaluation.protocols.zero_shot import (
     AGGREGATIONS,
     Level,
-    _permuted_auroc,
     group_scores,
-    judged_level,
-    level_metrics,
     statement_groups,
 )
 from ecgdan_hf.evaluation.report.comparison_text import zero_shot_tables
@@ -41,7 +38,7 @@ def records(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def perfect_level() -> Level:
-    return judged_level("superclass", GROUPS, records()[0], NAMES, NAMES)
+    return Level.judged("superclass", GROUPS, records()[0], NAMES, NAMES)
 
 
 def test_statements_are_grouped_by_class_and_rhythm_statements_stand_alone():
@@ -66,7 +63,7 @@ def test_the_real_statements_have_five_superclasses_and_twelve_rhythms(shared: P
 def test_logits_that_know_the_statements_rank_their_classes_perfectly(aggregation: str, softmax: bool):
     """Without competing prompts exactly; shares of one sum depend on what else a record has."""
     labels, _ = records()
-    level = judged_level("superclass", GROUPS, labels, NAMES, NAMES)
+    level = Level.judged("superclass", GROUPS, labels, NAMES, NAMES)
     logits = 20 * (labels - 0.5)
     scores = group_scores(logits, NAMES, level.groups, aggregation, softmax=softmax)
     present, absent = scores[level.truth[:, 0] == 1, 0], scores[level.truth[:, 0] == 0, 0]
@@ -77,8 +74,8 @@ def test_logits_that_know_the_statements_rank_their_classes_perfectly(aggregatio
 
 def test_a_perfect_network_scores_one_and_permuted_statements_are_near_chance():
     labels, patients = records()
-    level = judged_level("statement", {name: [name] for name in NAMES}, labels, NAMES, NAMES)
-    found = level_metrics(level, 20 * labels, NAMES, patients, score=RAW, permutations=200, n=20)
+    level = Level.judged("statement", {name: [name] for name in NAMES}, labels, NAMES, NAMES)
+    found = level.metrics(20 * labels, NAMES, patients, score=RAW, permutations=200, n=20)
     assert found["macro_auroc"]["estimate"] == 1
     permuted = found["permuted_prompts"]
     assert abs(permuted["mean"] - (0.5 + 0.5 / len(NAMES))) < 0.03
@@ -86,7 +83,9 @@ def test_a_perfect_network_scores_one_and_permuted_statements_are_near_chance():
 
 
 def test_a_class_of_many_statements_keeps_some_of_its_own_when_they_are_permuted():
-    permuted = _permuted_auroc(perfect_level(), 20 * records()[0], NAMES, RAW, permutations=200)
+    labels, patients = records()
+    found = perfect_level().metrics(20 * labels, NAMES, patients, score=RAW, permutations=200, n=20)
+    permuted = found["permuted_prompts"]
     assert 0.55 < permuted["mean"] < 0.75
 
 
@@ -94,7 +93,7 @@ def test_a_control_network_is_compared_on_the_same_patients():
     labels, patients = records()
     noise = np.random.default_rng(1).standard_normal(labels.shape)
     controls = {"shuffled": (noise, NAMES), "twin": (20 * labels[:, ::-1], NAMES[::-1])}
-    found = level_metrics(perfect_level(), 20 * labels, NAMES, patients, controls, score=RAW, n=50)
+    found = perfect_level().metrics(20 * labels, NAMES, patients, controls, score=RAW, n=50)
     assert found["controls"]["twin"]["ahead"]["estimate"] == 0
     ahead = found["controls"]["shuffled"]["ahead"]
     assert ahead["low"] > 0.3
@@ -110,16 +109,16 @@ def test_classes_too_rare_or_without_a_prompt_are_named_and_left_out():
     labels, _ = records()
     labels[:, 8:] = 0
     labels[:3, 8] = 1
-    level = judged_level("superclass", GROUPS, labels, NAMES, NAMES[4:], min_positives=10)
+    level = Level.judged("superclass", GROUPS, labels, NAMES, NAMES[4:], min_positives=10)
     assert level.groups == {"B": NAMES[4:8]}
     assert level.not_judged == {"A": "no prompt", "C": "3 positives"}
     with pytest.raises(ValueError, match="expected at least one class to judge"):
-        level_metrics(judged_level("x", {"A": ["s0"]}, labels, NAMES, []), labels, NAMES, np.arange(len(labels)))
+        Level.judged("x", {"A": ["s0"]}, labels, NAMES, []).metrics(labels, NAMES, np.arange(len(labels)))
 
 
 def test_a_class_may_have_a_prompt_of_its_own():
     labels, _ = records()
-    level = judged_level("superclass", GROUPS, labels, NAMES, ["A", "s4"])
+    level = Level.judged("superclass", GROUPS, labels, NAMES, ["A", "s4"])
     assert level.groups == {"A": ["A"], "B": ["s4"]}
     np.testing.assert_array_equal(level.truth[:, 0], labels[:, :4].max(1))
 
@@ -128,7 +127,8 @@ def test_permuting_leaves_no_trace_of_which_prompt_was_whose():
     """With one prompt there is nothing to permute, so the control must equal the score itself."""
     truth = np.array([[0.0], [1.0], [0.0], [1.0]])
     level = Level("one", {"A": ["a"]}, truth, {})
-    assert _permuted_auroc(level, [[0.1], [0.9], [0.2], [0.8]], ["a"], RAW, permutations=3)["mean"] == 1
+    found = level.metrics([[0.1], [0.9], [0.2], [0.8]], ["a"], np.arange(4), score=RAW, permutations=3, n=20)
+    assert found["permuted_prompts"]["mean"] == found["macro_auroc"]["estimate"] == 1
 
 
 @pytest.mark.parametrize(

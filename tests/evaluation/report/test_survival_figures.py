@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -12,7 +11,6 @@ from ecgdan_hf.evaluation.report.performance_figures import (
     auc_figure,
     calibration_figure,
     forest_figure,
-    subgroup_table,
 )
 from ecgdan_hf.evaluation.report.survival_figures import (
     kaplan_meier_figure,
@@ -31,9 +29,7 @@ GROUPS = calibration(EVENT, TIME, RISK, 5.0, num_groups=5)
 YEARS = np.arange(1.0, 9.0)
 FOUND = {"concordance_index": {"estimate": 0.7, "low": 0.65, "high": 0.76}, "num_records": NUM, "num_events": 90}
 NONE = {"concordance_index": None, "num_records": 12, "num_events": 0}
-ROWS = subgroup_table(
-    FOUND, {"sex": {"female": FOUND, "male": FOUND}, "age": {"under 50": NONE, "50 and over": FOUND}}
-)
+SUBGROUPS = {"sex": {"female": FOUND, "male": FOUND}, "age": {"under 50": NONE, "50 and over": FOUND}}
 MAPS = RNG.dirichlet(np.ones(12), size=(NUM, 12))
 HIGH = (HAZARD > 1).astype(int)
 CURVES = {"a network": {"years": YEARS, "auc": 0.7 + 0 * YEARS, "low": 0.6 + 0 * YEARS, "high": 0.8 + 0 * YEARS},
@@ -48,7 +44,7 @@ DRAW = {
         GROUPS, RISK, 5, {"predicted": [0.1, 0.4], "observed": [0.1, 0.5]}, simulated, {"slope": "0.9 (0.8 to 1.0)"}
     ),
     "auc": lambda simulated: auc_figure(CURVES, NUM, int(EVENT.sum()), simulated),
-    "forest": lambda simulated: forest_figure(ROWS, simulated),
+    "forest": lambda simulated: forest_figure(FOUND, SUBGROUPS, simulated),
     "lead attention": lambda simulated: lead_attention_figure(MAPS, HIGH, EVENT, simulated=simulated),
 }
 
@@ -182,7 +178,7 @@ def test_calibration_draws_each_group_that_was_followed_to_the_horizon():
 
 
 def test_the_forest_has_a_row_with_records_and_events_for_each_level_and_says_what_is_not_estimable():
-    said = words(forest_figure(ROWS))
+    said = words(forest_figure(FOUND, SUBGROUPS))
     assert said.count("0.700 (0.650 to 0.760)") == 4 and said.count("not estimable") == 1
     for level in ("female", "male", "under 50", "50 and over", "sex", "age"):
         assert level in said
@@ -217,9 +213,10 @@ def test_absent_leads_are_left_out_of_means_of_maps():
         (lambda: calibration_figure(GROUPS, [1.2], 5), "risk: expected probabilities between 0 and 1, found 1.2 to"),
         (lambda: calibration_figure(GROUPS, RISK, 0), "horizon_years: expected positive years, found 0"),
         (lambda: calibration_figure({"predicted": [1]}, RISK, 5), "groups: expected columns predicted, observed"),
-        (lambda: forest_figure(ROWS.drop(columns="level")), "rows: expected columns subgroup and level, found"),
-        (lambda: forest_figure(ROWS.assign(estimate=np.nan)), "rows: expected an estimate, found NaN in all 5 rows"),
-        (lambda: forest_figure(pd.DataFrame(columns=ROWS.columns)), "rows: expected at least 1 row, found 0"),
+        (
+            lambda: forest_figure(NONE, {"sex": {"male": NONE}}),
+            "subgroups: expected an estimate, found none in 2 rows",
+        ),
         (lambda: lead_attention_figure(MAPS[0], [1], [1]), r"lead_attention: expected shape \(n, 12, 12\), found"),
         (lambda: lead_attention_figure(MAPS, 0 * HIGH, EVENT), "found 300 low, 0 high"),
         (lambda: risk_histogram_figure([0, 1], [0.1]), "log_hazard: expected 2 values, one per record, got shape"),
