@@ -12,9 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi
-
-from ecgdan_hf.publish.push import check_push, said_by_the_hub
+from ecgdan_hf.publish.push import HubRepository
 
 ROOT = Path(__file__).parents[1]
 SPACE, PACKAGE = ROOT / "hub_scripts" / "space", ROOT / "ecgdan_hf"
@@ -37,15 +35,14 @@ def push_space(repository: str, owner: str, private: bool = False) -> str:
     Raises:
         ValueError: a name that cannot be one, no token, or a refusal of the Hub.
     """
-    check_push(repository)
-    api = HfApi()
-    with tempfile.TemporaryDirectory() as work, said_by_the_hub(repository):
+    space = HubRepository(repository, "space")
+    with tempfile.TemporaryDirectory() as work, space.asked():
         folder = Path(work, "space")
         stage(folder, owner)
-        url = api.create_repo(repository, private=private, exist_ok=True, repo_type="space", space_sdk="gradio")
+        url = space.api.create_repo(repository, private=private, exist_ok=True, repo_type="space", space_sdk="gradio")
         # modules of an earlier version must not remain next to the new ones
         message = "Upload the page and its package"
-        api.upload_folder(
+        space.api.upload_folder(
             repo_id=repository, repo_type="space", folder_path=folder, commit_message=message, delete_patterns=["*.py"]
         )
     return str(url)

@@ -117,9 +117,9 @@ def show_report(folder: str | Path | None) -> None:
 def _check_push(args: RunArguments) -> None:
     """Refuses, before hours of training, an upload that would fail after them."""
     if args.push_to_hub:
-        from ecgdan_hf.publish.push import check_push
+        from ecgdan_hf.publish.push import HubRepository
 
-        check_push(args.push_to_hub, ask_the_hub=True)
+        HubRepository(args.push_to_hub).check_login()
 
 
 def _push_if_asked(args: RunArguments) -> None:

@@ -20,14 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, load_dataset
-from huggingface_hub import DatasetCardData, HfApi
+from huggingface_hub import DatasetCardData
 
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.prepared.shards import num_processes, write_shards
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.files import write_text
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
-from ecgdan_hf.publish.push import check_push, make_repository, said_by_the_hub
+from ecgdan_hf.publish.push import HubRepository
 
 _ARRAYS = ("signal", "input_values")
 _SIGNALS = ("signal", "sampling_rate", "lead_names", "input_values", "lead_mask", "flags")
@@ -263,18 +263,18 @@ def push_dataset(folder: str | Path, repo_id: str, private: bool = False, messag
     The repository `USER/NAME` is made if it does not exist.
 
     Raises:
-        FileNotFoundError, ValueError: as `check_converted`, `check_push` and `make_repository`, or the Hub refuses.
+        FileNotFoundError, ValueError: as [`check_converted`] and `HubRepository`, or the Hub refuses.
     """
-    check_push(repo_id)
-    folder = Path(folder)
+    repository, folder = HubRepository(repo_id, "dataset"), Path(folder)
     check_converted(folder)
-    api = HfApi()
     card = (folder / "README.md").read_text(encoding="utf-8").replace(PLACEHOLDER_REPOSITORY, repo_id)
-    url = make_repository(api, repo_id, private, "dataset")
-    with said_by_the_hub(repo_id):
+    url = repository.make(private)
+    with repository.asked():
         options: dict[str, Any] = {"repo_id": repo_id, "repo_type": "dataset", "commit_message": message}
-        api.upload_folder(folder_path=folder, allow_patterns="data/*.parquet", delete_patterns="data/*", **options)
-        api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", **options)
+        repository.api.upload_folder(
+            folder_path=folder, allow_patterns="data/*.parquet", delete_patterns="data/*", **options
+        )
+        repository.api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", **options)
     return str(url)
 
 

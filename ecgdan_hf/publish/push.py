@@ -24,6 +24,54 @@ _OF_A_BUNDLE += ["metrics.json", "recipe.yaml"]
 """Files of an earlier version that an upload deletes: unused code, and results of other weights."""
 
 
+class HubRepository:
+    """A repository on the Hub that something is uploaded to.
+
+    Args:
+        repo_id: `USER/NAME`.
+        repo_type: `None` for a model, `"dataset"` or `"space"`.
+
+    Raises:
+        ValueError: a name that cannot be one, or no token. The Hub is not asked.
+    """
+
+    def __init__(self, repo_id: str, repo_type: str | None = None) -> None:
+        try:
+            validate_repo_id(repo_id)
+            is_good = repo_id.count("/") == 1
+        except HFValidationError:
+            is_good = False
+        if not is_good:
+            raise ValueError(f"repository: expected USER/NAME, got {repo_id!r}")
+        if get_token() is None:
+            raise ValueError("token: expected a Hub token, found none; run 'hf auth login' or set HF_TOKEN")
+        self.repo_id, self.repo_type, self.api = repo_id, repo_type, HfApi()
+
+    def check_login(self) -> None:
+        """Asks the Hub, before a long training, whether the token is valid; raises ValueError."""
+        with self.asked("login"):
+            self.api.whoami()
+
+    def make(self, private: bool) -> RepoUrl:
+        """Makes the repository if it does not exist; ValueError if it is public and `private` was asked for."""
+        with self.asked():
+            url = self.api.create_repo(self.repo_id, private=private, exist_ok=True, repo_type=self.repo_type)
+            is_private = not private or self.api.repo_info(self.repo_id, repo_type=self.repo_type).private
+        if not is_private:
+            raise ValueError(
+                f"{self.repo_id}: expected a private repository, found a public one; nothing was uploaded"
+            )
+        return url
+
+    @contextmanager
+    def asked(self, what: str = "upload") -> Iterator[None]:
+        """Turns a refusal of the Hub, or a failure on the way to it, into a ValueError of one line."""
+        try:
+            yield
+        except Exception as error:  # answers of the Hub, and a client library's errors of many unrelated classes
+            raise ValueError(f"{self.repo_id}: the {what} failed: {_reason(error)}") from error
+
+
 def push_bundle(
     bundle_dir: str | Path,
     repo_id: str,
@@ -54,10 +102,10 @@ def push_bundle(
     """
     if revision and create_pr:
         raise ValueError("revision: a pull request goes to the main branch; leave out the one or the other")
-    check_push(repo_id)
+    repository = HubRepository(repo_id)
     verify_bundle(bundle_dir)
     check_card(bundle_dir, private)
-    return _upload(Path(bundle_dir), repo_id, private, message, revision, create_pr)
+    return _upload(Path(bundle_dir), repository, private, message, revision, create_pr)
 
 
 def push_checkpoint(checkpoint_dir: str | Path, repo_id: str, private: bool = False, **said: Any) -> CommitInfo:
@@ -69,20 +117,25 @@ def push_checkpoint(checkpoint_dir: str | Path, repo_id: str, private: bool = Fa
     Raises:
         ValueError: what `make_bundle` and [`push_bundle`] refuse.
     """
-    check_push(repo_id)
+    repository = HubRepository(repo_id)
     with tempfile.TemporaryDirectory() as work:
         folder = make_bundle(checkpoint_dir, Path(work, "bundle"), name=repo_id.split("/")[1], **said)
         private = private or bool(missing_parts((folder / "README.md").read_text(encoding="utf-8")))
         check_card(folder, private)
-        return _upload(folder, repo_id, private, "Upload model")
+        return _upload(folder, repository, private, "Upload model")
 
 
 def _upload(
-    bundle_dir: Path, repo_id: str, private: bool, message: str, revision: str | None = None, create_pr: bool = False
+    bundle_dir: Path,
+    repository: HubRepository,
+    private: bool,
+    message: str,
+    revision: str | None = None,
+    create_pr: bool = False,
 ) -> CommitInfo:
-    api = HfApi()
-    make_repository(api, repo_id, private)
-    with tempfile.TemporaryDirectory() as work, said_by_the_hub(repo_id):
+    api, repo_id = repository.api, repository.repo_id
+    repository.make(private)
+    with tempfile.TemporaryDirectory() as work, repository.asked():
         folder = Path(work, "bundle")
         shutil.copytree(bundle_dir, folder)
         card = folder / "README.md"
@@ -99,44 +152,6 @@ def _upload(
             # two uploads at once must not leave a mixture of both
             parent_commit=api.repo_info(repo_id, revision=revision).sha,
         )
-
-
-def make_repository(api: HfApi, repo_id: str, private: bool, repo_type: str | None = None) -> RepoUrl:
-    """Returns the repository, made if it does not exist; ValueError if it is public and `private` was asked for."""
-    with said_by_the_hub(repo_id):
-        url = api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type)
-        is_private = not private or api.repo_info(repo_id, repo_type=repo_type).private
-    if not is_private:
-        raise ValueError(f"{repo_id}: expected a private repository, found a public one; nothing was uploaded")
-    return url
-
-
-def check_push(repo_id: str, ask_the_hub: bool = False) -> None:
-    """Checks, before a long training, what would fail at its end: the name `USER/NAME` and the token.
-
-    With `ask_the_hub`, the Hub is asked whether the token is valid. Raises ValueError.
-    """
-    try:
-        validate_repo_id(repo_id)
-        is_good = repo_id.count("/") == 1
-    except HFValidationError:
-        is_good = False
-    if not is_good:
-        raise ValueError(f"repository: expected USER/NAME, got {repo_id!r}")
-    if get_token() is None:
-        raise ValueError("token: expected a Hub token, found none; run 'hf auth login' or set HF_TOKEN")
-    if ask_the_hub:
-        with said_by_the_hub(repo_id, "login"):
-            HfApi().whoami()
-
-
-@contextmanager
-def said_by_the_hub(repo_id: str, what: str = "upload") -> Iterator[None]:
-    """Turns a refusal of the Hub, or a failure on the way to it, into a ValueError of one line."""
-    try:
-        yield
-    except Exception as error:  # answers of the Hub, and a client library's errors of many unrelated classes
-        raise ValueError(f"{repo_id}: the {what} failed: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

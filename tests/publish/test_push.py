@@ -14,7 +14,7 @@ from hub_server import TOKEN, HubServer, Repository
 from warm import WARM
 
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.publish.push import check_push, push_bundle
+from ecgdan_hf.publish.push import HubRepository, push_bundle
 from ecgdan_hf.publish.verify import _clean_process_outputs, _probe_inputs
 
 
@@ -77,7 +77,7 @@ def test_without_a_token_nothing_is_tried(
 def test_a_name_that_cannot_be_one_is_refused(repository: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(ValueError, match="repository: expected USER/NAME, got"):
-        check_push(repository)
+        HubRepository(repository)
 
 
 def test_only_a_bundle_is_pushed(

@@ -254,14 +254,6 @@ def read_source(name: str | None, data_dir: str | Path, **options: Any) -> "pd.D
     return find_source(name, data_dir).read_table(data_dir, **options)
 
 
-def card_source(name: object) -> Source | None:
-    """The source that a recipe or result names; None if it names none, or one unknown to this version."""
-    try:
-        return find_source(str(name))
-    except ValueError:
-        return None
-
-
 def _recognised(path: Path) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such folder")

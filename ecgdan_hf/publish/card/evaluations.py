@@ -86,6 +86,23 @@ class Number:
     is_control: bool = False
     part: str = ""
 
+    @staticmethod
+    def metric_id(key: str) -> str:
+        """Returns the Hub's name of a metric; our own, as metadata may hold it, where the Hub has none."""
+        return HUB_METRICS.get(key, _slug(key))
+
+    @classmethod
+    def of_run(cls, node: Any, part: str, path: tuple[str, ...] = ()) -> "Iterator[Number]":
+        """Yields every number of one part of a training run, with or without an interval."""
+        if isinstance(node, Mapping) and isinstance(node.get("estimate"), int | float):
+            yield cls(path, float(node["estimate"]), node.get("low"), node.get("high"), part=part)
+        elif isinstance(node, Mapping):
+            for key, value in node.items():
+                if key not in _NOT_RESULTS:
+                    yield from cls.of_run(value, part, (*path, str(key)))
+        elif isinstance(node, int | float) and not isinstance(node, bool) and path:
+            yield cls(path, float(node), part=part)
+
     @property
     def words(self) -> str:
         """The keys in words."""
@@ -245,25 +262,8 @@ class Evaluation:
         return list(_intervals(self.metrics, ()))
 
 
-def metric_id(key: str) -> str:
-    """Returns the Hub's name of a metric; our own, as metadata may hold it, where the Hub has none."""
-    return HUB_METRICS.get(key, _slug(key))
-
-
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.-]+", "_", text.lower()).strip("_") or "results"
-
-
-def all_numbers(node: Any, part: str, path: tuple[str, ...] = ()) -> Iterator[Number]:
-    """Yields every number of one part of a training run, with or without an interval."""
-    if isinstance(node, Mapping) and isinstance(node.get("estimate"), int | float):
-        yield Number(path, float(node["estimate"]), node.get("low"), node.get("high"), part=part)
-    elif isinstance(node, Mapping):
-        for key, value in node.items():
-            if key not in _NOT_RESULTS:
-                yield from all_numbers(value, part, (*path, str(key)))
-    elif isinstance(node, int | float) and not isinstance(node, bool) and path:
-        yield Number(path, float(node), part=part)
 
 
 def _intervals(node: Any, path: tuple[str, ...], is_control: bool = False) -> Iterator[Number]:

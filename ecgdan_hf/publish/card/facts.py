@@ -8,21 +8,13 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult
 
-from ecgdan_hf.data.sources.registry import Source, card_source
+from ecgdan_hf.data.sources.registry import Source, find_source
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.heads import Head, head_of
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
-from ecgdan_hf.publish.card.evaluations import (
-    HUB_METRICS,
-    METRIC_NAMES,
-    PARTS,
-    Evaluation,
-    Number,
-    all_numbers,
-    metric_id,
-)
+from ecgdan_hf.publish.card.evaluations import HUB_METRICS, METRIC_NAMES, PARTS, Evaluation, Number
 
 WORLD_GCO2_PER_KWH = 475.0
 """Mean carbon intensity of the world's electricity (IEA, Global Energy and CO2 Status Report 2019, year 2018)."""
@@ -70,7 +62,7 @@ class CardFacts:
 
     @cached_property
     def _numbers(self) -> list[Number]:
-        return [number for part in PARTS for number in all_numbers(self.metrics.get(part), part)]
+        return [number for part in PARTS for number in Number.of_run(self.metrics.get(part), part)]
 
     @property
     def is_simulated(self) -> bool:
@@ -80,12 +72,12 @@ class CardFacts:
     @property
     def source(self) -> Source | None:
         """Source of the training data, where it is known."""
-        return card_source(self.recipe.get("data"))
+        return _source_named(self.recipe.get("data"))
 
     @property
     def sources(self) -> list[Source]:
         """Known sources of the training data and of the pretraining data."""
-        pretrained_on = card_source((self.metrics.get("pretraining") or {}).get("data"))
+        pretrained_on = _source_named((self.metrics.get("pretraining") or {}).get("data"))
         return [each for each in dict.fromkeys((self.source, pretrained_on)) if each]
 
     @property
@@ -142,7 +134,7 @@ class CardFacts:
         found = self.metrics.get("pretraining")
         if not found:
             return ""
-        source = card_source(found.get("data"))
+        source = _source_named(found.get("data"))
         data = source.description or source.title if source else "data that were not recorded"
         folds = f", folds {found['train_folds']}" if found.get("train_folds") else ""
         simulated = found.get("pretext") == "simulated-beats"
@@ -201,7 +193,7 @@ class CardFacts:
             said.append("validation part (the epoch was chosen on it: optimistic)")
         chosen = set(parse_folds(self.recipe.get("valid_folds"), "recipe: valid_folds") or ())
         chosen &= set(parse_folds(evaluation.folds or None, f"{evaluation.name}: test_folds") or ())
-        source = card_source(evaluation.result.data)
+        source = _source_named(evaluation.result.data)
         same_data = evaluation.result.data is None or (source is not None and source.title == self._data_name)
         if chosen and same_data:
             said.append("the epoch was chosen on these records" + ("" if evaluation.is_sanity else ": optimistic"))
@@ -290,7 +282,7 @@ class CardFacts:
             if number.part == "test" and number.is_the_models
         ]
         for each in self.evaluations:
-            source = card_source(each.result.data)
+            source = _source_named(each.result.data)
             data = source.title if source else self._data_name
             simulated = self.is_simulated or each.result.is_simulated
             for number in () if each.is_sanity else each.numbers():
@@ -309,10 +301,18 @@ class CardFacts:
             dataset_type=data.lower().replace(" ", "-"),
             dataset_name=data + suffix,
             dataset_split=split,
-            metric_type=metric_id(key),
+            metric_type=Number.metric_id(key),
             metric_name=words + suffix,
             metric_value=round(number.value, 4),
         )
+
+
+def _source_named(name: object) -> Source | None:
+    """The source that a recipe or result names; None if it names none, or one unknown to this version."""
+    try:
+        return find_source(str(name))
+    except ValueError:
+        return None
 
 
 def _covered(evaluation: Evaluation) -> list[str]:
