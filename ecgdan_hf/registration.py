@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CONFIGURATIONS = ("configuration_danet", "configuration_ecg_text", "configuration_ecgdan")
 
 
-class Registered(NamedTuple):
+class _Registered(NamedTuple):
     """Names of the configuration class of a model, and of the Auto class that loads the model."""
 
     config_class: str
@@ -29,13 +29,13 @@ class Registered(NamedTuple):
 
 
 MODELS = {
-    "EcgDanModel": Registered("EcgDanConfig", "AutoModel"),
-    "EcgDanForPreTraining": Registered("EcgDanConfig", "AutoModelForPreTraining"),
-    "EcgDanForSequenceClassification": Registered("EcgDanConfig", "AutoModelForSequenceClassification"),
-    "EcgDanForSurvival": Registered("EcgDanSurvivalConfig", "AutoModel"),
-    "EcgTextModel": Registered("EcgTextConfig", "AutoModel"),
-    "DanetForPreTraining": Registered("DanetConfig", "AutoModelForPreTraining"),
-    "DanetForSequenceClassification": Registered("DanetConfig", "AutoModelForSequenceClassification"),
+    "EcgDanModel": _Registered("EcgDanConfig", "AutoModel"),
+    "EcgDanForPreTraining": _Registered("EcgDanConfig", "AutoModelForPreTraining"),
+    "EcgDanForSequenceClassification": _Registered("EcgDanConfig", "AutoModelForSequenceClassification"),
+    "EcgDanForSurvival": _Registered("EcgDanSurvivalConfig", "AutoModel"),
+    "EcgTextModel": _Registered("EcgTextConfig", "AutoModel"),
+    "DanetForPreTraining": _Registered("DanetConfig", "AutoModelForPreTraining"),
+    "DanetForSequenceClassification": _Registered("DanetConfig", "AutoModelForSequenceClassification"),
 }
 """Every model class by name; `inference.heads` says what each predicts."""
 PIPELINES = ("pipeline_base_ecgdan", "pipeline_ecgdan", "pipeline_survival_ecgdan")

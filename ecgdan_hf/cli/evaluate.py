@@ -105,7 +105,7 @@ def _sanity(args: SanityArguments) -> None:
     from ecgdan_hf.evaluation.result import Result
     from ecgdan_hf.explain.checks.sanity import check_maps
     from ecgdan_hf.explain.checks.sanity_report import write_sanity_report
-    from ecgdan_hf.training.core.run_folder import finish_run
+    from ecgdan_hf.training.core.run_folder import RunFolder
 
     folder = check_output_folder(args.output_dir, args.overwrite, "metrics.json")
     load_rows = _row_loader(
@@ -127,8 +127,7 @@ def _sanity(args: SanityArguments) -> None:
         map_draws=args.map_draws,
         limit=args.limit,
     )
-    finish_run(
-        folder,
+    RunFolder(folder).finish(
         lambda staging: write_sanity_report(staging, metrics, Path(str(args.checkpoint)).name),
         Result("sanity", metrics),
     )

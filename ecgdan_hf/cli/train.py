@@ -1,6 +1,6 @@
 """Verbs that train: `ecgdan pretrain`, `finetune`, `probe`, `ablate`, `recalibrate`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,6 @@ def _finetune(args: FinetuneArguments) -> None:
       ecgdan finetune --config finetune-danet --data-dir mit-bih --checkpoint runs/danet-pretrained \\
         --output-dir runs/danet
     """
-    from ecgdan_hf.evaluation.result import metric_in_words
-
     _check_push(args)
     if args.task == "danet":
         from ecgdan_hf.training.finetune_danet import finetune_danet
@@ -58,7 +56,7 @@ def _finetune(args: FinetuneArguments) -> None:
     simulated = " (simulated outcome)" if metrics["simulated_outcome"] else ""
     for part in ("valid", "test"):
         if part in metrics:
-            say(f"{args.output_dir}: {part}{simulated}: {metric_in_words(metrics[part])}")
+            say(f"{args.output_dir}: {part}{simulated}: {_metric_in_words(metrics[part])}")
     _push_if_asked(args)
 
 
@@ -112,6 +110,18 @@ def _recalibrate(args: RecalibrateArguments) -> None:
 def show_report(folder: str | Path | None) -> None:
     """Prints the `report.md` of a run."""
     say((Path(str(folder)) / "report.md").read_text(encoding="utf-8"))
+
+
+def _metric_in_words(metrics: Mapping[str, Any]) -> str:
+    """Returns the concordance index or macro AUROC of one part of a result in words, with its interval."""
+    for name, words in (("concordance_index", "C-index"), ("macro_auroc", "macro AUROC")):
+        if name in metrics:
+            found, best = metrics[name], metrics.get("attainable_concordance_index")
+            text = f"{words} {found['estimate']:.3f} (95 % interval {found['low']:.3f} to {found['high']:.3f})"
+            text += f", {metrics['num_records']} records"
+            text += f", {metrics['num_events']} events" if "num_events" in metrics else ""
+            return text + (f", attainable {best:.3f}" if best else "")
+    return str(metrics.get("not_estimable", metrics))
 
 
 def _check_push(args: RunArguments) -> None:

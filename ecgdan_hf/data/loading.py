@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
 
 from ecgdan_hf.data.prepared.cache import prepare_all
 from ecgdan_hf.data.prepared.preparation import Preparation
-from ecgdan_hf.data.prepared.record_file import READ_HINTS, RecordFile, UnreadableRecordError, record_files
+from ecgdan_hf.data.prepared.record_file import READ_HINTS, RecordFile, UnreadableRecordError
 from ecgdan_hf.data.prepared.streaming import stream
 from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
 from ecgdan_hf.data.sources.registry import find_source
@@ -85,7 +85,7 @@ def load(
     if limit is not None or streaming:  # else all are prepared, so that every choice of folds uses one cache
         table = table.iloc[wanted[:limit]]
         wanted = np.arange(len(table))
-    sources = record_files(table)
+    sources = RecordFile.of_table(table)
     leads = _first_lead_names(sources, skip_bad) if feature_extractor is None else ()
     preparation = Preparation(feature_extractor, leads, skip_bad)
     if streaming:

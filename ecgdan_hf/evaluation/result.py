@@ -111,18 +111,6 @@ class Result:
             raise ValueError(f"{path}: {error}") from error
 
 
-def metric_in_words(metrics: Mapping[str, Any]) -> str:
-    """Returns the concordance index or macro AUROC of one part of a result in words, with its interval."""
-    for name, words in (("concordance_index", "C-index"), ("macro_auroc", "macro AUROC")):
-        if name in metrics:
-            found, best = metrics[name], metrics.get("attainable_concordance_index")
-            text = f"{words} {found['estimate']:.3f} (95 % interval {found['low']:.3f} to {found['high']:.3f})"
-            text += f", {metrics['num_records']} records"
-            text += f", {metrics['num_events']} events" if "num_events" in metrics else ""
-            return text + (f", attainable {best:.3f}" if best else "")
-    return str(metrics.get("not_estimable", metrics))
-
-
 def _file(path: str | Path) -> Path:
     return Path(path) if Path(path).suffix == ".json" else Path(path) / FILE
 

@@ -28,7 +28,7 @@ from ecgdan_hf.publish.card.checks import metadata_problems
 from ecgdan_hf.publish.card.evaluations import CheckpointRun, Evaluation
 from ecgdan_hf.publish.card.facts import WORLD_GCO2_PER_KWH
 from ecgdan_hf.publish.card.model_card import build_card
-from ecgdan_hf.publish.hub_code import code_revision
+from ecgdan_hf.publish.hub_code import HubCode
 from ecgdan_hf.publish.verify import REVISION_KEY, is_bundle, pipelines_of, verify_bundle
 
 
@@ -128,7 +128,7 @@ def _write_code_and_weights(
         }
         for pipeline in pipelines_of(model)
     }
-    config[REVISION_KEY] = code_revision(folder.glob("*.py"))
+    config[REVISION_KEY] = HubCode(folder.glob("*.py")).revision
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -30,46 +30,55 @@ _packages_distributions = cache(metadata.packages_distributions)
 _SEEN_BY_TRANSFORMERS = re.compile(r"^\s*(?:from\s+\.(\S+)\s+import|import\s+\.(\S+)\s*$)", re.MULTILINE)
 
 
-def check_hub_code(files: Iterable[Path], entry_points: Iterable[str]) -> None:
-    """Raises ValueError, with file, line and reason, for Python files that would not load from the Hub.
+class HubCode:
+    """Python files that travel with weights.
 
-    `entry_points` are module names that `auto_map` refers to. They must import every file they need themselves,
-    because not every version of transformers follows imports of imports.
+    Args:
+        files: the files; default all of `model/`.
     """
-    modules = {path.stem: path for path in files}
-    needs = {name: _neighbours(path, modules) for name, path in modules.items()}
-    for entry in entry_points:
-        if entry not in modules:
-            raise ValueError(
-                f"auto_map: names the module {entry}, whose file is not among {', '.join(sorted(modules))}"
-            )
-        unnamed = _reachable(entry, needs) - needs[entry] - {entry}
-        if unnamed:
-            raise ValueError(
-                f"{modules[entry].name}: needs {sorted(unnamed)[0]}.py through a neighbour; import it directly"
-            )
 
+    def __init__(self, files: Iterable[Path] | None = None) -> None:
+        self._files = list(files or MODEL_FOLDER.glob("*.py"))
 
-def code_revision(files: Iterable[Path]) -> str:
-    """Returns a short hash of names and contents, by which anyone can check which code a bundle carries."""
-    digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.name):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
+    def check(self, entry_points: Iterable[str]) -> None:
+        """Raises ValueError, with file, line and reason, for files that would not load from the Hub.
 
+        `entry_points` are module names that `auto_map` refers to. They must import every file they need themselves,
+        because not every version of transformers follows imports of imports.
+        """
+        modules = {path.stem: path for path in self._files}
+        needs = {name: _neighbours(path, modules) for name, path in modules.items()}
+        for entry in entry_points:
+            if entry not in modules:
+                raise ValueError(
+                    f"auto_map: names the module {entry}, whose file is not among {', '.join(sorted(modules))}"
+                )
+            unnamed = _reachable(entry, needs) - needs[entry] - {entry}
+            if unnamed:
+                raise ValueError(
+                    f"{modules[entry].name}: needs {sorted(unnamed)[0]}.py through a neighbour; import it directly"
+                )
 
-def requirements(files: Iterable[Path] | None = None) -> list[str]:
-    """Lists what a user without the package has to install to run these files, for `pip install`.
+    @property
+    def revision(self) -> str:
+        """A short hash of names and contents, by which anyone can check which code a bundle carries."""
+        digest = hashlib.sha256()
+        for path in sorted(self._files, key=lambda path: path.name):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return digest.hexdigest()[:12]
 
-    That is every library the code imports, also inside `try`, except those that transformers requires itself. Versions
-    are those the package asks for; a library that it does not require raises ValueError. Default: all of `model/`.
-    """
-    imported = {name for path in files or MODEL_FOLDER.glob("*.py") for name in _libraries(path)}
-    asked, brought = _required("ecgdan-hf"), _required("transformers")
-    needed = {_distribution(name) for name in imported - _OPTIONAL_LIBRARIES} - brought.keys()
-    for unknown in sorted(needed - asked.keys()):
-        raise ValueError(f"{unknown}: imported by code that travels, expected among the package's requirements")
-    return [asked[name] for name in sorted(needed)]
+    def requirements(self) -> list[str]:
+        """Lists what a user without the package has to install to run these files, for `pip install`.
+
+        That is every library the code imports, also inside `try`, except those that transformers requires itself.
+        Versions are those the package asks for; a library that it does not require raises ValueError.
+        """
+        imported = {name for path in self._files for name in _libraries(path)}
+        asked, brought = _required("ecgdan-hf"), _required("transformers")
+        needed = {_distribution(name) for name in imported - _OPTIONAL_LIBRARIES} - brought.keys()
+        for unknown in sorted(needed - asked.keys()):
+            raise ValueError(f"{unknown}: imported by code that travels, expected among the package's requirements")
+        return [asked[name] for name in sorted(needed)]
 
 
 def _required(distribution: str) -> dict[str, str]:

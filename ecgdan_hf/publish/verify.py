@@ -20,7 +20,7 @@ from ecgdan_hf.model.covariates_ecgdan import Covariate
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_base_ecgdan import SURVIVAL, ZERO_SHOT, EcgPipeline
 from ecgdan_hf.model.pipeline_ecgdan import PIPELINES
-from ecgdan_hf.publish.hub_code import check_hub_code, code_revision
+from ecgdan_hf.publish.hub_code import HubCode
 
 _Arrays = dict[str, np.ndarray]
 
@@ -58,14 +58,14 @@ def verify_bundle(folder: str | Path) -> float:
     if not is_bundle(folder):
         raise ValueError(f"{folder}: expected a bundle, found none; make one with: ecgdan bundle CHECKPOINT {folder}")
     config, preprocessor = _read_json(folder / "config.json"), _read_json(folder / "preprocessor_config.json")
-    code = sorted(folder.glob("*.py"))
+    code = HubCode(sorted(folder.glob("*.py")))
     classes = [*config["auto_map"].values(), *preprocessor.get("auto_map", {}).values()]
     classes += [pipeline["impl"] for pipeline in config.get("custom_pipelines", {}).values()]
-    check_hub_code(code, {name.split(".")[0] for name in classes})
-    if code_revision(code) != config[REVISION_KEY]:
+    code.check({name.split(".")[0] for name in classes})
+    if code.revision != config[REVISION_KEY]:
         raise ValueError(
             f"{folder}: the code is not the bundled one ({REVISION_KEY} {config[REVISION_KEY]}, found "
-            f"{code_revision(code)}); bundle the checkpoint again"
+            f"{code.revision}); bundle the checkpoint again"
         )
     model, extractor = load_checkpoint(folder)
     inputs = _probe_inputs(model)

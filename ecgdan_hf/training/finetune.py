@@ -35,7 +35,7 @@ from ecgdan_hf.training.core.batching import EpochBatchSampler
 from ecgdan_hf.training.core.loop import LAST_EPOCH
 from ecgdan_hf.training.core.run import Split
 from ecgdan_hf.training.core.starting_weights import build_model
-from ecgdan_hf.training.core.supervised import FinetuningRun, covariates_of
+from ecgdan_hf.training.core.supervised import FinetuningRun
 from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def finetune(args: FinetuneArguments, network: _Network | None = None, split: Sp
     """
     if args.task == "danet":
         raise ValueError("task: danet is trained by `ecgdan finetune` or ecgdan_hf.training.finetune_danet")
-    kind = _SurvivalFinetuning if args.task == "survival" else _ClassificationFinetuning
+    kind = SurvivalFinetuning if args.task == "survival" else _ClassificationFinetuning
     return kind(args, network, split).run()
 
 
@@ -142,10 +142,13 @@ class _ClassificationFinetuning(_Finetuning):
         self.parts = self.divided(dataset, None)
 
 
-class _SurvivalFinetuning(_Finetuning):
+class SurvivalFinetuning(_Finetuning):
+    """Fine-tuning from follow-up."""
+
     config_class, model_class, task_class = EcgDanSurvivalConfig, EcgDanForSurvival, SurvivalTask
 
     def divide(self, dataset: Any) -> None:
+        """Divides the records by event, and completes the configuration with outcome and covariates."""
         self.parts = self.divided(dataset, "event")
         for name, part in self.parts.items():
             if not np.any(part["event"]):
@@ -157,21 +160,23 @@ class _SurvivalFinetuning(_Finetuning):
                 "event: expected a validation record still at risk at another's event, to choose the epoch by; none "
                 f"of {len(valid)} is; give a larger valid_fraction"
             )
-        describe_outcome(dataset, self.config, self.args)
+        self.describe_outcome(dataset, self.config, self.args)
         _add_covariates(self.parts["train"], self.config, self.args)
 
     def sampler(self) -> EpochBatchSampler | None:
+        """Batches with equal shares of events, unless `stratify` is off."""
         event, args = self.parts["train"]["event"], self.args
         return EpochBatchSampler(len(event), args.batch_size, None if args.stratify is False else event, args.seed)
 
     def outcome_summary(self) -> dict[str, Any]:
+        """What only survival reports: the calibration slope and the covariates."""
         assert isinstance(self.task, SurvivalTask)
         found: dict[str, Any] = {"calibration_slope": self.task.calibration_slope}
         return {**found, "covariates": self._covariates()} if self.args.covariates else found
 
     def _covariates(self) -> dict[str, Any]:
         """Names, standardisation and missing values of the training part."""
-        missing = np.isnan(covariates_of(self.parts["train"], self.config)).sum(axis=0).tolist()
+        missing = np.isnan(self.covariates_of(self.parts["train"], self.config)).sum(axis=0).tolist()
         return {
             "names": self.config.covariate_names,
             "means": self.config.covariate_means,
@@ -179,29 +184,29 @@ class _SurvivalFinetuning(_Finetuning):
             "num_missing": missing,
         }
 
+    @staticmethod
+    def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
+        """Stores in the configuration what the event is, and whether it was simulated."""
+        told = args.simulated_outcome
+        config.simulated_outcome = (
+            "log_hazard" in dataset.column_names or find_source(args.data, args.data_dir).is_simulated
+            if told is None
+            else told
+        )
+        if args.endpoint:
+            config.endpoint = args.endpoint
+        elif config.simulated_outcome:
+            config.endpoint = "simulated event"
 
-def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
-    """Stores in the configuration what the event is, and whether it was simulated."""
-    told = args.simulated_outcome
-    config.simulated_outcome = (
-        "log_hazard" in dataset.column_names or find_source(args.data, args.data_dir).is_simulated
-        if told is None
-        else told
-    )
-    if args.endpoint:
-        config.endpoint = args.endpoint
-    elif config.simulated_outcome:
-        config.endpoint = "simulated event"
-
-
-def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | None:
-    """The covariates that `args` names, one row per record and one column per number; None without any."""
-    columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
-    if not columns:
-        return None
-    table = columns_of(dataset, Covariates(columns).columns)
-    found = Covariates.expanded(table, columns, args.missing_covariates or "mean")
-    return pd.DataFrame(found.matrix(table), columns=found.names)
+    @staticmethod
+    def covariate_table(dataset: Any, args: FinetuneArguments) -> pd.DataFrame | None:
+        """The covariates that `args` names, one row per record and one column per number; None without any."""
+        columns = [name.strip() for name in (args.covariates or "").split(",") if name.strip()]
+        if not columns:
+            return None
+        table = columns_of(dataset, Covariates(columns).columns)
+        found = Covariates.expanded(table, columns, args.missing_covariates or "mean")
+        return pd.DataFrame(found.matrix(table), columns=found.names)
 
 
 def _add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
@@ -209,7 +214,7 @@ def _add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArgu
 
     A covariate that does not vary there is left out with a warning: it has no scale.
     """
-    values = covariate_table(train, args)
+    values = SurvivalFinetuning.covariate_table(train, args)
     if values is None:
         return
     names = values.columns.tolist()
@@ -231,7 +236,7 @@ def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
     """
     if model.covariate_head is None:
         return
-    config, values = model.config, covariates_of(train, model.config)
+    config, values = model.config, FinetuningRun.covariates_of(train, model.config)
     values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
     fitted = RidgeCox.fit(values, train["event"], train["time"], penalizer=COVARIATE_PENALIZER)
     model.covariate_head.weight.copy_(torch.from_numpy(fitted.weights / fitted.scale)[None])

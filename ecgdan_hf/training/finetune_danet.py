@@ -29,10 +29,10 @@ from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.learned_rows import LearnedRows, check_labels, positives
+from ecgdan_hf.training.core.learned_rows import LearnedRows
 from ecgdan_hf.training.core.loop import Progress, Trainer
 from ecgdan_hf.training.core.run import Split
-from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.core.starting_weights import build_model
 from ecgdan_hf.training.core.supervised import FinetuningRun
 from ecgdan_hf.training.core.tasks import ClassificationTask
@@ -73,7 +73,7 @@ class _DanetFinetuning(FinetuningRun):
         self.name_labels(dataset)
         self.parts = self.divided(dataset, "labels")
         _check_thresholds(args, self.config)
-        check_labels(self.parts)
+        LearnedRows.check_labels(self.parts)
         self.learned = LearnedRows.of(self.parts["train"], self.config, self.feature_extractor, args)
         self.config.positive_weights = self.learned.positive_weights(args.positive_weight)
 
@@ -133,7 +133,7 @@ class _DanetFinetuning(FinetuningRun):
             "stages": {name: {"best_epoch": each.best_epoch, metric: each.best_value} for name, each in found.items()},
             "num_records": {name: len(part) for name, part in judged.items()},
             "num_simulated": self.learned.num_simulated,
-            "num_positive": {name: positives(part) for name, part in judged.items()},
+            "num_positive": {name: LearnedRows.positives(part) for name, part in judged.items()},
             "positive_weights": self.config.positive_weights,
             "num_parameters": self.num_parameters,
             **self.results(),
@@ -196,7 +196,7 @@ def _keep_weights(model: nn.Module, stages: dict[str, Progress], folder: Path, k
 def _pretraining_of(checkpoint: str | None) -> dict[str, Any] | None:
     """The arguments of the checkpoint's pretraining, from its folder; None if it has none or does not say."""
     folder = Path(str(checkpoint))
-    metrics = metrics_of_run(folder) if checkpoint and (folder / "recipe.yaml").is_file() else None
+    metrics = RunFolder(folder).metrics if checkpoint and (folder / "recipe.yaml").is_file() else None
     if metrics is None or metrics.get("task") != "pretraining":  # a fine-tuned network has seen labels
         return None
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))

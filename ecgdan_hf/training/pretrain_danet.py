@@ -28,7 +28,7 @@ from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import Batch, EcgCollator
-from ecgdan_hf.training.core.learned_rows import check_labels
+from ecgdan_hf.training.core.learned_rows import LearnedRows
 from ecgdan_hf.training.core.run import Split, TrainingRun
 from ecgdan_hf.training.core.starting_weights import build_model
 from ecgdan_hf.training.core.tasks import INPUTS, ClassificationTask, collect
@@ -118,7 +118,7 @@ class _SimulatedBeats(_DanetPretraining):
             name: simulated_rows(part, extractor, rule, numbers[name], args.seed, args.num_proc, args.cache_dir)
             for name, part in sources.items()
         }
-        check_labels(self.parts)
+        LearnedRows.check_labels(self.parts)
         names = self.parts["train"].features["labels"].feature.names
         config.id2label, config.label2id = dict(enumerate(names)), {label: place for place, label in enumerate(names)}
         config.problem_type = "multi_label_classification"

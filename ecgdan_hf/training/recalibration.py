@@ -26,7 +26,7 @@ from ecgdan_hf.inference.rows import columns_of, risk_within, score_rows
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.training.arguments.fields import RecalibrateArguments
 from ecgdan_hf.training.arguments.options import check_options
-from ecgdan_hf.training.core.run_folder import finish_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 
 
 def recalibrate(args: RecalibrateArguments) -> dict[str, Any]:
@@ -63,8 +63,8 @@ def recalibrate(args: RecalibrateArguments) -> dict[str, Any]:
         "before": before,
         "after": _judge(model, test, args),
     }
-    finish_run(
-        folder, lambda staging: _write(staging, model, extractor, metrics, args), Result("recalibration", metrics)
+    RunFolder(folder).finish(
+        lambda staging: _write(staging, model, extractor, metrics, args), Result("recalibration", metrics)
     )
     return metrics
 

@@ -39,7 +39,7 @@ from ecgdan_hf.training.arguments.options import check_keys, option, resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import Batch, EcgCollator
 from ecgdan_hf.training.core.run import _build_accelerator
-from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.core.supervised import _collator
 from ecgdan_hf.training.core.tasks import INPUTS, collect
 from ecgdan_hf.training.studies.ablation import _overrides_text, slug
@@ -226,7 +226,7 @@ def predict_fold(
         kept["test"] = parts["test"]
         return parts
 
-    finished = metrics_of_run(Path(str(run_args.output_dir))) is not None
+    finished = RunFolder(Path(str(run_args.output_dir))).metrics is not None
     finetune_danet.finetune_danet(run_args, split=split)
     if finished:
         _, extractor = load_checkpoint(Path(str(run_args.output_dir)))

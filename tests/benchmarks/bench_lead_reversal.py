@@ -31,7 +31,7 @@ from ecgdan_hf.data.check.electrodes import (
     _limb_swap,
 )
 from ecgdan_hf.data.check.signals import _representative_beat
-from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
@@ -55,7 +55,7 @@ def beat_of(file: RecordFile) -> Beat | None:
 def beats_of(folder: Path, num_proc: int) -> tuple[list[Beat], np.ndarray]:
     """Beats of a folder and the folds they are in, 0 without folds."""
     table = read_source(None, folder)
-    files = record_files(table)
+    files = RecordFile.of_table(table)
     with ProcessPoolExecutor(num_proc) as pool:
         found = list(tqdm(pool.map(beat_of, files, chunksize=16), str(folder), len(files)))
     folds = table["fold"].to_numpy() if "fold" in table else np.zeros(len(table), int)

@@ -20,7 +20,7 @@ from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE
 from ecgdan_hf.files import write_text
 from ecgdan_hf.training.arguments.command import _parse_assignments
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
-from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.studies import cross_validation
 
 COLUMNS = (
@@ -61,7 +61,7 @@ def interval(found: dict[str, Any] | None, signed: bool = False) -> str:
 
 def row(folder: Path) -> list[str]:
     """One line of the table."""
-    metrics = metrics_of_run(folder)
+    metrics = RunFolder(folder).metrics
     models = metrics["models"]
     judged = next(iter(models.values()))
     horizon = next(iter(judged.get("horizons", {}).values()), {})
@@ -77,7 +77,7 @@ def table(folders: list[Path]) -> str:
     """All finished cross-validations, as Markdown."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     return "\n".join(
-        [*lines, *(f"| {' | '.join(row(folder))} |" for folder in folders if metrics_of_run(folder) is not None)]
+        [*lines, *(f"| {' | '.join(row(folder))} |" for folder in folders if RunFolder(folder).metrics is not None)]
     )
 
 

@@ -27,7 +27,7 @@ from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.command import _parse_assignments
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import resolve
-from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.studies.ablation import _mean_macro_auroc
 
 LIGHT, PRETRAINED = "light", "light, pretrained"
@@ -67,7 +67,7 @@ def folder_of(output_dir: Path, name: str, seed: int) -> Path:
 def train(name: str, seed: int, options: argparse.Namespace) -> None:
     """One run, unless it is there already."""
     folder = folder_of(options.output_dir, name, seed)
-    if metrics_of_run(folder) is not None:
+    if RunFolder(folder).metrics is not None:
         return
     flags: dict[str, Any] = {**options.set, "data_dir": str(options.data_dir), "output_dir": str(folder), "seed": seed}
     flags |= {"checkpoint": str(options.checkpoint)} if name == PRETRAINED else {"from_scratch": True}
@@ -83,7 +83,7 @@ def read_runs(folders: list[Path]) -> Runs:
     Raises:
         ValueError: seeds that were judged on different records.
     """
-    tables, metrics = [], [metrics_of_run(folder) for folder in folders]
+    tables, metrics = [], [RunFolder(folder).metrics for folder in folders]
     for folder in folders:
         table = pd.read_csv(folder / "predictions.csv")
         judged_on = "test" if "test" in set(table["part"]) else "valid"

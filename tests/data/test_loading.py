@@ -16,7 +16,7 @@ from ecgdan_hf.data.check.folder import check
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.prepared.cache import fingerprint
 from ecgdan_hf.data.prepared.preparation import Preparation
-from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.prepared.shards import _worker_pool, write_shards
 from ecgdan_hf.data.simulate import plasmode, synthetic
 from ecgdan_hf.data.sources import registry as sources
@@ -51,7 +51,7 @@ def test_rows_hold_what_the_extractor_makes_of_the_files_beside_the_table(cohort
     assert dataset["record_id"][:] == table["record_id"].tolist()
     assert dataset.features["input_values"] == Array2D((12, 1024), "float32")
     row = dataset.with_format("numpy")[7]
-    record = record_files(table)[7].read()
+    record = RecordFile.of_table(table)[7].read()
     expected = extractor(**record.as_inputs(), return_flags=True)
     np.testing.assert_array_equal(row["input_values"], expected["input_values"][0])
     np.testing.assert_array_equal(row["lead_mask"], expected["lead_mask"][0])

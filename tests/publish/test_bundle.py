@@ -19,7 +19,7 @@ from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.publish.bundle import make_bundle
-from ecgdan_hf.publish.hub_code import code_revision
+from ecgdan_hf.publish.hub_code import HubCode
 from ecgdan_hf.publish.verify import _largest_difference, _probe_inputs, is_bundle, verify_bundle
 
 
@@ -34,7 +34,7 @@ def test_code_that_computes_something_else_fails_the_proof(survival_bundle: Path
     code.write_text(with_higher_log_hazard(code.read_text(encoding="utf-8"), by=1e-3), encoding="utf-8")
     with pytest.raises(ValueError, match="the code is not the bundled one"):
         verify_bundle(folder)
-    config = config_of(folder) | {"ecgdan_code_revision": code_revision(folder.glob("*.py"))}
+    config = config_of(folder) | {"ecgdan_code_revision": HubCode(folder.glob("*.py")).revision}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match=r"without the package log_hazard differs by 0\.001"):
         verify_bundle(folder)
@@ -62,7 +62,7 @@ def test_a_survival_bundle_maps_auto_model_to_the_survival_head(survival_bundle:
 def test_a_bundle_says_which_version_and_code_it_carries(survival_bundle: Path) -> None:
     config = config_of(survival_bundle)
     assert config["ecgdan_version"] == "0.1.0"
-    assert config["ecgdan_code_revision"] == code_revision(survival_bundle.glob("*.py"))
+    assert config["ecgdan_code_revision"] == HubCode(survival_bundle.glob("*.py")).revision
     assert {"README.md", "LICENSE", "model.safetensors", "metrics.json", "recipe.yaml"} <= {
         path.name for path in survival_bundle.iterdir()
     }
@@ -140,7 +140,7 @@ def test_a_pipeline_that_answers_something_else_fails_the_proof(survival_bundle:
     )
     assert changed != code.read_text(encoding="utf-8")
     code.write_text(changed, encoding="utf-8")
-    config = config_of(folder) | {"ecgdan_code_revision": code_revision(folder.glob("*.py"))}
+    config = config_of(folder) | {"ecgdan_code_revision": HubCode(folder.glob("*.py")).revision}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="without the package pipeline ecg-survival/risk/1/years differs by 1,"):
         verify_bundle(folder)

@@ -35,7 +35,7 @@ from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.publish import clean_process
 from ecgdan_hf.publish.bundle import _write_code_and_weights
 from ecgdan_hf.publish.card.model_card import build_card
-from ecgdan_hf.publish.hub_code import MODEL_FOLDER, requirements
+from ecgdan_hf.publish.hub_code import MODEL_FOLDER, HubCode
 from ecgdan_hf.publish.verify import _largest_difference, _package_outputs, _probe_inputs
 
 SMALL = {"trunk_channels": [2, 2, 4, 4, 4], "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
@@ -165,9 +165,9 @@ def test_every_head_runs_with_what_its_card_says_to_install(
 
 
 def test_the_install_line_has_every_library_the_code_imports_and_nothing_the_package_alone_needs() -> None:
-    names = [Requirement(each).name for each in requirements()]
+    names = [Requirement(each).name for each in HubCode().requirements()]
     assert names == ["neurokit2", "scipy", "torch", "transformers"]
-    assert all(Requirement(each).specifier for each in requirements())
+    assert all(Requirement(each).specifier for each in HubCode().requirements())
 
 
 def test_code_that_imports_what_the_package_does_not_require_is_refused(tmp_path: Path) -> None:
@@ -176,11 +176,11 @@ def test_code_that_imports_what_the_package_does_not_require_is_refused(tmp_path
         "import torch\n\n\ntry:\n    import nowhere.to.be.found\nexcept ImportError:\n    pass\n", encoding="utf-8"
     )
     with pytest.raises(ValueError, match=r"^nowhere: imported by code that travels, expected among the package's"):
-        requirements([code])
+        HubCode([code]).requirements()
     code.write_text(
         "import yaml\nimport torch.nn\nfrom transformers import X\nfrom .other import y\n", encoding="utf-8"
     )
-    assert [Requirement(each).name for each in requirements([code])] == ["torch", "transformers"]
+    assert [Requirement(each).name for each in HubCode([code]).requirements()] == ["torch", "transformers"]
 
 
 def test_every_file_that_travels_is_in_the_folder_the_requirements_are_read_from(bundles: dict[str, Path]) -> None:

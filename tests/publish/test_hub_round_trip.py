@@ -17,7 +17,7 @@ from hub_server import PAGE_ENTRIES, STRANGERS_TOKEN, TOKEN, HubServer, Reposito
 from safetensors.numpy import load
 
 from ecgdan_hf.data.simulate import synthetic
-from ecgdan_hf.publish.hub_code import code_revision
+from ecgdan_hf.publish.hub_code import HubCode
 
 STRANGER = {"HF_TOKEN": STRANGERS_TOKEN}
 NOBODY = {"HF_TOKEN": None}
@@ -346,7 +346,7 @@ def tampered(bundle: Path, folder: Path, name: str) -> Path:
     file.write_text(with_higher_log_hazard(file.read_text(encoding="utf-8"), by=1), encoding="utf-8")
     if name == "code and its revision":
         config = folder / name / "config.json"
-        revision = {"ecgdan_code_revision": code_revision((folder / name).glob("*.py"))}
+        revision = {"ecgdan_code_revision": HubCode((folder / name).glob("*.py")).revision}
         config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | revision), encoding="utf-8")
     return folder / name
 

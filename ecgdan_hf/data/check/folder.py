@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ecgdan_hf.data.check.problems import DIFFERING_FACTOR, PROBLEMS
 from ecgdan_hf.data.check.signals import SignalFindings, check_signal
-from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
 from ecgdan_hf.data.sources.csv_table import read_outcomes
@@ -100,7 +100,7 @@ def check(
     table = whole.iloc[:limit]
     ids = table["record_id"].astype(str).tolist()
     patients = _patients(table, outcomes)
-    files = record_files(table)
+    files = RecordFile.of_table(table)
     tally = _Tally()
     for record_id, seen in zip(
         ids, tqdm(in_order(_inspect, files, num_proc), "Checking records", len(files)), strict=True

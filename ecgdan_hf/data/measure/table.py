@@ -19,7 +19,7 @@ from ecgdan_hf.data.measure.measurements import MEASUREMENTS
 from ecgdan_hf.data.measure.rhythm import RHYTHM, measure_ecg
 from ecgdan_hf.data.prepared.cache import code_digest, fingerprint, made_once
 from ecgdan_hf.data.prepared.preparation import Preparation
-from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.sources.registry import read_source
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def measure_table(
         ValueError: a missing column, a repeated record id, or no record that can be measured.
     """
     table = _checked(source)
-    files, record_ids = record_files(table), table["record_id"].astype(str)
+    files, record_ids = RecordFile.of_table(table), table["record_id"].astype(str)
     key = hashlib.sha256(f"{fingerprint(files, Preparation(None))} {code_digest(rhythm.__name__)}".encode())
     key.update("\n".join(record_ids).encode())
     name, items = f"measurements-{key.hexdigest()[:32]}", list(zip(record_ids, files, strict=True))

@@ -23,6 +23,18 @@ class RecordFile:
     file: str
     options: dict[str, Any]
 
+    @classmethod
+    def of_table(cls, table: pd.DataFrame) -> "list[RecordFile]":
+        """The files of a table, with the options in its columns `READ_HINTS` (`lead_names` separated by `;`)."""
+        hints = {name: table[name].tolist() for name in READ_HINTS if name in table}
+        sources = []
+        for i, file in enumerate(table["file"]):
+            options = {name: values[i] for name, values in hints.items() if not pd.isna(values[i])}
+            if "lead_names" in options:
+                options["lead_names"] = [lead.strip() for lead in options["lead_names"].split(";")]
+            sources.append(cls(file, options))
+        return sources
+
     def read(self) -> EcgRecord:
         """Reads the record; see `formats.read` for errors."""
         return formats.read(self.file, **self.options)
@@ -41,15 +53,3 @@ class RecordFile:
         if self.name in text:
             return text
         return text.replace(self.file, self.name, 1) if self.file in text else f"{self.name}: {text}"
-
-
-def record_files(table: pd.DataFrame) -> list[RecordFile]:
-    """The files of a table, with the options in its columns `READ_HINTS` (`lead_names` separated by `;`)."""
-    hints = {name: table[name].tolist() for name in READ_HINTS if name in table}
-    sources = []
-    for i, file in enumerate(table["file"]):
-        options = {name: values[i] for name, values in hints.items() if not pd.isna(values[i])}
-        if "lead_names" in options:
-            options["lead_names"] = [lead.strip() for lead in options["lead_names"].split(";")]
-        sources.append(RecordFile(file, options))
-    return sources

@@ -64,9 +64,101 @@ class SimulatedEcg:
     ventricular: np.ndarray
     p_wave: np.ndarray
 
+    @staticmethod
+    def can_start_from(signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray) -> bool:
+        """Whether a recording may be a source: regular, with enough beats that are alike; no label is used.
+
+        `signal_mv` (leads, samples) is high-pass filtered, without unusable leads and NaN; `r_peaks` (beats,) are
+        samples.
+        """
+        peaks = np.asarray(r_peaks, dtype=float)
+        if len(peaks) < MIN_BEATS or len(_whole_beats(peaks, signal_mv.shape[1], sampling_rate)) < 2:
+            return False
+        rr = np.diff(peaks)
+        if rr.std() >= MAX_RR_VARIATION * rr.mean():
+            return False
+        likeness = qrs_likeness(signal_mv, sampling_rate, peaks)
+        known = likeness[np.isfinite(likeness)]
+        return len(known) > 1 and bool((known > ALIKE).mean() >= MIN_SHARE_ALIKE)
+
+    @classmethod
+    def simulate(
+        cls,
+        signal_mv: np.ndarray,
+        sampling_rate: float,
+        r_peaks: np.ndarray,
+        rng: np.random.Generator,
+        kind: str | None = None,
+        ventricular_share: float = VENTRICULAR_SHARE,
+    ) -> "SimulatedEcg":
+        """The beats of a regular recording in another rhythm, of the same length.
+
+        Args:
+            signal_mv: (leads, samples), mV, high-pass filtered, without NaN.
+            sampling_rate: Hz.
+            r_peaks: (beats,), sample indices, ascending; at least two beats must be whole.
+            rng: the same draws give the same times in seconds at any sampling rate.
+            kind: one of `KINDS`; by default drawn with their shares.
+            ventricular_share: probability of wide beats.
+        """
+        if kind is not None and kind not in KINDS:
+            raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+        samples, peaks = signal_mv.shape[1], np.asarray(r_peaks, dtype=int)
+        whole = _whole_beats(peaks, samples, sampling_rate)
+        if len(whole) < 2:
+            raise ValueError(f"r_peaks: expected at least two beats whole in the recording, got {len(whole)}")
+        kind = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
+        rr = float(np.median(np.diff(peaks))) / sampling_rate
+        at, premature, ventricular = draw_rhythm(rng, kind, samples / sampling_rate, rr, ventricular_share)
+        sources, place = rng.choice(whole, len(at)), np.rint(at * sampling_rate).astype(int)
+        factor = rng.uniform(*P_FACTOR, size=len(signal_mv)) * (kind != "fibrillation")
+        shift = round(rng.uniform(-P_SHIFT_SECONDS, P_SHIFT_SECONDS) * sampling_rate)
+        changed = premature | (kind == "fibrillation")
+        narrow = ~ventricular
+        moved = _move_beats(
+            signal_mv, sampling_rate, peaks, place[narrow], sources[narrow], changed[narrow], factor, shift
+        )
+        if ventricular.any():
+            wide = _wide(_cut(signal_mv, sampling_rate, peaks)[sources[ventricular][0]], sampling_rate, rng)
+            for r_peak in place[ventricular]:
+                _add(moved, wide, r_peak)
+        if kind == "fibrillation":
+            moved += _f_waves(rng, moved.shape, sampling_rate)
+        inside = (place >= 0) & (place < samples)
+        has_p = narrow & (kind != "fibrillation")
+        flags = (each[inside] for each in (premature, ventricular, has_p))
+        return cls(moved.astype(np.float32), place[inside], *flags)
+
+    def noisy(self, sampling_rate: float, rng: np.random.Generator) -> np.ndarray:
+        """The signal (leads, samples), mV, with white noise and baseline wander in proportion to its largest value."""
+        signal_mv = self.signal_mv
+        leads, samples = signal_mv.shape
+        noise = 10 ** rng.uniform(*WHITE_LOG10) * rng.standard_normal((leads, samples))
+        seconds = np.arange(samples) / sampling_rate
+        for _ in range(WANDERS):
+            size, phase = rng.uniform(0, WANDER, (leads, 1)), rng.uniform(0, 2 * np.pi, (leads, 1))
+            noise += size * np.sin(2 * np.pi * rng.uniform(*WANDER_HZ) * seconds + phase)
+        return np.asarray(signal_mv + noise * np.abs(signal_mv).max() / NOISE_REFERENCE, dtype=np.float32)
+
+    @staticmethod
+    def target_kinds(rule: Mapping[str, Any]) -> tuple[str, ...]:
+        """Which simulated beats meet a complete rule (from `resolve_waveform_rule`) by construction.
+
+        `"premature"` if the rule wants the QRS like the others, `"ventricular"` if unlike them, both if it does not
+        say. Raises ValueError for a rule without a condition on beats, for which nothing can be simulated.
+        """
+        conditions = rule.get("beat")
+        if not conditions:
+            name = rule.get("name")
+            raise ValueError(f"rule: expected one with a condition on beats, which can be simulated, got {name!r}")
+        limits = conditions.get("qrs_likeness", {})
+        if "above" in limits:
+            return ("premature",)
+        return ("ventricular",) if "below" in limits else ("premature", "ventricular")
+
     def targets(self, rule: Mapping[str, Any]) -> np.ndarray:
         """(beats,), true for beats of the kinds of [`target_kinds`]."""
-        return np.asarray(np.any([getattr(self, kind) for kind in target_kinds(rule)], axis=0))
+        return np.asarray(np.any([getattr(self, kind) for kind in self.target_kinds(rule)], axis=0))
 
     def known_weights(self, sampling_rate: float, rule: Mapping[str, Any]) -> np.ndarray:
         """(samples,), float32, 0 to 1, as `waveform_weights`, from where the waves were placed, not where found."""
@@ -86,69 +178,6 @@ class _Piece:
     def from_r(self) -> np.ndarray:
         """(samples,): distance from R in samples."""
         return np.arange(self.first, self.first + self.values.shape[1])
-
-
-def is_regular(signal_mv: np.ndarray, sampling_rate: float, r_peaks: np.ndarray) -> bool:
-    """Whether a recording may be a source: regular, with enough beats that are alike; no label is used.
-
-    `signal_mv` (leads, samples) is high-pass filtered, without unusable leads and NaN; `r_peaks` (beats,) are samples.
-    """
-    peaks = np.asarray(r_peaks, dtype=float)
-    if len(peaks) < MIN_BEATS or len(_whole_beats(peaks, signal_mv.shape[1], sampling_rate)) < 2:
-        return False
-    rr = np.diff(peaks)
-    if rr.std() >= MAX_RR_VARIATION * rr.mean():
-        return False
-    likeness = qrs_likeness(signal_mv, sampling_rate, peaks)
-    known = likeness[np.isfinite(likeness)]
-    return len(known) > 1 and bool((known > ALIKE).mean() >= MIN_SHARE_ALIKE)
-
-
-def simulate_rhythm(
-    signal_mv: np.ndarray,
-    sampling_rate: float,
-    r_peaks: np.ndarray,
-    rng: np.random.Generator,
-    kind: str | None = None,
-    ventricular_share: float = VENTRICULAR_SHARE,
-) -> SimulatedEcg:
-    """The beats of a regular recording in another rhythm, of the same length.
-
-    Args:
-        signal_mv: (leads, samples), mV, high-pass filtered, without NaN.
-        sampling_rate: Hz.
-        r_peaks: (beats,), sample indices, ascending; at least two beats must be whole.
-        rng: the same draws give the same times in seconds at any sampling rate.
-        kind: one of `KINDS`; by default drawn with their shares.
-        ventricular_share: probability of wide beats.
-    """
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-    samples, peaks = signal_mv.shape[1], np.asarray(r_peaks, dtype=int)
-    whole = _whole_beats(peaks, samples, sampling_rate)
-    if len(whole) < 2:
-        raise ValueError(f"r_peaks: expected at least two beats whole in the recording, got {len(whole)}")
-    kind = kind or str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    rr = float(np.median(np.diff(peaks))) / sampling_rate
-    at, premature, ventricular = draw_rhythm(rng, kind, samples / sampling_rate, rr, ventricular_share)
-    sources, place = rng.choice(whole, len(at)), np.rint(at * sampling_rate).astype(int)
-    factor = rng.uniform(*P_FACTOR, size=len(signal_mv)) * (kind != "fibrillation")
-    shift = round(rng.uniform(-P_SHIFT_SECONDS, P_SHIFT_SECONDS) * sampling_rate)
-    changed = premature | (kind == "fibrillation")
-    narrow = ~ventricular
-    moved = _move_beats(
-        signal_mv, sampling_rate, peaks, place[narrow], sources[narrow], changed[narrow], factor, shift
-    )
-    if ventricular.any():
-        wide = _wide(_cut(signal_mv, sampling_rate, peaks)[sources[ventricular][0]], sampling_rate, rng)
-        for r_peak in place[ventricular]:
-            _add(moved, wide, r_peak)
-    if kind == "fibrillation":
-        moved += _f_waves(rng, moved.shape, sampling_rate)
-    inside = (place >= 0) & (place < samples)
-    has_p = narrow & (kind != "fibrillation")
-    flags = (each[inside] for each in (premature, ventricular, has_p))
-    return SimulatedEcg(moved.astype(np.float32), place[inside], *flags)
 
 
 def _whole_beats(peaks: np.ndarray, samples: int, sampling_rate: float) -> np.ndarray:
@@ -263,33 +292,6 @@ def _f_waves(rng: np.random.Generator, shape: tuple[int, int], sampling_rate: fl
 def _wandering(rng: np.random.Generator, samples: int, width: int) -> np.ndarray:
     """(samples,): noise of standard deviation 1, smoothed over `width` samples."""
     return np.convolve(rng.standard_normal(samples + width - 1), np.full(width, width**-0.5), "valid")
-
-
-def add_noise(signal_mv: np.ndarray, sampling_rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Adds white noise and baseline wander in proportion to the recording's largest value, (leads, samples) mV."""
-    leads, samples = signal_mv.shape
-    noise = 10 ** rng.uniform(*WHITE_LOG10) * rng.standard_normal((leads, samples))
-    seconds = np.arange(samples) / sampling_rate
-    for _ in range(WANDERS):
-        size, phase = rng.uniform(0, WANDER, (leads, 1)), rng.uniform(0, 2 * np.pi, (leads, 1))
-        noise += size * np.sin(2 * np.pi * rng.uniform(*WANDER_HZ) * seconds + phase)
-    return np.asarray(signal_mv + noise * np.abs(signal_mv).max() / NOISE_REFERENCE, dtype=np.float32)
-
-
-def target_kinds(rule: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which simulated beats meet a complete rule (from `resolve_waveform_rule`) by construction.
-
-    `"premature"` if the rule wants the QRS like the others, `"ventricular"` if unlike them, both if it does not say.
-    Raises ValueError for a rule without a condition on beats, for which nothing can be simulated.
-    """
-    conditions = rule.get("beat")
-    if not conditions:
-        name = rule.get("name")
-        raise ValueError(f"rule: expected one with a condition on beats, which can be simulated, got {name!r}")
-    limits = conditions.get("qrs_likeness", {})
-    if "above" in limits:
-        return ("premature",)
-    return ("ventricular",) if "below" in limits else ("premature", "ventricular")
 
 
 def annotated_weights(

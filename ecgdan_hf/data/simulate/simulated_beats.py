@@ -15,13 +15,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from ecgdan_hf.data.prepared.cache import code_digest, made_once
-from ecgdan_hf.data.simulate.premature_beats import (
-    SimulatedEcg,
-    add_noise,
-    is_regular,
-    simulate_rhythm,
-    target_kinds,
-)
+from ecgdan_hf.data.simulate.premature_beats import SimulatedEcg
 from ecgdan_hf.data.simulate.rhythms import VENTRICULAR_SHARE
 from ecgdan_hf.model.configuration_danet import resolve_waveform_rule
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
@@ -70,7 +64,7 @@ def simulated_rows(
     if number < 1:
         raise ValueError(f"number: expected at least one simulated row, got {number}")
     complete = resolve_waveform_rule(rule) or {}
-    target_kinds(complete)
+    SimulatedEcg.target_kinds(complete)
     shape = (len(feature_extractor.lead_names), feature_extractor.num_samples)
     if dataset_mv.features["input_values"].shape != shape:
         found = dataset_mv.features["input_values"].shape
@@ -109,7 +103,9 @@ class _Recordings:
         for row in rows:
             signal_mv, _, _ = self.read(row)
             peaks = find_r_peaks(signal_mv, self.sampling_rate)
-            yield {"r_peaks": peaks.tolist() if is_regular(signal_mv, self.sampling_rate, peaks) else []}
+            yield {
+                "r_peaks": peaks.tolist() if SimulatedEcg.can_start_from(signal_mv, self.sampling_rate, peaks) else []
+            }
 
 
 def _sources(
@@ -148,16 +144,20 @@ class _Simulation:
             source = regular[rng.integers(len(regular))]
             signal_mv, mask, patient = self.recordings.read(source)
             rate = self.recordings.sampling_rate
-            simulated = simulate_rhythm(
+            simulated = SimulatedEcg.simulate(
                 signal_mv, rate, np.array(self.sources[source]), rng, ventricular_share=self._ventricular_share
             )
             noisy = rng.random() < _NOISY_SHARE
-            heard = add_noise(simulated.signal_mv, rate, rng) if noisy else simulated.signal_mv
+            heard = simulated.noisy(rate, rng) if noisy else simulated.signal_mv
             yield {"record_id": f"simulated-{number:06d}", "patient_id": patient, **self._row(simulated, heard, mask)}
 
     @property
     def _ventricular_share(self) -> float:
-        return _VENTRICULAR_SHARE_OF_THEIR_RULE if target_kinds(self.rule) == ("ventricular",) else VENTRICULAR_SHARE
+        return (
+            _VENTRICULAR_SHARE_OF_THEIR_RULE
+            if SimulatedEcg.target_kinds(self.rule) == ("ventricular",)
+            else VENTRICULAR_SHARE
+        )
 
     def _row(self, simulated: SimulatedEcg, signal_mv: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
         """Inputs and targets of one recording."""

@@ -24,7 +24,7 @@ DAYS_PER_YEAR = 365.25
 
 
 @dataclass(frozen=True)
-class Cohort:
+class _Cohort:
     """Outcomes of the included ECGs, and the flow of exclusions.
 
     Attributes:
@@ -63,7 +63,7 @@ def build(
     fields: Mapping[str, str] | None = None,
     withdrawn: str | Path | None = None,
     all_ecgs: bool = False,
-) -> Cohort:
+) -> _Cohort:
     """Builds the cohort.
 
     The day of an ECG is that of the visit in the table (field 53), else the one in the file. Without `all_ecgs` only a
@@ -104,7 +104,7 @@ def build(
     ends = flow.ecgs[["death", "lost"]].assign(end=pd.Timestamp(end_of_follow_up))
     flow.ecgs = flow.ecgs.assign(last=ends.min(axis=1))
     _keep_eligible(flow, conditions)
-    return Cohort(_outcomes(flow.ecgs), flow.table(), tuple(notes))
+    return _Cohort(_outcomes(flow.ecgs), flow.table(), tuple(notes))
 
 
 def _read_withdrawn(path: str | Path) -> set[str]:

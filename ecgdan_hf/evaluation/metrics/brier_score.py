@@ -32,7 +32,7 @@ _CITATION = """@article{graf1999assessment,
   journal={Statistics in Medicine}, volume={18}, pages={2529--2545}, year={1999}}"""
 
 
-class BrierScore(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+class _BrierScore(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Brier score at a horizon, weighted for censoring."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -28,7 +28,7 @@ _CITATION = """@article{harrell1996multivariable,
   journal={Statistics in Medicine}, volume={15}, pages={361--387}, year={1996}}"""
 
 
-class ConcordanceIndex(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+class _ConcordanceIndex(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Harrell's concordance index."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -31,7 +31,7 @@ _CITATION = """@article{uno2007evaluating,
   journal={Journal of the American Statistical Association}, volume={102}, pages={527--537}, year={2007}}"""
 
 
-class DynamicAuc(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+class _DynamicAuc(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Cumulative/dynamic AUC at a horizon, cases weighted for censoring."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -31,7 +31,7 @@ _CITATION = """@inproceedings{davis2006relationship,
   booktitle={International Conference on Machine Learning}, pages={233--240}, year={2006}}"""
 
 
-class MacroAuprc(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+class _MacroAuprc(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Macro-averaged area under the precision-recall curve."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -30,7 +30,7 @@ _CITATION = """@article{hanley1982meaning,
   author={Hanley, J. A. and McNeil, B. J.}, journal={Radiology}, volume={143}, pages={29--36}, year={1982}}"""
 
 
-class MacroAuroc(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+class _MacroAuroc(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Macro-averaged AUROC."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -16,6 +16,7 @@ from ecgdan_hf.evaluation.report.tripod_run import (
     Answer,
     Run,
     count,
+    dig,
     escape,
     is_number,
     listed,
@@ -139,12 +140,10 @@ def _clusters(run: Run) -> Answer:
 def _measures(run: Run) -> Answer:
     shown = [key for key in HORIZON_COLUMNS if any(_has(model, key) for model in run.models.values())]
     at = f" {', '.join(HORIZON_COLUMNS[key] for key in shown)} at {run.years()} years." if shown else ""
-    found = [model.get("concordance_index") for model in run.models.values()]
-    resamples = next(
-        (n for each in found if isinstance(each, Mapping) and is_number(n := each.get("num_resamples"))), None
-    )
+    found = [dig(model, "concordance_index") for model in run.models.values()]
+    resamples = next((n for each in found if is_number(n := dig(each, "num_resamples"))), None)
     how = f" Intervals: percentiles of {count(resamples)} resamples of patients." if resamples is not None else ""
-    tested = any(model.get("t_test") for model in run.models.values())
+    tested = any(dig(model, "t_test") for model in run.models.values())
     test = " Folds share training records: p values are of the corrected resampled t-test (Nadeau and Bengio, 2003)."
     known = f"Concordance index of predicted risk.{at}{how}{test if tested else ''}"
     return Answer(known) if any(found) else NOTHING
@@ -201,7 +200,7 @@ def _training_versus_evaluation(run: Run) -> Answer:
 
 
 def _has(model: Mapping[str, Any], key: str) -> bool:
-    return any(found.get(key) is not None for found in (model.get("horizons") or {}).values())
+    return any(dig(found, key) is not None for found in (dig(model, "horizons") or {}).values())
 
 
 METHODS: Mapping[str, Callable[[Run], Answer]] = {

@@ -61,7 +61,7 @@ class Run:
 
     def get(self, *keys: str) -> Any:
         """Returns the entry of `metrics` under these keys, None where there is none."""
-        return _dig(self.metrics, *keys)
+        return dig(self.metrics, *keys)
 
     @property
     def simulated(self) -> bool:
@@ -92,12 +92,12 @@ class Run:
     @property
     def horizons(self) -> list[str]:
         """Horizons in years at which any model was evaluated, ascending."""
-        found = {str(years) for model in self.models.values() for years in _dig(model, "horizons") or {}}
+        found = {str(years) for model in self.models.values() for years in dig(model, "horizons") or {}}
         return sorted(found, key=float)
 
     def setting(self, *keys: str) -> Any:
         """Returns the entry of `recipe` under these keys, None where there is none."""
-        return _dig(self.recipe, *keys)
+        return dig(self.recipe, *keys)
 
     def years(self, horizons: Iterable[str] | None = None) -> str:
         """Returns horizons, those of the run by default, as words: "5 and 10"."""
@@ -145,7 +145,7 @@ class Run:
             f"corrected t-test p{self.mark}",
         ]
         rows = [
-            [escape(name), estimate(_dig(found, "concordance_index")), _spread(found), *_ahead(found, place == 0)]
+            [escape(name), estimate(dig(found, "concordance_index")), _spread(found), *_ahead(found, place == 0)]
             for place, (name, found) in enumerate(self.models.items())
         ]
         return _markdown_table(headings, rows) if rows else ""
@@ -156,11 +156,11 @@ class Run:
         rows = [
             [
                 f"{escape(name)}, {float(years):g} years",
-                *(estimate(_dig(found, "horizons", years, key)) for key in shown),
+                *(estimate(dig(found, "horizons", years, key)) for key in shown),
             ]
             for name, found in self.models.items()
             for years in self.horizons
-            if _dig(found, "horizons", years)
+            if dig(found, "horizons", years)
         ]
         headings = ["model, horizon", *(f"{HORIZON_COLUMNS[key]}{self.mark}" for key in shown)]
         return _markdown_table(headings, rows) if rows and shown else ""
@@ -172,7 +172,7 @@ class Run:
             + escape(reason or "no reason given")
             for name, found in self.models.items()
             for years in self.horizons
-            for key, reason in (_dig(found, "horizons", years, "not_estimable") or {}).items()
+            for key, reason in (dig(found, "horizons", years, "not_estimable") or {}).items()
         ]
         return "\n".join(["Not estimable:\n", *lines]) if lines else ""
 
@@ -189,7 +189,7 @@ class Run:
     def subgroups_table(self) -> str:
         """Returns the C-index within subgroups, with their records and events."""
         rows = [
-            [f"{escape(name)}: {escape(level)}", estimate(_dig(found, "concordance_index")), *_counts(found)[::2]]
+            [f"{escape(name)}: {escape(level)}", estimate(dig(found, "concordance_index")), *_counts(found)[::2]]
             for name, levels in (self.get("subgroups") or {}).items()
             for level, found in (levels or {}).items()
         ]
@@ -213,10 +213,10 @@ class Run:
         return _markdown_table(["characteristic", "value", "missing"], rows) if rows else ""
 
     def _at(self, key: str, years: str) -> bool:
-        return any(_dig(found, "horizons", years, key) is not None for found in self.models.values())
+        return any(dig(found, "horizons", years, key) is not None for found in self.models.values())
 
 
-def _dig(found: Any, *keys: str) -> Any:
+def dig(found: Any, *keys: str) -> Any:
     """Returns the entry under these keys, None where there is none."""
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -274,22 +274,22 @@ def listed(names: Iterable[Any]) -> str:
 
 
 def _spread(found: Mapping[str, Any]) -> str:
-    mean, over_folds = _dig(found, "over_folds", "mean"), _dig(found, "over_folds", "sd")
+    mean, over_folds = dig(found, "over_folds", "mean"), dig(found, "over_folds", "sd")
     if not is_number(mean):
         return "-"
-    return f"{_number(mean)} ({_number(over_folds)}; {_number(_dig(found, 'over_seeds', 'sd'))})"
+    return f"{_number(mean)} ({_number(over_folds)}; {_number(dig(found, 'over_seeds', 'sd'))})"
 
 
 def _ahead(found: Mapping[str, Any], judged: bool) -> tuple[str, str]:
     if judged:
         return "judged", "-"
-    p = _dig(found, "t_test", "p")
+    p = dig(found, "t_test", "p")
     said = "-" if not is_number(p) else "< 0.001" if p < 0.001 else _number(p)
-    return estimate(_dig(found, "ahead")) if _dig(found, "ahead") else "-", said
+    return estimate(dig(found, "ahead")) if dig(found, "ahead") else "-", said
 
 
 def _counts(found: Any) -> list[str]:
-    return [count(_dig(found, name)) for name in ("num_records", "num_patients", "num_events")]
+    return [count(dig(found, name)) for name in ("num_records", "num_patients", "num_events")]
 
 
 def _mean(mean: Any, spread: Any) -> str:

@@ -20,7 +20,7 @@ _FIRST_STEPS = 16
 
 
 @dataclass(frozen=True)
-class Integrated:
+class _Integrated:
     """Integrated gradients of N records.
 
     Attributes:
@@ -63,7 +63,7 @@ def gradient_times_input(score: Score, inputs: Inputs) -> FloatArray:
 
 def integrated_gradients(
     score: Score, inputs: Inputs, baseline: Tensor | None = None, tolerance: float | None = 0.05, max_steps: int = 512
-) -> Integrated:
+) -> _Integrated:
     """Integrated gradients (Sundararajan, Taly and Yan, ICML 2017, arXiv 1703.01365).
 
         a = (x - x') * integral over u from 0 to 1 of dF/dx (x' + u (x - x')),  midpoint rule, steps doubled
@@ -92,7 +92,7 @@ def integrated_gradients(
     steps = max_steps if tolerance is None else min(_FIRST_STEPS, max_steps)
     while True:
         attribution = _numpy(_mean_gradient(score, inputs, start, values, steps) * (values - start))
-        found = Integrated(attribution, attribution.sum(axis=(1, 2)) - change, change, steps)
+        found = _Integrated(attribution, attribution.sum(axis=(1, 2)) - change, change, steps)
         if tolerance is None or (found.incompleteness <= tolerance).all():
             return found
         if steps >= max_steps:

@@ -15,7 +15,7 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.publish.card.checks import MISSING_KEY, RESEARCH_USE
 from ecgdan_hf.publish.card.evaluations import Evaluation
 from ecgdan_hf.publish.card.facts import WORLD_GCO2_PER_KWH, CardFacts
-from ecgdan_hf.publish.hub_code import requirements
+from ecgdan_hf.publish.hub_code import HubCode
 from ecgdan_hf.publish.verify import pipelines_of
 
 PLACEHOLDER_REPOSITORY = "USER/NAME"
@@ -109,7 +109,7 @@ def build_card(
         contact=contact or _CONTACT,
         base=base_model or facts.base,
         calls=[(pipeline.serves, _CALLS[pipeline.serves]) for pipeline in pipelines_of(model)],
-        requirements=" ".join(f'"{each}"' for each in requirements()),
+        requirements=" ".join(f'"{each}"' for each in HubCode().requirements()),
     )
     return card
 

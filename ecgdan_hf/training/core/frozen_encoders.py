@@ -17,7 +17,7 @@ from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import ProbeArguments, RunArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 
 Features = tuple[np.ndarray, np.ndarray]
 MAIN, RANDOM = "this encoder, linear", "random encoder, linear"
@@ -90,15 +90,15 @@ def run_probe(
         kind: of the result, see `evaluation.result`.
         compare: returns the metrics and the report.
     """
-    started, folder = time.monotonic(), check_run(args)
+    started, folder = time.monotonic(), RunFolder.check(args)
     _check_probe(args)
     metrics, report = compare(args)
     metrics |= {"leads": args.leads, "seconds": round(time.monotonic() - started, 1)}
     if args.leads:
         follow = "and limb leads that follow from them"
         report += f"\n\nOf the records judged, the networks were shown the leads {args.leads} ({follow}) alone."
-    begin_run(folder, args)
-    finish_run(folder, lambda staging: write_text(staging / "report.md", report + "\n"), Result(kind, metrics))
+    folder.begin(args)
+    folder.finish(lambda staging: write_text(staging / "report.md", report + "\n"), Result(kind, metrics))
     return metrics
 
 

@@ -21,27 +21,6 @@ _MAX_POSITIVE_WEIGHT = 10.0
 """Limit of balanced weights; a weight of hundreds would let a few records dominate."""
 
 
-def positives(part: Any) -> dict[str, int]:
-    """The number of records with each label."""
-    counts = label_matrix(part).sum(axis=0).astype(int).tolist()
-    return dict(zip(part.features["labels"].feature.names, counts, strict=True))
-
-
-def check_labels(parts: dict[str, Any]) -> None:
-    """Rejects training and validation parts in which no label varies.
-
-    A test part without positives is allowed, as a fold of a cross-validation may have none.
-    """
-    for name in ("train", "valid"):
-        counts, total = positives(parts[name]), len(parts[name])
-        if not any(0 < count < total for count in counts.values()):
-            said = ", ".join(f"{label} in {count}" for label, count in counts.items())
-            raise ValueError(
-                f"labels: expected records with and without a label in the {name} part, found {said} of {total} "
-                "records; choose other folds or fractions"
-            )
-
-
 @dataclass
 class LearnedRows:
     """Rows to train on: real records, then simulated ones.
@@ -81,6 +60,27 @@ class LearnedRows:
             learned.waveform_targets = np.concatenate(found)
         return learned
 
+    @staticmethod
+    def positives(part: Any) -> dict[str, int]:
+        """The number of records with each label."""
+        counts = label_matrix(part).sum(axis=0).astype(int).tolist()
+        return dict(zip(part.features["labels"].feature.names, counts, strict=True))
+
+    @classmethod
+    def check_labels(cls, parts: dict[str, Any]) -> None:
+        """Rejects training and validation parts in which no label varies.
+
+        A test part without positives is allowed, as a fold of a cross-validation may have none.
+        """
+        for name in ("train", "valid"):
+            counts, total = cls.positives(parts[name]), len(parts[name])
+            if not any(0 < count < total for count in counts.values()):
+                said = ", ".join(f"{label} in {count}" for label, count in counts.items())
+                raise ValueError(
+                    f"labels: expected records with and without a label in the {name} part, found {said} of {total} "
+                    "records; choose other folds or fractions"
+                )
+
     def positive_weights(self, wanted: str | float | None) -> dict[str, float] | None:
         """The factor on the loss of positive records, for each label; None where none is wanted.
 
@@ -88,7 +88,7 @@ class LearnedRows:
         """
         if wanted is None:
             return None
-        counts, total = positives(self.rows), len(self.rows)
+        counts, total = self.positives(self.rows), len(self.rows)
         if wanted != "balanced":
             return dict.fromkeys(counts, float(wanted))
         return {

@@ -23,7 +23,7 @@ from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator, EpochBatchSampler
 from ecgdan_hf.training.core.loop import Trainer
-from ecgdan_hf.training.core.run_folder import begin_run, check_run, finish_run, metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.core.starting_weights import build_config
 
 Args = TypeVar("Args", bound=TrainingArguments)
@@ -62,9 +62,10 @@ class TrainingRun(ABC, Generic[Args]):
         Arguments or data that cannot be used are a ValueError before anything is trained.
         """
         started, args = time.monotonic(), self.args
-        self.folder = check_run(args)
+        run_folder = RunFolder.check(args)
+        self.folder = run_folder.path
         self.check()
-        finished: dict[str, Any] | None = metrics_of_run(self.folder) if args.resume else None
+        finished: dict[str, Any] | None = run_folder.metrics if args.resume else None
         if finished is not None:
             return finished
         self.config = build_config(self.config_class, args.model, args.checkpoint)
@@ -73,10 +74,10 @@ class TrainingRun(ABC, Generic[Args]):
         self.load()
         self.accelerate(args, self.folder)
         self.build()
-        self._on_main_process(begin_run, self.folder, args)
+        self._on_main_process(run_folder.begin, args)
         self.train()
         metrics = {**self.summary(), "seconds": round(time.monotonic() - started, 1)}
-        self._on_main_process(finish_run, self.folder, self.write, Result(self.kind, metrics))
+        self._on_main_process(run_folder.finish, self.write, Result(self.kind, metrics))
         return metrics
 
     @abstractmethod

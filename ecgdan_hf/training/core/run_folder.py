@@ -63,40 +63,61 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def check_run(args: RunArguments) -> Path:
-    """Rejects, before any work, arguments with a value that is not used, and a folder that cannot be written.
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
 
-    That is a folder with other files, or with a run where neither `resume` nor `overwrite` was given or both were;
-    with `resume` it is one without a run, or of another recipe. Returns the folder.
+    Attributes:
+        path: where it is, or will be.
     """
-    check_options(args)
-    resume, folder = getattr(args, "resume", False), Path(str(args.output_dir))
-    if resume and args.overwrite:
-        raise ValueError("resume, overwrite: expected one of the two, got both")
-    if args.output_dir and resume:
-        _check_same_recipe(folder, args)
-        return folder
-    if args.output_dir and (folder / "recipe.yaml").is_file() and not args.overwrite:
-        state = "an unfinished" if metrics_of_run(folder) is None else "a finished"
-        way = "--resume to continue it or " if hasattr(args, "resume") else ""
-        raise ValueError(f"{folder}: holds {state} run; give {way}--overwrite to replace it")
-    return check_output_folder(args.output_dir, args.overwrite, "recipe.yaml")
 
+    path: Path
 
-def begin_run(folder: Path, args: RunArguments) -> None:
-    """Makes the folder, empties it of the run it replaces, and writes the resolved recipe."""
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    if getattr(args, "resume", False):
-        return
-    _clear(folder)
-    args.data = find_source(args.data, args.data_dir).name  # the recipe names what was recognised
-    _write_recipe(folder, args)
+    @classmethod
+    def check(cls, args: RunArguments) -> "RunFolder":
+        """Rejects, before any work, arguments with a value that is not used, and a folder that cannot be written.
 
+        That is a folder with other files, or with a run where neither `resume` nor `overwrite` was given or both were;
+        with `resume` it is one without a run, or of another recipe.
+        """
+        check_options(args)
+        resume, folder = getattr(args, "resume", False), cls(Path(str(args.output_dir)))
+        if resume and args.overwrite:
+            raise ValueError("resume, overwrite: expected one of the two, got both")
+        if args.output_dir and resume:
+            _check_same_recipe(folder.path, args)
+            return folder
+        if args.output_dir and (folder.path / "recipe.yaml").is_file() and not args.overwrite:
+            state = "an unfinished" if folder.metrics is None else "a finished"
+            way = "--resume to continue it or " if hasattr(args, "resume") else ""
+            raise ValueError(f"{folder.path}: holds {state} run; give {way}--overwrite to replace it")
+        return cls(check_output_folder(args.output_dir, args.overwrite, "recipe.yaml"))
 
-def metrics_of_run(folder: Path) -> Any:
-    """The metrics of a finished run; None for one that is not finished."""
-    return Result.read(folder).metrics if (folder / "metrics.json").is_file() else None
+    def begin(self, args: RunArguments) -> None:
+        """Makes the folder, empties it of the run it replaces, and writes the resolved recipe."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path)
+        if getattr(args, "resume", False):
+            return
+        _clear(self.path)
+        args.data = find_source(args.data, args.data_dir).name  # the recipe names what was recognised
+        _write_recipe(self.path, args)
+
+    @property
+    def metrics(self) -> Any:
+        """The metrics of a finished run; None for one that is not finished."""
+        return Result.read(self.path).metrics if (self.path / "metrics.json").is_file() else None
+
+    def finish(self, write: Callable[[Path], None], result: Result) -> None:
+        """Moves the result into the folder file by file, `metrics.json` last, with the hardware added.
+
+        Args:
+            write: writes model, feature extractor, tables and figures into the folder it is given.
+            result: the content of `metrics.json`.
+        """
+        with filled_folder(self.path, last="metrics.json") as staging:
+            write(staging)
+            Result(result.kind, {**result.metrics, "hardware": _hardware()}).write(staging)
 
 
 def _write_recipe(folder: Path, args: RunArguments) -> None:
@@ -128,16 +149,3 @@ def _clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_file():
             path.unlink()
-
-
-def finish_run(folder: Path, write: Callable[[Path], None], result: Result) -> None:
-    """Moves the result into the run's folder file by file, `metrics.json` last, with the hardware added.
-
-    Args:
-        folder: the run's folder.
-        write: writes model, feature extractor, tables and figures into the folder it is given.
-        result: the content of `metrics.json`.
-    """
-    with filled_folder(folder, last="metrics.json") as staging:
-        write(staging)
-        Result(result.kind, {**result.metrics, "hardware": _hardware()}).write(staging)

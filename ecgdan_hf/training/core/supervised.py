@@ -40,7 +40,31 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
 
     def check(self) -> None:
         """Rejects arguments that contradict each other."""
-        check_finetuning(self.args)
+        self.check_arguments(self.args)
+
+    @staticmethod
+    def check_arguments(args: FinetuneArguments) -> None:
+        """Rejects arguments of fine-tuning that the task ignores or that contradict each other."""
+        check_options(args)
+        if bool(args.checkpoint) == args.from_scratch:
+            found = "both" if args.from_scratch else "neither"
+            raise ValueError(f"checkpoint, from_scratch: expected exactly one of the two, got {found}")
+        if args.lora_rank < 0:
+            raise ValueError(f"lora_rank: expected one or more, or 0 to train every weight, got {args.lora_rank}")
+        if args.lora_rank and not args.checkpoint:
+            raise ValueError(
+                f"lora_rank: expected a checkpoint whose weights to update, got rank {args.lora_rank} alone"
+            )
+        if args.shuffle_labels and args.teachers:
+            raise ValueError("shuffle_labels, teachers: teachers would leak the true labels; leave one out")
+        if not 0 <= args.teacher_weight <= 1:
+            raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {args.teacher_weight}")
+        if args.task == "survival" and not args.labels and (args.data or args.data_dir):
+            source = find_source(args.data, args.data_dir)
+            if source.has_outcomes is False:
+                raise ValueError(
+                    f"labels: {source.name} has no follow-up of its own; give an outcomes table with --labels"
+                )
 
     def read_rows(self) -> Any:
         """The rows with their labels or outcomes."""
@@ -56,6 +80,12 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
         self.config.label2id = {name: label for label, name in enumerate(names)}
         self.config.problem_type = "multi_label_classification"
         self.config.num_auxiliary_labels = len(_auxiliary_names(self.args))
+
+    @staticmethod
+    def covariates_of(part: Any, config: EcgDanSurvivalConfig) -> np.ndarray:
+        """(records, covariates) of these rows, NaN where unknown."""
+        found = Covariates.of(config)
+        return found.matrix(columns_of(part, found.columns))
 
     def supervised_collator(self, part: Any, args: FinetuneArguments) -> EcgCollator:
         """Turns rows of this part into what the task's model is trained on."""
@@ -102,12 +132,6 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
             pd.concat(tables).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
 
 
-def covariates_of(part: Any, config: EcgDanSurvivalConfig) -> np.ndarray:
-    """(records, covariates) of these rows, NaN where unknown."""
-    found = Covariates.of(config)
-    return found.matrix(columns_of(part, found.columns))
-
-
 def _collator(config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
     """Turns rows into what the task's model takes, but for what is looked up by row."""
     survival = isinstance(config, EcgDanSurvivalConfig)
@@ -127,7 +151,7 @@ def _lookups(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict[s
     """The covariates and further labels of these rows."""
     found = {}
     if isinstance(config, EcgDanSurvivalConfig) and config.covariate_names:
-        found["covariates"] = covariates_of(part, config)
+        found["covariates"] = FinetuningRun.covariates_of(part, config)
     if args.auxiliary_level:
         found["auxiliary_targets"] = _auxiliary_targets(part, args)
     return found
@@ -180,25 +204,3 @@ def _probabilities(
     collator = EcgCollator(model.config.lead_names, sample_columns=model.config.weight_columns)
     loader = DataLoader(collator.rows(part), batch_size=args.batch_size, collate_fn=collator)
     return torch.cat([model(**batch).logits for batch in loader]).sigmoid().numpy()
-
-
-def check_finetuning(args: FinetuneArguments) -> None:
-    """Rejects arguments of fine-tuning that the task ignores or that contradict each other."""
-    check_options(args)
-    if bool(args.checkpoint) == args.from_scratch:
-        found = "both" if args.from_scratch else "neither"
-        raise ValueError(f"checkpoint, from_scratch: expected exactly one of the two, got {found}")
-    if args.lora_rank < 0:
-        raise ValueError(f"lora_rank: expected one or more, or 0 to train every weight, got {args.lora_rank}")
-    if args.lora_rank and not args.checkpoint:
-        raise ValueError(f"lora_rank: expected a checkpoint whose weights to update, got rank {args.lora_rank} alone")
-    if args.shuffle_labels and args.teachers:
-        raise ValueError("shuffle_labels, teachers: teachers would leak the true labels; leave one out")
-    if not 0 <= args.teacher_weight <= 1:
-        raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {args.teacher_weight}")
-    if args.task == "survival" and not args.labels and (args.data or args.data_dir):
-        source = find_source(args.data, args.data_dir)
-        if source.has_outcomes is False:
-            raise ValueError(
-                f"labels: {source.name} has no follow-up of its own; give an outcomes table with --labels"
-            )

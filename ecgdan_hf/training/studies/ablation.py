@@ -38,7 +38,7 @@ from ecgdan_hf.training.arguments.options import check_keys, check_options, reso
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator
 from ecgdan_hf.training.core.frozen_encoders import encoder_config, fit_and_test
-from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.zero_shot_probe import similarity
 
@@ -79,7 +79,7 @@ def ablate(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -
     facts: dict[str, dict[str, Any]] = {}
     for variant in variants:
         for run_args in variant.runs:
-            begins = metrics_of_run(Path(str(run_args.output_dir))) is None
+            begins = RunFolder(Path(str(run_args.output_dir))).metrics is None
             say(f"{variant.name}, seed {run_args.seed}: {'pretraining' if begins else 'finished before'}")
             pretrain.pretrain(run_args)
         tables[variant.name] = [_scores_of_run(run_args, args.label_fraction) for run_args in variant.runs]
@@ -224,7 +224,7 @@ def _sizes(variant: _Variant) -> dict[str, Any]:
     encoder: Any = load_checkpoint(folders[0])[0].ecgdan
     return {
         "num_parameters": sum(parameter.numel() for parameter in encoder.parameters()),
-        "seconds": sum(metrics_of_run(folder)["seconds"] for folder in folders),
+        "seconds": sum(RunFolder(folder).metrics["seconds"] for folder in folders),
     }
 
 

@@ -28,7 +28,7 @@ from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
-from ecgdan_hf.training.core.run_folder import environment, finish_run, metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder, environment
 from ecgdan_hf.training.studies.ablation import slug
 from ecgdan_hf.training.studies.cv_fold import FoldModels
 from ecgdan_hf.training.studies.cv_recipes import Networks, Recipes
@@ -66,7 +66,9 @@ def cross_validate(
     maps = _lead_attention(models, folder, predictions.table)
     judged = Judged(predictions, models.names, metrics, maps, cohort.config.lead_names)
     recipe = asdict(recipes.evaluated())
-    finish_run(folder, lambda staging: write_survival_report(staging, judged, recipe), Result("repeated-cv", metrics))
+    RunFolder(folder).finish(
+        lambda staging: write_survival_report(staging, judged, recipe), Result("repeated-cv", metrics)
+    )
     return metrics
 
 
@@ -109,7 +111,7 @@ def _predictions(fold: Fold, models: FoldModels, folder: Path, say: Callable[[st
 def _cost(recipes: Recipes, folder: Path, predictions: pd.DataFrame, begin: float) -> dict[str, Any]:
     """Time, machine and versions, and the covariates of the evaluated network in the first fold."""
     first = folder / f"seed-{predictions['seed'].iloc[0]}-fold-1" / slug(recipes.contenders[0].name)
-    covariates = metrics_of_run(first).get("covariates")
+    covariates = RunFolder(first).metrics.get("covariates")
     found = {"seconds": round(time.monotonic() - begin, 1), **environment()}
     return {**found, **({"covariates": covariates} if covariates else {})}
 

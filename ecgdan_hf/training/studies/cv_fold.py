@@ -56,10 +56,11 @@ class _Cohort:
         config: Any = build_config(EcgDanSurvivalConfig, run_args.model, run_args.checkpoint)
         extractor = EcgDanFeatureExtractor(**config.signal_contract)
         dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
-        finetune.describe_outcome(dataset, config, run_args)
+        finetune.SurvivalFinetuning.describe_outcome(dataset, config, run_args)
         table = columns_of(dataset, _SUBJECT_COLUMNS)
         measured = _measurements(args, table) if args.measurements else None
-        return cls(dataset, table, config, measured, finetune.covariate_table(dataset, run_args))
+        covariates = finetune.SurvivalFinetuning.covariate_table(dataset, run_args)
+        return cls(dataset, table, config, measured, covariates)
 
 
 def _measurements(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from ecgdan_hf.training.arguments.fields import (
     PretrainArguments,
 )
 from ecgdan_hf.training.arguments.options import resolve
-from ecgdan_hf.training.core.supervised import check_finetuning
+from ecgdan_hf.training.core.supervised import FinetuningRun
 from ecgdan_hf.training.studies.ablation import slug
 
 _NO_PRETRAINING = "no pretraining"
@@ -112,7 +112,7 @@ class Recipes:
         if found.task != "survival":
             raise ValueError(f"recipe: expected one of survival, got task {found.task} in {args.recipe}")
         found = replace(found, train_folds=None, valid_folds=None, test_folds=None, label_fraction=1.0)
-        check_finetuning(found)
+        FinetuningRun.check_arguments(found)
         return found
 
     def pretraining(self, seed: int, folder: Path) -> PretrainArguments:

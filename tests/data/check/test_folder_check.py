@@ -12,7 +12,7 @@ from ecgdan_hf.data.check import folder as folder_check
 from ecgdan_hf.data.check.folder import check
 from ecgdan_hf.data.check.problems import PROBLEMS, summary
 from ecgdan_hf.data.check.signals import _signal_hash
-from ecgdan_hf.data.prepared.record_file import RecordFile, record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.data.sources import registry as sources
@@ -283,7 +283,7 @@ def test_the_recording_that_ptbxl_held_under_two_patients_is_found_and_read_once
     database = pd.read_csv(folder / "ptbxl_database.csv").set_index("ecg_id", drop=False).loc[[145, 463]]
     assert database["patient_id"].nunique() == database["strat_fold"].nunique() == 2
     pair = pd.DataFrame({"record_id": database["ecg_id"], "file": [str(folder / x) for x in database["filename_hr"]]})
-    assert len({_signal_hash(file.read()) for file in record_files(pair)}) == 1
+    assert len({_signal_hash(file.read()) for file in RecordFile.of_table(pair)}) == 1
     assert set(sources.read_source("ptb-xl", folder)["record_id"]) & {"145", "463"} == {"463"}
 
 

@@ -26,7 +26,7 @@ from ecgdan_hf.data.measure.measurements import (
 )
 from ecgdan_hf.data.measure.rhythm import measure_ecg
 from ecgdan_hf.data.measure.table import measure_table
-from ecgdan_hf.data.prepared.record_file import record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.data.sources.registry import read_source
@@ -342,7 +342,8 @@ def test_measurements_tell_the_blocks_rates_and_axes_that_cardiologists_stated(s
     groups = ("CLBBB", "CRBBB", "1AVB", "LAFB", "STACH", "SBRAD", "AFIB", "NORM")
     chosen = {group: table[[group in codes for codes in stated]].head(10) for group in groups}
     found = {
-        group: pd.DataFrame([measure(file.read()) for file in record_files(rows)]) for group, rows in chosen.items()
+        group: pd.DataFrame([measure(file.read()) for file in RecordFile.of_table(rows)])
+        for group, rows in chosen.items()
     }
     normal = found["NORM"].median()
     assert 80 < normal["qrs_ms"] < 100

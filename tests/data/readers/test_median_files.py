@@ -13,7 +13,7 @@ from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.prepared.cache import fingerprint
 from ecgdan_hf.data.prepared.preparation import Preparation
-from ecgdan_hf.data.prepared.record_file import record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.sources import csv_table as csv_files
 from ecgdan_hf.data.sources import ptbxl
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
@@ -27,7 +27,7 @@ def median(folder: Path, ecg_id: int = 1) -> Path:
 
 
 def record_of(folder: Path, sampling_rate: int = 500, row: int = 0):
-    return record_files(ptbxl.read_ptbxl(folder, sampling_rate))[row].read()
+    return RecordFile.of_table(ptbxl.read_ptbxl(folder, sampling_rate))[row].read()
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def damage(header: Path, how: str) -> None:
 )
 def test_a_damaged_beat_leaves_the_record_usable(with_medians, how):
     whole = record_of(with_medians)
-    file = record_files(ptbxl.read_ptbxl(with_medians))[0]
+    file = RecordFile.of_table(ptbxl.read_ptbxl(with_medians))[0]
     damage(median(with_medians), how)
     record = file.read()
     assert whole.median_beat_mv is not None
@@ -140,14 +140,14 @@ def test_a_table_of_ones_own_names_median_files_beside_it(with_medians):
     name = median(with_medians).relative_to(with_medians)
     lines = ["file,patient_id,median_file", f"records500/00000/00001_hr,a,{name}", "records500/00000/00002_hr,b,"]
     (with_medians / "table.csv").write_text("\n".join(lines), encoding="utf-8")
-    first, second = (file.read() for file in record_files(csv_files.read_csv_table(with_medians)))
+    first, second = (file.read() for file in RecordFile.of_table(csv_files.read_csv_table(with_medians)))
     assert_allclose(first.median_beat_mv, record_of(with_medians).median_beat_mv)
     assert second.median_beat_mv is None and second.flags == ()
 
 
 def test_a_median_file_that_changes_makes_the_cache_stale(with_medians):
     def now() -> str:
-        return fingerprint(record_files(ptbxl.read_ptbxl(with_medians)), Preparation(None, ("I",)))
+        return fingerprint(RecordFile.of_table(ptbxl.read_ptbxl(with_medians)), Preparation(None, ("I",)))
 
     first = now()
     assert now() == first

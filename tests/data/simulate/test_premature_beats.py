@@ -1,5 +1,7 @@
 """Simulated premature beats: what is put in is there, and what is known about it is true."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from model.synthetic_beats import record
@@ -22,7 +24,7 @@ def regular(rate: float = RATE, leads: int = 2, **options: float) -> tuple[np.nd
 def simulated(number: int, kind: str, seed: int = 0, **options: float) -> list[pb.SimulatedEcg]:
     signal, peaks = regular()
     rng = np.random.default_rng(seed)
-    return [pb.simulate_rhythm(signal, RATE, peaks, rng, kind, **options) for _ in range(number)]
+    return [pb.SimulatedEcg.simulate(signal, RATE, peaks, rng, kind, **options) for _ in range(number)]
 
 
 # Beats moved
@@ -62,7 +64,7 @@ def test_a_qrs_complex_at_the_edge_that_was_not_found_is_in_no_simulated_beat():
     found = peaks[1:-1]
     rng = np.random.default_rng(0)
     for _ in range(20):
-        ecg = pb.simulate_rhythm(signal, RATE, found, rng, "sinus", ventricular_share=0)
+        ecg = pb.SimulatedEcg.simulate(signal, RATE, found, rng, "sinus", ventricular_share=0)
         tall = np.flatnonzero(ecg.signal_mv[0] > 0.6)
         assert (np.abs(tall[:, None] - ecg.r_peaks).min(axis=1) <= 2).all()
 
@@ -126,7 +128,7 @@ def test_ventricular_beats_are_wide_unlike_the_others_and_the_target_of_their_ru
     signal, peaks = regular(leads=12)
     rng, likeness, narrow = np.random.default_rng(3), [], []
     for _ in range(15):
-        ecg = pb.simulate_rhythm(signal, RATE, peaks, rng, "sinus", ventricular_share=1)
+        ecg = pb.SimulatedEcg.simulate(signal, RATE, peaks, rng, "sinus", ventricular_share=1)
         features = _beat_features(ecg.signal_mv.astype(float), RATE, ecg.r_peaks)
         likeness += features["qrs_likeness"][ecg.ventricular].tolist()
         narrow += features["qrs_likeness"][~ecg.ventricular].tolist()
@@ -138,7 +140,7 @@ def test_ventricular_beats_are_wide_unlike_the_others_and_the_target_of_their_ru
 def test_the_shares_of_the_kinds_make_half_of_the_recordings_positive():
     signal, peaks = regular()
     rng = np.random.default_rng(0)
-    ecgs = [pb.simulate_rhythm(signal, RATE, peaks, rng) for _ in range(400)]
+    ecgs = [pb.SimulatedEcg.simulate(signal, RATE, peaks, rng) for _ in range(400)]
     assert 0.42 < np.mean([ecg.premature.any() for ecg in ecgs]) < 0.58
     assert 0.08 < np.mean([ecg.ventricular.any() for ecg in ecgs]) < 0.25
 
@@ -146,7 +148,8 @@ def test_the_shares_of_the_kinds_make_half_of_the_recordings_positive():
 @pytest.mark.parametrize("kind", pb.KINDS)
 def test_the_same_draws_give_the_same_times_and_waves_at_any_sampling_rate(kind):
     coarse, fine = (
-        pb.simulate_rhythm(*_at(rate), np.random.default_rng(7), kind, ventricular_share=1) for rate in (100, 250)
+        pb.SimulatedEcg.simulate(*_at(rate), np.random.default_rng(7), kind, ventricular_share=1)
+        for rate in (100, 250)
     )
     np.testing.assert_allclose(coarse.r_peaks / 100, fine.r_peaks / 250, atol=0.01)
     for name in ("premature", "ventricular", "p_wave"):
@@ -202,7 +205,7 @@ def test_a_rule_without_a_condition_on_beats_cannot_be_simulated(name):
 
 
 def test_a_rule_that_asks_for_early_beats_alone_has_both_kinds():
-    assert pb.target_kinds({"beat": {"rr_ratio": {"below": 0.9}}}) == ("premature", "ventricular")
+    assert pb.SimulatedEcg.target_kinds({"beat": {"rr_ratio": {"below": 0.9}}}) == ("premature", "ventricular")
 
 
 # Sources and noise
@@ -210,29 +213,32 @@ def test_a_rule_that_asks_for_early_beats_alone_has_both_kinds():
 
 def test_regular_recordings_may_be_sources_and_early_wide_few_or_noisy_beats_may_not():
     signal, peaks = regular(noise_mv=0.02)
-    assert pb.is_regular(signal, RATE, peaks)
+    assert pb.SimulatedEcg.can_start_from(signal, RATE, peaks)
     early = peaks.copy()
     early[5] -= 30
-    assert not pb.is_regular(signal, RATE, early)
+    assert not pb.SimulatedEcg.can_start_from(signal, RATE, early)
     wide, _ = record(rate=RATE, ectopics=(3, 6))
-    assert not pb.is_regular(wide[[1, 6]], RATE, peaks)
-    assert not pb.is_regular(signal, RATE, peaks[:3]) and not pb.is_regular(signal, RATE, peaks[:0])
+    assert not pb.SimulatedEcg.can_start_from(wide[[1, 6]], RATE, peaks)
+    assert not pb.SimulatedEcg.can_start_from(signal, RATE, peaks[:3]) and not pb.SimulatedEcg.can_start_from(
+        signal, RATE, peaks[:0]
+    )
     noise = np.random.default_rng(0).standard_normal(signal.shape)
-    assert not pb.is_regular(noise, RATE, peaks)
+    assert not pb.SimulatedEcg.can_start_from(noise, RATE, peaks)
 
 
 def test_unknown_kinds_and_recordings_without_beats_are_refused():
     signal, peaks = regular()
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"kind: expected one of premature, sinus, .* got 'bigeminy'"):
-        pb.simulate_rhythm(signal, RATE, peaks, rng, "bigeminy")
+        pb.SimulatedEcg.simulate(signal, RATE, peaks, rng, "bigeminy")
     with pytest.raises(ValueError, match="r_peaks: expected at least two beats whole in the recording, got 0"):
-        pb.simulate_rhythm(signal, RATE, peaks[:0], rng)
+        pb.SimulatedEcg.simulate(signal, RATE, peaks[:0], rng)
 
 
 def test_noise_grows_with_the_recording_and_is_smaller_than_it():
-    signal, _ = regular()
-    small, large = (pb.add_noise(size * signal, RATE, np.random.default_rng(1)) for size in (0.5, 2))
+    ecg, signal = simulated(1, "sinus")[0], simulated(1, "sinus")[0].signal_mv
+    sized = [dataclasses.replace(ecg, signal_mv=size * signal) for size in (0.5, 2)]
+    small, large = (each.noisy(RATE, np.random.default_rng(1)) for each in sized)
     np.testing.assert_allclose(4 * small, large, rtol=1e-4, atol=1e-5)
-    added = [np.std(pb.add_noise(signal, RATE, np.random.default_rng(seed)) - signal) for seed in range(20)]
+    added = [np.std(ecg.noisy(RATE, np.random.default_rng(seed)) - signal) for seed in range(20)]
     assert 0 < min(added) < max(added) < signal.std()

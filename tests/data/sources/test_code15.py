@@ -7,7 +7,7 @@ import pytest
 from fixtures.write_sources import CODE15_COLUMNS, CODE15_ROWS, code_signal, write_code15, write_rows
 
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.data.prepared.record_file import record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.sources.exams import read_code15
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.training import finetune
@@ -40,7 +40,7 @@ def test_labels_are_the_diagnoses_that_are_true_and_none_is_possible(folder):
 
 def test_the_signal_is_that_of_its_exam_without_the_zeros_around_it(folder):
     table = read_code15(folder)
-    for record_id, file in zip(table["record_id"], record_files(table), strict=True):
+    for record_id, file in zip(table["record_id"], RecordFile.of_table(table), strict=True):
         record = file.read()
         expected = code_signal(int(record_id))[:, : 2800 if record_id == "2820" else 4000]
         np.testing.assert_array_equal(record.signal_mv, expected)
@@ -51,7 +51,7 @@ def test_a_lead_of_zeros_and_zeros_within_the_record_are_not_padding(folder):
     with h5py.File(folder / "exams_part0.hdf5", "a") as file:
         file["tracings"][1, :, 0] = 0
         file["tracings"][1, 1000:1010] = 0
-    record = record_files(read_code15(folder))[1].read()
+    record = RecordFile.of_table(read_code15(folder))[1].read()
     assert record.signal_mv.shape == (12, 4000)
     assert not record.signal_mv[0].any()
 
@@ -123,7 +123,7 @@ def test_an_exam_of_zeros_only_cannot_be_read(folder):
     with h5py.File(folder / "exams_part0.hdf5", "a") as file:
         file["tracings"][0] = 0
     with pytest.raises(ValueError, match=r"exams_part0\.hdf5.* zeros? only"):
-        record_files(read_code15(folder))[0].read()
+        RecordFile.of_table(read_code15(folder))[0].read()
 
 
 def test_a_source_with_partial_follow_up_loads_whole_or_where_there_is_an_outcome(folder, extractor, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from fixtures.write_sources import MIMIC_LEADS, write_mimic, write_mimic_hospital, write_mimic_reports
 
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.data.prepared.record_file import record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.simulate.synthetic import make_signal
 from ecgdan_hf.data.sources import mimic_iv_ecg
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -28,7 +28,7 @@ def test_rows_are_those_of_the_record_list(folder):
 
 def test_leads_go_by_name_although_the_files_have_avf_before_avl(folder, extractor, tmp_path):
     signal = make_signal(0.0, 98.0, 70.0, seed=1)
-    record = record_files(mimic_iv_ecg.read_mimic_iv_ecg(folder))[0].read()
+    record = RecordFile.of_table(mimic_iv_ecg.read_mimic_iv_ecg(folder))[0].read()
     assert record.lead_names == MIMIC_LEADS
     for lead in ("aVL", "aVF"):
         found = record.signal_mv[record.lead_names.index(lead)]

@@ -5,7 +5,7 @@ from fixtures.write_sources import mitbih_signal, write_mitbih
 from ecgdan_hf import EcgDanConfig, EcgDanFeatureExtractor
 from ecgdan_hf.data import formats
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.data.prepared.record_file import record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.sources import mitbih
 
 RHYTHM = EcgDanConfig(trunk="light", input_kind="rhythm", lead_names=["II", "V1"]).signal_contract
@@ -22,7 +22,7 @@ def test_records_are_cut_into_segments_that_do_not_overlap(folder):
     assert table["record_id"].tolist()[:4] == ["100-0000", "100-0010", "100-0020", "102-0000"]
     assert len(table) == 4 * 3  # 35 s: the last five seconds are dropped
     for name in ("100", "102"):
-        parts = [file.read() for file in record_files(table[table["record_id"].str.startswith(name)])]
+        parts = [file.read() for file in RecordFile.of_table(table[table["record_id"].str.startswith(name)])]
         assert [part.signal_mv.shape for part in parts] == [(2, 3600)] * 3
         joined = np.concatenate([part.signal_mv for part in parts], axis=1)
         np.testing.assert_allclose(joined, mitbih_signal(name, 30.0), atol=0.003)
@@ -113,7 +113,7 @@ def test_beats_of_the_real_records_are_those_published(shared):
     tens = mitbih.read_mitbih(shared / "data/mit-bih")
     assert len(tens) == 22 * 180
     assert tens["labels"].explode().value_counts()["APC"] == 324
-    part = record_files(tens.iloc[[200]])[0].read()
+    part = RecordFile.of_table(tens.iloc[[200]])[0].read()
     assert (part.signal_mv.shape, part.sampling_rate) == ((2, 3600), 360)
 
 

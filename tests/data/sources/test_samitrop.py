@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from fixtures.write_sources import SAMITROP_ROWS, code_signal, code_tracings, write_samitrop
 
-from ecgdan_hf.data.prepared.record_file import record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.sources.exams import read_samitrop
 
 
@@ -18,7 +18,7 @@ def test_tracings_are_those_of_the_table_in_its_order(folder):
     assert table["sex"].tolist() == ["male", "female", "female"]
     assert table["event"].tolist() == [0, 1, 0]
     assert table["time"].tolist() == [2.14, 1.02, 2.19]
-    for record_id, file in zip(table["record_id"], record_files(table), strict=True):
+    for record_id, file in zip(table["record_id"], RecordFile.of_table(table), strict=True):
         expected = code_signal(int(record_id))[:, : 2800 if record_id == "900002" else 4000]
         np.testing.assert_array_equal(file.read().signal_mv, expected)
 

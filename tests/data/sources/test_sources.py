@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from fixtures.write_sources import write_code15, write_mimic, write_mitbih, write_samitrop
 
-from ecgdan_hf.data.prepared.record_file import record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.sources import registry as sources
 
 RATES = {"code-15": 400, "sami-trop": 400, "mimic-iv-ecg": 500, "mit-bih": 360}
@@ -17,7 +17,7 @@ def test_a_layout_tells_its_source_and_every_record_of_its_table_is_read(name, t
     folder = WRITERS[name](tmp_path / "data")
     assert sources.find_source(None, folder).name == name
     table = sources.read_source(name, folder)
-    for file in record_files(table):
+    for file in RecordFile.of_table(table):
         record = file.read()
         assert record.sampling_rate == RATES.get(name, record.sampling_rate)
         assert 7 <= record.duration_seconds <= 10

@@ -11,7 +11,7 @@ from warm import WARM
 
 from ecgdan_hf import STANDARD_LEADS, EcgDanFeatureExtractor, EcgDanForSurvival, EcgDanModel
 from ecgdan_hf.data.simulate import synthetic
-from ecgdan_hf.data.simulate.premature_beats import simulate_rhythm
+from ecgdan_hf.data.simulate.premature_beats import SimulatedEcg
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 from ecgdan_hf.publish.bundle import make_bundle
@@ -66,7 +66,9 @@ def test_the_released_danet_tells_premature_beats_and_says_where_they_are():
         two = twelve[[STANDARD_LEADS.index("II"), STANDARD_LEADS.index("V1")]]
         peaks = find_r_peaks(two, 500)
         for kind, values in scores.items():
-            simulated = simulate_rhythm(two, 500, peaks, np.random.default_rng(number), kind=kind, ventricular_share=0)
+            simulated = SimulatedEcg.simulate(
+                two, 500, peaks, np.random.default_rng(number), kind=kind, ventricular_share=0
+            )
             [answer] = classify({"signal": simulated.signal_mv, **given})
             assert answer["label"] == "APC"
             values.append(answer["score"])

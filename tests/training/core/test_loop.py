@@ -18,7 +18,7 @@ from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop
 from ecgdan_hf.training.core.loop import _build_optimizer
-from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 
 Build = Callable[..., FinetuneArguments]
 
@@ -204,7 +204,7 @@ def test_metrics_are_plain_json(finetune_args: Build):
     found = finetune.finetune(args)
     text = (Path(str(args.output_dir)) / "metrics.json").read_text(encoding="utf-8")
     assert "NaN" not in text
-    assert json.loads(text) == {"schema": 1, "kind": "finetune"} | metrics_of_run(Path(str(args.output_dir)))
+    assert json.loads(text) == {"schema": 1, "kind": "finetune"} | RunFolder(Path(str(args.output_dir))).metrics
     assert json.loads(text)["best_epoch"] == found["best_epoch"]
 
 

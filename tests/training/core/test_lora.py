@@ -23,7 +23,7 @@ from ecgdan_hf.inference.rows import score_rows
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import _read_recipe
-from ecgdan_hf.training.core.supervised import check_finetuning
+from ecgdan_hf.training.core.supervised import FinetuningRun
 from ecgdan_hf.training.finetune import _add_lora, _lora_targets, _merge_lora
 
 Build = Callable[..., FinetuneArguments]
@@ -191,4 +191,4 @@ def test_without_peft_it_is_one_line_before_anything_is_written(
 )
 def test_what_cannot_have_updates_is_refused(finetune_args: Build, flags: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        check_finetuning(dataclasses.replace(finetune_args(), **flags))
+        FinetuningRun.check_arguments(dataclasses.replace(finetune_args(), **flags))

@@ -15,7 +15,7 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.studies import cross_validation
 
 
@@ -160,9 +160,9 @@ def test_a_fold_pretrains_without_the_patients_it_judges(cv_args, tmp_path):
     folder = Path(args.output_dir)
     assert list(metrics["models"])[:2] == ["ECG-DAN", "no pretraining"]
     for fold, counts in enumerate(metrics["splits"]["folds"], start=1):
-        pretrained = metrics_of_run(folder / f"seed-0-fold-{fold}" / "pretraining")
+        pretrained = RunFolder(folder / f"seed-0-fold-{fold}" / "pretraining").metrics
         assert sum(pretrained["num_records"].values()) == 48 - counts["num_records"]
-        tuned = metrics_of_run(folder / f"seed-0-fold-{fold}" / "ecg-dan")
+        tuned = RunFolder(folder / f"seed-0-fold-{fold}" / "ecg-dan").metrics
         assert tuned["checkpoint"].endswith(f"seed-0-fold-{fold}/pretraining")
 
 
