@@ -134,17 +134,22 @@ def _run(task: dict[str, Any], address: str) -> int:
     os.environ.clear()
     os.environ.update(task["env"])
     os.chdir(task["cwd"])
-    code = 0
     with clean_processes_by(lambda command, **options: ask(address, command, **options)):
-        try:
-            _execute(task["words"])
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-            if isinstance(stop.code, str):
-                print(stop.code, file=sys.stderr)
-        except BaseException:
-            traceback.print_exc()
-            code = 1
+        return status_of(lambda: _execute(task["words"]))
+
+
+def status_of(program: Callable[[], None]) -> int:
+    """Runs a program as a process would: returns its exit status, with its last words on standard error."""
+    code = 0
+    try:
+        program()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     return code

@@ -58,21 +58,8 @@ This model: `{model}`; it took {seconds:.0f} s. Research use only.
 """
 
 
-def run_demo(output_dir: Path, n: int, seed: int, overwrite: bool) -> dict[str, Any]:
-    """Runs the demo and prints what it found.
-
-    Args:
-        output_dir: folder for cohort, model and page.
-        n: number of synthetic ECGs.
-        seed: seed of the cohort and of the training.
-        overwrite: replace an earlier demo.
-
-    Returns:
-        The comparison, as in `metrics.json`.
-
-    Raises:
-        ValueError: the folder has other content, or the cohort is too small for its folds.
-    """
+def _run(output_dir: Path, n: int, seed: int, overwrite: bool) -> dict[str, Any]:
+    """Runs the demo, prints what it found, and returns the comparison, as in `metrics.json`."""
     started, folder = time.monotonic(), _prepare_folder(output_dir, overwrite)
     from ecgdan_hf.data.simulate.synthetic import write_cohort
     from ecgdan_hf.training.finetune import finetune
@@ -181,7 +168,7 @@ def _demo(
     Example:
       ecgdan demo --output-dir ecgdan-demo
     """
-    run_demo(output_dir, n=n, seed=seed, overwrite=overwrite)
+    _run(output_dir, n=n, seed=seed, overwrite=overwrite)
 
 
 VERBS: dict[str, Callable[..., None]] = {"demo": _demo}

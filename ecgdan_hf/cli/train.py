@@ -101,9 +101,9 @@ def _recalibrate(args: RecalibrateArguments) -> None:
       ecgdan recalibrate --checkpoint runs/survival --method slope --data csv --data-dir their-ecgs \\
         --output-dir runs/survival-there
     """
-    from ecgdan_hf.training.recalibration import recalibrate
+    from ecgdan_hf.training.recalibration import recalibrate_checkpoint
 
-    recalibrate(args)
+    recalibrate_checkpoint(args)
     show_report(args.output_dir)
 
 

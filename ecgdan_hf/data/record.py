@@ -5,7 +5,11 @@ signals (gaps, flat leads), which `quality_flags` names. Every reader ends here,
 `lead_checks`.
 """
 
+import ast
+import json
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +35,27 @@ def canonical_lead(name: str) -> str:
     if len(words) == 2 and words[0].lower() == "lead":
         bare = words[1]
     return _SPELLING.get(bare.upper(), bare)
+
+
+def scp_likelihoods(value: str | Mapping[str, float]) -> dict[str, float]:
+    """Returns the SCP statements of a record, code -> likelihood in percent.
+
+    Args:
+        value: a mapping, its JSON, or the Python literal of PTB-XL's `ptbxl_database.csv`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    given: Any = value
+    codes = given
+    for parse in (json.loads, ast.literal_eval):
+        if not isinstance(codes, Mapping):
+            with suppress(TypeError, ValueError, SyntaxError):
+                codes = parse(given)
+    try:
+        return {str(code): float(likelihood) for code, likelihood in codes.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"scp_codes: expected {{code: likelihood}}, got {value!r}") from None
 
 
 def check_sampling_rate(sampling_rate: Any, source: str = "sampling_rate") -> float:

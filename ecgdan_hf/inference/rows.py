@@ -1,4 +1,4 @@
-"""A model applied to the prepared rows of a dataset: scores, embeddings, and the columns and labels beside them."""
+"""A model applied to the prepared rows of a dataset: scores, embeddings of all or some leads, columns and labels."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 FloatArray = npt.NDArray[np.float64]
@@ -48,32 +49,65 @@ def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
 
 
 @torch.inference_mode()
-def embed(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> FloatArray:
-    """Returns embeddings of ECGs, (records, hidden_size), by the encoder of a model.
+def embed(
+    model: nn.Module, dataset: Any, batch_size: int = 256, leads: Sequence[str] | str | None = None
+) -> FloatArray:
+    """Returns embeddings of the rows, (rows, hidden_size), by the encoder of a model.
 
     Args:
         model: any model of the package; its head is not used.
-        batches: mappings with `input_values` (n, leads, samples) and, optionally, `lead_mask` (n, leads), for example
-            `dataset.with_format("torch").iter(batch_size=256)`.
+        dataset: a `datasets.Dataset` with `input_values` and `lead_mask`.
+        batch_size: rows per forward pass.
+        leads: of a smaller device, in any spelling, as a sequence or separated by commas; the network sees these and
+            the limb leads that follow from two of them. None keeps all.
 
     Raises:
-        ValueError: no batch at all.
+        ValueError: no row at all, no lead, an unknown one, or one that the network does not have.
     """
-    encoder = getattr(model, "ecgdan", model)
+    if not len(dataset):
+        raise ValueError("dataset: expected at least one row, got none")
+    encoder: Any = getattr(model, "ecgdan", model)
+    kept = _kept_leads(leads, encoder.config.lead_names)
     device, was_training = next(encoder.parameters()).device, encoder.training
     encoder.eval()
     pooled = []
-    for batch in batches:
-        mask = batch.get("lead_mask")
-        output = encoder(
-            torch.as_tensor(batch["input_values"], dtype=torch.float32, device=device),
-            None if mask is None else torch.as_tensor(mask, dtype=torch.bool, device=device),
-        )
+    for batch in dataset.with_format("numpy", columns=["input_values", "lead_mask"]).iter(batch_size=batch_size):
+        given = batch if kept.all() else _mask_leads(batch, kept)
+        values = torch.as_tensor(given["input_values"], dtype=torch.float32, device=device)
+        output = encoder(values, torch.as_tensor(given["lead_mask"], dtype=torch.bool, device=device))
         pooled.append(output.pooler_output.double().cpu().numpy())
     encoder.train(was_training)
-    if not pooled:
-        raise ValueError("batches: expected at least one batch, got none")
     return np.concatenate(pooled)
+
+
+def _kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Returns which leads a smaller device has: those of `lead_names` that stay, or follow from those that stay.
+
+    Limb leads that follow from two kept ones are kept too, as the feature extractor derives them from a device's I and
+    II. For rhythm input the network then sees what it would see of the device's own files; a median beat was still
+    found on all leads.
+
+    >>> _kept_leads("avf, V1", ["I", "II", "aVF", "V1"]).tolist()
+    [False, False, True, True]
+    >>> _kept_leads("I, avf", ["I", "II", "aVF", "V1"]).tolist()
+    [True, True, True, False]
+    """
+    if leads is None:
+        return np.ones(len(lead_names), dtype=bool)
+    given = leads.split(",") if isinstance(leads, str) else list(leads)
+    names = canonical_leads([name for name in given if name.strip()])
+    absent = [name for name in names if name not in lead_names]
+    if absent or not names:
+        found = ", ".join(absent) or "none"
+        raise ValueError(f"leads: expected some of the model's {', '.join(lead_names)}, got {found}")
+    derived = LIMB_LEADS if len(set(names) & set(LIMB_LEADS)) > 1 else ()
+    return np.isin(list(lead_names), [*names, *derived])
+
+
+def _mask_leads(batch: Mapping[str, Any], kept: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Returns a batch with `input_values` (n, leads, samples) and `lead_mask` (n, leads), reduced to these leads."""
+    values, mask = np.asarray(batch["input_values"]), np.asarray(batch["lead_mask"], dtype=bool) & kept
+    return {**batch, "input_values": np.where(mask[:, :, None], values, 0).astype(values.dtype), "lead_mask": mask}
 
 
 def risk_within(log_hazard: FloatArray, baseline: Iterable[Tensor], years: Sequence[float]) -> FloatArray:

@@ -36,7 +36,7 @@ _ALIASES = {
 }
 
 
-def canonical_lead(name: str) -> str:
+def _canonical_lead(name: str) -> str:
     """The standard spelling of a lead name in any case, with the common aliases.
 
     `AVR`, `avr` -> `aVR`; `MLII`, `Lead II`, `DII`, `D2` -> `II`; `C1` -> `V1` (IEC); `ECG V1` -> `V1`.
@@ -54,7 +54,7 @@ def canonical_lead(name: str) -> str:
 
 def canonical_leads(names: list[str] | tuple[str, ...]) -> list[str]:
     """Standard spellings of all names; raises a ValueError for an unknown lead, or two names for one lead."""
-    leads = [canonical_lead(name) for name in names]
+    leads = [_canonical_lead(name) for name in names]
     for lead in leads:
         twice = [str(name) for name, other in zip(names, leads, strict=True) if other == lead]
         if len(twice) > 1:

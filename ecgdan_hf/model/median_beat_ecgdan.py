@@ -31,11 +31,14 @@ MAX_RESIDUAL = 0.6  # of a given beat, of the size of the computed one; above, t
 MIN_COVERED = 0.5  # share of the window that a given beat must reach
 
 
-def _neurokit2() -> ModuleType:
+def import_neurokit2() -> ModuleType:
+    """Returns neurokit2; ImportError says what needs it."""
     try:
         import neurokit2
     except ImportError as error:
-        raise ImportError("EcgDanFeatureExtractor finds R peaks with neurokit2: pip install neurokit2") from error
+        raise ImportError(
+            "EcgDanFeatureExtractor finds R peaks and waves with neurokit2: pip install neurokit2"
+        ) from error
     return cast(ModuleType, neurokit2)
 
 
@@ -45,7 +48,7 @@ def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
     The most regular lead decides where there are one or two. A QRS without positive R wave counts by its largest
     deflection. `signal_mv`: (leads, samples), mV, high-pass filtered, usable leads only.
     """
-    nk = _neurokit2()
+    nk = import_neurokit2()
     signal_mv = _smooth(signal_mv, round(SMOOTH_SECONDS * sampling_rate))
     with warnings.catch_warnings():  # a lead without any QRS warns of empty means
         warnings.simplefilter("ignore")

@@ -12,14 +12,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from .conditioning_ecgdan import resample
 from .configuration_danet import resolve_waveform_rule
-from .median_beat_ecgdan import find_r_peaks
+from .median_beat_ecgdan import find_r_peaks, import_neurokit2
 
 ANALYSIS_HZ = 250  # waves are delineated at this rate
 WINDOW_SECONDS = (0.30, 0.45)  # of the usual beat, before and after R
@@ -91,14 +90,6 @@ class BeatWaves:
         return np.asarray(np.clip(_smooth(weights, smooth), 0, 1), np.float32)
 
 
-def _neurokit2() -> ModuleType:
-    try:
-        import neurokit2
-    except ImportError as error:
-        raise ImportError("EcgDanFeatureExtractor delineates waves with neurokit2: pip install neurokit2") from error
-    return cast(ModuleType, neurokit2)
-
-
 def _usual_beat(signal_mv: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     """Median over beats of the window around R, (leads, window)."""
     before, after = (round(seconds * ANALYSIS_HZ) for seconds in WINDOW_SECONDS)
@@ -136,7 +127,7 @@ def _qrs(signal_mv: np.ndarray, peaks: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _find(lead_mv: np.ndarray, peaks: np.ndarray, wave: str) -> list[np.ndarray]:
     """Onset, peak and end of one wave, each (beats,); a record that neurokit2 cannot read has none."""
-    nk = _neurokit2()
+    nk = import_neurokit2()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -23,7 +23,7 @@ from datasets import Dataset, Features, load_dataset
 from huggingface_hub import DatasetCardData
 
 from ecgdan_hf.data.loading import load
-from ecgdan_hf.data.prepared.shards import num_processes, write_shards
+from ecgdan_hf.data.prepared.shards import write_shards
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.files import write_text
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
@@ -114,8 +114,7 @@ def convert_dataset(
     about = _harmless(kept.remove_columns(arrays.column_names), None if keep_ids else key)
     parts = _parts(len(kept), None if keep_ids else key)
     files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
-    processes = num_processes(len(kept), num_proc)
-    write_shards(partial(_write_parquet, about, arrays), parts, files, processes, "Writing Parquet")
+    write_shards(partial(_write_parquet, about, arrays), parts, files, num_proc, "Writing Parquet")
     for unfinished in set((out / "data").glob("train-*")) - set(files):  # of a run that was killed
         unfinished.unlink()
     card = _dataset_card(about, arrays.column_names, title or name, license_id, keep_ids=keep_ids)

@@ -29,7 +29,7 @@ from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core.run_folder import RunFolder
 
 
-def recalibrate(args: RecalibrateArguments) -> dict[str, Any]:
+def recalibrate_checkpoint(args: RecalibrateArguments) -> dict[str, Any]:
     """Fits baseline and slope to the records, and leaves a checkpoint folder with `metrics.json` and `report.md`.
 
     Returns:

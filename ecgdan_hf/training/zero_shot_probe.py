@@ -23,9 +23,8 @@ import yaml
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.text.statements import embed_texts, read_statements
 from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, select_folds
-from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
 from ecgdan_hf.evaluation.protocols.subgroups import classification_subgroups
-from ecgdan_hf.evaluation.protocols.zero_shot import LEVELS, Level, group_scores, statement_groups
+from ecgdan_hf.evaluation.protocols.zero_shot import LEVELS, Level, group_scores
 from ecgdan_hf.evaluation.report.comparison_text import zero_shot_tables
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -106,17 +105,18 @@ def _prompted(path: str, args: ProbeArguments) -> _Prompted:
     test = select_folds(rows.load_dataset(args, extractor, label_level=level), folds)
     if "labels" not in test.column_names:
         raise ValueError("labels: zero_shot needs a labels column in the data, found none")
-    kept = kept_leads(args.leads, encoder_config(model).lead_names)
-    return _Prompted(similarity(model, row_batches(test, args.batch_size, kept), prompts), labels, test)
+    return _Prompted(similarity(model, test, prompts, args.batch_size, args.leads), labels, test)
 
 
 @torch.inference_mode()
-def similarity(model: Any, batches: Any, prompts: torch.Tensor) -> np.ndarray:
-    """(n, K): scaled cosine of each ECG and each prompt.
+def similarity(
+    model: Any, dataset: Any, prompts: torch.Tensor, batch_size: int = 256, leads: str | None = None
+) -> np.ndarray:
+    """(n, K): scaled cosine of each row's ECG and each prompt.
 
-    `batches` are as [`embed`] takes them, `prompts` (K, projection_size), of unit length.
+    `prompts` are (K, projection_size), of unit length; the other arguments are those of [`embed`].
     """
-    pooled, head = torch.from_numpy(embed(model, batches)), model.alignment_head
+    pooled, head = torch.from_numpy(embed(model, dataset, batch_size, leads)), model.alignment_head
     ecg_embeds = head.project_ecg(pooled.to(head.ecg_projection[0].weight)).float()
     logits = head.logits(ecg_embeds, prompts)
     return np.asarray(logits.double().cpu())
@@ -157,7 +157,7 @@ def _levels(main: _Prompted, args: ProbeArguments) -> list[Level]:
     groups: dict[str, Mapping[str, list[str]]] = {"label": {name: [name] for name in names}}
     if find_source(args.data, args.data_dir).label_levels:
         statements = read_statements(str(args.data_dir))
-        groups = {level: statement_groups(statements, level) for level in LEVELS}
+        groups = {level: Level.groups_of(statements, level) for level in LEVELS}
     unseen = _held_out_statements(str(args.checkpoint))
     if unseen:
         groups[f"statement, {_HELD_OUT}"] = {name: [name] for name in unseen}

@@ -32,7 +32,7 @@ from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import plasmode
 from ecgdan_hf.data.sources.registry import read_source
-from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
+from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
 from ecgdan_hf.evaluation.comparators.measurement_cox import KINDS, MeasurementCox
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
@@ -246,7 +246,7 @@ def _print_simulated_risk(table: pd.DataFrame, source: pd.DataFrame) -> None:
     outcomes = plasmode.simulate(source, seed=0)
     joined = table.drop(columns="patient_id").merge(outcomes, on="record_id").assign(fold=source["fold"].to_numpy())
     train, test = (joined[mask].reset_index(drop=True) for mask in (joined["fold"] <= 6, joined["fold"] > 6))
-    scores = {"age and sex": age_sex_cox(train, test), "the true hazard": test["log_hazard"].to_numpy()}
+    scores = {"age and sex": age_sex_scores(train, test), "the true hazard": test["log_hazard"].to_numpy()}
     for kind in KINDS:
         for both in (False, True):
             scores[f"{kind}{', age, sex' if both else ''}"] = MeasurementCox.fit(train, kind, both).log_hazard(test)

@@ -29,7 +29,7 @@ from ecgdan_hf.evaluation.measures.intervals import Interval, bootstrap_interval
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter, resample
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.leads_ecgdan import canonical_lead, derive_limb_lead
+from ecgdan_hf.model.leads_ecgdan import canonical_leads, derive_limb_lead
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
 
 TOLERANCES = (0.05, 0.15)  # seconds: the median beat's, and the one of ANSI/AAMI EC57
@@ -81,7 +81,7 @@ def ludb(folder: Path, records: Iterable[int], reference: str = "median") -> Ite
         recording = wfdb.rdrecord(path)
         marks = {name: _qrs_marks(path, name) for name in recording.sig_name}
         samples = common_beats(list(marks.values()), recording.fs) if reference == "median" else marks[reference]
-        leads = dict(zip(map(canonical_lead, recording.sig_name), recording.p_signal.T, strict=True))
+        leads = dict(zip(canonical_leads(recording.sig_name), recording.p_signal.T, strict=True))
         yield Marked(str(number), leads, recording.fs, samples / recording.fs)
 
 
@@ -110,7 +110,7 @@ def mit_bih(folder: Path) -> Iterator[Marked]:
             end = start + PIECE_SECONDS
             inside = beats[(beats >= start + EDGE_SECONDS) & (beats < end - EDGE_SECONDS)]
             rows = recording.p_signal[start * rate : end * rate].T
-            leads = dict(zip(map(canonical_lead, recording.sig_name), rows, strict=True))
+            leads = dict(zip(canonical_leads(recording.sig_name), rows, strict=True))
             apart = [(first - start, last - start) for first, last in flutter]
             yield Marked(header.stem, leads, rate, inside - start, apart)
 

@@ -23,7 +23,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
     with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "resolve", shorter)
-        demo.run_demo(folder, n=70, seed=0, overwrite=False)
+        demo.VERBS["demo"](folder, n=70, seed=0, overwrite=False)
     return folder, printed.getvalue().splitlines()
 
 
@@ -49,7 +49,7 @@ def test_every_number_of_the_demo_is_called_simulated(page: tuple[Path, list[str
 def test_an_earlier_demo_is_replaced_only_when_asked(page: tuple[Path, list[str]], tmp_path: Path):
     folder, _ = page
     with pytest.raises(ValueError, match="give --overwrite to replace it"):
-        demo.run_demo(folder, n=70, seed=0, overwrite=False)
+        demo.VERBS["demo"](folder, n=70, seed=0, overwrite=False)
     (tmp_path / "mine.txt").write_text("not a demo", encoding="utf-8")
     with pytest.raises(ValueError, match="found other files"):
-        demo.run_demo(tmp_path, n=70, seed=0, overwrite=True)
+        demo.VERBS["demo"](tmp_path, n=70, seed=0, overwrite=True)

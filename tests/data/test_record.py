@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ecgdan_hf.data.record import EcgRecord, canonical_lead
+from ecgdan_hf.data.record import EcgRecord, canonical_lead, scp_likelihoods
 
 
 def make(signal=None, **changes):
@@ -67,3 +67,8 @@ def test_what_does_not_fit_is_refused_with_the_file_named(changes, message):
         make(**changes, source="some/file.hea")
     assert str(caught.value).startswith("some/file.hea: ")
     assert "\n" not in str(caught.value)
+
+
+def test_scp_codes_are_read_from_json_from_a_python_literal_and_from_a_mapping():
+    for given in ('{"NORM": 100, "SR": 0.0}', "{'NORM': 100.0, 'SR': 0}", {"NORM": 100, "SR": 0}):
+        assert scp_likelihoods(given) == {"NORM": 100.0, "SR": 0.0}

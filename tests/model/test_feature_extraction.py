@@ -13,7 +13,7 @@ from transformers.dynamic_module_utils import get_imports, get_relative_import_f
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtractor, logger
-from ecgdan_hf.model.leads_ecgdan import canonical_lead, derive_limb_lead
+from ecgdan_hf.model.leads_ecgdan import canonical_leads, derive_limb_lead
 
 
 def extractor(**config) -> EcgDanFeatureExtractor:
@@ -129,13 +129,13 @@ def test_whole_microvolt_are_accepted(ecg, beat_extractor):
     ],
 )
 def test_common_spellings_of_a_lead_are_known(lead, names):
-    assert {canonical_lead(name) for name in names} == {lead}
+    assert {canonical_leads([name])[0] for name in names} == {lead}
 
 
 @pytest.mark.parametrize("name", ["-aVR", "V10", "ECG1", "", "pleth", "IV"])
 def test_what_is_no_lead_is_not_guessed_at(name):
     with pytest.raises(ValueError, match="is no lead known here"):
-        canonical_lead(name)
+        canonical_leads([name])
 
 
 def test_order_and_spelling_of_leads_change_nothing(ecg, beat_extractor):
@@ -171,7 +171,7 @@ def test_eight_leads_become_twelve(ecg, beat_extractor):
 
 @pytest.mark.parametrize(("names", "present"), [(["II"], 1), (["MLII", "V5"], 2), (["I", "II", "V2"], 7)])
 def test_absent_leads_are_masked_and_zero(ecg, beat_extractor, names, present):
-    rows = [LEADS.index(canonical_lead(name)) for name in names]
+    rows = [LEADS.index(name) for name in canonical_leads(names)]
     batch = beat_extractor(**given(ecg[rows], names), return_flags=True)
     mask = batch["lead_mask"][0]
     assert mask.sum() == present and not batch["input_values"][0][~mask].any()
@@ -504,7 +504,9 @@ def test_hub_code_needs_only_transformers_and_numpy_and_names_every_file_it_need
         assert set(get_imports(file)) <= {"numpy", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
 
 
-@pytest.mark.parametrize(("module", "does"), [("scipy", "filters and resamples"), ("neurokit2", "finds R peaks")])
+@pytest.mark.parametrize(
+    ("module", "does"), [("scipy", "filters and resamples"), ("neurokit2", "finds R peaks and waves")]
+)
 def test_a_missing_library_is_named_when_it_is_needed(monkeypatch, ecg, beat_extractor, module, does):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=f"{does} with {module}: pip install {module}"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from warm import WARM
 
 FORK_FOR_EACH_LINE = """
-import json, os, sys, traceback
+import json, os, sys
 import datasets, huggingface_hub.hf_api, pandas, scipy.signal, scipy.stats, torch, transformers.modeling_utils, wfdb
 for line in sys.stdin:
     task = json.loads(line)
@@ -24,22 +24,12 @@ for line in sys.stdin:
         for name, value in task["environment"].items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         sys.argv = ["-c", *task["arguments"]]
-        code = 0
-        try:
-            sys.path.append(task["tests"])
-            import warm
+        sys.path.append(task["tests"])
+        import warm
+        def program():
             with warm.clean_processes_by(lambda command, **options: warm.ask(task["warm"], command, **options)):
                 exec(task["code"], {"__name__": "__main__"})
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-            if isinstance(stop.code, str):
-                print(stop.code, file=sys.stderr)
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        os._exit(warm.status_of(program))
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 

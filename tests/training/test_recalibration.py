@@ -35,7 +35,7 @@ def test_another_population_changes_risks_and_no_weight(build, trained: str, coh
     outcomes = outcomes[["record_id", "event", "time"]].assign(event=1, time=lambda table: table["time"].clip(upper=8))
     outcomes.to_csv(tmp_path / "outcomes.csv", index=False)  # everybody has the event: far more than it was trained on
     args = build(labels=str(tmp_path / "outcomes.csv"), horizon_years=2.0)
-    metrics = recalibration.recalibrate(args)
+    metrics = recalibration.recalibrate_checkpoint(args)
     apart = [abs(metrics[when]["observed_over_expected"]["estimate"] - 1) for when in ("before", "after")]
     assert apart[1] < 0.1 < apart[0]
     before, after = (load_checkpoint(folder)[0] for folder in (trained, str(args.output_dir)))
@@ -58,13 +58,13 @@ def test_another_population_changes_risks_and_no_weight(build, trained: str, coh
 def test_what_cannot_be_recalibrated_is_refused_and_nothing_written(build, given: dict, message: str):
     args = build(**given)
     with pytest.raises(ValueError, match=message):
-        recalibration.recalibrate(args)
+        recalibration.recalibrate_checkpoint(args)
     assert not Path(str(args.output_dir)).exists()
 
 
 def test_a_recalibrated_checkpoint_remembers_what_it_was_trained_on_and_recalibrated_to(build, cohort: Path):
     args = build()
-    recalibration.recalibrate(args)
+    recalibration.recalibrate_checkpoint(args)
     folder = str(args.output_dir)
     with pytest.raises(ValueError, match=r"was trained on folds \[1\]"):
         check_unseen(folder, [1], str(cohort))
@@ -82,7 +82,7 @@ def test_a_checkpoint_is_not_replaced_by_its_recalibration_nor_judged_beyond_its
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            recalibration.recalibrate(build(**given))
+            recalibration.recalibrate_checkpoint(build(**given))
     assert load_checkpoint(trained)[0].config.calibration_slope == 1
 
 
@@ -93,5 +93,5 @@ def test_a_checkpoint_from_before_risks_had_limits_is_recalibrated_too(build, tr
     del weights["baseline.standard_error"]
     save_file(weights, older / "model.safetensors", metadata={"format": "pt"})
     args = build(checkpoint=str(older))
-    recalibration.recalibrate(args)
+    recalibration.recalibrate_checkpoint(args)
     assert load_checkpoint(str(args.output_dir))[0].baseline.fitted.standard_error.isfinite().all()

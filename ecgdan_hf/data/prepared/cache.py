@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import RecordFile, UnreadableRecordError
-from ecgdan_hf.data.prepared.shards import num_processes, write_shards
+from ecgdan_hf.data.prepared.shards import write_shards
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 
 logger = logging.getLogger(__name__)
@@ -89,8 +89,7 @@ def _build(
     with FileLock(folder.with_suffix(".lock")):  # another process may run the same build
         for stray in set(folder.iterdir()) - set(files):
             stray.unlink()
-        left = sum(len(part) for part, file in zip(parts, files, strict=True) if not file.is_file())
-        write_shards(write, parts, files, num_processes(left, num_proc), job)
+        write_shards(write, parts, files, num_proc, job)
 
 
 def _shards(records: int) -> list[range]:

@@ -21,7 +21,7 @@ CHUNK_RECORDS = 16  # handed to a process at once
 MIN_RECORDS_PER_PROCESS = 64
 
 
-def num_processes(records: int, num_proc: int | None) -> int:
+def _num_processes(records: int, num_proc: int | None) -> int:
     """`num_proc`, or one process for each core that has enough to do."""
     if num_proc is not None:
         return max(1, num_proc)
@@ -31,7 +31,7 @@ def num_processes(records: int, num_proc: int | None) -> int:
 
 def in_order(function: Callable[[Any], Any], items: Sequence[Any], num_proc: int | None) -> Iterator[Any]:
     """Yields the function's result for each item, in order; with several processes it must be picklable."""
-    processes = num_processes(len(items), num_proc)
+    processes = _num_processes(len(items), num_proc)
     if processes == 1:
         yield from map(function, items)
         return
@@ -40,14 +40,15 @@ def in_order(function: Callable[[Any], Any], items: Sequence[Any], num_proc: int
 
 
 def write_shards(
-    write: Callable[[Any, Path], None], parts: Sequence[Part], files: Sequence[Path], processes: int, job: str
+    write: Callable[[Any, Path], None], parts: Sequence[Part], files: Sequence[Path], num_proc: int | None, job: str
 ) -> None:
     """Writes each missing file from its part, with a progress bar titled `job` that counts the lengths of the parts.
 
     With several processes `write` must be picklable. If it raises, finished files stay.
     """
     left = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
-    done = sum(map(len, parts)) - sum(len(part) for part, _ in left)
+    remaining = sum(len(part) for part, _ in left)
+    done, processes = sum(map(len, parts)) - remaining, _num_processes(remaining, num_proc)
     write_whole = partial(_write_whole, write)
     with tqdm(total=sum(map(len, parts)), initial=done, desc=job, unit="ECG", disable=not left) as bar:
         if min(processes, len(left)) > 1:

@@ -6,14 +6,10 @@ compared with the best possible one. Such numbers say nothing about patients and
 The hazard is proportional, Weibull in time: S(t | x) = exp(-exp(log_hazard(x)) (t / scale) ** shape).
 """
 
-import ast
-import json
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
-
 import numpy as np
 import pandas as pd
+
+from ecgdan_hf.data.record import scp_likelihoods
 
 # Codes of diagnostic_class MI and STTC in PTB-XL's scp_statements.csv, so that outcomes need no second file.
 MI_CODES = (
@@ -109,7 +105,7 @@ def _true_log_hazard(table: pd.DataFrame) -> np.ndarray:
         raise ValueError(
             f"table: simulated follow-up needs the columns age, sex and scp_codes, missing {', '.join(absent)}"
         )
-    codes = [set(_codes(value)) for value in table["scp_codes"]]
+    codes = [set(scp_likelihoods(value)) for value in table["scp_codes"]]
     log_hazard = _age_sex_log_hazard(table)
     for group, coefficient in STATEMENT_LOG_HAZARDS:
         log_hazard += coefficient * np.array([not present.isdisjoint(group) for present in codes], dtype=np.float64)
@@ -160,15 +156,3 @@ def follow_up(
     time = np.minimum(scale * unit_time, censoring)
     event = (scale * unit_time <= censoring).astype(np.int64)
     return event, np.maximum(np.round(time, 6), 1e-6)  # about half a minute: text reads back to the same value
-
-
-def _codes(value: Any) -> Mapping[str, float]:
-    """SCP codes of one record: a mapping, JSON, or PTB-XL's Python literal."""
-    codes = value
-    for parse in (json.loads, ast.literal_eval):
-        if not isinstance(codes, Mapping):
-            with suppress(TypeError, ValueError, SyntaxError):
-                codes = parse(value)
-    if not isinstance(codes, Mapping):
-        raise ValueError(f"scp_codes: expected {{code: likelihood}}, got {value!r}")
-    return codes

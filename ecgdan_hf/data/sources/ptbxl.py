@@ -5,13 +5,13 @@ optionally the median beats of PTB-XL+ (Strodthoff et al., Scientific Data 10:27
 inside the folder or next to it. Any version: what version 1.0.3 removed is left out of the older ones.
 """
 
-import ast
 import json
 import logging
 from pathlib import Path
 
 import pandas as pd
 
+from ecgdan_hf.data.record import scp_likelihoods
 from ecgdan_hf.data.sources.published_tables import read_published
 from ecgdan_hf.data.text.statements import read_statements
 
@@ -61,7 +61,10 @@ def read_ptbxl(data_dir: str | Path, sampling_rate: int = 500, label_level: str 
         raise ValueError(f"sampling_rate: PTB-XL is published at 500 and 100 Hz, got {sampling_rate}")
     labels = codes_by_label(read_statements(data_dir), label_level)
     database = _without_duplicates(read_published(data_dir / DATABASE_NAME, "PTB-XL", "ecg_id", _COLUMNS), data_dir)
-    codes = [_parse_codes(text, data_dir) for text in database["scp_codes"]]
+    try:
+        codes = [scp_likelihoods(text) for text in database["scp_codes"]]
+    except ValueError as error:
+        raise ValueError(f"{data_dir / DATABASE_NAME}: {error}") from error
     table = pd.DataFrame(
         {
             "record_id": database["ecg_id"].astype(str),
@@ -119,12 +122,3 @@ def _median_files(data_dir: Path) -> dict[int, str]:
     places = (data_dir, data_dir / "ptb-xl-plus", data_dir.parent / "ptb-xl-plus")
     headers = next(filter(None, (sorted(place.glob(MEDIAN_PATTERN)) for place in places)), [])
     return {int(path.name.split("_")[0]): str(path.with_suffix("")) for path in headers}
-
-
-def _parse_codes(text: str, data_dir: Path) -> dict[str, float]:
-    try:
-        codes = ast.literal_eval(text)
-        return {str(code): float(likelihood) for code, likelihood in codes.items()}
-    except (ValueError, SyntaxError, AttributeError) as error:
-        path = data_dir / DATABASE_NAME
-        raise ValueError(f"{path}: scp_codes: expected {{code: likelihood}}, got {text!r}") from error

@@ -6,18 +6,17 @@ vectors, weighted by the likelihood that the reader stated.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ecgdan_hf.data.record import scp_likelihoods
 from ecgdan_hf.files import whole_file
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -103,7 +102,7 @@ class StatementTexts:
         self._check_codes(self.hold_out)
         texts = []
         for value in scp_codes:
-            record = _as_mapping(value)
+            record = scp_likelihoods(value)
             surest_first = [code for _, code in sorted((-float(sure), code) for code, sure in record.items())]
             texts.append("; ".join(self._prompt(code) for code in surest_first if code not in self.hold_out))
         return texts
@@ -137,7 +136,7 @@ class StatementTexts:
         unknown = 0.0 if self.text_style == "authors" else _UNKNOWN_LIKELIHOOD_WEIGHT
         weights = np.zeros((len(scp_codes), len(names)), np.float32)
         for row, value in enumerate(scp_codes):
-            record = _as_mapping(value)
+            record = scp_likelihoods(value)
             self._check_codes(list(record))
             for code, likelihood in record.items():
                 if code not in self.hold_out:
@@ -233,18 +232,6 @@ def _default_cache_dir() -> Path:
     from huggingface_hub.constants import HF_HOME
 
     return Path(os.environ.get("ECGDAN_CACHE") or Path(HF_HOME) / "ecgdan_hf")
-
-
-def _as_mapping(value: str | Mapping[str, float]) -> Mapping[str, float]:
-    codes: Any = value
-    if isinstance(value, str):
-        try:
-            codes = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"scp_codes: expected JSON of {{code: likelihood}}, got {value!r}") from error
-    if not isinstance(codes, Mapping):
-        raise ValueError(f"scp_codes: expected {{code: likelihood}}, got {value!r}")
-    return codes
 
 
 def _compute(texts: list[str], model_path: str, text_style: str, batch_size: int, revision: str | None) -> np.ndarray:

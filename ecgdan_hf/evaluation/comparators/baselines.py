@@ -1,4 +1,4 @@
-"""Baselines of a survival model: age and sex, and a Cox model on the embeddings of a randomly initialised encoder.
+"""Baselines of a survival model: age and sex, a ridge Cox model, and a randomly initialised encoder.
 
 Every baseline is fitted on training records and scores others. Imports the network only to embed ECGs with it.
 """
@@ -20,36 +20,6 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanModel
 from ecgdan_hf.model.survival_ecgdan import cox_loss
 
 PENALIZERS = (0.001, 0.01, 0.1, 1.0, 10.0)
-_AGE_SEX_PENALIZER = 1e-4
-
-
-def age_sex_cox(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
-    """Returns the log hazard of the test records by a Cox model on age and sex (Efron ties).
-
-    A missing age counts as the training median, a missing sex as the training share of men, so that no record is
-    left out and the comparison is on the same records. A predictor that does not vary in training is dropped. The tiny
-    ridge penalty only keeps a separable small sample from diverging.
-
-    Args:
-        train: table with `age` (years), `sex` ("male", "female" or None), `event`, `time` (years).
-        test: table with `age`, `sex`.
-
-    Returns:
-        (len(test),), log hazard.
-
-    Raises:
-        ValueError: a missing column, no event in training, or neither age nor sex varies in training.
-    """
-    follow_up = FollowUp(column_of(train, "event", "train"), column_of(train, "time", "train"))
-    if not follow_up.event.any():
-        raise ValueError(f"train: no event among {len(follow_up)} records, a Cox model cannot be fitted")
-    predictors = age_and_sex_of(train, "train")
-    varying = [name for name in predictors if predictors[name].nunique() > 1]
-    if not varying:
-        raise ValueError("train: expected age or sex to vary, found both constant or missing")
-    fill = {"age_decades": predictors["age_decades"].median(), "male": predictors["male"].mean()}
-    fitted = RidgeCox.fit(predictors[varying].fillna(fill), follow_up.event, follow_up.time, _AGE_SEX_PENALIZER)
-    return fitted.log_hazard(age_and_sex_of(test, "test")[varying].fillna(fill))
 
 
 @dataclass(frozen=True)
@@ -189,19 +159,27 @@ def _minimise(features: FloatArray, events: FloatArray, times: FloatArray, penal
     return weights.detach().numpy()
 
 
-def knows_age_and_sex(table: pd.DataFrame) -> bool:
-    """Returns whether a table has both columns and at least one of them varies."""
-    return {"age", "sex"} <= set(table) and any(table[name].nunique() > 1 for name in ("age", "sex"))
+class AgeAndSex:
+    """Age and sex, the predictors that every comparison begins with."""
 
+    @staticmethod
+    def known(table: pd.DataFrame) -> bool:
+        """Returns whether a table has both columns and at least one of them varies."""
+        return {"age", "sex"} <= set(table) and any(table[name].nunique() > 1 for name in ("age", "sex"))
 
-def age_and_sex_of(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Returns `age_decades` and `male` (1 or 0), NaN where unknown; errors call the table `name`."""
-    sex = column_of(table, "sex", name)
-    unknown = set(sex.dropna().unique()) - {"male", "female"}
-    if unknown:
-        raise ValueError(f"{name}: sex: expected male, female or nothing, got {sorted(map(str, unknown))}")
-    age = pd.to_numeric(column_of(table, "age", name), errors="coerce")
-    return pd.DataFrame({"age_decades": age / 10, "male": sex.map({"male": 1.0, "female": 0.0}).astype(float)})
+    @staticmethod
+    def of(table: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Returns `age_decades` and `male` (1 or 0), NaN where unknown; errors call the table `name`.
+
+        Raises:
+            ValueError: a missing column, or another sex than male, female or nothing.
+        """
+        sex = column_of(table, "sex", name)
+        unknown = set(sex.dropna().unique()) - {"male", "female"}
+        if unknown:
+            raise ValueError(f"{name}: sex: expected male, female or nothing, got {sorted(map(str, unknown))}")
+        age = pd.to_numeric(column_of(table, "age", name), errors="coerce")
+        return pd.DataFrame({"age_decades": age / 10, "male": sex.map({"male": 1.0, "female": 0.0}).astype(float)})
 
 
 def column_of(table: pd.DataFrame, column: str, name: str) -> "pd.Series[Any]":

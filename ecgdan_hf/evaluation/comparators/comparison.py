@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox, column_of
+from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, RidgeCox, column_of
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 
+_AGE_SEX_PENALIZER = 1e-4
 _REGULARISATION = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse penalties tried for linear classifiers; embeddings have hundreds of correlated features."""
 
@@ -95,16 +97,20 @@ class Outcome:
 def age_sex_scores(fit: pd.DataFrame, test: pd.DataFrame, labels: npt.NDArray[Any] | None = None) -> FloatArray:
     """Returns scores from age and sex: log hazards by Cox, or with `labels` logits by logistic regression.
 
+    For the Cox model a missing age counts as the training median, a missing sex as the training share of men, so that
+    no record is left out and the comparison is on the same records. A predictor that does not vary in training is
+    dropped.
+
     Args:
-        fit: table with `age`, `sex` (and `event`, `time` without `labels`).
+        fit: table with `age` (years), `sex` ("male", "female" or None), and without `labels` `event`, `time` (years).
         test: table with `age`, `sex`.
         labels: (len(fit), labels) of 0 and 1.
 
     Raises:
-        ValueError: what [`age_sex_cox`] refuses.
+        ValueError: a missing column, no event in training, or neither age nor sex varies in training.
     """
     if labels is None:
-        return age_sex_cox(fit, test)
+        return _age_sex_log_hazard(fit, test)
     age = column_of(fit, "age", "table").median()
 
     def features(table: pd.DataFrame) -> FloatArray:
@@ -112,6 +118,23 @@ def age_sex_scores(fit: pd.DataFrame, test: pd.DataFrame, labels: npt.NDArray[An
         return np.stack([table["age"].astype(float).fillna(age), male], axis=1)
 
     return fit_logistic(features(fit), labels, features(test), regularisation=(1.0,))
+
+
+def _age_sex_log_hazard(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
+    """Returns the log hazard of the test records by a Cox model on age and sex (Efron ties).
+
+    The tiny ridge penalty only keeps a separable small sample from diverging.
+    """
+    follow_up = FollowUp(column_of(train, "event", "train"), column_of(train, "time", "train"))
+    if not follow_up.event.any():
+        raise ValueError(f"train: no event among {len(follow_up)} records, a Cox model cannot be fitted")
+    predictors = AgeAndSex.of(train, "train")
+    varying = [name for name in predictors if predictors[name].nunique() > 1]
+    if not varying:
+        raise ValueError("train: expected age or sex to vary, found both constant or missing")
+    fill = {"age_decades": predictors["age_decades"].median(), "male": predictors["male"].mean()}
+    fitted = RidgeCox.fit(predictors[varying].fillna(fill), follow_up.event, follow_up.time, _AGE_SEX_PENALIZER)
+    return fitted.log_hazard(AgeAndSex.of(test, "test")[varying].fillna(fill))
 
 
 def fit_logistic(

@@ -13,12 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS, flags
-from ecgdan_hf.evaluation.comparators.baselines import (
-    PENALIZERS,
-    RidgeCox,
-    age_and_sex_of,
-    column_of,
-)
+from ecgdan_hf.evaluation.comparators.baselines import PENALIZERS, AgeAndSex, RidgeCox, column_of
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 
@@ -85,6 +80,12 @@ class MeasurementCox:
     standardiser: _Standardiser
     cox: RidgeCox
 
+    @staticmethod
+    def joined(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
+        """Adds to each row the measurements of its record; existing columns stay."""
+        columns = ["record_id", *(name for name in measurements if name not in table)]
+        return table.merge(measurements[columns], on="record_id", how="left", validate="one_to_one")
+
     @classmethod
     def fit(
         cls,
@@ -148,12 +149,6 @@ class MeasurementCox:
         return dict(zip(self.standardiser.names, self.cox.weights.tolist(), strict=True))
 
 
-def with_measurements(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
-    """Adds to each row the measurements of its record; existing columns stay."""
-    columns = ["record_id", *(name for name in measurements if name not in table)]
-    return table.merge(measurements[columns], on="record_id", how="left", validate="one_to_one")
-
-
 def _standardiser(candidates: pd.DataFrame) -> _Standardiser:
     varying = [str(name) for name in candidates if candidates[name].nunique() > 1]
     missing = candidates[varying].isna()
@@ -182,7 +177,7 @@ def _candidates(table: pd.DataFrame, name: str, kind: str, age_and_sex: bool) ->
     chosen = (flags(table) if kind == "flags" else _values(table)).reset_index(drop=True)
     if not age_and_sex:
         return chosen
-    return pd.concat([chosen, age_and_sex_of(table, name)], axis=1)
+    return pd.concat([chosen, AgeAndSex.of(table, name)], axis=1)
 
 
 def _values(table: pd.DataFrame) -> pd.DataFrame:

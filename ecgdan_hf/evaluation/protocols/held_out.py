@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, softmax
 
-from ecgdan_hf.evaluation.comparators.baselines import RidgeCox, knows_age_and_sex, random_encoder
+from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, RidgeCox, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, fit_logistic
-from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox, with_measurements
+from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
@@ -125,16 +125,12 @@ def held_out(
 
 def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed: int = 0) -> FloatArray:
     """Returns scores of `test` by a linear model on a frozen encoder: ridge Cox for follow-up, else logistic."""
-    features, tested = (embed(encoder, _signal_batches(part, batch_size)) for part in (fit, test))
+    features, tested = (embed(encoder, part, batch_size) for part in (fit, test))
     table = columns_of(fit, ["patient_id", "event", "time"])
     if "event" in table:
         fitted = RidgeCox.cross_validated(features, table["event"], table["time"], table["patient_id"], seed=seed)
         return fitted.log_hazard(tested)
     return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"].to_numpy())
-
-
-def _signal_batches(dataset: Any, batch_size: int) -> Any:
-    return dataset.with_format("numpy", columns=["input_values", "lead_mask"]).iter(batch_size=batch_size)
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
     columns = ["age", "sex", "event", "time"]
     labels = None if survival else label_matrix(fit)
     tables = columns_of(fit, columns), columns_of(judged.test, columns)
-    found = {AGE_SEX: age_sex_scores(*tables, labels)} if knows_age_and_sex(tables[0]) else {}
+    found = {AGE_SEX: age_sex_scores(*tables, labels)} if AgeAndSex.known(tables[0]) else {}
     if with_random:
         encoder = random_encoder(judged.model.config, seed)
         needed = ["input_values", "lead_mask", "patient_id", *(["event", "time"] if survival else ["labels"])]
@@ -175,8 +171,8 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
 
 def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -> dict[str, FloatArray]:
     columns = ["record_id", "age", "sex", "event", "time"]
-    train, test = (with_measurements(columns_of(part, columns), measurements) for part in (fit, judged.test))
-    models = MeasurementCox.fit_all(train, knows_age_and_sex(train))
+    train, test = (MeasurementCox.joined(columns_of(part, columns), measurements) for part in (fit, judged.test))
+    models = MeasurementCox.fit_all(train, AgeAndSex.known(train))
     return {name: model.log_hazard(test) for name, model in models.items()}
 
 

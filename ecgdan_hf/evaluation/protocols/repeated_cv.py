@@ -50,43 +50,43 @@ class Fold:
     number: int
     test: npt.NDArray[np.int64]
 
+    @classmethod
+    def divide(cls, table: pd.DataFrame, num_folds: int = 2, seeds: Sequence[int] = (0, 1, 2, 3, 4)) -> "list[Fold]":
+        """Divides patients into folds with the same share of events, for every seed (scikit-learn).
+
+        Args:
+            table: columns `patient_id`, `event` and `time`, one row per record.
+            num_folds: folds of each repetition.
+            seeds: repetitions.
+
+        Raises:
+            ValueError: fewer than two folds, a seed given twice, too few events, or a fold without a comparable pair.
+        """
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        if num_folds < 2:
+            raise ValueError(f"folds: expected two or more, got {num_folds}")
+        if len(set(seeds)) < len(seeds) or not seeds:
+            raise ValueError(f"seeds: expected different numbers, got {list(seeds)}")
+        event, patients = table["event"].to_numpy(), table["patient_id"].astype(str).to_numpy()
+        if len(np.unique(patients[event == 1])) < 2 * num_folds:
+            found = len(np.unique(patients[event == 1]))
+            raise ValueError(f"folds: expected two patients with an event in each of {num_folds}, got {found} in all")
+        folds: list[Fold] = []
+        for seed in seeds:
+            splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+            parts = splitter.split(np.zeros(len(table)), event, patients)
+            folds += [cls(seed, number, np.sort(test)) for number, (_, test) in enumerate(parts, start=1)]
+        time = table["time"].to_numpy()
+        thin = next((fold for fold in folds if not FollowUp(event[fold.test], time[fold.test]).has_pair), None)
+        if thin:
+            raise ValueError(f"folds: {thin.name} has no record still at risk at another's event; ask for fewer folds")
+        return folds
+
     @property
     def name(self) -> str:
         """Name of the fold, such as `seed-0-fold-1`."""
         return f"seed-{self.seed}-fold-{self.number}"
-
-
-def make_folds(table: pd.DataFrame, num_folds: int = 2, seeds: Sequence[int] = (0, 1, 2, 3, 4)) -> list[Fold]:
-    """Divides patients into folds with the same share of events, for every seed (scikit-learn).
-
-    Args:
-        table: columns `patient_id`, `event` and `time`, one row per record.
-        num_folds: folds of each repetition.
-        seeds: repetitions.
-
-    Raises:
-        ValueError: fewer than two folds, a seed given twice, too few events, or a fold without a comparable pair.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    if num_folds < 2:
-        raise ValueError(f"folds: expected two or more, got {num_folds}")
-    if len(set(seeds)) < len(seeds) or not seeds:
-        raise ValueError(f"seeds: expected different numbers, got {list(seeds)}")
-    event, patients = table["event"].to_numpy(), table["patient_id"].astype(str).to_numpy()
-    if len(np.unique(patients[event == 1])) < 2 * num_folds:
-        found = len(np.unique(patients[event == 1]))
-        raise ValueError(f"folds: expected two patients with an event in each of {num_folds}, got {found} in all")
-    folds = []
-    for seed in seeds:
-        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-        parts = splitter.split(np.zeros(len(table)), event, patients)
-        folds += [Fold(seed, number, np.sort(test)) for number, (_, test) in enumerate(parts, start=1)]
-    time = table["time"].to_numpy()
-    thin = next((fold for fold in folds if not FollowUp(event[fold.test], time[fold.test]).has_pair), None)
-    if thin:
-        raise ValueError(f"folds: {thin.name} has no record still at risk at another's event; ask for fewer folds")
-    return folds
 
 
 def _corrected_t_test(differences: npt.ArrayLike, test_over_train: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ differences are looked at, so some leave zero out of their interval by chance: `
 Plain functions of arrays and tables: imports numpy and pandas alone, nothing of the network.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -148,19 +148,6 @@ def classification_subgroups(
         return found
 
     return _of_each(one, table)
-
-
-def differences(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields name and interval of every difference between a group and everyone else."""
-    for by, members in found.items():
-        for group, entry in members.items():
-            for name, measured in entry.items():
-                if isinstance(measured, Mapping) and "versus_rest" in measured:
-                    yield f"{by} {group}: {name}", measured["versus_rest"]
-            for label, each in entry.get("labels", {}).items():
-                for name, measured in each.items():
-                    if isinstance(measured, Mapping) and "versus_rest" in measured:
-                        yield f"{by} {group}: {label}, {name}", measured["versus_rest"]
 
 
 def _of_each(judge: Callable[[BoolArray, bool], dict[str, Any]], table: pd.DataFrame) -> Found:

@@ -29,27 +29,6 @@ MIN_POSITIVES = 10
 GroupScore = Callable[[npt.ArrayLike, Sequence[str], Mapping[str, Sequence[str]]], FloatArray]
 
 
-def statement_groups(statements: pd.DataFrame, level: str) -> dict[str, list[str]]:
-    """Returns the classes of a level and the SCP statements of each.
-
-    Args:
-        statements: `scp_statements.csv`, indexed by code.
-        level: `"superclass"`, `"subclass"`, `"rhythm"` (each rhythm statement by itself) or `"statement"` (each of
-            all).
-
-    Returns:
-        Class -> codes, in the order of the source.
-
-    Raises:
-        ValueError: an unknown level.
-    """
-    if level not in LEVELS:
-        raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
-    if level not in LABEL_LEVELS:
-        return {str(code): [str(code)] for code in statements.index[statements["rhythm"] == 1]}
-    return codes_by_label(statements, level)
-
-
 def group_scores(
     prompt_logits: npt.ArrayLike,
     prompt_labels: Sequence[str],
@@ -119,6 +98,27 @@ class Level:
     groups: dict[str, list[str]]
     truth: FloatArray
     not_judged: dict[str, str]
+
+    @staticmethod
+    def groups_of(statements: pd.DataFrame, level: str) -> dict[str, list[str]]:
+        """Returns the classes of a level and the SCP statements of each.
+
+        Args:
+            statements: `scp_statements.csv`, indexed by code.
+            level: `"superclass"`, `"subclass"`, `"rhythm"` (each rhythm statement by itself) or `"statement"` (each of
+                all).
+
+        Returns:
+            Class -> codes, in the order of the source.
+
+        Raises:
+            ValueError: an unknown level.
+        """
+        if level not in LEVELS:
+            raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
+        if level not in LABEL_LEVELS:
+            return {str(code): [str(code)] for code in statements.index[statements["rhythm"] == 1]}
+        return codes_by_label(statements, level)
 
     @classmethod
     def judged(

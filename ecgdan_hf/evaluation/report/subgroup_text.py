@@ -3,10 +3,10 @@
 Imports nothing but `subgroups`, whose numbers it writes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ecgdan_hf.evaluation.protocols.subgroups import MIN_PATIENTS, Found, differences
+from ecgdan_hf.evaluation.protocols.subgroups import MIN_PATIENTS, Found
 
 _WORDS = {
     "concordance_index": "C-index",
@@ -72,7 +72,7 @@ def _small_print(found: Found, survival: bool) -> str:
     whom = "the event" if survival else "the label, or without it,"
     said = [f"95 % intervals by resampling patients. A group with fewer than {MIN_PATIENTS} patients with {whom} is"]
     said.append("counted and not judged.")
-    spans = list(differences(found))
+    spans = list(_differences(found))
     if not spans:
         said.append("No group could be compared with everyone else: nothing is known of how it does by sex and age.")
         return " ".join(said)
@@ -83,6 +83,19 @@ def _small_print(found: Found, survival: bool) -> str:
     if survival:
         said.append("Risks differ less within a band of age than over all ages, so C-indices are lower there.")
     return " ".join(said)
+
+
+def _differences(found: Found) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields name and interval of every difference between a group and everyone else."""
+    for by, members in found.items():
+        for group, entry in members.items():
+            for name, measured in entry.items():
+                if isinstance(measured, Mapping) and "versus_rest" in measured:
+                    yield f"{by} {group}: {name}", measured["versus_rest"]
+            for label, each in entry.get("labels", {}).items():
+                for name, measured in each.items():
+                    if isinstance(measured, Mapping) and "versus_rest" in measured:
+                        yield f"{by} {group}: {label}, {name}", measured["versus_rest"]
 
 
 def _readable(name: str) -> str:

@@ -73,19 +73,15 @@ class Judged:
         result: FloatArray = self.predictions.standardised(model).mean(axis=1)
         return result
 
+    def write(self, folder: Path, recipe: Mapping[str, Any] | None = None) -> None:
+        """Writes `report.md`, `report.html`, `predictions.csv` and the figures into an existing folder.
 
-def write_survival_report(
-    folder: Path, judged: Judged, recipe: Mapping[str, Any] | None = None, name: str | None = None
-) -> None:
-    """Writes `report.md`, `report.html`, `predictions.csv` and the figures into an existing folder.
-
-    A figure that these records do not allow (no event in a subgroup, too short a follow-up) is left out.
-    """
-    drawn = _draw(folder, judged)
-    text = tripod_report(judged.metrics, recipe, drawn, name or judged.models[0])
-    judged.predictions.table.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
-    (folder / "report.md").write_text(text, encoding="utf-8")
-    (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
+        A figure that these records do not allow (no event in a subgroup, too short a follow-up) is left out.
+        """
+        text = tripod_report(self.metrics, recipe, _draw(folder, self), self.models[0])
+        self.predictions.table.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+        (folder / "report.md").write_text(text, encoding="utf-8")
+        (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
 
 
 def write_held_out_report(folder: Path, result: HeldOut) -> None:

@@ -14,9 +14,7 @@ from ecgdan_hf.evaluation.report.tripod_run import (
     Answer,
     Run,
     count,
-    dig,
     escape,
-    estimate,
     is_number,
 )
 
@@ -35,10 +33,7 @@ def _title(run: Run) -> Answer:
 
 
 def _abstract(run: Run) -> Answer:
-    numbers = run.cohort()
-    first = next(iter(run.models.items()), None)
-    found = f"{escape(first[0])}: C-index{run.mark}: {estimate(dig(first[1], 'concordance_index'))}." if first else ""
-    return Answer.of(numbers, found, missing="a structured summary; these are its numbers")
+    return Answer.of(run.cohort(), run.evaluated(), missing="a structured summary; these are its numbers")
 
 
 def _objectives(run: Run) -> Answer:

@@ -135,6 +135,12 @@ class Run:
         opening = "Simulated follow-up" if self.simulated else "Follow-up"
         return f"{opening}: median {_number(middle, 1)} years{longest}." if is_number(middle) else ""
 
+    def evaluated(self) -> str:
+        """Returns the C-index of the evaluated model in one sentence; empty without a model."""
+        for name, found in self.models.items():
+            return f"{escape(name)}: C-index{self.mark}: {_estimate(dig(found, 'concordance_index'))}."
+        return ""
+
     def models_table(self) -> str:
         """Returns the C-index of each model, its spread, and the lead of the evaluated model."""
         headings = [
@@ -145,7 +151,7 @@ class Run:
             f"corrected t-test p{self.mark}",
         ]
         rows = [
-            [escape(name), estimate(dig(found, "concordance_index")), _spread(found), *_ahead(found, place == 0)]
+            [escape(name), _estimate(dig(found, "concordance_index")), _spread(found), *_ahead(found, place == 0)]
             for place, (name, found) in enumerate(self.models.items())
         ]
         return _markdown_table(headings, rows) if rows else ""
@@ -156,7 +162,7 @@ class Run:
         rows = [
             [
                 f"{escape(name)}, {float(years):g} years",
-                *(estimate(dig(found, "horizons", years, key)) for key in shown),
+                *(_estimate(dig(found, "horizons", years, key)) for key in shown),
             ]
             for name, found in self.models.items()
             for years in self.horizons
@@ -189,7 +195,7 @@ class Run:
     def subgroups_table(self) -> str:
         """Returns the C-index within subgroups, with their records and events."""
         rows = [
-            [f"{escape(name)}: {escape(level)}", estimate(dig(found, "concordance_index")), *_counts(found)[::2]]
+            [f"{escape(name)}: {escape(level)}", _estimate(dig(found, "concordance_index")), *_counts(found)[::2]]
             for name, levels in (self.get("subgroups") or {}).items()
             for level, found in (levels or {}).items()
         ]
@@ -248,11 +254,11 @@ def _number(value: Any, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if is_number(value) else _ABSENT
 
 
-def estimate(found: Any, digits: int = 3) -> str:
+def _estimate(found: Any, digits: int = 3) -> str:
     """Returns an estimate as text, with its interval where there is one.
 
     Examples:
-        >>> estimate({"estimate": 0.7, "low": 0.65, "high": 0.75}), estimate(0.7), estimate(None)
+        >>> _estimate({"estimate": 0.7, "low": 0.65, "high": 0.75}), _estimate(0.7), _estimate(None)
         ('0.700 (0.650 to 0.750)', '0.700', 'not estimated')
     """
     if not isinstance(found, Mapping):
@@ -285,7 +291,7 @@ def _ahead(found: Mapping[str, Any], judged: bool) -> tuple[str, str]:
         return "judged", "-"
     p = dig(found, "t_test", "p")
     said = "-" if not is_number(p) else "< 0.001" if p < 0.001 else _number(p)
-    return estimate(dig(found, "ahead")) if dig(found, "ahead") else "-", said
+    return _estimate(dig(found, "ahead")) if dig(found, "ahead") else "-", said
 
 
 def _counts(found: Any) -> list[str]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from ecgdan_hf.evaluation.comparators.baselines import RidgeCox, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
-from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads, row_batches
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -56,8 +55,16 @@ class Probed:
         dataset = rows.load_dataset(args, extractor, outcomes=args.labels, label_level=args.label_level)
         if args.task == "classification" and "labels" not in dataset.column_names:
             raise ValueError("labels: classification needs a labels column, the data have none")
-        fit, test = fit_and_test(dataset, args, "event" if args.task == "survival" else None)
+        fit, test = cls.fit_and_test(dataset, args, "event" if args.task == "survival" else None)
         return cls(args, encoder_config(model), fit, test, _embeddings(model, fit, test, args))
+
+    @staticmethod
+    def fit_and_test(dataset: Any, args: RunArguments, stratify_by: str | None) -> tuple[Any, Any]:
+        """Training rows, those that would choose an epoch included, and test rows."""
+        parts = rows.split(dataset, args, stratify_by)
+        fitted = {*parts["train"]["record_id"], *parts["valid"]["record_id"]}
+        keep = np.flatnonzero([record in fitted for record in dataset["record_id"]])
+        return dataset.select(keep), parts.get("test")
 
     def random_features(self, seed: int) -> Features:
         """The embeddings of a randomly initialised encoder of the same architecture."""
@@ -115,19 +122,9 @@ def _check_probe(args: ProbeArguments) -> None:
         raise ValueError("test_folds: expected test folds with train_folds, got none")
 
 
-def fit_and_test(dataset: Any, args: RunArguments, stratify_by: str | None) -> tuple[Any, Any]:
-    """Training rows, those that would choose an epoch included, and test rows."""
-    parts = rows.split(dataset, args, stratify_by)
-    fitted = {*parts["train"]["record_id"], *parts["valid"]["record_id"]}
-    keep = np.flatnonzero([record in fitted for record in dataset["record_id"]])
-    return dataset.select(keep), parts.get("test")
-
-
 def _embeddings(model: Any, fit: Any, test: Any, args: ProbeArguments) -> Features:
     """Embeddings of both parts, (n, width); `args.leads` hides leads of the second only, as a new device would."""
-    kept = kept_leads(args.leads, encoder_config(model).lead_names)
-    batches = row_batches(fit, args.batch_size), row_batches(test, args.batch_size, kept)
-    return embed(model, batches[0]), embed(model, batches[1])
+    return embed(model, fit, args.batch_size), embed(model, test, args.batch_size, args.leads)
 
 
 def load_controls(

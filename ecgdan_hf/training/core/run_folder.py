@@ -25,11 +25,6 @@ _PACKAGES = ("ecgdan-hf", "torch", "transformers", "accelerate", "datasets", "ti
 _RUN_CONTENTS = ("checkpoints", "logs", "last", "stage-1", "stage-2")
 
 
-def environment() -> dict[str, dict[str, Any]]:
-    """What a result may depend on: the `hardware`, and `versions` of packages."""
-    return {"hardware": _hardware(), "versions": _versions()}
-
-
 def _versions() -> dict[str, Any]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -107,6 +102,11 @@ class RunFolder:
     def metrics(self) -> Any:
         """The metrics of a finished run; None for one that is not finished."""
         return Result.read(self.path).metrics if (self.path / "metrics.json").is_file() else None
+
+    @staticmethod
+    def environment() -> dict[str, dict[str, Any]]:
+        """What a result may depend on: the `hardware`, and `versions` of packages."""
+        return {"hardware": _hardware(), "versions": _versions()}
 
     def finish(self, write: Callable[[Path], None], result: Result) -> None:
         """Moves the result into the folder file by file, `metrics.json` last, with the hardware added.

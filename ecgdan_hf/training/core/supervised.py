@@ -3,7 +3,6 @@
 Labels besides the source's own are those of another level, and those that trained classifiers soften.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
+from ecgdan_hf.data.record import scp_likelihoods
 from ecgdan_hf.data.sources import ptbxl
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.text.statements import read_statements
@@ -169,7 +169,8 @@ def _auxiliary_targets(part: Any, args: FinetuneArguments) -> np.ndarray:
     labels = ptbxl.codes_by_label(read_statements(str(args.data_dir)), str(args.auxiliary_level))
     column_of_code = {code: column for column, codes in enumerate(labels.values()) for code in codes}
     numbers = [
-        [column_of_code[code] for code in json.loads(codes) if code in column_of_code] for codes in part["scp_codes"]
+        [column_of_code[code] for code in scp_likelihoods(codes) if code in column_of_code]
+        for codes in part["scp_codes"]
     ]
     return multi_hot(numbers, len(labels)).numpy()
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from ecgdan_hf.data.text import statements as reports
 from ecgdan_hf.data.text.reports import clean_report
 from ecgdan_hf.evaluation.measures.classification import auroc_per_label
-from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
+from ecgdan_hf.evaluation.protocols.zero_shot import Level, group_scores
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.heads_ecgdan import EcgDanAlignmentHead
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
@@ -220,7 +220,7 @@ class TextSide:
         names = valid.features["labels"].feature.names
         if not set(names) <= set(self.statements.get("diagnostic_class", [])):
             return None
-        members = statement_groups(self.statements, "superclass")
+        members = Level.groups_of(self.statements, "superclass")
         groups = {name: members[name] for name in names}
         truth = {name: multi_hot(part["labels"], len(names)).numpy() for name, part in parts.items()}
 

@@ -25,8 +25,7 @@ from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference, bootstrap_interval
-from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
-from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
+from ecgdan_hf.evaluation.protocols.zero_shot import Level, group_scores
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -37,7 +36,7 @@ from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArgumen
 from ecgdan_hf.training.arguments.options import check_keys, check_options, resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator
-from ecgdan_hf.training.core.frozen_encoders import encoder_config, fit_and_test
+from ecgdan_hf.training.core.frozen_encoders import Probed, encoder_config
 from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.zero_shot_probe import similarity
@@ -191,7 +190,7 @@ def _score(args: PretrainArguments, label_fraction: float | None, untrained: boo
     dataset = rows.load_dataset(args, extractor, label_level="superclass")
     if "labels" not in dataset.column_names:
         raise ValueError("labels: an ablation needs a labels column in the data, found none")
-    fit, test = fit_and_test(dataset, args, None)
+    fit, test = Probed.fit_and_test(dataset, args, None)
     names, columns = dataset.features["labels"].feature.names, [label_matrix(test)]
     heads = [f"true_{name}" for name in names]
     for kind, scores in _all_scores(model, fit, test, args, label_fraction, batch_size):
@@ -204,7 +203,7 @@ def _score(args: PretrainArguments, label_fraction: float | None, untrained: boo
 def _all_scores(
     model: Any, fit: Any, test: Any, args: PretrainArguments, label_fraction: float | None, batch_size: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    features, tested = (embed(model, row_batches(part, batch_size)) for part in (fit, test))
+    features, tested = (embed(model, part, batch_size) for part in (fit, test))
     labels, patients = label_matrix(fit), np.asarray(fit["patient_id"])
     yield "probe", fit_logistic(features, labels, tested, patients)
     for seed in range(0 if label_fraction is None else _NUM_SUBSETS):
@@ -213,8 +212,8 @@ def _all_scores(
     prompts = list(encoder_config(model).prompt_labels)
     has_statements = bool(find_source(args.data, args.data_dir).label_levels)
     if prompts and getattr(model, "alignment_head", None) is not None and has_statements:
-        groups = statement_groups(read_statements(str(args.data_dir)), "superclass")
-        logits = similarity(model, row_batches(test, batch_size), model.alignment_head.prompt_embeds)
+        groups = Level.groups_of(read_statements(str(args.data_dir)), "superclass")
+        logits = similarity(model, test, model.alignment_head.prompt_embeds, batch_size)
         yield "zero", group_scores(logits, prompts, groups)
 
 

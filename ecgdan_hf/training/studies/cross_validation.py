@@ -20,15 +20,15 @@ import torch
 import yaml
 
 from ecgdan_hf.evaluation.folds import parse_folds
-from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
-from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions, describe_cohort, make_folds
-from ecgdan_hf.evaluation.report.survival_report import Judged, write_survival_report
+from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions, describe_cohort
+from ecgdan_hf.evaluation.report.survival_report import Judged
 from ecgdan_hf.evaluation.report.tripod import read_author_statements
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.rows import model_inputs
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
-from ecgdan_hf.training.core.run_folder import RunFolder, environment
+from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.studies.ablation import slug
 from ecgdan_hf.training.studies.cv_fold import FoldModels
 from ecgdan_hf.training.studies.cv_recipes import Networks, Recipes
@@ -55,7 +55,7 @@ def cross_validate(
     folder = _check_folder(args, recipes)
     models = FoldModels(args, recipes)
     cohort = models.cohort
-    folds = make_folds(cohort.table, args.folds, parse_folds(args.seeds, "seeds") or [])
+    folds = Fold.divide(cohort.table, args.folds, parse_folds(args.seeds, "seeds") or [])
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "recipe.yaml", yaml.safe_dump(recipes.lasting(), sort_keys=False))
     tables = [_predictions(fold, models, folder, say) for fold in folds]
@@ -66,9 +66,7 @@ def cross_validate(
     maps = _lead_attention(models, folder, predictions.table)
     judged = Judged(predictions, models.names, metrics, maps, cohort.config.lead_names)
     recipe = asdict(recipes.evaluated())
-    RunFolder(folder).finish(
-        lambda staging: write_survival_report(staging, judged, recipe), Result("repeated-cv", metrics)
-    )
+    RunFolder(folder).finish(lambda staging: judged.write(staging, recipe), Result("repeated-cv", metrics))
     return metrics
 
 
@@ -112,7 +110,7 @@ def _cost(recipes: Recipes, folder: Path, predictions: pd.DataFrame, begin: floa
     """Time, machine and versions, and the covariates of the evaluated network in the first fold."""
     first = folder / f"seed-{predictions['seed'].iloc[0]}-fold-1" / slug(recipes.contenders[0].name)
     covariates = RunFolder(first).metrics.get("covariates")
-    found = {"seconds": round(time.monotonic() - begin, 1), **environment()}
+    found = {"seconds": round(time.monotonic() - begin, 1), **RunFolder.environment()}
     return {**found, **({"covariates": covariates} if covariates else {})}
 
 
@@ -159,16 +157,16 @@ def _lead_attention(models: FoldModels, folder: Path, predictions: pd.DataFrame)
         if not model.config.use_lead_attention:
             return None
         records = models.cohort.rows.select([row_of[record] for record in part["record_id"]])
-        found = _attention_maps(model.ecgdan, records, models.args.batch_size)
+        found = _attention_maps(model, records, models.args.batch_size)
         maps.update(zip(part["record_id"], found, strict=True))
     return np.stack([maps[record] for record in sorted(maps)])
 
 
 @torch.inference_mode()
-def _attention_maps(encoder: Any, dataset: Any, batch_size: int) -> np.ndarray:
+def _attention_maps(model: Any, dataset: Any, batch_size: int) -> np.ndarray:
     """(records, leads, leads), averaged over heads."""
     parts = []
-    for batch in row_batches(dataset, batch_size):
-        inputs = {name: torch.as_tensor(batch[name]) for name in ("input_values", "lead_mask")}
-        parts.append(encoder(**inputs, output_attentions=True).lead_attention.numpy())
+    for inputs in model_inputs(model, dataset, batch_size):
+        output = model.ecgdan(inputs["input_values"], inputs["lead_mask"], output_attentions=True)
+        parts.append(output.lead_attention.cpu().numpy())
     return np.concatenate(parts)

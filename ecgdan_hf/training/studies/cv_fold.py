@@ -10,10 +10,10 @@ import torch
 
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.sources.registry import read_source
-from ecgdan_hf.evaluation.comparators.baselines import RidgeCox, age_sex_cox, knows_age_and_sex, random_encoder
-from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox, with_measurements
+from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, RidgeCox, random_encoder
+from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
+from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_ENCODER
-from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, risk_column
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import Covariates
@@ -67,7 +67,7 @@ def _measurements(args: EvaluateArguments, table: pd.DataFrame) -> pd.DataFrame:
     """ECG measurements of the cohort, with its subjects and outcomes, row for row."""
     files = read_source(args.data, str(args.data_dir))
     files = files[files["record_id"].astype(str).isin(set(table["record_id"]))]
-    return with_measurements(table, measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir))
+    return MeasurementCox.joined(table, measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir))
 
 
 class FoldModels:
@@ -143,7 +143,7 @@ class FoldModels:
 
     def _comparator_names(self) -> list[str]:
         cohort, names = self.cohort, [RANDOM_ENCODER] if self.args.random_encoder else []
-        with_age_and_sex = knows_age_and_sex(cohort.table)
+        with_age_and_sex = AgeAndSex.known(cohort.table)
         if cohort.measurements is not None:
             names += MeasurementCox.usable(with_age_and_sex)
         known = set(Covariates(cohort.covariates.columns.tolist()).columns) if cohort.covariates is not None else set()
@@ -163,21 +163,21 @@ class FoldModels:
             found[RANDOM_ENCODER] = cox.log_hazard(features[train]), cox.log_hazard(features[test])
         if cohort.measurements is not None:
             parts = cohort.measurements.iloc[train], cohort.measurements.iloc[test]
-            models = MeasurementCox.fit_all(parts[0], knows_age_and_sex(cohort.table))
+            models = MeasurementCox.fit_all(parts[0], AgeAndSex.known(cohort.table))
             found |= {name: (model.log_hazard(parts[0]), model.log_hazard(parts[1])) for name, model in models.items()}
         if _COVARIATES in names and cohort.covariates is not None:
             values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
             linear = RidgeCox.fit(values[train], fitted["event"], fitted["time"], finetune.COVARIATE_PENALIZER)
             found[_COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[test])
         if AGE_SEX in names:
-            found[AGE_SEX] = age_sex_cox(fitted, fitted), age_sex_cox(fitted, judged)
+            found[AGE_SEX] = age_sex_scores(fitted, fitted), age_sex_scores(fitted, judged)
         return found
 
     def _random_features(self, seed: int) -> np.ndarray:
         """Embeddings of all records by a randomly initialised encoder, computed once for each seed."""
         if seed not in self._embeddings:
-            batches = row_batches(self.cohort.rows, self.args.batch_size)
-            self._embeddings[seed] = embed(random_encoder(self.cohort.config, seed), batches)
+            encoder = random_encoder(self.cohort.config, seed)
+            self._embeddings[seed] = embed(encoder, self.cohort.rows, self.args.batch_size)
         return self._embeddings[seed]
 
 

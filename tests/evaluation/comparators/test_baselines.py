@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from lifelines import CoxPHFitter
 
 from ecgdan_hf.evaluation.comparators.baselines import (
-    _AGE_SEX_PENALIZER,
     RidgeCox,
-    age_sex_cox,
     random_encoder,
 )
+from ecgdan_hf.evaluation.comparators.comparison import _AGE_SEX_PENALIZER, age_sex_scores
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.inference.rows import embed
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
@@ -43,7 +43,7 @@ def tabular(num: int = 300, features: int = 6, seed: int = 0) -> tuple[np.ndarra
 
 def test_age_sex_cox_recovers_the_hazard_it_was_drawn_from() -> None:
     train, test = people(2000, 0), people(500, 1)
-    predicted = age_sex_cox(train, test)
+    predicted = age_sex_scores(train, test)
     true = 0.6 * test["age"] / 10 + 0.8 * (test["sex"] == "male")
     slope = np.polyfit(true, predicted, 1)[0]
     assert slope == pytest.approx(1.0, abs=0.15)
@@ -61,14 +61,14 @@ def test_age_sex_cox_agrees_with_lifelines_on_tied_times() -> None:
         predictors[0].assign(time=train["time"], event=train["event"]), "time", "event", fit_options=CONVERGED
     )
     expected = oracle.predict_log_partial_hazard(predictors[1]).to_numpy()
-    assert age_sex_cox(train, test) == pytest.approx(expected, abs=1e-6)
+    assert age_sex_scores(train, test) == pytest.approx(expected, abs=1e-6)
 
 
 def test_age_sex_cox_scores_every_record_though_age_and_sex_are_missing() -> None:
     train, test = people(400, 0), people(50, 1)
     train.loc[:30, "age"], train.loc[20:60, "sex"] = np.nan, None
     test.loc[:5, "age"], test.loc[3:9, "sex"] = np.nan, None
-    predicted = age_sex_cox(train, test)
+    predicted = age_sex_scores(train, test)
     assert predicted.shape == (50,)
     assert np.isfinite(predicted).all()
 
@@ -76,7 +76,7 @@ def test_age_sex_cox_scores_every_record_though_age_and_sex_are_missing() -> Non
 def test_age_sex_cox_goes_on_with_age_where_all_are_men() -> None:
     train = people(300, 0).assign(sex="male")
     test = people(100, 1)
-    assert np.corrcoef(age_sex_cox(train, test), test["age"])[0, 1] > 0.999
+    assert np.corrcoef(age_sex_scores(train, test), test["age"])[0, 1] > 0.999
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_age_sex_cox_goes_on_with_age_where_all_are_men() -> None:
 )
 def test_age_sex_cox_refuses_what_it_cannot_be_fitted_to(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        age_sex_cox(people(50, 0).assign(**change), people(5, 1))
+        age_sex_scores(people(50, 0).assign(**change), people(5, 1))
     with pytest.raises(ValueError, match="test: expected a column age"):
-        age_sex_cox(people(50, 0), people(5, 1).drop(columns="age"))
+        age_sex_scores(people(50, 0), people(5, 1).drop(columns="age"))
 
 
 @pytest.mark.parametrize("penalizer", [0.01, 0.5])
@@ -150,15 +150,13 @@ def test_embeddings_come_from_the_encoder_and_do_not_depend_on_the_batches() -> 
     model = EcgDanForSurvival(config).train()
     signals, mask = torch.randn(7, 12, 608), torch.ones(7, 12, dtype=torch.bool)
     mask[2, 4:] = False
-    whole = embed(model, [{"input_values": signals, "lead_mask": mask}])
-    parts = embed(model, ({"input_values": signals[i : i + 3], "lead_mask": mask[i : i + 3]} for i in (0, 3, 6)))
+    rows = Dataset.from_dict({"input_values": signals.tolist(), "lead_mask": mask.tolist()})
+    whole, parts = embed(model, rows), embed(model, rows, batch_size=3)
     assert whole.shape == (7, 16)
     assert parts == pytest.approx(whole, abs=1e-5)
     assert model.ecgdan.training
     with torch.no_grad():
         expected = model.eval()(signals, mask, return_loss=False).pooler_output.numpy()
     assert whole == pytest.approx(expected, abs=1e-5)
-    without_mask = embed(random_encoder(config), [{"input_values": signals.numpy()}])
-    assert without_mask.shape == (7, 16)
-    with pytest.raises(ValueError, match="batches: expected at least one"):
-        embed(model, [])
+    with pytest.raises(ValueError, match="dataset: expected at least one row, got none"):
+        embed(model, rows.select([]))

@@ -7,7 +7,7 @@ import pytest
 from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS, measure_delineated
 from ecgdan_hf.data.simulate import synthetic
-from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
+from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -56,7 +56,7 @@ def test_values_beat_flags_and_age_and_sex_add_to_either() -> None:
     assert found["values", True] > found["values", False] + 0.02
     assert found["flags", True] > found["flags", False] + 0.02
     assert found["flags", False] > 0.6
-    assert found["values", True] > score(test, age_sex_cox(train, test)) + 0.05
+    assert found["values", True] > score(test, age_sex_scores(train, test)) + 0.05
 
 
 def test_missing_measurements_leave_no_record_out() -> None:

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import t as student
 
 from ecgdan_hf.evaluation.measures.survival import concordance_index
-from ecgdan_hf.evaluation.protocols.repeated_cv import Predictions, _corrected_t_test, make_folds
+from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions, _corrected_t_test
 
 
 def cohort(patients: int = 120, seed: int = 0) -> pd.DataFrame:
@@ -25,7 +25,7 @@ def cohort(patients: int = 120, seed: int = 0) -> pd.DataFrame:
 def predicted(table: pd.DataFrame, seeds: tuple[int, ...] = (0, 1), num_folds: int = 2) -> pd.DataFrame:
     """Every record judged once per seed; `shifted` is the truth on another scale in every fold, `noise` is none."""
     rng, parts = np.random.default_rng(1), []
-    for fold in make_folds(table, num_folds, seeds):
+    for fold in Fold.divide(table, num_folds, seeds):
         part = table.iloc[fold.test].assign(seed=fold.seed, fold=fold.number)
         part["shifted"] = 100 * fold.number + (1 + fold.seed) * part["truth"]
         part["noise"] = rng.normal(size=len(part))
@@ -35,7 +35,7 @@ def predicted(table: pd.DataFrame, seeds: tuple[int, ...] = (0, 1), num_folds: i
 
 def test_folds_hold_every_record_once_and_no_patient_twice_with_equal_shares_of_events():
     table = cohort()
-    folds = make_folds(table, 3, [0, 5])
+    folds = Fold.divide(table, 3, [0, 5])
     for seed in (0, 5):
         tests = [fold.test for fold in folds if fold.seed == seed]
         assert np.array_equal(np.sort(np.concatenate(tests)), np.arange(len(table)))
@@ -56,14 +56,14 @@ def test_folds_hold_every_record_once_and_no_patient_twice_with_equal_shares_of_
 )
 def test_folds_that_cannot_be_made_are_refused(given: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        make_folds(cohort(60), **{"num_folds": 2, "seeds": [0], **given})
+        Fold.divide(cohort(60), **{"num_folds": 2, "seeds": [0], **given})
 
 
 def test_a_fold_without_a_comparable_pair_is_refused():
     table = cohort(40)
     table["time"] = np.where(table["event"] == 1, 5.0, 1.0)  # whoever has no event has left by then
     with pytest.raises(ValueError, match="has no record still at risk at another's event; ask for fewer folds"):
-        make_folds(table, 2, [0])
+        Fold.divide(table, 2, [0])
 
 
 def test_the_corrected_t_test_is_the_formula_by_hand():

@@ -11,7 +11,6 @@ from ecgdan_hf.evaluation.protocols.subgroups import (
     NOT_STATED,
     _groups_of,
     classification_subgroups,
-    differences,
     survival_subgroups,
 )
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
@@ -159,8 +158,10 @@ def test_the_text_counts_the_differences_and_names_those_that_leave_zero_out() -
     table = people(600).drop(columns="age")
     found = classification_subgroups(table, *judged(table, {"female": 8.0, "male": 1.0}), NAMES, {}, n=20)
     text = subgroup_text(found)
-    spans = list(differences(found))
-    beyond = [name for name, span in spans if span["low"] > 0 or span["high"] < 0]
+    parts = [part for group in found["sex"].values() for part in (group, *group.get("labels", {}).values())]
+    measured = [value for part in parts for value in part.values() if isinstance(value, dict)]
+    spans = [value["versus_rest"] for value in measured if "versus_rest" in value]
+    beyond = [span for span in spans if span["low"] > 0 or span["high"] < 0]
     assert f"Of {len(spans)} differences, none chosen beforehand, about {0.05 * len(spans):.1f}" in text
     assert f"{len(beyond)} have (" in text and "sex female: macro AUROC" in text
     assert "| sex: not stated |" in text and "sensitivity" in text

@@ -12,7 +12,6 @@ from ecgdan_hf.evaluation.protocols.zero_shot import (
     AGGREGATIONS,
     Level,
     group_scores,
-    statement_groups,
 )
 from ecgdan_hf.evaluation.report.comparison_text import zero_shot_tables
 
@@ -42,17 +41,17 @@ def perfect_level() -> Level:
 
 
 def test_statements_are_grouped_by_class_and_rhythm_statements_stand_alone():
-    assert statement_groups(STATEMENTS, "superclass") == {"NORM": ["NORM"], "MI": ["IMI", "ASMI"]}
-    assert statement_groups(STATEMENTS, "subclass") == {"IMI": ["IMI"], "NORM": ["NORM"], "AMI": ["ASMI"]}
-    assert statement_groups(STATEMENTS, "rhythm") == {"AFIB": ["AFIB"]}
-    assert list(statement_groups(STATEMENTS, "statement")) == list(STATEMENTS.index)
+    assert Level.groups_of(STATEMENTS, "superclass") == {"NORM": ["NORM"], "MI": ["IMI", "ASMI"]}
+    assert Level.groups_of(STATEMENTS, "subclass") == {"IMI": ["IMI"], "NORM": ["NORM"], "AMI": ["ASMI"]}
+    assert Level.groups_of(STATEMENTS, "rhythm") == {"AFIB": ["AFIB"]}
+    assert list(Level.groups_of(STATEMENTS, "statement")) == list(STATEMENTS.index)
     with pytest.raises(ValueError, match="level: expected one of superclass, subclass, rhythm, statement"):
-        statement_groups(STATEMENTS, "form")
+        Level.groups_of(STATEMENTS, "form")
 
 
 def test_the_real_statements_have_five_superclasses_and_twelve_rhythms(shared: Path):
     statements = read_statements(shared / "data" / "ptb-xl")
-    groups = {level: statement_groups(statements, level) for level in ("superclass", "subclass", "rhythm")}
+    groups = {level: Level.groups_of(statements, level) for level in ("superclass", "subclass", "rhythm")}
     assert list(groups["superclass"]) == ["NORM", "MI", "STTC", "CD", "HYP"]
     assert sum(map(len, groups["superclass"].values())) == sum(map(len, groups["subclass"].values())) == 44
     assert (len(groups["subclass"]), len(groups["rhythm"])) == (23, 12)

@@ -15,7 +15,7 @@ from fixtures.training_runs import COMMON, TINY_MODEL
 from ecgdan_hf.data.text.statements import read_statements
 from ecgdan_hf.evaluation.folds import select_folds
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
-from ecgdan_hf.evaluation.protocols.zero_shot import group_scores, statement_groups
+from ecgdan_hf.evaluation.protocols.zero_shot import Level, group_scores
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import label_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
@@ -127,7 +127,7 @@ def test_zero_shot_is_judged_where_a_variant_has_text(build: Build, shared: Path
     batch = test.with_format("torch", columns=["input_values", "lead_mask"])[:]
     with torch.inference_mode():
         logits = model(**batch, return_loss=False).prompt_logits.numpy()
-    groups = statement_groups(read_statements(source["data_dir"]), "superclass")
+    groups = Level.groups_of(read_statements(source["data_dir"]), "superclass")
     expected = macro_auroc(label_matrix(test), group_scores(logits, model.config.prompt_labels, groups))
     assert found["base"]["zero"]["estimate"] == pytest.approx(expected)
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 from fixtures.training_runs import COMMON, TINY_MODEL
 
-from ecgdan_hf.evaluation.comparators.baselines import age_sex_cox
+from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
@@ -92,7 +92,7 @@ def test_risks_are_those_of_the_checkpoint_and_comparators_know_the_training_row
     np.testing.assert_allclose(predictions["ECG-DAN | risk within 5 years"], risk, atol=1e-6)
     table = pd.read_csv(cohort / "table.csv", dtype={"record_id": str})
     train = table[~table["record_id"].isin(predictions["record_id"])]
-    alone = age_sex_cox(train, predictions[["age", "sex"]])
+    alone = age_sex_scores(train, predictions[["age", "sex"]])
     np.testing.assert_allclose(predictions["age and sex"], alone, atol=1e-4)
 
 

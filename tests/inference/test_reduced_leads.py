@@ -11,10 +11,9 @@ from datasets import Dataset
 from tiny import TINY, signals
 
 from ecgdan_hf.data.simulate.synthetic import make_signal
-from ecgdan_hf.evaluation.protocols.reduced_leads import _mask_leads, kept_leads, row_batches
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.predict import predict
-from ecgdan_hf.inference.rows import embed
+from ecgdan_hf.inference.rows import _kept_leads, _mask_leads, embed
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanModel
@@ -29,7 +28,7 @@ LEAD_SETS = {
     12: STANDARD_LEADS,
 }
 USED = {1: 1, 2: 6, 3: 7, 6: 6, 8: 12, 12: 12}
-RELEASED = Path(__file__).parents[3] / "model_cards/ecg-dan-rhythm-superclasses"
+RELEASED = Path(__file__).parents[2] / "model_cards/ecg-dan-rhythm-superclasses"
 RHYTHM: dict[str, Any] = {"input_kind": "rhythm", "normalization": "global", "sampling_rate": 100, "num_samples": 1008}
 
 
@@ -105,7 +104,7 @@ def test_masking_afterwards_shows_what_the_file_of_a_device_shows(leads: tuple[s
     rows = [STANDARD_LEADS.index(lead) for lead in leads]
     whole = extractor(signal, 500, "mV", STANDARD_LEADS)
     device = extractor(signal[rows], 500, "mV", leads)
-    masked = _mask_leads(whole, kept_leads(leads, STANDARD_LEADS))
+    masked = _mask_leads(whole, _kept_leads(leads, STANDARD_LEADS))
     np.testing.assert_array_equal(masked["lead_mask"], device["lead_mask"])
     np.testing.assert_allclose(masked["input_values"], device["input_values"], atol=1e-4)
 
@@ -113,7 +112,7 @@ def test_masking_afterwards_shows_what_the_file_of_a_device_shows(leads: tuple[s
 def test_masked_leads_carry_no_sample_and_no_flag():
     batch = {"input_values": signals(3).numpy(), "lead_mask": np.ones((3, 12), bool)}
     batch["lead_mask"][0, 0] = False  # I, which is not kept either
-    masked = _mask_leads(batch, kept_leads("II, v2", STANDARD_LEADS))
+    masked = _mask_leads(batch, _kept_leads("II, v2", STANDARD_LEADS))
     assert masked["lead_mask"].sum(1).tolist() == [2, 2, 2]
     assert (masked["input_values"][~masked["lead_mask"]] == 0).all()
     assert masked["input_values"].dtype == np.float32
@@ -123,11 +122,11 @@ def test_masked_leads_carry_no_sample_and_no_flag():
 def test_an_embedding_does_not_depend_on_masked_leads():
     torch.manual_seed(0)
     model = EcgDanModel(EcgDanConfig(**TINY)).eval()
-    kept = kept_leads(["I", "II"], STANDARD_LEADS)
+    kept = _kept_leads(["I", "II"], STANDARD_LEADS)
 
     def embedded(values: np.ndarray) -> np.ndarray:
         rows = Dataset.from_dict({"input_values": values.tolist(), "lead_mask": [[True] * 12] * len(values)})
-        return embed(model, row_batches(rows, 2, kept))
+        return embed(model, rows, 2, ["I", "II"])
 
     values = signals(3).numpy()
     other = np.where(kept[:, None], values, 1 - values)
@@ -136,7 +135,7 @@ def test_an_embedding_does_not_depend_on_masked_leads():
 
 
 def test_no_choice_keeps_every_lead():
-    assert kept_leads(None, STANDARD_LEADS).all()
+    assert _kept_leads(None, STANDARD_LEADS).all()
 
 
 @pytest.mark.parametrize(
@@ -144,4 +143,4 @@ def test_no_choice_keeps_every_lead():
 )
 def test_leads_the_model_does_not_have_are_refused(leads: str, message: str):
     with pytest.raises(ValueError, match=message):
-        kept_leads(leads, STANDARD_LEADS)
+        _kept_leads(leads, STANDARD_LEADS)
