@@ -11,10 +11,10 @@ from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
 from ecgdan_hf.data.measure.delineation import Waves
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS
 from ecgdan_hf.data.measure.rhythm import REGIONS, RHYTHM, _q_and_r, measure_ecg, measure_rhythm
-from ecgdan_hf.data.prepared.record_file import record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate import synthetic
-from ecgdan_hf.data.simulate.premature_beats import SimulatedEcg, simulate_rhythm
+from ecgdan_hf.data.simulate.premature_beats import SimulatedEcg
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
@@ -27,7 +27,7 @@ def measured(signal_mv: np.ndarray, rate: float = 500, leads: tuple[str, ...] = 
 def simulated(kind: str, ventricular_share: float, seed: int) -> SimulatedEcg:
     signal = synthetic.make_signal(0.0, 98.0, 62.0, seed).astype(float)
     rng = np.random.default_rng(seed)
-    return simulate_rhythm(signal, 500, find_r_peaks(signal, 500), rng, kind, ventricular_share)
+    return SimulatedEcg.simulate(signal, 500, find_r_peaks(signal, 500), rng, kind, ventricular_share)
 
 
 def test_rhythm_and_beat_measurements_share_no_name_and_go_together() -> None:
@@ -86,7 +86,7 @@ def test_early_beats_are_told_apart_by_their_shape() -> None:
 def test_the_start_of_a_beat_that_the_end_cuts_off_is_no_early_beat(shared: Path) -> None:
     table = read_source("ptb-xl", shared / "data" / "ptb-xl")
     cut_off = table[table["record_id"].isin(["15", "60", "68", "89", "97"])]  # a P wave within 0.3 s of the end
-    found = pd.DataFrame([measure_ecg(file.read()) for file in record_files(cut_off)])
+    found = pd.DataFrame([measure_ecg(file.read()) for file in RecordFile.of_table(cut_off)])
     assert (found["early_wide_beats"] == 0).all()
     assert (found["rr_variation"] < 0.1).all()
 
@@ -152,7 +152,8 @@ def test_rhythms_that_cardiologists_stated_measure_so(shared: Path) -> None:
     stated = stated.map(lambda codes: codes - {"NORM"} if codes & {"PVC", "PAC", "PRC(S)"} else codes)
     groups = {code: table[[code in codes for codes in stated]].head(12) for code in ("AFIB", "NORM", "PACE", "PVC")}
     found = {
-        code: pd.DataFrame([measure_ecg(file.read()) for file in record_files(rows)]) for code, rows in groups.items()
+        code: pd.DataFrame([measure_ecg(file.read()) for file in RecordFile.of_table(rows)])
+        for code, rows in groups.items()
     }
     medians = pd.DataFrame({code: values.median() for code, values in found.items()})
     assert medians.loc["rr_variation", "AFIB"] > 2 * medians.loc["rr_variation", "NORM"]
@@ -167,7 +168,7 @@ def test_premature_beats_of_holter_recordings_are_counted(shared: Path) -> None:
     atrial = table[(table["beats_APC"] > 0) & (table["beats_APC"] <= 3) & (table["beats_PVC"] == 0)].iloc[::6]
     normal = table[(table["beats_NORMAL"] == table["num_beats"]) & (table["patient_id"] != "203")].iloc[::40]
     found = {
-        name: pd.DataFrame([measure_ecg(file.read()) for file in record_files(rows)])
+        name: pd.DataFrame([measure_ecg(file.read()) for file in RecordFile.of_table(rows)])
         for name, rows in (("ventricular", ventricular), ("atrial", atrial), ("normal", normal))
     }
     early = pd.DataFrame(
