@@ -83,6 +83,11 @@ class Head:
         """Predicts labels."""
         return self.task == "classification"
 
+    @staticmethod
+    def encoder_of(model: Any) -> Any:
+        """The ECG encoder inside a model, with a configuration of its own; the model itself where it is one."""
+        return getattr(model, "ecgdan", model)
+
     def can_be_built(self, config: Config) -> bool:
         """Whether this head exists for a configuration: a DANet without a soft module has nothing to pretrain."""
         built = type(config) is self.config_class

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ecgdan_hf.inference.covariates import Covariates
-from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.inference.heads import Head, head_of
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 
@@ -66,7 +66,7 @@ def embed(
     """
     if not len(dataset):
         raise ValueError("dataset: expected at least one row, got none")
-    encoder: Any = getattr(model, "ecgdan", model)
+    encoder = Head.encoder_of(model)
     kept = _kept_leads(leads, encoder.config.lead_names)
     device, was_training = next(encoder.parameters()).device, encoder.training
     encoder.eval()

@@ -47,7 +47,7 @@ class Recalibration(NamedTuple):
     baseline: Baseline
 
 
-class CumulativeIncidence(NamedTuple):
+class _CumulativeIncidence(NamedTuple):
     """Aalen-Johansen estimate in float64; the last knot is the end of follow-up."""
 
     times: Tensor
@@ -182,7 +182,7 @@ def recalibrate(
 
 def aalen_johansen(
     cause: Tensor, time: Tensor, *, weights: Tensor | None = None, entry: Tensor | None = None
-) -> CumulativeIncidence:
+) -> _CumulativeIncidence:
     r"""Cumulative incidence of each cause while the others compete, without a model.
 
     With n at risk, d events of which \(d_c\) of cause c, and S Kaplan-Meier's survival free of every cause,
@@ -207,7 +207,7 @@ def aalen_johansen(
     incidence = torch.cumsum(before * deaths / at_risk, dim=1)
     variance = _aalen_johansen_variance(incidence, deaths, table.deaths, at_risk, before)
     times, values = table.with_end_of_follow_up(torch.stack([incidence, variance.clamp(min=0).sqrt()]))
-    return CumulativeIncidence(times, *values)
+    return _CumulativeIncidence(times, *values)
 
 
 def cumulative_incidence(

@@ -28,11 +28,12 @@ from ecgdan_hf.evaluation.protocols.zero_shot import LEVELS, Level, group_scores
 from ecgdan_hf.evaluation.report.comparison_text import zero_shot_tables
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.heads import Head
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import ProbeArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.frozen_encoders import encoder_config, load_controls, run_probe
+from ecgdan_hf.training.core.frozen_encoders import load_controls, run_probe
 
 _HELD_OUT = "held out of pretraining"
 
@@ -92,7 +93,7 @@ def _prompted(path: str, args: ProbeArguments) -> _Prompted:
     folds = parse_folds(args.test_folds, "test_folds")
     check_unseen(path, folds, args.data_dir, seen_in=("train_folds",))
     model, extractor = load_checkpoint(path)
-    head, labels = getattr(model, "alignment_head", None), list(encoder_config(model).prompt_labels)
+    head, labels = getattr(model, "alignment_head", None), list(Head.encoder_of(model).config.prompt_labels)
     if head is None:
         raise ValueError(f"{path}: expected a checkpoint pretrained with texts, this one has no alignment head")
     if args.prompts:
@@ -125,7 +126,7 @@ def similarity(
 @torch.inference_mode()
 def _custom_prompts(model: Any, args: ProbeArguments) -> tuple[list[str], torch.Tensor]:
     """Labels of `args.prompts` and (K, projection_size): the mean direction of each label's projected texts."""
-    texts, config = _read_prompts(str(args.prompts)), encoder_config(model)
+    texts, config = _read_prompts(str(args.prompts)), Head.encoder_of(model).config
     name = args.text_model or config.text_model_name
     if not name:
         raise ValueError("text_model: expected the language model of pretraining, the checkpoint names none; give it")

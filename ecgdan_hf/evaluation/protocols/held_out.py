@@ -18,7 +18,7 @@ from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
-from ecgdan_hf.evaluation.protocols.repeated_cv import risk_column
+from ecgdan_hf.evaluation.protocols.repeated_cv import Predictions
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
@@ -26,7 +26,7 @@ from ecgdan_hf.inference.rows import columns_of, embed, label_matrix, risk_withi
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 
 RISK = "model"
-"""Name of the evaluated model in the risk column of `predictions`; see `repeated_cv.risk_column`."""
+"""Name of the evaluated model in the risk column of `predictions`; see `Predictions.risk_column`."""
 AGE_SEX, RANDOM_ENCODER, ATTAINABLE = "age and sex", "random encoder, linear", "attainable (true hazard)"
 _CALIBRATION_YEARS = 5.0
 _TABLE_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex", "event", "time", "log_hazard"]
@@ -117,7 +117,7 @@ def held_out(
         risk = _risk(judged, main)
         metrics |= {"calibration": _calibration(judged, risk), "endpoint": judged.model.config.endpoint}
         if risk is not None:
-            predictions[risk_column(RISK, _CALIBRATION_YEARS)] = risk
+            predictions[Predictions.risk_column(RISK, _CALIBRATION_YEARS)] = risk
     metrics["subgroups"] = _subgroups(judged, main, risk if survival else None, n, seed)
     recipe = recipe_of(next(iter(checkpoints.values())))
     return HeldOut(metrics, predictions, main if survival else None, recipe)

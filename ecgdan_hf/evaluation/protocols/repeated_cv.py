@@ -119,11 +119,6 @@ def _corrected_t_test(differences: npt.ArrayLike, test_over_train: float) -> dic
     return {"difference": float(values.mean()), "t": statistic, "df": len(values) - 1, "p": p}
 
 
-def risk_column(model: str, years: float) -> str:
-    """Returns the name of the column with a model's risk within so many years."""
-    return f"{model} | risk within {years:g} years"
-
-
 class Predictions:
     """Scores of every record in each repetition, by models that were not trained on its patient.
 
@@ -142,6 +137,11 @@ class Predictions:
         people = table[columns].drop_duplicates("record_id").sort_values("record_id")
         self.people = people.reset_index(drop=True)
 
+    @staticmethod
+    def risk_column(model: str, years: float) -> str:
+        """Returns the name of the column with a model's risk within so many years."""
+        return f"{model} | risk within {years:g} years"
+
     def standardised(self, column: str) -> FloatArray:
         """Returns scores as z-scores within each fold: (records, seeds), records in the order of `people`.
 
@@ -154,7 +154,7 @@ class Predictions:
 
     def risks(self, model: str, years: float) -> FloatArray:
         """Returns a model's risks within so many years: (records, seeds), records in the order of `people`."""
-        return self._by_seed(self.table[risk_column(model, years)])
+        return self._by_seed(self.table[self.risk_column(model, years)])
 
     def compare(
         self, models: Sequence[str], n: int = 1000, seed: int = 0, trained_share: float = 1.0
@@ -210,7 +210,7 @@ class Predictions:
         follow_up, patients = FollowUp(self.people["event"], self.people["time"]), self.people["patient_id"].to_numpy()
         truth, found = (follow_up.event, follow_up.time), {}
         for years in horizons:
-            if risk_column(model, years) not in self.table:
+            if self.risk_column(model, years) not in self.table:
                 continue
             risks = self.risks(model, years)
             entry: dict[str, Any] = {"predicted_risk": float(risks.mean()), "not_estimable": {}}

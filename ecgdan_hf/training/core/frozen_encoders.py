@@ -12,6 +12,7 @@ from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.heads import Head
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import ProbeArguments, RunArguments
@@ -56,7 +57,7 @@ class Probed:
         if args.task == "classification" and "labels" not in dataset.column_names:
             raise ValueError("labels: classification needs a labels column, the data have none")
         fit, test = cls.fit_and_test(dataset, args, "event" if args.task == "survival" else None)
-        return cls(args, encoder_config(model), fit, test, _embeddings(model, fit, test, args))
+        return cls(args, Head.encoder_of(model).config, fit, test, _embeddings(model, fit, test, args))
 
     @staticmethod
     def fit_and_test(dataset: Any, args: RunArguments, stratify_by: str | None) -> tuple[Any, Any]:
@@ -146,9 +147,3 @@ def _check_same_records(path: str, found: Sequence[str], expected: Sequence[str]
     if odd or list(found) != list(expected):
         which = f", for example {sorted(odd)[0]}" if odd else " in order"
         raise ValueError(f"{path}: expected the records of the evaluated encoder, they differ in {len(odd)}{which}")
-
-
-def encoder_config(model: Any) -> EcgDanConfig:
-    """Configuration of the ECG encoder inside a model."""
-    config: EcgDanConfig = getattr(model, "ecgdan", model).config
-    return config

@@ -29,6 +29,7 @@ from ecgdan_hf.evaluation.protocols.zero_shot import Level, group_scores
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.heads import Head
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training import pretrain
@@ -36,7 +37,7 @@ from ecgdan_hf.training.arguments.fields import AblateArguments, PretrainArgumen
 from ecgdan_hf.training.arguments.options import check_keys, check_options, resolve
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator
-from ecgdan_hf.training.core.frozen_encoders import Probed, encoder_config
+from ecgdan_hf.training.core.frozen_encoders import Probed
 from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.core.starting_weights import build_config
 from ecgdan_hf.training.zero_shot_probe import similarity
@@ -209,7 +210,7 @@ def _all_scores(
     for seed in range(0 if label_fraction is None else _NUM_SUBSETS):
         kept = rows.labelled_subset(patients, labels, float(label_fraction or 1), seed)
         yield f"few{seed}", fit_logistic(features[kept], labels[kept], tested, patients[kept])
-    prompts = list(encoder_config(model).prompt_labels)
+    prompts = list(Head.encoder_of(model).config.prompt_labels)
     has_statements = bool(find_source(args.data, args.data_dir).label_levels)
     if prompts and getattr(model, "alignment_head", None) is not None and has_statements:
         groups = Level.groups_of(read_statements(str(args.data_dir)), "superclass")

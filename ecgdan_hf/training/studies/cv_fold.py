@@ -14,7 +14,7 @@ from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, RidgeCox, rand
 from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_ENCODER
-from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, risk_column
+from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.rows import columns_of, embed, risk_within
@@ -138,7 +138,7 @@ class FoldModels:
     def _with_risks(self, name: str, log_hazard: np.ndarray, baseline: Any) -> dict[str, np.ndarray]:
         """Log hazards, and their risks by a baseline hazard."""
         risks = risk_within(log_hazard, baseline, self.years)
-        columns = {risk_column(name, year): risks[:, column] for column, year in enumerate(self.years)}
+        columns = {Predictions.risk_column(name, year): risks[:, column] for column, year in enumerate(self.years)}
         return {name: log_hazard, **columns}
 
     def _comparator_names(self) -> list[str]:
