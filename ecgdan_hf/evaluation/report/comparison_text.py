@@ -50,7 +50,7 @@ def zero_shot_tables(levels: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns two tables: one row for each level, and one row for each class.
 
     Args:
-        levels: level -> from `protocols.zero_shot.level_metrics`.
+        levels: level -> from `zero_shot.Level.metrics`.
     """
     return f"{_level_table(levels)}\n\n{_class_table(levels)}"
 
