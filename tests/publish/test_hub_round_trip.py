@@ -25,9 +25,9 @@ NOBODY = {"HF_TOKEN": None}
 UPLOAD = """
 import sys
 from pathlib import Path
-from ecgdan_hf.publish.push import _upload
+from ecgdan_hf.publish.push import HubRepository, _upload
 try:
-    print(_upload(Path(sys.argv[1]), sys.argv[2], False, "Upload model").oid)
+    print(_upload(Path(sys.argv[1]), HubRepository(sys.argv[2]), False, "Upload model").oid)
 except ValueError as error:
     sys.exit(str(error))
 """
