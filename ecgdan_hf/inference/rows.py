@@ -58,8 +58,7 @@ def embed(
         model: any model of the package; its head is not used.
         dataset: a `datasets.Dataset` with `input_values` and `lead_mask`.
         batch_size: rows per forward pass.
-        leads: of a smaller device, in any spelling, as a sequence or separated by commas; the network sees these and
-            the limb leads that follow from two of them. None keeps all.
+        leads: of a smaller device, as [`kept_leads`] takes them; the other leads are hidden from the network.
 
     Raises:
         ValueError: no row at all, no lead, an unknown one, or one that the network does not have.
@@ -67,7 +66,7 @@ def embed(
     if not len(dataset):
         raise ValueError("dataset: expected at least one row, got none")
     encoder = Head.encoder_of(model)
-    kept = _kept_leads(leads, encoder.config.lead_names)
+    kept = kept_leads(leads, encoder.config.lead_names)
     device, was_training = next(encoder.parameters()).device, encoder.training
     encoder.eval()
     pooled = []
@@ -80,17 +79,24 @@ def embed(
     return np.concatenate(pooled)
 
 
-def _kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> npt.NDArray[np.bool_]:
+def kept_leads(leads: Sequence[str] | str | None, lead_names: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Returns which leads a smaller device has: those of `lead_names` that stay, or follow from those that stay.
 
     Limb leads that follow from two kept ones are kept too, as the feature extractor derives them from a device's I and
     II. For rhythm input the network then sees what it would see of the device's own files; a median beat was still
     found on all leads.
 
-    >>> _kept_leads("avf, V1", ["I", "II", "aVF", "V1"]).tolist()
+    >>> kept_leads("avf, V1", ["I", "II", "aVF", "V1"]).tolist()
     [False, False, True, True]
-    >>> _kept_leads("I, avf", ["I", "II", "aVF", "V1"]).tolist()
+    >>> kept_leads("I, avf", ["I", "II", "aVF", "V1"]).tolist()
     [True, True, True, False]
+
+    Args:
+        leads: names in any spelling, as a sequence or separated by commas; None keeps all.
+        lead_names: of the network's input, in order.
+
+    Raises:
+        ValueError: no lead, an unknown one, or one the network does not have.
     """
     if leads is None:
         return np.ones(len(lead_names), dtype=bool)

@@ -31,7 +31,7 @@ from ecgdan_hf.evaluation.measures.concordance import concordance_index
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_comparison
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
-from ecgdan_hf.inference.rows import _kept_leads, _mask_leads
+from ecgdan_hf.inference.rows import _mask_leads, kept_leads
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival, EcgDanPreTrainedModel
@@ -159,7 +159,7 @@ def ask(checkpoints: Sequence[Path], records: Sequence[EcgRecord]) -> Said:
     for leads, inputs in prepared.items():
         shown = {name: values[judged] for name, values in inputs.items()}
         twelve = {name: values[judged] for name, values in prepared[STANDARD_LEADS].items()}
-        hidden, name = _mask_leads(twelve, _kept_leads(leads, names)), name_of(leads)
+        hidden, name = _mask_leads(twelve, kept_leads(leads, names)), name_of(leads)
         said.whole[name] = np.stack([scores(model, shown) for model in models], axis=1)
         said.masked[name] = np.stack([scores(model, hidden) for model in models], axis=1)
         said.used[name] = int(shown["lead_mask"].sum(axis=1).max())

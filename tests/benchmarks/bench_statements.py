@@ -25,7 +25,6 @@ from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.data.text.definitions import definitions
 from ecgdan_hf.evaluation.folds import parse_folds, select_folds
-from ecgdan_hf.evaluation.protocols.reduced_leads import row_batches
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import embed
@@ -34,7 +33,7 @@ from ecgdan_hf.training.arguments.command import _parse_assignments
 from ecgdan_hf.training.arguments.fields import PretrainArguments, ProbeArguments
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.run_folder import metrics_of_run
+from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.studies.ablation import slug
 from ecgdan_hf.training.zero_shot_probe import zero_shot_probe
 
@@ -70,7 +69,7 @@ MEASURED = {"rate": "heart_rate_bpm", "RR": "rr_variation", "QRS": "qrs_ms", "PR
 def run(name: str, seed: int, given: argparse.Namespace) -> dict[str, float]:
     """Pretrains one variant where that is missing, and returns what the table has of it."""
     folder = Path(given.output_dir) / slug(name) / f"seed-{seed}"
-    if metrics_of_run(folder) is None:
+    if RunFolder(folder).metrics is None:
         if given.report:
             return {}
         pretrain.pretrain(_pretrain_arguments(name, seed, folder, given))
@@ -129,7 +128,7 @@ def _measured(folder: Path, given: argparse.Namespace) -> dict[str, float]:
     for part, folds in (("train", given.train_folds), ("test", given.test_folds)):
         chosen = select_folds(dataset, parse_folds(folds, part))
         known = table.loc[[str(record) for record in chosen["record_id"]], list(MEASURED.values())]
-        parts[part] = embed(model, row_batches(chosen, 256)), known.to_numpy(float)
+        parts[part] = embed(model, chosen), known.to_numpy(float)
     return {f"R2 {word}": _r2(parts, column) for column, word in enumerate(MEASURED)}
 
 

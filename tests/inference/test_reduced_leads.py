@@ -13,7 +13,7 @@ from tiny import TINY, signals
 from ecgdan_hf.data.simulate.synthetic import make_signal
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.predict import predict
-from ecgdan_hf.inference.rows import _kept_leads, _mask_leads, embed
+from ecgdan_hf.inference.rows import _mask_leads, embed, kept_leads
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanModel
@@ -104,7 +104,7 @@ def test_masking_afterwards_shows_what_the_file_of_a_device_shows(leads: tuple[s
     rows = [STANDARD_LEADS.index(lead) for lead in leads]
     whole = extractor(signal, 500, "mV", STANDARD_LEADS)
     device = extractor(signal[rows], 500, "mV", leads)
-    masked = _mask_leads(whole, _kept_leads(leads, STANDARD_LEADS))
+    masked = _mask_leads(whole, kept_leads(leads, STANDARD_LEADS))
     np.testing.assert_array_equal(masked["lead_mask"], device["lead_mask"])
     np.testing.assert_allclose(masked["input_values"], device["input_values"], atol=1e-4)
 
@@ -112,7 +112,7 @@ def test_masking_afterwards_shows_what_the_file_of_a_device_shows(leads: tuple[s
 def test_masked_leads_carry_no_sample_and_no_flag():
     batch = {"input_values": signals(3).numpy(), "lead_mask": np.ones((3, 12), bool)}
     batch["lead_mask"][0, 0] = False  # I, which is not kept either
-    masked = _mask_leads(batch, _kept_leads("II, v2", STANDARD_LEADS))
+    masked = _mask_leads(batch, kept_leads("II, v2", STANDARD_LEADS))
     assert masked["lead_mask"].sum(1).tolist() == [2, 2, 2]
     assert (masked["input_values"][~masked["lead_mask"]] == 0).all()
     assert masked["input_values"].dtype == np.float32
@@ -122,7 +122,7 @@ def test_masked_leads_carry_no_sample_and_no_flag():
 def test_an_embedding_does_not_depend_on_masked_leads():
     torch.manual_seed(0)
     model = EcgDanModel(EcgDanConfig(**TINY)).eval()
-    kept = _kept_leads(["I", "II"], STANDARD_LEADS)
+    kept = kept_leads(["I", "II"], STANDARD_LEADS)
 
     def embedded(values: np.ndarray) -> np.ndarray:
         rows = Dataset.from_dict({"input_values": values.tolist(), "lead_mask": [[True] * 12] * len(values)})
@@ -135,7 +135,7 @@ def test_an_embedding_does_not_depend_on_masked_leads():
 
 
 def test_no_choice_keeps_every_lead():
-    assert _kept_leads(None, STANDARD_LEADS).all()
+    assert kept_leads(None, STANDARD_LEADS).all()
 
 
 @pytest.mark.parametrize(
@@ -143,4 +143,4 @@ def test_no_choice_keeps_every_lead():
 )
 def test_leads_the_model_does_not_have_are_refused(leads: str, message: str):
     with pytest.raises(ValueError, match=message):
-        _kept_leads(leads, STANDARD_LEADS)
+        kept_leads(leads, STANDARD_LEADS)

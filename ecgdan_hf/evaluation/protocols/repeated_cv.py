@@ -124,7 +124,7 @@ class Predictions:
 
     Args:
         table: `record_id`, `patient_id`, `event`, `time`, `seed`, `fold`, age and sex where known, a log hazard under
-            each model's name, and the risks that [`risk_column`] names; each record once per seed.
+            each model's name, and the risks that [`Predictions.risk_column`] names; each record once per seed.
 
     Attributes:
         table: as given.

@@ -17,11 +17,10 @@ from ecgdan_hf.data.record import scp_likelihoods
 from ecgdan_hf.data.sources import ptbxl
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.text.statements import read_statements
-from ecgdan_hf.evaluation.protocols.reduced_leads import kept_leads
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
-from ecgdan_hf.inference.rows import columns_of
+from ecgdan_hf.inference.rows import columns_of, kept_leads
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import check_options
