@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS
 from ecgdan_hf.data.measure.rhythm import RHYTHM, measure_ecg
-from ecgdan_hf.data.prepared.record_file import record_files
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.inference.asked_prompts import AskedPrompt, asked_prompts
@@ -237,7 +237,7 @@ def _labelled_files(table: pd.DataFrame) -> list[tuple[str, Callable[[], EcgReco
     absent = [name for name in ("file", "labels") if name not in table]
     if absent:
         raise ValueError(f"calibrate_on: expected columns file and labels, missing {', '.join(absent)}")
-    return [(file.name, file.read) for file in record_files(table)]
+    return [(file.name, file.read) for file in RecordFile.of_table(table)]
 
 
 def _shares(prevalence: float | Sequence[float] | None, num_prompts: int) -> list[float | None]:
