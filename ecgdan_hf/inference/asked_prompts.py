@@ -115,14 +115,14 @@ def _embedded(
             raise ValueError(f"text_model: {needed[0]!r} is not measured and needs a language model, got none")
         vectors = torch.full((len(texts), width), float("nan"))
     else:
-        vectors = project_texts(list(texts.values()), model, text_model)
+        vectors = _project_texts(list(texts.values()), model, text_model)
     found = dict(zip(texts, vectors, strict=True))
     codes = {text: each.code for text in texts if (each := _definition(text))}
     return found | {code: found[text] for text, code in codes.items()}
 
 
 @torch.inference_mode()
-def project_texts(texts: Sequence[str], model: Any, text_model: str | None = None) -> Tensor:
+def _project_texts(texts: Sequence[str], model: Any, text_model: str | None = None) -> Tensor:
     """(texts, projection_size), of unit length; arguments and errors as [`asked_prompts`]."""
     config = model.config
     if text_model is None and getattr(config, "store_text_model", False):
@@ -143,7 +143,7 @@ def project_texts(texts: Sequence[str], model: Any, text_model: str | None = Non
 
 
 def _by_own_text_model(texts: Sequence[str], model: Any) -> Tensor:
-    """As [`project_texts`], by the language model that the checkpoint stores."""
+    """As [`_project_texts`], by the language model that the checkpoint stores."""
     with loading_text_model(model.config.name_or_path):
         tokenizer = AutoTokenizer.from_pretrained(model.config.name_or_path)
     options: dict[str, Any] = {"padding": True, "truncation": True, "max_length": _MAX_TOKENS, "return_tensors": "pt"}

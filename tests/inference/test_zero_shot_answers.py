@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.inference import zero_shot as answering
-from ecgdan_hf.inference.asked_prompts import asked_prompts, project_texts
+from ecgdan_hf.inference.asked_prompts import _project_texts, asked_prompts
 from ecgdan_hf.inference.zero_shot import COLUMNS, NO_PROBABILITY, TOO_CLOSE, labelled_records, zero_shot
 from ecgdan_hf.model.configuration_ecg_text import EcgTextConfig
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
@@ -140,7 +140,7 @@ def test_a_label_that_the_checkpoint_does_not_carry_is_embedded_by_its_definitio
     assert (prompt.label, prompt.is_measured) == ("WPW", True)
     from ecgdan_hf.data.text.definitions import definitions
 
-    torch.testing.assert_close(prompt.embedding, project_texts([definitions()["WPW"].definition], model, "minilm")[0])
+    torch.testing.assert_close(prompt.embedding, _project_texts([definitions()["WPW"].definition], model, "minilm")[0])
 
 
 def test_a_language_model_in_the_checkpoint_embeds_the_text(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_language_model_in_the_checkpoint_embeds_the_text(tmp_path: Path) -> N
     model.save_pretrained(tmp_path)
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]").save_pretrained(tmp_path)
     loaded = EcgTextModel.from_pretrained(tmp_path).eval()
-    found = project_texts(["delta wave", "wave"], loaded)
+    found = _project_texts(["delta wave", "wave"], loaded)
     expected = loaded.get_text_features(torch.tensor([[2, 3]])).pooler_output[0]
     torch.testing.assert_close(found[0], expected)
 

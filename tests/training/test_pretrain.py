@@ -20,7 +20,7 @@ from ecgdan_hf.training import pretrain
 from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import loop
 from ecgdan_hf.training.core.starting_weights import build_config, build_model
-from ecgdan_hf.training.core.statement_alignment import rare_text_weights
+from ecgdan_hf.training.core.statement_alignment import _rare_text_weights
 from ecgdan_hf.training.core.texts import TextSide
 
 TEMPLATES = reports.PROMPT_TEMPLATES
@@ -267,10 +267,10 @@ def test_what_the_objective_cannot_use_is_refused(statements: Build, flags: dict
 
 def test_rare_texts_weigh_more_up_to_ten_and_unknown_pairs_do_not_count():
     targets = np.array([[1, 1, np.nan, 0], [0, 1, 1, 0], [0, 1, 0, 0], [0, 1, np.nan, 0]], dtype=float)
-    np.testing.assert_allclose(rare_text_weights(targets), [3**0.5, 0, 1, 1])
+    np.testing.assert_allclose(_rare_text_weights(targets), [3**0.5, 0, 1, 1])
     rare = np.zeros((1000, 1))
     rare[0] = 1
-    np.testing.assert_allclose(rare_text_weights(rare), [10])
+    np.testing.assert_allclose(_rare_text_weights(rare), [10])
 
 
 def test_shuffled_texts_belong_to_other_records_and_the_run_says_so(ptbxl: Build):

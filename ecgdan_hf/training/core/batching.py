@@ -291,7 +291,7 @@ class EcgCollator:
         if self.shown_leads is not None:
             recorded &= self.shown_leads
         if self.page_layout == "3x4":
-            signal = np.where(printed_samples(self.lead_names, signal.shape[2]), signal, np.float32(0))
+            signal = np.where(_printed_samples(self.lead_names, signal.shape[2]), signal, np.float32(0))
         batch = {name: torch.from_numpy(values[numbers]) for name, values in self.lookups.items()}
         if self.statement_embeds is not None:
             weights = batch.pop(STATEMENT_WEIGHTS).numpy()
@@ -367,10 +367,10 @@ class EcgCollator:
         return noise
 
 
-def printed_samples(lead_names: Sequence[str], num_samples: int) -> np.ndarray:
+def _printed_samples(lead_names: Sequence[str], num_samples: int) -> np.ndarray:
     """(leads, samples), true where a page of 3 rows and 4 columns shows the lead: a quarter each, and all of lead II.
 
-    >>> printed_samples(["I", "II", "aVR", "V6"], 8).astype(int)
+    >>> _printed_samples(["I", "II", "aVR", "V6"], 8).astype(int)
     array([[1, 1, 0, 0, 0, 0, 0, 0],
            [1, 1, 1, 1, 1, 1, 1, 1],
            [0, 0, 1, 1, 0, 0, 0, 0],

@@ -50,7 +50,7 @@ class TextList:
         return np.stack([wording[rng.integers(len(wording))] for wording in self.wordings])
 
 
-def rare_text_weights(targets: np.ndarray) -> np.ndarray:
+def _rare_text_weights(targets: np.ndarray) -> np.ndarray:
     """(texts,) from (records, texts): sqrt((1 - p) / p) of the share p that is true, at most 10; 1 where none is."""
     known = np.maximum((~np.isnan(targets)).sum(axis=0), 1)
     share = np.nansum(targets, axis=0) / known
@@ -123,7 +123,7 @@ class StatementTargets:
         if self.args.text_control == "permuted":
             order = np.random.default_rng(self.args.seed).permutation(len(self.codes))
             vectors = [vectors[i] for i in order] + vectors[len(self.codes) :]
-        return TextList(names, vectors, rare_text_weights(targets))
+        return TextList(names, vectors, _rare_text_weights(targets))
 
     def standardise(self, config: EcgDanConfig, lookups: Arrays) -> None:
         """Stores mean and SD of the training records' measurements in the configuration."""
