@@ -172,7 +172,7 @@ class EcgDanConfig(VersionedConfig):
         count_beats: light trunk on rhythm: add to the embedding the autocorrelation of learned activities, which
             counts beats, and a beat averaged where one of them is large; see `_Beats`.
         trunk_crop: samples of a record that the trunk reads in training, a random stretch; 0: all. `count_beats`
-            reads the whole record. A network with a decoder cannot have it.
+            reads the whole record, and so does a network with a decoder.
         projection_hidden_size, projection_size: widths of the alignment heads.
         projection_dropout: dropout of the embedding before its projection.
         text_embed_dim: width of given text embeddings; None builds no alignment head.

@@ -7,6 +7,7 @@ tokens. Travels with the weights: imports only torch, transformers and its neigh
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -186,16 +187,12 @@ class EcgDanPreTrainedModel(PreTrainedModel):
         if lead_mask is not None and tuple(lead_mask.shape) != shape[:2]:
             raise ValueError(f"lead_mask: expected {shape[:2]}, got {tuple(lead_mask.shape)}")
 
-    @staticmethod
-    def _build_decoder(config: EcgDanConfig) -> nn.Module | None:
-        """The trunk's decoder; None without a reconstruction loss."""
+    def _build_decoder(self, config: EcgDanConfig) -> nn.Module | None:
+        """The trunk's decoder, for which the trunk reads whole records; None without a reconstruction loss."""
         if config.reconstruction_weight <= 0:
             return None
-        if config.trunk_crop:
-            raise ValueError(
-                "trunk_crop: a piece of the record cannot be reconstructed to all of it; leave it out, or "
-                "set reconstruction_weight to 0"
-            )
+        encoder: Any = self.ecgdan
+        encoder.trunk_crop = 0
         return TRUNKS[config.trunk].decoder(config)
 
     @staticmethod
@@ -221,6 +218,7 @@ class EcgDanModel(EcgDanPreTrainedModel):
 
     def __init__(self, config: EcgDanConfig):
         super().__init__(config)
+        self.trunk_crop = config.trunk_crop
         for name, block in TRUNKS[config.trunk].blocks(config).items():
             setattr(self, name, block)
         self.post_init()
@@ -277,7 +275,7 @@ class EcgDanModel(EcgDanPreTrainedModel):
 
     def _piece(self, signal: Tensor) -> Tensor:
         """A random stretch of `trunk_crop` samples in training, the same for all records; else the whole record."""
-        crop = self.config.trunk_crop
+        crop = self.trunk_crop
         if not (self.training and 0 < crop < signal.shape[-1]):
             return signal
         start = int(torch.randint(signal.shape[-1] - crop + 1, ()))

@@ -57,9 +57,9 @@ def test_weights_of_the_encoder_that_are_missing_are_reported(tmp_path: Path, re
 
 
 def test_leftover_weights_of_a_head_that_the_model_has_are_reported(tmp_path: Path, reported: list[str]) -> None:
-    odd = {"decoder.second.weight": "decoder.output.weight"}
+    odd = {"measurement_head.second.weight": "measurement_head.weight"}
     EcgDanForPreTraining.from_pretrained(changed(tmp_path, **odd))
-    assert any("UNEXPECTED" in message and "decoder.second.weight" in message for message in reported)
+    assert any("UNEXPECTED" in message and "measurement_head.second.weight" in message for message in reported)
 
 
 def test_a_new_classifier_on_an_encoder_is_reported_as_missing_and_nothing_else(reported: list[str]) -> None:

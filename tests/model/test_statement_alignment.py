@@ -160,9 +160,9 @@ def test_the_trunk_reads_a_piece_in_training_and_the_whole_record_afterwards():
     assert model.eval()(signal).last_hidden_state.shape[2] == 1008 // 16
 
 
-def test_a_piece_is_not_reconstructed_to_the_whole_record():
-    with pytest.raises(ValueError, match="trunk_crop: a piece of the record cannot be reconstructed to all of it"):
-        EcgDanForPreTraining(EcgDanConfig(**{**LIGHT, "trunk_crop": 512, "reconstruction_weight": 1.0}))
+def test_a_network_with_a_decoder_reads_the_whole_record():
+    model = EcgDanForPreTraining(EcgDanConfig(**{**LIGHT, "trunk_crop": 512, "reconstruction_weight": 1.0})).train()
+    assert model(beats(80, records=2)).reconstruction.shape == (2, 12, 1008)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ _FIXED_BY_WEIGHTS = (
 )
 """Fields that a checkpoint fixes: its architecture and its input."""
 
-_CARRIED_OVER = (*_FIXED_BY_WEIGHTS, "trunk_crop", "dropout_scope", "mlp_dropout", "drop_path_rate", "head_dropout")
+_CARRIED_OVER = (*_FIXED_BY_WEIGHTS, "dropout_scope", "mlp_dropout", "drop_path_rate", "head_dropout")
 
 _WAVEFORM_FIELDS = ("waveform_module", "waveform_channels", "waveform_kernel")
 _DANET_FIELDS = (
