@@ -4,6 +4,8 @@ Bash splits and expands the commands; they then run in this process, made small 
 cannot run in a test says why in a comment before it: `<!-- not run: REASON -->`.
 """
 
+import base64
+import os
 import re
 import runpy
 import shlex
@@ -12,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -44,7 +47,7 @@ PROGRAMS = {"ecgdan": CLI, "hf": "from huggingface_hub.cli.hf import main; main(
 LAUNCHERS = {"accelerate": ["accelerate.commands.accelerate_cli"], "torchrun": ["torch.distributed.run"]}
 
 LISTEN = """
-listen() { printf "%q " "$PWD" "$@" >> "$COMMANDS"; echo >> "$COMMANDS"; }
+listen() { printf "%q " "$PWD" "$(env --null | base64 --wrap=0)" "$@" >> "$COMMANDS"; echo >> "$COMMANDS"; }
 ecgdan() { listen ecgdan "$@"; }
 python() { listen python "$@"; }
 accelerate() { listen accelerate "$@"; }
@@ -99,8 +102,8 @@ def test_every_code_block_runs(document: Path, clone: Path, tmp_path: Path, requ
             if block.language == "python":
                 exec(compile(block.code, where, "exec"), names)
             elif block.language == "bash":
-                for folder, words in commands_of(block.code, tmp_path / "commands"):
-                    assert run(folder, words) == 0, f"{where}: {shlex.join(words)}"
+                for command in commands_of(block.code, tmp_path / "commands"):
+                    assert run(command) == 0, f"{where}: {shlex.join(command.words)}"
             elif block.language == "yaml":
                 assert yaml.safe_load(block.code), where
 
@@ -110,12 +113,13 @@ def test_every_code_block_on_publishing_runs_against_a_hub(clone: Path, tmp_path
     code = {
         language: [block.code for block in blocks if block.language == language] for language in ("bash", "python")
     }
-    words = commands_of("".join(code["bash"]).replace("USER/", "user/"), tmp_path / "commands")
-    programs = [(PROGRAMS[program], arguments) for _, (program, *arguments) in words]
-    programs.append(("".join(code["python"]).replace("USER/", "user/"), []))  # what it loads has been pushed by then
+    commands = commands_of("".join(code["bash"]).replace("USER/", "user/"), tmp_path / "commands")
+    programs = [(PROGRAMS[x.words[0]], x.words[1:], x.variables) for x in commands]
+    loaded_at_the_end = "".join(code["python"]).replace("USER/", "user/")  # what it loads has been pushed by then
+    programs.append((loaded_at_the_end, [], {}))
     with HubServer() as hub, HubClient({**hub.environment, "HF_TOKEN": TOKEN}, tmp_path) as client:
-        for program, arguments in programs:
-            done = client.run(program, *arguments)
+        for program, arguments, variables in programs:
+            done = client.run(program, *arguments, environment=variables)
             assert done.returncode == 0, f"{NEEDS_A_HUB}: {shlex.join(arguments)}\n{done.stderr}"
 
 
@@ -126,24 +130,43 @@ def test_a_block_in_another_language_is_neither_code_nor_overlooked() -> None:
     assert fences == 2 * sum(len(blocks_of(document)) for document in DOCUMENTS)
 
 
-def commands_of(code: str, record: Path) -> list[tuple[Path, list[str]]]:
-    """Folder and words of each command of a block, as bash understands them."""
+@dataclass(frozen=True)
+class Command:
+    folder: Path
+    words: list[str]
+    variables: dict[str, str]
+    """Of the environment: those that the block sets."""
+
+
+def commands_of(code: str, record: Path) -> list[Command]:
+    """The commands of a block, as bash understands them."""
     record.write_text("", encoding="utf-8")
     lines = f"{LISTEN}{code}"
+    given = {"COMMANDS": str(record), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         ["bash", "-c", lines],
-        env={"COMMANDS": str(record), "PATH": "/usr/bin:/bin"},
+        env=given,
         capture_output=True,
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     found = [shlex.split(line) for line in record.read_text(encoding="utf-8").splitlines()]
-    return [(Path(folder), words) for folder, *words in found]
+    return [Command(Path(folder), words, set_by_the_block(variables, given)) for folder, variables, *words in found]
 
 
-def run(folder: Path, words: list[str]) -> int:
+def set_by_the_block(variables: str, given: dict[str, str]) -> dict[str, str]:
+    pairs = (pair.split("=", 1) for pair in base64.b64decode(variables).decode().split("\0") if pair)
+    return {name: value for name, value in pairs if name not in {*given, "PWD", "OLDPWD", "SHLVL", "_"}}
+
+
+def run(command: Command) -> int:
+    assert command.folder == Path.cwd(), "a block that changes folder is not understood here"
+    with patch.dict(os.environ, command.variables):
+        return run_here(command.words)
+
+
+def run_here(words: list[str]) -> int:
     program, *arguments = words
-    assert folder == Path.cwd(), "a block that changes folder is not understood here"
     if program == "ecgdan":
         return run_safely(lambda: app(made_small(arguments), standalone_mode=False))
     if program == "make":  # the two commands are themselves what CI and a reader run; here: is there such a target

@@ -109,4 +109,14 @@ def run_as_program(kind: type[T], function: Callable[[Any], dict[str, Any]]) -> 
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(with_flags(kind, run, f"The same as `ecgdan {Path(sys.argv[0]).stem}`."))
-    sys.exit(run_safely(lambda: app(standalone_mode=True)))
+    try:
+        sys.exit(run_safely(lambda: app(standalone_mode=True)))
+    finally:
+        _part_processes()
+
+
+def _part_processes() -> None:
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -131,7 +131,8 @@ class Trainer:
                 self._close_epoch(losses, bar)
         finally:
             bar.close()
-            self.accelerator.end_training()
+            for tracker in self.accelerator.trackers:  # `end_training` would also part the processes, too early
+                tracker.finish()
         self.accelerator.wait_for_everyone()
         self._load_best()
         return self.progress

@@ -4,6 +4,7 @@ A verb subclasses [`TrainingRun`], which reads the rows, builds the network and 
 and data that cannot be used are rejected before anything is written.
 """
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -142,8 +143,13 @@ class TrainingRun(ABC, Generic[Args]):
 
 
 def _build_accelerator(args: TrainingArguments, folder: Path) -> Accelerator:
-    """An Accelerator with the run's precision, trackers and seed; ValueError for a tracker that is not installed."""
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    """An Accelerator with the run's precision, trackers and seed.
+
+    Raises:
+        ValueError: a tracker is not installed, or processes that were launched together do not know of each other and
+            would each train alone, in one folder.
+    """
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     precision = ("bf16" if bf16 else "no") if args.precision == "auto" else args.precision
     if args.log_with == "trackio":
         from accelerate.utils import is_trackio_available
@@ -152,9 +158,17 @@ def _build_accelerator(args: TrainingArguments, folder: Path) -> Accelerator:
             raise ValueError("log_with: trackio is not installed; pip install trackio, or use tensorboard")
     set_seed(args.seed)
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    return Accelerator(
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else the processes of `torchrun` do not know of each other on CPU
         mixed_precision=precision,
         gradient_accumulation_steps=args.gradient_accumulation,
         log_with=None if args.log_with == "none" else args.log_with,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs")),
     )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ValueError(
+            f"WORLD_SIZE: {launched} processes were launched, Accelerate joined {accelerator.num_processes}; "
+            "start them with `accelerate launch`, on CPU with ACCELERATE_USE_CPU=true"
+        )
+    return accelerator

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import PartialState
 from accelerate.utils import is_trackio_available
 from gradients import CONSTANT_BEFORE_A_NORM, CONSTANT_IN_THE_LOG_HAZARD
 from safetensors.torch import load_file
@@ -221,3 +222,12 @@ def test_a_tracker_that_is_not_installed_is_named(finetune_args: Build):
         pytest.skip("trackio is installed")
     with pytest.raises(ValueError, match="log_with: trackio is not installed; pip install trackio"):
         finetune.finetune(finetune_args(log_with="trackio"))
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(finetune_args: Build, monkeypatch: pytest.MonkeyPatch):
+    PartialState(cpu=True)  # this process is alone,
+    monkeypatch.setenv("WORLD_SIZE", "2")  # though a launcher says that there is another
+    args = finetune_args()
+    with pytest.raises(ValueError, match="WORLD_SIZE: 2 processes were launched, Accelerate joined 1"):
+        finetune.finetune(args)
+    assert not Path(args.output_dir).exists()
