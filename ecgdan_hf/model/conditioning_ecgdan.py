@@ -8,8 +8,10 @@ Travels with the weights: numpy, and scipy where it is needed.
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
+from importlib import import_module
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -38,16 +40,16 @@ FLAT_FRACTION = 0.95  # nor does one of which this share of samples repeats the 
 CLIP_SECONDS = 0.02  # this long at exactly the largest or smallest value: the amplifier's rail, not an R peak
 HIGHPASS_ORDER = 2  # run forwards and backwards: fourth order, -6 dB at the corner, zero phase
 NOTCH_QUALITY = 30.0  # centre frequency over bandwidth of the powerline notch
+RESAMPLED_SAMPLES = 50  # made by one block at least: a matrix small enough for the cache, large enough for BLAS
 EDGE_SECONDS = 2.0  # reflected signal in front of and behind the record for the filters to settle on
 
 
-def _scipy_signal() -> ModuleType:
-    """`scipy.signal`, imported when first needed: a model can be loaded and run without it."""
+def import_scipy(name: str) -> ModuleType:
+    """`scipy.signal` or `scipy.ndimage`, imported when first needed: a model can be loaded and run without it."""
     try:
-        from scipy import signal
+        return import_module(f"scipy.{name}")
     except ImportError as error:
         raise ImportError("EcgDanFeatureExtractor filters and resamples with scipy: pip install scipy") from error
-    return cast(ModuleType, signal)
 
 
 def millivolt_per(unit: Any) -> float | None:
@@ -105,19 +107,18 @@ def _check_shape(array: np.ndarray, names: list[str], sampling_rate: float) -> N
 
 
 def _check_amplitude(signal_mv: np.ndarray, sampling_rate: float, unit: str) -> None:
-    known = np.isfinite(signal_mv)
-    ranges = np.where(known, signal_mv, -np.inf).max(axis=1) - np.where(known, signal_mv, np.inf).min(axis=1)
-    ranges = ranges[np.isfinite(ranges)]
+    lows, highs = lead_ranges(np.where(np.isfinite(signal_mv), signal_mv, np.nan))
+    ranges = (highs - lows)[np.isfinite(lows)]
     if not len(ranges):
         raise ValueError("signal: every sample is missing (NaN)")
-    if typical_range(signal_mv, sampling_rate) > MAX_MEDIAN_RANGE_MV:
+    typical = typical_range(signal_mv, sampling_rate)
+    if typical > MAX_MEDIAN_RANGE_MV:
         likely = "microvolt or ADC counts" if unit == "mV" else f"not {unit}"
         raise ValueError(
-            f"signal: median lead range is {typical_range(signal_mv, sampling_rate):.3g} mV, expected at most "
-            f"{MAX_MEDIAN_RANGE_MV:g}; the values are likely {likely}"
+            f"signal: median lead range is {typical:.3g} mV, expected at most {MAX_MEDIAN_RANGE_MV:g}; "
+            f"the values are likely {likely}"
         )
-    values = signal_mv[known] / _MV_PER_UNIT[unit]
-    if unit != "uV" and ranges.max() > 0 and np.array_equal(values, np.rint(values)):
+    if unit != "uV" and ranges.max() > 0 and _whole_numbers(signal_mv / _MV_PER_UNIT[unit]):
         raise ValueError(
             f"signal: every sample is a whole number, which {unit} are not; the values are likely ADC "
             "counts (divide by the header's gain) or microvolt (unit='uV')"
@@ -127,6 +128,15 @@ def _check_amplitude(signal_mv: np.ndarray, sampling_rate: float, unit: str) -> 
             f"signal: largest lead range is {ranges.max():.2g} mV, too small for an ECG; the values are "
             f"likely {'volt' if unit == 'mV' else 'not ' + unit}"
         )
+
+
+def _whole_numbers(values: np.ndarray) -> bool:
+    """Whether all known values are whole numbers; the first 100 mostly tell."""
+    for part in (values[:, :100], values):
+        known = part[np.isfinite(part)]
+        if not np.array_equal(known, np.rint(known)):
+            return False
+    return True
 
 
 def lead_ranges(signal_mv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -237,14 +247,19 @@ class LeadQuality:
         That value must be a peak, at least 30 % of the range away from the median, and the run must not touch the ends
         of the record, where some carts repeat their last sample.
         """
-        run = max(4, round(CLIP_SECONDS * sampling_rate))
-        return np.array([_is_clipped(lead, run) for lead in self.filled_mv])
+        run, found = max(4, round(CLIP_SECONDS * sampling_rate)), np.zeros(len(self.filled_mv), dtype=bool)
+        for limits in lead_ranges(self.filled_mv):
+            held = self.filled_mv == limits[:, None]
+            for lead in np.flatnonzero(~found & (held.sum(axis=1) >= run)):
+                found[lead] = _is_clipped(self.filled_mv[lead], held[lead], run)
+        return found
 
 
-def _is_clipped(lead_mv: np.ndarray, run: int) -> bool:
-    centre, extent = np.median(lead_mv), np.ptp(lead_mv)
-    peaks = [peak for peak in (lead_mv.max(), lead_mv.min()) if abs(peak - centre) >= 0.3 * extent]
-    return any(_longest_run(lead_mv[1:-1] == peak) >= run and peak not in lead_mv[[0, -1]] for peak in peaks)
+def _is_clipped(lead_mv: np.ndarray, held: np.ndarray, run: int) -> bool:
+    """Whether a lead is cut off at the value that it has where `held` (samples,)."""
+    if held[0] or held[-1] or _longest_run(held) < run:
+        return False
+    return bool(abs(lead_mv[held.argmax()] - np.median(lead_mv)) >= 0.3 * np.ptp(lead_mv))
 
 
 def _longest_run(flags: np.ndarray) -> int:
@@ -264,29 +279,67 @@ def apply_filter(
     A low-pass or notch at or above the Nyquist frequency has nothing to remove and is left out as well. `signal_mv`
     (leads, samples) has no NaN.
     """
-    signal = _scipy_signal()
-    stages = []
+    sections = _filter_sections(sampling_rate, highpass_hz, lowpass_hz, powerline_hz)
+    if sections is None:
+        return signal_mv
+    edge = min(signal_mv.shape[1] - 1, round(EDGE_SECONDS * sampling_rate))
+    # An even reflection: the odd one adds an offset of twice the last sample, which may be the top of an R wave.
+    filtered = import_scipy("signal").sosfiltfilt(sections, signal_mv, axis=1, padtype="even", padlen=edge)
+    return np.asarray(filtered)
+
+
+@lru_cache(maxsize=64)
+def _filter_sections(
+    sampling_rate: float, highpass_hz: float | None, lowpass_hz: float | None, powerline_hz: float | None
+) -> np.ndarray | None:
+    """Second-order sections of all filters, (sections, 6); None where there is nothing to filter."""
+    signal, stages = import_scipy("signal"), []
     if highpass_hz:
         stages.append(signal.butter(HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate, output="sos"))
     if lowpass_hz and lowpass_hz < sampling_rate / 2:
         stages.append(signal.butter(HIGHPASS_ORDER, lowpass_hz, "lowpass", fs=sampling_rate, output="sos"))
     if powerline_hz and powerline_hz < 0.95 * sampling_rate / 2:
         stages.append(signal.tf2sos(*signal.iirnotch(powerline_hz, NOTCH_QUALITY, fs=sampling_rate)))
-    if not stages:
-        return signal_mv
-    edge = min(signal_mv.shape[1] - 1, round(EDGE_SECONDS * sampling_rate))
-    # An even reflection: the odd one adds an offset of twice the last sample, which may be the top of an R wave.
-    filtered = signal.sosfiltfilt(np.concatenate(stages), signal_mv, axis=1, padtype="even", padlen=edge)
-    return np.asarray(filtered)
+    return np.concatenate(stages) if stages else None
 
 
 def resample(signal_mv: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
-    """Polyphase resampling with its anti-aliasing filter, along the samples of (leads, samples)."""
+    """Polyphase resampling with its anti-aliasing filter, along the samples of (leads, samples).
+
+    The same as `scipy.signal.resample_poly` with `padtype="line"`, in blocks: one matrix makes many samples of one
+    stretch of the signal, and is the same for all stretches and leads.
+    """
     if from_rate == to_rate:
         return signal_mv
     ratio = Fraction(to_rate / from_rate).limit_denominator(1000)
-    up, down = ratio.numerator, ratio.denominator
-    return np.asarray(_scipy_signal().resample_poly(signal_mv, up, down, axis=1, padtype="line"))
+    operator, step, reach = _resampling_operator(ratio.numerator, ratio.denominator)
+    length = -(-signal_mv.shape[1] * ratio.numerator // ratio.denominator)
+    blocks = -(-length // operator.shape[1])
+    extended = _extended(signal_mv, reach, (blocks - 1) * step + len(operator))
+    windows = np.lib.stride_tricks.sliding_window_view(extended, len(operator), axis=1)[:, ::step]
+    return np.asarray(windows @ operator).reshape(len(signal_mv), -1)[:, :length]
+
+
+@lru_cache(maxsize=64)
+def _resampling_operator(up: int, down: int) -> tuple[np.ndarray, int, int]:
+    """Matrix (samples in, samples out) of one block, samples in between blocks, samples in before a block's first."""
+    half = 10 * max(up, down)  # the filter of scipy.signal.resample_poly
+    taps = up * import_scipy("signal").firwin(2 * half + 1, 1 / max(up, down), window=("kaiser", 5.0))
+    out = up * -(-RESAMPLED_SAMPLES // up)
+    step, reach = out // up * down, -(-half // up)
+    lag = half + np.arange(out) * down - np.arange(-reach, step + reach)[:, None] * up
+    inside = (lag >= 0) & (lag < len(taps))
+    return np.where(inside, taps[np.clip(lag, 0, len(taps) - 1)], 0.0), step, reach
+
+
+def _extended(signal_mv: np.ndarray, before: int, length: int) -> np.ndarray:
+    """The signal as (leads, length), `before` samples in front, on the line through its first and last sample."""
+    samples = signal_mv.shape[1]
+    slope = (signal_mv[:, -1:] - signal_mv[:, :1]) / max(samples - 1, 1)
+    after = max(length - before - samples, 0)
+    front = signal_mv[:, :1] + slope * np.arange(-before, 0)
+    back = signal_mv[:, -1:] + slope * np.arange(1, after + 1)
+    return np.concatenate((front, signal_mv, back), axis=1)[:, :length]
 
 
 def fit_length(signal_mv: np.ndarray, num_samples: int) -> np.ndarray:

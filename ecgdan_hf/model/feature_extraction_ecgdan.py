@@ -27,7 +27,8 @@ from .conditioning_ecgdan import (
 from .configuration_danet import resolve_waveform_rule
 from .configuration_ecgdan import CHOICES, DEFAULT_FILTER, STANDARD_LEADS
 from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual
-from .median_beat_ecgdan import MIN_BEATS, GivenBeat, MedianBeat, find_r_peaks, heart_rate
+from .median_beat_ecgdan import MIN_BEATS, GivenBeat, MedianBeat
+from .r_peaks_ecgdan import find_r_peaks, heart_rate
 from .waveform_danet import waveform_weights
 
 logger = logging.get_logger(__name__)

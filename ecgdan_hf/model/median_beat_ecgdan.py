@@ -1,158 +1,27 @@
-"""R peaks and the median beat of a multi-lead recording.
+"""The median beat of a multi-lead recording.
 
-R peaks are found by neurokit2 in every usable lead and accepted where at least half of the leads agree, so that one
-noisy lead or one tall T wave decides nothing. Beats are aligned by cross-correlation over all leads, beats of another
-shape (extrasystoles, artefacts) are left out, and the rest is reduced to its median sample by sample. Neighbouring
-beats that reach into the window stay in it, as they do in the median beats of ECG carts.
+Beats are aligned by cross-correlation over all leads, beats of another shape (extrasystoles, artefacts) are left out,
+and the rest is reduced to its median sample by sample. Neighbouring beats that reach into the window stay in it, as
+they do in the median beats of ECG carts.
 
-Travels with the weights: numpy, and neurokit2 where it is needed.
+Travels with the weights: numpy, and scipy where it is needed.
 """
 
 import warnings
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from .conditioning_ecgdan import FLAT_RANGE_MV, LeadQuality, apply_filter, millivolt_per, resample
+from .r_peaks_ecgdan import QRS_SECONDS, normalised_leads, unit_rows
 
 R_POSITION = 0.4  # the R peak's place in the window: sample 240 of 600, 480 ms before and 720 ms after it
-VOTE_SECONDS = 0.08  # detections of different leads this close are one beat
-REFRACTORY_SECONDS = 0.2  # between two beats of one lead; 300 per minute
-MIN_PER_SECOND = 1 / 3  # beats, 20 per minute; with fewer a lead is read the other way up as well
-QRS_SECONDS = 0.1  # to each side of the R peak: the part that is aligned and compared
-SMOOTH_SECONDS = 0.02  # moving average before detection, as in neurokit2's own cleaning: a zero at 50 Hz
-CENTRE_SECONDS = 0.04  # an R peak is moved this far at most to the leads' common maximum
 SHIFT_SECONDS = 0.06  # largest shift of a beat in alignment
 SAME_SHAPE = 0.9  # correlation of two QRS complexes of one kind
 MIN_BEATS = 3  # below this a median is no better than a beat
 MAX_RESIDUAL = 0.6  # of a given beat, of the size of the computed one; above, they are not of one heart in one unit
 MIN_COVERED = 0.5  # share of the window that a given beat must reach
-
-
-def import_neurokit2() -> ModuleType:
-    """Returns neurokit2; ImportError says what needs it."""
-    try:
-        import neurokit2
-    except ImportError as error:
-        raise ImportError(
-            "EcgDanFeatureExtractor finds R peaks and waves with neurokit2: pip install neurokit2"
-        ) from error
-    return cast(ModuleType, neurokit2)
-
-
-def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """Returns sample indices of R peaks, (beats,) ascending, on which at least half of the leads agree.
-
-    The most regular lead decides where there are one or two. A QRS without positive R wave counts by its largest
-    deflection. `signal_mv`: (leads, samples), mV, high-pass filtered, usable leads only.
-    """
-    nk = import_neurokit2()
-    signal_mv = _smooth(signal_mv, round(SMOOTH_SECONDS * sampling_rate))
-    with warnings.catch_warnings():  # a lead without any QRS warns of empty means
-        warnings.simplefilter("ignore")
-        few = len(signal_mv) < 3  # among more leads another one has the R wave
-        find = _lone_lead_peaks if few else _lead_peaks
-        per_lead = [find(nk, lead, sampling_rate) for lead in signal_mv]
-    if few:
-        regularity = [_regularity(lead, peaks, sampling_rate) for lead, peaks in zip(signal_mv, per_lead, strict=True)]
-        peaks = per_lead[int(np.argmax(regularity))]
-    else:
-        peaks = _vote(per_lead, signal_mv.shape[1], sampling_rate)
-    return _centre(peaks, _envelope(signal_mv), round(CENTRE_SECONDS * sampling_rate))
-
-
-def _smooth(signal_mv: np.ndarray, width: int) -> np.ndarray:
-    """Centred moving average over `width` samples, the ends repeated."""
-    if width < 2:
-        return signal_mv
-    padded = np.pad(signal_mv, ((0, 0), (width // 2 + 1, (width - 1) // 2)), mode="edge")
-    total = np.cumsum(padded, axis=1)
-    mean: np.ndarray = (total[:, width:] - total[:, :-width]) / width
-    return mean
-
-
-def _lone_lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """Peaks with the QRS turned upwards, as neurokit2 drops a QRS without a local maximum; else the other way up."""
-    upright = lead_mv * _polarity(lead_mv, sampling_rate)
-    peaks = _lead_peaks(nk, upright, sampling_rate)
-    if len(peaks) < MIN_PER_SECOND * len(lead_mv) / sampling_rate:
-        peaks = max(peaks, _lead_peaks(nk, -upright, sampling_rate), key=len)
-    return peaks
-
-
-def _polarity(lead_mv: np.ndarray, sampling_rate: float) -> float:
-    """-1 where QRS complexes point down, else 1: what a moving average of a QRS's length removes is mostly QRS."""
-    sharp = lead_mv - _smooth(lead_mv[None], round(QRS_SECONDS * sampling_rate))[0]
-    width = min(len(sharp), round(sampling_rate))
-    seconds = sharp[: len(sharp) // width * width].reshape(-1, width)
-    return -1.0 if np.median(seconds.min(axis=1)) < -np.median(seconds.max(axis=1)) else 1.0
-
-
-def _lead_peaks(nk: ModuleType, lead_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
-    found = nk.ecg_findpeaks(lead_mv, sampling_rate, method="neurokit", mindelay=REFRACTORY_SECONDS)
-    return np.asarray(found["ECG_R_Peaks"], dtype=int)
-
-
-def _vote(per_lead: list[np.ndarray], num_samples: int, sampling_rate: float) -> np.ndarray:
-    reach = round(VOTE_SECONDS * sampling_rate)
-    votes = np.zeros(num_samples + 1, dtype=int)
-    for peaks in per_lead:
-        near = np.zeros(num_samples + 1, dtype=int)
-        np.add.at(near, np.maximum(peaks - reach, 0), 1)
-        np.add.at(near, np.minimum(peaks + reach + 1, num_samples), -1)
-        votes += np.cumsum(near) > 0
-    agreed = np.concatenate(([0], (2 * votes[:-1] >= len(per_lead)).astype(np.int8), [0]))
-    starts, ends = np.flatnonzero(np.diff(agreed) == 1), np.flatnonzero(np.diff(agreed) == -1)
-    every = np.sort(np.concatenate(per_lead))
-    first, last = np.searchsorted(every, starts - reach), np.searchsorted(every, ends + reach)
-    return np.array([int(np.median(every[a:b])) for a, b in zip(first, last, strict=True) if b > a], dtype=int)
-
-
-def _regularity(lead_mv: np.ndarray, peaks: np.ndarray, sampling_rate: float) -> float:
-    """Mean correlation of a lead's QRS complexes with their median; -1 with fewer than two."""
-    reach = round(QRS_SECONDS * sampling_rate)
-    peaks = peaks[(peaks >= reach) & (peaks < len(lead_mv) - reach)]
-    if len(peaks) < 2:
-        return -1.0
-    complexes = _unit(lead_mv[peaks[:, None] + np.arange(-reach, reach)])
-    return float(np.mean(complexes @ _unit(np.median(complexes, axis=0))))
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = rows - rows.mean(axis=-1, keepdims=True)
-    rows /= np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-    return rows
-
-
-def _normalised(signal_mv: np.ndarray) -> np.ndarray:
-    """Leads over their median absolute value, so that a lead full of noise weighs little."""
-    level = np.median(np.abs(signal_mv[:, ::5]), axis=1, keepdims=True)  # every fifth sample is plenty and fast
-    signal_mv = signal_mv / np.maximum(level + 0.1 * np.median(level), 1e-6)
-    return signal_mv
-
-
-def _envelope(signal_mv: np.ndarray) -> np.ndarray:
-    """Root mean square over leads (samples,), each cut off at the leads' usual maximum: a spike is no R wave."""
-    size = np.abs(_normalised(signal_mv))
-    envelope: np.ndarray = np.sqrt(np.mean(np.minimum(size, np.median(size.max(axis=1))) ** 2, axis=0))
-    return envelope
-
-
-def _centre(peaks: np.ndarray, envelope: np.ndarray, reach: int) -> np.ndarray:
-    """Moves each peak to the largest root mean square over leads within `reach`."""
-    if not len(peaks):
-        return peaks
-    padded = np.pad(envelope, reach, constant_values=-1.0)
-    return np.unique(peaks - reach + padded[peaks[:, None] + np.arange(2 * reach + 1)].argmax(axis=1))
-
-
-def heart_rate(r_peaks: np.ndarray, num_samples: int, sampling_rate: float) -> float:
-    """Beats per minute: from the median RR interval, or from count over duration with fewer than two R peaks."""
-    if len(r_peaks) < 2:
-        return 60.0 * len(r_peaks) * sampling_rate / num_samples
-    return 60.0 * sampling_rate / float(np.median(np.diff(r_peaks)))
 
 
 @dataclass(frozen=True)
@@ -181,7 +50,7 @@ class MedianBeat:
             ValueError: no R peak has its QRS complex inside the recording.
         """
         shift, reach = round(SHIFT_SECONDS * sampling_rate), round(QRS_SECONDS * sampling_rate)
-        weighted = _normalised(signal_mv)
+        weighted = normalised_leads(signal_mv)
         peaks = _align(weighted, _inside(r_peaks, signal_mv.shape[1], reach + 2 * shift), reach, shift)
         kept = peaks[_same_shape(weighted, peaks, reach)]
         kept = _align(weighted, kept, reach, shift)
@@ -235,7 +104,7 @@ def _align(signal: np.ndarray, peaks: np.ndarray, reach: int, shift: int) -> np.
 
 def _same_shape(signal: np.ndarray, centres: np.ndarray, reach: int) -> np.ndarray:
     """True (beats,) for the beats that look like the beat with the most look-alikes."""
-    complexes = _unit(_cut(signal, centres, reach, reach).reshape(len(centres), -1))
+    complexes = unit_rows(_cut(signal, centres, reach, reach).reshape(len(centres), -1))
     likeness = complexes @ complexes.T
     alike = likeness > SAME_SHAPE
     return np.asarray(alike[np.argmax(alike.sum(axis=1) + 0.5 * likeness.mean(axis=1))])

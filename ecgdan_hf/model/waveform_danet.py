@@ -12,13 +12,14 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 
 from .conditioning_ecgdan import resample
 from .configuration_danet import resolve_waveform_rule
-from .median_beat_ecgdan import find_r_peaks, import_neurokit2
+from .r_peaks_ecgdan import find_r_peaks
 
 ANALYSIS_HZ = 250  # waves are delineated at this rate
 WINDOW_SECONDS = (0.30, 0.45)  # of the usual beat, before and after R
@@ -125,9 +126,18 @@ def _qrs(signal_mv: np.ndarray, peaks: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.where(there, onset, np.nan), np.where(there, end, np.nan)
 
 
+def _neurokit2() -> ModuleType:
+    """`neurokit2`, imported when first needed: only this rule does, and it takes seconds."""
+    try:
+        import neurokit2
+    except ImportError as error:
+        raise ImportError("EcgDanFeatureExtractor finds P and T with neurokit2: pip install neurokit2") from error
+    return cast(ModuleType, neurokit2)
+
+
 def _find(lead_mv: np.ndarray, peaks: np.ndarray, wave: str) -> list[np.ndarray]:
     """Onset, peak and end of one wave, each (beats,); a record that neurokit2 cannot read has none."""
-    nk = import_neurokit2()
+    nk = _neurokit2()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -37,7 +37,8 @@ from ecgdan_hf.evaluation.comparators.measurement_cox import KINDS, MeasurementC
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
-from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks, heart_rate
+from ecgdan_hf.model.median_beat_ecgdan import MedianBeat
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 
 INTERVALS = ("p_duration_ms", "pr_ms", "qrs_ms", "qt_ms")
 NEUROKIT_LEADS = ("I", "II", "V2", "V5")

@@ -30,7 +30,7 @@ from ecgdan_hf.model.conditioning_ecgdan import apply_filter, resample
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.leads_ecgdan import canonical_leads, derive_limb_lead
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks
 
 TOLERANCES = (0.05, 0.15)  # seconds: the median beat's, and the one of ANSI/AAMI EC57
 MODEL_RATES = (500, 100)  # Hz: median beat and rhythm checkpoints

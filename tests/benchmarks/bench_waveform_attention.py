@@ -32,7 +32,7 @@ from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources import mitbih
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks
 from ecgdan_hf.model.waveform_danet import _beat_features, _meets_rule
 
 WAVES = {"P": "p", "QRS": "N", "T": "t"}

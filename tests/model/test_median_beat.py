@@ -4,7 +4,8 @@ import wfdb
 from synthetic_beats import beat, record
 
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
-from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks, heart_rate
+from ecgdan_hf.model.median_beat_ecgdan import MedianBeat
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 
 CORE = slice(90, 440)  # 300 ms before to 400 ms after the R peak: no neighbouring beat reaches here
 

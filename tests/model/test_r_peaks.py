@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import neurokit2 as nk
 import numpy as np
 import pytest
 import wfdb
@@ -10,7 +11,7 @@ from wfdb.processing import compare_annotations
 
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter, resample
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
+from ecgdan_hf.model.r_peaks_ecgdan import REFRACTORY_SECONDS, _lead_peaks, find_r_peaks
 
 JUDGED = range(51, 101)  # records of LUDB; all hundred are in tests/benchmarks/bench_r_peaks.py
 
@@ -58,6 +59,20 @@ def test_beats_agree_with_the_hand_marks_of_twelve_leads_within_50_ms(shared: Pa
         )
         assert total[:2].sum() == 471
         assert sensitivity >= 0.985 and predictive_value >= 0.985
+
+
+@pytest.mark.parametrize("sampling_rate", [100, 250, 500])
+def test_the_peaks_of_each_lead_are_those_of_neurokit2(sampling_rate: int):
+    signal, _ = record(sampling_rate, heart_rate=75, noise_mv=0.1, ectopics=(2, 4), seed=3)
+    noise = np.random.default_rng(0).normal(size=signal.shape)
+    for leads in (signal, noise, noise.cumsum(axis=1), np.round(signal, 1), signal[:, : 3 * sampling_rate]):
+        for lead, found in zip(leads, _lead_peaks(leads, sampling_rate), strict=True):
+            expected = nk.ecg_findpeaks(lead, sampling_rate, method="neurokit", mindelay=REFRACTORY_SECONDS)
+            np.testing.assert_array_equal(found, expected["ECG_R_Peaks"])
+
+
+def test_a_signal_without_any_slope_has_no_beat():
+    assert len(find_r_peaks(np.zeros((12, 1000)), 100)) == 0
 
 
 @pytest.mark.parametrize("sampling_rate", [250, 360, 500, 1000])

@@ -1,6 +1,7 @@
 """Weights of the waves under a rule: rules as data, features of beats, and the feature extractor that has one."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -219,6 +220,13 @@ def test_the_pvc_rule_raises_the_wide_beat_alone_and_the_apc_rule_does_not():
     assert raised == [EARLY] and at(apc, peaks[EARLY], "qrs") < 0.5
     narrow, peaks = strip()
     assert waveform_weights(narrow, RATE, "pvc", peaks).max() < 0.5
+
+
+def test_neurokit2_is_named_when_a_rule_needs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "neurokit2", None)
+    signal, peaks = strip()
+    with pytest.raises(ImportError, match="finds P and T with neurokit2: pip install neurokit2"):
+        waveform_weights(signal, RATE, "apc", peaks)
 
 
 def test_controls_weigh_everything_the_wrong_wave_or_nothing_in_particular():

@@ -28,7 +28,8 @@ from ecgdan_hf.model.feature_extraction_ecgdan import (
     TIME_SCALES,
 )
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, einthoven_residual
-from ecgdan_hf.model.median_beat_ecgdan import MIN_BEATS, MedianBeat, find_r_peaks, heart_rate
+from ecgdan_hf.model.median_beat_ecgdan import MIN_BEATS, MedianBeat
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 
 HIGHPASS_HZ = 0.5
 QRS = slice(38, 60)  # of the beat: 100 ms before the R peak to 120 ms after it

@@ -12,7 +12,8 @@ from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, R_SAMPLE, RATE_HZ, 
 from ecgdan_hf.model.conditioning_ecgdan import LeadQuality, apply_filter, check_recording, resample
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import derive_limb_lead
-from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks, heart_rate
+from ecgdan_hf.model.median_beat_ecgdan import MedianBeat
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 
 HIGHPASS_HZ = 0.5  # zero phase, which keeps the level of the ST segment (Kligfield et al., Circulation 115:1306, 2007)
 MIN_P_LIKENESS = 0.5  # mean correlation of single P waves with the median one; fibrillation waves are below

@@ -20,7 +20,7 @@ from ecgdan_hf.data.simulate.rhythms import VENTRICULAR_SHARE
 from ecgdan_hf.model.configuration_danet import resolve_waveform_rule
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks
 
 _MIN_SOURCES = 10
 _NOISY_SHARE = 0.5  # sources are cleaner than Holter recordings

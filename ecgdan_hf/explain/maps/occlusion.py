@@ -14,7 +14,7 @@ import torch
 
 from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, RATE_HZ, delineate
 from ecgdan_hf.explain.maps.scores import Inputs, Score
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks
 from ecgdan_hf.model.waveform_danet import BeatWaves
 
 FloatArray = npt.NDArray[np.float64]

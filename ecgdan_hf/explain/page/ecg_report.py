@@ -26,9 +26,9 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtractor
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS, ZeroShotEcgClassificationPipeline
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 from ecgdan_hf.model.risk_ecgdan import absolute_risk
 
 FloatArray = npt.NDArray[np.float64]

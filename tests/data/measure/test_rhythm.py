@@ -17,7 +17,7 @@ from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.data.simulate.premature_beats import SimulatedEcg
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks
 
 
 def measured(signal_mv: np.ndarray, rate: float = 500, leads: tuple[str, ...] = STANDARD_LEADS) -> dict[str, float]:

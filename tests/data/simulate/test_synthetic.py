@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from ecgdan_hf.data import formats
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.data.sources import csv_table as csv_files
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks, heart_rate
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 
 
 def test_limb_leads_obey_einthoven_and_goldberger(ecg):

@@ -12,7 +12,8 @@ from ecgdan_hf.explain.maps.methods import _lead_importance, _time_importance, _
 from ecgdan_hf.explain.maps.occlusion import occlude_leads, occlude_time, occlude_waves, wave_stretches
 from ecgdan_hf.explain.maps.scores import score_of
 from ecgdan_hf.model.conditioning_ecgdan import apply_filter
-from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, find_r_peaks
+from ecgdan_hf.model.median_beat_ecgdan import MedianBeat
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks
 
 
 def shown(given):

@@ -13,7 +13,7 @@ from ecgdan_hf import STANDARD_LEADS, EcgDanFeatureExtractor, EcgDanForSurvival,
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.data.simulate.premature_beats import SimulatedEcg
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.model.median_beat_ecgdan import find_r_peaks
+from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks
 from ecgdan_hf.publish.bundle import make_bundle
 
 CARDS = Path(__file__).parents[3] / "model_cards"
