@@ -5,6 +5,9 @@ name keeps its suffix, from which writers infer the format. New files get the pe
 from writers that restrict them to their owner. Standard library only; every other module may import this one.
 """
 
+import hashlib
+import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PREFIX = ".part-"
+_DIGESTS = "digests.json"
 
 
 @contextmanager
@@ -28,7 +32,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         mode = part.stat().st_mode
         yield part
         part.chmod(mode)
+        _to_disk(part)
         part.replace(path)
+        _to_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -59,6 +65,7 @@ def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
         part.mkdir()
         yield part
         _allow_reading(part)
+        _all_to_disk(part)
         if path.exists():
             path.rename(old)
         try:
@@ -89,6 +96,7 @@ def filled_folder(folder: str | Path, last: str) -> Iterator[Path]:
         part.mkdir()
         yield part
         _allow_reading(part)
+        _all_to_disk(part)
         for path in sorted(part.iterdir(), key=lambda path: (path.name == last, path.name)):
             path.replace(folder / path.name)
     finally:
@@ -99,6 +107,41 @@ def remove_leftovers(folder: str | Path) -> None:
     """Removes what killed processes left in `folder`; nobody may be writing there."""
     for path in Path(folder).glob(f"{_PREFIX}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_digests(folder: Path) -> None:
+    """Writes size and SHA-256 of every file of a folder into its `digests.json`; returns when all are on disk."""
+    found = {str(path.relative_to(folder)): _size_and_digest(path) for path in _files_of(folder)}
+    (folder / _DIGESTS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    _all_to_disk(folder)
+
+
+def check_digests(folder: Path) -> None:
+    """Compares the files of a folder with its `digests.json`; other files may have been added.
+
+    Raises:
+        ValueError: a file is missing or not the one that was written; the text names it.
+    """
+    try:
+        expected: dict[str, list[int | str]] = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
+        names = {str(folder / name): size_and_digest for name, size_and_digest in expected.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{folder / _DIGESTS}: expected the digests of the folder, found none or a damaged file"
+        ) from error
+    for name, wanted in names.items():
+        if not Path(name).is_file():
+            raise ValueError(f"{name}: expected a file of {wanted[0]} bytes, found none")
+        found = _size_and_digest(Path(name))
+        if found != wanted:
+            change = f"{found[0]} bytes" if found[0] != wanted[0] else "other content"
+            raise ValueError(f"{name}: damaged: expected the {wanted[0]} bytes that were written, found {change}")
 
 
 def check_output_file(path: Path, suffixes: tuple[str, ...] = (), option: str = "--out") -> None:
@@ -138,6 +181,30 @@ def check_output_folder(output_dir: str | None, overwrite: bool, mark: str) -> P
         if not overwrite:
             raise ValueError(f"{folder}: holds a result; give --overwrite to replace it, or choose another folder")
     return folder
+
+
+def _size_and_digest(path: Path) -> list[int | str]:
+    return [path.stat().st_size, digest_of(path)]
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file or the entries of a folder are on disk; Windows has this for files only."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _all_to_disk(folder: Path) -> None:
+    for path in [*_files_of(folder), folder]:
+        _to_disk(path)
 
 
 def _part(path: Path) -> Path:

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from safetensors.torch import load_file
 from torch import nn
 
 from ecgdan_hf.model.configuration_danet import DanetConfig
@@ -30,10 +29,11 @@ from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.learned_rows import LearnedRows
-from ecgdan_hf.training.core.loop import Progress, Trainer
+from ecgdan_hf.training.core.loop import Trainer
 from ecgdan_hf.training.core.run import Split
 from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.core.starting_weights import build_model
+from ecgdan_hf.training.core.states import Progress, SavedStates
 from ecgdan_hf.training.core.supervised import FinetuningRun
 from ecgdan_hf.training.core.tasks import ClassificationTask
 
@@ -117,6 +117,9 @@ class _DanetFinetuning(FinetuningRun):
         batches = collator.training_loader(learned.rows, learned.sampler(args), args.num_workers)
         return Trainer(self.model, task, batches, args, self.folder / name, self.accelerator).run()
 
+    def earlier_seconds(self) -> float:
+        return sum(progress.earlier_seconds for progress in self.stages.values())
+
     def summary(self) -> dict[str, Any]:
         args, found = self.args, self.stages
         judged = {name: part for name, part in self.parts.items() if name == "train" or name in self.predictions}
@@ -189,7 +192,7 @@ def _keep_weights(model: nn.Module, stages: dict[str, Progress], folder: Path, k
     """Gives the model the weights of the better stage, the earlier one if equal, or of the last; returns its name."""
     last, best = list(stages)[-1], max(stages, key=lambda name: stages[name].best_value or 0.0)
     kept = last if keep_stage == "last" else best
-    model.load_state_dict(load_file(folder / kept / "checkpoints" / "best.safetensors"))
+    model.load_state_dict(SavedStates(folder / kept).load_best(stages[kept]))
     return kept
 
 

@@ -31,6 +31,7 @@ from ecgdan_hf.training.arguments.fields import FinetuneArguments, PretrainArgum
 from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop, rows
 from ecgdan_hf.training.core.learned_rows import LearnedRows, _annotated_targets
+from ecgdan_hf.training.core.states import Progress
 
 Build = Callable[..., FinetuneArguments]
 JOINT = {"joint_epochs": 2, "joint_learning_rate": 0.005}
@@ -162,7 +163,7 @@ def test_the_earlier_of_equal_stages_is_kept_or_the_last_if_asked_for(
 ):
     model, found = torch.nn.Linear(1, 1, bias=False), {}
     for number, value in enumerate(values, 1):
-        found[f"stage-{number}"] = loop.Progress(best_value=value)
+        found[f"stage-{number}"] = Progress(best_value=value)
         folder = tmp_path / f"stage-{number}" / "checkpoints"
         folder.mkdir(parents=True)
         save_file({"weight": torch.full((1, 1), float(number))}, folder / "best.safetensors")
@@ -406,7 +407,7 @@ def test_simulated_records_are_learned_beside_the_real_ones(
 ):
     batches, train = [], loop.Trainer.run
 
-    def look(trainer: loop.Trainer) -> loop.Progress:
+    def look(trainer: loop.Trainer) -> Progress:
         batches.append(trainer.collator(trainer.loader.dataset.__getitems__([3, 19, 40, 63])))
         return train(trainer)
 

@@ -21,6 +21,7 @@ from ecgdan_hf.training.arguments.fields import PretrainArguments
 from ecgdan_hf.training.core import loop
 from ecgdan_hf.training.core.starting_weights import build_config, build_model
 from ecgdan_hf.training.core.statement_alignment import _rare_text_weights
+from ecgdan_hf.training.core.states import Progress
 from ecgdan_hf.training.core.texts import TextSide
 
 TEMPLATES = reports.PROMPT_TEMPLATES
@@ -49,7 +50,7 @@ def test_pretraining_lowers_both_losses_and_moves_every_parameter(
     before: dict[str, torch.Tensor] = {}
     train = loop.Trainer.run
 
-    def remember(trainer: loop.Trainer) -> loop.Progress:
+    def remember(trainer: loop.Trainer) -> Progress:
         before.update({name: value.detach().clone() for name, value in trainer.plain_model.named_parameters()})
         return train(trainer)
 

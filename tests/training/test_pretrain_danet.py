@@ -22,6 +22,7 @@ from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop, rows
 from ecgdan_hf.training.core.batching import EcgCollator
 from ecgdan_hf.training.core.starting_weights import build_config, build_model
+from ecgdan_hf.training.core.states import Progress
 
 Build = Callable[..., PretrainArguments]
 
@@ -45,7 +46,7 @@ def first_weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     before: dict[str, torch.Tensor] = {}
     train = loop.Trainer.run
 
-    def remember(trainer: loop.Trainer) -> loop.Progress:
+    def remember(trainer: loop.Trainer) -> Progress:
         before.update({name: value.detach().clone() for name, value in trainer.plain_model.named_parameters()})
         return train(trainer)
 

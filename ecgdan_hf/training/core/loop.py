@@ -5,11 +5,10 @@ validation; the loop keeps the weights of the best validation, and can be killed
 the last state and ends with the same weights, bit by bit (same machine, same number of processes).
 """
 
-import json
 import math
-import shutil
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -23,10 +22,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ecgdan_hf.files import whole_file
+from ecgdan_hf.files import digest_of, whole_file
 from ecgdan_hf.model.light_ecgdan import EcgDanLeadScale
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core.batching import Batch, EpochBatchSampler
+from ecgdan_hf.training.core.states import Progress, SavedStates
 
 _LAYERS = {
     "waveform": r"^waveform_module",
@@ -59,19 +59,6 @@ LAST_EPOCH = "last"
 """The metric by which the last epoch is the best."""
 
 
-@dataclass
-class Progress:
-    """The state of a run, apart from tensors and generators."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    best_epoch: int = 0
-    best_value: float | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-
-
 class Trainer:
     """One run of the loop; after `run` the model carries the best weights."""
 
@@ -99,7 +86,8 @@ class Trainer:
         self.total_steps = args.epochs * -(-batches // args.gradient_accumulation)
         optimizer, self.scheduler = _build_optimizer(model, args, self.total_steps)
         self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
-        self.progress = Progress()
+        self.progress, self.states = Progress(), SavedStates(folder)
+        self._started = time.monotonic()
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -204,7 +192,8 @@ class Trainer:
             raise FloatingPointError(f"{self.task.metric}: not a number after epoch {self.progress.epoch}")
         if best is None or (value > best if self.task.higher_is_better else value < best):
             self.progress.best_value, self.progress.best_epoch = value, self.progress.epoch
-            _save_weights(self.evaluated_model, self.folder / "checkpoints" / "best.safetensors", self.accelerator)
+            _save_weights(self.evaluated_model, self.states.best, self.accelerator)
+            self.progress.best_digest = digest_of(self.states.best)
 
     def _out_of_patience(self) -> bool:
         if self.args.patience is None or not self.progress.history:
@@ -214,38 +203,34 @@ class Trainer:
 
     def _save_state(self) -> None:
         """Writes a resumable state, whole or not at all, and deletes the oldest."""
-        states = self.folder / "checkpoints"
-        name = f"state-{self.progress.epoch:05d}-{self.progress.batch:06d}"
-        partial = states / f".part-{name}"  # every process writes into it
+        self.progress.seconds = self.progress.earlier_seconds + time.monotonic() - self._started
+        partial = self.states.begin(self.progress)
         self.accelerator.save_state(str(partial))
+        self.accelerator.wait_for_everyone()  # every process has written its part
         if self.accelerator.is_main_process:
             if self.ema:
                 save_file(_state(self.ema.module), partial / "ema.safetensors")
-            (partial / "progress.json").write_text(json.dumps(asdict(self.progress)), encoding="utf-8")
-            shutil.rmtree(states / name, ignore_errors=True)
-            partial.rename(states / name)
-            for old in _saved_states(self.folder)[: -self.args.keep_checkpoints]:
-                shutil.rmtree(old)
+            self.states.finish(self.progress, self.args.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def _load_state(self) -> None:
-        states = _saved_states(self.folder)
-        if not states:
-            return  # stopped before the first state: the beginning is the same
-        self.accelerator.load_state(str(states[-1]))
-        self.progress = Progress(**json.loads((states[-1] / "progress.json").read_text(encoding="utf-8")))
+        """Goes back to the newest whole state, or to the beginning, which is the same for every session."""
+        state = self.states.newest()
+        self.accelerator.wait_for_everyone()  # every process has chosen
+        if self.accelerator.is_main_process:
+            self.states.go_back(state)
+        self.accelerator.wait_for_everyone()
+        if state is None:
+            return
+        self.accelerator.load_state(str(state))
+        self.progress = self.states.read(state)
         if self.ema:
-            self.ema.module.load_state_dict(load_file(states[-1] / "ema.safetensors"))
+            self.ema.module.load_state_dict(load_file(state / "ema.safetensors"))
 
     def _load_best(self) -> None:
         self.plain_model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        self.plain_model.load_state_dict(load_file(self.folder / "checkpoints" / "best.safetensors"))
+        self.plain_model.load_state_dict(self.states.load_best(self.progress))
         self.plain_model.to(memory_format=torch.contiguous_format).eval()
-
-
-def _saved_states(folder: Path) -> list[Path]:
-    """Resumable states of a run, the oldest first."""
-    return sorted((folder / "checkpoints").glob("state-*"))
 
 
 def _check_counts(args: TrainingArguments) -> None:

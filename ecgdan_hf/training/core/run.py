@@ -77,7 +77,8 @@ class TrainingRun(ABC, Generic[Args]):
         self.build()
         self._on_main_process(run_folder.begin, args)
         self.train()
-        metrics = {**self.summary(), "seconds": round(time.monotonic() - started, 1)}
+        seconds = self.earlier_seconds() + time.monotonic() - started
+        metrics = {**self.summary(), "seconds": round(seconds, 1)}
         self._on_main_process(run_folder.finish, self.write, Result(self.kind, metrics))
         return metrics
 
@@ -104,6 +105,10 @@ class TrainingRun(ABC, Generic[Args]):
     def train(self) -> None:
         """Runs the loop; the network then has the weights of the best epoch."""
         self.trainer.run()
+
+    def earlier_seconds(self) -> float:
+        """The seconds of the sessions that this one resumes, up to the state it began with."""
+        return self.trainer.progress.earlier_seconds
 
     def write(self, folder: Path) -> None:
         """Writes the result into a new folder."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ecgdan_hf.training.arguments.options import resolve
 from ecgdan_hf.training.core import loop
 from ecgdan_hf.training.core.loop import _build_optimizer
 from ecgdan_hf.training.core.run_folder import RunFolder
+from ecgdan_hf.training.core.states import Progress, SavedStates
 
 Build = Callable[..., FinetuneArguments]
 
@@ -48,23 +50,34 @@ def weights(folder: str | None) -> dict[str, torch.Tensor]:
     return load_file(Path(str(folder)) / "model.safetensors")
 
 
+def damage(folder: str | None) -> None:
+    """Empties the random generators of the newest state, which Accelerate alone would pass over; zeroes weights."""
+    states = SavedStates(Path(str(folder)))
+    (states.all()[-1] / "random_states_0.pkl").write_bytes(b"")
+    states.best.write_bytes(states.best.read_bytes()[:-1000] + bytes(1000))
+
+
 @pytest.mark.parametrize(
-    "flags",
+    ("flags", "damaged"),
     [
-        {},
-        {"checkpoint_every_steps": 1, "ema_decay": 0.9, "num_workers": 2},
-        {"checkpoint_every_steps": 1, "gradient_accumulation": 2, "batch_size": 8},
+        ({}, True),
+        ({"checkpoint_every_steps": 1, "ema_decay": 0.9, "num_workers": 2}, False),
+        ({"checkpoint_every_steps": 1, "gradient_accumulation": 2, "batch_size": 8}, False),
     ],
-    ids=["between epochs", "within an epoch, averaged, with workers", "with accumulation"],
+    ids=["between epochs, last state damaged", "within an epoch, averaged, with workers", "with accumulation"],
 )
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
-    finetune_args: Build, monkeypatch: pytest.MonkeyPatch, flags: dict
+    finetune_args: Build, monkeypatch: pytest.MonkeyPatch, flags: dict, damaged: bool
 ):
     flags = {**flags, "epochs": 3, "model": {"dropout_scope": "batch"}}
     whole = finetune.finetune(finetune_args("whole", **flags))
     run_until(finetune_args("cut", **flags), monkeypatch, states=2)
     torch.rand(5)
-    resumed = finetune.finetune(finetune_args("cut", **flags, resume=True))
+    args = finetune_args("cut", **flags, resume=True)
+    if damaged:
+        damage(args.output_dir)
+    with pytest.warns(match=r"random_states_0.pkl: damaged.*0 bytes") if damaged else nullcontext():
+        resumed = finetune.finetune(args)
     expected, found = (weights(finetune_args(name).output_dir) for name in ("whole", "cut"))
     assert expected.keys() == found.keys()
     for name in expected:
@@ -87,7 +100,7 @@ def test_every_parameter_moves_in_training(finetune_args: Build, monkeypatch: py
     before: dict[str, torch.Tensor] = {}
     train = loop.Trainer.run
 
-    def remember(trainer: loop.Trainer) -> loop.Progress:
+    def remember(trainer: loop.Trainer) -> Progress:
         before.update({name: value.detach().clone() for name, value in trainer.plain_model.named_parameters()})
         return train(trainer)
 
@@ -131,7 +144,7 @@ def test_every_epoch_hides_other_leads(finetune_args: Build, monkeypatch: pytest
 def test_only_a_few_states_are_kept(finetune_args: Build):
     args = finetune_args(epochs=4, keep_checkpoints=1)
     finetune.finetune(args)
-    assert [path.name for path in loop._saved_states(Path(str(args.output_dir)))] == ["state-00004-000000"]
+    assert [path.name for path in SavedStates(Path(str(args.output_dir))).all()] == ["state-00004-000000"]
 
 
 def test_training_stops_early_when_patience_is_over(finetune_args: Build):
