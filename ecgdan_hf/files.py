@@ -2,20 +2,29 @@
 
 Content is written under a temporary name beside its destination, `.part-XXXXXXXX-NAME`, and renamed when complete. The
 name keeps its suffix, from which writers infer the format. New files get the permissions that the umask allows, even
-from writers that restrict them to their owner. Standard library only; every other module may import this one.
+from writers that restrict them to their owner. A folder that is being written can be locked. Imports nothing of the
+package; every other module may import this one.
 """
 
 import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 _PREFIX = ".part-"
 _DIGESTS = "digests.json"
+_LOCK, _HOLDER = ".lock", ".locked-by"
+_held: set[tuple[str, int]] = set()
+"""The folders that this process has locked, each with the thread that did."""
 
 
 @contextmanager
@@ -57,7 +66,7 @@ def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
         FileExistsError: `path` is a file, or has content and `overwrite` is false.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and (overwrite or not any(path.iterdir()))):
+    if path.exists() and not (path.is_dir() and (overwrite or not content_of(path))):
         raise FileExistsError(f"{path}: expected no folder or an empty one, found files; choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     part, old = _part(path), _part(path)
@@ -88,19 +97,63 @@ def filled_folder(folder: str | Path, last: str) -> Iterator[Path]:
     Args:
         folder: created if necessary.
         last: the file that moves last, so that a folder that has it is complete.
+
+    Raises:
+        ValueError: another process is writing into `folder`.
+    """
+    folder = Path(folder)
+    with locked_folder(folder):
+        part = _part(folder / "result")
+        try:
+            part.mkdir()
+            yield part
+            _allow_reading(part)
+            _all_to_disk(part)
+            for path in sorted(part.iterdir(), key=lambda path: (path.name == last, path.name)):
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def locked_folder(folder: str | Path) -> Iterator[None]:
+    """Keeps other processes that lock the folder out of it while the block runs; creates the folder.
+
+    The block may lock it again. The system releases the lock of a process that was killed: the next one takes over,
+    with a warning.
+
+    Raises:
+        ValueError: another process, or another thread of this one, has the lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    part = _part(folder / "result")
+    key, holder = (os.path.realpath(folder), threading.get_ident()), folder / _HOLDER
+    if key in _held:
+        yield
+        return
+    lock = FileLock(folder / _LOCK)
     try:
-        part.mkdir()
-        yield part
-        _allow_reading(part)
-        _all_to_disk(part)
-        for path in sorted(part.iterdir(), key=lambda path: (path.name == last, path.name)):
-            path.replace(folder / path.name)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"{folder}: expected no other run in this folder, found one{_holder(holder, ', ')}; wait until it ends, "
+            "or choose another folder"
+        ) from error
+    try:
+        if holder.exists():
+            warnings.warn(f"{folder}: taken over from a run that was killed{_holder(holder, ', ')}", stacklevel=3)
+        holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        _held.add(key)
+        yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _held.discard(key)
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def content_of(folder: Path) -> list[Path]:
+    """What a folder holds, apart from its lock."""
+    return [path for path in folder.iterdir() if path.name not in (_LOCK, _HOLDER)]
 
 
 def remove_leftovers(folder: str | Path) -> None:
@@ -175,12 +228,20 @@ def check_output_folder(output_dir: str | None, overwrite: bool, mark: str) -> P
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder, found a file")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and content_of(folder):
         if not (folder / mark).is_file():
             raise ValueError(f"{folder}: expected an empty folder or an earlier result, found other files")
         if not overwrite:
             raise ValueError(f"{folder}: holds a result; give --overwrite to replace it, or choose another folder")
     return folder
+
+
+def _holder(path: Path, before: str) -> str:
+    """Who has a lock, after these words; empty if that is not known."""
+    try:
+        return before + path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _size_and_digest(path: Path) -> list[int | str]:

@@ -1,15 +1,36 @@
 """Files and folders that are written whole or not at all."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from ecgdan_hf.files import check_output_folder, filled_folder, remove_leftovers, whole_file, whole_folder, write_text
+from ecgdan_hf.files import (
+    check_output_folder,
+    content_of,
+    filled_folder,
+    locked_folder,
+    remove_leftovers,
+    whole_file,
+    whole_folder,
+    write_text,
+)
+
+HOLDER = """
+import sys, time
+from ecgdan_hf.files import locked_folder
+with locked_folder(sys.argv[1]):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
 
 
 def content(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in content_of(folder))
 
 
 def test_a_file_is_replaced_only_when_its_writer_succeeds(tmp_path):
@@ -63,6 +84,40 @@ def test_the_last_file_of_a_filled_folder_moves_last_and_other_content_stays(tmp
             (part / name).touch()
     assert moved == ["a.png", "predictions.csv", "metrics.json"]
     assert content(tmp_path) == ["a.png", "metrics.json", "notes.txt", "predictions.csv"]
+
+
+def test_a_locked_folder_refuses_another_process_and_is_taken_over_when_that_was_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        refused = pytest.raises(
+            ValueError, match=f"expected no other run in this folder, found one, process {other.pid}"
+        )
+        with refused, filled_folder(tmp_path, last="metrics.json"):
+            pass
+        other.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+    with pytest.warns(match=f"taken over from a run that was killed, process {other.pid}"), locked_folder(tmp_path):
+        pass
+    with locked_folder(tmp_path):  # released in order: nothing to warn of
+        assert check_output_folder(str(tmp_path), overwrite=False, mark="metrics.json") == tmp_path
+
+
+def test_a_folder_can_be_locked_again_by_its_holder_but_not_by_another_thread(tmp_path):
+    found = []
+
+    def lock():
+        try:
+            with locked_folder(tmp_path):
+                found.append("locked")
+        except ValueError as error:
+            found.append(str(error))
+
+    with locked_folder(tmp_path):
+        with locked_folder(tmp_path):
+            pass
+        thread = threading.Thread(target=lock)
+        thread.start()
+        thread.join()
+    assert len(found) == 1 and "found one, process" in found[0]
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):

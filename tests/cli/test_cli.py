@@ -14,6 +14,7 @@ from warm import WARM
 
 import ecgdan_hf.cli.main
 from ecgdan_hf.data.simulate import synthetic
+from ecgdan_hf.files import content_of
 
 VERBS = ["pretrain", "finetune", "probe", "evaluate", "recalibrate", "sanity", "predict", "explain", "zero-shot",
          "bundle", "push", "demo",
@@ -175,7 +176,7 @@ def test_sanity_tests_the_maps_on_records_the_network_was_not_trained_on(
     assert "was trained on folds [6]" in capfd.readouterr().err
     assert ecgdan(*arguments, "--test-folds", "7-10") == 0
     written = {"report.md", "metrics.json", "deletion.png", "maps.png", "randomisation.png"}
-    assert {path.name for path in out.iterdir()} == written
+    assert {path.name for path in content_of(out)} == written
     assert "The outcome is simulated" in (out / "report.md").read_text(encoding="utf-8")
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["leads"]["performance"]["metric"] == "concordance_index"

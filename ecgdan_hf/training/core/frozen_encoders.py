@@ -105,8 +105,8 @@ def run_probe(
     if args.leads:
         follow = "and limb leads that follow from them"
         report += f"\n\nOf the records judged, the networks were shown the leads {args.leads} ({follow}) alone."
-    folder.begin(args)
-    folder.finish(lambda staging: write_text(staging / "report.md", report + "\n"), Result(kind, metrics))
+    with folder.begun(args):
+        folder.finish(lambda staging: write_text(staging / "report.md", report + "\n"), Result(kind, metrics))
     return metrics
 
 

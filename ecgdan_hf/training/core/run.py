@@ -8,6 +8,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -75,11 +76,12 @@ class TrainingRun(ABC, Generic[Args]):
         self.load()
         self.accelerate(args, self.folder)
         self.build()
-        self._on_main_process(run_folder.begin, args)
-        self.train()
-        seconds = self.earlier_seconds() + time.monotonic() - started
-        metrics = {**self.summary(), "seconds": round(seconds, 1)}
-        self._on_main_process(run_folder.finish, self.write, Result(self.kind, metrics))
+        with ExitStack() as held:
+            self._on_main_process(lambda: held.enter_context(run_folder.begun(args)))
+            self.train()
+            seconds = self.earlier_seconds() + time.monotonic() - started
+            metrics = {**self.summary(), "seconds": round(seconds, 1)}
+            self._on_main_process(lambda: run_folder.finish(self.write, Result(self.kind, metrics)))
         return metrics
 
     @abstractmethod
@@ -141,9 +143,9 @@ class TrainingRun(ABC, Generic[Args]):
         checkpoint = self.args.checkpoint
         return {"checkpoint": checkpoint or "random weights", "new_weights": self.new_weights if checkpoint else "all"}
 
-    def _on_main_process(self, function: Callable[..., None], *args: Any) -> None:
+    def _on_main_process(self, function: Callable[[], None]) -> None:
         if self.accelerator.is_main_process:
-            function(*args)
+            function()
         self.accelerator.wait_for_everyone()
 
 

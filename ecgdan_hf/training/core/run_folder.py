@@ -8,7 +8,8 @@ import dataclasses
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ import yaml
 
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.evaluation.result import Result
-from ecgdan_hf.files import check_output_folder, filled_folder, remove_leftovers, write_text
+from ecgdan_hf.files import (
+    check_output_folder,
+    content_of,
+    filled_folder,
+    locked_folder,
+    remove_leftovers,
+    write_text,
+)
 from ecgdan_hf.training.arguments.fields import NOT_PART_OF_THE_RUN, RunArguments
 from ecgdan_hf.training.arguments.options import check_options
 
@@ -88,15 +96,23 @@ class RunFolder:
             raise ValueError(f"{folder.path}: holds {state} run; give {way}--overwrite to replace it")
         return cls(check_output_folder(args.output_dir, args.overwrite, "recipe.yaml"))
 
-    def begin(self, args: RunArguments) -> None:
-        """Makes the folder, empties it of the run it replaces, and writes the resolved recipe."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.path)
-        if getattr(args, "resume", False):
-            return
-        _clear(self.path)
-        args.data = find_source(args.data, args.data_dir).name  # the recipe names what was recognised
-        _write_recipe(self.path, args)
+    @contextmanager
+    def begun(self, args: RunArguments) -> Iterator[None]:
+        """Locks the folder while the block runs, empties it of the run it replaces, and writes the resolved recipe.
+
+        Raises:
+            ValueError: another run has the folder, or had it since it was checked.
+        """
+        with locked_folder(self.path):
+            RunFolder.check(args)
+            remove_leftovers(self.path)
+            if not getattr(args, "resume", False):
+                _clear(self.path)
+                args.data = find_source(args.data, args.data_dir).name  # the recipe names what was recognised
+                _write_recipe(self.path, args)
+            elif self.metrics is not None:
+                raise ValueError(f"{self.path}: the run was finished by another process in the meantime")
+            yield
 
     @property
     def metrics(self) -> Any:
@@ -146,6 +162,6 @@ def _clear(folder: Path) -> None:
     """Removes the folders and files of a run, but no other folder."""
     for name in _RUN_CONTENTS:
         shutil.rmtree(folder / name, ignore_errors=True)
-    for path in folder.iterdir():
+    for path in content_of(folder):
         if path.is_file():
             path.unlink()

@@ -27,7 +27,7 @@ from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference, bootstrap_interval
 from ecgdan_hf.evaluation.protocols.zero_shot import Level, group_scores
 from ecgdan_hf.evaluation.result import Result
-from ecgdan_hf.files import write_text
+from ecgdan_hf.files import locked_folder, write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import Head
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
@@ -74,7 +74,13 @@ def ablate(args: AblateArguments, say: Callable[[str], None] = lambda _: None) -
         ValueError: arguments or data that cannot be used.
     """
     folder, variants = _check_folder(args), _plan(args)
-    folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(folder):
+        return _ablate(folder, variants, args, say)
+
+
+def _ablate(
+    folder: Path, variants: list[_Variant], args: AblateArguments, say: Callable[[str], None]
+) -> dict[str, Any]:
     tables: dict[str, list[pd.DataFrame]] = {}
     facts: dict[str, dict[str, Any]] = {}
     for variant in variants:

@@ -24,7 +24,7 @@ from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions, descri
 from ecgdan_hf.evaluation.report.survival_report import Judged
 from ecgdan_hf.evaluation.report.tripod import read_author_statements
 from ecgdan_hf.evaluation.result import Result
-from ecgdan_hf.files import write_text
+from ecgdan_hf.files import content_of, locked_folder, write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import model_inputs
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
@@ -56,17 +56,17 @@ def cross_validate(
     models = FoldModels(args, recipes)
     cohort = models.cohort
     folds = Fold.divide(cohort.table, args.folds, parse_folds(args.seeds, "seeds") or [])
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "recipe.yaml", yaml.safe_dump(recipes.lasting(), sort_keys=False))
-    tables = [_predictions(fold, models, folder, say) for fold in folds]
-    predictions = Predictions(pd.concat(tables, ignore_index=True))
-    say("judging")
-    metrics = {**_summarise(models, predictions), **_cost(recipes, folder, predictions.table, begin)}
-    metrics |= {"statements": statements} if statements else {}
-    maps = _lead_attention(models, folder, predictions.table)
-    judged = Judged(predictions, models.names, metrics, maps, cohort.config.lead_names)
-    recipe = asdict(recipes.evaluated())
-    RunFolder(folder).finish(lambda staging: judged.write(staging, recipe), Result("repeated-cv", metrics))
+    with locked_folder(folder):
+        write_text(folder / "recipe.yaml", yaml.safe_dump(recipes.lasting(), sort_keys=False))
+        tables = [_predictions(fold, models, folder, say) for fold in folds]
+        predictions = Predictions(pd.concat(tables, ignore_index=True))
+        say("judging")
+        metrics = {**_summarise(models, predictions), **_cost(recipes, folder, predictions.table, begin)}
+        metrics |= {"statements": statements} if statements else {}
+        maps = _lead_attention(models, folder, predictions.table)
+        judged = Judged(predictions, models.names, metrics, maps, cohort.config.lead_names)
+        recipe = asdict(recipes.evaluated())
+        RunFolder(folder).finish(lambda staging: judged.write(staging, recipe), Result("repeated-cv", metrics))
     return metrics
 
 
@@ -76,7 +76,7 @@ def _check_folder(args: EvaluateArguments, recipes: Recipes) -> Path:
         raise ValueError("output_dir: expected a folder for the folds and the report, got none; give --output-dir")
     folder, recipe = Path(args.output_dir), Path(args.output_dir) / "recipe.yaml"
     if not recipe.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or content_of(folder)):
             raise ValueError(f"{folder}: expected an empty folder or an earlier cross-validation, found other files")
         return folder
     given, before = recipes.lasting(), yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}

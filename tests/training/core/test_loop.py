@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -83,6 +84,20 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     for name in expected:
         assert torch.equal(expected[name], found[name]), name
     assert resumed["history"] == whole["history"]
+
+
+def test_a_run_is_refused_while_another_one_has_its_folder(finetune_args: Build, monkeypatch: pytest.MonkeyPatch):
+    args, refusals, train = finetune_args(epochs=1), [], loop.Trainer.run
+
+    def meet_another(trainer: loop.Trainer) -> Progress:
+        with ThreadPoolExecutor(1) as other:
+            refusals.append(other.submit(RunFolder(Path(str(args.output_dir))).begun(args).__enter__).exception())
+        return train(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "run", meet_another)
+    finetune.finetune(args)
+    assert "expected no other run in this folder, found one" in str(refusals[0])
+    assert RunFolder(Path(str(args.output_dir))).metrics["task"] == "survival"
 
 
 def test_a_resumed_run_refuses_other_arguments(finetune_args: Build, monkeypatch: pytest.MonkeyPatch):
