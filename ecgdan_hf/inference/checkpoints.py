@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -45,8 +46,8 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
 
     Raises:
         FileNotFoundError: no such folder, and no readable repository or revision of that name.
-        ValueError: no configuration, a model of another package, missing or unexpected weights, or a feature
-            extractor that contradicts the configuration.
+        ValueError: no configuration, a model of another package, missing, unexpected or non-finite weights, or a
+            feature extractor that contradicts the configuration.
     """
     source = str(path_or_repo)
     name, revision = repository_and_revision(source)
@@ -72,8 +73,20 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
             raise ValueError(
                 f"{source}: {len(found)} weights are {kind.removesuffix('_keys')}, for example {found[0]}"
             )
+    check_finite(model, source)
     model.train(False)
     return model, _load_feature_extractor(source, config)
+
+
+def check_finite(model: Any, source: str) -> None:
+    """Rejects weights that are not finite: every prediction of such a model would be missing or wrong."""
+    weights = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    odd = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if odd:
+        raise ValueError(
+            f"{source}: expected finite weights, found NaN or infinity in {len(odd)} of {len(weights)}, for example "
+            f"{odd[0]}; the file is damaged, or training diverged"
+        )
 
 
 def load_config(path_or_repo: str | Path) -> Config:

@@ -32,6 +32,7 @@ Task = Literal["embedding", "pretraining", "classification", "survival", "text",
 Columns = dict[str, list[Any]]
 
 RISK_YEARS = (1, 5, 10)
+RISK_COLUMNS = tuple(f"risk_{year}y" for year in RISK_YEARS)
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -124,12 +125,12 @@ def _predict_risk(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
     if model.config.num_baseline_times:
         years = torch.tensor(RISK_YEARS, dtype=torch.float32, device=log_hazard.device)
         risk = 1 - survival_curve(log_hazard, model.baseline.times, model.baseline.log_cumulative_hazard, years)
-    columns = {f"risk_{year}y": risk[:, index].tolist() for index, year in enumerate(RISK_YEARS)}
+    columns = {name: risk[:, index].tolist() for index, name in enumerate(RISK_COLUMNS)}
     return {"log_hazard": log_hazard.tolist(), "endpoint": [model.config.endpoint_text] * len(log_hazard), **columns}
 
 
 def _risk_columns(config: Config) -> list[str]:
-    return ["log_hazard", *(f"risk_{year}y" for year in RISK_YEARS), "endpoint"]
+    return ["log_hazard", *RISK_COLUMNS, "endpoint"]
 
 
 def _predict_labels(model: Any, inputs: Mapping[str, Tensor]) -> Columns:

@@ -4,6 +4,7 @@ A file that cannot be read does not stop the others: its row has the error. Noth
 that a file does not state must be given.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ecgdan_hf.data.readers.wfdb_records import find_header
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.ecg_folder import ecg_files
 from ecgdan_hf.inference.covariates import Covariates
-from ecgdan_hf.inference.heads import Head, head_of
+from ecgdan_hf.inference.heads import RISK_COLUMNS, Head, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
@@ -160,12 +161,22 @@ def _predict_batch(rows: list[dict[str, Any]], model: EcgDanPreTrainedModel, hea
         }
         predictions = head.predict(model, inputs)
         for position, row in enumerate(usable):
-            row.update({name: values[position] for name, values in predictions.items()})
+            predicted = {name: values[position] for name, values in predictions.items()}
+            del row["inputs"]
+            if not _is_finite(predicted):
+                row["error"] = "expected finite predictions, the model gave NaN or infinity for this signal"
+                continue
+            row.update(predicted)
             if "positive" in row and row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(model.config.lead_names):
                 row["positive"] = None
                 row["flags"] = ";".join(filter(None, [row["flags"], "thresholds_need_more_leads"]))
-            del row["inputs"]
     return rows
+
+
+def _is_finite(predicted: Mapping[str, Any]) -> bool:
+    """Whether all numbers are finite; only risks may be NaN: beyond the follow-up of the training data."""
+    numbers = {name: value for name, value in predicted.items() if isinstance(value, float)}
+    return all(math.isfinite(value) for name, value in numbers.items() if name not in RISK_COLUMNS)
 
 
 def _record_path(path: Path) -> Path:

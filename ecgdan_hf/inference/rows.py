@@ -39,13 +39,19 @@ def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
     """Log hazards (n,) of a survival model, or logits (n, labels) of a classifier, in the order of the rows.
 
     Raises:
-        ValueError: another kind of model, or covariates that the rows do not have.
+        ValueError: another kind of model, covariates that the rows do not have, or scores that are not finite.
     """
     scores = head_of(model).scores
     if scores is None:
         raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
     outputs = (model(**inputs)[scores] for inputs in model_inputs(model, dataset, batch_size))
-    return np.concatenate([output.double().cpu().numpy() for output in outputs])
+    found: FloatArray = np.concatenate([output.double().cpu().numpy() for output in outputs])
+    odd = ~np.isfinite(found).reshape(len(found), -1).all(1)
+    if odd.any():
+        raise ValueError(
+            f"{scores}: expected finite numbers, found NaN or infinity in {odd.size} of {len(found)} rows"
+        )
+    return found
 
 
 @torch.inference_mode()

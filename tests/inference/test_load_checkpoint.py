@@ -16,6 +16,7 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint, load_config, reposi
 from ecgdan_hf.inference.heads import HEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanPreTrainedModel
+from ecgdan_hf.training.core.starting_weights import build_model
 
 PAPER = {"trunk": "paper", "trunk_channels": [2, 2, 4, 4, 4]}
 TINY = {**PAPER, "num_attention_heads": 2, "hidden_size": 16, "stem_features": 2}
@@ -77,6 +78,19 @@ def test_missing_and_foreign_weights_are_refused_instead_of_random_ones_used(tmp
     )
     with pytest.raises(ValueError, match="1 weights are unexpected, for example extra"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_to_predict_and_to_train_from(value: float, tmp_path: Path) -> None:
+    folder = saved(EcgDanForSequenceClassification, tmp_path / "run")
+    weights = load_file(folder / "model.safetensors")
+    weights["ecgdan.stem.conv1.weight"].view(-1)[3] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    message = r"run: expected finite weights, found NaN or infinity in 1 of \d+, for example ecgdan.stem.conv1.weight"
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(folder)
+    with pytest.raises(ValueError, match=message):
+        build_model(EcgDanForSequenceClassification, load_config(folder), str(folder))
 
 
 def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:

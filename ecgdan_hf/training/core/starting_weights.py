@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import logging as transformers_logging
 
-from ecgdan_hf.inference.checkpoints import load_checkpoint, load_config, repository_and_revision
+from ecgdan_hf.inference.checkpoints import check_finite, load_checkpoint, load_config, repository_and_revision
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import SIGNAL_FIELDS, EcgDanConfig
 from ecgdan_hf.training.arguments.options import check_keys
@@ -129,5 +129,6 @@ def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tupl
     if encoder:
         first = encoder[0]
         raise ValueError(f"{checkpoint}: expected the weights of the whole encoder, missing or misshapen: {first}")
+    check_finite(model, checkpoint)
     learned = {name for name, _ in model.named_parameters()}
     return model, [name for name in absent if name in learned]
