@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
-from .layers_ecgdan import EcgDanDropout
+from .layers_ecgdan import EcgDanDropout, EcgDanHeadNorm
 from .risk_ecgdan import Baseline
 
 MAX_BASELINE_TIMES = 2048
@@ -36,10 +36,10 @@ class EcgDanClassifier(nn.Module):
         super().__init__()
         self.config = config
         width, inner = config.hidden_size, config.classifier_hidden_size
-        self.norm = nn.BatchNorm1d(width)
+        self.norm = EcgDanHeadNorm(width)
         self.dropout = EcgDanDropout(config.head_dropout, config.dropout_scope)
         if inner:
-            self.hidden, self.hidden_norm = nn.Linear(width, inner), nn.BatchNorm1d(inner)
+            self.hidden, self.hidden_norm = nn.Linear(width, inner), EcgDanHeadNorm(inner)
             self.hidden_dropout = EcgDanDropout(min(2 * config.head_dropout, 0.9), config.dropout_scope)
         self.has_hidden = bool(inner)
         self.output = nn.Linear(inner or width, config.num_labels)
@@ -114,10 +114,10 @@ class EcgDanRiskHead(nn.Module):
 
     def __init__(self, config: EcgDanSurvivalConfig):
         super().__init__()
-        self.norm = nn.BatchNorm1d(config.hidden_size)
+        self.norm = EcgDanHeadNorm(config.hidden_size)
         self.dropout = EcgDanDropout(config.head_dropout, config.dropout_scope)
         self.hidden = nn.Linear(config.hidden_size, config.survival_hidden_size)
-        self.hidden_norm = nn.BatchNorm1d(config.survival_hidden_size)
+        self.hidden_norm = EcgDanHeadNorm(config.survival_hidden_size)
         self.output = nn.Linear(config.survival_hidden_size, 1)
 
     def forward(self, pooled: Tensor) -> Tensor:

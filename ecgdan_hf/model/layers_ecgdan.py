@@ -1,4 +1,4 @@
-"""What the two trunks share: how each is built, and dropout with one mask for each record or for the whole batch.
+"""What trunks and heads share: how a trunk is built, dropout with one mask for the whole batch, the heads' norm.
 
 Travels with the weights: imports only torch and its neighbour in this folder.
 """
@@ -36,3 +36,14 @@ class EcgDanDropout(nn.Module):
         if self.scope == "element":
             return F.dropout(hidden, self.p)
         return hidden * F.dropout(torch.ones_like(hidden.narrow(batch_dim, 0, 1)), self.p)
+
+
+class EcgDanHeadNorm(nn.BatchNorm1d):
+    """Batch norm over (N, C). A record alone has no variance: it is scaled by the running statistics, which stay."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C) -> (N, C)."""
+        if self.training and input.shape[0] == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        normalized: Tensor = super().forward(input)
+        return normalized

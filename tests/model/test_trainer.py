@@ -71,6 +71,14 @@ def test_the_loss_goes_down_and_evaluation_reports_it(name: str, tmp_path: Path)
     assert logged[-1] < logged[0]
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_last_batch_of_one_record_is_trained_on(name: str, tmp_path: Path):
+    train = trainer(name, tmp_path, n=5, per_device_train_batch_size=4, num_train_epochs=1)
+    train.train()
+    assert train.state.global_step == 2
+    assert all(bool(weights.isfinite().all()) for weights in train.model.parameters())
+
+
 def update(name: str, folder: Path, **options) -> dict[str, torch.Tensor]:
     """What one optimizer step of plain gradient descent adds to each weight."""
     before = build(name).state_dict()
