@@ -5,6 +5,7 @@ environment and take seconds to import. transformers, huggingface_hub and the pa
 """
 
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -19,7 +20,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-SHARED = ("numpy", "scipy.optimize", "torch.distributed.tensor", "torch._dynamo", "torchvision")
+SHARED = ("numpy", "pandas", "scipy.optimize", "scipy.signal", "scipy.stats", "pyarrow.parquet", "tokenizers", "regex")
+SHARED += ("torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo")
+SHARED += ("torch.export", "torch.utils.tensorboard", "torchvision.transforms.v2", "jinja2", "yaml", "psutil")
 FORKS = hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
 
 start_process = subprocess.run
@@ -51,7 +54,7 @@ class WarmPython:
         if self.folder is not None:
             self.process.stdin.close()
             self.process.stdout.close()
-            self.process.wait(30)
+            self.process.wait(600)
             self.folder.cleanup()
             self.folder = None
 
@@ -103,6 +106,8 @@ def serve(address: str) -> None:
     for name in SHARED:
         with contextlib.suppress(ModuleNotFoundError):
             __import__(name)
+    gc.collect()
+    gc.freeze()  # or each child would copy the memory of all these objects when it collects garbage
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)

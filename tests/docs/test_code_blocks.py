@@ -204,5 +204,4 @@ def run_process(words: list[str]) -> int:
     program, *arguments = words
     verb = next(word for word in arguments if word.startswith("ecgdan_hf.")).rsplit(".", 1)[1]
     start = [sys.executable, "-m", *LAUNCHERS[program]] if program in LAUNCHERS else [sys.executable]
-    run_it = subprocess.run if program in LAUNCHERS else WARM.run
-    return run_it([*start, *arguments, *made_small([verb])[1:]], check=False).returncode
+    return WARM.run([*start, *arguments, *made_small([verb])[1:]]).returncode

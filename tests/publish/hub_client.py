@@ -13,8 +13,10 @@ from pathlib import Path
 from warm import WARM
 
 FORK_FOR_EACH_LINE = """
-import json, os, sys
+import gc, json, os, sys
 import datasets, huggingface_hub.hf_api, pandas, scipy.signal, scipy.stats, torch, transformers.modeling_utils, wfdb
+gc.collect()
+gc.freeze()
 for line in sys.stdin:
     task = json.loads(line)
     child = os.fork()
@@ -54,7 +56,7 @@ class HubClient:
     def __exit__(self, *exception: object) -> None:
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait(30)
+        self.process.wait(600)
 
     def run(
         self, code: str, *arguments: object, environment: dict[str, str | None] | None = None

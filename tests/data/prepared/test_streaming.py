@@ -58,7 +58,8 @@ def test_every_record_comes_once_from_the_workers_of_a_data_loader(streamed, wor
 
 
 @pytest.mark.parametrize("seen", [0, 5, 16, 39, 40])
-def test_a_stream_goes_on_where_its_state_was_taken(streamed, cohort, extractor, seen):
+def test_a_stream_goes_on_where_its_state_was_taken(cohort, extractor, seen):
+    streamed = load("csv", cohort, feature_extractor=extractor, streaming=True)  # a state stays with its dataset
     rows = iter(streamed)
     for _ in range(seen):
         next(rows)
