@@ -12,13 +12,20 @@ from ecgdan_hf.files import check_output_file, whole_file, write_text
 SamplingRate = Annotated[float | None, typer.Option(help="sampling rate in Hz, for files that do not state it")]
 Unit = Annotated[str | None, typer.Option(help="unit of the signal: mV, uV or V, for files that do not state it")]
 LeadNames = Annotated[str | None, typer.Option(help="lead names such as I,II,V1, for files that do not state them")]
+CovariateTable = Annotated[
+    Path | None, typer.Option(help="CSV with file or record_id, and the covariates that the model was trained with")
+]
+MissingCovariates = Annotated[
+    str, typer.Option(help="a covariate that is unknown: refuse (an error), or mean (of the training; flagged)")
+]
 
 
 def _predict(
     paths: Annotated[list[Path], typer.Argument(help="ECG files, or folders of them")],
     checkpoint: Annotated[str, typer.Option(help="checkpoint folder, or USER/NAME or USER/NAME@REVISION on the Hub")],
     out: Annotated[Path, typer.Option(help="CSV to write, one row for each file")],
-    covariates: Annotated[Path | None, typer.Option(help="CSV with file and the model's covariates")] = None,
+    covariates: CovariateTable = None,
+    missing_covariates: MissingCovariates = "refuse",
     sampling_rate: SamplingRate = None,
     unit: Unit = None,
     lead_names: LeadNames = None,
@@ -33,16 +40,15 @@ def _predict(
     Example:
       ecgdan predict ptb-xl/records500/00000 --checkpoint runs/survival --out predictions.csv
     """
-    import pandas as pd
-
     from ecgdan_hf.inference.checkpoints import load_checkpoint
     from ecgdan_hf.inference.predict import predict
 
     check_output_file(out)
-    table = None if covariates is None else pd.read_csv(covariates)
+    table = _covariate_table(covariates)
     model, feature_extractor = load_checkpoint(checkpoint)
     options = read_options(sampling_rate, unit, lead_names)
-    rows = predict(paths, model, feature_extractor, batch_size, covariates=table, read_options=options, progress=True)
+    known = {"covariates": table, "missing_covariates": missing_covariates}
+    rows = predict(paths, model, feature_extractor, batch_size, read_options=options, progress=True, **known)
     write_text(out, rows.to_csv(index=False))
     bad = int((rows["error"] != "").sum())
     say(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
@@ -66,6 +72,8 @@ def _explain(
     label: Annotated[
         str | None, typer.Option(help="label to explain, for methods other than attention; default: the most probable")
     ] = None,
+    covariates: CovariateTable = None,
+    missing_covariates: MissingCovariates = "refuse",
 ) -> None:
     """Draw one page: the ECG coloured by importance, a map of the leads, and the risk curve or label probabilities.
 
@@ -84,6 +92,7 @@ def _explain(
     from ecgdan_hf.explain.page.figures import explain_page
     from ecgdan_hf.explain.page.waveform_figure import read_beats, waveform_page
     from ecgdan_hf.inference.checkpoints import load_checkpoint
+    from ecgdan_hf.inference.covariates import FileCovariates
 
     check_output_file(out, (".png", ".pdf", ".svg"))
     options = read_options(sampling_rate, unit, lead_names)
@@ -93,7 +102,10 @@ def _explain(
     name = Path(checkpoint).name
     if "waveform" not in methods_of(model) or method or label:
         method = method or "attention"
+        known = FileCovariates(model.config, _covariate_table(covariates), missing_covariates)
+        known.check_some_match([file])
         findings, options = map_findings(checkpoint, method), {"method": method, "label": label}
+        options["covariates"] = known.of(file, record)[0]
         figure = explain_page(record, model, feature_extractor, checkpoint=name, findings=findings, **options)
     else:
         findings = map_findings(checkpoint, "waveform")
@@ -101,6 +113,17 @@ def _explain(
     with whole_file(out) as part:
         figure.savefig(part, dpi=150)
     say(str(out))
+
+
+def _covariate_table(path: Path | None) -> Any:
+    """Reads a table of covariates, ids as text; None without one."""
+    import pandas as pd
+
+    if path is None:
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return pd.read_csv(path, dtype={"file": str, "record_id": str}, encoding="utf-8-sig")
 
 
 def read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:

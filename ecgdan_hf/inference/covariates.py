@@ -1,6 +1,7 @@
-"""Columns of a table -> the covariates of a survival model; `model.covariates_ecgdan` has the grammar."""
+"""Columns of a table or ECG files -> the covariates of a survival model; `model.covariates_ecgdan` has the grammar."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,13 @@ from ecgdan_hf.model.covariates_ecgdan import Covariate
 
 _MISSING = ("mean", "indicator", "refuse")
 _MAX_LEVELS = 20
+_FROM_FILE = ("age", "sex")
+_SUFFIXES = frozenset((
+    ".csv", ".dat", ".dcm", ".ecg", ".edf", ".h5", ".hdf5", ".hea", ".mat", ".mfer", ".mwf", ".npy", ".npz",
+    ".parquet", ".scp", ".txt", ".xml", ".zip",
+))  # fmt: skip
+"""Others may be part of a record's name, such as `visit.2`."""
+_Key = tuple[str, ...]
 
 
 class Covariates:
@@ -66,6 +74,11 @@ class Covariates:
         """Columns of the table that these covariates need."""
         return list(dict.fromkeys(Covariate(name).column for name in self.names))
 
+    @property
+    def columns_of_names(self) -> list[str]:
+        """For each covariate the column it is made of."""
+        return [Covariate(name).column for name in self.names]
+
     def matrix(self, table: pd.DataFrame) -> npt.NDArray[np.float32]:
         """Returns the network's covariates: (records, names), NaN where unknown.
 
@@ -107,7 +120,7 @@ def _column(table: pd.DataFrame, column: str) -> "pd.Series[Any]":
 
 
 def _numbers(values: "pd.Series[Any]") -> "pd.Series[float]":
-    return values.map(Covariate.number).astype(float)
+    return values.map(lambda value: Covariate.number(value, str(values.name))).astype(float)
 
 
 def _is_text(values: "pd.Series[Any]") -> bool:
@@ -123,3 +136,92 @@ def _levels(values: "pd.Series[Any]", column: str) -> list[str]:
         raise ValueError(f"covariates: {column}: expected levels without a comma, got {odd!r}")
     reference = min(counts.index[counts == counts.max()])  # ties: the first by name
     return [f"{column}={level}" for level in sorted(counts.index) if level != reference]
+
+
+class FileCovariates:
+    """Covariates of ECG files: from a table, else age and sex from the file itself.
+
+    A row of the table belongs to the files whose path, without suffix, is or ends with its `file` or `record_id`, as
+    `records/00001` does in `my-ecgs/records/00001.hea`: a record id is the path below its folder.
+
+    Args:
+        config: of the model.
+        table: `file` or `record_id`, and the model's covariates by their columns; None without a table.
+        missing: "refuse", or "mean": the training mean stands for an unknown value, and the file is flagged.
+
+    Raises:
+        ValueError: another `missing`, a table without a column that is needed, or two rows of one record.
+    """
+
+    def __init__(self, config: Any, table: pd.DataFrame | None = None, missing: str = "refuse") -> None:
+        if missing not in ("refuse", "mean"):
+            raise ValueError(f"missing_covariates: expected refuse or mean, got {missing!r}")
+        self.taken, self.missing = Covariates.of(config), missing
+        self.values: dict[_Key, npt.NDArray[np.float32]] = {}
+        if table is None or not self.taken.names:
+            return
+        column = next((name for name in ("file", "record_id") if name in table), None)
+        if column is None:
+            found = ", ".join(map(str, table.columns))
+            raise ValueError(f"covariates: expected a column file or record_id, got {found}")
+        keys = [_key(str(value)) for value in table[column]]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"covariates: expected one row per file, found {'/'.join(twice)} more than once")
+        self.values = dict(zip(keys, self.taken.matrix(table), strict=True))
+
+    def check_some_match(self, files: Iterable[Path]) -> None:
+        """Raises a ValueError where the table has no row for any of the files."""
+        files = list(files)
+        if self.values and files and all(self._row(file) is None for file in files):
+            row = "/".join(next(iter(self.values)))
+            raise ValueError(
+                f"covariates: expected rows for {files[0]} and the other files, found none; a row is matched by the "
+                f"path without its suffix, or the end of it; the first row is {row}"
+            )
+
+    def of(self, file: Path, record: EcgRecord) -> tuple[npt.NDArray[np.float32] | None, list[str]]:
+        """Returns the covariates of a file, (names,), and a flag for each that is unknown.
+
+        They are None for a model without covariates. What the table leaves empty is taken from the file.
+
+        Raises:
+            ValueError: a covariate that is unknown, where that is refused.
+        """
+        if not self.taken.names:
+            return None, []
+        values, own = self._row(file), self.taken.of_record(record)[0]
+        values = own if values is None else np.where(np.isnan(values) & self._in_files, own, values)
+        unknown = list(dict.fromkeys(np.array(self.taken.columns_of_names)[np.isnan(values) & ~self._told].tolist()))
+        if unknown and self.missing == "refuse":
+            raise ValueError(
+                f"{file}: covariates: expected {', '.join(unknown)}, which the model was trained with, found none; "
+                "give a table with --covariates, or --missing-covariates mean to predict at the training mean"
+            )
+        return values, [f"covariate_{name}_unknown" for name in unknown]
+
+    @property
+    def _in_files(self) -> npt.NDArray[np.bool_]:
+        """Covariates that a file may state itself, (names,)."""
+        return np.array([name in _FROM_FILE for name in self.taken.names])
+
+    @property
+    def _told(self) -> npt.NDArray[np.bool_]:
+        """Covariates whose absence the model has learned as an indicator, (names,)."""
+        return np.array([f"{column}?" in self.taken.names for column in self.taken.columns_of_names])
+
+    def _row(self, file: Path) -> npt.NDArray[np.float32] | None:
+        """The row with the longest name that the path ends with."""
+        for path in (_key(file), _key(Path(file).resolve())):
+            for start in range(len(path)):
+                if path[start:] in self.values:
+                    return self.values[path[start:]]
+        return None
+
+
+def _key(file: str | Path) -> _Key:
+    """Parts of a path without its suffix; those of a WFDB header, of its data file and of its stem are the same."""
+    path = Path(file)
+    path = path.resolve() if ".." in path.parts else path
+    known = path.suffix.lower() in _SUFFIXES
+    return (path.with_suffix("") if known else path).parts

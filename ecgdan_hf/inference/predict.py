@@ -9,19 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from ecgdan_hf.data.formats import READABLE, read
 from ecgdan_hf.data.readers.wfdb_records import find_header
-from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.ecg_folder import ecg_files
-from ecgdan_hf.inference.covariates import Covariates
+from ecgdan_hf.inference.covariates import FileCovariates
 from ecgdan_hf.inference.heads import RISK_COLUMNS, Head, head_of
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
@@ -36,6 +32,7 @@ def predict(
     covariates: pd.DataFrame | None = None,
     read_options: Mapping[str, Any] | None = None,
     progress: bool = False,
+    missing_covariates: str = "refuse",
 ) -> pd.DataFrame:
     """Predicts for ECG files.
 
@@ -45,10 +42,12 @@ def predict(
         feature_extractor: the model's own.
         batch_size: ECGs per forward pass.
         on_error: `"row"` puts the error of an unusable file into its row and continues; `"raise"` stops.
-        covariates: for a survival model with `covariate_names`: a table with `file` and one column per name. Age and
-            sex of other files come from their headers; the training mean stands for unknown values.
+        covariates: for a survival model with `covariate_names`: a table with `file` or `record_id` and one column per
+            name; see [`FileCovariates`]. Age and sex that it does not have come from the files.
         read_options: `sampling_rate`, `unit`, `lead_names` for files that do not state them.
         progress: show a progress bar.
+        missing_covariates: what is done about a covariate that is unknown: "refuse" makes it the error of its row,
+            "mean" predicts at the training mean, with a flag.
 
     Returns:
         One row per file, in order: `file`; `log_hazard`, `risk_1y`, `risk_5y`, `risk_10y` (probability of the event;
@@ -59,7 +58,8 @@ def predict(
         flags joined by `;`); `error` (empty without one).
 
     Raises:
-        ValueError: a model without a prediction head, a wrong argument, or, with `on_error="raise"`, a bad file.
+        ValueError: a model without a prediction head, a wrong argument, a table of covariates without a row for any
+            file, or, with `on_error="raise"`, a bad file.
         FileNotFoundError: a path that does not exist, with `on_error="raise"`; a folder without ECG files.
     """
     head = head_of(model)
@@ -70,7 +70,8 @@ def predict(
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     files = expand_files(paths)
-    known = _CovariateTable(covariates, model.config)
+    known = FileCovariates(model.config, covariates, missing_covariates)
+    known.check_some_match(files)
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(files), desc="Predicting", unit="file", disable=not progress) as bar:
         for start in range(0, len(files), batch_size):
@@ -103,44 +104,15 @@ def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return list(files)
 
 
-class _CovariateTable:
-    """Covariates of a file: from the given table, else from the file's header."""
-
-    def __init__(self, table: pd.DataFrame | None, config: EcgDanConfig) -> None:
-        self.taken = Covariates.of(config)
-        self.values: dict[str, npt.NDArray[np.float32]] = {}
-        if table is None or not self.taken.names:
-            return
-        if "file" not in table:
-            raise ValueError(f"covariates: expected a column file, got {', '.join(map(str, table.columns))}")
-        keys = [_key(file) for file in table["file"]]
-        if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"covariates: expected one row per file, found {twice} more than once")
-        self.values = dict(zip(keys, self.taken.matrix(table), strict=True))
-
-    def of(self, file: Path, record: EcgRecord) -> npt.NDArray[np.float32] | None:
-        """(names,), or None for a model without covariates."""
-        if not self.taken.names:
-            return None
-        given = self.values.get(_key(file))
-        return self.taken.of_record(record)[0] if given is None else given
-
-
-def _key(file: str | Path) -> str:
-    """The same key for every way to write a record: with or without suffix, relative or absolute."""
-    return str(_record_path(Path(file)).with_suffix("").resolve())
-
-
 def _prepare(
-    file: Path, extractor: EcgDanFeatureExtractor, known: _CovariateTable, options: dict[str, Any], on_error: str
+    file: Path, extractor: EcgDanFeatureExtractor, known: FileCovariates, options: dict[str, Any], on_error: str
 ) -> dict[str, Any]:
     """Returns a row with the network's `inputs`, or with an `error`."""
     row: dict[str, Any] = {"file": str(file), "flags": "", "error": ""}
     try:
         record = read(file, **options)
         features = extractor(**record.as_inputs(), return_tensors="pt", return_flags=True)
-        covariates = known.of(file, record)
+        covariates, unknown = known.of(file, record)
     except (ValueError, OSError) as error:
         if on_error == "raise":
             raise
@@ -148,7 +120,7 @@ def _prepare(
     inputs = {name: features[name] for name in extractor.model_input_names}
     if covariates is not None:
         inputs["covariates"] = torch.from_numpy(covariates)[None]
-    flags = dict.fromkeys((*record.flags, *features["flags"][0]))
+    flags = dict.fromkeys((*record.flags, *features["flags"][0], *unknown))
     return {**row, "inputs": inputs, "num_leads": int(inputs["lead_mask"].sum()), "flags": ";".join(flags)}
 
 

@@ -391,7 +391,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     covariate_stds: list[float | int] | tuple[float | int, ...] = ()
     num_baseline_times: int = 0
     calibration_slope: float | int = 1.0
-    endpoint: str = "heart failure"
+    endpoint: str = "event"
     simulated_outcome: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SEXES = dict.fromkeys(("male", "m", "man"), "male") | dict.fromkeys(("female", "f", "w", "woman"), "female")
+"""Lower-case words for a sex -> the word that the package uses."""
 _SEX_VALUES = {"male": 1.0, "female": 0.0}
 
 
@@ -15,8 +17,8 @@ _SEX_VALUES = {"male": 1.0, "female": 0.0}
 class Covariate:
     """One covariate of a survival model, by the rule in its name.
 
-    `age` is a number and `sex` is "male" (1), "female" (0) or a number; `smoking=current` is 1 where `smoking` says
-    current, and `bmi?` is 1 where `bmi` is missing.
+    `age` is a number and `sex` is "male" (1), "female" (0), a word for either such as `m` or `w`, or a number;
+    `smoking=current` is 1 where `smoking` says current, and `bmi?` is 1 where `bmi` is missing.
 
     >>> [Covariate(name).column for name in ("age", "bmi?", "smoking=never")]
     ['age', 'bmi', 'smoking']
@@ -62,7 +64,7 @@ class Covariate:
             return float(value is None)
         if value is None:
             return math.nan
-        number = self.number(value)
+        number = self.number(value, self.column)
         if self.level is not None:
             if number is not None:
                 raise ValueError(f"covariates: {self.name}: expected text in {self.column}, got {value!r}")
@@ -72,8 +74,13 @@ class Covariate:
         return number
 
     @staticmethod
-    def number(value: Any) -> float | None:
-        """A number, or the number that stands for a sex; None for other text."""
+    def number(value: Any, column: str = "") -> float | None:
+        """A number, or the number that stands for a sex; None for other text.
+
+        In the column `sex` other words for it count too, such as `m` and `w`.
+        """
+        if column == "sex" and isinstance(value, str):
+            value = SEXES.get(value.strip().lower(), value)
         try:
             return _SEX_VALUES[value] if value in _SEX_VALUES else float(value)
         except (TypeError, ValueError):

@@ -29,7 +29,7 @@ class EcgSurvivalPipeline(EcgPipeline):
     r"""Risk of an event within some years of the ECG, by a checkpoint of [`EcgDanForSurvival`].
 
     Its covariates are read from each mapping (`age`, `sex`, ..., or all of them under `covariates`), else from the
-    argument, else from the file itself; what stays unknown counts as the mean of the training data.
+    argument, else from the file itself; what stays unknown counts as the mean of the training data, with a flag.
 
     Args of a call, besides those of [`EcgPipeline.__call__`]:
         horizon_years: one number or several, years since the ECG; default 1, 5 and 10, as far as the training data
@@ -123,9 +123,15 @@ class EcgSurvivalPipeline(EcgPipeline):
             "endpoint": config.endpoint_text,
             "simulated": bool(config.simulated_outcome),
             "covariates": dict(zip(config.covariate_names, taken, strict=True)),
-            "flags": model_outputs["flags"],
+            "flags": [*model_outputs["flags"], *self._unknown(taken)],
         }
         return answer | {"curve": _curve(log_hazard, fitted, level)} if return_curve else answer
+
+    def _unknown(self, taken: Sequence[float | None]) -> list[str]:
+        """A flag for each covariate that is unknown, unless the model has an indicator for its absence."""
+        names = self.model.config.covariate_names
+        absent = [Covariate(name).column for name, value in zip(names, taken, strict=True) if value is None]
+        return [f"covariate_{name}_unknown" for name in dict.fromkeys(absent) if f"{name}?" not in names]
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:

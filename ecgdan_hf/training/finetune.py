@@ -79,6 +79,7 @@ class _Finetuning(FinetuningRun):
     def load(self) -> None:
         dataset = self.read_rows()
         self.divide(dataset)
+        _warn_of_another_input(self.config, self.args)
         if self.args.shuffle_labels:
             shuffled = {name: _with_shuffled_labels(self.parts[name], self.args.seed) for name in ("train", "valid")}
             self.parts |= shuffled
@@ -240,6 +241,19 @@ def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
     values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
     fitted = RidgeCox.fit(values, train["event"], train["time"], penalizer=COVARIATE_PENALIZER)
     model.covariate_head.weight.copy_(torch.from_numpy(fitted.weights / fitted.scale)[None])
+
+
+def _warn_of_another_input(config: EcgDanConfig, args: FinetuneArguments) -> None:
+    """Warns where the checkpoint reads 10 s of rhythm and the recipe, which does not mention it, median beats."""
+    told = "input_kind" in args.model or "trunk" in args.model or args.lora_rank
+    if args.checkpoint and not told and config.input_kind == "rhythm":
+        logger.warning(
+            "checkpoint: %s reads 10 s of rhythm by the %s trunk, which the recipe does not mention; "
+            "finetune-%s is made for it",
+            args.checkpoint,
+            config.trunk,
+            "survival-rhythm" if args.task == "survival" else "rhythm",
+        )
 
 
 def _with_shuffled_labels(part: Any, seed: int) -> Any:

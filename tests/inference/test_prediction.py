@@ -8,7 +8,9 @@ import pytest
 import torch
 import wfdb
 
+from ecgdan_hf.cli.predict import VERBS
 from ecgdan_hf.data.formats import read
+from ecgdan_hf.explain.page.figures import Explanation
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.predict import expand_files, predict
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
@@ -75,7 +77,7 @@ def test_a_row_holds_what_the_model_says_of_that_file_alone(tmp_path: Path) -> N
         assert row.risk_5y == pytest.approx(model.predict_risk(**inputs, horizon_years=5).item(), abs=1e-5)
     assert table["risk_10y"].isna().all()  # follow-up ends after six years
     assert (table["risk_1y"] < table["risk_5y"]).all()
-    assert set(table["endpoint"]) == {"heart failure"}
+    assert set(table["endpoint"]) == {"event"}
     assert list(table["num_leads"]) == [12] * 5
     assert (table["error"] == "").all()
 
@@ -148,7 +150,7 @@ def test_simulated_outcomes_are_called_simulated_and_an_unfitted_baseline_gives_
     config = EcgDanSurvivalConfig(**TINY, input_kind="rhythm", simulated_outcome=True)
     extractor = EcgDanFeatureExtractor(**config.signal_contract)
     row = predict(write_npz(tmp_path / "a.npz"), EcgDanForSurvival(config).eval(), extractor).iloc[0]
-    assert row["endpoint"] == "simulated heart failure"
+    assert row["endpoint"] == "simulated event"
     assert np.isfinite(row["log_hazard"])
     assert np.isnan(row["risk_1y"])
 
@@ -199,15 +201,89 @@ def test_covariates_come_from_the_table_then_from_the_header_then_from_the_mean(
     header = write_wfdb(tmp_path, "header", seed=1, comments=["Age: 80", "Sex: M"])
     half = write_wfdb(tmp_path, "half", seed=1)
     table = pd.DataFrame({"file": [str(tmp_path / "half")], "age": [np.nan], "sex": ["female"]})
-    base, by_header, by_table = predict([plain, header, half], model, extractor, covariates=table)["log_hazard"]
+    options = {"covariates": table, "missing_covariates": "mean"}
+    base, by_header, by_table = predict([plain, header, half], model, extractor, **options)["log_hazard"]
     assert by_header - base == pytest.approx((80 - 60) / 10 + 0.3 * (1 - 0.5) / 0.5, abs=1e-4)
     assert by_table - base == pytest.approx(0.3 * (0 - 0.5) / 0.5, abs=1e-4)
+
+
+def survival_of_age_and_sex() -> tuple[EcgDanForSurvival, EcgDanFeatureExtractor]:
+    fields = {"covariate_names": ["age", "sex"], "covariate_means": [60.0, 0.5], "covariate_stds": [10.0, 0.5]}
+    model, extractor = survival_model(**fields)
+    with torch.no_grad():
+        model.covariate_head.weight.copy_(torch.tensor([[1.0, 0.3]]))
+    return model, extractor
+
+
+def test_an_unknown_covariate_is_the_error_of_its_row_or_flagged_where_the_mean_is_asked_for(tmp_path: Path) -> None:
+    model, extractor = survival_of_age_and_sex()
+    file = write_wfdb(tmp_path, "plain", comments=["Age: 61"])
+    row = predict(file, model, extractor).iloc[0]
+    assert "covariates: expected sex, which the model was trained with, found none" in row["error"]
+    assert np.isnan(row["log_hazard"]) and np.isnan(row["risk_5y"])
+    row = predict(file, model, extractor, missing_covariates="mean").iloc[0]
+    assert row["error"] == "" and "covariate_sex_unknown" in row["flags"] and "covariate_age" not in row["flags"]
+    with pytest.raises(ValueError, match="covariates: expected sex"):
+        predict(file, model, extractor, on_error="raise")
+    with pytest.raises(ValueError, match="missing_covariates: expected refuse or mean, got 'zero'"):
+        predict(file, model, extractor, missing_covariates="zero")
+
+
+def test_explain_takes_covariates_as_predict_does_and_refuses_a_curve_without_them(tmp_path: Path) -> None:
+    model, extractor = survival_of_age_and_sex()
+    for saved in (model, extractor):
+        saved.save_pretrained(tmp_path / "model")
+    file = write_wfdb(tmp_path, "plain")
+    options = {"checkpoint": str(tmp_path / "model"), "out": tmp_path / "page.png"}
+    (tmp_path / "table.csv").write_text("record_id,age,sex\nplain,70,w\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="covariates: expected age, sex, which the model was trained with"):
+        VERBS["explain"](file, **options)
+    assert not (tmp_path / "page.png").exists()
+    VERBS["explain"](file, **options, covariates=tmp_path / "table.csv")
+    assert (tmp_path / "page.png").is_file()
+    found = Explanation.of(read(file), model, extractor)
+    assert {"covariate_age_unknown", "covariate_sex_unknown"} <= set(found.flags)
+    known = Explanation.of(read(file), model, extractor, [70.0, 0.0])
+    assert float(known.output.log_hazard - found.output.log_hazard) == pytest.approx(1.0 - 0.3, abs=1e-4)
+
+
+def test_an_absence_that_the_model_has_learned_is_no_error(tmp_path: Path) -> None:
+    fields = {"covariate_names": ["bmi", "bmi?"], "covariate_means": [25.0, 0.5], "covariate_stds": [5.0, 0.5]}
+    model, extractor = survival_model(**fields)
+    file = write_npz(tmp_path / "a.npz")
+    row = predict(file, model, extractor, covariates=pd.DataFrame({"file": ["a"], "bmi": [np.nan]})).iloc[0]
+    assert (row["error"], "bmi" in row["flags"]) == ("", False)
+
+
+@pytest.mark.parametrize("column", ["record_id", "file"])
+def test_covariates_are_matched_by_the_path_below_the_folder_as_in_fine_tuning(tmp_path: Path, column: str) -> None:
+    model, extractor = survival_of_age_and_sex()
+    for name in ("00/00001", "01/00001"):
+        (tmp_path / name).parent.mkdir()
+        write_wfdb((tmp_path / name).parent, "00001", seed=1)
+    suffix = ".hea" if column == "file" else ""
+    ids = [f"00/00001{suffix}", f"01/00001{suffix}"]
+    table = pd.DataFrame({column: ids, "age": [50.0, 70.0], "sex": ["w", "m"]})
+    young, old = predict(tmp_path, model, extractor, covariates=table)["log_hazard"]
+    assert old - young == pytest.approx(2.0 + 0.3 * 2, abs=1e-4)
+    ids = pd.DataFrame({"record_id": ["00001"], "age": [70.0], "sex": ["male"]})  # digits alone are text too
+    assert predict(tmp_path / "01", model, extractor, covariates=ids)["log_hazard"].iloc[0] == pytest.approx(
+        old, abs=1e-5
+    )
+
+
+def test_a_table_of_covariates_without_a_row_for_any_file_is_refused(tmp_path: Path) -> None:
+    model, extractor = survival_of_age_and_sex()
+    file = write_wfdb(tmp_path, "plain", comments=["Age: 61", "Sex: F"])
+    table = pd.DataFrame({"record_id": ["another"], "age": [50.0], "sex": ["male"]})
+    with pytest.raises(ValueError, match=r"covariates: expected rows for .*plain\.hea .*; the first row is another"):
+        predict(file, model, extractor, covariates=table)
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"age": [1.0]}, "covariates: expected a column file, got age"),
+        ({"age": [1.0]}, "covariates: expected a column file or record_id, got age"),
         ({"file": ["a"], "sex": ["male"]}, "covariates: expected a column age, got file, sex"),
         ({"file": ["a", "a"], "age": [1, 2]}, "expected one row per file, found .*a more than once"),
         ({"file": ["a"], "age": ["old"]}, "covariates: age: expected numbers, got 'old'"),

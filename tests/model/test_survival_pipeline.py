@@ -98,7 +98,7 @@ def test_default_horizons_end_with_the_follow_up(risk_of: Any, files: list[Path]
     short = pipeline(TASK, model=str(save(tmp_path, follow_up_years=0.5)))(files[0])
     assert [each["years"] for each in short["risk"]] == [pytest.approx(0.5)]
     assert short["risk"][0]["risk"] is not None
-    assert (short["simulated"], short["endpoint"]) == (False, "heart failure")
+    assert (short["simulated"], short["endpoint"]) == (False, "event")
 
 
 def test_the_curve_is_the_model_s_survival_at_every_knot(risk_of: Any, files: list[Path]):

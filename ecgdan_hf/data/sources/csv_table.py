@@ -5,12 +5,14 @@ Errors name the file, the record of the row and what was expected.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ecgdan_hf.data.simulate import synthetic
 from ecgdan_hf.files import whole_file
+from ecgdan_hf.model.covariates_ecgdan import SEXES
 
 TABLE_NAME = "table.csv"
 
@@ -20,8 +22,8 @@ def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
 
     Args:
         data_dir: the CSV, or the folder that has it as `table.csv`. Columns: `file` (relative to the CSV) and
-            `patient_id`; optional `record_id` (else the file without suffix), `age` (years), `sex` (male, female),
-            `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time` (years),
+            `patient_id`; optional `record_id` (else the file without suffix), `age` (years), `sex` (male, female,
+            m, f, w), `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time` (years),
             `sampling_rate`, `unit` and `lead_names` (separated by `;`) for files that do not state them, and
             `median_file` (relative to the CSV), a WFDB record with the median beat. Further columns are kept.
 
@@ -116,6 +118,8 @@ def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "ou
         )
     kept = [column for column in table.columns if column == "record_id" or column not in outcomes.columns]
     joined = table[kept].merge(outcomes.assign(record_id=keys), on="record_id", how="inner", validate="one_to_one")
+    if "sex" in outcomes.columns and not pd.api.types.is_numeric_dtype(joined["sex"]):
+        joined["sex"] = _known_sex(joined, source)
     joined.attrs = {**table.attrs, "without_outcome": len(table) - len(joined)}
     return joined
 
@@ -159,12 +163,18 @@ def _check_subject(table: pd.DataFrame, path: Path) -> None:
         _refuse(table, bad, "age", "years from 0 to 130, or nothing", path)
         table["age"] = age.astype(float)
     if "sex" in table:
-        _refuse(table, ~table["sex"].isin(["male", "female"]) & table["sex"].notna(), "sex", "male or female", path)
-        table["sex"] = table["sex"].astype(object).where(table["sex"].notna(), None)
+        table["sex"] = _known_sex(table, path)
     if "fold" in table:
         fold = pd.to_numeric(table["fold"], errors="coerce")
         _refuse(table, fold.isna() | (fold % 1 != 0), "fold", "a whole number", path)
         table["fold"] = fold.astype(int)
+
+
+def _known_sex(table: pd.DataFrame, source: str | Path) -> "pd.Series[Any]":
+    """The column `sex` in the words male and female, None where it is empty."""
+    known = table["sex"].map(lambda value: SEXES.get(str(value).strip().lower()))
+    _refuse(table, known.isna() & table["sex"].notna(), "sex", "male or female", source)
+    return known.astype(object).where(known.notna(), None)
 
 
 def _refuse(table: pd.DataFrame, bad: pd.Series, column: str, expected: str, source: str | Path) -> None:

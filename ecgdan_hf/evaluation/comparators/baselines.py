@@ -121,6 +121,11 @@ class RidgeCox:
         best = max(penalizers, key=lambda penalizer: float(np.mean(scores[penalizer])))
         return cls.fit(values, events, times, best)
 
+    @property
+    def per_sd(self) -> FloatArray:
+        """(features,), log hazard ratio per standard deviation."""
+        return self.weights
+
     def log_hazard(self, features: npt.ArrayLike) -> FloatArray:
         """(n, features) -> (n,)."""
         result: FloatArray = ((np.asarray(features, dtype=np.float64) - self.mean) / self.scale) @ self.weights

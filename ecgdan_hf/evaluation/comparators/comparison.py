@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, RidgeCox, column_of
+from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, column_of
+from ecgdan_hf.evaluation.comparators.evidence_cox import EvidenceCox
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 
-_AGE_SEX_PENALIZER = 1e-4
 _REGULARISATION = (0.0001, 0.001, 0.01, 0.1, 1.0)
 """Inverse penalties tried for linear classifiers; embeddings have hundreds of correlated features."""
 
@@ -123,7 +123,7 @@ def age_sex_scores(fit: pd.DataFrame, test: pd.DataFrame, labels: npt.NDArray[An
 def _age_sex_log_hazard(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
     """Returns the log hazard of the test records by a Cox model on age and sex (Efron ties).
 
-    The tiny ridge penalty only keeps a separable small sample from diverging.
+    Weights per SD have the prior N(0, 1), which shrinks them only where there are next to no events.
     """
     follow_up = FollowUp(column_of(train, "event", "train"), column_of(train, "time", "train"))
     if not follow_up.event.any():
@@ -133,7 +133,8 @@ def _age_sex_log_hazard(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
     if not varying:
         raise ValueError("train: expected age or sex to vary, found both constant or missing")
     fill = {"age_decades": predictors["age_decades"].median(), "male": predictors["male"].mean()}
-    fitted = RidgeCox.fit(predictors[varying].fillna(fill), follow_up.event, follow_up.time, _AGE_SEX_PENALIZER)
+    known = predictors[varying].fillna(fill)
+    fitted = EvidenceCox.fit(known, follow_up.event, follow_up.time, free=len(varying))
     return fitted.log_hazard(AgeAndSex.of(test, "test")[varying].fillna(fill))
 
 

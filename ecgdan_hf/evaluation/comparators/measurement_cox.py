@@ -14,6 +14,7 @@ import pandas as pd
 
 from ecgdan_hf.data.measure.measurements import MEASUREMENTS, flags
 from ecgdan_hf.evaluation.comparators.baselines import PENALIZERS, AgeAndSex, RidgeCox, column_of
+from ecgdan_hf.evaluation.comparators.evidence_cox import EvidenceCox
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 
@@ -28,7 +29,7 @@ COMPARATORS: dict[str, dict[str, Any]] = {
 _REPEATED = ("qt_ms", "qtc_bazett_ms", "t_axis_deg")  # told by the rate with QTc, or by QRS axis and angle
 _VALUES = tuple(name for name in MEASUREMENTS if name not in _REPEATED)
 _NORMAL_AXES_DEG = {"p_axis_deg": 50.0, "qrs_axis_deg": 40.0}  # medians of normal records of PTB-XL, rounded
-_SMALL_PENALIZER = 1e-3  # per record: keeps flags that no event, or every event, carries from diverging
+_AGE_AND_SEX = ("age_decades", "male")
 _TRUSTED_SHARE = 0.99  # values are cut off at the limits of this middle share of the training values
 _FEWEST_MISSING = 5  # records with a missing value before "missing" becomes a predictor of its own
 
@@ -72,13 +73,13 @@ class MeasurementCox:
         kind: `"values"` or `"flags"`.
         age_and_sex: whether they are predictors as well.
         standardiser: how a table becomes predictors.
-        cox: the fit; its weights are log hazard ratios per standard deviation.
+        cox: the fit.
     """
 
     kind: str
     age_and_sex: bool
     standardiser: _Standardiser
-    cox: RidgeCox
+    cox: RidgeCox | EvidenceCox
 
     @staticmethod
     def joined(table: pd.DataFrame, measurements: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +93,7 @@ class MeasurementCox:
         train: pd.DataFrame,
         kind: str = "flags",
         age_and_sex: bool = False,
-        penalizer: float | None = _SMALL_PENALIZER,
+        penalizer: float | str | None = "evidence",
         penalizers: Sequence[float] = PENALIZERS,
         seed: int = 0,
     ) -> "MeasurementCox":
@@ -106,7 +107,8 @@ class MeasurementCox:
             train: table with the measurements, `event` and `time` (years), and, as asked for, `age` and `sex`.
             kind: "flags" (heart rate, fourteen flags) or "values".
             age_and_sex: whether they are predictors as well.
-            penalizer: of the ridge; None chooses one of `penalizers` by cross-validation.
+            penalizer: "evidence" averages penalties by their evidence, as the few-events model does; None chooses one
+                of `penalizers` by cross-validation; a number is that of a ridge.
             penalizers: penalties to try.
             seed: of the cross-validation.
 
@@ -119,6 +121,9 @@ class MeasurementCox:
             raise ValueError(f"train: no event among {len(follow_up)} records, a Cox model cannot be fitted")
         standardiser = _standardiser(candidates)
         given = standardiser(candidates), follow_up.event, follow_up.time
+        if isinstance(penalizer, str):
+            free = sum(name in _AGE_AND_SEX for name in standardiser.columns)
+            return cls(kind, age_and_sex, standardiser, EvidenceCox.fit(*given, free=free))
         if penalizer is not None:
             return cls(kind, age_and_sex, standardiser, RidgeCox.fit(*given, penalizer))
         patients = train["patient_id"].to_numpy() if "patient_id" in train else None
@@ -146,7 +151,7 @@ class MeasurementCox:
     @property
     def weights(self) -> dict[str, float]:
         """Log hazard ratio per training standard deviation of each predictor."""
-        return dict(zip(self.standardiser.names, self.cox.weights.tolist(), strict=True))
+        return dict(zip(self.standardiser.names, self.cox.per_sd.tolist(), strict=True))
 
 
 def _standardiser(candidates: pd.DataFrame) -> _Standardiser:
@@ -177,7 +182,7 @@ def _candidates(table: pd.DataFrame, name: str, kind: str, age_and_sex: bool) ->
     chosen = (flags(table) if kind == "flags" else _values(table)).reset_index(drop=True)
     if not age_and_sex:
         return chosen
-    return pd.concat([chosen, AgeAndSex.of(table, name)], axis=1)
+    return pd.concat([AgeAndSex.of(table, name), chosen], axis=1)
 
 
 def _values(table: pd.DataFrame) -> pd.DataFrame:

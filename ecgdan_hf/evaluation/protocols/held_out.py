@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, softmax
 
-from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, RidgeCox, random_encoder
+from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, fit_logistic
+from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
@@ -123,13 +124,13 @@ def held_out(
     return HeldOut(metrics, predictions, main if survival else None, recipe)
 
 
-def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256, seed: int = 0) -> FloatArray:
-    """Returns scores of `test` by a linear model on a frozen encoder: ridge Cox for follow-up, else logistic."""
+def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256) -> FloatArray:
+    """Returns scores of `test` by a linear model on a frozen encoder: Cox by evidence for follow-up, else logistic."""
     features, tested = (embed(encoder, part, batch_size) for part in (fit, test))
     table = columns_of(fit, ["patient_id", "event", "time"])
     if "event" in table:
-        fitted = RidgeCox.cross_validated(features, table["event"], table["time"], table["patient_id"], seed=seed)
-        return fitted.log_hazard(tested)
+        components = Components.of(features)
+        return EvidenceCox.fit(components(features), table["event"], table["time"]).log_hazard(components(tested))
     return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"].to_numpy())
 
 
@@ -165,7 +166,7 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
     if with_random:
         encoder = random_encoder(judged.model.config, seed)
         needed = ["input_values", "lead_mask", "patient_id", *(["event", "time"] if survival else ["labels"])]
-        found[RANDOM_ENCODER] = _linear_scores(encoder, fit.select_columns(needed), judged.test, batch_size, seed)
+        found[RANDOM_ENCODER] = _linear_scores(encoder, fit.select_columns(needed), judged.test, batch_size)
     return found
 
 

@@ -75,7 +75,7 @@ class Explanation:
             model: any model of this package; it runs in evaluation mode.
             feature_extractor: the one saved beside the model.
             covariates: (len(covariate_names),) for a survival model that takes them, in their own units; by default
-                age and sex of the record, and the training mean for what is unknown.
+                age and sex of the record; the training mean stands for what is unknown, with a flag.
 
         Raises:
             ValueError: a waveform module alone, a record that the feature extractor refuses, or covariates of another
@@ -93,7 +93,7 @@ class Explanation:
         if output.time_attention is not None:
             received = output.time_attention[0].double().cpu().numpy().mean(axis=-2)
             time_map = sample_attention(received, model.config)
-        all_flags = tuple(dict.fromkeys((*record.flags, *flags)))
+        all_flags = tuple(dict.fromkeys((*record.flags, *flags, *_unknown_covariates(model, inputs))))
         return cls(signal_mv.astype(np.float64), lead_mask, all_flags, lead_map, time_map, output)
 
 
@@ -113,6 +113,14 @@ def _inputs_of(
             raise ValueError(f"covariates: expected {expected}, got {values.shape[1]}")
         inputs["covariates"] = torch.from_numpy(values)
     return {name: value.to(model.device) for name, value in inputs.items()}
+
+
+def _unknown_covariates(model: EcgDanPreTrainedModel, inputs: dict[str, torch.Tensor]) -> list[str]:
+    """A flag for each covariate that the model takes and that is unknown."""
+    if "covariates" not in inputs:
+        return []
+    columns, unknown = Covariates.of(model.config).columns_of_names, inputs["covariates"][0].isnan().tolist()
+    return [f"covariate_{name}_unknown" for name, odd in zip(columns, unknown, strict=True) if odd]
 
 
 def explain_page(

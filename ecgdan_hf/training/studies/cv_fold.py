@@ -10,8 +10,9 @@ import torch
 
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.sources.registry import read_source
-from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, RidgeCox, random_encoder
+from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
+from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_ENCODER
 from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions
@@ -158,16 +159,17 @@ class FoldModels:
         found = {}
         if RANDOM_ENCODER in names:
             features = self._random_features(fold.seed)
-            outcome = fitted["event"], fitted["time"], fitted["patient_id"].to_numpy()
-            cox = RidgeCox.cross_validated(features[train], *outcome, seed=fold.seed)
-            found[RANDOM_ENCODER] = cox.log_hazard(features[train]), cox.log_hazard(features[test])
+            components = Components.of(features[train])
+            parts = components(features[train]), components(features[test])
+            cox = EvidenceCox.fit(parts[0], fitted["event"], fitted["time"])
+            found[RANDOM_ENCODER] = cox.log_hazard(parts[0]), cox.log_hazard(parts[1])
         if cohort.measurements is not None:
-            parts = cohort.measurements.iloc[train], cohort.measurements.iloc[test]
-            models = MeasurementCox.fit_all(parts[0], AgeAndSex.known(cohort.table))
-            found |= {name: (model.log_hazard(parts[0]), model.log_hazard(parts[1])) for name, model in models.items()}
+            known, unseen = cohort.measurements.iloc[train], cohort.measurements.iloc[test]
+            models = MeasurementCox.fit_all(known, AgeAndSex.known(cohort.table))
+            found |= {name: (model.log_hazard(known), model.log_hazard(unseen)) for name, model in models.items()}
         if _COVARIATES in names and cohort.covariates is not None:
             values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
-            linear = RidgeCox.fit(values[train], fitted["event"], fitted["time"], finetune.COVARIATE_PENALIZER)
+            linear = EvidenceCox.fit(values[train], fitted["event"], fitted["time"], free=values.shape[1])
             found[_COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[test])
         if AGE_SEX in names:
             found[AGE_SEX] = age_sex_scores(fitted, fitted), age_sex_scores(fitted, judged)

@@ -51,7 +51,7 @@ def test_ids_that_look_like_numbers_keep_their_zeros(write):
         ("P2", "", "patient_id: expected a value in each row, got none in line 3"),
         ("61.5", "old", "age of record ecg/001: expected years from 0 to 130, or nothing, got old"),
         ("61.5", "300", "age of record ecg/001: expected years from 0 to 130, or nothing, got 300"),
-        ("female", "F", "sex of record ecg/002: expected male or female, got F"),
+        ("female", "X", "sex of record ecg/002: expected male or female, got X"),
         (",2,,0", ",test,,0", "fold of record ecg/002: expected a whole number, got test"),
     ],
 )
@@ -121,6 +121,14 @@ def test_outcomes_are_joined_by_record_in_table_order(write):
 def test_outcomes_may_say_whose_record_it_is(write):
     outcomes = csv_files.read_outcomes(write("record_id,patient_id,event,time\na,X,1,1\nb,X,0,1\n"))
     assert csv_files.join_outcomes(make_table("a", "b"), outcomes)["patient_id"].tolist() == ["X", "X"]
+
+
+def test_a_sex_in_outcomes_is_read_in_the_words_of_the_package(write):
+    outcomes = csv_files.read_outcomes(write("record_id,sex,event,time\na,m,1,1\nb,W,0,1\nc,,0,1\n"))
+    assert csv_files.join_outcomes(make_table("a", "b", "c"), outcomes)["sex"].tolist() == ["male", "female", None]
+    odd = csv_files.read_outcomes(write("record_id,sex,event,time\na,x,1,1\n"))
+    with pytest.raises(ValueError, match="sex of record a: expected male or female, got x"):
+        csv_files.join_outcomes(make_table("a"), odd)
 
 
 def test_unmatched_and_duplicated_ids_are_refused(write):

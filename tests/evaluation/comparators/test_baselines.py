@@ -11,7 +11,7 @@ from ecgdan_hf.evaluation.comparators.baselines import (
     RidgeCox,
     random_encoder,
 )
-from ecgdan_hf.evaluation.comparators.comparison import _AGE_SEX_PENALIZER, age_sex_scores
+from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.inference.rows import embed
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
@@ -57,11 +57,13 @@ def test_age_sex_cox_agrees_with_lifelines_on_tied_times() -> None:
         pd.DataFrame({"age": table["age"] / 10, "male": table["sex"].eq("male").astype(float)})
         for table in (train, test)
     ]
-    oracle = CoxPHFitter(penalizer=_AGE_SEX_PENALIZER).fit(
+    mean, sd = predictors[0].mean(), predictors[0].std(ddof=0)  # the prior is N(0, 1) per SD
+    predictors = [(each - mean) / sd for each in predictors]
+    oracle = CoxPHFitter(penalizer=(len(train) - 1) / len(train) ** 2).fit(  # its SD divides by n - 1
         predictors[0].assign(time=train["time"], event=train["event"]), "time", "event", fit_options=CONVERGED
     )
     expected = oracle.predict_log_partial_hazard(predictors[1]).to_numpy()
-    assert age_sex_scores(train, test) == pytest.approx(expected, abs=1e-6)
+    assert age_sex_scores(train, test) == pytest.approx(expected, abs=1e-5)
 
 
 def test_age_sex_cox_scores_every_record_though_age_and_sex_are_missing() -> None:

@@ -66,7 +66,7 @@ def test_simulated_outcomes_are_called_simulated_beside_every_number(survival_ch
     for result in card.data.eval_results:
         assert "simulated" in result.metric_name
         assert "simulated" in result.dataset_name
-    assert "event: **simulated heart failure**" in card.text
+    assert "event: **simulated event**" in card.text
     assert "The outcomes behind this model are simulated" in card.text
 
 
