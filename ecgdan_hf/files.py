@@ -1,18 +1,24 @@
 """Writes files and folders whole or not at all, for every verb.
 
-Content is written under a temporary name beside its destination, `.part-XXXXXXXX-NAME`, and renamed when complete. The
-name keeps its suffix, from which writers infer the format. New files get the permissions that the umask allows, even
+Content is written under a temporary name beside its destination, `.part-MACHINE-PROCESS-XXXXXXXX-NAME`, and renamed
+when complete. The name keeps its suffix, from which writers infer the format. What a killed process leaves is removed
+or completed by the next one that writes there ([`tidy`]). New files get the permissions that the umask allows, even
 from writers that restrict them to their owner. A folder that is being written can be locked. Imports nothing of the
 package; every other module may import this one.
 """
 
+import contextlib
+import ctypes
+import functools
 import hashlib
-import json
 import os
 import platform
+import re
 import secrets
 import shutil
+import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +26,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_PREFIX = ".part-"
-_DIGESTS = "digests.json"
+_OURS = re.compile(r"\.(part|full|old)-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}-(.+)")
+"""Kind, machine, process and destination: `part` is being written, `full` is complete and being moved into its folder,
+named after the file that moves last, `old` makes room for its successor."""
+_RESULT = "-result"
+_being_written: set[Path] = set()
+"""What this process is writing."""
+_FORGOTTEN_SECONDS = 7 * 86400
+"""Age after which what a process of another machine or container left is taken for abandoned."""
+_EXCHANGE, _HERE = 2, -100
 _LOCK, _HOLDER = ".lock", ".locked-by"
 _held: set[tuple[str, int]] = set()
 """The folders that this process has locked, each with the thread that did."""
@@ -31,21 +44,19 @@ _held: set[tuple[str, int]] = set()
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yields a temporary file beside `path`, which replaces `path` if the block raises nothing.
 
-    The folder of `path` is created.
+    The folder of `path` is created. A symbolic link stays, and the file that it points to is replaced.
     """
-    path = Path(path)
+    path = _without_link(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
-    try:
+    _tidy_once(path.parent)
+    with _temporary(path) as part:
         part.touch(exist_ok=False)
         mode = part.stat().st_mode
         yield part
         part.chmod(mode)
-        _to_disk(part)
+        _force(part)
         part.replace(path)
-        _to_disk(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+        _force(path.parent)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -65,27 +76,27 @@ def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
     Raises:
         FileExistsError: `path` is a file, or has content and `overwrite` is false.
     """
-    path = Path(path)
+    path = _without_link(Path(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tidy(path.parent)
     if path.exists() and not (path.is_dir() and (overwrite or not content_of(path))):
         raise FileExistsError(f"{path}: expected no folder or an empty one, found files; choose another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, old = _part(path), _part(path)
-    try:
+    with _temporary(path) as part:
         part.mkdir()
         yield part
         _allow_reading(part)
-        _all_to_disk(part)
-        if path.exists():
-            path.rename(old)
-        try:
+        to_disk(part)
+        if not path.exists():
             part.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        elif not _exchange(part, path):
+            with _temporary(path, "old") as old:
+                path.rename(old)
+                try:
+                    part.rename(path)
+                except BaseException:
+                    old.rename(path)
+                    raise
+        _force(path.parent)
 
 
 @contextmanager
@@ -103,16 +114,14 @@ def filled_folder(folder: str | Path, last: str) -> Iterator[Path]:
     """
     folder = Path(folder)
     with locked_folder(folder):
-        part = _part(folder / "result")
-        try:
+        tidy(folder)
+        with _temporary(folder / (last + _RESULT)) as part:
             part.mkdir()
             yield part
             _allow_reading(part)
-            _all_to_disk(part)
-            for path in sorted(part.iterdir(), key=lambda path: (path.name == last, path.name)):
-                path.replace(folder / path.name)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            to_disk(part)
+            full = part.rename(part.with_name(part.name.replace(".part-", ".full-", 1)))
+            _move_into(folder, full, last)
 
 
 @contextmanager
@@ -152,49 +161,30 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
 
 
 def content_of(folder: Path) -> list[Path]:
-    """What a folder holds, apart from its lock."""
-    return [path for path in folder.iterdir() if path.name not in (_LOCK, _HOLDER)]
+    """What a folder holds, apart from its lock and what is being written there."""
+    ours = (_LOCK, _HOLDER)
+    return [path for path in folder.iterdir() if path.name not in ours and not _OURS.fullmatch(path.name)]
 
 
-def remove_leftovers(folder: str | Path) -> None:
-    """Removes what killed processes left in `folder`; nobody may be writing there."""
-    for path in Path(folder).glob(f"{_PREFIX}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+def tidy(folder: str | Path) -> None:
+    """Removes what killed processes left in a folder; completes a result that one of them was moving there."""
+    for path in sorted(Path(folder).iterdir()):  # `.full` and `.old` before `.part`
+        named = _OURS.fullmatch(path.name)
+        if not named or not _is_abandoned(path, named[2], int(named[3])):
+            continue
+        with contextlib.suppress(OSError):  # another process tidies too, or the folder is read-only
+            if named[1] == "full":
+                _move_into(Path(folder), path, named[4].removesuffix(_RESULT))
+            elif named[1] == "old" and not (path.parent / named[4]).exists():
+                path.rename(path.parent / named[4])
+            else:
+                _remove(path)
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_digests(folder: Path) -> None:
-    """Writes size and SHA-256 of every file of a folder into its `digests.json`; returns when all are on disk."""
-    found = {str(path.relative_to(folder)): _size_and_digest(path) for path in _files_of(folder)}
-    (folder / _DIGESTS).write_text(json.dumps(found, indent=1), encoding="utf-8")
-    _all_to_disk(folder)
-
-
-def check_digests(folder: Path) -> None:
-    """Compares the files of a folder with its `digests.json`; other files may have been added.
-
-    Raises:
-        ValueError: a file is missing or not the one that was written; the text names it.
-    """
-    try:
-        expected: dict[str, list[int | str]] = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
-        names = {str(folder / name): size_and_digest for name, size_and_digest in expected.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{folder / _DIGESTS}: expected the digests of the folder, found none or a damaged file"
-        ) from error
-    for name, wanted in names.items():
-        if not Path(name).is_file():
-            raise ValueError(f"{name}: expected a file of {wanted[0]} bytes, found none")
-        found = _size_and_digest(Path(name))
-        if found != wanted:
-            change = f"{found[0]} bytes" if found[0] != wanted[0] else "other content"
-            raise ValueError(f"{name}: damaged: expected the {wanted[0]} bytes that were written, found {change}")
+def to_disk(folder: Path) -> None:
+    """Waits until a folder and everything in it are on disk."""
+    for path in [*folder.rglob("*"), folder]:
+        _force(path)
 
 
 def check_output_file(path: Path, suffixes: tuple[str, ...] = (), option: str = "--out") -> None:
@@ -228,6 +218,8 @@ def check_output_folder(output_dir: str | None, overwrite: bool, mark: str) -> P
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder, found a file")
+    if folder.is_dir():
+        tidy(folder)
     if folder.is_dir() and content_of(folder):
         if not (folder / mark).is_file():
             raise ValueError(f"{folder}: expected an empty folder or an earlier result, found other files")
@@ -244,32 +236,94 @@ def _holder(path: Path, before: str) -> str:
         return ""
 
 
-def _size_and_digest(path: Path) -> list[int | str]:
-    return [path.stat().st_size, digest_of(path)]
+def _force(path: Path) -> None:
+    """Waits until a file, or the list of files of a folder, is on disk; not every system can for a folder."""
+    with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def _files_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _to_disk(path: Path) -> None:
-    """Waits until a file or the entries of a folder are on disk; Windows has this for files only."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+@contextmanager
+def _temporary(path: Path, kind: str = "part") -> Iterator[Path]:
+    """Yields a name beside `path` for a file or folder, which is removed in the end."""
+    named = path.with_name(f".{kind}-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    _being_written.add(named)
     try:
-        os.fsync(descriptor)
+        yield named
     finally:
-        os.close(descriptor)
+        _remove(named)
+        _being_written.discard(named)
 
 
-def _all_to_disk(folder: Path) -> None:
-    for path in [*_files_of(folder), folder]:
-        _to_disk(path)
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f"{_PREFIX}{secrets.token_hex(4)}-{path.name}")
+def _move_into(folder: Path, full: Path, last: str) -> None:
+    """Moves the content of a complete folder; until `last` has moved, `folder` holds no file of that name."""
+    if (full / last).exists():
+        (folder / last).unlink(missing_ok=True)
+    for path in sorted(full.iterdir(), key=lambda path: (path.name == last, path.name)):
+        if (folder / path.name).is_dir():
+            shutil.rmtree(folder / path.name)
+        path.replace(folder / path.name)
+    full.rmdir()
+    _force(folder)
+
+
+def _without_link(path: Path) -> Path:
+    return path.resolve() if path.is_symlink() else path
+
+
+@functools.cache
+def _tidy_once(folder: Path) -> None:
+    tidy(folder)
+
+
+@functools.cache
+def _machine() -> str:
+    """Six digits that differ between machines, and between containers, which count processes for themselves."""
+    space = Path("/proc/self/ns/pid")
+    name = platform.node() + (str(space.readlink()) if space.is_symlink() else "")
+    return hashlib.sha256(name.encode()).hexdigest()[:6]
+
+
+def _is_abandoned(path: Path, machine: str, process: int) -> bool:
+    if machine != _machine():
+        return time.time() - path.lstat().st_mtime > _FORGOTTEN_SECONDS
+    return path not in _being_written if process == os.getpid() else not _is_alive(process)
+
+
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":
+        kernel = ctypes.windll.kernel32
+        handle = kernel.OpenProcess(0x100000, False, process)  # SYNCHRONIZE
+        if not handle:
+            return bool(kernel.GetLastError() == 5)  # it is another user's
+        ended = kernel.WaitForSingleObject(handle, 0) == 0
+        kernel.CloseHandle(handle)
+        return not ended
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two folders in one step, where the system can (Linux)."""
+    if sys.platform != "linux":
+        return False
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None)
+    return exchange is not None and exchange(_HERE, bytes(one), _HERE, bytes(other), _EXCHANGE) == 0
 
 
 def _allow_reading(folder: Path) -> None:

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,12 +15,13 @@ from ecgdan_hf.files import (
     content_of,
     filled_folder,
     locked_folder,
-    remove_leftovers,
+    tidy,
     whole_file,
     whole_folder,
     write_text,
 )
 
+KILLS = Path(__file__).parent / "fixtures" / "kills.py"
 HOLDER = """
 import sys, time
 from ecgdan_hf.files import locked_folder
@@ -120,15 +122,45 @@ def test_a_folder_can_be_locked_again_by_its_holder_but_not_by_another_thread(tm
     assert len(found) == 1 and "found one, process" in found[0]
 
 
-def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
-    (tmp_path / "kept").touch()
-    written = whole_file(tmp_path / "file")
-    made = whole_folder(tmp_path / "folder")
-    written.__enter__()
-    (made.__enter__() / "inside").touch()
-    assert len(content(tmp_path)) == 3
-    remove_leftovers(tmp_path)
-    assert content(tmp_path) == ["kept"]
+@pytest.mark.skipif(os.name == "nt", reason="killed children are forked")
+@pytest.mark.parametrize("scenario", ["file", "folder", "folder_of_two_renames", "filled_folder"])
+def test_a_writer_killed_before_any_of_its_file_operations_leaves_the_old_or_the_new_and_nothing_else(
+    scenario, tmp_path
+):
+    done = subprocess.run(
+        [sys.executable, str(KILLS), scenario, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 5  # it was killed so many times
+
+
+def test_what_a_living_process_is_writing_stays_and_what_is_not_ours_stays(tmp_path):
+    for name in (".part-thesis.docx", ".part-000000-1-00000000-of-another-machine"):
+        (tmp_path / name).touch()
+    with whole_file(tmp_path / "file") as part:
+        part.write_text("half", encoding="utf-8")
+        tidy(tmp_path)
+        assert part.exists()
+    assert len(list(tmp_path.iterdir())) == 3
+    os.utime(tmp_path / ".part-000000-1-00000000-of-another-machine", (0, 0))
+    tidy(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".part-thesis.docx", "file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    for name in ("bundle", "table.csv"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    with whole_folder(tmp_path / "bundle", overwrite=True) as part:
+        (part / "config.json").touch()
+    with whole_folder(tmp_path / "bundle", overwrite=True) as part:
+        (part / "weights").touch()
+    write_text(tmp_path / "table.csv", "a")
+    assert content(tmp_path / "disk") == ["bundle", "table.csv"] and content(tmp_path / "disk" / "bundle") == [
+        "weights"
+    ]
+    assert (tmp_path / "bundle").is_symlink() and (tmp_path / "table.csv").is_symlink()
 
 
 def test_an_output_folder_with_other_files_is_rejected_even_when_results_may_be_replaced(tmp_path):

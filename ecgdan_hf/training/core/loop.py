@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ecgdan_hf.files import digest_of, whole_file
+from ecgdan_hf.digests import digest_of
+from ecgdan_hf.files import whole_file
 from ecgdan_hf.model.light_ecgdan import EcgDanLeadScale
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core.batching import Batch, EpochBatchSampler

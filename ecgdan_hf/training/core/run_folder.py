@@ -23,7 +23,7 @@ from ecgdan_hf.files import (
     content_of,
     filled_folder,
     locked_folder,
-    remove_leftovers,
+    tidy,
     write_text,
 )
 from ecgdan_hf.training.arguments.fields import NOT_PART_OF_THE_RUN, RunArguments
@@ -85,6 +85,8 @@ class RunFolder:
         """
         check_options(args)
         resume, folder = getattr(args, "resume", False), cls(Path(str(args.output_dir)))
+        if args.output_dir and folder.path.is_dir():
+            tidy(folder.path)
         if resume and args.overwrite:
             raise ValueError("resume, overwrite: expected one of the two, got both")
         if args.output_dir and resume:
@@ -105,7 +107,6 @@ class RunFolder:
         """
         with locked_folder(self.path):
             RunFolder.check(args)
-            remove_leftovers(self.path)
             if not getattr(args, "resume", False):
                 _clear(self.path)
                 args.data = find_source(args.data, args.data_dir).name  # the recipe names what was recognised

@@ -15,7 +15,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ecgdan_hf.files import check_digests, digest_of, remove_leftovers, whole_file, write_digests
+from ecgdan_hf.digests import check_digests, digest_of, write_digests
+from ecgdan_hf.files import whole_file
 
 _BEST, _PROGRESS = "best.safetensors", "progress.json"
 
@@ -100,10 +101,9 @@ class SavedStates:
 
     def go_back(self, state: Path | None) -> None:
         """Puts back the best weights of this state, and removes newer states and what killed processes left."""
-        remove_leftovers(self._place)
-        for newer in self.all():
-            if state is None or newer > state:
-                shutil.rmtree(newer)
+        newer = [path for path in self.all() if state is None or path > state]
+        for path in [*newer, *self._place.glob(".part-state-*")]:
+            shutil.rmtree(path)
         if state is not None and (state / _BEST).is_file():
             with whole_file(self.best) as part:
                 shutil.copyfile(state / _BEST, part)

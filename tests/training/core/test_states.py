@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ecgdan_hf.files import digest_of
+from ecgdan_hf.digests import digest_of
 from ecgdan_hf.training.core.states import Progress, SavedStates
 
 FILES = ["best.safetensors", "digests.json", "model.safetensors", "progress.json", "random_states_0.pkl"]
