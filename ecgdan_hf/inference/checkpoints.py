@@ -5,7 +5,7 @@ classes let pass: missing weights, or a feature extractor that does not fit the 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from ecgdan_hf.inference.heads import HEADS, Config, head_of
@@ -30,6 +30,9 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
 _REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _BUNDLE_ONLY = ("auto_map", "ecgdan_code_revision")
+_PREPROCESSOR = "preprocessor_config.json"
+_LARGEST_NUMBER = 1_000_000
+"""Above any size in a configuration of this package, the vocabulary of its language model among them."""
 _MAY_BE_ABSENT = ("baseline.standard_error",)
 """Weights that older survival checkpoints lack; their risks have no limits."""
 
@@ -58,14 +61,9 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
         raise ValueError(f"{source}: {error}") from error
     _refuse_pickle(Path(name), source)
     options: dict[str, Any] = {"config": config, "revision": revision, "use_safetensors": True}
-    try:
-        with quietly():  # errors below replace the table of transformers
-            # the annotated return type ignores output_loading_info
-            loaded: Any = head.model_class.from_pretrained(name, **options, output_loading_info=True)
-    except RuntimeError as error:
-        raise ValueError(f"{source}: the weights do not fit the configuration: {_one_line(error)}") from error
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{source}: the weights cannot be read: {_one_line(error)}") from error
+    with quietly(), reading_weights(source):  # whose errors replace the table of transformers
+        # the annotated return type ignores output_loading_info
+        loaded: Any = head.model_class.from_pretrained(name, **options, output_loading_info=True)
     model, info = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         found = sorted(str(key) for key in info.get(kind, ()) if str(key) not in _MAY_BE_ABSENT)
@@ -106,12 +104,15 @@ def load_config(path_or_repo: str | Path) -> Config:
     if not folder.is_dir():
         _check_repository(name, revision, source)
     try:
+        _check_sizes(PreTrainedConfig.get_config_dict(name, revision=revision)[0], "config.json")
         config = AutoConfig.from_pretrained(name, revision=revision)
     except OSError as error:
+        if folder.is_dir():
+            raise ValueError(f"{source}: config.json cannot be read: {_one_line(error)}") from error
         raise FileNotFoundError(
             f"{source}: no such checkpoint folder or Hub repository ({_why_not(error)})"
         ) from error
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # what a field of the wrong type leads to
         raise ValueError(f"{source}: not a checkpoint of this package: {_one_line(error)}") from error
     _forget_bundle(config)
     if not isinstance(config, Config):
@@ -200,17 +201,43 @@ def _forget_bundle(saved: Any) -> None:
 def _load_feature_extractor(source: str, config: Config) -> EcgDanFeatureExtractor:
     name, revision = repository_and_revision(source)
     try:
+        _check_sizes(EcgDanFeatureExtractor.get_feature_extractor_dict(name, revision=revision)[0], _PREPROCESSOR)
         extractor = EcgDanFeatureExtractor.from_pretrained(name, revision=revision)
-    except OSError:
+    except OSError as error:
+        if (Path(name) / _PREPROCESSOR).is_file():
+            raise ValueError(f"{source}: {_PREPROCESSOR} cannot be read: {_one_line(error)}") from error
         return EcgDanFeatureExtractor(**config.signal_contract)
+    except Exception as error:  # what a field of the wrong type leads to
+        raise ValueError(f"{source}: {_PREPROCESSOR}: {_one_line(error)}") from error
     _forget_bundle(extractor)
     for field, expected in config.signal_contract.items():
         found = getattr(extractor, field)
         if _plain(found) != _plain(expected):
-            raise ValueError(
-                f"{source}: preprocessor_config.json: {field}: expected the model's {expected}, got {found}"
-            )
+            raise ValueError(f"{source}: {_PREPROCESSOR}: {field}: expected the model's {expected}, got {found}")
     return extractor
+
+
+@contextmanager
+def reading_weights(source: str) -> Iterator[None]:
+    """Turns what a damaged or foreign file of weights makes other libraries raise into a ValueError of one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{source}: the weights cannot be read: {_one_line(error)}") from error
+    except Exception as error:
+        raise ValueError(f"{source}: the weights do not fit the configuration: {_one_line(error)}") from error
+
+
+def _check_sizes(content: Any, where: str) -> None:
+    """Rejects absurd numbers in a configuration before something of that size is built."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            _check_sizes(value, f"{where}: {name}")
+    elif isinstance(content, list):
+        for value in content:
+            _check_sizes(value, where)
+    elif isinstance(content, int | float) and not abs(content) <= _LARGEST_NUMBER:
+        raise ValueError(f"{where}: expected a number within {_LARGEST_NUMBER:,}, found {content:g}")
 
 
 def _plain(value: Any) -> Any:
@@ -232,6 +259,7 @@ def _why_not(error: OSError) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    """First line of an error message of another library."""
-    message = str(error.args[0] if error.args else error)
-    return " ".join(message.split("\n")[0].split()) or type(error).__name__
+    """First line of an error message of another library, or two where the first only names a field."""
+    lines = [" ".join(line.split()) for line in str(error.args[0] if error.args else error).split("\n")]
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return first or type(error).__name__

@@ -93,6 +93,39 @@ def test_weights_that_are_not_finite_are_refused_to_predict_and_to_train_from(va
         build_model(EcgDanForSequenceClassification, load_config(folder), str(folder))
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", {"hidden_size": "wide"}, "not a checkpoint of this package: .*'hidden_size' expected int"),
+        ("config.json", {"id2label": [1]}, "not a checkpoint of this package: "),
+        ("config.json", {"dtype": "float-what"}, "not a checkpoint of this package|do not fit the configuration"),
+        ("config.json", {"trunk_channels": []}, "not a checkpoint of this package|do not fit the configuration"),
+        ("config.json", {"model_type": {"a": 1}}, "not a checkpoint of this package"),
+        (
+            "config.json",
+            {"num_labels": 10**9},
+            "config.json: num_labels: expected a number within 1,000,000",
+        ),
+        ("config.json", {"global_std_mv": float("nan")}, "config.json: global_std_mv: expected a number within"),
+        ("config.json", "{" * 100_000, "config.json"),
+        ("config.json", "", "config.json cannot be read"),
+        ("preprocessor_config.json", {"sampling_rate": "fast"}, "preprocessor_config.json: "),
+        ("preprocessor_config.json", {"pad_samples": [1]}, "preprocessor_config.json: "),
+        ("preprocessor_config.json", {"num_samples": 10**12}, "preprocessor_config.json: num_samples: expected a num"),
+        ("preprocessor_config.json", "[1, 2", "preprocessor_config.json cannot be read"),
+    ],
+)
+def test_an_odd_configuration_is_refused_in_one_line_before_anything_is_built(
+    file: str, change: dict | str, message: str, tmp_path: Path
+) -> None:
+    path = saved(EcgDanForSequenceClassification, tmp_path / "run") / file
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(change if isinstance(change, str) else json.dumps(content | change), encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_checkpoint(path.parent)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bert").mkdir()

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from transformers import logging as transformers_logging
 
-from ecgdan_hf.inference.checkpoints import check_finite, load_checkpoint, load_config, repository_and_revision
+from ecgdan_hf.inference.checkpoints import (
+    check_finite,
+    load_checkpoint,
+    load_config,
+    reading_weights,
+    repository_and_revision,
+)
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.configuration_ecgdan import SIGNAL_FIELDS, EcgDanConfig
 from ecgdan_hf.training.arguments.options import check_keys
@@ -120,7 +126,8 @@ def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tupl
     options["ignore_mismatched_sizes"] = True  # a head of other labels, the baseline hazard of another cohort
     load: Any = kind.from_pretrained
     try:
-        model, info = load(name, config=config, revision=revision, **options)
+        with reading_weights(checkpoint):
+            model, info = load(name, config=config, revision=revision, **options)
     finally:
         transformers_logging.set_verbosity(level)
     misshapen = {str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"]}
