@@ -169,7 +169,9 @@ def _metadata(table: pd.DataFrame) -> Dataset:
         values = table[name]
         if name == "labels":
             names = _label_names(table)
-            features[name] = List(ClassLabel(names=names)) if names else List(Value("string"))
+            if not names:
+                continue  # a column without any label is none
+            features[name] = List(ClassLabel(names=names))
             number = {label: i for i, label in enumerate(names)}
             values = values.map(lambda labels, number=number: [number[label] for label in labels])
         elif name in LIST_COLUMNS:

@@ -61,9 +61,21 @@ def select_folds(dataset: Any, folds: Sequence[int] | None) -> Any:
 
 
 def recipe_of(checkpoint: str) -> dict[str, Any] | None:
-    """Returns the content of a checkpoint's `recipe.yaml`; None without one."""
+    """Returns the content of a checkpoint's `recipe.yaml`; None without one.
+
+    Raises:
+        ValueError: a file that is not readable, or not a recipe.
+    """
     path = Path(checkpoint) / "recipe.yaml"
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping of argument names to values, found {type(content).__name__}")
+    return content
 
 
 def check_unseen(

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from torch import nn
 
+from ecgdan_hf.evaluation.folds import recipe_of
 from ecgdan_hf.model.configuration_danet import DanetConfig
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
 from ecgdan_hf.training.arguments.command import run_as_program
@@ -202,7 +202,7 @@ def _pretraining_of(checkpoint: str | None) -> dict[str, Any] | None:
     metrics = RunFolder(folder).metrics if checkpoint and (folder / "recipe.yaml").is_file() else None
     if metrics is None or metrics.get("task") != "pretraining":  # a fine-tuned network has seen labels
         return None
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe = recipe_of(str(folder)) or {}
     recipe["pretext"] = metrics.get("pretext")  # by its name, where the recipe left it to the default
     wanted = ("task", "pretext", "data", "train_folds", "simulated_records", "seed")
     return {name: recipe[name] for name in wanted if recipe.get(name) is not None}

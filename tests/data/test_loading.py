@@ -86,6 +86,12 @@ def test_several_processes_give_the_same_rows_in_the_same_order(cohort, extracto
     )
 
 
+def test_a_column_of_labels_without_any_label_counts_as_none(folder, extractor, cache):
+    table = pd.read_csv(folder / "table.csv", dtype=str)
+    table.assign(labels="").to_csv(folder / "table.csv", index=False)
+    assert "labels" not in load("csv", folder, feature_extractor=extractor, cache_dir=cache, limit=3).column_names
+
+
 def test_signals_are_prepared_once_whatever_labels_outcomes_or_folds_are_asked_for(ptbxl_folder, extractor, cache):
     options = {"feature_extractor": extractor, "cache_dir": cache}
     load("ptb-xl", ptbxl_folder, **options)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ecgdan_hf.evaluation.folds import recipe_of
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -307,16 +308,8 @@ def _result(folder: Path) -> Result:
 
 
 def _recipe(folder: Path) -> dict[str, Any] | None:
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}")
-    return dict(_without_local_paths(content))
+    recipe = recipe_of(str(folder))
+    return None if recipe is None else dict(_without_local_paths(recipe))
 
 
 def _without_local_paths(content: Any, key: str = "") -> Any:

@@ -4,6 +4,7 @@ The field names are the keys of a recipe and the flags of the command line. A fi
 Must import neither torch nor transformers: the command line imports this module for its `--help`.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,9 @@ NOT_PART_OF_THE_RUN = (
     "resume", "overwrite", "push_to_hub", "num_workers", "num_proc", "cache_dir", "log_with", "progress"
 )  # fmt: skip
 """Arguments that may differ between a run and its resumption, because no number depends on them."""
+
+_COUNT, _NOT_NEGATIVE, _SHARE = (1, math.inf), (0, math.inf), (0, 1)
+"""Ranges of numbers."""
 
 _WITH_LEVELS = (None, *(source.name for source in SOURCES if source.label_levels))
 """Sources whose labels have levels; None is a source that is still to be recognised."""
@@ -35,9 +39,9 @@ class _DataArguments:
     data_dir: str | None = option(None, "folder with the recordings (for csv: the table, or a folder with one)")
     output_dir: str | None = option(None, "folder for the result")
     cache_dir: str | None = option(None, "folder for preprocessed signals and text embeddings [default: user cache]")
-    limit: int | None = option(None, "use only the first records, for a trial run")
+    limit: int | None = option(None, "use only the first records, for a trial run", within=_COUNT)
     skip_bad: bool = option(False, "leave out and list unusable records instead of stopping at the first")
-    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]", within=_COUNT)
     overwrite: bool = option(False, "replace a result that is already in output_dir")
 
 
@@ -49,10 +53,12 @@ class RunArguments(_DataArguments):
     train_folds: str | None = option(None, "folds to train on, as 1-8 or 1,2,5; default: split by patient")
     valid_folds: str | None = option(None, "folds that choose the epoch; default: valid_fraction of the patients")
     test_folds: str | None = option(None, "folds that are only evaluated, once, at the end")
-    valid_fraction: float = option(0.2, "share of the training patients that choose the epoch, without valid_folds")
-    test_fraction: float = option(0.2, "share of all patients kept for the test, without train_folds")
+    valid_fraction: float = option(
+        0.2, "share of the training patients that choose the epoch, without valid_folds", within=_SHARE
+    )
+    test_fraction: float = option(0.2, "share of all patients kept for the test, without train_folds", within=_SHARE)
     label_fraction: float = option(1.0, "share of the training and of the validation patients that is used")
-    seed: int = option(0, "seed of every random choice")
+    seed: int = option(0, "seed of every random choice", within=_NOT_NEGATIVE)
     push_to_hub: str | None = option(None, "upload the bundled result to this repository, as USER/NAME")
 
 
@@ -63,34 +69,42 @@ class TrainingArguments(RunArguments):
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to start from")
     model: dict[str, Any] = option({}, "configuration fields of the network, as key=value; repeatable")
     epochs: int = option(60, "passes over the training records")
-    batch_size: int = option(128, "records per step and process")
+    batch_size: int = option(128, "records per step and process", within=_COUNT)
     gradient_accumulation: int = option(1, "batches per optimizer step; a Cox risk set stays one batch")
     learning_rate: float = option(1e-3, "peak learning rate of AdamW")
-    min_learning_rate: float = option(0.0, "learning rate at the end of the cosine")
-    adam_beta1: float = option(0.9, "decay of the gradient mean")
-    adam_beta2: float = option(0.95, "decay of the squared-gradient mean")
-    weight_decay: float = option(1e-2, "decay of matrices and kernels; biases and norms are left alone")
+    min_learning_rate: float = option(0.0, "learning rate at the end of the cosine", within=_NOT_NEGATIVE)
+    adam_beta1: float = option(0.9, "decay of the gradient mean", within=_SHARE)
+    adam_beta2: float = option(0.95, "decay of the squared-gradient mean", within=_SHARE)
+    weight_decay: float = option(
+        1e-2, "decay of matrices and kernels; biases and norms are left alone", within=_NOT_NEGATIVE
+    )
     layer_decay: float = option(1.0, "learning rate ratio between one layer and the next; 1 trains all alike")
     warmup_fraction: float = option(0.2, "share of the steps with rising learning rate")
-    clip_norm: float = option(1.0, "largest gradient norm; 0 does not clip")
+    clip_norm: float = option(1.0, "largest gradient norm; 0 does not clip", within=_NOT_NEGATIVE)
     ema_decay: float = option(0.0, "decay of the averaged weights that are evaluated and saved; 0 uses the raw ones")
     lead_masking: str = option(
         "record", "draw of leads to hide: record, batch or none", choices=("record", "batch", "none")
     )
-    lead_masking_probability: float = option(0.5, "how often leads are hidden at all")
-    span_masking_probability: float = option(0.0, "how often stretches of time are hidden in all leads")
+    lead_masking_probability: float = option(0.5, "how often leads are hidden at all", within=_SHARE)
+    span_masking_probability: float = option(0.0, "how often stretches of time are hidden in all leads", within=_SHARE)
     crop_samples: int = option(0, "train on random pieces of so many samples (trunk: light); 0 uses whole records")
-    augment_scale: float = option(0.0, "random amplitude factor within 1 +- this (normalization: global)")
-    augment_noise: float = option(0.0, "SD of white noise added to the scaled input (normalization: global)")
+    augment_scale: float = option(
+        0.0, "random amplitude factor within 1 +- this (normalization: global)", within=_NOT_NEGATIVE
+    )
+    augment_noise: float = option(
+        0.0, "SD of white noise added to the scaled input (normalization: global)", within=_NOT_NEGATIVE
+    )
     precision: str = option(
         "auto", "no, bf16, fp16, or auto: bf16 on a GPU that supports it", choices=("auto", "no", "bf16", "fp16")
     )
     evaluate_every: int = option(1, "epochs between validations")
-    patience: int | None = option(None, "validations without improvement before stopping early")
+    patience: int | None = option(None, "validations without improvement before stopping early", within=_COUNT)
     checkpoint_every: int = option(1, "epochs between resumable states")
-    checkpoint_every_steps: int | None = option(None, "further states within an epoch, every so many optimizer steps")
+    checkpoint_every_steps: int | None = option(
+        None, "further states within an epoch, every so many optimizer steps", within=_COUNT
+    )
     keep_checkpoints: int = option(2, "resumable states kept")
-    num_workers: int = option(0, "processes that assemble batches")
+    num_workers: int = option(0, "processes that assemble batches", within=_NOT_NEGATIVE)
     log_with: str = option("tensorboard", "tensorboard, trackio or none", choices=("tensorboard", "trackio", "none"))
     progress: bool = option(True, "show a progress bar")
     resume: bool = option(False, "continue the unfinished run in output_dir, to the same end as if never interrupted")
@@ -138,9 +152,14 @@ class PretrainArguments(TrainingArguments):
         choices=("frozen", "lora", "full"),
     )
     text_learning_rate: float | None = _alignment(
-        None, "peak learning rate of text_model [default: lora 2e-4, full 2e-5]", text_tower=("lora", "full")
+        None,
+        "peak learning rate of text_model [default: lora 2e-4, full 2e-5]",
+        text_tower=("lora", "full"),
+        within=_NOT_NEGATIVE,
     )
-    lora_rank: int = _alignment(8, "rank of the updates, with text_tower lora", text_tower="lora")
+    lora_rank: int = _alignment(
+        8, "rank of the updates, with text_tower lora", text_tower="lora", within=_NOT_NEGATIVE
+    )
     statement_dropout: float = _alignment(
         0.0, "share of a record's statements left out of its text, redrawn each time together with their wordings"
     )
@@ -173,7 +192,9 @@ class FinetuneArguments(TrainingArguments):
     lead_masking: str = option(
         "batch", "draw of leads to hide: record, batch or none", choices=("record", "batch", "none")
     )
-    lead_masking_probability: float = option(1.0, "how often leads are drawn at all; half of the draws keep all")
+    lead_masking_probability: float = option(
+        1.0, "how often leads are drawn at all; half of the draws keep all", within=_SHARE
+    )
     keep_epoch: str = option(
         "best",
         "epoch whose weights are kept: best by validation, or last, where pretraining saw the validation patients and "
@@ -196,6 +217,7 @@ class FinetuneArguments(TrainingArguments):
         0,
         "learn the head and low-rank updates of the encoder alone, of this rank (needs peft); 0 trains every weight",
         task=("survival", "classification"),
+        within=_NOT_NEGATIVE,
     )
     labels: str | None = _survival(None, "outcomes table: record_id or patient_id, event, time in years")
     label_level: str | None = option(
@@ -230,7 +252,7 @@ class FinetuneArguments(TrainingArguments):
     teachers: str | None = _classification(
         None, "classifiers, separated by commas, whose mean prediction softens the labels"
     )
-    teacher_weight: float = _classification(0.5, "share of the teachers in the softened labels")
+    teacher_weight: float = _classification(0.5, "share of the teachers in the softened labels", within=_SHARE)
     shuffle_labels: bool = option(
         False,
         "control for ecgdan sanity: permute labels or follow-up among the training records",
@@ -246,7 +268,7 @@ class FinetuneArguments(TrainingArguments):
     )
     stratify: bool | None = _survival(None, "give every batch the event fraction of the training set [default: true]")
     endpoint: str | None = _survival(None, "the event in words, for reports")
-    bootstrap: int = option(1000, "patient resamples behind each interval")
+    bootstrap: int = option(1000, "patient resamples behind each interval", within=_COUNT)
     simulated_outcome: bool | None = _survival(
         None, "the follow-up is simulated; default: whether it has a log_hazard column"
     )
@@ -287,8 +309,8 @@ class ProbeArguments(RunArguments):
     prompt_softmax: bool = _zero_shot(False, "let all prompts compete for a record")
     min_positives: int = _zero_shot(10, "positives a class needs to be evaluated")
     permutations: int = _zero_shot(20, "random permutations of the prompts among the labels, as a control")
-    batch_size: int = option(256, "records per forward pass")
-    bootstrap: int = option(1000, "patient resamples behind each interval")
+    batch_size: int = option(256, "records per forward pass", within=_COUNT)
+    bootstrap: int = option(1000, "patient resamples behind each interval", within=_COUNT)
 
 
 @dataclass(kw_only=True)
@@ -305,9 +327,9 @@ class EvaluateArguments(_DataArguments):
     train_folds: str | None = _held_out(None, "folds the controls are fitted on: age and sex, random encoder")
     random_encoder: bool = option(True, "compare with a linear model on an untrained encoder (needs train_folds)")
     output_dir: str | None = option(None, "folder for report.md, metrics.json and the figure")
-    batch_size: int = option(256, "records per forward pass")
-    bootstrap: int = option(1000, "patient resamples behind each interval")
-    seed: int = option(0, "seed of the resampling and of the random encoder")
+    batch_size: int = option(256, "records per forward pass", within=_COUNT)
+    bootstrap: int = option(1000, "patient resamples behind each interval", within=_COUNT)
+    seed: int = option(0, "seed of the resampling and of the random encoder", within=_NOT_NEGATIVE)
     overwrite: bool = _held_out(False, "replace a report that is already in output_dir")
     protocol: str = option(
         "held-out",
@@ -351,10 +373,10 @@ class SanityArguments(_DataArguments):
     map_records: int = option(64, "records whose maps are compared with those of random weights; 0: none")
     map_draws: int = option(1, "networks with random weights at each depth")
     output_dir: str | None = option(None, "folder for report.md, metrics.json and the figures")
-    limit: int | None = option(None, "test on so many of the records, drawn by the seed")
-    batch_size: int = option(128, "records per forward pass")
-    bootstrap: int = option(1000, "patient resamples behind each interval")
-    seed: int = option(0, "seed of the random orders and of the resampling")
+    limit: int | None = option(None, "test on so many of the records, drawn by the seed", within=_COUNT)
+    batch_size: int = option(128, "records per forward pass", within=_COUNT)
+    bootstrap: int = option(1000, "patient resamples behind each interval", within=_COUNT)
+    seed: int = option(0, "seed of the random orders and of the resampling", within=_NOT_NEGATIVE)
 
 
 @dataclass(kw_only=True)
@@ -372,7 +394,7 @@ class RecalibrateArguments(_DataArguments):
     test_folds: str | None = option(None, "test folds, evaluated before and after; default: the folds it is fitted to")
     horizon_years: float = option(5.0, "years at which risk is evaluated")
     output_dir: str | None = option(None, "folder for the recalibrated checkpoint, metrics.json and report.md")
-    batch_size: int = option(256, "records per forward pass")
+    batch_size: int = option(256, "records per forward pass", within=_COUNT)
 
 
 @dataclass(kw_only=True)
@@ -393,6 +415,6 @@ class AblateArguments:
     epochs: int | None = option(None, "passes over the training records [default: the base recipe's]")
     label_fraction: float | None = option(None, "further probes on this share of the labelled patients, five draws")
     random_encoder: bool = option(True, "add a line for an encoder with random weights")
-    limit: int | None = option(None, "use only the first records, for a trial run")
-    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]")
-    bootstrap: int = option(1000, "patient resamples behind each interval")
+    limit: int | None = option(None, "use only the first records, for a trial run", within=_COUNT)
+    num_proc: int | None = option(None, "processes that preprocess signals [default: one per core]", within=_COUNT)
+    bootstrap: int = option(1000, "patient resamples behind each interval", within=_COUNT)

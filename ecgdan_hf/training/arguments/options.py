@@ -9,6 +9,7 @@ that a flag extends. Must import neither torch nor transformers: the command lin
 import contextlib
 import dataclasses
 import difflib
+import math
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
@@ -25,18 +26,31 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 
 
-def option(default: Any, text: str, *, choices: tuple[str, ...] = (), **when: Any) -> Any:
+def option(
+    default: Any,
+    text: str,
+    *,
+    choices: tuple[str, ...] = (),
+    within: tuple[float, float] | None = None,
+    **when: Any,
+) -> Any:
     """Declares a dataclass field that is a key of a recipe and a flag of the command line.
 
     Args:
         default: value if neither a recipe nor a flag gives one.
         text: help text.
         choices: the values allowed besides the default; empty allows any.
+        within: the smallest and the largest number allowed.
         when: other field -> the value, or tuple of values, of that field with which this one is used.
     """
     accepted = {name: value if isinstance(value, tuple) else (value,) for name, value in when.items()}
     uses = [_words(name, values) for name, values in accepted.items()]
-    metadata = {"help": f"{text} ({'; '.join(uses)})" if uses else text, "choices": choices, "when": accepted}
+    metadata = {
+        "help": f"{text} ({'; '.join(uses)})" if uses else text,
+        "choices": choices,
+        "within": within,
+        "when": accepted,
+    }
     if isinstance(default, dict):
         return field(metadata=metadata, default_factory=lambda: dict(default))
     return field(metadata=metadata, default=default)
@@ -54,12 +68,13 @@ def _listed(values: Any) -> str:
 
 
 def check_options(args: Any) -> None:
-    """Rejects a value that is not one of the choices, and a value that the chosen task would ignore."""
+    """Rejects a value that is not one of the choices, is out of range, or would be ignored by the chosen task."""
     items = dataclasses.fields(args)
     for item in items:
         choices, value = item.metadata["choices"], getattr(args, item.name)
         if choices and value not in choices and value != item.default:
             raise ValueError(f"{item.name}: expected {_listed(choices)}, got {value!r}")
+        _check_within(item, value)
     for item in items:
         default = item.default if item.default is not dataclasses.MISSING else {}
         if getattr(args, item.name) == default:
@@ -68,6 +83,15 @@ def check_options(args: Any) -> None:
             chosen = getattr(args, name)
             if chosen not in values:
                 raise ValueError(f"{item.name}: {_unused(name, values, chosen)}; leave it out")
+
+
+def _check_within(item: dataclasses.Field[Any], value: Any) -> None:
+    within = item.metadata["within"]
+    if within is None or not isinstance(value, int | float) or within[0] <= value <= within[1]:
+        return
+    low, high = within
+    expected = f"at least {low:g}" if math.isinf(high) else f"a share between {low:g} and {high:g}"
+    raise ValueError(f"{item.name}: expected {expected}, got {value!r}")
 
 
 def _unused(name: str, values: tuple[Any, ...], chosen: Any) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from ecgdan_hf.data.sources.registry import find_source
+from ecgdan_hf.evaluation.folds import recipe_of
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import (
     check_output_folder,
@@ -146,9 +147,9 @@ def _write_recipe(folder: Path, args: RunArguments) -> None:
 
 
 def _check_same_recipe(folder: Path, args: RunArguments) -> None:
-    if not (folder / "recipe.yaml").is_file():
+    before = recipe_of(str(folder))
+    if before is None:
         raise ValueError(f"{folder}: expected a run to resume, found no recipe.yaml; start it without --resume")
-    before = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     for name, value in dataclasses.asdict(args).items():
         if name in NOT_PART_OF_THE_RUN or name == "output_dir":
             continue

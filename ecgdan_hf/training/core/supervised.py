@@ -56,8 +56,6 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
             )
         if args.shuffle_labels and args.teachers:
             raise ValueError("shuffle_labels, teachers: teachers would leak the true labels; leave one out")
-        if not 0 <= args.teacher_weight <= 1:
-            raise ValueError(f"teacher_weight: expected a share between 0 and 1, got {args.teacher_weight}")
         if args.task == "survival" and not args.labels and (args.data or args.data_dir):
             source = find_source(args.data, args.data_dir)
             if source.has_outcomes is False:

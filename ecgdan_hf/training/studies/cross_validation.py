@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 import yaml
 
-from ecgdan_hf.evaluation.folds import parse_folds
+from ecgdan_hf.evaluation.folds import parse_folds, recipe_of
 from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions, describe_cohort
 from ecgdan_hf.evaluation.report.survival_report import Judged
 from ecgdan_hf.evaluation.report.tripod import read_author_statements
@@ -79,7 +79,7 @@ def _check_folder(args: EvaluateArguments, recipes: Recipes) -> Path:
         if folder.exists() and (not folder.is_dir() or content_of(folder)):
             raise ValueError(f"{folder}: expected an empty folder or an earlier cross-validation, found other files")
         return folder
-    given, before = recipes.lasting(), yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+    given, before = recipes.lasting(), recipe_of(str(folder)) or {}
     changed = next((name for name, value in given.items() if before.get(name) != value), None)
     if changed:
         raise ValueError(

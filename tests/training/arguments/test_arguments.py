@@ -97,6 +97,23 @@ def test_a_value_that_the_chosen_task_ignores_is_rejected(kind: type, given: dic
         check_options(kind(**given))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"clip_norm": -1.0}, "clip_norm: expected at least 0, got -1.0"),
+        ({"clip_norm": float("nan")}, "clip_norm: expected at least 0, got nan"),
+        ({"patience": -1}, "patience: expected at least 1, got -1"),
+        ({"lead_masking_probability": 5.0}, "lead_masking_probability: expected a share between 0 and 1, got 5.0"),
+        ({"checkpoint_every_steps": 0}, "checkpoint_every_steps: expected at least 1, got 0"),
+        ({"weight_decay": -0.1}, "weight_decay: expected at least 0, got -0.1"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+    ],
+)
+def test_a_number_out_of_its_range_is_rejected(given: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        check_options(FinetuneArguments(**given))
+
+
 @pytest.mark.parametrize("kind", [PretrainArguments, FinetuneArguments, ProbeArguments, EvaluateArguments])
 def test_every_condition_of_an_argument_names_an_argument_and_values_that_it_may_have(kind: type):
     fields = {item.name: item for item in dataclasses.fields(kind)}

@@ -106,6 +106,25 @@ def test_a_resumed_run_refuses_other_arguments(finetune_args: Build, monkeypatch
         finetune.finetune(finetune_args(resume=True, learning_rate=0.5))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "expected a mapping of argument names to values, found NoneType"),
+        ("task: survival\nepochs: [3", "not readable as YAML"),
+        ("task: survival\n", "the run in .* began with None"),
+    ],
+)
+def test_a_damaged_recipe_is_named_when_a_run_is_resumed(
+    finetune_args: Build, tmp_path: Path, content: str, message: str
+):
+    args = finetune_args(resume=True)
+    Path(str(args.output_dir)).mkdir(parents=True)
+    (Path(str(args.output_dir)) / "recipe.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as refusal:
+        RunFolder.check(args)
+    assert "\n" not in str(refusal.value)
+
+
 def test_the_loss_goes_down_on_a_set_that_can_be_learned(finetune_args: Build):
     found = finetune.finetune(finetune_args(epochs=12, learning_rate=0.01, batch_size=40))["history"]
     assert found[-1]["train_cox_loss"] < 0.8 * found[0]["train_cox_loss"]
