@@ -141,7 +141,11 @@ def _whole_numbers(values: np.ndarray) -> bool:
 
 def lead_ranges(signal_mv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest sample of each lead, (leads,) each, NaN for a lead without samples."""
-    return np.fmin.reduce(signal_mv, axis=1), np.fmax.reduce(signal_mv, axis=1)
+    lows, highs = signal_mv.min(axis=1), signal_mv.max(axis=1)  # many times as fast as those that skip NaN
+    gaps = np.isnan(lows)
+    if gaps.any():
+        lows[gaps], highs[gaps] = (function.reduce(signal_mv[gaps], axis=1) for function in (np.fmin, np.fmax))
+    return lows, highs
 
 
 def typical_range(signal_mv: np.ndarray, sampling_rate: float) -> float:
@@ -152,7 +156,8 @@ def typical_range(signal_mv: np.ndarray, sampling_rate: float) -> float:
     length = round(STRETCH_SECONDS * sampling_rate)
     if signal_mv.shape[1] >= 2 * length:  # one artefact in a day is no gain
         stretches = signal_mv[:, : signal_mv.shape[1] // length * length].reshape(len(signal_mv), -1, length)
-        ranges = np.fmax.reduce(stretches, axis=2) - np.fmin.reduce(stretches, axis=2)
+        lows, highs = lead_ranges(stretches.reshape(-1, length))
+        ranges = (highs - lows).reshape(len(signal_mv), -1)
         ranges = np.array([_lower_median(lead) for lead in ranges])
     else:
         lows, highs = lead_ranges(signal_mv)

@@ -56,6 +56,8 @@ PROBLEMS: dict[str, _Problem] = {
     "lead_missing_samples": _warning(
         f"leads with more than {MAX_MISSING_FRACTION:.0%} of samples missing", "a model masks them"
     ),
+    "checksum_differs": _warning("samples that do not fit the checksum of their header", "copy the files again"),
+    "lead_of_other_rate": _warning("leads of a lower rate than the others, left out", "export them at one rate"),
     "lead_off": _warning("leads that the cart says were off", "a model masks them"),
     "calibration_pulse_cut": _warning("calibration pulses at an end", "they were cut off; look at the rest"),
     "lead_questionable": _warning("leads that the cart calls questionable", "look at them"),

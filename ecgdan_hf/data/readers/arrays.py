@@ -18,7 +18,11 @@ from ecgdan_hf.data.record import EcgRecord, canonical_lead, check_sampling_rate
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 _NPY_MARK = b"\x93NUMPY"
-_TIME_COLUMNS = ("time", "time_s", "time_seconds", "seconds", "t")
+_SECONDS_PER_STEP = {
+    **dict.fromkeys(("time", "time_s", "time_seconds", "seconds", "t", "zeit", "tiempo"), 1.0),
+    **dict.fromkeys(("time_ms", "ms", "milliseconds"), 1e-3),
+}
+_MIN_TIMED_RATE = 20.0  # Hz; below, times are not in seconds
 
 
 def as_record(
@@ -124,9 +128,10 @@ def _read_csv(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     text_columns = [str(name) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     if text_columns:
         raise ValueError(f"{path}: column {text_columns[0]}: expected numbers, got text")
-    times = [name for name in table.columns if str(name).strip().lower() in _TIME_COLUMNS]
+    times = [name for name in table.columns if str(name).strip().lower() in _SECONDS_PER_STEP]
     if times:
-        in_column = Declared(sampling_rate=_rate_of(table.pop(times[0]), path))
+        column = table.pop(times[0]) * _SECONDS_PER_STEP[str(times[0]).strip().lower()]
+        in_column = Declared(sampling_rate=_rate_of(column, path))
         said["sampling_rate"] = in_column.rate(said.get("sampling_rate"), path)
     said["lead_names"] = [str(name) for name in table.columns]
     return table.to_numpy().T, said
@@ -155,9 +160,27 @@ def _comments(text: str) -> dict[str, Any]:
 
 
 def _rate_of(times: pd.Series, path: Path) -> float:
-    step = float(np.median(np.diff(times.to_numpy(dtype=np.float64)))) if len(times) > 1 else 0.0
-    # three decimals: times are written with few digits
-    return check_sampling_rate(round(1 / step, 3) if step else 0.0, f"{path}: column {times.name}")
+    """Hz from the first and last time, in seconds, as a step is rounded more than the whole; rejects gaps.
+
+    A whole number is taken where the rounding of the times allows it.
+    """
+    seconds, where = times.to_numpy(dtype=np.float64), f"{path}: column {times.name}"
+    steps = np.diff(seconds)
+    if not len(steps) or not np.isfinite(seconds).all() or steps.min() < 0 or seconds[-1] <= seconds[0]:
+        check_sampling_rate(0.0, where)
+    even = np.linspace(seconds[0], seconds[-1], len(seconds))
+    rounding = max(float(steps[steps > 0].min()), (seconds[-1] - seconds[0]) / len(steps))
+    if np.abs(seconds - even).max() > 1.01 * rounding:
+        at = int(np.argmax(steps))
+        raise ValueError(
+            f"{where}: expected samples at equal steps, got a gap of {steps[at]:.3g} s after {seconds[at]:.3f} s; "
+            "give the parts as files of their own"
+        )
+    rate = len(steps) / (seconds[-1] - seconds[0])
+    if rate < _MIN_TIMED_RATE:
+        raise ValueError(f"{where}: expected times in seconds, got steps of {1 / rate:g}; name milliseconds time_ms")
+    whole, uncertain = round(rate), 2 * rate * float(np.abs(seconds - even).max()) / (seconds[-1] - seconds[0])
+    return float(whole) if abs(rate - whole) <= max(uncertain, 5e-4) else round(rate, 3)
 
 
 NUMPY = Format("numpy", _is_numpy, lambda path, declared, _: as_record(*_read_numpy(path), path, declared))

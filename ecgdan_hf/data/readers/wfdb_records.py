@@ -1,8 +1,9 @@
 """One WFDB record as an `EcgRecord`: any storage format that `wfdb` reads, among them 16 and 516 (FLAC).
 
 The header is checked first, because the library takes 250 Hz for a missing or negative rate and 200 per millivolt for
-a missing gain, accepts a header that names fewer leads than the data hold, and passes on numpy's errors for other
-damage. Layout: https://physionet.org/physiotools/wag/header-5.htm.
+a missing gain, accepts a header that names fewer leads than the data hold, averages the samples of a frame, does not
+compare checksums, and passes on numpy's errors for other damage. Segments are put together here, each with its own
+unit and leads, because the library mixes them up. Layout: https://physionet.org/physiotools/wag/header-5.htm.
 """
 
 import math
@@ -21,8 +22,12 @@ from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, check_sampling_rate
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 
 RECORD_LINE = re.compile(r"^\S+\s+\d+(\s|$)")
+OTHER_RATE = "lead_of_other_rate"
+CHECKSUM = "checksum_differs"
 _BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
 _MAX_BYTES = 4 << 30
+_OWN = r"(?:^#+\s*|[<,;]\s*|\s{2,})(?:patient'?s?\s+)?"  # not "gestational age", "mother's age"
+_YEARS = ("", "y", "yr", "yrs", "year", "years", "sex", "gender")  # what may follow an age in years
 _STORAGE = re.compile(r"^(\d+)(?:x(\d+))?(?::\d+)?(?:\+(\d+))?$")  # format, samples per frame, skew, offset
 
 
@@ -33,6 +38,13 @@ class _Header:
     num_leads: int
     num_samples: int | None
     lead_lines: list[list[str]]
+    is_segmented: bool = False
+
+    @property
+    def frame_samples(self) -> list[int]:
+        """How many samples of each lead are in a frame; the sampling rate counts frames."""
+        storages = [_STORAGE.match(words[1]) if len(words) > 1 else None for words in self.lead_lines]
+        return [int(storage.group(2) or 1) if storage else 1 for storage in storages]
 
 
 def find_header(data_file: Path) -> Path | None:
@@ -49,9 +61,11 @@ def read_subject(header: Path) -> dict[str, Any]:
     text = "\n".join(
         line for line in header.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("#")
     )
-    age = re.search(r"\bage\b>?\s*[:=]\s*(\d+(\.\d+)?)", text, re.IGNORECASE)
-    sex = re.search(r"\bsex\b>?\s*[:=]\s*(male|female|m|f)\b", text, re.IGNORECASE)
-    years = float(age.group(1)) if age else None
+    age = re.search(
+        rf"{_OWN}age\b>?\s*[:=]\s*(\d+(?:\.\d+)?)\s*(?!\s*[.\d])([a-z]*)", text, re.IGNORECASE | re.MULTILINE
+    )
+    sex = re.search(rf"{_OWN}(?:sex|gender)\b>?\s*[:=]\s*(male|female|m|f)\b", text, re.IGNORECASE | re.MULTILINE)
+    years = float(age.group(1)) if age and age.group(2).lower() in _YEARS else None
     return {
         "age": years if years is not None and years <= MAX_AGE_YEARS else None,
         "sex": {"m": "male", "f": "female"}[sex.group(1)[0].lower()] if sex else None,
@@ -84,40 +98,160 @@ def read_wfdb(header: Path, declared: Declared, start_seconds: float = 0.0, seco
         ValueError: a header that is incomplete or does not fit its data, damaged data, or a part beyond the record.
     """
     checked = _check_header(header)
+    if checked.is_segmented:
+        return _read_segments(checked, declared, start_seconds, seconds)
+    if max(checked.frame_samples) > 1:
+        return _read_frames(checked, declared, start_seconds, seconds)
     rate = declared.rate(checked.sampling_rate, header)
     first, last = 0, checked.num_samples
     if last is not None and (start_seconds or seconds is not None):
         first, last = sample_range(start_seconds, seconds, rate, last, str(header))
     _check_memory(checked, (last or 0) - first)
-    record = _read_samples(checked, first, last)
+    record, differing = _read_samples(checked, first, last)
     signal = np.asarray(record.p_signal, dtype=np.float64).T
     if last is None:  # the header does not state a length, and wfdb reads no part of such a record
         first, last = sample_range(start_seconds, seconds, rate, signal.shape[1], str(header))
         signal = signal[:, first:last]
-    names = declared.leads([name for name in record.sig_name if name], header)
-    if len(names) != len(signal):
-        raise ValueError(f"{header}: lead_names: expected one for each of {len(signal)} leads, got {', '.join(names)}")
-    kept, factors = _voltages(record.units, declared, header)
+    return _as_record(checked, record, list(signal), rate, declared, differing)
+
+
+def _as_record(
+    header: _Header,
+    record: wfdb.Record,
+    signals: list[np.ndarray],
+    rate: float,
+    declared: Declared,
+    flags: tuple[str, ...] = (),
+) -> EcgRecord:
+    """The voltages among the channels, all of one length."""
+    path = header.path
+    names = declared.leads([name for name in record.sig_name if name], path)
+    if len(names) != len(signals):
+        raise ValueError(f"{path}: lead_names: expected one for each of {len(signals)} leads, got {', '.join(names)}")
+    kept, factors = _voltages(record.units, declared, path)
+    length = max(len(signals[i]) for i in kept)
+    slow = [i for i in kept if len(signals[i]) < length]
+    whole = [i for i in kept if i not in slow]
+    left_out = [f"not_voltage:{name}" for i, name in enumerate(names) if i not in kept]
+    left_out += [f"{OTHER_RATE}:{names[i]}" for i in slow]
     return EcgRecord(
-        signal_mv=signal[kept] * factors[:, None],
+        signal_mv=np.stack([signals[i] for i in whole]) * factors[[kept.index(i) for i in whole], None],
         sampling_rate=rate,
-        lead_names=tuple(names[i] for i in kept),
-        record_id=header.stem,
-        source=str(header),
-        flags=tuple(f"not_voltage:{name}" for i, name in enumerate(names) if i not in kept),
-        **read_subject(header),
+        lead_names=tuple(names[i] for i in whole),
+        record_id=path.stem,
+        source=str(path),
+        flags=(*left_out, *flags),
+        **read_subject(path),
     )
 
 
-def _read_samples(header: _Header, first: int = 0, last: int | None = None) -> wfdb.Record:
+def _read_frames(header: _Header, declared: Declared, start_seconds: float, seconds: float | None) -> EcgRecord:
+    """Reads a record with several samples of a lead in a frame, at the rate of its leads."""
+    frame_rate, last, path = header.sampling_rate, header.num_samples, header.path
+    first = 0
+    if start_seconds or seconds is not None:
+        if last is None:
+            raise ValueError(f"{path}: start_seconds: expected a header that states the number of samples")
+        first, last = sample_range(start_seconds, seconds, frame_rate, last, str(path))
+    _check_memory(header, ((last or 0) - first) * max(header.frame_samples))
+    record, _ = _read_samples(header, first, last, frames=True)
+    signals = [np.asarray(signal, dtype=np.float64) for signal in record.e_p_signal]
+    kept, _ = _voltages(record.units, declared, path)
+    rate = declared.rate(frame_rate * max(header.frame_samples[i] for i in kept), path)
+    return _as_record(header, record, signals, rate, declared)
+
+
+def _read_segments(header: _Header, declared: Declared, start_seconds: float, seconds: float | None) -> EcgRecord:
+    """Puts segments together, each read with its own unit and leads; gaps, and leads a segment lacks, are NaN."""
+    path = header.path
+    parts = [(words[0], int(words[1])) for words in header.lead_lines if len(words) > 1 and words[1].isdigit()]
+    length = sum(count for _, count in parts)
+    if header.num_samples not in (None, length):
+        raise ValueError(f"{path}: expected segments of {header.num_samples} samples together, got {length}")
+    first, last = 0, length
+    if start_seconds or seconds is not None:
+        first, last = sample_range(start_seconds, seconds, header.sampling_rate, length, str(path))
+    _check_memory(header, last - first)
+    pieces, at = list[tuple[int, EcgRecord]](), 0
+    for name, count in parts:
+        begin, end = max(first - at, 0), min(last - at, count)
+        if name != "~" and begin < end:
+            pieces.append((at + begin - first, _segment(header, name, count, declared, begin, end)))
+        at += count
+    if not pieces:
+        raise ValueError(f"{path}: expected a segment with samples, got gaps only")
+    return _joined(header, pieces, last - first)
+
+
+def _segment(header: _Header, name: str, count: int, declared: Declared, begin: int, end: int) -> EcgRecord:
+    """Samples `begin` to `end` of a segment that must have `count` samples at the rate of the record."""
+    file, rate = header.path.with_name(f"{name}.hea"), header.sampling_rate
+    if not file.is_file():
+        raise FileNotFoundError(f"{header.path}: its segment is missing: {file.name}")
+    own = _check_header(file)
+    for what, expected, found in (("rate", rate, own.sampling_rate), ("length", count, own.num_samples or count)):
+        if found != expected:
+            raise ValueError(f"{header.path}: segment {file.name}: expected a {what} of {expected:g}, got {found:g}")
+    part = (0.0, None) if (begin, end) == (0, count) else (begin / rate, (end - begin) / rate)
+    return read_wfdb(file, declared, *part)
+
+
+def _joined(header: _Header, pieces: list[tuple[int, EcgRecord]], length: int) -> EcgRecord:
+    """One record of the pieces, each at its place; leads in the order in which they are met."""
+    names = list(dict.fromkeys(lead for _, piece in pieces for lead in piece.lead_names))
+    step = pieces[0][1].sampling_rate / header.sampling_rate
+    if any(piece.sampling_rate != pieces[0][1].sampling_rate for _, piece in pieces):
+        raise ValueError(f"{header.path}: expected segments of one rate, got different ones")
+    signal = np.full((len(names), round(length * step)), np.nan)
+    for start, piece in pieces:
+        first = round(start * step)
+        rows = [names.index(lead) for lead in piece.lead_names]
+        signal[rows, first : first + piece.signal_mv.shape[1]] = piece.signal_mv
+    return EcgRecord(
+        signal_mv=signal,
+        sampling_rate=pieces[0][1].sampling_rate,
+        lead_names=tuple(names),
+        record_id=header.path.stem,
+        source=str(header.path),
+        flags=tuple(dict.fromkeys(flag for _, piece in pieces for flag in piece.flags)),
+        **read_subject(header.path),
+    )
+
+
+def _read_samples(
+    header: _Header, first: int = 0, last: int | None = None, frames: bool = False
+) -> tuple[wfdb.Record, tuple[str, ...]]:
+    """The record in the units of its header, with all samples of a frame or without; and the flag of checksums."""
     path = header.path
     try:
-        return wfdb.rdrecord(str(path.with_suffix("")), sampfrom=first, sampto=last)
+        record = wfdb.rdrecord(
+            str(path.with_suffix("")), sampfrom=first, sampto=last, physical=False, smooth_frames=not frames
+        )
+        flags = () if frames else _differing(header, record, first, last)
+        record.dac(expanded=frames, inplace=True)
+        return record, flags
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: its data file is missing: {error.filename}") from error
     except Exception as error:  # the type depends on where the damage is
         expected = f"{header.num_leads} leads x {header.num_samples or '?'} samples"
         raise ValueError(f"{path}: truncated or damaged data, expected {expected}: {one_line(error)}") from error
+
+
+def _differing(header: _Header, record: wfdb.Record, first: int, last: int | None) -> tuple[str, ...]:
+    """The flag of the leads whose samples do not add up to the checksum of the header, modulo 65536.
+
+    A checksum of 0 counts as not stated, and a part of a record has none.
+    """
+    if (
+        first
+        or last not in (None, header.num_samples)
+        or any(len(words) < 7 or ":" in words[1] for words in header.lead_lines)
+    ):
+        return ()
+    stated = [int(words[6]) if re.fullmatch(r"-?\d+", words[6]) else 0 for words in header.lead_lines]
+    found = record.d_signal.sum(axis=0)
+    wrong = [name for name, a, b in zip(record.sig_name, stated, found, strict=True) if a and (int(b) - a) % 65536]
+    return (f"{CHECKSUM}:{'+'.join(wrong)}",) if wrong else ()
 
 
 def _check_header(path: Path) -> _Header:
@@ -130,16 +264,19 @@ def _check_header(path: Path) -> _Header:
         raise ValueError(f"{path}: expected a WFDB record line (name, leads, rate, samples), got {found}")
     words = lines[0].split()
     rate = words[2].split("/")[0] if len(words) > 2 else None  # "500/1(0)": rate / counter frequency (base value)
+    if words[3:4] == ["0"] and len(lines) > 1 and not lines[1].startswith("~"):
+        raise ValueError(f"{path}: expected the number of samples in the record line, or none, got 0")
     header = _Header(
         path=path,
         sampling_rate=check_sampling_rate(rate, f"{path}: sampling_rate"),
         num_leads=int(words[1]),
         num_samples=int(words[3]) if len(words) > 3 and words[3].isdigit() and int(words[3]) else None,
         lead_lines=[line.split() for line in lines[1:]],
+        is_segmented="/" in words[0],
     )
     for name in dict.fromkeys(words[0] for words in header.lead_lines):
         _check_inside(path, name)
-    if "/" in words[0]:  # a record of several segments has no leads of its own
+    if header.is_segmented:  # it has no leads of its own
         _check_segments(header)
     else:
         _check_leads(header)

@@ -40,3 +40,29 @@ def test_filler_in_a_median_beat_does_not_refuse_the_recording(read, name):
     beat = read(f"median_beat_refuses_the_recording/{name}").median_beat_mv
     assert np.isnan(beat).any(axis=1).all()
     assert np.nanmax(np.abs(beat)) < 5
+
+
+@pytest.mark.parametrize("rate", [360, 400])
+def test_times_rounded_to_milliseconds_give_the_true_rate(read, rate):
+    assert read(f"csv_time_in_milliseconds_of_three_decimals/true_{rate}.csv").sampling_rate == rate
+
+
+def test_a_gap_in_time_is_refused(read):
+    with pytest.raises(ValueError, match="a gap of 5 s"):
+        read("csv_gap_in_time/gap.csv")
+
+
+@pytest.mark.parametrize("name", ["frame1", "frame125"])
+def test_several_samples_in_a_frame_are_all_read(read, name):
+    record = read(f"wfdb_several_samples_per_frame/{name}.hea")
+    assert (record.signal_mv.shape, record.sampling_rate) == ((2, 2000), 500)
+
+
+def test_gaps_and_units_of_segments_are_read(read):
+    record = read("wfdb_gap_in_fixed_layout/gap.hea")
+    assert np.flatnonzero(np.isnan(record.signal_mv).all(axis=0)).tolist() == list(range(1000, 1500))
+    with pytest.raises(ValueError, match="expected the number of samples"):
+        read("wfdb_gap_in_fixed_layout/zero.hea")
+    record = read("wfdb_segments_of_two_units_end_predict/units.hea")
+    assert record.signal_mv.shape == (2, 2000)
+    assert np.ptp(record.signal_mv[:, :1000]) == pytest.approx(np.ptp(record.signal_mv[:, 1000:]), rel=0.2)
