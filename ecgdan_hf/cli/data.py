@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgdan_hf.cli.output import say
+from ecgdan_hf.cli.predict import LeadNames, SamplingRate, Unit, read_options
 from ecgdan_hf.data.sources.registry import SOURCE_NAMES
 from ecgdan_hf.files import check_output_file, write_text
 
@@ -75,6 +76,9 @@ def _check(
     limit: Annotated[int | None, typer.Option(help="read only the first records")] = None,
     strict: Annotated[bool, typer.Option(help="fail on warnings too")] = False,
     num_proc: Annotated[int | None, typer.Option(help="processes [default: one per core]")] = None,
+    sampling_rate: SamplingRate = None,
+    unit: Unit = None,
+    lead_names: LeadNames = None,
 ) -> None:
     """Read every record of a folder, and report its contents and problems before training.
 
@@ -93,7 +97,14 @@ def _check(
     for path, option in ((out, "--out"), (html, "--html")):
         if path is not None:
             check_output_file(path, option=option)
-    found = check_folder(data, data_dir, labels=labels, limit=limit, num_proc=num_proc)
+    found = check_folder(
+        data,
+        data_dir,
+        labels=labels,
+        limit=limit,
+        num_proc=num_proc,
+        read_options=read_options(sampling_rate, unit, lead_names),
+    )
     facts = found.facts
     for line in summary(facts):
         say(line)

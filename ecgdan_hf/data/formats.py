@@ -11,12 +11,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ecgdan_hf.data.readers.arrays import CSV, NUMPY, names_a_lead
+from ecgdan_hf.data.readers.arrays import CSV, NUMPY
 from ecgdan_hf.data.readers.cardiosoft import CARDIOSOFT
-from ecgdan_hf.data.readers.declared import Declared
+from ecgdan_hf.data.readers.declared import Declared, known_leads, one_line
 from ecgdan_hf.data.readers.matlab import HDF5, MATLAB
 from ecgdan_hf.data.readers.median_beats import with_median_beat
 from ecgdan_hf.data.readers.parquet import PARQUET
+from ecgdan_hf.data.readers.tables import names_a_lead
 from ecgdan_hf.data.readers.vendors import VENDOR_FORMATS, xml_root
 from ecgdan_hf.data.readers.wfdb_records import RECORD_LINE, find_header, read_wfdb, sample_range
 from ecgdan_hf.data.readers.zips import MAX_BYTES, ZipReader
@@ -29,6 +30,12 @@ READABLE = (
 FORMATS = (NUMPY, HDF5, MATLAB, PARQUET, CARDIOSOFT, *VENDOR_FORMATS, CSV)
 """In the order in which a file is compared with them; WFDB, with files beside its header, and zips come before."""
 
+_OTHERS = {  # what ECGs come in and is not read, with what to do
+    b"\xffBIOSEMI": "BDF of 24 bits; export it as EDF",
+    **dict.fromkeys((b"\0\0\0\0\2\0\0\0", b"\0\0\0\0\1\0\0\0"), "MATLAB of version 4; save it with save(..., '-v7')"),
+    b"%PDF": "a PDF; export the ECG as XML, DICOM or SCP-ECG",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook of 2003 or older; save it as .csv",
+}
 _HEAD_BYTES = 4096
 _ZIP_MARK = b"PK\x03\x04"
 _MAX_LISTED = 100  # entries of a zip that are looked into
@@ -77,13 +84,30 @@ def read(
             found = "expected a file, got a folder" if path.is_dir() else "no such file"
             raise FileNotFoundError(f"{path}: {found} (nor a WFDB header {header.name})")
         path = header
-    head, declared = _head(path), Declared(sampling_rate, unit, lead_names)
+    try:
+        return _read_part(path, Declared(sampling_rate, unit, lead_names), member, start_seconds, seconds, median_file)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # of a decoder: one damaged file must not stop the others
+        raise ValueError(f"{path}: damaged file: {type(error).__name__}: {one_line(error)[:200]}") from error
+
+
+def _read_part(
+    path: Path,
+    declared: Declared,
+    member: str | None,
+    start_seconds: float,
+    seconds: float | None,
+    median_file: str | Path | None,
+) -> EcgRecord:
+    head = _head(path)
     record_header = _wfdb_header(path, head) if member is None else None
     if record_header is not None:
         record = read_wfdb(record_header, declared, start_seconds, seconds)
     else:
         record = _read(path, head, None if member is None else str(member), declared)
         record = _cut(record, start_seconds, seconds)
+    record = known_leads(record)
     whole = not start_seconds and seconds is None
     return with_median_beat(record, median_file) if median_file is not None and whole else record
 
@@ -208,6 +232,9 @@ def _is_header(head: bytes) -> bool:
 def _describe(path: Path, head: bytes) -> str:
     if not head:
         return "the file is empty"
+    other = next((words for mark, words in _OTHERS.items() if head.startswith(mark)), None)
+    if other is not None:
+        return f"not a known ECG file, got {other}"
     if path.suffix == ".hea":
         return f"expected a WFDB record line (name, leads, rate, samples), got {_first_line(head)[:80]!r}"
     root = xml_root(head)

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgdan_hf.model.conditioning_ecgdan import out_of_range, without_codes
-from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS
+from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, contradicting_leads
 
 FloatArray = NDArray[np.float32]
 
 NO_SAMPLE = "no_sample_codes"
 OUT_OF_RANGE = "lead_out_of_range"
+CONTRADICTION = "limb_leads_contradict"
 PULSE = "calibration_pulse_cut"
 
 PULSE_HEIGHT_MV = (0.85, 1.15)  # of the standard pulse, 1 mV
@@ -35,12 +36,14 @@ def checked_leads(
     """Returns the signal, (leads, samples) mV, with NaN for what is no sample, and flags with the leads' names.
 
     Flags: `no_sample_codes` (NaN now), `lead_out_of_range` (kept: the feature extractor leaves such samples out),
-    `calibration_pulse_cut:0.9s`.
+    `calibration_pulse_cut:0.9s`, `limb_leads_contradict` (kept).
     """
     signal_mv, coded = without_codes(signal_mv, sampling_rate)
     pulses = _Pulses(signal_mv, sampling_rate, lead_names)
     signal_mv, flags = signal_mv[:, pulses.first : pulses.last], pulses.flags
     found = {NO_SAMPLE: coded, OUT_OF_RANGE: out_of_range(signal_mv)}
+    wrong = contradicting_leads(dict(zip(lead_names, signal_mv, strict=True)), sampling_rate)
+    flags += (f"{CONTRADICTION}:{'+'.join(wrong)}",) if wrong else ()
     return np.ascontiguousarray(signal_mv), flags + tuple(
         _flag(name, lead_names, which) for name, which in found.items() if which.any()
     )

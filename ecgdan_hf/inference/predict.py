@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ecgdan_hf.data.formats import READABLE, read
 from ecgdan_hf.data.readers.wfdb_records import find_header
-from ecgdan_hf.data.sources.ecg_folder import ecg_files
+from ecgdan_hf.data.sources.ecg_folder import ecg_files, left_out_files
 from ecgdan_hf.inference.covariates import FileCovariates
 from ecgdan_hf.inference.heads import RISK_COLUMNS, Head, head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -100,7 +100,7 @@ def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         found = ecg_files(path)
         if not found:
             raise FileNotFoundError(f"{path}: no ECG file in this folder; what is read: {READABLE}")
-        files.update(dict.fromkeys(found))
+        files.update(dict.fromkeys([*found, *left_out_files(path)]))  # their rows say why they cannot be read
     return list(files)
 
 
@@ -113,7 +113,7 @@ def _prepare(
         record = read(file, **options)
         features = extractor(**record.as_inputs(), return_tensors="pt", return_flags=True)
         covariates, unknown = known.of(file, record)
-    except (ValueError, OSError) as error:
+    except Exception as error:  # of any decoder: one file must not stop the others
         if on_error == "raise":
             raise
         return {**row, "error": " ".join(str(error).split())}

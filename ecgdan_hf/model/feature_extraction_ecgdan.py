@@ -26,7 +26,7 @@ from .conditioning_ecgdan import (
 )
 from .configuration_danet import resolve_waveform_rule
 from .configuration_ecgdan import CHOICES, DEFAULT_FILTER, STANDARD_LEADS
-from .leads_ecgdan import canonical_leads, derive_limb_lead, einthoven_residual
+from .leads_ecgdan import canonical_leads, contradicting_leads, derive_limb_lead, einthoven_residual
 from .median_beat_ecgdan import MIN_BEATS, GivenBeat, MedianBeat
 from .r_peaks_ecgdan import find_r_peaks, heart_rate
 from .waveform_danet import waveform_weights
@@ -53,6 +53,7 @@ FLAGS: dict[str, str] = {
     "lead_out_of_range": f"leads with a range above {MAX_RANGE_MV:g} mV, which no heart writes; samples far off are "
     "missing, and the lead is masked if these are many",
     "lead_clipped": "leads with peaks cut off: 20 ms or more at exactly their largest or smallest value",
+    "limb_leads_contradict": "limb leads that contradict the others at any gain: exchanged, mislabelled or inverted",
     "einthoven_residual": f"II - I - III is above {MAX_EINTHOVEN_RESIDUAL:.0%} of the limb leads: unequal gains, "
     "swapped or mislabelled leads, or leads that were not recorded at the same time",
     "sampling_rate_doubtful": "heart rate and QRS width, or few beats being alike, suggest a wrong rate; a slow "
@@ -244,6 +245,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         """As `condition`, float64, NaN where the record has no sample."""
         signal_mv, leads = check_recording(signal, sampling_rate, unit, lead_names)
         recorded, flags = _usable_leads(signal_mv, leads, sampling_rate)
+        _add_flag(flags, "limb_leads_contradict", contradicting_leads(recorded, sampling_rate))
         given = self._given_beat(median_beat, unit, leads, recorded)
         recorded |= self._derived(recorded, leads, flags)
         mask = np.array([lead in recorded for lead in self.lead_names])

@@ -6,6 +6,7 @@ leads"). Travels with the weights: numpy only.
 """
 
 import re
+from functools import cache
 
 import numpy as np
 
@@ -23,6 +24,11 @@ LIMB_LEADS: dict[str, tuple[float, float]] = {
 
 # Recognised, because real files hold them too, but no substitute for any of the twelve leads.
 EXTRA_LEADS = ("V7", "V8", "V9", "V3R", "V4R", "V5R", "V6R", "VX", "VY", "VZ")
+
+MAX_CONTRADICTION = 0.2  # of the size of the limb leads; 0.015 at most in PTB-XL
+MAX_ROUNDING = 0.03  # of the size of a lead that is another one, in coarse counts
+ONE_AXIS = 0.95  # squared correlation of two leads of which any third is a multiple
+SLOPE_SECONDS = 0.02  # over which leads are compared
 
 _PREFIX = re.compile(r"^(?:(?:ECG|EKG|LEAD)[\s_:.\-]*)+")
 
@@ -62,14 +68,29 @@ def canonical_leads(names: list[str] | tuple[str, ...]) -> list[str]:
     return leads
 
 
+def known_lead(name: str) -> str | None:
+    """Standard spelling of a lead name; None for a name that is no lead known here."""
+    try:
+        return _canonical_lead(name)
+    except ValueError:
+        return None
+
+
 def derive_limb_lead(lead: str, recorded: dict[str, np.ndarray]) -> np.ndarray | None:
     """A limb lead from two of the `recorded`, (samples,) mV by name; None where it does not follow from them."""
     sources = [name for name in LIMB_LEADS if name in recorded and name != lead][:2]
     if lead not in LIMB_LEADS or len(sources) < 2:
         return None
-    basis = np.array([LIMB_LEADS[name] for name in sources]).T  # columns: the sources in terms of (I, II)
-    first, second = np.linalg.solve(basis, np.array(LIMB_LEADS[lead]))
+    first, second = _coefficients(lead, *sources)
     return np.asarray(first * recorded[sources[0]] + second * recorded[sources[1]])
+
+
+@cache
+def _coefficients(lead: str, first: str, second: str) -> np.ndarray:
+    """A limb lead as a combination of two others, (2,)."""
+    basis = np.array([LIMB_LEADS[first], LIMB_LEADS[second]]).T  # columns: the two in terms of (I, II)
+    coefficients: np.ndarray = np.linalg.solve(basis, np.array(LIMB_LEADS[lead]))
+    return coefficients
 
 
 def einthoven_residual(recorded: dict[str, np.ndarray]) -> float:
@@ -82,3 +103,65 @@ def einthoven_residual(recorded: dict[str, np.ndarray]) -> float:
     limb = np.stack([recorded[lead] for lead in ("I", "II", "III")])
     residual = limb[1] - limb[0] - limb[2]
     return float(np.sqrt(np.mean(residual**2) / max(np.mean(limb**2), 1e-12)))
+
+
+def contradicting_leads(recorded: dict[str, np.ndarray], sampling_rate: float) -> list[str]:
+    """Limb leads that contradict the first two of those recorded by Einthoven's and Goldberger's laws.
+
+    Leads that are exchanged, mislabelled or inverted do. Leads of unequal gains do not: some recorders scale each lead
+    to its own range, as all of LUDB. The first two leads themselves are named if most others contradict them.
+    `recorded`: (samples,) mV by lead name. Differences over 20 ms are compared, so that baseline wander does not
+    matter; missing samples are left out.
+    """
+    names = [lead for lead in LIMB_LEADS if lead in recorded]
+    if len(names) < 3:
+        return []
+    step = max(1, round(SLOPE_SECONDS * sampling_rate))
+    signal = np.stack([recorded[lead] for lead in names])
+    slopes = signal[:, step:] - signal[:, :-step]
+    finite, together = bool(np.isfinite(slopes).all()), _products(slopes)
+    power = together.diagonal() if finite else np.array([_products(slope[None])[0, 0] for slope in slopes])
+    with_signal = np.flatnonzero(power > 0)
+    pair, others = with_signal[:2], with_signal[2:]
+    size = np.sqrt(power[with_signal].mean()) if len(others) else 0.0
+    sources, wrong = [names[row] for row in pair], list[str]()
+    for row in others:
+        three = [*pair, row]
+        products = together[np.ix_(three, three)] if finite else _products(slopes[three])
+        stated = np.append(_coefficients(names[row], *sources), -1.0)
+        if stated @ products @ stated <= (MAX_CONTRADICTION * size) ** 2:
+            continue
+        if not _fits_at_a_gain(products, stated) or _is_another(products, sources):
+            wrong.append(names[row])
+    return sources if 2 * len(wrong) > len(others) > 1 else wrong
+
+
+def _products(slopes: np.ndarray) -> np.ndarray:
+    """Mean products of rows (rows, samples), (rows, rows), over the samples that all of them have; 0 without any."""
+    known = np.isfinite(slopes).all(axis=0)
+    slopes = slopes if known.all() else slopes[:, known]
+    products: np.ndarray = (slopes @ slopes.T).astype(np.float64) / max(slopes.shape[1], 1)
+    return products
+
+
+def _fits_at_a_gain(products: np.ndarray, stated: np.ndarray) -> bool:
+    """Whether the last of three leads is a sum of the first two at any gains >= 0 with the signs of `stated`."""
+    signs = np.sign(stated)
+    products = products * np.outer(signs, signs)
+    pair, overlap, total = products[:2, :2], -products[:2, 2], products[2, 2]
+    determinant = pair[0, 0] * pair[1, 1] - pair[0, 1] ** 2
+    gains = np.array([[pair[1, 1], -pair[0, 1]], [-pair[0, 1], pair[0, 0]]]) @ overlap
+    explained = (np.maximum(overlap, 0) ** 2 / np.maximum(np.diag(pair), 1e-12)).max()
+    if determinant > 1e-6 * pair[0, 0] * pair[1, 1] and gains.min() >= 0:
+        explained = gains @ overlap / determinant
+    return bool(total - explained <= MAX_CONTRADICTION**2 * total)
+
+
+def _is_another(products: np.ndarray, sources: list[str]) -> bool:
+    """Whether all leads have one axis, where any fits at a gain, and the last of three is another one exactly."""
+    if products[0, 1] ** 2 < ONE_AXIS * products[0, 0] * products[1, 1]:
+        return False
+    names = np.array([_coefficients(lead, *sources) for lead in LIMB_LEADS])
+    others = np.column_stack([np.concatenate([names, -names]), np.full(2 * len(names), -1.0)])
+    left = ((others @ products) * others).sum(axis=1)
+    return bool(left.min() <= MAX_ROUNDING**2 * products[2, 2])

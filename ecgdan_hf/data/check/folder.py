@@ -6,7 +6,7 @@ Records are read once, in parallel; only a few numbers of each are kept.
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
 from ecgdan_hf.data.sources.csv_table import read_outcomes
+from ecgdan_hf.data.sources.ecg_folder import left_out_files
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads
 
@@ -67,6 +68,7 @@ def check(
     labels: str | Path | None = None,
     limit: int | None = None,
     num_proc: int | None = None,
+    read_options: Mapping[str, Any] | None = None,
 ) -> FolderCheck:
     """Reads every record of a folder and reports its contents and problems.
 
@@ -76,6 +78,7 @@ def check(
         labels: CSV of outcomes to join, as for training.
         limit: reads the first so many records only.
         num_proc: processes; default one for each core.
+        read_options: `sampling_rate`, `unit`, `lead_names` for files that do not state them.
 
     Returns:
         `worst` and `facts`, which can be written as JSON:
@@ -100,7 +103,10 @@ def check(
     table = whole.iloc[:limit]
     ids = table["record_id"].astype(str).tolist()
     patients = _patients(table, outcomes)
-    files = RecordFile.of_table(table)
+    files = [RecordFile(file.file, {**(read_options or {}), **file.options}) for file in RecordFile.of_table(table)]
+    if source.name in ("folder", "wfdb") and limit is None:
+        others = {str(file.relative_to(data_dir)): why for file, why in left_out_files(data_dir).items()}
+        _merge(found, {"left_out": others})
     tally = _Tally()
     for record_id, seen in zip(
         ids, tqdm(in_order(_inspect, files, num_proc), "Checking records", len(files)), strict=True

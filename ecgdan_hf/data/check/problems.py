@@ -39,6 +39,7 @@ PROBLEMS: dict[str, _Problem] = {
     "outcomes_refused": _error("the outcomes table cannot be used", "correct it"),
     "outcome_without_record": _error("outcomes whose record_id is not in the data", "correct or remove these rows"),
     "time_impossible": _error(f"follow-up above {MAX_AGE_YEARS:.0f} years", "give `time` in years, not in days"),
+    "left_out": _warning("files that look like recordings and are not read", "export them in a format that is read"),
     "sampling_rate_doubtful": _warning("heart rate and QRS width suggest a wrong sampling rate", "check the rate"),
     "amplitude_doubtful": _warning("unusually small or large QRS complex", "check gain and unit"),
     "amplitude_differs": _warning(
@@ -49,6 +50,9 @@ PROBLEMS: dict[str, _Problem] = {
         "limb leads reversed, or dextrocardia", "look at them; each name is followed by the electrodes"
     ),
     "chest_leads_exchanged": _warning("two chest leads probably exchanged", "look at V1 to V6"),
+    "limb_leads_contradict": _warning(
+        "limb leads that contradict I and II", "look for exchanged, inverted or mislabelled leads"
+    ),
     "einthoven_residual": _warning("II is not I + III", "look for unequal gains or mislabelled leads"),
     "lead_missing": _warning("lack leads that most records here have", "a model masks them"),
     "lead_flat": _warning("flat leads", "a model masks them"),
@@ -58,6 +62,9 @@ PROBLEMS: dict[str, _Problem] = {
     ),
     "checksum_differs": _warning("samples that do not fit the checksum of their header", "copy the files again"),
     "lead_of_other_rate": _warning("leads of a lower rate than the others, left out", "export them at one rate"),
+    "channel_skew": _warning(
+        "leads sampled later than others, as the file says", "they are not shifted; look at them"
+    ),
     "lead_off": _warning("leads that the cart says were off", "a model masks them"),
     "calibration_pulse_cut": _warning("calibration pulses at an end", "they were cut off; look at the rest"),
     "lead_questionable": _warning("leads that the cart calls questionable", "look at them"),

@@ -45,7 +45,7 @@ class Preparation:
         for source in sources:
             try:
                 yield {**self.prepare(source.read()), "error": ""}
-            except (OSError, ValueError) as error:
+            except Exception as error:  # of any decoder: one file must not stop 50,000
                 if not self.skip_bad:
                     raise UnreadableRecordError(source.line(error)) from error
                 yield {**self._empty(), "error": source.line(error)}

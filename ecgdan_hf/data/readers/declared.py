@@ -4,12 +4,14 @@ A rate, a unit and lead names are never guessed: the file states them or the cal
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ecgdan_hf.data.readers.messages import one_line as one_line
 from ecgdan_hf.data.record import EcgRecord, canonical_lead, check_sampling_rate
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
+from ecgdan_hf.model.leads_ecgdan import canonical_leads, known_lead
 
 _HOW_TO_GIVE = {
     "sampling_rate": "--sampling-rate HZ",
@@ -48,6 +50,12 @@ class Declared:
         if not said and not self.lead_names:
             _refuse_missing(["lead_names"], path)
         in_file, asked = ([canonical_lead(name) for name in names or ()] for names in (said, self.lead_names))
+        if in_file and asked and not _are_leads(in_file):  # `ECG`, `ECG`: the caller knows better
+            if len(asked) != len(in_file):
+                raise ValueError(
+                    f"{path}: lead_names: expected {len(in_file)} names, got {len(asked)}: {', '.join(asked)}"
+                )
+            return asked
         if in_file and asked and in_file != asked:
             raise ValueError(f"{path}: lead_names: the file says {', '.join(in_file)}, given {', '.join(asked)}")
         return in_file or asked
@@ -78,9 +86,37 @@ class Format:
     has_members: bool = False
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks, or its type if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _are_leads(names: Sequence[str]) -> bool:
+    """Whether all names are different leads that are known here."""
+    try:
+        canonical_leads(list(names))
+    except ValueError:
+        return False
+    return True
+
+
+def known_leads(record: EcgRecord) -> EcgRecord:
+    """The record without channels that are no lead known here, and without a lead that is there already.
+
+    They are flagged `not_a_lead:NAME` and `lead_twice:NAME`. A record without any known lead stays as it is.
+    """
+    kept, flags = dict[str, int](), list[str]()
+    for row, name in enumerate(record.lead_names):
+        lead = known_lead(name)
+        if lead is None or lead in kept:
+            flags.append(f"{'not_a_lead' if lead is None else 'lead_twice'}:{name}")
+        else:
+            kept[lead] = row
+    if not flags or not kept:
+        return record
+    rows = list(kept.values())
+    return replace(
+        record,
+        signal_mv=record.signal_mv[rows],
+        lead_names=tuple(record.lead_names[row] for row in rows),
+        median_beat_mv=None if record.median_beat_mv is None else record.median_beat_mv[rows],
+        flags=(*record.flags, *flags),
+    )
 
 
 def _to_millivolt(unit: Any, source: str) -> float:

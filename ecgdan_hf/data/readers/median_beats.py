@@ -21,6 +21,7 @@ from ecgdan_hf.model.conditioning_ecgdan import resample
 _MAX_BYTES = 1 << 20  # 12 leads x 600 samples x 4 bytes are 28,800
 _STRETCH_SECONDS = 2.0  # long enough for one beat at 30 per minute, short enough for little baseline wander
 _MAX_RATIO = 4.0  # of the sizes of beat and recording; 0.60 to 0.99 for our own beats of 666 records of PTB-XL
+_LIKE_A_BEAT = (0.4, 1.2)  # of these sizes, for a beat of the same recording
 _FOLDER = re.compile(r"^[^#\s]+/", re.MULTILINE)  # before the first name of a line
 _MILLIVOLT = re.compile(r"/mV\b", re.IGNORECASE)
 
@@ -37,6 +38,24 @@ def with_median_beat(record: EcgRecord, file: str | Path) -> EcgRecord:
         return replace(record, median_beat_mv=beat_mv)
     except (OSError, ValueError):
         return replace(record, median_beat_mv=None, flags=(*record.flags, MEDIAN_UNUSABLE))
+
+
+def with_plausible_beat(record: EcgRecord) -> EcgRecord:
+    """Halves a median beat whose resolution the file does not state, if it is as large as no beat of the recording.
+
+    Philips Sierra 1.03 stores beats in 2.5 uV and the recording in 5 uV (1.04 says so of both). A beat that fits
+    neither way is left out. Flags: `median_beat_rescaled:0.5`, `median_beat_unusable`.
+    """
+    if record.median_beat_mv is None:
+        return record
+    sizes, beat = (_sizes(signal, record.sampling_rate) for signal in (record.signal_mv, record.median_beat_mv))
+    both = (sizes > 0) & (beat > 0)
+    ratio = float(np.median(beat[both] / sizes[both])) if both.any() else float("nan")
+    for factor in (1.0, 0.5):
+        if _LIKE_A_BEAT[0] <= factor * ratio <= _LIKE_A_BEAT[1]:
+            flags = record.flags if factor == 1.0 else (*record.flags, f"median_beat_rescaled:{factor:g}")
+            return replace(record, median_beat_mv=record.median_beat_mv * factor, flags=flags)
+    return replace(record, median_beat_mv=None, flags=(*record.flags, MEDIAN_UNUSABLE))
 
 
 def beat_at_rate(beat_mv: FloatArray, from_rate: float, to_rate: float) -> FloatArray:

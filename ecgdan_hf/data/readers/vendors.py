@@ -11,18 +11,20 @@ from datetime import date
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from ecgdan_hf.data.lead_checks import NO_SAMPLE
 from ecgdan_hf.data.readers.declared import Declared, Format, one_line
+from ecgdan_hf.data.readers.dicom import parse_dicom
+from ecgdan_hf.data.readers.median_beats import with_plausible_beat
 from ecgdan_hf.data.readers.vendor_sizes import SCP_START, check_claims
+from ecgdan_hf.data.readers.wfdb_records import OTHER_RATE
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per, without_codes
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
-from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, derive_limb_lead
+from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, derive_limb_lead, known_lead
 
 # name in messages, module and class of ECGDataKit
 _READERS = {
@@ -54,6 +56,8 @@ def _kind(head: bytes) -> str | None:
     root = xml_root(head)
     if root is not None:
         return _XML_KINDS.get(root.lower())
+    if head[132:] and _is_bare_dicom(head):
+        return "dicom"
     for kind, (at, mark) in _MARKS.items():
         if head[at:].startswith(mark):
             return kind
@@ -64,6 +68,12 @@ def _kind(head: bytes) -> str | None:
     if head and min(head) < 9:
         return "mfer" if _parser("mfer").can_parse(Path(), head) else None
     return None
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """DICOM without its 128 bytes and `DICM`, as some carts write it: group 2 or 8 first, and a UID of DICOM."""
+    tag, known = head[:4], (b"\x02\x00", b"\x08\x00")
+    return tag[:2] in known and tag[3:4] == b"\x00" and b"1.2.840.10008." in head[:256]
 
 
 def xml_root(head: bytes) -> str | None:
@@ -86,7 +96,9 @@ def _read(kind: str, path: Path, declared: Declared, _: str | None) -> EcgRecord
     """
     title = _READERS[kind][0]
     check_claims(path, kind)
-    parsed, flags = _parse_longest(path, kind, title)
+    parsed, flags = (
+        parse_dicom(path, partial(_parse, kind=kind, title=title)) if kind == "dicom" else _parse(path, kind, title)
+    )
     if not parsed.leads:
         raise ValueError(f"{path}: expected a rhythm recording in this {title} file, got none")
     channels = [(lead, _millivolt(lead, path)) for lead in parsed.leads]
@@ -95,18 +107,23 @@ def _read(kind: str, path: Path, declared: Declared, _: str | None) -> EcgRecord
     if not voltages:
         found = ", ".join(sorted({_unit(lead) for lead in parsed.leads}))
         raise ValueError(f"{path}: unit: expected leads in mV, uV or V, got {found}")
+    voltages, more = _alike(_leads_among(voltages, declared))
+    flags += [f"not_a_lead:{lead.label}" for lead, _ in channels if _known(lead) is None and lead not in _of(voltages)]
+    flags += more
     declared.check_unit([_unit(lead) for lead, _ in voltages], path)
     names = _lead_names([lead.label for lead, _ in voltages], declared, path)
     off, questionable = _doubted([(name, lead) for name, (lead, _) in zip(names, voltages, strict=True)], path)
     flags += [f"lead_off:{'+'.join(off)}"] if off else []
     flags += [f"lead_questionable:{'+'.join(questionable)}"] if questionable else []
+    skewed = [name for name, (lead, _) in zip(names, voltages, strict=True) if "sample_skew_ms" in lead.annotations]
+    flags += [f"channel_skew:{'+'.join(skewed)}"] if skewed else []
     _check_alike([(name, lead) for name, (lead, _) in zip(names, voltages, strict=True)], path)
     rate = declared.rate(_exact_rate(parsed, voltages[0][0]), path)
     signal_mv, coded = without_codes(np.stack([signal for _, signal in voltages]), rate)  # before leads are derived
     flags += [f"{NO_SAMPLE}:{'+'.join(np.array(names)[coded])}"] if coded.any() else []
     signal_mv[[name in off for name in names]] = np.nan
     leads, derived = _with_limb_leads(dict(zip(names, signal_mv, strict=True)))
-    return EcgRecord(
+    record = EcgRecord(
         signal_mv=np.stack(list(leads.values())),
         sampling_rate=rate,
         lead_names=tuple(leads),
@@ -116,29 +133,12 @@ def _read(kind: str, path: Path, declared: Declared, _: str | None) -> EcgRecord
         flags=(*flags, *derived),
         **_subject(parsed),
     )
+    return record if parsed.raw_metadata.get("median_resolution_stated", True) else with_plausible_beat(record)
 
 
 def _parser(kind: str) -> Any:
     _, module, name = _READERS[kind]
     return getattr(import_module(f"ecgdatakit.parsing.parsers.{module}"), name)
-
-
-def _parse_longest(path: Path, kind: str, title: str) -> tuple[Any, list[str]]:
-    """Parses like `_parse`, but takes the longest recording of a DICOM file instead of the first."""
-    parsed, flags = _parse(path, kind, title)
-    seconds = [group["samples"] / group["sampling_frequency"] for group in _rhythms(parsed)]
-    if not seconds or seconds[0] == max(seconds):
-        return parsed, flags
-    from pydicom import dcmread
-
-    dataset = dcmread(path)
-    dataset.WaveformSequence = sorted(
-        dataset.WaveformSequence, key=lambda group: -group.NumberOfWaveformSamples / group.SamplingFrequency
-    )
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        dataset.save_as(copy)
-        return _parse(copy, kind, title)
 
 
 def _parse(path: Path, kind: str, title: str) -> tuple[Any, list[str]]:
@@ -184,6 +184,36 @@ def _millivolt(lead: Any, path: Path) -> np.ndarray | None:
         return np.asarray(lead.to_physical().convert_units("mV").samples)
     except ValueError:  # a unit other than a voltage
         return None
+
+
+Channels = list[tuple[Any, np.ndarray]]
+
+
+def _of(voltages: Channels) -> list[Any]:
+    return [lead for lead, _ in voltages]
+
+
+def _known(lead: Any) -> str | None:
+    """The lead of a channel; ECGDataKit renames a second lead II to II_2."""
+    return known_lead(lead.label) or known_lead(lead.label.rsplit("_", 1)[0])
+
+
+def _leads_among(voltages: Channels, declared: Declared) -> Channels:
+    """The channels that are leads known here; all if none is, or if the caller names all of them."""
+    known = [(lead, signal) for lead, signal in voltages if _known(lead) is not None]
+    named = declared.lead_names is not None and len(declared.lead_names) == len(voltages)
+    return voltages if named or not known else known
+
+
+def _alike(voltages: Channels) -> tuple[Channels, list[str]]:
+    """The channels of the most frequent rate and length, and flags of the others."""
+    kinds = [(lead.sampling_rate, len(lead.samples)) for lead, _ in voltages]
+    usual = max(dict.fromkeys(kinds), key=kinds.count)
+    others = [lead.label for (lead, _), kind in zip(voltages, kinds, strict=True) if kind != usual]
+    kept = [channel for channel, kind in zip(voltages, kinds, strict=True) if kind == usual]
+    if len(kept) <= len(others):  # no rate is that of most: `_check_alike` refuses
+        return voltages, []
+    return kept, [f"{OTHER_RATE}:{label}" for label in others]
 
 
 def _lead_names(labels: list[str], declared: Declared, path: Path) -> list[str]:

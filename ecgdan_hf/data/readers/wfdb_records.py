@@ -112,13 +112,13 @@ def read_wfdb(header: Path, declared: Declared, start_seconds: float = 0.0, seco
     if last is None:  # the header does not state a length, and wfdb reads no part of such a record
         first, last = sample_range(start_seconds, seconds, rate, signal.shape[1], str(header))
         signal = signal[:, first:last]
-    return _as_record(checked, record, list(signal), rate, declared, differing)
+    return _as_record(checked, record, signal, rate, declared, differing)
 
 
 def _as_record(
     header: _Header,
     record: wfdb.Record,
-    signals: list[np.ndarray],
+    signals: np.ndarray | list[np.ndarray],
     rate: float,
     declared: Declared,
     flags: tuple[str, ...] = (),
@@ -132,10 +132,13 @@ def _as_record(
     length = max(len(signals[i]) for i in kept)
     slow = [i for i in kept if len(signals[i]) < length]
     whole = [i for i in kept if i not in slow]
+    is_complete = isinstance(signals, np.ndarray) and len(whole) == len(signals)
+    signal = np.asarray(signals if is_complete else np.stack([signals[i] for i in whole]))  # copies take time
+    chosen = factors[[kept.index(i) for i in whole]]
     left_out = [f"not_voltage:{name}" for i, name in enumerate(names) if i not in kept]
     left_out += [f"{OTHER_RATE}:{names[i]}" for i in slow]
     return EcgRecord(
-        signal_mv=np.stack([signals[i] for i in whole]) * factors[[kept.index(i) for i in whole], None],
+        signal_mv=signal if (chosen == 1).all() else signal * chosen[:, None],
         sampling_rate=rate,
         lead_names=tuple(names[i] for i in whole),
         record_id=path.stem,
@@ -249,7 +252,7 @@ def _differing(header: _Header, record: wfdb.Record, first: int, last: int | Non
     ):
         return ()
     stated = [int(words[6]) if re.fullmatch(r"-?\d+", words[6]) else 0 for words in header.lead_lines]
-    found = record.d_signal.sum(axis=0)
+    found = [column.sum() for column in record.d_signal.T]  # many times as fast as over axis 0
     wrong = [name for name, a, b in zip(record.sig_name, stated, found, strict=True) if a and (int(b) - a) % 65536]
     return (f"{CHECKSUM}:{'+'.join(wrong)}",) if wrong else ()
 

@@ -6,7 +6,7 @@ import zlib
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from ecgdan_hf.data.readers.declared import one_line
+from ecgdan_hf.data.readers.messages import one_line
 
 MAX_BYTES = 512 << 20
 MAX_RATIO = 50  # samples written as text compress far less, zeros far more

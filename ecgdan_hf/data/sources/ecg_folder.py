@@ -7,18 +7,22 @@ or use a CSV of files.
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from ecgdan_hf.data import formats
+from ecgdan_hf.data.readers.tables import decoded
 from ecgdan_hf.data.readers.wfdb_records import read_subject
 
 logger = logging.getLogger(__name__)
 
 # an empty file with such a suffix is a failed copy, which should be reported
 _ECG_SUFFIXES = (".dcm", ".ecg", ".edf", ".h5", ".hdf5", ".mat", ".mfer", ".mwf", ".npy", ".npz", ".scp", ".xml")
+_UNREAD_SUFFIXES = (".bdf", ".dicom", ".pdf", ".xlsx", ".xls")
+_MIN_TABLE_BYTES = 10_000
 
 
 def ecg_files(folder: str | Path) -> list[Path]:
@@ -28,6 +32,36 @@ def ecg_files(folder: str | Path) -> list[Path]:
     a .zip if it holds an ECG, an empty file if it has the suffix of an ECG. Hidden files and folders are skipped.
     """
     return list(_ecg_files(Path(folder)))
+
+
+def left_out_files(folder: str | Path) -> dict[Path, str]:
+    """Files below a folder that look like recordings and are not among `ecg_files`, with the reason.
+
+    Those have the suffix of an ECG, or are large tables of numbers without names of leads.
+    """
+    folder = Path(folder)
+    taken, files = set(ecg_files(folder)), sorted(_files_inside(folder))
+    parts = {part for file in files if file.suffix == ".hea" for part in _parts(file)}
+    others = [file for file in files if file not in taken and file not in parts and _looks_recorded(file)]
+    return {file: _why(file) for file in others}
+
+
+def _looks_recorded(file: Path) -> bool:
+    if file.suffix.lower() in (*_ECG_SUFFIXES, *_UNREAD_SUFFIXES):
+        return True
+    if file.suffix.lower() not in (".csv", ".tsv", ".txt") or file.stat().st_size < _MIN_TABLE_BYTES:
+        return False
+    lines = (decoded(file.read_bytes()[:4096]) or "").splitlines()[:-1]  # the last may be cut
+    numbers = [line for line in lines if re.fullmatch(r"[-+\d.,;\s\"eE]+", line)]
+    return len(numbers) > len(lines) // 2
+
+
+def _why(file: Path) -> str:
+    try:
+        formats.read(file)
+    except (ValueError, OSError) as error:
+        return str(error).replace(f"{file}: ", "").partition("; what is read")[0]
+    return "not recognised by its content"
 
 
 def holds_ecgs(folder: Path) -> bool:

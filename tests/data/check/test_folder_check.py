@@ -83,9 +83,9 @@ def test_a_damaged_file_is_listed_and_the_others_are_checked(folder):
     data_file(folder, 3).write_bytes(b"cut")
     edit_signal(folder, 5, lambda samples: samples * [*[1] * 6, 0, *[1] * 5])
     found = problems(folder)
-    assert found.keys() == {"unreadable", "lead_flat"}
+    assert found.keys() == {"unreadable", "lead_flat", "checksum_differs"}
     assert "00003.dat is truncated" in found["unreadable"]["00003"]
-    assert found["lead_flat"] == {"00005": "V1"}
+    assert found["lead_flat"] == found["checksum_differs"] == {"00005": "V1"}
 
 
 def test_a_missing_file_is_listed(folder):
@@ -101,6 +101,8 @@ def test_whatever_a_decoder_raises_is_listed_with_the_file(tmp_path):
 
 def test_the_same_signal_under_two_patients_is_an_error_and_under_one_a_warning(folder):
     shutil.copyfile(data_file(folder, 1), data_file(folder, 4))
+    header = data_file(folder, 1).with_suffix(".hea").read_text(encoding="utf-8")
+    data_file(folder, 4).with_suffix(".hea").write_text(header.replace("00001", "00004"), encoding="utf-8")
     assert problems(folder) == {"duplicate_of_other_patient": {"00004": "as 00001"}}
     edit_table(folder, patient_id=["A", "B", "C", "A", "D", "E", "F", "G"], fold=1)
     assert problems(folder) == {"duplicate_of_same_patient": {"00004": "as 00001"}}

@@ -74,7 +74,7 @@ def test_an_amplifier_at_its_rail_and_a_pacing_spike_are_no_codes(ecg):
     paced[:, ::400] += 4.0
     paced[6, ::400] = 5.0  # all spikes at the same height
     record = record_of(paced)
-    assert record.flags == ()
+    assert not [flag for flag in record.flags if flag.startswith("no_sample")]
     assert not np.isnan(record.signal_mv).any()
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from ecgdan_hf.data import formats
 from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.data.sources.ecg_folder import ecg_files, left_out_files
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 
 @pytest.fixture
@@ -66,3 +68,49 @@ def test_gaps_and_units_of_segments_are_read(read):
     record = read("wfdb_segments_of_two_units_end_predict/units.hea")
     assert record.signal_mv.shape == (2, 2000)
     assert np.ptp(record.signal_mv[:, :1000]) == pytest.approx(np.ptp(record.signal_mv[:, 1000:]), rel=0.2)
+
+
+def test_a_sierra_103_beat_is_scaled_by_the_recording(read):
+    record = read("sierra_103_median_twice_as_large/sierra103.xml")
+    assert np.ptp(record.median_beat_mv, axis=1) == pytest.approx(np.ptp(record.signal_mv, axis=1), rel=0.1)
+
+
+def test_limb_leads_against_goldbergers_law_are_flagged(read):
+    assert "limb_leads_contradict:aVL+aVF" in read("limb_leads_against_goldberger/swapped.hea").flags
+
+
+@pytest.mark.parametrize("name", ["excel", "german", "index", "latin1", "units"])
+def test_tables_are_read_as_programs_write_them(read, name):
+    record = read(f"csv_as_programs_write_it/{name}.csv")
+    assert (record.lead_names, record.sampling_rate, record.signal_mv.shape) == (("I", "II"), 500, (2, 2000))
+    assert 0.5 < np.ptp(record.signal_mv) < 5
+
+
+def test_tables_that_do_not_say_all_are_read_with_what_is_given(read):
+    assert read("csv_as_programs_write_it/excel2.csv", sampling_rate=500, unit="mV").lead_names == ("I", "II")
+    assert read("csv_as_programs_write_it/one.csv", lead_names=["II"]).lead_names == ("II",)
+
+
+def test_an_unknown_channel_does_not_refuse_the_rest(read):
+    folder = "one_unknown_channel_refuses_the_rest"
+    assert read(f"{folder}/psg.edf").lead_names == read(f"{folder}/monitor.hea").lead_names == ("II",)
+    assert read(f"{folder}/names.hea", lead_names=["II", "V1"]).lead_names == ("II", "V1")
+
+
+def test_dicom_without_preamble_is_read(read):
+    assert read("dicom_without_preamble/raw.dcm").lead_names[:3] == ("I", "II", "III")
+
+
+def test_arrays_are_read_as_programs_write_them(read):
+    folder, about = "arrays_as_programs_write_them", {"sampling_rate": 500, "unit": "mV", "lead_names": STANDARD_LEADS}
+    assert read(f"{folder}/cpsc.mat", **about).signal_mv.shape == (12, 2000)
+    assert read(f"{folder}/first.npy", **about).signal_mv.shape == (12, 2000)
+    assert read(f"{folder}/rate.npz").sampling_rate == 500
+    with pytest.raises(ValueError, match="MATLAB of version 4"):
+        read(f"{folder}/v4.mat")
+
+
+def test_files_left_out_of_a_folder_are_named(shared):
+    folder = shared / "cases/folder_leaves_out_without_a_word"
+    named = {file.name for file in (*ecg_files(folder), *left_out_files(folder))}
+    assert {"a.dcm", "b.bdf", "c.scp", "d.csv", "good.hea"} <= named

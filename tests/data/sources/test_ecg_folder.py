@@ -8,7 +8,7 @@ import pytest
 from fixtures import write_vendor_files as vendor
 
 from ecgdan_hf.data import formats
-from ecgdan_hf.data.sources.ecg_folder import ecg_files, read_folder
+from ecgdan_hf.data.sources.ecg_folder import ecg_files, left_out_files, read_folder
 
 
 @pytest.fixture
@@ -101,3 +101,13 @@ def test_a_copy_that_failed_is_listed_to_be_reported(tmp_path):
     assert [path.name for path in ecg_files(tmp_path)] == ["a.xml", "b.DCM"]
     with pytest.raises(ValueError, match=r"a\.xml: the file is empty"):
         formats.read(tmp_path / "a.xml")
+
+
+def test_files_that_look_like_recordings_and_are_not_read_are_named_with_the_reason(export):
+    (export / "a.bdf").write_bytes(b"\xffBIOSEMI" + b" " * 300)
+    (export / "numbers.csv").write_text("0.1;0.2\n" * 2000, encoding="utf-8")
+    (export / "old.scp").write_bytes(b"0\x9d" + b"\1" * 100)
+    found = {path.relative_to(export).as_posix(): why for path, why in left_out_files(export).items()}
+    assert sorted(found) == ["a.bdf", "numbers.csv", "old.scp", "page.xml"]
+    assert "BDF of 24 bits; export it as EDF" in found["a.bdf"]
+    assert "lead names" in found["numbers.csv"]
