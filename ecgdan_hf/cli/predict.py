@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ecgdan_hf.cli.output import say
-from ecgdan_hf.files import check_output_file, whole_file, write_text
+from ecgdan_hf.files import check_output_file, whole_file
 
 SamplingRate = Annotated[float | None, typer.Option(help="sampling rate in Hz, for files that do not state it")]
 Unit = Annotated[str | None, typer.Option(help="unit of the signal: mV, uV or V, for files that do not state it")]
@@ -23,38 +23,53 @@ MissingCovariates = Annotated[
 def _predict(
     paths: Annotated[list[Path], typer.Argument(help="ECG files, or folders of them")],
     checkpoint: Annotated[str, typer.Option(help="checkpoint folder, or USER/NAME or USER/NAME@REVISION on the Hub")],
-    out: Annotated[Path, typer.Option(help="CSV to write, one row for each file")],
+    out: Annotated[Path, typer.Option(help="table to write, one row for each file: .csv or .parquet")],
     covariates: CovariateTable = None,
     missing_covariates: MissingCovariates = "refuse",
     sampling_rate: SamplingRate = None,
     unit: Unit = None,
     lead_names: LeadNames = None,
     batch_size: Annotated[int, typer.Option(help="ECGs per forward pass")] = 32,
+    num_workers: Annotated[
+        int | None, typer.Option(help="processes that read files [default: one per core for 64 files or more, else 0]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="where the network runs: auto, cpu, cuda, cuda:1, mps")] = "auto",
+    resume: Annotated[bool, typer.Option(help="go on with an interrupted run that wrote to the same --out")] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: every n-th file from the i-th, for n jobs with an --out each")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="exit with code 2 if any file cannot be used")] = False,
 ) -> None:
     """Predict for ECG files: log hazard and risk at 1, 5 and 10 years, or label probabilities; and quality flags.
 
-    A file that cannot be used gets a row with the reason; the other files are still predicted.
+    A file that cannot be used gets a row with the reason; the other files are still predicted. Rows are on disk after
+    every batch, so a run that was killed goes on with --resume.
 
     \b
     Example:
       ecgdan predict ptb-xl/records500/00000 --checkpoint runs/survival --out predictions.csv
+      ecgdan predict archive --checkpoint runs/survival --out part-3.parquet --shard 3/8 --resume
     """
-    from ecgdan_hf.inference.checkpoints import load_checkpoint
-    from ecgdan_hf.inference.predict import predict
+    from ecgdan_hf.inference.archive import SUFFIXES, predict_to_file, shard_of
+    from ecgdan_hf.inference.checkpoints import load_checkpoint, place
+    from ecgdan_hf.inference.predict import Predictor, default_workers, expand_files
 
-    check_output_file(out)
+    check_output_file(out, SUFFIXES)
     table = _covariate_table(covariates)
     model, feature_extractor = load_checkpoint(checkpoint)
+    files = shard_of(expand_files(paths), shard)
+    workers = default_workers(len(files)) if num_workers is None else num_workers
     options = read_options(sampling_rate, unit, lead_names)
-    known = {"covariates": table, "missing_covariates": missing_covariates}
-    rows = predict(paths, model, feature_extractor, batch_size, read_options=options, progress=True, **known)
-    write_text(out, rows.to_csv(index=False))
-    bad = int((rows["error"] != "").sum())
-    say(f"{out}: {len(rows)} files" + (f", {bad} could not be used, see the column error" if bad else ""))
-    if bad == len(rows) or (strict and bad):
-        first = rows["error"][rows["error"] != ""].iloc[0]
-        raise ValueError(f"{out}: {bad} of {len(rows)} files could not be used; the first: {first}")
+    predictor = Predictor(
+        place(model, device), feature_extractor, table, options, missing_covariates, batch_size, workers
+    )
+    done = predict_to_file(predictor, files, out, resume, progress=True)
+    if done.was_complete:
+        return say(f"{out}: complete already; delete it to predict again")
+    bad = done.num_bad
+    say(f"{out}: {done.num_rows} files" + (f", {bad} could not be used, see the column error" if bad else ""))
+    if bad and (strict or bad == done.num_rows):
+        raise ValueError(f"{out}: {bad} of {done.num_rows} files could not be used; the first: {done.first_error}")
 
 
 def _explain(

@@ -76,6 +76,21 @@ def load_checkpoint(path_or_repo: str | Path) -> tuple[EcgDanPreTrainedModel, Ec
     return model, _load_feature_extractor(source, config)
 
 
+def place(model: EcgDanPreTrainedModel, device: str = "auto") -> EcgDanPreTrainedModel:
+    """Moves a model to a device, such as `cpu` or `cuda:1`; "auto" is the GPU, if there is one.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    try:
+        model.to(torch.device(device if device != "auto" else found or "cpu"))  # type: ignore[arg-type]
+    except (RuntimeError, AssertionError) as error:
+        here = f"cpu or {found.type}" if found else "cpu"
+        raise ValueError(f"device: expected auto, {here}, got {device!r}") from error
+    return model
+
+
 def check_finite(model: Any, source: str) -> None:
     """Rejects weights that are not finite: every prediction of such a model would be missing or wrong."""
     weights = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}

@@ -1,16 +1,20 @@
 """ECG files -> one row of predictions each, for `ecgdan predict`.
 
 A file that cannot be read does not stop the others: its row has the error. Nothing is guessed: rate, unit and leads
-that a file does not state must be given.
+that a file does not state must be given. Files are read and prepared by worker processes where there are many.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ecgdan_hf.data.formats import READABLE, read
@@ -21,6 +25,8 @@ from ecgdan_hf.inference.heads import RISK_COLUMNS, Head, head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
+
+MANY_FILES = 64
 
 
 def predict(
@@ -33,6 +39,7 @@ def predict(
     read_options: Mapping[str, Any] | None = None,
     progress: bool = False,
     missing_covariates: str = "refuse",
+    num_workers: int = 0,
 ) -> pd.DataFrame:
     """Predicts for ECG files.
 
@@ -48,6 +55,7 @@ def predict(
         progress: show a progress bar.
         missing_covariates: what is done about a covariate that is unknown: "refuse" makes it the error of its row,
             "mean" predicts at the training mean, with a flag.
+        num_workers: processes that read and prepare files; 0 does it in this one.
 
     Returns:
         One row per file, in order: `file`; `log_hazard`, `risk_1y`, `risk_5y`, `risk_10y` (probability of the event;
@@ -62,25 +70,83 @@ def predict(
             file, or, with `on_error="raise"`, a bad file.
         FileNotFoundError: a path that does not exist, with `on_error="raise"`; a folder without ECG files.
     """
-    head = head_of(model)
-    if head.predict is None:
-        raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
     if on_error not in ("row", "raise"):
         raise ValueError(f"on_error: expected 'row' or 'raise', got {on_error!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    predictor = Predictor(
+        model, feature_extractor, covariates, read_options or {}, missing_covariates, batch_size, num_workers
+    )
     files = expand_files(paths)
-    known = FileCovariates(model.config, covariates, missing_covariates)
-    known.check_some_match(files)
+    predictor.check(files)
     rows: list[dict[str, Any]] = []
     with tqdm(total=len(files), desc="Predicting", unit="file", disable=not progress) as bar:
-        for start in range(0, len(files), batch_size):
-            batch = files[start : start + batch_size]
-            prepared = [_prepare(file, feature_extractor, known, dict(read_options or {}), on_error) for file in batch]
-            rows += _predict_batch(prepared, model, head)
+        for batch in predictor.batches(files, raise_errors=on_error == "raise"):
+            rows += batch
             bar.update(len(batch))
-    table = pd.DataFrame(rows, columns=["file", *head.columns(model.config), "num_leads", "flags", "error"])
-    return table.astype({"num_leads": "Int64"})
+    return pd.DataFrame(rows, columns=predictor.columns).astype({"num_leads": "Int64"})
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with all that its predictions for files depend on; arguments and errors as [`predict`]."""
+
+    model: EcgDanPreTrainedModel
+    feature_extractor: EcgDanFeatureExtractor
+    covariates: pd.DataFrame | None = None
+    read_options: Mapping[str, Any] = field(default_factory=dict)
+    missing_covariates: str = "refuse"
+    batch_size: int = 32
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.head.predict is None:
+            raise ValueError(f"model: expected a survival or classification model, got {type(self.model).__name__}")
+        for name, least in (("batch_size", 1), ("num_workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+
+    @property
+    def head(self) -> Head:
+        """What the model predicts."""
+        return head_of(self.model)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of a row, in order."""
+        return ["file", *self.head.columns(self.model.config), "num_leads", "flags", "error"]
+
+    @property
+    def _known(self) -> FileCovariates:
+        return FileCovariates(self.model.config, self.covariates, self.missing_covariates)
+
+    def check(self, files: list[Path]) -> None:
+        """ValueError for covariates that are none of the model's, or of none of the files."""
+        self._known.check_some_match(files)
+
+    def batches(self, files: Sequence[Path], raise_errors: bool = False) -> Iterator[list[dict[str, Any]]]:
+        """Rows of predictions, a batch at a time, in the order of the files."""
+        prepared = _PreparedFiles(files, self.feature_extractor, self._known, dict(self.read_options), raise_errors)
+        loader: DataLoader[Any] = DataLoader(
+            prepared, self.batch_size, num_workers=self.num_workers, collate_fn=list, shuffle=False
+        )
+        try:
+            for batch in loader:
+                for row in batch:
+                    if "exception" in row:
+                        raise row["exception"]
+                yield _predict_batch(batch, self.model, self.head)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise ValueError(
+                "num_workers: a process that reads files was killed, by a file or for want of memory; repeat with 0 "
+                "to see by which file"
+            ) from error
+
+
+def default_workers(num_files: int) -> int:
+    """One process for each core for many files; none for few, which would be read before the processes are there."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if num_files >= MANY_FILES else 0
 
 
 def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -104,33 +170,42 @@ def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return list(files)
 
 
-def _prepare(
-    file: Path, extractor: EcgDanFeatureExtractor, known: FileCovariates, options: dict[str, Any], on_error: str
-) -> dict[str, Any]:
-    """Returns a row with the network's `inputs`, or with an `error`."""
-    row: dict[str, Any] = {"file": str(file), "flags": "", "error": ""}
-    try:
-        record = read(file, **options)
-        features = extractor(**record.as_inputs(), return_tensors="pt", return_flags=True)
-        covariates, unknown = known.of(file, record)
-    except Exception as error:  # of any decoder: one file must not stop the others
-        if on_error == "raise":
-            raise
-        return {**row, "error": " ".join(str(error).split())}
-    inputs = {name: features[name] for name in extractor.model_input_names}
-    if covariates is not None:
-        inputs["covariates"] = torch.from_numpy(covariates)[None]
-    flags = dict.fromkeys((*record.flags, *features["flags"][0], *unknown))
-    return {**row, "inputs": inputs, "num_leads": int(inputs["lead_mask"].sum()), "flags": ";".join(flags)}
+@dataclass(frozen=True)
+class _PreparedFiles(Dataset[dict[str, Any]]):
+    """Rows by file, with the network's `inputs` as arrays, or with an `error`, and its `exception` where asked for."""
+
+    files: Sequence[Path]
+    feature_extractor: EcgDanFeatureExtractor
+    known: FileCovariates
+    options: dict[str, Any]
+    raise_errors: bool
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        file = self.files[index]
+        row: dict[str, Any] = {"file": str(file), "flags": "", "error": ""}
+        try:
+            record = read(file, **self.options)
+            features = self.feature_extractor(**record.as_inputs(), return_tensors="np", return_flags=True)
+            covariates, unknown = self.known.of(file, record)
+        except Exception as error:  # of any decoder: one file must not stop the others
+            kept = {"exception": error} if self.raise_errors else {}
+            return {**row, "error": " ".join(str(error).split()) or type(error).__name__, **kept}
+        inputs = {name: features[name] for name in self.feature_extractor.model_input_names}
+        if covariates is not None:
+            inputs["covariates"] = covariates[None]
+        flags = dict.fromkeys((*record.flags, *features["flags"][0], *unknown))
+        return {**row, "inputs": inputs, "num_leads": int(inputs["lead_mask"].sum()), "flags": ";".join(flags)}
 
 
 @torch.inference_mode()
 def _predict_batch(rows: list[dict[str, Any]], model: EcgDanPreTrainedModel, head: Head) -> list[dict[str, Any]]:
     usable = [row for row in rows if "inputs" in row]
     if usable and head.predict is not None:
-        inputs = {
-            name: torch.cat([row["inputs"][name] for row in usable]).to(model.device) for name in usable[0]["inputs"]
-        }
+        arrays = {name: np.concatenate([row["inputs"][name] for row in usable]) for name in usable[0]["inputs"]}
+        inputs = {name: torch.from_numpy(values).to(model.device) for name, values in arrays.items()}
         predictions = head.predict(model, inputs)
         for position, row in enumerate(usable):
             predicted = {name: values[position] for name, values in predictions.items()}

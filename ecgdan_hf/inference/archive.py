@@ -1,0 +1,226 @@
+"""Predictions for an archive: rows go to disk as they come, and an interrupted run goes on where it stopped.
+
+While a run lasts, its rows are in `OUT.rows`, a CSV file of which every batch is on disk before the next one is
+predicted, and `OUT.rows.json` says what they were made with. At the end they become OUT, as CSV or Parquet.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
+from tqdm.auto import tqdm
+
+from ecgdan_hf import __version__
+from ecgdan_hf.files import whole_file, write_text
+from ecgdan_hf.inference.predict import Predictor
+from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+
+SUFFIXES = (".csv", ".parquet")
+_TEXT = ("file", "endpoint", "positive", "flags", "error")
+
+
+@dataclass
+class GrowingTable:
+    """A table of predictions that is written batch by batch.
+
+    Attributes:
+        out: the file it becomes, `.csv` or `.parquet`.
+        columns: names, in order; the first is `file`.
+        made_with: what the rows depend on, by name; JSON values.
+        num_rows: rows that are on disk.
+        num_bad: those of them with an error.
+        first_error: the first such error.
+        was_complete: whether there was nothing left to do.
+    """
+
+    out: Path
+    columns: Sequence[str]
+    made_with: Mapping[str, Any]
+    num_rows: int = 0
+    num_bad: int = 0
+    first_error: str = ""
+    was_complete: bool = False
+    _file: TextIO = field(init=False, repr=False)
+
+    @property
+    def rows(self) -> Path:
+        """The rows of an unfinished run."""
+        return self.out.with_name(f"{self.out.name}.rows")
+
+    @property
+    def _said(self) -> Path:
+        return self.rows.with_name(f"{self.rows.name}.json")
+
+    def open(self, files: Sequence[Path], resume: bool) -> None:
+        """Begins the table, or takes up an interrupted run on the same files.
+
+        Raises:
+            ValueError: an interrupted run without `resume`, or one that was begun with something else.
+        """
+        if self.rows.exists() and not resume:
+            raise ValueError(
+                f"{self.rows}: an interrupted run; give --resume to go on, or delete the file to begin again"
+            )
+        if self.rows.exists():
+            self._check_the_same()
+            self._keep_whole_rows(files)
+        else:
+            write_text(self.rows, self._line(self.columns))
+        write_text(self._said, json.dumps(dict(self.made_with)))
+        self._file = self.rows.open("a", encoding="utf-8", newline="")
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds rows; they are on disk when it returns."""
+        table = pd.DataFrame(list(rows), columns=list(self.columns)).astype({"num_leads": "Int64"})
+        self._file.write(table.to_csv(index=False, header=False, lineterminator="\n"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for error in table["error"]:
+            self._count(error)
+
+    def finish(self) -> None:
+        """Turns the rows into `out`, whole or not at all."""
+        self._file.close()
+        if self.out.suffix.lower() == ".parquet":
+            with whole_file(self.out) as part:
+                _to_parquet(self.rows, part, self.columns)
+            self.rows.unlink()
+        else:
+            self.rows.replace(self.out)
+        self._said.unlink()
+
+    def _check_the_same(self) -> None:
+        before = json.loads(self._said.read_text(encoding="utf-8")) if self._said.exists() else {}
+        changed = [name for name, value in self.made_with.items() if before.get(name) != value]
+        if changed:
+            raise ValueError(
+                f"{self.rows}: an interrupted run with another {', '.join(changed)}; repeat its command, or delete "
+                "the file to begin again"
+            )
+
+    def _keep_whole_rows(self, files: Sequence[Path]) -> None:
+        """Leaves out what a crash cut off, and checks that the rows belong to these files."""
+        with whole_file(self.rows) as part, part.open("w", encoding="utf-8", newline="") as kept:
+            kept.write(self._line(self.columns))
+            for row in _whole_rows(self.rows, len(self.columns)):
+                if self.num_rows >= len(files) or row[0] != str(files[self.num_rows]):
+                    raise ValueError(
+                        f"{self.rows}: its row {self.num_rows + 1} is of {row[0]}, the files are others now; "
+                        "repeat the command with the same files, or delete the file to begin again"
+                    )
+                kept.write(self._line(row))
+                self._count(row[-1])
+
+    def _count(self, error: str) -> None:
+        self.num_rows += 1
+        self.num_bad += bool(error)
+        self.first_error = self.first_error or error
+
+    @staticmethod
+    def _line(row: Sequence[str]) -> str:
+        return pd.DataFrame([row]).to_csv(index=False, header=False, lineterminator="\n")
+
+
+def _whole_rows(path: Path, num_columns: int) -> Iterator[list[str]]:
+    """The rows of a file without its header, up to the first that is cut off."""
+    with path.open(encoding="utf-8", newline="", errors="replace") as file:
+        for number, row in enumerate(csv.reader(_whole_lines(file))):
+            if len(row) != num_columns:
+                return
+            if number:
+                yield row
+
+
+def _whole_lines(file: TextIO) -> Iterator[str]:
+    return (line for line in file if line.endswith("\n"))
+
+
+def _to_parquet(rows: Path, out: Path, columns: Sequence[str]) -> None:
+    types = {name: pa.string() if name in _TEXT else pa.float64() for name in columns}
+    types["num_leads"] = pa.int64()
+    options = arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False)
+    parsed = arrow_csv.ParseOptions(newlines_in_values=True)
+    with (
+        arrow_csv.open_csv(rows, convert_options=options, parse_options=parsed) as reader,
+        parquet.ParquetWriter(out, reader.schema) as writer,
+    ):
+        for batch in reader:
+            writer.write_batch(batch)
+
+
+def predict_to_file(
+    predictor: Predictor, files: Sequence[Path], out: str | Path, resume: bool = False, progress: bool = False
+) -> GrowingTable:
+    """Predicts for files into a CSV or Parquet file, from which an interrupted run loses one batch at most.
+
+    Args:
+        predictor: the model, and how files are read.
+        files: in the order of the rows; see [`expand_files`] and [`shard_of`].
+        out: `.csv` or `.parquet`.
+        resume: go on with an interrupted run. A run that is complete is left alone.
+        progress: show a progress bar.
+
+    Returns:
+        The finished table.
+
+    Raises:
+        ValueError: another suffix, an interrupted run without `resume`, or one with another model, files or options.
+    """
+    out = Path(out)
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"out: expected a name that ends in {' or '.join(SUFFIXES)}, got {out.name}")
+    predictor.check(list(files))
+    table = GrowingTable(out, predictor.columns, _made_with(predictor))
+    if resume and out.exists() and not table.rows.exists():
+        return replace(table, was_complete=True)
+    table.open(files, resume)
+    with tqdm(total=len(files), initial=table.num_rows, desc="Predicting", unit="file", disable=not progress) as bar:
+        for batch in predictor.batches(files[table.num_rows :]):
+            table.append(batch)
+            bar.update(len(batch))
+    table.finish()
+    return table
+
+
+def _made_with(predictor: Predictor) -> dict[str, Any]:
+    covariates = predictor.covariates
+    return {
+        "model": digest_of_model(predictor.model),
+        "feature extractor": predictor.feature_extractor.to_json_string(),
+        "read options": json.dumps(dict(predictor.read_options), sort_keys=True),
+        "covariates": None if covariates is None else hashlib.sha256(covariates.to_csv().encode()).hexdigest(),
+        "missing covariates": predictor.missing_covariates,
+        "version of the package": __version__,
+    }
+
+
+def shard_of(files: Sequence[Path], shard: str | None) -> Sequence[Path]:
+    """Every n-th file from the i-th, for a `shard` of "i/n", counted from 1; all files for None.
+
+    Raises:
+        ValueError: not of that form, or i beyond n.
+    """
+    if shard is None:
+        return files
+    first, slash, count = shard.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise ValueError(f"shard: expected i/n with i from 1 to n, such as 3/8, got {shard!r}")
+    return files[int(first) - 1 :: int(count)]
+
+
+def digest_of_model(model: EcgDanPreTrainedModel) -> str:
+    """SHA-256 of configuration and weights, in hexadecimal digits."""
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
