@@ -9,6 +9,7 @@ package; every other module may import this one.
 
 import contextlib
 import ctypes
+import errno
 import functools
 import hashlib
 import os
@@ -34,6 +35,8 @@ _being_written: set[Path] = set()
 """What this process is writing."""
 _FORGOTTEN_SECONDS = 7 * 86400
 """Age after which what a process of another machine or container left is taken for abandoned."""
+_BLOCK = 2**16
+"""A disk with fewer free bytes is full."""
 _EXCHANGE, _HERE = 2, -100
 _LOCK, _HOLDER = ".lock", ".locked-by"
 _held: set[tuple[str, int]] = set()
@@ -181,6 +184,19 @@ def tidy(folder: str | Path) -> None:
                 _remove(path)
 
 
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turns what any library raises in the block because the disk is full into an OSError that names `path`."""
+    try:
+        yield
+    except Exception as error:
+        told = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        full = told or "os error 28" in str(error) or shutil.disk_usage(path.parent).free < _BLOCK
+        if full and not isinstance(error, ValueError):
+            raise OSError(errno.ENOSPC, "no space left on the disk", str(path)) from error
+        raise
+
+
 def to_disk(folder: Path) -> None:
     """Waits until a folder and everything in it are on disk."""
     for path in [*folder.rglob("*"), folder]:
@@ -252,7 +268,8 @@ def _temporary(path: Path, kind: str = "part") -> Iterator[Path]:
     named = path.with_name(f".{kind}-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     _being_written.add(named)
     try:
-        yield named
+        with full_disk_named(path):
+            yield named
     finally:
         _remove(named)
         _being_written.discard(named)

@@ -134,6 +134,19 @@ def test_a_writer_killed_before_any_of_its_file_operations_leaves_the_old_or_the
     assert int(done.stdout) >= 5  # it was killed so many times
 
 
+@pytest.mark.parametrize("error", [RuntimeError("PytorchStreamWriter failed writing file"), OSError(28, "No space")])
+def test_whatever_a_library_raises_on_a_full_disk_names_the_file_and_the_disk(tmp_path, monkeypatch, error):
+    full = type("usage", (), {"free": 4096})
+    monkeypatch.setattr("ecgdan_hf.files.shutil.disk_usage", lambda path: full)
+    named = pytest.raises(OSError, match=r"no space left on the disk: .*best.safetensors")
+    with named, whole_file(tmp_path / "best.safetensors"):
+        raise error
+    kept = pytest.raises(ValueError, match="expected another argument")
+    with kept, whole_file(tmp_path / "best.safetensors"):
+        raise ValueError("expected another argument")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_living_process_is_writing_stays_and_what_is_not_ours_stays(tmp_path):
     for name in (".part-thesis.docx", ".part-000000-1-00000000-of-another-machine"):
         (tmp_path / name).touch()

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ecgdan_hf.digests import digest_of
-from ecgdan_hf.files import whole_file
+from ecgdan_hf.files import full_disk_named, whole_file
 from ecgdan_hf.model.light_ecgdan import EcgDanLeadScale
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core.batching import Batch, EpochBatchSampler
@@ -206,12 +206,14 @@ class Trainer:
         """Writes a resumable state, whole or not at all, and deletes the oldest."""
         self.progress.seconds = self.progress.earlier_seconds + time.monotonic() - self._started
         partial = self.states.begin(self.progress)
-        self.accelerator.save_state(str(partial))
+        with full_disk_named(partial):
+            self.accelerator.save_state(str(partial))
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.accelerator.is_main_process:
-            if self.ema:
-                save_file(_state(self.ema.module), partial / "ema.safetensors")
-            self.states.finish(self.progress, self.args.keep_checkpoints)
+            with full_disk_named(partial):
+                if self.ema:
+                    save_file(_state(self.ema.module), partial / "ema.safetensors")
+                self.states.finish(self.progress, self.args.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def _load_state(self) -> None:
