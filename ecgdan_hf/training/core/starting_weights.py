@@ -56,6 +56,15 @@ _NOT_OURS_TO_SET = (
 )
 
 
+_MEANINGS = {
+    "classifier.output.": "label_names",
+    "classifier.auxiliary_output.": "label_names",
+    "measurement_head.": "measurement_names",
+    "covariate_head.": "covariate_names",
+}
+"""Weights whose rows stand for names, and the field of the configuration with these names, in order."""
+
+
 def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint: str | None) -> EcgDanConfig:
     """A configuration of `kind`: its defaults, then the checkpoint's network, then the overrides."""
     known = {item.name for base in (EcgDanConfig, kind) for item in dataclasses.fields(base)}
@@ -109,11 +118,28 @@ def _load_danet(model: Any, config: DanetConfig, checkpoint: str) -> set[str]:
     return set(fitting)
 
 
+def _renew_other_meanings(model: Any, checkpoint: str, absent: list[str]) -> list[str]:
+    """Draws the loaded weights anew whose rows stood for other names in the checkpoint; returns which."""
+    source: Any = load_config(checkpoint)
+    source = getattr(source, "ecg_config", source)
+    of = {
+        prefix: [list(getattr(each, field, [])) for each in (source, model.config)]
+        for prefix, field in _MEANINGS.items()
+    }
+    other = tuple(prefix for prefix, (before, now) in of.items() if before != now)
+    renewed = sorted(name for name in model.state_dict() if name.startswith(other) and name not in absent)
+    if renewed:
+        fresh = type(model)(model.config).state_dict()
+        model.load_state_dict({name: fresh[name] for name in renewed}, strict=False)
+    return renewed
+
+
 def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tuple[Any, list[str]]:
     """A model with random weights, or with every weight of the checkpoint that it has a place for.
 
-    The checkpoint must fill the encoder; something of it must fit a DANet. Returns the model in float32, and the names
-    of the parameters that start from random values.
+    The checkpoint must fill the encoder; something of it must fit a DANet. A head for other labels, measurements or
+    covariates starts from random values, even where the number of them is the same. Returns the model in float32, and
+    the names of the parameters that start from random values.
     """
     if checkpoint is None or isinstance(config, DanetConfig):
         model = kind(config)
@@ -137,5 +163,6 @@ def build_model(kind: Any, config: EcgDanConfig, checkpoint: str | None) -> tupl
         first = encoder[0]
         raise ValueError(f"{checkpoint}: expected the weights of the whole encoder, missing or misshapen: {first}")
     check_finite(model, checkpoint)
+    absent += _renew_other_meanings(model, checkpoint, absent)
     learned = {name for name, _ in model.named_parameters()}
     return model, [name for name in absent if name in learned]
