@@ -193,7 +193,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
         told = isinstance(error, OSError) and error.errno == errno.ENOSPC
         full = told or "os error 28" in str(error) or shutil.disk_usage(path.parent).free < _BLOCK
         if full and not isinstance(error, ValueError):
-            raise OSError(errno.ENOSPC, "no space left on the disk", str(path)) from error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
 
 

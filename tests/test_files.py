@@ -138,7 +138,7 @@ def test_a_writer_killed_before_any_of_its_file_operations_leaves_the_old_or_the
 def test_whatever_a_library_raises_on_a_full_disk_names_the_file_and_the_disk(tmp_path, monkeypatch, error):
     full = type("usage", (), {"free": 4096})
     monkeypatch.setattr("ecgdan_hf.files.shutil.disk_usage", lambda path: full)
-    named = pytest.raises(OSError, match=r"no space left on the disk: .*best.safetensors")
+    named = pytest.raises(OSError, match=r"No space left on device: .*best.safetensors")
     with named, whole_file(tmp_path / "best.safetensors"):
         raise error
     kept = pytest.raises(ValueError, match="expected another argument")

@@ -92,6 +92,19 @@ def test_a_column_of_labels_without_any_label_counts_as_none(folder, extractor, 
     assert "labels" not in load("csv", folder, feature_extractor=extractor, cache_dir=cache, limit=3).column_names
 
 
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_damaged_shard_of_the_cache_is_named_and_made_again(folder, extractor, cache, caplog, damage):
+    load("csv", folder, feature_extractor=extractor, cache_dir=cache, limit=20)
+    first, second = arrow_files(cache)
+    whole, kept = first.read_bytes(), second.stat().st_mtime_ns
+    flipped = whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]
+    first.write_bytes({"flip": flipped, "cut": whole[:-40], "empty": b""}[damage])
+    os.utime(first, ns=(kept, kept + 1))
+    load("csv", folder, feature_extractor=extractor, cache_dir=cache, limit=20)
+    assert f"{first}: expected the rows that were written, found a damaged file; making it again" in caplog.text
+    assert first.read_bytes() == whole and second.stat().st_mtime_ns == kept
+
+
 def test_signals_are_prepared_once_whatever_labels_outcomes_or_folds_are_asked_for(ptbxl_folder, extractor, cache):
     options = {"feature_extractor": extractor, "cache_dir": cache}
     load("ptb-xl", ptbxl_folder, **options)

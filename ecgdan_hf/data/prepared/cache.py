@@ -1,8 +1,8 @@
 """Cache of prepared records in Arrow: built once, in parallel, and identified by a fingerprint.
 
 A build is a folder of shards. Each shard is written whole or not at all, so that an interrupted build resumes and is
-never mistaken for a complete one. Shards are written a few records at a time and memory-mapped when read, so memory
-does not grow with the number of records.
+never mistaken for a complete one. It ends with a digest, so that a damaged one is noticed and made again. Shards are
+written a few records at a time and memory-mapped when read, so memory does not grow with the number of records.
 """
 
 import ast
@@ -24,6 +24,7 @@ from filelock import FileLock
 from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import RecordFile, UnreadableRecordError
 from ecgdan_hf.data.prepared.shards import write_shards
+from ecgdan_hf.digests import is_sealed, seal
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def made_once(
     folder = Path(cache_dir if cache_dir is not None else datasets_config.HF_DATASETS_CACHE) / name
     shards = _shards(len(items))
     files = [folder / f"{i:05d}-of-{len(shards):05d}.arrow" for i in range(len(shards))]
-    if not all(file.is_file() for file in files):  # a finished build may be in a read-only folder
+    if not all(map(is_sealed, files)):  # a finished build may be in a read-only folder
         write = partial(_write_arrow, examples, features)
         _build([items[rows.start : rows.stop] for rows in shards], files, write, num_proc, job)
     return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
@@ -83,12 +84,16 @@ def _build(
     num_proc: int | None,
     job: str,
 ) -> None:
-    """Writes the missing shards of one folder."""
+    """Writes the missing and the damaged shards of one folder."""
     folder = files[0].parent
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):  # another process may run the same build
         for stray in set(folder.iterdir()) - set(files):
             stray.unlink()
+        for file in files:
+            if file.is_file() and not is_sealed(file):
+                logger.warning("%s: expected the rows that were written, found a damaged file; making it again", file)
+                file.unlink()
         write_shards(write, parts, files, num_proc, job)
 
 
@@ -105,6 +110,7 @@ def _write_arrow(
         for example in examples(items):
             writer.write(features.encode_example(example))
         writer.finalize()
+    seal(file)
 
 
 def fingerprint(sources: Sequence[RecordFile], preparation: Preparation) -> str:
