@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ecgdan_hf.cli.output import say
-from ecgdan_hf.cli.predict import LeadNames, SamplingRate, Unit, read_options
+from ecgdan_hf.cli.output import say, say_rows
+from ecgdan_hf.cli.predict import LeadNames, NumWorkers, Resume, SamplingRate, Shard, Unit, read_options
 from ecgdan_hf.data.sources.registry import SOURCE_NAMES
 from ecgdan_hf.files import check_output_file, write_text
 
@@ -65,6 +65,35 @@ def _synthetic(
         f"{out_dir}: {len(table)} synthetic ECGs, {int(table['event'].sum())} simulated events, attainable C-index "
         f"{concordance_index(table['event'], table['time'], table['log_hazard']):.3f}"
     )
+
+
+def _measure(
+    paths: Annotated[list[Path], typer.Argument(help="ECG files, or folders of them")],
+    out: Annotated[Path, typer.Option(help="table to write, one row for each file: .csv or .parquet")],
+    sampling_rate: SamplingRate = None,
+    unit: Unit = None,
+    lead_names: LeadNames = None,
+    num_workers: NumWorkers = None,
+    resume: Resume = False,
+    shard: Shard = None,
+) -> None:
+    """Measure ECGs: rate, RR variability, PR, QRS, QT, QTc, axes, voltages, ST and T of each lead, 14 flags.
+
+    Units are in the names of the columns. What a recording does not show is blank. Not for diagnosis.
+
+    \b
+    Example:
+      ecgdan data measure archive --out measurements.csv
+    """
+    from ecgdan_hf.inference.archive import SUFFIXES, rows_to_file, shard_of
+    from ecgdan_hf.inference.measured_files import Measurer
+    from ecgdan_hf.inference.predict import default_workers, expand_files
+
+    check_output_file(out, SUFFIXES)
+    files = shard_of(expand_files(paths), shard)
+    workers = default_workers(len(files)) if num_workers is None else num_workers
+    measurer = Measurer(read_options(sampling_rate, unit, lead_names), workers)
+    say_rows(rows_to_file(measurer, files, out, resume, progress=True))
 
 
 def _check(
@@ -266,6 +295,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "plasmode": _plasmode,
     "synthetic": _synthetic,
     "check": _check,
+    "measure": _measure,
     "ukb-cohort": _ukb_cohort,
     "convert": _convert,
     "push": _push,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ecgdan_hf.cli.output import say
+from ecgdan_hf.cli.output import say, say_rows
 from ecgdan_hf.files import check_output_file, whole_file
 
 SamplingRate = Annotated[float | None, typer.Option(help="sampling rate in Hz, for files that do not state it")]
@@ -18,6 +18,11 @@ CovariateTable = Annotated[
 MissingCovariates = Annotated[
     str, typer.Option(help="a covariate that is unknown: refuse (an error), or mean (of the training; flagged)")
 ]
+NumWorkers = Annotated[
+    int | None, typer.Option(help="processes that read files [default: one per core for 64 files or more, else 0]")
+]
+Resume = Annotated[bool, typer.Option(help="go on with an interrupted run that wrote to the same --out")]
+Shard = Annotated[str | None, typer.Option(help="i/n: every n-th file from the i-th, for n jobs with an --out each")]
 
 
 def _predict(
@@ -30,14 +35,10 @@ def _predict(
     unit: Unit = None,
     lead_names: LeadNames = None,
     batch_size: Annotated[int, typer.Option(help="ECGs per forward pass")] = 32,
-    num_workers: Annotated[
-        int | None, typer.Option(help="processes that read files [default: one per core for 64 files or more, else 0]")
-    ] = None,
+    num_workers: NumWorkers = None,
     device: Annotated[str, typer.Option(help="where the network runs: auto, cpu, cuda, cuda:1, mps")] = "auto",
-    resume: Annotated[bool, typer.Option(help="go on with an interrupted run that wrote to the same --out")] = False,
-    shard: Annotated[
-        str | None, typer.Option(help="i/n: every n-th file from the i-th, for n jobs with an --out each")
-    ] = None,
+    resume: Resume = False,
+    shard: Shard = None,
     strict: Annotated[bool, typer.Option(help="exit with code 2 if any file cannot be used")] = False,
 ) -> None:
     """Predict for ECG files: log hazard and risk at 1, 5 and 10 years, or label probabilities; and quality flags.
@@ -50,7 +51,7 @@ def _predict(
       ecgdan predict ptb-xl/records500/00000 --checkpoint runs/survival --out predictions.csv
       ecgdan predict archive --checkpoint runs/survival --out part-3.parquet --shard 3/8 --resume
     """
-    from ecgdan_hf.inference.archive import SUFFIXES, predict_to_file, shard_of
+    from ecgdan_hf.inference.archive import SUFFIXES, rows_to_file, shard_of
     from ecgdan_hf.inference.checkpoints import load_checkpoint, place
     from ecgdan_hf.inference.predict import Predictor, default_workers, expand_files
 
@@ -63,13 +64,7 @@ def _predict(
     predictor = Predictor(
         place(model, device), feature_extractor, table, options, missing_covariates, batch_size, workers
     )
-    done = predict_to_file(predictor, files, out, resume, progress=True)
-    if done.was_complete:
-        return say(f"{out}: complete already; delete it to predict again")
-    bad = done.num_bad
-    say(f"{out}: {done.num_rows} files" + (f", {bad} could not be used, see the column error" if bad else ""))
-    if bad and (strict or bad == done.num_rows):
-        raise ValueError(f"{out}: {bad} of {done.num_rows} files could not be used; the first: {done.first_error}")
+    say_rows(rows_to_file(predictor, files, out, resume, progress=True), strict)
 
 
 def _explain(

@@ -1,17 +1,16 @@
-"""Predictions for an archive: rows go to disk as they come, and an interrupted run goes on where it stopped.
+"""One row for each file of an archive: rows go to disk as they come, and an interrupted run goes on where it stopped.
 
 While a run lasts, its rows are in `OUT.rows`, a CSV file of which every batch is on disk before the next one is
-predicted, and `OUT.rows.json` says what they were made with. At the end they become OUT, as CSV or Parquet.
+made, and `OUT.rows.json` says what they were made with. At the end they become OUT, as CSV or Parquet.
 """
 
 import csv
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import pandas as pd
 import pyarrow as pa
@@ -19,18 +18,37 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
-from ecgdan_hf import __version__
 from ecgdan_hf.files import whole_file, write_text
-from ecgdan_hf.inference.predict import Predictor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
 SUFFIXES = (".csv", ".parquet")
-_TEXT = ("file", "endpoint", "positive", "flags", "error")
+_TEXT = ("file", "sex", "endpoint", "positive", "flags", "error")
+
+
+class RowMaker(Protocol):
+    """What makes one row for each file, such as a [`Predictor`]."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of a row, in order; the first is `file`, the last `error`, and one is `num_leads`."""
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the rows depend on, by name; JSON values."""
+
+    @property
+    def doing(self) -> str:
+        """What is being done, for the progress bar."""
+
+    def check(self, files: Sequence[Path]) -> None:
+        """ValueError for arguments that do not fit the files."""
+
+    def batches(self, files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+        """The rows, a batch at a time, in the order of the files."""
 
 
 @dataclass
 class GrowingTable:
-    """A table of predictions that is written batch by batch.
+    """A table that is written batch by batch.
 
     Attributes:
         out: the file it becomes, `.csv` or `.parquet`.
@@ -157,13 +175,13 @@ def _to_parquet(rows: Path, out: Path, columns: Sequence[str]) -> None:
             writer.write_batch(batch)
 
 
-def predict_to_file(
-    predictor: Predictor, files: Sequence[Path], out: str | Path, resume: bool = False, progress: bool = False
+def rows_to_file(
+    maker: RowMaker, files: Sequence[Path], out: str | Path, resume: bool = False, progress: bool = False
 ) -> GrowingTable:
-    """Predicts for files into a CSV or Parquet file, from which an interrupted run loses one batch at most.
+    """Makes one row for each file of a CSV or Parquet table, of which an interrupted run loses one batch at most.
 
     Args:
-        predictor: the model, and how files are read.
+        maker: a [`Predictor`] or a [`Measurer`].
         files: in the order of the rows; see [`expand_files`] and [`shard_of`].
         out: `.csv` or `.parquet`.
         resume: go on with an interrupted run. A run that is complete is left alone.
@@ -178,29 +196,17 @@ def predict_to_file(
     out = Path(out)
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"out: expected a name that ends in {' or '.join(SUFFIXES)}, got {out.name}")
-    predictor.check(list(files))
-    table = GrowingTable(out, predictor.columns, _made_with(predictor))
+    maker.check(files)
+    table = GrowingTable(out, maker.columns, maker.made_with)
     if resume and out.exists() and not table.rows.exists():
         return replace(table, was_complete=True)
     table.open(files, resume)
-    with tqdm(total=len(files), initial=table.num_rows, desc="Predicting", unit="file", disable=not progress) as bar:
-        for batch in predictor.batches(files[table.num_rows :]):
+    with tqdm(total=len(files), initial=table.num_rows, desc=maker.doing, unit="file", disable=not progress) as bar:
+        for batch in maker.batches(files[table.num_rows :]):
             table.append(batch)
             bar.update(len(batch))
     table.finish()
     return table
-
-
-def _made_with(predictor: Predictor) -> dict[str, Any]:
-    covariates = predictor.covariates
-    return {
-        "model": digest_of_model(predictor.model),
-        "feature extractor": predictor.feature_extractor.to_json_string(),
-        "read options": json.dumps(dict(predictor.read_options), sort_keys=True),
-        "covariates": None if covariates is None else hashlib.sha256(covariates.to_csv().encode()).hexdigest(),
-        "missing covariates": predictor.missing_covariates,
-        "version of the package": __version__,
-    }
 
 
 def shard_of(files: Sequence[Path], shard: str | None) -> Sequence[Path]:
@@ -215,12 +221,3 @@ def shard_of(files: Sequence[Path], shard: str | None) -> Sequence[Path]:
     if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise ValueError(f"shard: expected i/n with i from 1 to n, such as 3/8, got {shard!r}")
     return files[int(first) - 1 :: int(count)]
-
-
-def digest_of_model(model: EcgDanPreTrainedModel) -> str:
-    """SHA-256 of configuration and weights, in hexadecimal digits."""
-    digest = hashlib.sha256(model.config.to_json_string().encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -4,6 +4,8 @@ A file that cannot be read does not stop the others: its row has the error. Noth
 that a file does not state must be given. Files are read and prepared by worker processes where there are many.
 """
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ecgdan_hf import __version__
 from ecgdan_hf.data.formats import READABLE, read
 from ecgdan_hf.data.readers.wfdb_records import find_header
 from ecgdan_hf.data.sources.ecg_folder import ecg_files, left_out_files
@@ -78,7 +81,7 @@ def predict(
     files = expand_files(paths)
     predictor.check(files)
     rows: list[dict[str, Any]] = []
-    with tqdm(total=len(files), desc="Predicting", unit="file", disable=not progress) as bar:
+    with tqdm(total=len(files), desc=predictor.doing, unit="file", disable=not progress) as bar:
         for batch in predictor.batches(files, raise_errors=on_error == "raise"):
             rows += batch
             bar.update(len(batch))
@@ -115,12 +118,30 @@ class Predictor:
         return ["file", *self.head.columns(self.model.config), "num_leads", "flags", "error"]
 
     @property
+    def made_with(self) -> dict[str, Any]:
+        """What the rows depend on, by name; JSON values."""
+        table = self.covariates
+        return {
+            "model": _digest_of(self.model),
+            "feature extractor": self.feature_extractor.to_json_string(),
+            "read options": json.dumps(dict(self.read_options), sort_keys=True),
+            "covariates": None if table is None else hashlib.sha256(table.to_csv().encode()).hexdigest(),
+            "missing covariates": self.missing_covariates,
+            "version of the package": __version__,
+        }
+
+    @property
+    def doing(self) -> str:
+        """What is being done, for the progress bar."""
+        return "Predicting"
+
+    @property
     def _known(self) -> FileCovariates:
         return FileCovariates(self.model.config, self.covariates, self.missing_covariates)
 
-    def check(self, files: list[Path]) -> None:
+    def check(self, files: Sequence[Path]) -> None:
         """ValueError for covariates that are none of the model's, or of none of the files."""
-        self._known.check_some_match(files)
+        self._known.check_some_match(list(files))
 
     def batches(self, files: Sequence[Path], raise_errors: bool = False) -> Iterator[list[dict[str, Any]]]:
         """Rows of predictions, a batch at a time, in the order of the files."""
@@ -141,6 +162,15 @@ class Predictor:
                 "num_workers: a process that reads files was killed, by a file or for want of memory; repeat with 0 "
                 "to see by which file"
             ) from error
+
+
+def _digest_of(model: EcgDanPreTrainedModel) -> str:
+    """SHA-256 of configuration and weights, in hexadecimal digits."""
+    digest = hashlib.sha256(model.config.to_json_string().encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def default_workers(num_files: int) -> int:

@@ -14,7 +14,7 @@ from inference.test_prediction import TINY, write_npz
 from warm import WARM
 
 from ecgdan_hf.inference import predict as predicting
-from ecgdan_hf.inference.archive import predict_to_file, shard_of
+from ecgdan_hf.inference.archive import rows_to_file, shard_of
 from ecgdan_hf.inference.checkpoints import place
 from ecgdan_hf.inference.predict import Predictor, expand_files, predict
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
@@ -53,7 +53,7 @@ def test_csv_and_parquet_hold_the_table_of_predict(predictor: Predictor, archive
     expected = predict(archive, predictor.model, predictor.feature_extractor)
     files = expand_files(archive)
     for name, read in (("a.csv", pd.read_csv), ("a.parquet", pd.read_parquet)):
-        table = predict_to_file(predictor, files, tmp_path / name)
+        table = rows_to_file(predictor, files, tmp_path / name)
         assert (table.num_rows, table.num_bad) == (11, 1) and "ecg, 05.npz" in table.first_error
         found = read(tmp_path / name)
         assert list(found.columns) == list(expected.columns) and len(found) == 11
@@ -67,7 +67,7 @@ def test_a_killed_run_goes_on_to_the_same_table(
     predictor: Predictor, checkpoint: Path, archive: Path, tmp_path: Path
 ) -> None:
     files = expand_files(archive)
-    predict_to_file(predictor, files, tmp_path / "whole.csv")
+    rows_to_file(predictor, files, tmp_path / "whole.csv")
     code = f"""
 import os, signal
 from ecgdan_hf.inference import archive
@@ -81,18 +81,18 @@ def append_twice(table, batch):
         os.kill(os.getpid(), signal.SIGKILL)
 archive.GrowingTable.append = append_twice
 predictor = Predictor(*load_checkpoint({str(checkpoint)!r}), batch_size=2)
-archive.predict_to_file(predictor, expand_files({str(archive)!r}), {str(tmp_path / "killed.csv")!r})
+archive.rows_to_file(predictor, expand_files({str(archive)!r}), {str(tmp_path / "killed.csv")!r})
 """
     assert WARM.run([sys.executable, "-c", code]).returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
     rows = tmp_path / "killed.csv.rows"
     with rows.open("a", encoding="utf-8") as file:
         file.write(f'"{files[4]}",0.5')  # a crash of the machine may leave half of a row
     with pytest.raises(ValueError, match=r"killed\.csv\.rows: an interrupted run; give --resume to go on"):
-        predict_to_file(predictor, files, tmp_path / "killed.csv")
-    table = predict_to_file(predictor, files, tmp_path / "killed.csv", resume=True)
+        rows_to_file(predictor, files, tmp_path / "killed.csv")
+    table = rows_to_file(predictor, files, tmp_path / "killed.csv", resume=True)
     assert (table.num_rows, table.num_bad) == (11, 1)
     assert (tmp_path / "killed.csv").read_text() == (tmp_path / "whole.csv").read_text()
-    assert predict_to_file(predictor, files, tmp_path / "killed.csv", resume=True).was_complete
+    assert rows_to_file(predictor, files, tmp_path / "killed.csv", resume=True).was_complete
 
 
 def interrupted(predictor: Predictor, files: list[Path], out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def interrupted(predictor: Predictor, files: list[Path], out: Path, monkeypatch:
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Predictor, "batches", stop)
-        predict_to_file(predictor, files, out)
+        rows_to_file(predictor, files, out)
 
 
 def test_rows_of_another_model_or_of_other_files_are_not_gone_on_with(
@@ -115,11 +115,11 @@ def test_rows_of_another_model_or_of_other_files_are_not_gone_on_with(
     files, out = expand_files(archive), tmp_path / "a.csv"
     interrupted(predictor, files, out, monkeypatch)
     with pytest.raises(ValueError, match=r"its row 2 is of .*ecg, 01\.npz, the files are others now"):
-        predict_to_file(predictor, [files[0], *files[2:]], out, resume=True)
+        rows_to_file(predictor, [files[0], *files[2:]], out, resume=True)
     with torch.no_grad():
         next(iter(predictor.model.parameters())).add_(1)
     with pytest.raises(ValueError, match=r"a\.csv\.rows: an interrupted run with another model"):
-        predict_to_file(predictor, files, out, resume=True)
+        rows_to_file(predictor, files, out, resume=True)
     with (tmp_path / "a.csv.rows").open(encoding="utf-8", newline="") as file:
         assert [row[0] for row in csv.reader(file)][1:] == [str(path) for path in files[:4]]
 
