@@ -99,7 +99,7 @@ def _measure(
 def _check(
     data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV of outcomes to join: record_id, event, time")] = None,
+    labels: Annotated[Path | None, typer.Option(help="table of outcomes to join: record_id, event, time")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write all findings to")] = None,
     html: Annotated[Path | None, typer.Option(help="HTML page to write, with plots of the worst records")] = None,
     limit: Annotated[int | None, typer.Option(help="read only the first records")] = None,
@@ -143,6 +143,40 @@ def _check(
         write_text(html, page(facts, found.read_worst(), data_dir.resolve().name))
     if facts["errors"] or (strict and facts["warnings"]):
         raise ValueError(f"{data_dir}: {facts['errors']} with errors, {facts['warnings']} with warnings, see above")
+
+
+def _outcomes(
+    table: Annotated[Path, typer.Argument(help="table of a hospital: .xlsx, or text with commas, semicolons or tabs")],
+    out: Annotated[Path, typer.Option(help="CSV to write: record_id, event, time in years")],
+    columns: Annotated[
+        str | None, typer.Option(help="names of columns in the table, as record_id=EKG-Nr,event_date=Ereignis")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="folder with the recordings, to check that ids match")] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+) -> None:
+    """Read a hospital's table of outcomes, say what was understood, check it and write it for --labels.
+
+    It has event and time (or time_days, time_months), or the dates ecg_date, event_date and last_contact.
+
+    \b
+    Example:
+      ecgdan data outcomes follow-up.xlsx --columns record_id=EKG-Nr,event=Ereignis,time_days=Tage --out outcomes.csv
+    """
+    from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
+    from ecgdan_hf.data.sources.hospital_tables import parse_mapping
+    from ecgdan_hf.data.sources.registry import read_source
+
+    check_output_file(out)
+    found = read_outcomes(table, parse_mapping(columns))
+    for line in found.attrs["understood"]:
+        say(f"{table}: {line}")
+    if data_dir is not None:
+        joined = join_outcomes(read_source(data, data_dir), found, str(table))
+        say(f"{data_dir}: {len(joined)} records with an outcome, {joined.attrs['without_outcome']} without")
+        found = joined[[name for name in found.columns if name in joined]]
+    write_text(out, found.to_csv(index=False))
+    median = f"median follow-up {found['time'].median():.3g} years"
+    say(f"{out}: {len(found)} rows, {int(found['event'].sum())} events, {median}")
 
 
 def _ukb_cohort(
@@ -222,7 +256,7 @@ def _convert(
     data_dir: Annotated[Path, typer.Argument(help="folder with recordings")],
     out_dir: Annotated[Path, typer.Argument(help="new folder, or one whose conversion was interrupted")],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    labels: Annotated[Path | None, typer.Option(help="outcomes to join: CSV with record_id, event, time")] = None,
+    labels: Annotated[Path | None, typer.Option(help="outcomes to join: table with record_id, event, time")] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="write the model input of this checkpoint instead of the recorded signals")
     ] = None,
@@ -296,6 +330,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "synthetic": _synthetic,
     "check": _check,
     "measure": _measure,
+    "outcomes": _outcomes,
     "ukb-cohort": _ukb_cohort,
     "convert": _convert,
     "push": _push,

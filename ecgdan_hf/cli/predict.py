@@ -127,13 +127,9 @@ def _explain(
 
 def _covariate_table(path: Path | None) -> Any:
     """Reads a table of covariates, ids as text; None without one."""
-    import pandas as pd
+    from ecgdan_hf.data.sources.hospital_tables import read_hospital_table
 
-    if path is None:
-        return None
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return pd.read_csv(path, dtype={"file": str, "record_id": str}, encoding="utf-8-sig")
+    return None if path is None else read_hospital_table(path)
 
 
 def read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:

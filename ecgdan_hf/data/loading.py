@@ -110,7 +110,11 @@ def _first_lead_names(sources: list[RecordFile], skip_bad: bool) -> tuple[str, .
 
 def _with_outcomes(table: pd.DataFrame, outcomes: str | Path | pd.DataFrame) -> pd.DataFrame:
     source = "outcomes" if isinstance(outcomes, pd.DataFrame) else str(outcomes)
-    joined = join_outcomes(table, read_outcomes(outcomes), source)
+    known = read_outcomes(outcomes)
+    for line in known.attrs.get("understood", ()):
+        if not line.startswith("commas, "):  # which is what a plain CSV has
+            logger.warning("%s: %s", source, line)
+    joined = join_outcomes(table, known, source)
     left_out = joined.attrs["without_outcome"]
     if left_out:
         logger.warning("%s: %d of %d records have no outcome and are left out", source, left_out, len(table))

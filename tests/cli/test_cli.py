@@ -18,7 +18,8 @@ from ecgdan_hf.files import content_of
 
 VERBS = ["pretrain", "finetune", "probe", "evaluate", "recalibrate", "sanity", "predict", "explain", "zero-shot",
          "bundle", "push", "demo",
-         "data plasmode", "data synthetic", "data check", "data ukb-cohort", "data convert", "data push"]  # fmt: skip
+         "data plasmode", "data synthetic", "data check", "data outcomes", "data ukb-cohort", "data convert",
+         "data push"]  # fmt: skip
 SEEDED = ["pretrain", "finetune", "probe", "evaluate", "sanity", "demo", "data plasmode", "data synthetic"]
 TINY = ["sampling_rate=50", "num_samples=64", "pad_samples=2", "trunk_channels=[4, 8]", "num_attention_heads=2",
         "hidden_size=16"]  # fmt: skip
@@ -257,3 +258,19 @@ def test_names_that_the_terminal_cannot_show_are_escaped_and_stop_nothing(tmp_pa
     done = subprocess.run(command, capture_output=True, env=variables, check=False)
     assert done.returncode == 0, done.stderr
     assert rb"Z\xfcrich" in done.stdout
+
+
+def test_a_hospitals_table_becomes_outcomes_and_what_was_understood_is_said(tmp_path, capsys):
+    table, out = tmp_path / "follow-up.csv", tmp_path / "outcomes.csv"
+    table.write_text("EKG-Nr;Ereignis;Tage\n007;1;365,25\n008;0;730,5\n009;;\n", encoding="utf-8")
+    assert ecgdan("data", "outcomes", table, "--out", out) == 2
+    names = "record_id=EKG-Nr,event=Ereignis,time_days=Tage"
+    assert ecgdan("data", "outcomes", table, "--columns", names, "--out", out) == 0
+    said = capsys.readouterr()
+    text = " ".join((said.out + said.err).split())
+    assert "expected a column record_id, got EKG-Nr, Ereignis, Tage" in text
+    assert (
+        "semicolons, 3 rows" in text and "time in years from time_days" in text and "1 rows without an outcome" in text
+    )
+    written = pd.read_csv(out, dtype={"record_id": str})
+    assert written[["record_id", "event", "time"]].to_numpy().tolist() == [["007", 1, 1.0], ["008", 0, 2.0]]

@@ -21,7 +21,7 @@ from ecgdan_hf.data.check.signals import SignalFindings, check_signal
 from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
-from ecgdan_hf.data.sources.csv_table import read_outcomes
+from ecgdan_hf.data.sources.csv_table import read_outcomes, with_zeros
 from ecgdan_hf.data.sources.ecg_folder import left_out_files
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads
@@ -232,7 +232,9 @@ def _check_outcomes(
         outcomes = read_outcomes(labels)
     except ValueError as error:
         return None, {"outcomes_refused": {Path(labels).name: str(error)}}
-    ids, keys = table["record_id"].astype(str), outcomes["record_id"].astype(str)
+    ids = table["record_id"].astype(str)
+    keys = with_zeros(outcomes["record_id"].astype(str), ids)
+    outcomes = outcomes.assign(record_id=keys)
     here = outcomes[keys.isin(ids).to_numpy()]
     too_long = here[here["time"] > MAX_AGE_YEARS]
     found = {

@@ -3,7 +3,8 @@
 Errors name the file, the record of the row and what was expected.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf.data.simulate import synthetic
+from ecgdan_hf.data.sources.hospital_tables import read_hospital_table, with_times
 from ecgdan_hf.files import whole_file
 from ecgdan_hf.model.covariates_ecgdan import SEXES
+
+logger = logging.getLogger(__name__)
 
 TABLE_NAME = "table.csv"
 
 
-def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
-    """Reads a CSV of files.
+def read_csv_table(data_dir: str | Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Reads a table of files, in any form that `hospital_tables` reads.
 
     Args:
         data_dir: the CSV, or the folder that has it as `table.csv`. Columns: `file` (relative to the CSV) and
@@ -26,6 +30,7 @@ def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
             m, f, w), `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time` (years),
             `sampling_rate`, `unit` and `lead_names` (separated by `;`) for files that do not state them, and
             `median_file` (relative to the CSV), a WFDB record with the median beat. Further columns are kept.
+        columns: name here -> name in the table, for columns of other names.
 
     Returns:
         The table, with absolute `file` and `median_file` and lists in `labels`; `table.attrs["label_names"]` has all
@@ -33,7 +38,7 @@ def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
     """
     path = Path(data_dir)
     path = path / TABLE_NAME if path.is_dir() else path
-    raw = _read_csv(path, {"record_id": str, "patient_id": str, "file": str})
+    raw = with_times(read_hospital_table(path, columns), path, keep_blank=True)
     _require(raw, ["file", "patient_id"], path)
     _check_present(raw, path)
     table = raw.copy()
@@ -48,8 +53,9 @@ def read_csv_table(data_dir: str | Path) -> pd.DataFrame:
         table["labels"] = [_split(value) for value in raw["labels"]]
         table.attrs["label_names"] = sorted({name for names in table["labels"] for name in names})
     if "event" in raw or "time" in raw:
-        _check_outcomes(table, path)
-        table = table.astype({"event": int, "time": float})
+        known = table[table[["event", "time"]].notna().any(axis=1)] if {"event", "time"} <= set(raw) else table
+        _check_outcomes(known, path)
+        table = table.astype({"event": int if len(known) == len(table) else float, "time": float})
     first = ["record_id", "patient_id", "file"]
     return table[[*first, *(column for column in table.columns if column not in first)]]
 
@@ -61,10 +67,13 @@ def read_synthetic(data_dir: Path) -> pd.DataFrame:
     return read_csv_table(data_dir)
 
 
-def read_outcomes(source: str | Path | pd.DataFrame) -> pd.DataFrame:
-    """Reads and checks a CSV of outcomes; a data frame is only checked.
+def read_outcomes(source: str | Path | pd.DataFrame, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Reads and checks a table of outcomes, in any form that `hospital_tables` reads; a data frame is only checked.
 
-    Columns: `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); others are kept.
+    Columns: `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); others are kept. In the place
+    of `time`: `time_days` or `time_months`; in that of both: the dates `ecg_date`, `event_date` and `last_contact`.
+    Rows without event and time are left out. `columns`: name here -> name in the table. `attrs["understood"]` says
+    what was understood.
 
     Raises:
         FileNotFoundError: no such file.
@@ -75,7 +84,9 @@ def read_outcomes(source: str | Path | pd.DataFrame) -> pd.DataFrame:
         _check_outcomes(source, "outcomes")
         return source
     path = Path(source)
-    outcomes = _read_csv(path, {"record_id": str, "patient_id": str})
+    outcomes = read_hospital_table(path, columns)
+    _require(outcomes, ["record_id"], path)
+    outcomes = with_times(outcomes, path)
     _require(outcomes, ["record_id", "event", "time"], path)
     _check_ids(outcomes, path)
     _check_outcomes(outcomes, path)
@@ -110,7 +121,10 @@ def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "ou
     """
     for frame, name in ((table, "table"), (outcomes, source)):
         _check_ids(frame, name)
-    keys = outcomes["record_id"].astype(str)
+    keys = with_zeros(outcomes["record_id"].astype(str), table["record_id"].astype(str))
+    changed = int((keys != outcomes["record_id"].astype(str)).sum())
+    if changed:
+        logger.warning("%s: %d ids are in the data with leading zeros, which the table lacks", source, changed)
     unmatched = keys[~keys.isin(table["record_id"].astype(str))]
     if len(unmatched):
         raise ValueError(
@@ -124,16 +138,16 @@ def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "ou
     return joined
 
 
-def _read_csv(path: Path, dtype: dict[str, type]) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        table = pd.read_csv(path, dtype=dtype, keep_default_na=True, skipinitialspace=True, encoding="utf-8-sig")
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path}: not a readable CSV: {' '.join(str(error).split())}") from error
-    if table.empty:
-        raise ValueError(f"{path}: expected rows below the column names, got none")
-    return table
+def with_zeros(keys: "pd.Series[str]", ids: "pd.Series[str]") -> "pd.Series[str]":
+    """Ids of outcomes with the leading zeros that they have in the data, where a spreadsheet dropped them.
+
+    Nothing changes if ids of the data or of the outcomes differ in their zeros alone.
+    """
+    bare = pd.Series(ids.to_numpy(), index=ids.str.lstrip("0"))
+    found = keys.str.lstrip("0")
+    if bare.index.has_duplicates or found.duplicated().any():
+        return keys
+    return keys.where(keys.isin(ids), found.map(bare).fillna(keys))
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str], source: str | Path) -> None:

@@ -1,8 +1,8 @@
 """A folder of ECG files, as hospitals export them, or of WFDB records, searched through its sub-folders.
 
-The content of a file decides whether it is an ECG. Links that lead out of the folder are not followed. Files have no
-patient number, so each counts as its own patient: for patients with several, give `patient_id` in the outcomes table,
-or use a CSV of files.
+The content of a file decides whether it is an ECG. Links that lead out of the folder are not followed. Ids, age and
+sex come from the files; a file without an id counts as its own patient: for patients with several, give `patient_id`
+in the outcomes table, or use a CSV of files.
 """
 
 import logging
@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ecgdan_hf.data import formats
+from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.readers.tables import decoded
 from ecgdan_hf.data.readers.wfdb_records import read_subject
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 _ECG_SUFFIXES = (".dcm", ".ecg", ".edf", ".h5", ".hdf5", ".mat", ".mfer", ".mwf", ".npy", ".npz", ".scp", ".xml")
 _UNREAD_SUFFIXES = (".bdf", ".dicom", ".pdf", ".xlsx", ".xls")
 _MIN_TABLE_BYTES = 10_000
+_WITH_SUBJECT = ("cardiosoft", "hl7-aecg", "muse", "sierra", "mortara", "kardia", "dicom", "scp-ecg", "edf", "mfer")
+_NOBODY = re.compile(r"[0\W_X]*|anonym\w*|unknown|none|n/?a|test|unbekannt|desconocido", re.IGNORECASE)
 
 
 def ecg_files(folder: str | Path) -> list[Path]:
@@ -76,9 +79,10 @@ def holds_wfdb_alone(folder: Path) -> bool:
 
 
 def read_folder(data_dir: str | Path) -> pd.DataFrame:
-    """Returns one row for each ECG file below `data_dir`: `record_id`, `patient_id` and `file`.
+    """Returns one row for each ECG file below `data_dir`: `record_id`, `patient_id`, `file`; `age`, `sex` if known.
 
-    Both ids are the path below the folder, without suffix if all are then still different.
+    `record_id` is the path below the folder, without suffix if all are then still different. `patient_id` is that in
+    the file, or `record_id` for a file without one.
     """
     data_dir = Path(data_dir)
     files = ecg_files(data_dir)
@@ -88,7 +92,30 @@ def read_folder(data_dir: str | Path) -> pd.DataFrame:
     record_ids = [path.with_suffix("").as_posix() for path in paths]
     if len(set(record_ids)) < len(record_ids):
         record_ids = [path.as_posix() for path in paths]
-    return pd.DataFrame({"record_id": record_ids, "patient_id": record_ids, "file": [str(file) for file in files]})
+    subjects = list(in_order(_subject, files, None))
+    patients = [patient or record for record, (patient, _, _) in zip(record_ids, subjects, strict=True)]
+    table = pd.DataFrame({"record_id": record_ids, "patient_id": patients, "file": [str(file) for file in files]})
+    ages, sexes = [age for _, age, _ in subjects], [sex for _, _, sex in subjects]
+    if any(age is not None for age in ages):
+        table["age"] = pd.Series(ages, dtype=float)
+    if any(sexes):
+        table["sex"] = pd.Series(sexes, dtype=object)
+    return table
+
+
+def _subject(file: Path) -> tuple[str | None, float | None, str | None]:
+    """Patient, age in years and sex that a file states; a file that cannot be read is reported later."""
+    if file.suffix == ".hea":
+        said = read_subject(file)
+        return None, said["age"], said["sex"]
+    try:
+        if formats.kind(file) not in _WITH_SUBJECT:
+            return None, None, None
+        record = formats.read(file)
+    except (ValueError, OSError):
+        return None, None, None
+    named = record.patient_id is not None and not _NOBODY.fullmatch(record.patient_id.strip())
+    return record.patient_id if named else None, record.age, record.sex
 
 
 def read_wfdb_folder(data_dir: str | Path) -> pd.DataFrame:

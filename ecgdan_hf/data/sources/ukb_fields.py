@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ecgdan_hf.data.readers.worksheet import is_workbook, read_sheet
+
 DEFAULT_FIELDS = {
     "hypertension": "131286",  # first occurrence of I10
     "myocardial-infarction": "42000",  # algorithmically defined outcome
@@ -42,7 +44,22 @@ _SEX = {"0": "female", "1": "male", "female": "female", "male": "male"}
 _COLUMN = re.compile(
     r"(?:participant\.)?p(\d+)(?:_i(\d+))?(?:_a(\d+))?|(?:f\.|x)?(\d+)[-._](\d+)[._](\d+)", re.IGNORECASE
 )
-_EID = re.compile(r"(?:participant\.|f\.|n_)?eid", re.IGNORECASE)
+_EID = re.compile(r"(?:participant\.|f\.|n_)?eid|participant id|encoded anonymi[sz]ed participant id", re.IGNORECASE)
+_SEPARATORS = ("\t", ";", ",")
+_TITLE = re.compile(r"(.+?)(?:\s*\|\s*Instance\s+(\d+))?(?:\s*\|\s*Array\s+(\d+))?", re.IGNORECASE)
+_FIELD_OF = {  # titles of the showcase; first occurrences name their code: "Date I50 first reported (heart failure)"
+    "date of myocardial infarction": "42000",
+    "date of death": "40000",
+    "date lost to follow-up": "191",
+    "date of attending assessment centre": "53",
+    "sex": "31",
+    "year of birth": "34",
+    "month of birth": "52",
+    "age when attended assessment centre": "21003",
+    "date i10 first reported": "131286",
+    "date i21 first reported": "131298",
+    "date i50 first reported": "131354",
+}
 
 
 class UkbFields:
@@ -69,7 +86,10 @@ class UkbFields:
         conditions: Iterable[str],
         instances: Iterable[int],
     ) -> pd.DataFrame:
-        """Reads the fields of these participants, indexed by their number, from a CSV or tab-separated file.
+        """Reads the fields of these participants, indexed by their number.
+
+        The table is text, separated by commas, semicolons or tabs, or the first sheet of an .xlsx; its columns are
+        called by numbers or titles of fields, and dates are written 2015-06-01 or 01/06/2015.
 
         Columns: dates (NaT if unknown) `heart-failure`, `death`, `lost` and each condition; for each disease also
         `NAME unknown` (diagnosed at an unknown time) and `NAME before` (at an unknown time before any ECG); `sex`;
@@ -162,9 +182,14 @@ class _Table:
         for meaning, code in _MEANINGS:
             text = text.mask(text.str.contains(meaning, case=False, regex=False), code)
         dates = pd.to_datetime(text.str[:10], format="%Y-%m-%d", errors="coerce")
+        if not written.str.match(r"\s*\d{4}-").any():  # a column is written in one way
+            dates = dates.fillna(pd.to_datetime(text.str[:10], format="%d/%m/%Y", errors="coerce"))
         bad = self.data[column].isin(written[dates.isna() & (text != "")])
         if bad.any():
-            raise ValueError(f"{self.path}: line {_line(bad)}: {column}: expected a date as 2015-06-01 or nothing")
+            raise ValueError(
+                f"{self.path}: line {_line(bad)}: {column}: expected a date as 2015-06-01 or nothing, or all dates as "
+                "25/12/2015"
+            )
         return self.data[column].map(dates.set_axis(written)).to_numpy()
 
 
@@ -174,17 +199,29 @@ def _line(bad: pd.Series) -> int:
 
 
 def _header(path: Path) -> tuple[list[str], str]:
+    """Names of the columns, and what separates them; nothing does in a workbook."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    for separator in ("\t", ","):
-        names = [str(name) for name in _read(path, separator, None).columns]
-        if len(names) > 1:
-            return names, separator
-    raise ValueError(f"{path}: expected a table with columns eid and p131286 or the like, separated by commas or tabs")
+    if _is_sheet(path):
+        return [name.strip() for name in read_sheet(path)[0]], ""
+    by_separator = {each: [str(name) for name in _read(path, each, None).columns] for each in _SEPARATORS}
+    separator = max(by_separator, key=lambda each: len(by_separator[each]))
+    if len(by_separator[separator]) > 1:
+        return by_separator[separator], separator
+    raise ValueError(
+        f"{path}: expected a table with columns eid and p131286 or the like, separated by commas, semicolons or tabs"
+    )
+
+
+def _is_sheet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_workbook(file.read(8))
 
 
 def _check_widths(path: Path, separator: str, count: int) -> None:
     """Rejects rows with too many values, which would be shifted, and truncated ones, whose dates would seem blank."""
+    if not separator:
+        return
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter=separator)
         try:
@@ -197,6 +234,10 @@ def _check_widths(path: Path, separator: str, count: int) -> None:
 
 def _read(path: Path, separator: str, columns: list[str] | None) -> pd.DataFrame:
     """All values as text, blanks as ""; only the header without `columns`."""
+    if not separator:
+        names, *rows = read_sheet(path)
+        cells = [[*row, *[""] * (len(names) - len(row))][: len(names)] for row in rows]
+        return pd.DataFrame(cells, columns=[name.strip() for name in names], dtype=str)[list(columns or names)]
     try:
         return pd.read_csv(
             path,
@@ -215,9 +256,11 @@ def _read(path: Path, separator: str, columns: list[str] | None) -> pd.DataFrame
 def _key(column: str) -> tuple[str, int] | None:
     """Field and instance of a column's name."""
     found = _COLUMN.fullmatch(column.strip())
-    if found is None:
-        return None
-    return found[1] or found[4], int(found[2] or found[5] or 0)
+    if found is not None:
+        return found[1] or found[4], int(found[2] or found[5] or 0)
+    title = _TITLE.fullmatch(column.strip())
+    field = _FIELD_OF.get(re.sub(r"\s*\(.*", "", title[1]).strip().lower()) if title else None
+    return None if title is None or field is None else (field, int(title[2] or 0))
 
 
 def _born(year: pd.Series, month: pd.Series) -> pd.Series:

@@ -158,7 +158,12 @@ def test_the_join_looks_at_all_records_whatever_the_limit(folder):
 
 def test_times_in_days_and_tables_that_training_refuses_are_errors(folder):
     days = write_outcomes(folder, IDS, time=900.0)
-    assert problems(folder, labels=days)["time_impossible"] == dict.fromkeys(IDS, "900")
+    assert (
+        "got a median of 900, which looks like days"
+        in problems(folder, labels=days)["outcomes_refused"]["outcomes.csv"]
+    )
+    one = write_outcomes(folder, IDS, time=[900.0, *[1.0] * 7])
+    assert problems(folder, labels=one)["time_impossible"] == {IDS[0]: "900"}
     negative = write_outcomes(folder, IDS, time=-1.0)
     assert "a number above zero, got -1.0" in problems(folder, labels=negative)["outcomes_refused"]["outcomes.csv"]
     censored = write_outcomes(folder, [*IDS, "x9"], event=[*[0] * 8, 1])

@@ -6,9 +6,11 @@ import os
 import numpy as np
 import pytest
 from fixtures import write_vendor_files as vendor
+from fixtures.write_cardiosoft import cardiosoft_xml
 
 from ecgdan_hf.data import formats
 from ecgdan_hf.data.sources.ecg_folder import ecg_files, left_out_files, read_folder
+from ecgdan_hf.data.splits import split_by_patient
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_the_table_of_a_mixed_folder_can_be_read_record_by_record(export):
     for array in ("ecg.npy",):  # does not say its rate
         (export / "b" / array).unlink()
     table = read_folder(export)
-    assert list(table.columns) == ["record_id", "patient_id", "file"]
+    assert list(table.columns) == ["record_id", "patient_id", "file", "age", "sex"]
     assert table["record_id"].is_unique
     assert {len(formats.read(file).lead_names) for file in table["file"]} == {12, 6}
     assert table["record_id"][0] == "a/whole.hea"  # names alone do not tell b/ecg.dcm from b/ecg.scp
@@ -111,3 +113,17 @@ def test_files_that_look_like_recordings_and_are_not_read_are_named_with_the_rea
     assert sorted(found) == ["a.bdf", "numbers.csv", "old.scp", "page.xml"]
     assert "BDF of 24 bits; export it as EDF" in found["a.bdf"]
     assert "lead names" in found["numbers.csv"]
+
+
+def test_ids_age_and_sex_come_from_the_files_so_that_a_patient_counts_once(tmp_path, ecg):
+    xml = cardiosoft_xml(ecg, ecg[:, 1000:1600])
+    for name, patient in {**{str(i): f"P{i // 3}" for i in range(6)}, "anonymous": "00000"}.items():
+        text = xml.replace("<PID></PID>", f"<PID>{patient}</PID>")
+        (tmp_path / f"{name}.xml").write_text(text, encoding="latin-1")
+    (tmp_path / "other.csv").write_bytes(vendor.csv(vendor.counts()))
+    table = read_folder(tmp_path)
+    assert table["patient_id"].tolist() == ["P0"] * 3 + ["P1"] * 3 + ["anonymous", "other"]
+    assert table["age"].tolist()[:7] == [61] * 7
+    assert table["sex"].tolist() == ["female"] * 7 + [None]
+    parts = split_by_patient(table, {"train": 0.5, "test": 0.5}, seed=0)
+    assert not set(parts["train"]["patient_id"]) & set(parts["test"]["patient_id"])
