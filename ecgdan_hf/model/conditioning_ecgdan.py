@@ -37,6 +37,7 @@ MIN_SECONDS = 2.4  # a column of a printed 12-lead ECG has 2.5 s
 MAX_MISSING_FRACTION = 0.05  # of one lead; up to here NaN gaps are interpolated linearly, above the lead is masked
 FLAT_RANGE_MV = 0.02  # a lead whose whole range is below this carries no ECG
 FLAT_FRACTION = 0.95  # nor does one of which this share of samples repeats the sample before
+STILL_SECONDS = 0.5  # in which no lead changes: nothing was recorded
 CLIP_SECONDS = 0.02  # this long at exactly the largest or smallest value: the amplifier's rail, not an R peak
 HIGHPASS_ORDER = 2  # run forwards and backwards: fourth order, -6 dB at the corner, zero phase
 NOTCH_QUALITY = 30.0  # centre frequency over bandwidth of the powerline notch
@@ -242,9 +243,17 @@ class LeadQuality:
         self.missing = within.mean(axis=1)
         self.ends_missing = 1 - within.shape[1] / gaps.shape[1]
         self.lost = self.missing > MAX_MISSING_FRACTION
-        repeated = (np.diff(self.filled_mv, axis=1) == 0).sum(axis=1) / max(len(position) - 1, 1)
+        repeats = np.diff(self.filled_mv, axis=1) == 0
+        repeated = repeats.sum(axis=1) / max(len(position) - 1, 1)
         self.flat = ((np.ptp(self.filled_mv, axis=1) < FLAT_RANGE_MV) | (repeated > FLAT_FRACTION)) & ~self.lost
         self.usable = ~self.lost & ~self.flat
+        self._still = repeats[self.usable].all(axis=0) if self.usable.any() else np.zeros(0, dtype=bool)
+
+    def still(self, sampling_rate: float) -> float:
+        """Share of the recording in stretches of half a second or more in which no usable lead changes at all."""
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], self._still.astype(np.int8), [0]))))
+        lengths = edges[1::2] - edges[::2]
+        return float(lengths[lengths >= STILL_SECONDS * sampling_rate].sum()) / max(len(self._still), 1)
 
     def clipped(self, sampling_rate: float) -> np.ndarray:
         """True (leads,) where peaks are cut off: 20 ms (at least 4 samples) at exactly the largest or smallest value.

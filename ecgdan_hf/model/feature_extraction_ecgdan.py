@@ -26,6 +26,7 @@ from .conditioning_ecgdan import (
 )
 from .configuration_danet import resolve_waveform_rule
 from .configuration_ecgdan import CHOICES, DEFAULT_FILTER, STANDARD_LEADS
+from .doubts_ecgdan import doubts
 from .leads_ecgdan import canonical_leads, contradicting_leads, derive_limb_lead, einthoven_residual
 from .median_beat_ecgdan import MIN_BEATS, GivenBeat, MedianBeat
 from .r_peaks_ecgdan import find_r_peaks, heart_rate
@@ -37,6 +38,7 @@ MAX_SECONDS = 60.0  # a median beat is taken over at most this much, from the mi
 MIN_RATED_BEATS = 4  # of fewer, among pauses or noise, no heart rate says that the sampling rate is wrong
 HEART_RATES = (20.0, 300.0)  # per minute; outside, the sampling rate is more likely wrong than the heart
 MAX_EINTHOVEN_RESIDUAL = 0.2
+MAX_STILL = 0.1  # share of the recording in which no lead changes; none of PTB-XL, LUDB and MIT-BIH exceeds it
 GLOBAL_CLIP = 20.0  # standard deviations kept by the "global" scale
 BEAT_SECONDS = 1.2  # window of the beat that rhythm input is checked by
 TIME_SCALES = (-1.2, 1.5)  # `MedianBeat.time_scale`; outside, a wrong sampling rate fits better than a heart
@@ -56,6 +58,9 @@ FLAGS: dict[str, str] = {
     "limb_leads_contradict": "limb leads that contradict the others at any gain: exchanged, mislabelled or inverted",
     "einthoven_residual": f"II - I - III is above {MAX_EINTHOVEN_RESIDUAL:.0%} of the limb leads: unequal gains, "
     "swapped or mislabelled leads, or leads that were not recorded at the same time",
+    "doubtful": "what the recording probably is instead of what it is named as: inverted, with the arms' electrodes "
+    "exchanged, reversed in time, of twice or half its true rate, of three times its true gain, or partly empty "
+    f"(with the share in which no lead changes, above {MAX_STILL:.0%}); do not trust the answer before looking at it",
     "sampling_rate_doubtful": "heart rate and QRS width, or few beats being alike, suggest a wrong rate; a slow "
     "heart with a very wide QRS complex does too",
     "resampled": "the recording's sampling rate is not the model's",
@@ -264,7 +269,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         beat = None if given is None else GivenBeat(given[mask], sampling_rate)
         beat = beat and beat.conditioned(self.sampling_rate, self.filter.get("lowpass_hz"))
         signal_mv = np.zeros((len(self.lead_names), self.signal_samples))
-        signal_mv[mask] = self._window(self._resampled(usable, sampling_rate, flags), flags, beat)
+        signal_mv[mask] = self._window(self._resampled(usable, sampling_rate, flags), flags, beat, list(limb))
         return signal_mv, mask, flags
 
     def _given_beat(
@@ -298,7 +303,9 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         flags.append(f"resampled:{sampling_rate:g}Hz")
         return resample(signal_mv, sampling_rate, self.sampling_rate)
 
-    def _window(self, signal_mv: np.ndarray, flags: list[str], given: GivenBeat | None) -> np.ndarray:
+    def _window(
+        self, signal_mv: np.ndarray, flags: list[str], given: GivenBeat | None, leads: list[str]
+    ) -> np.ndarray:
         """Median beat or crop, (leads, signal_samples), with the checks that need R peaks."""
         rhythm = self.input_kind == "rhythm"
         limit = self.signal_samples if rhythm else round(MAX_SECONDS * self.sampling_rate)
@@ -307,11 +314,11 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             signal_mv = fit_length(signal_mv, limit)
         r_peaks = find_r_peaks(signal_mv, self.sampling_rate)
         if not rhythm:
-            return self._median_beat(signal_mv, r_peaks, flags, given)
+            return self._median_beat(signal_mv, r_peaks, flags, given, leads)
         if 0 < len(r_peaks) < MIN_RATED_BEATS:
             flags.append(f"too_few_beats:{len(r_peaks)}")
         elif len(r_peaks):
-            self._checked_beat(signal_mv, r_peaks, round(BEAT_SECONDS * self.sampling_rate), flags)
+            self._checked_beat(signal_mv, r_peaks, round(BEAT_SECONDS * self.sampling_rate), flags, leads)
         else:
             flags.append("no_r_peaks")
         if signal_mv.shape[1] < limit:
@@ -319,12 +326,17 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         return fit_length(signal_mv, limit)
 
     def _median_beat(
-        self, signal_mv: np.ndarray, r_peaks: np.ndarray, flags: list[str], given: GivenBeat | None
+        self,
+        signal_mv: np.ndarray,
+        r_peaks: np.ndarray,
+        flags: list[str],
+        given: GivenBeat | None,
+        leads: list[str],
     ) -> np.ndarray:
         """The median beat (leads, signal_samples): the recording's own where it is like the one computed here."""
         if not len(r_peaks):
             raise ValueError("signal: no R peak found, so no median beat; is this an ECG at this sampling rate?")
-        beat = self._checked_beat(signal_mv, r_peaks, self.signal_samples, flags)
+        beat = self._checked_beat(signal_mv, r_peaks, self.signal_samples, flags, leads)
         placed = None if given is None else given.placed_on(beat.signal_mv)
         if placed is not None:
             flags.append("median_beat_of_file")
@@ -338,9 +350,9 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         return beat.signal_mv
 
     def _checked_beat(
-        self, signal_mv: np.ndarray, r_peaks: np.ndarray, num_samples: int, flags: list[str]
+        self, signal_mv: np.ndarray, r_peaks: np.ndarray, num_samples: int, flags: list[str], leads: list[str]
     ) -> MedianBeat:
-        """The median beat of a recording whose sampling rate its heart rate and QRS width do not contradict."""
+        """The median beat; flags what it says against the sampling rate, the gain, the leads and the order of time."""
         rate = heart_rate(r_peaks, signal_mv.shape[1], self.sampling_rate)
         if not HEART_RATES[0] <= rate <= HEART_RATES[1]:
             raise ValueError(
@@ -352,6 +364,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         alike = beat.num_kept / (beat.num_kept + beat.num_dropped)
         if not TIME_SCALES[0] <= scale <= TIME_SCALES[1] or alike < MIN_ALIKE:
             flags.append("sampling_rate_doubtful")
+        flags += [f"doubtful:{name}" for name in doubts(beat.signal_mv, leads, self.sampling_rate, rate)]
         return beat
 
     def to_dict(self) -> dict[str, Any]:
@@ -424,6 +437,8 @@ def _usable_leads(
         "lead_clipped": standard & quality.usable & quality.clipped(sampling_rate),
     }.items():
         _add_flag(flags, name, [lead for lead, true in zip(leads, found, strict=True) if true])
+    if (still := quality.still(sampling_rate)) > MAX_STILL:
+        flags.append(f"doubtful:empty_{still:.2f}")
     if quality.ends_missing:
         flags.append(f"ends_missing:{quality.ends_missing:.2f}")
     return {lead: quality.filled_mv[row] for row, lead in enumerate(leads) if quality.usable[row]}, flags

@@ -41,6 +41,10 @@ PROBLEMS: dict[str, _Problem] = {
     "time_impossible": _error(f"follow-up above {MAX_AGE_YEARS:.0f} years", "give `time` in years, not in days"),
     "left_out": _warning("files that look like recordings and are not read", "export them in a format that is read"),
     "sampling_rate_doubtful": _warning("heart rate and QRS width suggest a wrong sampling rate", "check the rate"),
+    "doubtful": _warning(
+        "recordings that look inverted, reversed, of another rate or gain, or with the arms exchanged", "look at them"
+    ),
+    "partly_empty": _warning("stretches in which no lead changes", "look at them; nothing was recorded there"),
     "amplitude_doubtful": _warning("unusually small or large QRS complex", "check gain and unit"),
     "amplitude_differs": _warning(
         f"QRS complex {DIFFERING_FACTOR:g} times larger or smaller than the folder's", "look for mixed units or gains"

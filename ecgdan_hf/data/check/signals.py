@@ -20,10 +20,12 @@ from ecgdan_hf.model.conditioning_ecgdan import (
     resample,
 )
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.doubts_ecgdan import doubts
 from ecgdan_hf.model.feature_extraction_ecgdan import (
     HEART_RATES,
     MAX_EINTHOVEN_RESIDUAL,
     MAX_SECONDS,
+    MAX_STILL,
     MIN_ALIKE,
     TIME_SCALES,
 )
@@ -78,6 +80,8 @@ def check_signal(record: EcgRecord) -> SignalFindings:
     if beat is None:
         return SignalFindings({**problems, "no_heart_beat": ""}, signal_hash=digest)
     problems |= _rhythm_problems(beat, rate)
+    if found := doubts(beat.signal_mv, list(usable), RATE_HZ, rate):
+        problems["doubtful"] = "+".join(found)
     qrs_mv = float(np.median(np.ptp(np.nan_to_num(beat.signal_mv)[:, QRS], axis=1)))
     problems |= _amplitude_problems(qrs_mv) | electrode_problems(dict(zip(usable, beat.signal_mv, strict=True)))
     return SignalFindings(problems, qrs_mv, digest)
@@ -131,6 +135,8 @@ def _usable_leads(record: EcgRecord) -> tuple[dict[str, np.ndarray], dict[str, s
         "lead_clipped": good & quality.clipped(record.sampling_rate),
     }
     problems = {name: "+".join(np.array(leads)[which]) for name, which in found.items() if which.any()}
+    if (still := quality.still(record.sampling_rate)) > MAX_STILL:
+        problems["partly_empty"] = f"{still:.0%}"
     if quality.ends_missing:
         problems["ends_missing"] = f"{quality.ends_missing:.0%}"
     return {lead: row for lead, row, usable in zip(leads, quality.filled_mv, good, strict=True) if usable}, problems

@@ -86,7 +86,7 @@ def test_a_rate_five_times_too_low_makes_the_heart_impossible(ecg):
 
 
 def test_a_rate_that_is_half_of_the_true_one_is_doubted(ecg):
-    assert problems(ecg, sampling_rate=250) == {"sampling_rate_doubtful": "35/min"}
+    assert problems(ecg, sampling_rate=250) == {"sampling_rate_doubtful": "35/min", "doubtful": "rate_halved"}
 
 
 def test_two_beats_are_too_few(ecg):
