@@ -32,6 +32,11 @@ for _name, _verb in data.VERBS.items():
     _data_app.command(_name)(_verb)
 app.add_typer(_data_app, name="data")
 
+_study_app = typer.Typer(help="Many fits, one table.", no_args_is_help=True, rich_markup_mode=None)
+for _name, _verb in train.STUDIES.items():
+    _study_app.command(_name)(_verb)
+app.add_typer(_study_app, name="study")
+
 
 def _show_version(asked: bool) -> None:
     if asked:

@@ -8,6 +8,7 @@ from ecgdan_hf.cli.output import say
 from ecgdan_hf.training.arguments.command import with_flags
 from ecgdan_hf.training.arguments.fields import (
     AblateArguments,
+    EventsArguments,
     FinetuneArguments,
     PretrainArguments,
     ProbeArguments,
@@ -93,6 +94,20 @@ def _ablate(args: AblateArguments) -> None:
     show_report(args.output_dir)
 
 
+def _events(args: EventsArguments) -> None:
+    """Compare a frozen encoder, measurements, and age and sex at several numbers of events, on simulated follow-up.
+
+    \b
+    Example:
+      ecgdan study events --checkpoint runs/encoder --control "shuffled texts=runs/shuffled" --data-dir ptb-xl \\
+        --folds 6-9 --output-dir runs/events
+    """
+    from ecgdan_hf.training.studies.events import study_events
+
+    study_events(args, say=say)
+    show_report(args.output_dir)
+
+
 def _recalibrate(args: RecalibrateArguments) -> None:
     """Fit the absolute risks of a survival checkpoint to another population; the weights do not change.
 
@@ -153,3 +168,4 @@ VERBS: dict[str, Callable[..., None]] = {
     "ablate": with_flags(AblateArguments, _ablate),
     "recalibrate": with_flags(RecalibrateArguments, _recalibrate),
 }
+STUDIES: dict[str, Callable[..., None]] = {"events": with_flags(EventsArguments, _events)}

@@ -40,6 +40,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "probe": ("metric", "models"),
     "label-efficiency": ("metric", "label_fractions"),
     "ablation": ("variants",),
+    "events": ("metric", "models"),
     "sanity": ("change", "num_records"),
     "benchmark": ("title", "report"),
 }
@@ -51,7 +52,7 @@ class Result:
 
     Attributes:
         kind: what was done, one of `pretrain`, `finetune`, `recalibration`, `held-out`, `repeated-cv`, `zero-shot`,
-            `probe`, `label-efficiency`, `ablation`, `sanity`, `benchmark`.
+            `probe`, `label-efficiency`, `ablation`, `events`, `sanity`, `benchmark`.
         metrics: the numbers, without `schema` and `kind`.
 
     Raises:

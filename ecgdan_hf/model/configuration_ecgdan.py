@@ -367,7 +367,9 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     r"""Configuration of [`EcgDanForSurvival`]: an `EcgDanConfig` plus the survival head.
 
     Args:
-        survival_hidden_size: width of the risk head's hidden layer.
+        survival_hidden_size: width of the risk head's hidden layer; 0: the log hazard is linear in the embedding.
+        num_posterior_directions: linear risk heads fitted with few events keep how well their weights are known, in so
+            many directions; 0 where that is not known.
         survival_weight: weight of the Cox loss; `reconstruction_weight` is the other part (0 builds no decoder).
         ties: `"efron"` or `"breslow"`.
         covariate_names: linear terms of the log hazard besides the ECG. A name says how it is made: `age` is a
@@ -383,6 +385,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = [*EcgDanConfig.keys_to_ignore_at_inference, "reconstruction"]
 
     survival_hidden_size: int = 3
+    num_posterior_directions: int = 0
     survival_weight: float | int = 0.5
     reconstruction_weight: float | int = 0.5
     ties: str = "efron"
@@ -405,6 +408,10 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         """Raises for values that the network or its survival head cannot be built from."""
         super().check()
         self._check_standardisation("covariate")
+        if self.survival_hidden_size < 0:
+            raise ValueError(f"survival_hidden_size: expected zero or more, got {self.survival_hidden_size}")
+        if self.num_posterior_directions and self.survival_hidden_size:
+            raise ValueError("num_posterior_directions: needs a linear risk head, survival_hidden_size 0")
         if not self.calibration_slope > 0:
             raise ValueError(f"calibration_slope: expected a positive number, got {self.calibration_slope}")
 

@@ -110,21 +110,66 @@ class EcgDanMeasurementHead(nn.Linear):
 
 
 class EcgDanRiskHead(nn.Module):
-    """(N, hidden_size) -> (N,): log hazard. The partial likelihood cannot see the last bias; the paper has it."""
+    """(N, hidden_size) -> (N,): log hazard. The partial likelihood cannot see the last bias; the paper has it.
+
+    With `survival_hidden_size` 0 it is linear in the embedding.
+    """
+
+    posterior: Tensor
+    """(directions, hidden_size + covariates + 1): see [`standard_error`]; of a head with `has_posterior` alone."""
 
     def __init__(self, config: EcgDanSurvivalConfig):
         super().__init__()
-        self.norm = EcgDanHeadNorm(config.hidden_size)
-        self.dropout = EcgDanDropout(config.head_dropout, config.dropout_scope)
-        self.hidden = nn.Linear(config.hidden_size, config.survival_hidden_size)
-        self.hidden_norm = EcgDanHeadNorm(config.survival_hidden_size)
-        self.output = nn.Linear(config.survival_hidden_size, 1)
+        inner, self.num_covariates = config.survival_hidden_size, len(config.covariate_names)
+        self.is_linear = not inner
+        if inner:
+            self.norm = EcgDanHeadNorm(config.hidden_size)
+            self.dropout = EcgDanDropout(config.head_dropout, config.dropout_scope)
+            self.hidden = nn.Linear(config.hidden_size, inner)
+            self.hidden_norm = EcgDanHeadNorm(inner)
+        self.output = nn.Linear(inner or config.hidden_size, 1)
+        if config.num_posterior_directions:
+            size = config.num_posterior_directions, config.hidden_size + self.num_covariates + 1
+            self.register_buffer("posterior", torch.zeros(size))
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(N, hidden_size) -> (N,)."""
+        if self.is_linear:
+            linear: Tensor = self.output(pooled)
+            return linear.squeeze(-1)
         hidden = self.hidden(self.dropout(self.norm(pooled)))
         log_hazard: Tensor = self.output(self.hidden_norm(F.relu(hidden)))
         return log_hazard.squeeze(-1)
+
+    def initialise(self) -> None:
+        """Forgets how well the weights are known."""
+        if self.has_posterior:
+            init.zeros_(self.posterior)
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether it is stored how well the weights are known."""
+        return "posterior" in self._buffers
+
+    def standard_error(self, pooled: Tensor, covariates: Tensor | None) -> Tensor:
+        """Standard error of the log hazard relative to the average subject at risk: (N,), float32.
+
+        Args:
+            pooled: (N, hidden_size).
+            covariates: (N, covariates), standardised; None for a model without any.
+        """
+        known = pooled if covariates is None else torch.cat([pooled, covariates.to(pooled.dtype)], dim=1)
+        directions = self.posterior.float()
+        error: Tensor = (known.float() @ directions[:, :-1].T + directions[:, -1]).norm(dim=1)
+        return error
+
+    @torch.no_grad()
+    def store(self, weights: Tensor, bias: Tensor, posterior: Tensor) -> int:
+        """Keeps fitted weights (hidden_size,), their bias, and a posterior as above; returns its directions."""
+        self.output.weight.copy_(weights[None])
+        self.output.bias.fill_(float(bias))
+        self.register_buffer("posterior", posterior.float().to(self.output.weight.device))
+        return len(posterior)
 
 
 class EcgDanCovariateHead(nn.Linear):

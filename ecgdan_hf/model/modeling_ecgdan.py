@@ -110,10 +110,14 @@ class EcgDanClassifierOutput(ModelOutput):
 
 @dataclass
 class EcgDanSurvivalOutput(ModelOutput):
-    """Output of [`EcgDanForSurvival`]: losses, log_hazard (N,), reconstruction (N, L, T), the encoder's fields."""
+    """Output of [`EcgDanForSurvival`]: losses, log_hazard (N,), reconstruction (N, L, T), the encoder's fields.
+
+    `log_hazard_error` (N,) is the standard error of `log_hazard`, of models that know it.
+    """
 
     loss: Tensor | None = None
     log_hazard: Tensor | None = None
+    log_hazard_error: Tensor | None = None
     cox_loss: Tensor | None = None
     reconstruction_loss: Tensor | None = None
     reconstruction: Tensor | None = None
@@ -495,9 +499,15 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
             ValueError: covariates missing though the configuration names them, or of another width.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
-        log_hazard = self.risk_head(encoded.pooler_output) + self._covariate_term(covariates, input_values.shape[0])
+        pooled, standardised = encoded.pooler_output, self._standardised(covariates, input_values.shape[0])
+        log_hazard = self.risk_head(pooled)
+        if self.covariate_head is not None:
+            log_hazard = log_hazard + self.covariate_head(standardised.to(self.dtype)).squeeze(-1)
         log_hazard = self.config.calibration_slope * log_hazard
         output = EcgDanSurvivalOutput(log_hazard=log_hazard, **encoded.for_head())
+        if self.risk_head.has_posterior:
+            error = self.risk_head.standard_error(pooled, standardised)
+            output.log_hazard_error = self.config.calibration_slope * error
         if return_loss and event is not None and time is not None:
             if target_values is None:
                 target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
@@ -510,10 +520,11 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
                 output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
         return output
 
-    def _covariate_term(self, covariates: Tensor | None, records: int) -> Tensor | float:
+    def _standardised(self, covariates: Tensor | None, records: int) -> Any:
+        """(N, covariates), 0 where unknown; None for a model without any."""
         names = self.config.covariate_names
         if self.covariate_head is None:
-            return 0.0
+            return None
         if covariates is None or tuple(covariates.shape) != (records, len(names)):
             found = None if covariates is None else tuple(covariates.shape)
             raise ValueError(f"covariates: expected {(records, len(names))} with {', '.join(names)}, got {found}")
@@ -522,9 +533,25 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
             odd = names[int(covariates.isinf().any(dim=0).nonzero()[0])]
             raise ValueError(f"covariates: expected finite numbers or NaN, got an infinite {odd}")
         mean, std = (covariates.new_tensor(x) for x in (self.config.covariate_means, self.config.covariate_stds))
-        standardised = ((covariates - mean) / std).nan_to_num(nan=0.0)
-        term: Tensor = self.covariate_head(standardised.to(self.dtype))
-        return term.squeeze(-1)
+        return ((covariates - mean) / std).nan_to_num(nan=0.0)
+
+    @torch.no_grad()
+    def store_linear(self, weights: Tensor, bias: Tensor, covariate_weights: Tensor, posterior: Tensor) -> None:
+        """Keeps a linear risk head that was fitted elsewhere.
+
+        Args:
+            weights: (hidden_size,), log hazard per unit of the embedding; `bias` is added.
+            covariate_weights: (len(covariate_names),), per standard deviation.
+            posterior: (directions, hidden_size + covariates + 1), as in [`EcgDanRiskHead.standard_error`].
+
+        Raises:
+            ValueError: a model whose risk head has a hidden layer.
+        """
+        if not self.risk_head.is_linear:
+            raise ValueError("survival_hidden_size: expected 0, a linear risk head, to store a linear model in")
+        self.config.num_posterior_directions = self.risk_head.store(weights, bias, posterior)
+        if self.covariate_head is not None:
+            self.covariate_head.weight.copy_(covariate_weights[None])
 
     @torch.no_grad()
     def fit_baseline(self, log_hazard: Tensor, event: Tensor, time: Tensor) -> None:
@@ -605,16 +632,19 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
     ) -> Risk:
         """Risk within `horizon_years` with limits, `(risk, low, high)` of (N,) each, NaN beyond the follow-up.
 
-        The limits say how well the baseline hazard is known, from the number of events it was fitted to, and not how
-        well the network is.
+        The limits say how well the baseline hazard is known, from the number of events it was fitted to. How well the
+        weights are known is in them for a linear head that was fitted with few events, and not for other networks.
         """
-        log_hazard = self._log_hazard(input_values, lead_mask, covariates)
-        years = torch.tensor([horizon_years], dtype=torch.float32, device=log_hazard.device)
-        found = absolute_risk(log_hazard, self.baseline.fitted, years, level)
+        output = self._output(input_values, lead_mask, covariates)
+        years = torch.tensor([horizon_years], dtype=torch.float32, device=output.log_hazard.device)
+        found = absolute_risk(output.log_hazard, self.baseline.fitted, years, level, output.log_hazard_error)
         return Risk(*(values[:, 0] for values in found))
 
     def _log_hazard(self, input_values: Tensor, lead_mask: Tensor | None, covariates: Tensor | None) -> Tensor:
+        log_hazard: Tensor = self._output(input_values, lead_mask, covariates).log_hazard
+        return log_hazard
+
+    def _output(self, input_values: Tensor, lead_mask: Tensor | None, covariates: Tensor | None) -> Any:
         if self.config.num_baseline_times == 0:
             raise ValueError("baseline: expected a fitted baseline hazard, found none; call fit_baseline first")
-        log_hazard: Tensor = self(input_values, lead_mask, covariates, return_loss=False).log_hazard
-        return log_hazard
+        return self(input_values, lead_mask, covariates, return_loss=False)

@@ -41,7 +41,8 @@ class EcgSurvivalPipeline(EcgPipeline):
     Returns, for each recording, a dictionary:
         log_hazard: natural logarithm of the hazard relative to the baseline; orders recordings.
         risk: for each horizon `years` and `risk`, the probability of the event by then, with the limits `low` and
-            `high`, which say how well the baseline hazard is known, not how well the network is. None beyond
+            `high`, which say how well the baseline hazard is known and, for a linear head that was fitted with few
+            events, its weights; not how well another network is known. None beyond
             `follow_up_years`, and for limits of a checkpoint without standard errors. Empty where no baseline hazard
             was fitted.
         follow_up_years: end of the follow-up of the training data; None without a baseline.
@@ -98,8 +99,8 @@ class EcgSurvivalPipeline(EcgPipeline):
         covariates = model_inputs["covariates"]
         given = {"covariates": covariates} if covariates.shape[1] else {}
         output = self.model(**self._network_inputs(model_inputs), **given, return_loss=False)
-        log_hazard = output.log_hazard.float()
-        return {"log_hazard": log_hazard, "covariates": covariates, "flags": model_inputs["flags"]}
+        found = {name: output[name].float() for name in ("log_hazard", "log_hazard_error") if name in output}
+        return found | {"covariates": covariates, "flags": model_inputs["flags"]}
 
     def postprocess(  # type: ignore[override]
         self,
@@ -110,6 +111,7 @@ class EcgSurvivalPipeline(EcgPipeline):
     ) -> dict[str, Any]:
         """Log hazard, risks and what they rest on."""
         config, log_hazard = self.model.config, model_outputs["log_hazard"].double()
+        error = model_outputs.get("log_hazard_error")
         fitted = Baseline(*(values.cpu() for values in self.model.baseline.fitted))
         end = float(fitted.times[-1]) if len(fitted.times) else None
         if horizon_years is None:
@@ -118,14 +120,14 @@ class EcgSurvivalPipeline(EcgPipeline):
         taken = [None if value is None else float(f"{value:.6g}") for value in _plain(model_outputs["covariates"][0])]
         answer = {
             "log_hazard": float(log_hazard[0]),
-            "risk": _risks(log_hazard, fitted, horizon_years, level),
+            "risk": _risks(log_hazard, fitted, horizon_years, level, error),
             "follow_up_years": end,
             "endpoint": config.endpoint_text,
             "simulated": bool(config.simulated_outcome),
             "covariates": dict(zip(config.covariate_names, taken, strict=True)),
             "flags": [*model_outputs["flags"], *self._unknown(taken)],
         }
-        return answer | {"curve": _curve(log_hazard, fitted, level)} if return_curve else answer
+        return answer | {"curve": _curve(log_hazard, fitted, level, error)} if return_curve else answer
 
     def _unknown(self, taken: Sequence[float | None]) -> list[str]:
         """A flag for each covariate that is unknown, unless the model has an indicator for its absence."""
@@ -160,18 +162,20 @@ def _plain(values: torch.Tensor) -> list[float | None]:
 
 
 def _risks(
-    log_hazard: torch.Tensor, fitted: Baseline, horizons: Sequence[float], level: float
+    log_hazard: torch.Tensor, fitted: Baseline, horizons: Sequence[float], level: float, error: torch.Tensor | None
 ) -> list[dict[str, float | None]]:
     if not horizons:
         return []
-    found = absolute_risk(log_hazard, fitted, torch.tensor(horizons, dtype=torch.float32), level)
+    found = absolute_risk(log_hazard, fitted, torch.tensor(horizons, dtype=torch.float32), level, error)
     columns = (_plain(values[0]) for values in found)
     rows = zip(horizons, *columns, strict=True)
     return [{"years": years, "risk": risk, "low": low, "high": high} for years, risk, low, high in rows]
 
 
-def _curve(log_hazard: torch.Tensor, fitted: Baseline, level: float) -> dict[str, list[float | None]]:
+def _curve(
+    log_hazard: torch.Tensor, fitted: Baseline, level: float, error: torch.Tensor | None
+) -> dict[str, list[float | None]]:
     years = torch.cat([torch.zeros(1), fitted.times])
-    risk, low, high = (values[0] for values in absolute_risk(log_hazard, fitted, years, level))
+    risk, low, high = (values[0] for values in absolute_risk(log_hazard, fitted, years, level, error))
     limits = {"survival": 1 - risk, "low": 1 - high, "high": 1 - low}
     return {"years": years.tolist()} | {name: _plain(values) for name, values in limits.items()}

@@ -1,8 +1,9 @@
 r"""From log hazards to absolute risk: baselines, risk with limits, recalibration, competing causes.
 
-The limits cover the baseline, which is estimated from a finite cohort. The log hazards are taken as known: the
-uncertainty of the network, of its training sample and of its seed is not in them, so that they are too narrow for "the
-risk of this patient".
+The limits cover the baseline, which is estimated from a finite cohort, and the standard errors of log hazards where
+these are known, as of a linear head on a frozen encoder. Else the log hazards are taken as known: the uncertainty of
+the network, of its training sample and of its seed is not in the limits, which are too narrow for "the risk of this
+patient".
 
 Arguments are those of `survival_ecgdan`. Travels with the weights: imports only torch.
 """
@@ -112,24 +113,34 @@ def baseline_hazard(
     return Baseline(times, *values)
 
 
-def absolute_risk(log_hazard: Tensor, baseline: Baseline, years: Tensor, level: float = 0.95) -> Risk:
+def absolute_risk(
+    log_hazard: Tensor,
+    baseline: Baseline,
+    years: Tensor,
+    level: float = 0.95,
+    standard_error: Tensor | None = None,
+) -> Risk:
     r"""Probability of the event by each of `years`, \(1 - \exp(-H_0(t) e^{\eta})\), with limits.
 
-    The limits are those of \(\log(-\log S(t)) = \log H_0(t) + \eta\), \(\pm z\) standard errors of the baseline. The
-    log hazards count as known: the network's own uncertainty is not in the interval.
+    The limits are those of \(\log(-\log S(t)) = \log H_0(t) + \eta\), \(\pm z\) standard errors of the baseline and,
+    where it is given, of \(\eta\). Without it the log hazards count as known.
 
     Args:
         log_hazard: (n,), the linear predictor, times the slope where the model was recalibrated.
         baseline: of [`baseline_hazard`] or [`recalibrate`].
         years: (m,), years since the ECG, zero or more.
         level: coverage of the limits, between 0 and 1.
+        standard_error: (n,), of the log hazard relative to the average subject that the baseline was fitted to.
 
     Returns:
         Three of (n, m) in float32 or better; 0 before the first event, NaN beyond the end of follow-up.
     """
     dtype, quantile = working_dtype(log_hazard), _normal_quantile(level)
     log_cumulative = at_years(baseline.times, baseline.log_cumulative_hazard, years, before=-torch.inf)
-    error = quantile * at_years(baseline.times, baseline.standard_error, years, before=0.0)
+    error = at_years(baseline.times, baseline.standard_error, years, before=0.0)
+    if standard_error is not None:
+        error = torch.hypot(error, standard_error.to(error.dtype)[:, None])
+    error = quantile * error
     shifts = (torch.zeros_like(error), -error, error)
     exponents = [log_hazard.to(dtype)[:, None] + (log_cumulative + shift).to(dtype) for shift in shifts]
     return Risk(*(-torch.expm1(-torch.exp(exponent)) for exponent in exponents))

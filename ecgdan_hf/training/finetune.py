@@ -7,15 +7,22 @@
 Survival: loss = survival_weight * Cox + reconstruction_weight * MSE. The epoch is chosen on validation patients, never
 on the test folds; the baseline hazard is fitted at the end. Classification: binary cross-entropy for each label,
 thresholds by the best F1 on the validation patients.
+
+With few events nothing is trained: the encoder stays as it is, and a linear head is fitted to its embeddings, in
+seconds (`method: few-events`, [`FewEventsFinetuning`]).
 """
 
+import dataclasses
 import logging
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from datasets import concatenate_datasets
 from torch import nn
 from transformers import PreTrainedModel
@@ -25,16 +32,18 @@ from ecgdan_hf.evaluation.comparators.baselines import RidgeCox
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
-from ecgdan_hf.inference.rows import columns_of
+from ecgdan_hf.inference.rows import columns_of, embed
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.training.arguments.command import run_as_program
-from ecgdan_hf.training.arguments.fields import FinetuneArguments
+from ecgdan_hf.training.arguments.fields import FinetuneArguments, RunArguments, TrainingArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EpochBatchSampler
+from ecgdan_hf.training.core.few_events import FewEventsHead
 from ecgdan_hf.training.core.loop import LAST_EPOCH
 from ecgdan_hf.training.core.run import Split
-from ecgdan_hf.training.core.starting_weights import build_model
+from ecgdan_hf.training.core.starting_weights import build_config, build_model
 from ecgdan_hf.training.core.supervised import FinetuningRun
 from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask
 
@@ -44,6 +53,17 @@ COVARIATE_PENALIZER = 1e-4  # next to none; keeps collinear covariates from dive
 _OUTCOME_COLUMNS = ("labels", "scp_codes", "event", "time")
 _KEPT_BY_LORA = ("ecgdan.", "decoder.")
 """Parts that keep the checkpoint's weights."""
+
+FEW_EVENTS = 250
+"""Training events below which no fine-tuning was found to add anything; see docs/few_events.md."""
+_ALSO_WITHOUT_TRAINING = ("checkpoint", "model", "batch_size", "precision", "num_workers", "log_with", "progress",
+                          "resume", "lead_masking", "lead_masking_probability")  # fmt: skip
+_OF_TRAINING = tuple(
+    item.name
+    for item in dataclasses.fields(TrainingArguments)
+    if item.name not in {*_ALSO_WITHOUT_TRAINING, *(item.name for item in dataclasses.fields(RunArguments))}
+)
+"""Arguments that only training uses."""
 
 _Network = Callable[[EcgDanConfig], Any]
 
@@ -64,8 +84,35 @@ def finetune(args: FinetuneArguments, network: _Network | None = None, split: Sp
     """
     if args.task == "danet":
         raise ValueError("task: danet is trained by `ecgdan finetune` or ecgdan_hf.training.finetune_danet")
-    kind = SurvivalFinetuning if args.task == "survival" else _ClassificationFinetuning
-    return kind(args, network, split).run()
+    if args.method == "auto":
+        args = dataclasses.replace(args, method=_method_of(args, split))
+    kind: type[_Finetuning] = SurvivalFinetuning if args.task == "survival" else _ClassificationFinetuning
+    return (FewEventsFinetuning if args.method == "few-events" else kind)(args, network, split).run()
+
+
+def _method_of(args: FinetuneArguments, split: Split) -> str:
+    """The method that `auto` stands for; says it in one line."""
+    recipe = Path(str(args.output_dir)) / "recipe.yaml"
+    if args.resume and recipe.is_file():
+        return str((yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("method", "fine-tune"))
+    changed = next((name for name in _OF_TRAINING if _is_changed(args, name)), None)
+    if not args.checkpoint or args.lora_rank or changed:
+        return "fine-tune"
+    run = SurvivalFinetuning(args, None, split)
+    run.check()
+    events = run.count_events()
+    few = events < FEW_EVENTS
+    print(
+        f"method: {'few-events' if few else 'fine-tune'}, because there are {events} training events "
+        f"({'below' if few else 'at least'} {FEW_EVENTS}); --method decides otherwise",
+        file=sys.stderr,
+    )
+    return "few-events" if few else "fine-tune"
+
+
+def _is_changed(args: FinetuneArguments, name: str) -> bool:
+    field = next(item for item in dataclasses.fields(FinetuneArguments) if item.name == name)
+    return bool(getattr(args, name) != field.default)
 
 
 class _Finetuning(FinetuningRun):
@@ -164,6 +211,13 @@ class SurvivalFinetuning(_Finetuning):
         self.describe_outcome(dataset, self.config, self.args)
         _add_covariates(self.parts["train"], self.config, self.args)
 
+    def count_events(self) -> int:
+        """Events among the records that are trained on or choose the epoch."""
+        self.config = build_config(self.config_class, self.args.model, self.args.checkpoint)
+        self.feature_extractor = EcgDanFeatureExtractor(**self.config.signal_contract)
+        parts = self.divided(self.read_rows(), "event")
+        return int(sum(np.sum(part["event"]) for name, part in parts.items() if name != "test"))
+
     def sampler(self) -> EpochBatchSampler | None:
         """Batches with equal shares of events, unless `stratify` is off."""
         event, args = self.parts["train"]["event"], self.args
@@ -210,6 +264,86 @@ class SurvivalFinetuning(_Finetuning):
         return pd.DataFrame(found.matrix(table), columns=found.names)
 
 
+class FewEventsFinetuning(SurvivalFinetuning):
+    """A linear head on a frozen encoder, shrunk by evidence: for as few as fifteen events.
+
+    Nothing is chosen on validation patients, so they are fitted to as well.
+    """
+
+    head: FewEventsHead
+
+    def check(self) -> None:
+        """Rejects arguments that only training uses, and a run without an encoder."""
+        super().check()
+        args = self.args
+        if not args.checkpoint:
+            raise ValueError("checkpoint: method few-events needs a pretrained encoder, got none; give --checkpoint")
+        for name in (*_OF_TRAINING, "lora_rank", "keep_epoch", "page_layout"):
+            if _is_changed(args, name):
+                raise ValueError(f"{name}: only method fine-tune uses it, got method few-events; leave it out")
+
+    def divide(self, dataset: Any) -> None:
+        """Divides the records into those that are fitted to and those of the test."""
+        parts = self.divided(dataset, "event")
+        self.parts = {"train": concatenate_datasets([parts["train"], parts["valid"]])}
+        self.parts |= {"test": parts["test"]} if "test" in parts else {}
+        if not np.any(self.parts["train"]["event"]):
+            found = f"got none in {len(self.parts['train'])} records"
+            raise ValueError(f"event: expected at least one event in the train part, {found}")
+        self.config.survival_hidden_size, self.config.reconstruction_weight = 0, 0.0
+        self.describe_outcome(dataset, self.config, self.args)
+        _add_covariates(self.parts["train"], self.config, self.args)
+
+    def build(self) -> None:
+        """Builds the network around the checkpoint's encoder."""
+        self.model, self.new_weights = build_model(self.network, self.config, self.args.checkpoint)
+        self.config = self.model.config
+
+    def train(self) -> None:
+        """Fits head and baseline, and predicts the test records."""
+        train, args = self.parts["train"], self.args
+        self.model.to(self.accelerator.device).eval()
+        embeddings = embed(self.model, train, args.batch_size, args.leads)
+        covariates = self.covariates_of(train, self.config).astype(np.float64)
+        covariates = covariates if covariates.shape[1] else np.empty((len(train), 0))
+        standardised = np.nan_to_num((covariates - self.config.covariate_means) / self.config.covariate_stds)
+        outcome = np.asarray(train["event"], dtype=np.float64), np.asarray(train["time"], dtype=np.float64)
+        self.head = FewEventsHead.fit(embeddings, standardised, *outcome)
+        self.head.store_in(self.model)
+        log_hazard = torch.from_numpy(self.head.log_hazard(embeddings, standardised))
+        self.model.fit_baseline(log_hazard, *map(torch.from_numpy, outcome))
+        tested = {name: part for name, part in self.parts.items() if name == "test"}
+        loaders = self.supervised_loaders(tested)
+        self.task = SurvivalTask(self.config, cast(Any, loaders.get("test")))  # there is no validation
+        self.predictions = {
+            name: self.task.predictions(self.model, loader, tested[name], self.accelerator)
+            for name, loader in loaders.items()
+        }
+
+    def earlier_seconds(self) -> float:
+        """None: an interrupted fit begins again."""
+        return 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """What was fitted, how far it was shrunk, and the metrics of the test part."""
+        num_events = {name: int(np.sum(part["event"])) for name, part in self.parts.items()}
+        start = self.starting_point()
+        return {
+            "task": "survival",
+            "method": "few-events",
+            "simulated_outcome": self.config.simulated_outcome,
+            "checkpoint": start["checkpoint"],
+            **({"shuffled_labels": True} if self.args.shuffle_labels else {}),
+            "new_weights": start["new_weights"],
+            **({"covariates": self._covariates()} if self.args.covariates else {}),
+            "num_records": {name: len(part) for name, part in self.parts.items()},
+            "num_events": num_events,
+            **self.head.summary(),
+            "num_parameters": sum(weights.numel() for weights in self.model.parameters()),
+            **self.results(),
+        }
+
+
 def _add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
     """Stores the covariates' names, and their mean and SD in the training part.
 
@@ -245,7 +379,7 @@ def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
 
 def _warn_of_another_input(config: EcgDanConfig, args: FinetuneArguments) -> None:
     """Warns where the checkpoint reads 10 s of rhythm and the recipe, which does not mention it, median beats."""
-    told = "input_kind" in args.model or "trunk" in args.model or args.lora_rank
+    told = "input_kind" in args.model or "trunk" in args.model or args.lora_rank or args.method == "few-events"
     if args.checkpoint and not told and config.input_kind == "rhythm":
         logger.warning(
             "checkpoint: %s reads 10 s of rhythm by the %s trunk, which the recipe does not mention; "

@@ -18,9 +18,10 @@ from ecgdan_hf.files import content_of
 
 VERBS = ["pretrain", "finetune", "probe", "evaluate", "recalibrate", "sanity", "predict", "explain", "zero-shot",
          "bundle", "push", "demo",
-         "data plasmode", "data synthetic", "data check", "data outcomes", "data ukb-cohort", "data convert",
-         "data push"]  # fmt: skip
-SEEDED = ["pretrain", "finetune", "probe", "evaluate", "sanity", "demo", "data plasmode", "data synthetic"]
+         "study events", "data plasmode", "data synthetic", "data check", "data outcomes", "data ukb-cohort",
+         "data convert", "data push"]  # fmt: skip
+SEEDED = ["pretrain", "finetune", "probe", "evaluate", "sanity", "demo", "study events",
+          "data plasmode", "data synthetic"]  # fmt: skip
 TINY = ["sampling_rate=50", "num_samples=64", "pad_samples=2", "trunk_channels=[4, 8]", "num_attention_heads=2",
         "hidden_size=16"]  # fmt: skip
 

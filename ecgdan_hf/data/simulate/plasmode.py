@@ -6,6 +6,8 @@ compared with the best possible one. Such numbers say nothing about patients and
 The hazard is proportional, Weibull in time: S(t | x) = exp(-exp(log_hazard(x)) (t / scale) ** shape).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -126,7 +128,7 @@ def _age_sex_log_hazard(table: pd.DataFrame) -> np.ndarray:
 
 def follow_up(
     log_hazard: np.ndarray,
-    seed: int,
+    seed: int | Sequence[int],
     *,
     event_rate: float = 0.2,
     shape: float = 1.2,

@@ -95,6 +95,13 @@ class CoxData:
         gradient = self.features[self.event].sum(axis=0) - first
         return _Likelihood(value, gradient, self._weighted_gram(share) - mean)
 
+    def mean_at_risk(self, weights: FloatArray) -> FloatArray:
+        """Mean features of those at risk, weighted by their hazards, over all events: (p,)."""
+        found: FloatArray = (
+            self.features[self.event].mean(axis=0) - self.likelihood(weights).gradient / self.num_events
+        )
+        return found
+
     def value(self, weights: FloatArray) -> float:
         """Log partial likelihood alone."""
         score = self.features @ weights
@@ -196,24 +203,30 @@ class Scaling:
     """Standardisation of features, learned without any outcome.
 
     Attributes:
-        mean, scale: (features,), log hazards are linear in (features - mean) / scale. A feature that does not vary
-            has an infinite scale.
+        mean, sd: (features,), of the features.
+        scale: (features,), log hazards are linear in (features - mean) / scale; infinite for one that does not vary.
         free: how many of the first features are no block: each has an SD of 1 and a prior of its own.
     """
 
     mean: FloatArray
+    sd: FloatArray
     scale: FloatArray
     free: int
 
     @classmethod
-    def of(cls, features: npt.ArrayLike, free: int = 0) -> "Scaling":
-        """Learns it from features (n, features): the block behind the first `free` has a total variance of 1."""
+    def of(cls, features: npt.ArrayLike, free: int = 0, standardise: bool = True) -> "Scaling":
+        """Learns it from features (n, features): the block behind the first `free` has a total variance of 1.
+
+        With `standardise` each feature of the block has an equal share of it, as measurements in different units need;
+        without, the block is divided by one number: of an embedding, directions of little variance mean little.
+        """
         values = np.asarray(features, dtype=np.float64)
         mean, sd = values.mean(axis=0), values.std(axis=0)
         constant = sd <= 1e-9 * np.maximum(np.abs(mean), 1.0)
         size = max(int((~constant[free:]).sum()), 1)
-        scale = np.where(constant, np.inf, sd * np.where(np.arange(len(sd)) < free, 1.0, np.sqrt(size)))
-        return cls(mean, scale, free)
+        block = sd * np.sqrt(size) if standardise else np.full(len(sd), np.sqrt((sd[free:] ** 2).sum()))
+        scale = np.where(constant, np.inf, np.where(np.arange(len(sd)) < free, sd, block))
+        return cls(mean, sd, scale, free)
 
     def __call__(self, features: npt.ArrayLike) -> FloatArray:
         """(n, features) -> (n, features), scaled."""
@@ -229,6 +242,8 @@ class EvidenceCox:
         scaling: of the features.
         weights: (features,), log hazard ratio per unit of the scaled features, the posterior mean.
         covariance: (features, features), of these weights: within each penalty, and between penalties.
+        center: (features,), mean of the scaled features of those at risk, over all events: the subject that a baseline
+            hazard is known best for.
         prior_sds: SDs of the grid.
         shares: (grid,), posterior probability of each of them.
     """
@@ -236,6 +251,7 @@ class EvidenceCox:
     scaling: Scaling
     weights: FloatArray
     covariance: FloatArray
+    center: FloatArray
     prior_sds: tuple[float, ...]
     shares: FloatArray
 
@@ -279,15 +295,13 @@ class EvidenceCox:
         weights = np.stack([mode.weights for mode in modes])
         mean, apart = shares @ weights, weights - shares @ weights
         within = np.einsum("g,gij->ij", shares, np.stack([mode.covariance for mode in modes]))
-        return cls(scaling, mean, within + (apart * shares[:, None]).T @ apart, grid, shares)
+        covariance = within + (apart * shares[:, None]).T @ apart
+        return cls(scaling, mean, covariance, data.mean_at_risk(mean), grid, shares)
 
     @property
     def per_sd(self) -> FloatArray:
         """(features,), log hazard ratio per standard deviation; 0 for a feature that did not vary."""
-        width, free = len(self.weights), np.arange(len(self.weights)) < self.scaling.free
-        varies = np.isfinite(self.scaling.scale)
-        size = np.sqrt(max(int((varies & ~free).sum()), 1))
-        result: FloatArray = np.where(varies, self.weights, 0.0) / np.where(free, 1.0, np.full(width, size))
+        result: FloatArray = self.weights * self.scaling.sd / self.scaling.scale
         return result
 
     def log_hazard(self, features: npt.ArrayLike) -> FloatArray:

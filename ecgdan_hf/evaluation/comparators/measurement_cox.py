@@ -136,6 +136,17 @@ class MeasurementCox:
         return {name: cls.fit(train, **COMPARATORS[name]) for name in cls.usable(with_age_and_sex)}
 
     @staticmethod
+    def predictors(table: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+        """Age and sex, (n, 2), standardised with 0 where unknown; measurements on their own scale, (n, predictors).
+
+        Standardised on this table without any outcome, for models that are fitted to parts of it.
+        """
+        both = AgeAndSex.of(table, "table")
+        known = ((both - both.mean()) / both.std(ddof=0)).fillna(0.0).to_numpy(dtype=np.float64)
+        candidates = _candidates(table, "table", "values", False)
+        return known, _standardiser(candidates)(candidates)
+
+    @staticmethod
     def usable(with_age_and_sex: bool) -> list[str]:
         """Returns the names of `COMPARATORS`, or only of those that need neither age nor sex."""
         return [name for name, given in COMPARATORS.items() if with_age_and_sex or "age_and_sex" not in given]

@@ -10,12 +10,44 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from ecgdan_hf.evaluation.measures.follow_up import BoolArray, FollowUp, SurvivalCurve, check_scores
 from ecgdan_hf.evaluation.measures.intervals import AnalyticInterval, FloatArray, Patients, half_width
 
 _IntArray = npt.NDArray[np.int64]
+
+
+def expected_concordance(true_log_hazard: npt.ArrayLike, score: npt.ArrayLike, event_share: float) -> float:
+    r"""Harrell's index as it is on average where proportional hazards are known and all are censored at one time.
+
+    A pair in which i has the event first, before the end of follow-up with cumulative baseline hazard H, has
+    probability \(h_i / (h_i + h_j) (1 - e^{-(h_i + h_j) H})\); H is such that `event_share` of the records have their
+    event. The result depends on no drawn outcome. O(n^2).
+
+    Args:
+        true_log_hazard: (n,).
+        score: (n,), higher means earlier.
+        event_share: expected share of records with an event, between 0 and 1.
+
+    Examples:
+        Of two records, the one with e times the hazard has its event first with probability e / (1 + e).
+
+        >>> round(expected_concordance([0.0, 1.0], [0.0, 1.0], 0.1), 3)
+        0.731
+    """
+    truth, given = np.asarray(true_log_hazard, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    if not 0 < event_share < 1 or truth.shape != given.shape or truth.ndim != 1:
+        expected = f"expected a share and {truth.shape} scores"
+        raise ValueError(f"event_share, score: {expected}, got {event_share} and {given.shape}")
+    hazard = np.exp(truth - truth.mean())
+    end = float(brentq(lambda log_end: -np.expm1(-hazard * np.exp(log_end)).mean() - event_share, -60, 60))
+    both = hazard[:, None] + hazard[None, :]
+    first = hazard[:, None] / both * -np.expm1(-both * np.exp(end))
+    np.fill_diagonal(first, 0.0)
+    ahead = given[:, None] - given[None, :]
+    return float((first * ((ahead > 0) + 0.5 * (ahead == 0))).sum() / first.sum())
 
 
 def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt.ArrayLike) -> float:

@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 
 from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, fit_logistic
-from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox
+from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox, Scaling
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
@@ -130,7 +130,8 @@ def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256) -> 
     table = columns_of(fit, ["patient_id", "event", "time"])
     if "event" in table:
         components = Components.of(features)
-        return EvidenceCox.fit(components(features), table["event"], table["time"]).log_hazard(components(tested))
+        fitted, scaling = components(features), Scaling.of(components(features), standardise=False)
+        return EvidenceCox.fit(fitted, table["event"], table["time"], scaling=scaling).log_hazard(components(tested))
     return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"].to_numpy())
 
 

@@ -188,6 +188,12 @@ class FinetuneArguments(TrainingArguments):
         "survival, classification, or danet: classification behind a waveform module",
         choices=("survival", "classification", "danet"),
     )
+    method: str = _survival(
+        "fine-tune",
+        "fine-tune (train the network), few-events (keep the encoder, fit a linear head shrunk by evidence), or auto: "
+        "few-events below 250 training events without arguments of training, which is what happens without a recipe",
+        choices=("fine-tune", "few-events", "auto"),
+    )
     from_scratch: bool = option(False, "start from random weights instead")
     lead_masking: str = option(
         "batch", "draw of leads to hide: record, batch or none", choices=("record", "batch", "none")
@@ -349,6 +355,9 @@ class EvaluateArguments(_DataArguments):
     seeds: str = _repeated_cv("0-4", "repetitions, as 0-4 or 0,1")
     horizon_years: str = _repeated_cv("5", "years at which absolute risk is evaluated, as 5 or 1,5")
     measurements: bool = option(True, "compare a survival model with Cox models of ECG measurements")
+    few_events: bool = _repeated_cv(
+        True, "compare fine-tuning with the few-events model on the same pretrained encoder"
+    )
     no_pretraining: bool = _repeated_cv(True, "compare pretrained weights with the same network from scratch")
     statements: str | None = option(
         None, "YAML file, TRIPOD+AI item: text, of what only the authors know, such as 17: Approved by ... (survival)"
@@ -395,6 +404,20 @@ class RecalibrateArguments(_DataArguments):
     horizon_years: float = option(5.0, "years at which risk is evaluated")
     output_dir: str | None = option(None, "folder for the recalibrated checkpoint, metrics.json and report.md")
     batch_size: int = option(256, "records per forward pass", within=_COUNT)
+
+
+@dataclass(kw_only=True)
+class EventsArguments(_DataArguments):
+    """Arguments of `ecgdan study events`."""
+
+    checkpoint: str | None = option(None, "pretrained encoder, folder or Hub name, that has not seen these patients")
+    control: dict[str, Any] = option({}, "a further encoder to compare with, as name=folder; repeatable")
+    folds: str | None = option(None, "folds whose records are used; default: every record")
+    hazards: str = option("default,measured,signal,statements,nothing", "known hazards, separated by commas")
+    events: str = option("15,30,60,120,240", "numbers of training events, separated by commas")
+    repetitions: int = option(30, "splits of the patients and draws of follow-up for each number of events")
+    output_dir: str | None = option(None, "folder for report.md, metrics.json and the figure; a finished part is kept")
+    seed: int = option(0, "first seed of the repetitions, and seed of the random encoder")
 
 
 @dataclass(kw_only=True)

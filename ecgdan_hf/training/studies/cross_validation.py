@@ -29,6 +29,7 @@ from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import model_inputs
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
 from ecgdan_hf.training.core.run_folder import RunFolder
+from ecgdan_hf.training.finetune import FEW_EVENTS
 from ecgdan_hf.training.studies.ablation import slug
 from ecgdan_hf.training.studies.cv_fold import FoldModels
 from ecgdan_hf.training.studies.cv_recipes import Networks, Recipes
@@ -60,6 +61,7 @@ def cross_validate(
         write_text(folder / "recipe.yaml", yaml.safe_dump(recipes.lasting(), sort_keys=False))
         tables = [_predictions(fold, models, folder, say) for fold in folds]
         predictions = Predictions(pd.concat(tables, ignore_index=True))
+        _say_which_model(recipes, predictions, say)
         say("judging")
         metrics = {**_summarise(models, predictions), **_cost(recipes, folder, predictions.table, begin)}
         metrics |= {"statements": statements} if statements else {}
@@ -68,6 +70,17 @@ def cross_validate(
         recipe = asdict(recipes.evaluated())
         RunFolder(folder).finish(lambda staging: judged.write(staging, recipe), Result("repeated-cv", metrics))
     return metrics
+
+
+def _say_which_model(recipes: Recipes, predictions: Predictions, say: Callable[[str], None]) -> None:
+    """Says by the number of training events which of fine-tuning and the few-events model to use."""
+    if not any(each.few_events for each in recipes.contenders):
+        return
+    table = predictions.table
+    sizes = table.groupby(["seed", "fold"])["event"].sum()
+    events = int(len(table) and sizes.groupby("seed").sum().mean() - sizes.mean())
+    use = "the few-events model" if events < FEW_EVENTS else "the better of the two by this table"
+    say(f"about {events} training events a fold (few: below {FEW_EVENTS}): use {use}")
 
 
 def _check_folder(args: EvaluateArguments, recipes: Recipes) -> Path:

@@ -12,7 +12,7 @@ from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
-from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox
+from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox, Scaling
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_ENCODER
 from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions
@@ -161,7 +161,8 @@ class FoldModels:
             features = self._random_features(fold.seed)
             components = Components.of(features[train])
             parts = components(features[train]), components(features[test])
-            cox = EvidenceCox.fit(parts[0], fitted["event"], fitted["time"])
+            scaling = Scaling.of(parts[0], standardise=False)
+            cox = EvidenceCox.fit(parts[0], fitted["event"], fitted["time"], scaling=scaling)
             found[RANDOM_ENCODER] = cox.log_hazard(parts[0]), cox.log_hazard(parts[1])
         if cohort.measurements is not None:
             known, unseen = cohort.measurements.iloc[train], cohort.measurements.iloc[test]

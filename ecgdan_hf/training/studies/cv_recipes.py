@@ -19,6 +19,9 @@ from ecgdan_hf.training.studies.ablation import slug
 
 _NO_PRETRAINING = "no pretraining"
 _IN_FOLD = "pretrained in the fold"
+FEW_EVENTS_MODEL = "few-events model"
+_KEPT_BY_FEW_EVENTS = ("covariates", "missing_covariates", "endpoint", "simulated_outcome", "leads", "batch_size")
+"""Arguments of `common` that the few-events model takes too."""
 _SHARED = ("data", "data_dir", "labels", "cache_dir", "limit", "num_proc", "skip_bad")
 """Arguments handed on to every fine-tuning."""
 
@@ -40,11 +43,13 @@ class Contender:
         name: in the report, and of its folder.
         start: `checkpoint` or `from_scratch`, as arguments of `ecgdan finetune`.
         build: makes the network from the configuration; None builds the package's own.
+        few_events: fits the few-events model to its frozen encoder, whatever the recipe.
     """
 
     name: str
     start: dict[str, Any]
     build: Callable[[EcgDanConfig], Any] | None = None
+    few_events: bool = False
 
     @property
     def is_pretrained_in_fold(self) -> bool:
@@ -85,10 +90,15 @@ class Recipes:
             found = [Contender("ECG-DAN", {"checkpoint": _IN_FOLD})]
         if args.checkpoint:
             found = [Contender(Path(args.checkpoint).name, {"checkpoint": args.checkpoint})]
-        if args.no_pretraining and found[0].start is not scratch:
-            found.append(Contender(_NO_PRETRAINING, scratch))
+        if found[0].start is not scratch and not self._is_few_events(found[0]):
+            found += [Contender(_NO_PRETRAINING, scratch)] if args.no_pretraining else []
+            found += [replace(found[0], name=FEW_EVENTS_MODEL, few_events=True)] if args.few_events else []
         found += [Contender(name, {"checkpoint": str(path)}) for name, path in args.control.items()]
         return found + [Contender(name, scratch, build) for name, build in networks.items()]
+
+    def _is_few_events(self, contender: Contender) -> bool:
+        """Whether the recipe fits the few-events model, which needs no second one and no network from scratch."""
+        return self.finetuning(contender, 0, Path("unused")).method == "few-events"
 
     def _check_unseen(self, checkpoint: str | None) -> None:
         """Rejects a checkpoint fine-tuned on these records, and, unless accepted, one pretrained on them."""
@@ -108,7 +118,12 @@ class Recipes:
         args = self.args
         network = {**args.common.get("model", {}), **(args.model if contender.start.get("from_scratch") else {})}
         flags = {**args.common, **self._shared(), **contender.start, "bootstrap": 20}
-        found = resolve(FinetuneArguments, args.recipe, {**flags, **_run_in(folder, seed), "model": network})
+        recipe = args.recipe
+        if contender.few_events:
+            recipe, network = "finetune-few-events", {}
+            common = {name: args.common[name] for name in _KEPT_BY_FEW_EVENTS if name in args.common}
+            flags = {**common, **self._shared(), **contender.start, "bootstrap": 20}
+        found = resolve(FinetuneArguments, recipe, {**flags, **_run_in(folder, seed), "model": network})
         if found.task != "survival":
             raise ValueError(f"recipe: expected one of survival, got task {found.task} in {args.recipe}")
         found = replace(found, train_folds=None, valid_folds=None, test_folds=None, label_fraction=1.0)

@@ -77,8 +77,11 @@ def test_no_patient_is_both_judged_and_learned_from_also_through_records_without
     monkeypatch.setattr(rows, "inner_split", spy)
     given = {"data_dir": str(tmp_path / "table.csv"), "labels": str(tmp_path / "outcomes.csv"), "seeds": "0"}
     args = cv_args(tmp_path / "out", measurements=False, pretrain=str(tmp_path / "pretrain.yaml"), **given)
-    metrics = cross_validation.cross_validate(args)
-    assert len(seen) == 6 and all(learned and not learned & judged for learned, judged in seen)
+    said: list[str] = []
+    metrics = cross_validation.cross_validate(args, say=said.append)
+    assert list(metrics["models"])[:3] == ["ECG-DAN", "no pretraining", "few-events model"]
+    assert any("(few: below 250): use the few-events model" in line for line in said)
+    assert len(seen) == 8 and all(learned and not learned & judged for learned, judged in seen)
     assert metrics["data"]["num_records"] == 24 and metrics["data"]["num_patients"] == 24
 
 
