@@ -72,11 +72,12 @@ def load(
         ValueError: an unknown source, an unusable table or record, or a requested outcome or label does not exist.
     """
     source = find_source(name, data_dir)
+    known = None if outcomes is None else read_outcomes(outcomes)  # before any ECG is looked at
     table = source.read_table(data_dir, sampling_rate=sampling_rate, label_level=label_level)
     if keep_labels is not None:
         table = _with_labels(table, list(dict.fromkeys(keep_labels)))
-    if outcomes is not None:
-        table = _with_outcomes(table, outcomes)
+    if known is not None:
+        table = _with_outcomes(table, known, "outcomes" if isinstance(outcomes, pd.DataFrame) else str(outcomes))
     if with_outcome:
         table = _known_outcomes(table, source.name)
     wanted = _in_folds(table, folds)
@@ -108,9 +109,7 @@ def _first_lead_names(sources: list[RecordFile], skip_bad: bool) -> tuple[str, .
     raise UnreadableRecordError(f"{sources[0].file}: neither this nor any other of {len(sources)} records can be read")
 
 
-def _with_outcomes(table: pd.DataFrame, outcomes: str | Path | pd.DataFrame) -> pd.DataFrame:
-    source = "outcomes" if isinstance(outcomes, pd.DataFrame) else str(outcomes)
-    known = read_outcomes(outcomes)
+def _with_outcomes(table: pd.DataFrame, known: pd.DataFrame, source: str) -> pd.DataFrame:
     for line in known.attrs.get("understood", ()):
         if not line.startswith("commas, "):  # which is what a plain CSV has
             logger.warning("%s: %s", source, line)

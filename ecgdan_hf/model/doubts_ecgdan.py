@@ -82,10 +82,12 @@ _WEIGHTS = {  # doubt -> features, constant, and a weight for each of them
     ),
     "gain_tripled": (
         "height",
-        2137,
+        15219,
         """
-        355 999 515 459 483 648 326 557 219 267 611 946 728 892 750 155 -73 -19
-        -70 75 174 797 -200 -118 110 77 -100 -445 215 -50
+        309 318 327 618 107 -121 796 443 385 251 385 137 359 192 504 292 392 -64
+        -158 -51 -72 210 141 600 -220 -154 1 37 -244 -430 -106 -60 5 283 742 404
+        33 120 407 311 114 141 -272 14 197 111 258 -15 18 386 432 226 747 -145
+        215 999 500 230 -10 83 -146 346 421 160 65 -47
     """,
     ),
 }
@@ -137,23 +139,29 @@ def features(beat_mv: np.ndarray, beats_per_minute: float) -> dict[str, np.ndarr
     size = np.sqrt((bins**2).mean()) + 1e-6
     shape = bins / size
     course = np.sqrt((shape**2).mean(axis=0))
-    speed = np.abs(np.diff(beat_mv, axis=1)) / (np.sqrt((level**2).mean()) + 1e-6)
-    speeds = np.add.reduceat(speed.mean(axis=0), edges)[:-1] / np.diff(edges)
-    fastest = np.sort(np.sqrt((speed**2).mean(axis=0)))[::-1]
+    steps_mv = np.abs(np.diff(beat_mv, axis=1))
+    speeds_mv = np.add.reduceat(steps_mv.mean(axis=0), edges)[:-1] / np.diff(edges)
+    speeds = speeds_mv / (np.sqrt((level**2).mean()) + 1e-6)
+    fastest = np.sort(np.sqrt((steps_mv**2).mean(axis=0)))[::-1]
     rate = np.log(beats_per_minute / 72)
-    timing = [np.log(course + 0.05), np.log(speeds + FLOOR), np.log(fastest[list(FASTEST)] / fastest[0] + FLOOR)]
+    timing = [
+        np.log(course + 0.05),
+        np.log(speeds + FLOOR),
+        np.log(fastest[list(FASTEST)] / (fastest[0] + 1e-9) + FLOOR),
+    ]
     heights = np.log(np.ptp(beat_mv[:, QRS], axis=1) + 2 * FLOOR)
     waves = [np.log(np.sqrt((beat_mv[:, wave] ** 2).mean(axis=1)) + FLOOR) for wave in (P, T)]
     return {
         "shape": shape.ravel(),
         "order": np.concatenate([shape.ravel(), course]),
         "timing": np.concatenate([[rate, rate**2], *timing]),
-        "height": np.concatenate([[np.log(size)], heights, np.sort(heights)[[1, 4, 6]], *waves, *map(_middle, waves)]),
+        "height": np.concatenate(
+            [
+                [np.log(size), *np.sort(heights)[[1, 4, 6]], *map(np.median, waves)],
+                *(heights, *waves, np.log(course * size + FLOOR), np.log(speeds_mv + FLOOR / 10)),
+            ]
+        ),
     }
-
-
-def _middle(values: np.ndarray) -> np.ndarray:
-    return np.array([np.median(values)])
 
 
 _SCORES = {

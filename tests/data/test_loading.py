@@ -395,3 +395,12 @@ def test_check_finds_out_what_a_folder_holds(ptbxl_folder, cohort, write_record,
         check(None, tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         check(None, tmp_path / "absent")
+
+
+def test_outcomes_are_checked_before_any_ecg_is_looked_at(tmp_path):
+    (tmp_path / "ecgs").mkdir()
+    (tmp_path / "ecgs/broken.xml").write_text("<CardiologyXML>", encoding="utf-8")
+    days = tmp_path / "outcomes.csv"
+    days.write_text("record_id;event;time\nbroken;1;900\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="got a median of 900, which looks like days"):
+        load("folder", tmp_path / "ecgs", outcomes=days)
