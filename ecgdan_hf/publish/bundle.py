@@ -17,6 +17,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ecgdan_hf.evaluation.seen_records import FILE as SEEN_RECORDS
 from ecgdan_hf.files import whole_folder
 from ecgdan_hf.inference.checkpoints import load_checkpoint, quietly
 from ecgdan_hf.inference.heads import HEADS, head_of
@@ -88,6 +89,8 @@ def make_bundle(
             metrics = run.result.metrics if run.result else None
             card = build_card(model, metrics, run.recipe, title, evaluations, power_watts, grid_gco2_per_kwh, **said)
             _write_documents(source, card, run, evaluations, staging)
+        if (source / SEEN_RECORDS).is_file():
+            shutil.copyfile(source / SEEN_RECORDS, staging / SEEN_RECORDS)
         verify_bundle(staging)
     return out
 

@@ -19,6 +19,7 @@ from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, sel
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score
 from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 from ecgdan_hf.evaluation.result import Result
+from ecgdan_hf.evaluation.seen_records import SeenRecords, check_records_unseen
 from ecgdan_hf.files import check_output_folder
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
@@ -45,6 +46,8 @@ def recalibrate_checkpoint(args: RecalibrateArguments) -> dict[str, Any]:
         raise ValueError(f"output_dir: expected another folder than the checkpoint's, got {folder} for both")
     model, extractor = _load_survival(args)
     fit, test = _load_parts(args, extractor)
+    check_records_unseen(str(args.checkpoint), fit)
+    check_records_unseen(str(args.checkpoint), test)
     check_patients_disjoint({} if test is fit else {"fit": _subjects(fit), "test": _subjects(test)})
     is_simulated = find_source(args.data, args.data_dir).is_simulated
     model.config.simulated_outcome |= "log_hazard" in fit.column_names or is_simulated
@@ -64,7 +67,7 @@ def recalibrate_checkpoint(args: RecalibrateArguments) -> dict[str, Any]:
         "after": _judge(model, test, args),
     }
     RunFolder(folder).finish(
-        lambda staging: _write(staging, model, extractor, metrics, args), Result("recalibration", metrics)
+        lambda staging: _write(staging, model, extractor, metrics, args, fit), Result("recalibration", metrics)
     )
     return metrics
 
@@ -127,11 +130,17 @@ def _outcome_of(rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _write(
-    staging: Path, model: EcgDanForSurvival, extractor: Any, metrics: dict[str, Any], args: RecalibrateArguments
+    staging: Path,
+    model: EcgDanForSurvival,
+    extractor: Any,
+    metrics: dict[str, Any],
+    args: RecalibrateArguments,
+    fit: Any,
 ) -> None:
     """Checkpoint and report, into an existing folder."""
     model.save_pretrained(staging)
     extractor.save_pretrained(staging)
+    SeenRecords.of({"train": fit}, args.checkpoint).write(staging)
     recipe = _recalibrated_recipe(args)
     (staging / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     (staging / "report.md").write_text(_report(metrics, args), encoding="utf-8")

@@ -27,6 +27,7 @@ from ecgdan_hf.evaluation.protocols.subgroups import classification_subgroups
 from ecgdan_hf.evaluation.protocols.zero_shot import LEVELS, Level, group_scores
 from ecgdan_hf.evaluation.report.comparison_text import zero_shot_tables
 from ecgdan_hf.evaluation.report.subgroup_text import subgroup_text
+from ecgdan_hf.evaluation.seen_records import check_records_unseen
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import Head
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
@@ -104,6 +105,7 @@ def _prompted(path: str, args: ProbeArguments) -> _Prompted:
         raise ValueError(f"{path}: expected a checkpoint that carries prompts, this one has none; give --prompts")
     level = "statement" if find_source(args.data, args.data_dir).label_levels else None
     test = select_folds(rows.load_dataset(args, extractor, label_level=level), folds)
+    check_records_unseen(path, test, with_chosen=False)
     if "labels" not in test.column_names:
         raise ValueError("labels: zero_shot needs a labels column in the data, found none")
     return _Prompted(similarity(model, test, prompts, args.batch_size, args.leads), labels, test)

@@ -21,6 +21,7 @@ from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.repeated_cv import Predictions
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
+from ecgdan_hf.evaluation.seen_records import check_records_unseen
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import columns_of, embed, label_matrix, risk_within, score_rows
@@ -85,12 +86,14 @@ def held_out(
     if test_folds and set(test_folds) & set(train_folds or ()):
         raise ValueError(f"test_folds, train_folds: expected different folds, got {test_folds} and {train_folds}")
     scores: dict[str, FloatArray] = {}
+    seen: dict[str, str] = {}
     judged: _Judged | None = None
     for name, path in checkpoints.items():
         check_unseen(path, test_folds, data_dir)
         model, extractor = load_checkpoint(path)
         dataset = load_rows(extractor)
         test = select_folds(dataset, test_folds)
+        seen[name] = check_records_unseen(path, test)
         if judged is None:
             judged = _Judged(model, dataset, test)
         elif type(model) is not type(judged.model):
@@ -110,6 +113,7 @@ def held_out(
         scores[ATTAINABLE] = np.asarray(judged.test["log_hazard"], dtype=np.float64)
     found = outcome.compare(scores, n=n, seed=seed)
     metrics = {"metric": outcome.name, **outcome.counts(), "models": found}
+    metrics["seen_records"] = seen
     metrics["test_folds"] = list(test_folds) if test_folds else None
     main = next(iter(scores.values()))
     survival = head_of(judged.model).is_survival

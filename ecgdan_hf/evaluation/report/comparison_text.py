@@ -35,6 +35,9 @@ def held_out_text(metrics: Mapping[str, Any]) -> str:
     if simulated:
         lines += ["**The outcome is simulated: these numbers say nothing about patients.**", ""]
     lines += [comparison_table(metrics), ""]
+    if metrics.get("seen_records"):
+        lines += ["Training records among the test records, recognised by their signals:", ""]
+        lines += [*(f"* {name}: {text}" for name, text in metrics["seen_records"].items()), ""]
     if metrics.get("calibration"):
         lines += [f"Risk within {metrics['calibration']['horizon_years']:g} years, by fifths of predicted risk:", ""]
         lines += ["| predicted | observed (95 % interval) | records | events |", "|---|---|---|---|"]

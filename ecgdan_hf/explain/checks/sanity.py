@@ -16,6 +16,7 @@ import torch
 
 from ecgdan_hf.evaluation.folds import check_unseen, select_folds
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
+from ecgdan_hf.evaluation.seen_records import check_records_unseen
 from ecgdan_hf.explain.checks.deletion import Truth, delete
 from ecgdan_hf.explain.checks.randomisation import randomisation
 from ecgdan_hf.explain.maps.methods import methods_of
@@ -71,9 +72,12 @@ def check_maps(
     model, extractor = load_checkpoint(checkpoint)
     others = {name: _control(name, path, model) for name, path in (controls or {}).items()}
     methods = methods or [each for each in methods_of(model) if each != "rollup" or not _is_parallel(model)]
-    dataset = _drawn_rows(_rows_with_outcome(model, select_folds(load_rows(extractor), test_folds)), limit, seed)
+    tested = select_folds(load_rows(extractor), test_folds)
+    seen = check_records_unseen(checkpoint, tested, with_chosen=False)
+    dataset = _drawn_rows(_rows_with_outcome(model, tested), limit, seed)
     found = delete(model, dataset, draws, time_steps, batch_size, seed, progress=True, methods=methods)
     metrics = found.summary(dataset["patient_id"], _truth_of(model, dataset), n, seed)
+    metrics["seen_records"] = seen
     if map_records:
         options: dict[str, Any] = {"batch_size": batch_size, "n": n, "seed": seed}
         compared = randomisation(model, _drawn_rows(dataset, map_records, seed), others, methods, map_draws, **options)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ecgdan_hf.digests import digest_of
-from ecgdan_hf.files import full_disk_named, whole_file
+from ecgdan_hf.files import whole_file
 from ecgdan_hf.model.light_ecgdan import EcgDanLeadScale
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core.batching import Batch, EpochBatchSampler
@@ -205,12 +205,11 @@ class Trainer:
     def _save_state(self) -> None:
         """Writes a resumable state, whole or not at all, and deletes the oldest."""
         self.progress.seconds = self.progress.earlier_seconds + time.monotonic() - self._started
-        partial = self.states.begin(self.progress)
-        with full_disk_named(partial):
+        with self.states.writing(self.progress) as partial:
             self.accelerator.save_state(str(partial))
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.accelerator.is_main_process:
-            with full_disk_named(partial):
+            with self.states.writing(self.progress) as partial:
                 if self.ema:
                     save_file(_state(self.ema.module), partial / "ema.safetensors")
                 self.states.finish(self.progress, self.args.keep_checkpoints)

@@ -19,6 +19,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from torch.utils.data import DataLoader
 
 from ecgdan_hf.evaluation.result import Result
+from ecgdan_hf.evaluation.seen_records import SeenRecords
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.training.arguments.fields import TrainingArguments
@@ -81,7 +82,7 @@ class TrainingRun(ABC, Generic[Args]):
             self.train()
             seconds = self.earlier_seconds() + time.monotonic() - started
             metrics = {**self.summary(), "seconds": round(seconds, 1)}
-            self._on_main_process(lambda: run_folder.finish(self.write, Result(self.kind, metrics)))
+            self._on_main_process(lambda: run_folder.finish(self._write_all, Result(self.kind, metrics)))
         return metrics
 
     @abstractmethod
@@ -116,6 +117,10 @@ class TrainingRun(ABC, Generic[Args]):
         """Writes the result into a new folder."""
         self.model.save_pretrained(folder)
         self.feature_extractor.save_pretrained(folder)
+
+    def _write_all(self, folder: Path) -> None:
+        self.write(folder)
+        SeenRecords.of(self.parts, self.args.checkpoint).write(folder)
 
     def divided(self, dataset: Any, *stratify_by: str | None) -> dict[str, Any]:
         """The parts of the rows, by name."""

@@ -9,6 +9,8 @@ import dataclasses
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ecgdan_hf.digests import check_digests, digest_of, write_digests
-from ecgdan_hf.files import whole_file
+from ecgdan_hf.files import full_disk_named, whole_file
 
 _BEST, _PROGRESS = "best.safetensors", "progress.json"
 
@@ -66,13 +68,23 @@ class SavedStates:
         """Every state, the oldest first."""
         return sorted(self._place.glob("state-*"))
 
-    def begin(self, progress: Progress) -> Path:
-        """The folder into which every process writes its part of the state of this progress."""
-        return self._place / f".part-{self._name(progress)}"
+    @contextmanager
+    def writing(self, progress: Progress) -> Iterator[Path]:
+        """Yields the folder of the state of this progress, which is removed if the block raises.
+
+        Every process writes its part into it; one of them then calls [`finish`].
+        """
+        partial = self._partial(progress)
+        try:
+            with full_disk_named(partial):
+                yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
     def finish(self, progress: Progress, keep: int) -> None:
         """Completes the state that was begun, on disk and with digests, and deletes all but the last `keep` states."""
-        partial, state = self.begin(progress), self._place / self._name(progress)
+        partial, state = self._partial(progress), self._place / self._name(progress)
         if progress.best_digest:
             shutil.copyfile(self.best, partial / _BEST)
         (partial / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
@@ -120,6 +132,9 @@ class SavedStates:
                 "--resume continues from the last whole state"
             )
         return load_file(self.best)
+
+    def _partial(self, progress: Progress) -> Path:
+        return self._place / f".part-{self._name(progress)}"
 
     @staticmethod
     def _name(progress: Progress) -> str:

@@ -36,13 +36,13 @@ def states(tmp_path: Path) -> SavedStates:
     states = SavedStates(tmp_path / "run")
     for epoch in (1, 2):
         progress = Progress(epoch=epoch, best_epoch=epoch, seconds=10.0 * epoch)
-        partial = states.begin(progress)
-        partial.mkdir(parents=True)
-        for name in ("model.safetensors", "random_states_0.pkl"):
-            (partial / name).write_bytes(b"content " * 10)
-        save_file({"weight": torch.full((3,), float(epoch))}, states.best)
-        progress.best_digest = digest_of(states.best)
-        states.finish(progress, keep=2)
+        with states.writing(progress) as partial:
+            partial.mkdir(parents=True)
+            for name in ("model.safetensors", "random_states_0.pkl"):
+                (partial / name).write_bytes(b"content " * 10)
+            save_file({"weight": torch.full((3,), float(epoch))}, states.best)
+            progress.best_digest = digest_of(states.best)
+            states.finish(progress, keep=2)
     return states
 
 
@@ -74,8 +74,15 @@ def test_going_back_restores_the_best_weights_of_the_state_and_removes_what_is_n
     assert progress.seconds == progress.earlier_seconds == 10
     with pytest.raises(ValueError, match=r"best.safetensors: expected the weights of epoch 1, found a missing or dam"):
         states.load_best(progress)
-    unfinished = states.begin(Progress(epoch=3))
-    unfinished.mkdir()
+    with states.writing(Progress(epoch=3)) as unfinished:
+        unfinished.mkdir()  # and a kill
     states.go_back(first)
     assert states.load_best(progress)["weight"].tolist() == [1, 1, 1]
     assert states.all() == [first] and not unfinished.exists()
+
+
+def test_a_state_that_cannot_be_written_is_removed(states: SavedStates):
+    with pytest.raises(RuntimeError), states.writing(Progress(epoch=3)) as unfinished:
+        unfinished.mkdir()
+        raise RuntimeError
+    assert not unfinished.exists() and len(states.all()) == 2
