@@ -18,6 +18,7 @@ from ecgdan_hf.data.readers.zips import ZipReader
 _BOOK, _RELATIONS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
 _DATE_FORMATS = {*range(14, 18), 22, *range(27, 37), *range(50, 59)}  # of those that every workbook has
 _FIRST_DAY, _FIRST_DAY_OF_1904 = datetime(1899, 12, 30), datetime(1904, 1, 1)
+_PHANTOM_DAY = 60  # Excel counts a 29 February 1900, which was none
 _MAX_COLUMN = 16_384
 
 
@@ -98,6 +99,8 @@ class _Workbook:
 
     def _number(self, value: float, form: str) -> str:
         if form == "date":
+            if self._first_day == _FIRST_DAY and value < _PHANTOM_DAY:
+                value += 1
             moment = (self._first_day + timedelta(days=value)).replace(microsecond=0)
             return moment.date().isoformat() if not (moment.hour or moment.minute) else moment.isoformat(" ")
         text = str(int(value)) if value == int(value) else repr(float(f"{value:.15g}"))

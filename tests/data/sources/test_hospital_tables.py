@@ -58,6 +58,13 @@ def test_a_workbook_gives_ids_with_their_zeros_numbers_and_dates(tmp_path, plain
     assert "the first sheet of an Excel workbook, 2 rows" in found.attrs["understood"][0]
 
 
+def test_dates_of_a_workbook_are_those_that_excel_shows(tmp_path):
+    days = [date(1900, 1, 1), date(1900, 2, 28), date(1900, 3, 1), date(2015, 12, 31)]
+    rows = [["record_id", "seen"], *([f"r{i}", day] for i, day in enumerate(days))]
+    found = read_hospital_table(workbook(tmp_path / "dates.xlsx", rows))
+    assert found["seen"].tolist() == [day.isoformat() for day in days]
+
+
 def test_rows_without_an_outcome_are_left_out_and_counted(write, plain):
     found = read_outcomes(write(PLAIN + "00003,,\n"))
     assert found["record_id"].tolist() == ["00001", "00002"]

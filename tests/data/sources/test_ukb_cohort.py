@@ -5,6 +5,7 @@ from datetime import date
 import pandas as pd
 import pytest
 from fixtures.write_cardiosoft import FLOW, OUTCOMES, PEOPLE, VISIT_3, write_fields, write_ukbiobank
+from fixtures.write_workbook import workbook
 from pandas.testing import assert_frame_equal
 
 from ecgdan_hf.cli.main import app
@@ -81,6 +82,43 @@ def test_age_is_that_of_the_day_and_sex_is_coded_as_in_field_31(made):
 @pytest.mark.parametrize("spelling", ["csv", "r"])
 def test_every_spelling_of_the_columns_gives_the_same(made, tmp_path, spelling):
     assert_frame_equal(made(fields_table=write_fields(tmp_path, spelling)).outcomes, made().outcomes)
+
+
+TITLES = [
+    "Participant ID",
+    "Date I10 first reported (essential (primary) hypertension)",
+    "Date of myocardial infarction",
+    "Date I50 first reported (heart failure)",
+    "Date of death | Instance 0",
+    "Date lost to follow-up",
+    "Date of attending assessment centre | Instance 2",
+    "Date of attending assessment centre | Instance 3",
+    "Sex",
+    "Year of birth",
+    "Month of birth",
+    "Age at recruitment",
+]
+
+
+def british(value: str) -> str:
+    return re.sub(r"^(\d{4})-(\d\d)-(\d\d)$", r"\3/\2/\1", value)
+
+
+@pytest.mark.parametrize("form", ["semicolons", "british dates", "titles", "workbook"])
+def test_every_form_of_the_table_gives_the_same(biobank, made, tmp_path, form):
+    rows = [line.split(",") for line in biobank[1].read_text(encoding="utf-8").splitlines()]
+    path, mark = tmp_path / "fields.csv", ";" if form == "semicolons" else ","
+    if form == "british dates":
+        rows = [[british(value) for value in row] for row in rows]
+    if form == "titles":
+        rows[0] = TITLES
+    if form == "workbook":
+        day = re.compile(r"\d{4}-\d\d-\d\d")
+        cells = [[date.fromisoformat(word) if day.fullmatch(word) else word or None for word in row] for row in rows]
+        path = workbook(tmp_path / "fields.xlsx", cells)
+    else:
+        path.write_text("\n".join(map(mark.join, rows)), encoding="utf-8")
+    assert_frame_equal(made(fields_table=path).outcomes, made().outcomes)
 
 
 def test_meanings_instead_of_codes_give_the_same(made, edited_fields):
