@@ -196,9 +196,20 @@ def _write_onnx(network: _ExportedNetwork, extractor: EcgDanFeatureExtractor, fi
     optimizer.optimize(program.model, input_size_limit=unlimited, output_size_limit=unlimited)
     proto = onnx_ir.to_proto(program.model)
     del proto.graph.value_info[:]  # shapes of before, some of which no longer hold
+    _forget_origins(proto)
     onnx.helper.set_model_props(proto, _describe(network.model, extractor))
     onnx.checker.check_model(proto, full_check=True)
     file.write_bytes(proto.SerializeToString())
+
+
+def _forget_origins(proto: Any) -> None:
+    """Removes stack traces, which hold the paths of this machine, from every part of a graph."""
+    graphs = [proto.graph, *proto.functions]
+    parts = [*graphs, *(node for graph in graphs for node in graph.node)]
+    parts += [*proto.graph.input, *proto.graph.output, *proto.graph.initializer]
+    for part in parts:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
 
 
 @contextmanager

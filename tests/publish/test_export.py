@@ -77,6 +77,12 @@ def written(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
     return write
 
 
+def test_an_export_holds_no_path_of_the_machine_that_made_it(written: Callable[..., _Exported]):
+    content = written("classification").path.read_bytes()
+    for trace in ("ecgdan_hf/", "site-packages", "stack_trace", str(Path.cwd())):
+        assert trace.encode() not in content, trace
+
+
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "danet-hard"])  # which is written with 8 bits
 def test_onnxruntime_answers_as_the_network_for_a_batch_of_another_size(
     name: str, checkpoints: dict[str, Path], written: Callable[..., _Exported]
