@@ -182,8 +182,6 @@ def made_small(arguments: list[str]) -> list[str]:
     if "few-events" in said:  # trains nothing
         at = small.index("--epochs")
         del small[at : at + 2]
-    if verb == "study":
-        small = ["--num-proc", "1", "--repetitions", "2", "--events", "30", "--hazards", "default,nothing"]
     if verb == "pretrain" and "--text-model" not in said and "danet" not in said:
         small += ["--text-model", "minilm"]
     if "danet" in said and verb in ("pretrain", "finetune"):

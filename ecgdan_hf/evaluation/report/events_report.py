@@ -6,9 +6,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ecgdan_hf.evaluation.report.figure_style import BLACK, LABEL_SIZE, SMALL_SIZE, STYLES, new_figure, tidy, title
+from ecgdan_hf.evaluation.report.figure_style import (
+    BLACK,
+    GREY,
+    LABEL_SIZE,
+    SMALL_SIZE,
+    STYLES,
+    new_figure,
+    tidy,
+    title,
+)
 
 _ATTAINABLE = "attainable (true hazard)"
+_STYLES = (*STYLES, {"color": GREY, "linestyle": "-", "marker": "*"})
 
 
 def events_report(table: pd.DataFrame, metrics: dict[str, Any], reference: str) -> str:
@@ -72,7 +82,7 @@ def events_figure(table: pd.DataFrame, hazard: str) -> Figure:
     for index, name in enumerate(methods):
         grouped = part[part["method"] == name].groupby("events")["concordance"]
         mean, error = grouped.mean(), 1.96 * grouped.std(ddof=1) / np.sqrt(grouped.count())
-        style = STYLES[index % len(STYLES)]
+        style = _STYLES[index % len(_STYLES)]
         axes.plot(mean.index, mean, label=name, markersize=4, **style)
         axes.fill_between(mean.index, mean - error, mean + error, color=style["color"], alpha=0.12, linewidth=0)
     best = part[part["method"] == _ATTAINABLE].groupby("events")["concordance"].mean()

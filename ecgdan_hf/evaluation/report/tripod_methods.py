@@ -118,11 +118,17 @@ def _scaling(run: Run) -> Answer:
 
 
 def _building(run: Run) -> Answer:
+    start = run.recipe.get("checkpoint")
+    if run.recipe.get("method") == "few-events" and start:
+        known = (
+            "A Cox model, linear in covariates and in principal components of the embedding of the frozen encoder "
+            f"{escape(PurePath(str(start)).name)}; penalties averaged by their evidence, without validation patients."
+        )
+        return Answer(known, "why this model, and what was tried before")
     words = {"epochs": "epochs at most", "batch_size": "records per batch", "learning_rate": "learning rate",
              "weight_decay": "weight decay", "seed": "seed"}  # fmt: skip
     said = [f"{words[key]}: {escape(run.recipe[key])}" for key in words if run.recipe.get(key) is not None]
     trained = f"A neural network; {'; '.join(said)}; the whole recipe is at the end." if said else ""
-    start = run.recipe.get("checkpoint")
     began = f"Training began from the checkpoint {escape(PurePath(str(start)).name)}." if start else ""
     share = run.get("splits", "inner_valid_fraction")
     inner = (

@@ -124,6 +124,15 @@ def test_every_item_is_answered_or_missing_with_who_must_state_it():
         assert found[item.number].strip()
 
 
+def test_the_few_events_model_is_described_as_what_it_is():
+    recipe = {**RECIPE, "method": "few-events"}
+    (text,) = (
+        body for body in sections(tripod_report(METRICS, recipe, {}, "few")).values() if "frozen encoder" in body
+    )
+    assert "frozen encoder pretrained" in text and "epochs" not in text
+    assert "without validation patients" in text
+
+
 def test_of_a_run_that_says_nothing_only_what_the_package_always_does_is_stated():
     text = tripod_report({}, None, None, "model")
     found = sections(text)
