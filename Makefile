@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest lint space clean
+.PHONY: demo test test-lowest soak lint space clean
 
 # One thread: with networks this small, two threads on a busy machine wait for each other longer than they work.
 demo: $(STAMP)
@@ -27,6 +27,10 @@ $(LOWEST)/.installed: pyproject.toml
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
 		$(if $(filter cpu,$(TORCH)),--torch-backend cpu) -e ".[dev]"
 	touch $@
+
+# A thousand killed and resumed fine-tunings; hours.
+soak: $(STAMP)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_kills.py --kills 1000
 
 # The page for trying a checkpoint in a browser, as it runs on the Hub.
 space: $(STAMP)
