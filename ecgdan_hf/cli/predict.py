@@ -84,8 +84,9 @@ def _explain(
     ] = None,
     covariates: CovariateTable = None,
     missing_covariates: MissingCovariates = "refuse",
+    layout: Annotated[str, typer.Option(help="of twelve leads: 3x4 with a rhythm strip, 6x2, or 12x1")] = "3x4",
 ) -> None:
-    """Draw one page: the ECG coloured by importance, a map of the leads, and the risk curve or label probabilities.
+    """Draw one page: the ECG over bands of importance, a map of the leads, and the risk curve or label probabilities.
 
     For a DANet checkpoint: the output a(t) of its waveform module, and the beats of an `.atr` file next to FILE.
     A footer quotes the results of `ecgdan sanity`, if they are in CHECKPOINT/sanity or in the bundle.
@@ -115,7 +116,7 @@ def _explain(
         known = FileCovariates(model.config, _covariate_table(covariates), missing_covariates)
         known.check_some_match([file])
         findings, options = map_findings(checkpoint, method), {"method": method, "label": label}
-        options["covariates"] = known.of(file, record)[0]
+        options |= {"covariates": known.of(file, record)[0], "layout": layout}
         figure = explain_page(record, model, feature_extractor, checkpoint=name, findings=findings, **options)
     else:
         findings = map_findings(checkpoint, "waveform")

@@ -248,11 +248,11 @@ def _ecg_section(network: tuple[Any, EcgDanFeatureExtractor], found: Explanation
     size_mm = (layout.width_mm, paper_mm + bar_mm)
     page = Page(*size_mm)
     axes = page.axes(0, bar_mm, layout.width_mm, paper_mm)
-    gain, traces = draw_ecg(axes, found.signal_mv, names, found.lead_mask, rate, found.attention)
+    gain, band = draw_ecg(axes, found.signal_mv, names, found.lead_mask, rate, found.attention)
     layout.draw_grid(axes, above_mm=_ABOVE_MM)
-    if traces is not None:
+    if band is not None:
         bar_axes = page.axes(layout.width_mm - 105, _BAR_MM - 5, 100, 3)
-        bar = page.figure.colorbar(traces, cax=bar_axes, orientation="horizontal")
+        bar = page.figure.colorbar(band, cax=bar_axes, orientation="horizontal")
         bar.set_label("temporal attention, multiple of even attention", fontsize=8, labelpad=1)
         bar.ax.tick_params(labelsize=8, length=2, pad=1)
     table, most = _lead_rows(names, found, rate)
@@ -262,7 +262,7 @@ def _ecg_section(network: tuple[Any, EcgDanFeatureExtractor], found: Explanation
     text = f"{kind}, filtered as the network sees them, on paper at {scale}: a small square is 40 ms by "
     text += f"{1 / gain:g} mV. "
     if most:
-        text += f"Dark and thick: where the network of the {maps_of} looked. {_CAVEAT}"
+        text += f"Dark bands: where the network of the {maps_of} looked. {_CAVEAT}"
     alt = f"ECG on paper at {scale}; {kind.lower()}, leads {recorded}. {most}"
     return Section("ECG with temporal attention", text, table, page.png(), alt.strip(), size_mm)
 

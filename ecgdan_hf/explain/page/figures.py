@@ -12,12 +12,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ecgdan_hf.data.measure.measurements import measure
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.explain.maps.attention import ReceptiveField, sample_attention
 from ecgdan_hf.explain.maps.methods import Attribution
 from ecgdan_hf.explain.maps.scores import output_of
 from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk
-from ecgdan_hf.explain.page.paper import GREY, ORANGE, SPEED_MM_S, Page, draw_ecg
+from ecgdan_hf.explain.page.paper import GREY, ORANGE, SPEED_MM_S, Layout, Page, draw_ecg
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
@@ -45,6 +46,7 @@ _RHYTHM_PLACES = {
     "notes": (190, 4, 97, 34),
     "findings": (10, 51, 277, 7),
 }
+_NO_CONCERN = ("resampled", "padded")  # flags that say how, not how well
 _AGAINST, _SHARE = "#2171b5", "#3d82c4"
 
 
@@ -132,15 +134,17 @@ def explain_page(
     method: str = "attention",
     label: str | None = None,
     findings: Sequence[str] = (),
+    layout: str = "3x4",
 ) -> Figure:
     """The page, A4 landscape: ECG on ECG paper, map of leads, and the risk curve or the labels' probabilities.
 
     Args:
         record, model, feature_extractor, covariates: see [`Explanation.of`].
         checkpoint: name to print; default: the path the model was loaded from.
-        method: source of the colours: "attention" or a method of [`Attribution.of`].
+        method: source of the bands behind the traces: "attention" or a method of [`Attribution.of`].
         label: whose logit is explained, for methods other than attention; default: the most probable label.
         findings: results of the sanity checks of this method, see [`map_findings`]; printed below.
+        layout: of a rhythm: "3x4", as carts print it, with a strip of ten seconds; "6x2"; or "12x1", all of each lead.
 
     Returns:
         A matplotlib figure; `figure.savefig("figure.png", dpi=150)`.
@@ -156,7 +160,7 @@ def explain_page(
         shown = Attribution.of(model, _inputs_of(record, model, feature_extractor, covariates), method, label)
     page = Page(*A4_LANDSCAPE_MM)
     places = _BEAT_PLACES if feature_extractor.input_kind == "median_beat" else _RHYTHM_PLACES
-    gain = _draw_paper(page, places, model.config, found, shown)
+    gain = _draw_paper(page, places, model.config, found, shown, layout)
     slots = model.config.lead_layout == "reference"
     names = [f"slot {index + 1}" if slots else lead for index, lead in enumerate(model.config.lead_names)]
     if shown is None:
@@ -168,14 +172,20 @@ def explain_page(
     elif head_of(model).is_classifier:
         draw_labels(page.axes(*places["labels"]), model.config, found.output.logits)
     _draw_header(page, record, model, found, checkpoint)
-    _draw_notes(page, places, feature_extractor, _notes(feature_extractor, found, gain, slots, shown), findings)
+    notes = _notes(feature_extractor, found, gain, slots, shown, layout)
+    _draw_notes(page, places, feature_extractor, notes, findings)
     return page.figure
 
 
 def _draw_paper(
-    page: Page, places: dict[str, Any], config: EcgDanConfig, found: Explanation, shown: Attribution | None
+    page: Page,
+    places: dict[str, Any],
+    config: EcgDanConfig,
+    found: Explanation,
+    shown: Attribution | None,
+    layout: str,
 ) -> float:
-    paper = page.axes(*places["ecg"])
+    paper = page.axes(*_paper_place(places["ecg"], found, config, layout))
     paper.set_anchor("NW")
     names, rate = list(config.lead_names), float(config.sampling_rate or 0)
     field = ReceptiveField.of(config)
@@ -186,10 +196,10 @@ def _draw_paper(
     weights = found.attention if shown is None else shown.samples
     signed = shown is not None and shown.signed
     scale_bar = (field.milliseconds, label) if weights is not None and not signed else None
-    gain, traces = draw_ecg(paper, found.signal_mv, names, found.lead_mask, rate, weights, scale_bar, signed)
-    if traces is None:
+    gain, band = draw_ecg(paper, found.signal_mv, names, found.lead_mask, rate, weights, scale_bar, signed, layout)
+    if band is None:
         return gain
-    bar = page.figure.colorbar(traces, cax=page.axes(*places["bar"]), orientation="horizontal")
+    bar = page.figure.colorbar(band, cax=page.axes(*places["bar"]), orientation="horizontal")
     scale = "temporal attention (1 = even; one scale for all leads)"
     if shown is not None:
         scale = f"{shown.method}: {shown.score}" if signed else "attention rollout (1 = even; one scale for all leads)"
@@ -198,6 +208,18 @@ def _draw_paper(
     bar.ax.tick_params(labelsize=6.5, length=2, pad=1)
     bar.outline.set_linewidth(0.4)
     return gain
+
+
+def _paper_place(
+    place: tuple[float, float, float, float], found: Explanation, config: EcgDanConfig, layout: str
+) -> tuple[float, float, float, float]:
+    """Where the ECG goes: a rhythm true to scale, a median beat as large as its place."""
+    left, bottom, width, height = place
+    seconds = found.signal_mv.shape[1] / float(config.sampling_rate or 0)
+    paper = Layout.of(len(config.lead_names), seconds, layout)
+    if config.input_kind != "rhythm" or paper.width_mm > width or paper.height_mm > height:
+        return place
+    return left, bottom + height - paper.height_mm, paper.width_mm, paper.height_mm
 
 
 def _draw_header(
@@ -213,15 +235,35 @@ def _draw_header(
     log_hazard = getattr(found.output, "log_hazard", None)
     if log_hazard is not None:
         model_line += f"   |   log hazard {float(log_hazard[0]):+.2f}"
-    page.write(10, 14.28, model_line)
-    flags = "quality flags: " + ("; ".join(found.flags) if found.flags else "none")
-    page.write(10, 18.9, textwrap.shorten(flags, 200, placeholder=" …"), 7, color=GREY)
+    page.write(10, 13.6, model_line)
+    page.write(10, 17.7, _measured(record))
+    flags = [flag for flag in found.flags if not flag.startswith(_NO_CONCERN)]
+    said = "quality flags: " + ("; ".join(flags) if flags else "none")
+    page.write(10, 21.2, textwrap.shorten(said, 200, placeholder=" …"), 7, color=GREY)
     simulated = getattr(model.config, "simulated_outcome", False)
     page.warn(287, 7.98, "Research use only" + "  ·  simulated outcomes" * bool(simulated), ha="right")
 
 
+def _measured(record: EcgRecord) -> str:
+    """Rate, intervals and axis of the recording itself; a dash for what it does not show."""
+    try:
+        found = measure(record)
+    except ValueError:
+        return "Measured: nothing; no beat that can be measured"
+    text = {name: f"{value:.0f}" if np.isfinite(value) else "–" for name, value in found.items()}
+    return (
+        f"Measured: rate {text['heart_rate_bpm']}/min   PR {text['pr_ms']} ms   QRS {text['qrs_ms']} ms   "
+        f"QT {text['qt_ms']} ms   QTc (Fridericia) {text['qtc_fridericia_ms']} ms   QRS axis {text['qrs_axis_deg']}°"
+    )
+
+
 def _notes(
-    fe: EcgDanFeatureExtractor, found: Explanation, gain: float, slots: bool, shown: Attribution | None
+    fe: EcgDanFeatureExtractor,
+    found: Explanation,
+    gain: float,
+    slots: bool,
+    shown: Attribution | None,
+    layout: str,
 ) -> list[str]:
     """Describes what the page shows and how far to trust it."""
     beat = fe.input_kind == "median_beat"
@@ -230,15 +272,18 @@ def _notes(
     filters = [f"{fe.filter[key]:g} Hz {name}" for key, name in stages.items() if fe.filter.get(key)]
     notes = [
         f"{kind}, filtered ({', '.join(filters) or 'no filter'}), {SPEED_MM_S:g} mm/s and {gain:g} mm/mV: "
-        f"a small square is 40 ms by {1 / gain:g} mV; enlarged or reduced with the page."
+        f"a small square is 40 ms by {1 / gain:g} mV" + ("; enlarged." if beat else ", 1 mm on A4.")
     ]
+    seconds = found.signal_mv.shape[1] / fe.sampling_rate
+    if Layout.of(len(found.lead_mask), seconds, layout).follows:
+        notes[0] += " Each column is later than the one before; layout 12x1 shows all of every lead."
     if shown is not None:
         what = "what this network's score depends on here" if shown.signed else "where the network looked, not why"
         notes += [shown.note, f"The map shows {what}; it proves no cause."]
     else:
         colour = (
-            "Colour and width: mean attention that each time token receives, spread over its receptive field; nothing "
-            "is located more sharply than that."
+            "Band behind a trace: mean attention that each time token receives, spread over its receptive field; "
+            "nothing is located more sharply than that."
         )
         notes += [
             colour if found.attention is not None else "This network has no time attention: traces are black.",

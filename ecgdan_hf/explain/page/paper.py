@@ -1,4 +1,4 @@
-"""Pages in millimetres, and leads on ECG paper: 25 mm/s, 10 mm/mV, every trace coloured by a weight per sample.
+"""Pages in millimetres, and leads on ECG paper: 25 mm/s, 10 mm/mV, black traces, weights as bands behind them.
 
 The axes count millimetres of paper, so that a small square is 40 ms by 0.1 mV at the standard gain whatever the size
 of the figure. Convention: Kligfield et al., Circulation 115:1306 (2007).
@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -27,10 +28,16 @@ _GAP_MM = 5.0  # between beats side by side
 _MM_PER_INCH = 25.4
 _PAPER, _MINOR, MAJOR = "#fffafa", "#f9dede", "#f0b4b4"
 INK, GREY, ORANGE = "#1a1a1a", "#666666", "#d95f02"
-# Light to dark in one hue, so that it reads in grey and for every kind of colour vision, and against the red grid.
-_ATTENTION_COLOURS = LinearSegmentedColormap.from_list("attention", ["#9cc5ea", "#3d82c4", "#0b3a7a", "#020a1c"])
-# Blue speaks against, orange for; what says neither is grey.
-_SIGNED_COLOURS = LinearSegmentedColormap.from_list("signed", ["#08306b", "#2171b5", "#a3acb5", "#d95f02", "#7f2704"])
+# Clear to dark in one hue, so that it reads in grey, for every kind of colour vision and against the red grid; never
+# so dark that trace and grid are not seen through it.
+_ATTENTION_COLOURS = LinearSegmentedColormap.from_list("attention", ["#9cc5ea00", "#3d82c466", "#0b3a7a9c"])
+# Blue speaks against, orange for; what says neither is clear.
+_SIGNED = ["#08306b9c", "#2171b566", "#ffffff00", "#d95f0266", "#7f27049c"]
+_SIGNED_COLOURS = LinearSegmentedColormap.from_list("signed", _SIGNED)
+LAYOUTS = ("3x4", "6x2", "12x1")
+"""Of twelve leads of a rhythm: rows by columns, each column a part of the time; 3x4 has a strip of all of it below."""
+STRIP_LEAD = "II"
+_BAND = 0.47  # of a row, to each side of the zero line
 _EVEN = 0.25  # the scale always covers 1 +- this much: nearly even attention must look nearly even
 
 
@@ -64,37 +71,84 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """A piece of a lead on the paper: samples `start` to `stop` from `left` on, mm, its zero line at `zero`."""
+
+    lead: int
+    start: int
+    stop: int
+    left: float
+    zero: float
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Places of the leads: `columns` columns of `rows` rows, filled column by column, in millimetres of paper."""
+    """Places of the leads: `columns` columns of `rows` rows, filled column by column, in millimetres of paper.
+
+    With `follows`, each column shows the time after the one before, as carts print it; with `strip`, one lead is below
+    in full.
+    """
 
     columns: int
     rows: int
     panel_mm: float
     row_mm: float
     margin_mm: float
+    follows: bool = False
+    strip: bool = False
 
     @property
     def width_mm(self) -> float:
         """Width of the paper, whole large squares."""
-        panels = self.columns * (self.panel_mm + _GAP_MM) - _GAP_MM
+        panels = self.columns * (self.panel_mm + self._gap_mm) - self._gap_mm
         return 5.0 * float(np.ceil((self.margin_mm + panels + 1.0) / 5.0))
 
     @property
     def height_mm(self) -> float:
         """Height of the paper, the strip under the leads included."""
-        return self.rows * self.row_mm + _SCALE_BAR_MM
+        return (self.rows + self.strip) * self.row_mm + _SCALE_BAR_MM
+
+    @property
+    def _gap_mm(self) -> float:
+        return 0.0 if self.follows else _GAP_MM
 
     def origin(self, index: int) -> tuple[float, float]:
         """Left end and zero line of a lead, mm from the lower left corner."""
         column, row = divmod(index, self.rows)
-        return self.margin_mm + column * (self.panel_mm + _GAP_MM), self.height_mm - (row + 0.5) * self.row_mm
+        return self.margin_mm + column * (self.panel_mm + self._gap_mm), self.height_mm - (row + 0.5) * self.row_mm
+
+    def panels(self, lead_names: list[str], num_samples: int, recorded: npt.NDArray[np.bool_]) -> list[Panel]:
+        """The pieces of all leads; the strip is of lead II, or of the first that was recorded."""
+        found = []
+        for lead in range(len(lead_names)):
+            column, parts = divmod(lead, self.rows)[0], self.columns if self.follows else 1
+            part = column if self.follows else 0
+            start, stop = part * num_samples // parts, (part + 1) * num_samples // parts
+            found.append(Panel(lead, start, stop, *self.origin(lead)))
+        if self.strip:
+            usable = STRIP_LEAD in lead_names and recorded[lead_names.index(STRIP_LEAD)]
+            lead = lead_names.index(STRIP_LEAD) if usable else int(recorded.argmax())
+            zero = self.height_mm - (self.rows + 0.5) * self.row_mm
+            found.append(Panel(lead, 0, num_samples, self.margin_mm, zero))
+        return found
 
     @classmethod
-    def of(cls, num_leads: int, seconds: float) -> "Layout":
-        """Columns of three leads for a median beat, one row a lead for a rhythm strip."""
+    def of(cls, num_leads: int, seconds: float, style: str = "3x4") -> "Layout":
+        """Columns of three leads for a median beat; for a rhythm one of `LAYOUTS`, and one row a lead if not twelve.
+
+        Raises:
+            ValueError: another layout.
+        """
+        if style not in LAYOUTS:
+            raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {style!r}")
         if seconds <= 2.0:
             rows = min(3, num_leads)
             return cls(int(np.ceil(num_leads / rows)), rows, seconds * SPEED_MM_S, 35.0, PULSE_MM)
+        if num_leads == 12 and style != "12x1":
+            rows, columns = map(int, style.split("x"))
+            strip = style == "3x4"
+            row_mm = 120.0 / (rows + strip)
+            return cls(columns, rows, seconds / columns * SPEED_MM_S, row_mm, PULSE_MM, follows=True, strip=strip)
         return cls(1, num_leads, seconds * SPEED_MM_S, 120.0 / max(num_leads, 6), NAME_MM + PULSE_MM)
 
     def draw_grid(self, axes: Axes, above_mm: float = 0.0) -> None:
@@ -136,67 +190,78 @@ def draw_ecg(
     weights: FloatArray | None = None,
     scale_bar: tuple[float, str] | None = None,
     signed: bool = False,
-) -> tuple[float, LineCollection | None]:
-    """Draws all leads; returns the gain in mm/mV, and the coloured traces for a colour bar.
+    style: str = "3x4",
+) -> tuple[float, AxesImage | None]:
+    """Draws all leads; returns the gain in mm/mV, and a band behind a trace for a colour bar.
 
     Args:
         weights: (leads, samples), attention as a multiple of even attention, or, where `signed`, changes of a score;
-            None draws black traces.
+            None draws traces alone.
         scale_bar: duration in milliseconds and label of a bar at the foot of the paper.
+        style: one of `LAYOUTS`, for a rhythm.
     """
     # the isoelectric line on the middle of the row
     signal_mv = signal_mv - np.median(signal_mv, axis=1, keepdims=True)
-    layout = Layout.of(len(lead_names), signal_mv.shape[1] / sampling_rate)
-    gain = _gain(signal_mv, lead_mask, layout)
+    layout = Layout.of(len(lead_names), signal_mv.shape[1] / sampling_rate, style)
+    panels = layout.panels(lead_names, signal_mv.shape[1], lead_mask)
+    gain = _gain(signal_mv, lead_mask, layout, panels)
     layout.draw_grid(axes)
     known = weights[lead_mask] if weights is not None else None
     scale = _signed_scale(known) if signed and known is not None else _attention_scale(known)
-    traces = None
-    for index, name in enumerate(lead_names):
-        left, zero = layout.origin(index)
-        if layout.margin_mm > PULSE_MM:
-            axes.text(1.0, zero, name, fontsize=8, weight="bold", va="center", color=INK)
-        else:
-            axes.text(left, zero + 0.5 * layout.row_mm - 1.5, name, fontsize=8, weight="bold", va="top", color=INK)
-        if index < layout.rows:
-            layout.draw_pulse(axes, zero, gain)
-        if not lead_mask[index]:
-            axes.text(left + layout.panel_mm / 2, zero, "not recorded", fontsize=6.5, color="#777777", ha="center")
+    band = None
+    for panel in panels:
+        _draw_name(axes, lead_names[panel.lead], layout, panel)
+        if panel.left == layout.margin_mm:
+            layout.draw_pulse(axes, panel.zero, gain)
+        if not lead_mask[panel.lead]:
+            middle = panel.left + layout.panel_mm / 2
+            axes.text(middle, panel.zero, "not recorded", fontsize=6.5, color="#777777", ha="center")
             continue
-        x = left + np.arange(signal_mv.shape[1]) / sampling_rate * SPEED_MM_S
-        y = zero + gain * signal_mv[index]
-        if weights is None:
-            axes.plot(x, y, color=INK, linewidth=0.8)
-        else:
-            traces = _draw_coloured(axes, x, y, weights[index], scale, signed)
+        x = panel.left + np.arange(panel.stop - panel.start) / sampling_rate * SPEED_MM_S
+        axes.plot(x, panel.zero + gain * signal_mv[panel.lead, panel.start : panel.stop], color=INK, lw=0.8, zorder=3)
+        if layout.follows and panel.left > layout.margin_mm:
+            axes.plot([panel.left] * 2, panel.zero + np.array([-2.5, 2.5]), color=INK, linewidth=0.8, zorder=3)
+        if weights is not None:
+            reach = _BAND * layout.row_mm
+            extent = (float(x[0]), float(x[-1]), panel.zero - reach, panel.zero + reach)
+            band = _draw_band(axes, extent, weights[panel.lead, panel.start : panel.stop], scale, signed)
     if scale_bar is not None:
         _draw_scale_bar(axes, layout.margin_mm, *scale_bar)
-    return gain, traces
+    return gain, band
 
 
-def _gain(signal_mv: FloatArray, lead_mask: npt.NDArray[np.bool_], layout: Layout) -> float:
+def _draw_name(axes: Axes, name: str, layout: Layout, panel: Panel) -> None:
+    style: dict[str, Any] = {"fontsize": 8, "weight": "bold", "color": INK, "zorder": 4}
+    style["bbox"] = {"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}  # a QRS may stand there
+    if layout.margin_mm > PULSE_MM:
+        axes.text(1.0, panel.zero, name, va="center", **style)
+    else:
+        axes.text(panel.left + 1.0 * layout.follows, panel.zero + 0.5 * layout.row_mm - 1.5, name, va="top", **style)
+
+
+def _gain(signal_mv: FloatArray, lead_mask: npt.NDArray[np.bool_], layout: Layout, panels: list[Panel]) -> float:
     """Largest standard gain at which leads stay on the paper and reach into at most a third of the next row."""
-    row = np.arange(len(signal_mv)) % layout.rows
-    up = np.where(row == 0, 0.5, 0.85) * layout.row_mm
-    down = np.where(row == layout.rows - 1, 0.5, 0.85) * layout.row_mm
-    reach = np.maximum(signal_mv.max(axis=1) / up, -signal_mv.min(axis=1) / down)[lead_mask].max(initial=0.0)
+    rows, reach = layout.rows + layout.strip, 0.0
+    for panel in panels:
+        if not lead_mask[panel.lead]:
+            continue
+        row = round((layout.height_mm - panel.zero) / layout.row_mm - 0.5)
+        up, down = (0.5 if row == edge else 0.85 for edge in (0, rows - 1))
+        shown = signal_mv[panel.lead, panel.start : panel.stop] / layout.row_mm
+        reach = max(reach, float(shown.max()) / up, -float(shown.min()) / down)
     return next((gain for gain in GAINS_MM_MV if gain * reach <= 1), GAINS_MM_MV[-1])
 
 
-def _draw_coloured(
-    axes: Axes, x: FloatArray, y: FloatArray, weights: FloatArray, scale: Normalize, signed: bool
-) -> LineCollection:
-    points = np.stack([x, y], axis=1)
-    segments = np.stack([points[:-1], points[1:]], axis=1)
+def _draw_band(
+    axes: Axes, extent: tuple[float, float, float, float], weights: FloatArray, scale: Normalize, signed: bool
+) -> AxesImage:
+    """A translucent band behind a trace, darker where the weight is larger; NaN is clear."""
     colours = _SIGNED_COLOURS if signed else _ATTENTION_COLOURS
-    traces = LineCollection(list(segments), cmap=colours, norm=scale, capstyle="round", zorder=3)
-    middle = (weights[:-1] + weights[1:]) / 2
-    traces.set_array(middle)
-    share = np.clip(np.asarray(scale(middle)), 0, 1)
-    width = 0.7 + 1.4 * (np.abs(2 * share - 1) if signed else share)  # so that a print in grey shows it too
-    traces.set_linewidth(width.tolist())
-    axes.add_collection(traces, autolim=False)
-    return traces
+    band = AxesImage(axes, cmap=colours, norm=scale, extent=extent, interpolation="nearest", zorder=2)
+    band.set_data(np.ma.masked_invalid(weights[None]))
+    band.set_clip_path(axes.patch)
+    axes.add_image(band)
+    return band
 
 
 def _draw_scale_bar(axes: Axes, left: float, milliseconds: float, label: str) -> None:

@@ -207,6 +207,47 @@ def test_1_mv_is_10_mm_and_1_s_is_25_mm_and_tall_leads_halve_the_gain(height_mv,
     assert trace[500, 0] - trace[0, 0] == pytest.approx(25)
 
 
+@pytest.mark.parametrize(("style", "pieces"), [("3x4", 4), ("6x2", 2), ("12x1", 1)])
+def test_columns_follow_each_other_in_time_and_a_strip_shows_all_of_lead_ii(style, pieces):
+    layout = Layout.of(12, 10.0, style)
+    panels = layout.panels(list(STANDARD_LEADS), 1000, np.ones(12, dtype=bool))
+    assert [(panel.start, panel.stop) for panel in panels[:12]] == [
+        (1000 // pieces * (lead * pieces // 12), 1000 // pieces * (lead * pieces // 12 + 1)) for lead in range(12)
+    ]
+    assert layout.width_mm <= 277 and layout.height_mm <= 133  # true to scale on A4
+    strips = [(STANDARD_LEADS[panel.lead], panel.start, panel.stop) for panel in panels[12:]]
+    assert strips == ([("II", 0, 1000)] if style == "3x4" else [])
+
+
+def test_the_strip_is_of_a_recorded_lead_and_a_bad_layout_is_refused():
+    recorded = np.array([lead == "V1" for lead in STANDARD_LEADS])
+    strip = Layout.of(12, 10.0).panels(list(STANDARD_LEADS), 1000, recorded)[-1]
+    assert STANDARD_LEADS[strip.lead] == "V1"
+    with pytest.raises(ValueError, match="layout: expected one of 3x4, 6x2, 12x1, got '4x3'"):
+        Layout.of(12, 10.0, "4x3")
+
+
+def test_bands_lie_behind_their_piece_of_the_trace_and_have_its_weights():
+    signal = np.random.default_rng(0).normal(0, 0.2, (12, 1000))
+    weights = np.arange(12000, dtype=float).reshape(12, 1000)
+    axes = Figure().add_subplot()
+    _, last = draw_ecg(axes, signal, list(STANDARD_LEADS), np.ones(12, dtype=bool), 100, weights)
+    bands = axes.images
+    assert len(bands) == 13 and bands[-1] is last
+    np.testing.assert_array_equal(bands[5].get_array()[0], weights[5, 250:500])  # aVF: the second column
+    left, right, bottom, top = bands[5].get_extent()
+    trace = next(
+        line.get_xydata() for line in axes.lines if len(line.get_xdata()) == 250 and line.get_xdata()[0] == left
+    )
+    assert trace[-1, 0] == pytest.approx(right) and bottom < top and bands[5].get_zorder() < axes.lines[1].get_zorder()
+    assert last.cmap(0.0)[3] == 0 and last.cmap(1.0)[3] < 0.7  # clear where least, seen through where most
+
+
+def test_what_is_measured_stands_on_the_page():
+    words = said(page(light_classifier()))
+    assert "Measured: rate" in words and "QTc (Fridericia)" in words and "resampled" not in words
+
+
 def test_every_lead_has_its_own_place():
     for seconds in (1.2, 10.0):
         layout = Layout.of(12, seconds)
