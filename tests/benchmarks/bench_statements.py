@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from ecgdan_hf.data.measure.table import measure_table
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.data.text.definitions import definitions
+from ecgdan_hf.data.text.statements import embed_texts
 from ecgdan_hf.evaluation.folds import parse_folds, select_folds
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -141,6 +142,19 @@ def _r2(parts: Mapping[str, tuple[np.ndarray, np.ndarray]], column: int) -> floa
     return float(1 - np.mean(error**2) / np.var(expected[judged, column]))
 
 
+def nearest_definitions() -> float:
+    """Share of the paraphrases to which the language model itself puts a text of the right statement first."""
+    known = [(code, text) for code, each in definitions().items() for text in each.texts]
+    vectors = [embed_texts(texts, "minilm") for texts in ([text for _, text in known], _paraphrases())]
+    texts, asked = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in vectors)
+    nearest = [known[index][0] for index in (asked @ texts.T).argmax(axis=1)]
+    return float(np.mean([code == found for code, found in zip(definitions(), nearest, strict=True)]))
+
+
+def _paraphrases() -> list[str]:
+    return [known.paraphrase for known in definitions().values()]
+
+
 def table(found: Mapping[str, list[dict[str, float]]]) -> str:
     """One line a variant: seeds, and mean (SD) of every column."""
     columns = [*COLUMNS, *(f"R2 {word}" for word in MEASURED)]
@@ -181,6 +195,7 @@ def main() -> None:
     print(text)
     if found:
         write_text(Path(given.output_dir) / "table.md", text + "\n")
+    print(f"\nParaphrases to which MiniLM puts the right definition first: {nearest_definitions():.0%}")
 
 
 if __name__ == "__main__":
