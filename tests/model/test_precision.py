@@ -126,7 +126,7 @@ def test_a_checkpoint_that_is_a_pickle_is_refused_in_one_line_and_runs_nothing(t
     ) as refusal:
         load_checkpoint(tmp_path)
     assert "\n" not in str(refusal.value)
-    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+    with pytest.raises(ValueError, match=r"cannot be read: Error no file named model\.safetensors"):
         build_model(EcgDanForSequenceClassification, model.config, str(tmp_path))
     torch.save({"weights": Payload(tmp_path / "ran")}, tmp_path / "pytorch_model.bin")
     with pytest.raises(Exception, match="Weights only load failed"):
