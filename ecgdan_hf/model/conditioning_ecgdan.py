@@ -48,9 +48,10 @@ EDGE_SECONDS = 2.0  # reflected signal in front of and behind the record for the
 def import_scipy(name: str) -> ModuleType:
     """`scipy.signal` or `scipy.ndimage`, imported when first needed: a model can be loaded and run without it."""
     try:
-        return import_module(f"scipy.{name}")
+        import scipy  # spelled out: cards list the libraries that they find imported
     except ImportError as error:
         raise ImportError("EcgDanFeatureExtractor filters and resamples with scipy: pip install scipy") from error
+    return import_module(f"{scipy.__name__}.{name}")
 
 
 def millivolt_per(unit: Any) -> float | None:
