@@ -2,9 +2,9 @@
 
 Content is written under a temporary name beside its destination, `.part-MACHINE-PROCESS-XXXXXXXX-NAME`, and renamed
 when complete. The name keeps its suffix, from which writers infer the format. What a killed process leaves is removed
-or completed by the next one that writes there ([`tidy`]). New files get the permissions that the umask allows, even
-from writers that restrict them to their owner. A folder that is being written can be locked. Imports nothing of the
-package; every other module may import this one.
+or completed by the next one that writes there ([`remove_leftovers`]). New files get the permissions that the umask
+allows, even from writers that restrict them to their owner. A folder that is being written can be locked. Imports
+nothing of the package; every other module may import this one.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
     """
     path = _without_link(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    tidy(path.parent)
+    remove_leftovers(path.parent)
     if path.exists() and not (path.is_dir() and (overwrite or not content_of(path))):
         raise FileExistsError(f"{path}: expected no folder or an empty one, found files; choose another folder")
     with _temporary(path) as part:
@@ -117,7 +117,7 @@ def filled_folder(folder: str | Path, last: str) -> Iterator[Path]:
     """
     folder = Path(folder)
     with locked_folder(folder):
-        tidy(folder)
+        remove_leftovers(folder)
         with _temporary(folder / (last + _RESULT)) as part:
             part.mkdir()
             yield part
@@ -169,7 +169,7 @@ def content_of(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name not in ours and not _OURS.fullmatch(path.name)]
 
 
-def tidy(folder: str | Path) -> None:
+def remove_leftovers(folder: str | Path) -> None:
     """Removes what killed processes left in a folder; completes a result that one of them was moving there."""
     for path in sorted(Path(folder).iterdir()):  # `.full` and `.old` before `.part`
         named = _OURS.fullmatch(path.name)
@@ -235,7 +235,7 @@ def check_output_folder(output_dir: str | None, overwrite: bool, mark: str) -> P
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder, found a file")
     if folder.is_dir():
-        tidy(folder)
+        remove_leftovers(folder)
     if folder.is_dir() and content_of(folder):
         if not (folder / mark).is_file():
             raise ValueError(f"{folder}: expected an empty folder or an earlier result, found other files")
@@ -300,7 +300,7 @@ def _without_link(path: Path) -> Path:
 
 @functools.cache
 def _tidy_once(folder: Path) -> None:
-    tidy(folder)
+    remove_leftovers(folder)
 
 
 @functools.cache

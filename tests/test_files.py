@@ -15,7 +15,7 @@ from ecgdan_hf.files import (
     content_of,
     filled_folder,
     locked_folder,
-    tidy,
+    remove_leftovers,
     whole_file,
     whole_folder,
     write_text,
@@ -152,11 +152,11 @@ def test_what_a_living_process_is_writing_stays_and_what_is_not_ours_stays(tmp_p
         (tmp_path / name).touch()
     with whole_file(tmp_path / "file") as part:
         part.write_text("half", encoding="utf-8")
-        tidy(tmp_path)
+        remove_leftovers(tmp_path)
         assert part.exists()
     assert len(list(tmp_path.iterdir())) == 3
     os.utime(tmp_path / ".part-000000-1-00000000-of-another-machine", (0, 0))
-    tidy(tmp_path)
+    remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".part-thesis.docx", "file"]
 
 

@@ -85,9 +85,9 @@ def _measure(
     Example:
       ecgdan data measure archive --out measurements.csv
     """
-    from ecgdan_hf.inference.archive import SUFFIXES, rows_to_file, shard_of
+    from ecgdan_hf.data.sources.ecg_folder import expand_files
+    from ecgdan_hf.inference.archive import SUFFIXES, default_workers, rows_to_file, shard_of
     from ecgdan_hf.inference.measured_files import Measurer
-    from ecgdan_hf.inference.predict import default_workers, expand_files
 
     check_output_file(out, SUFFIXES)
     files = shard_of(expand_files(paths), shard)

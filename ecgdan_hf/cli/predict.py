@@ -51,9 +51,10 @@ def _predict(
       ecgdan predict ptb-xl/records500/00000 --checkpoint runs/survival --out predictions.csv
       ecgdan predict archive --checkpoint runs/survival --out part-3.parquet --shard 3/8 --resume
     """
-    from ecgdan_hf.inference.archive import SUFFIXES, rows_to_file, shard_of
+    from ecgdan_hf.data.sources.ecg_folder import expand_files
+    from ecgdan_hf.inference.archive import SUFFIXES, default_workers, rows_to_file, shard_of
     from ecgdan_hf.inference.checkpoints import load_checkpoint, place
-    from ecgdan_hf.inference.predict import Predictor, default_workers, expand_files
+    from ecgdan_hf.inference.predict import Predictor
 
     check_output_file(out, SUFFIXES)
     table = _covariate_table(covariates)

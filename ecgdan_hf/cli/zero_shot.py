@@ -58,9 +58,9 @@ def _zero_shot(
       ecgdan zero-shot new-ecgs --prompt "atrial flutter" --prevalence 0.02 --checkpoint model_cards/ecg-dan-rhythm \\
         --out answers.csv
     """
+    from ecgdan_hf.data.sources.ecg_folder import expand_files
     from ecgdan_hf.evaluation.folds import check_unseen, parse_folds
     from ecgdan_hf.inference.checkpoints import load_checkpoint
-    from ecgdan_hf.inference.predict import expand_files
     from ecgdan_hf.inference.zero_shot import labelled_records, zero_shot
 
     if out is not None:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ecgdan_hf.files import whole_file, write_text
 
 SUFFIXES = (".csv", ".parquet")
+MANY_FILES = 64
 _TEXT = ("file", "sex", "endpoint", "positive", "flags", "error")
 
 
@@ -207,6 +208,12 @@ def rows_to_file(
             bar.update(len(batch))
     table.finish()
     return table
+
+
+def default_workers(num_files: int) -> int:
+    """One process for each core for many files; none for few, which would be read before the processes are there."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if num_files >= MANY_FILES else 0
 
 
 def shard_of(files: Sequence[Path], shard: str | None) -> Sequence[Path]:

@@ -22,7 +22,7 @@ from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
 from ecgdan_hf.data.measure.measurements import FLAGS, MEASUREMENTS, flags, measure_delineated, st_and_t
 from ecgdan_hf.data.measure.rhythm import RHYTHM, measure_rhythm
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.inference.predict import expand_files
+from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 _BATCH = 32

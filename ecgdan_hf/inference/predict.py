@@ -7,7 +7,6 @@ that a file does not state must be given. Files are read and prepared by worker 
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ecgdan_hf import __version__
-from ecgdan_hf.data.formats import READABLE, read
-from ecgdan_hf.data.readers.wfdb_records import find_header
-from ecgdan_hf.data.sources.ecg_folder import ecg_files, left_out_files
+from ecgdan_hf.data.formats import read
+from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.inference.covariates import FileCovariates
 from ecgdan_hf.inference.heads import RISK_COLUMNS, Head, head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
-
-MANY_FILES = 64
 
 
 def predict(
@@ -173,33 +169,6 @@ def _digest_of(model: EcgDanPreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def default_workers(num_files: int) -> int:
-    """One process for each core for many files; none for few, which would be read before the processes are there."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if num_files >= MANY_FILES else 0
-
-
-def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Returns the files, with folders replaced by their ECG files, in order and each once.
-
-    A data file of a WFDB record stands for its record. A path that does not exist is kept: reading it reports the
-    error. A folder without any ECG file raises FileNotFoundError.
-    """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
-    if not given:
-        raise ValueError("paths: expected at least one file or folder, got none")
-    files: dict[Path, None] = {}
-    for path in map(Path, given):
-        if not path.is_dir():
-            files[_record_path(path)] = None
-            continue
-        found = ecg_files(path)
-        if not found:
-            raise FileNotFoundError(f"{path}: no ECG file in this folder; what is read: {READABLE}")
-        files.update(dict.fromkeys([*found, *left_out_files(path)]))  # their rows say why they cannot be read
-    return list(files)
-
-
 @dataclass(frozen=True)
 class _PreparedFiles(Dataset[dict[str, Any]]):
     """Rows by file, with the network's `inputs` as arrays, or with an `error`, and its `exception` where asked for."""
@@ -254,11 +223,3 @@ def _is_finite(predicted: Mapping[str, Any]) -> bool:
     """Whether all numbers are finite; only risks may be NaN: beyond the follow-up of the training data."""
     numbers = {name: value for name, value in predicted.items() if isinstance(value, float)}
     return all(math.isfinite(value) for name, value in numbers.items() if name not in RISK_COLUMNS)
-
-
-def _record_path(path: Path) -> Path:
-    """Replaces a WFDB data file or stem by its header."""
-    if path.suffix.lower() == ".hea":
-        return path
-    header = path.with_name(path.name + ".hea")
-    return (find_header(path) if path.is_file() else None) or (header if header.is_file() else path)

@@ -32,10 +32,10 @@ from ecgdan_hf.data.measure.measurements import MEASUREMENTS
 from ecgdan_hf.data.measure.rhythm import RHYTHM, measure_ecg
 from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.inference.asked_prompts import AskedPrompt, asked_prompts
 from ecgdan_hf.inference.fused_zero_shot import MAX_LOG_ODDS, FusedZeroShot
-from ecgdan_hf.inference.predict import expand_files
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
 

@@ -9,7 +9,6 @@ Travels with the weights: numpy, and scipy where it is needed.
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -48,10 +47,11 @@ EDGE_SECONDS = 2.0  # reflected signal in front of and behind the record for the
 def import_scipy(name: str) -> ModuleType:
     """`scipy.signal` or `scipy.ndimage`, imported when first needed: a model can be loaded and run without it."""
     try:
-        import scipy  # spelled out: cards list the libraries that they find imported
+        from scipy import ndimage, signal
     except ImportError as error:
         raise ImportError("EcgDanFeatureExtractor filters and resamples with scipy: pip install scipy") from error
-    return import_module(f"{scipy.__name__}.{name}")
+    modules: dict[str, ModuleType] = {"ndimage": ndimage, "signal": signal}
+    return modules[name]
 
 
 def millivolt_per(unit: Any) -> float | None:

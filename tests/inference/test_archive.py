@@ -13,10 +13,11 @@ import torch
 from inference.test_prediction import TINY, write_npz
 from warm import WARM
 
+from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.inference import predict as predicting
 from ecgdan_hf.inference.archive import rows_to_file, shard_of
 from ecgdan_hf.inference.checkpoints import place
-from ecgdan_hf.inference.predict import Predictor, expand_files, predict
+from ecgdan_hf.inference.predict import Predictor, predict
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification
@@ -72,7 +73,8 @@ def test_a_killed_run_goes_on_to_the_same_table(
 import os, signal
 from ecgdan_hf.inference import archive
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.predict import Predictor, expand_files
+from ecgdan_hf.data.sources.ecg_folder import expand_files
+from ecgdan_hf.inference.predict import Predictor
 append, rows = archive.GrowingTable.append, []
 def append_twice(table, batch):
     append(table, batch)

@@ -10,9 +10,10 @@ import wfdb
 
 from ecgdan_hf.cli.predict import VERBS
 from ecgdan_hf.data.formats import read
+from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.explain.page.figures import Explanation
 from ecgdan_hf.inference.covariates import Covariates
-from ecgdan_hf.inference.predict import expand_files, predict
+from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSequenceClassification, EcgDanForSurvival

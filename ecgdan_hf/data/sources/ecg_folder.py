@@ -8,7 +8,7 @@ in the outcomes table, or use a CSV of files.
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,7 @@ import pandas as pd
 from ecgdan_hf.data import formats
 from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.readers.tables import decoded
-from ecgdan_hf.data.readers.wfdb_records import read_subject
+from ecgdan_hf.data.readers.wfdb_records import find_header, read_subject
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,35 @@ def ecg_files(folder: str | Path) -> list[Path]:
     a .zip if it holds an ECG, an empty file if it has the suffix of an ECG. Hidden files and folders are skipped.
     """
     return list(_ecg_files(Path(folder)))
+
+
+def expand_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Returns the files, with folders replaced by their ECG files, in order and each once.
+
+    A data file of a WFDB record stands for its record. A path that does not exist is kept: reading it reports the
+    error. A folder without any ECG file raises FileNotFoundError.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not given:
+        raise ValueError("paths: expected at least one file or folder, got none")
+    files: dict[Path, None] = {}
+    for path in map(Path, given):
+        if not path.is_dir():
+            files[_record_path(path)] = None
+            continue
+        found = ecg_files(path)
+        if not found:
+            raise FileNotFoundError(f"{path}: no ECG file in this folder; what is read: {formats.READABLE}")
+        files.update(dict.fromkeys([*found, *left_out_files(path)]))  # their rows say why they cannot be read
+    return list(files)
+
+
+def _record_path(path: Path) -> Path:
+    """Replaces a WFDB data file or stem by its header."""
+    if path.suffix.lower() == ".hea":
+        return path
+    header = path.with_name(path.name + ".hea")
+    return (find_header(path) if path.is_file() else None) or (header if header.is_file() else path)
 
 
 def left_out_files(folder: str | Path) -> dict[Path, str]:

@@ -83,13 +83,7 @@ class CoxData:
 
     def likelihood(self, weights: FloatArray) -> _Likelihood:
         """Log partial likelihood and its first two derivatives at these weights, (p,)."""
-        score = self.features @ weights
-        peak = score.max()
-        hazard = np.exp(score - peak)
-        at_risk = np.cumsum(np.add.reduceat(hazard, self._bounds[:-1]))
-        dying = np.add.reduceat(np.where(self.event, hazard, 0.0), self._bounds[:-1])
-        left = at_risk[self._event_group] - self._fraction * dying[self._event_group]  # (events,)
-        value = float((score[self.event] - peak).sum() - np.log(left).sum())
+        value, hazard, left = self._value(weights)
         first, mean = self._means(hazard, left)
         share = hazard * self._shares(left)
         gradient = self.features[self.event].sum(axis=0) - first
@@ -104,12 +98,17 @@ class CoxData:
 
     def value(self, weights: FloatArray) -> float:
         """Log partial likelihood alone."""
+        return self._value(weights)[0]
+
+    def _value(self, weights: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+        """Log partial likelihood, hazards, (n,), and their sum over those at risk at each event, (events,)."""
         score = self.features @ weights
-        hazard = np.exp(score - score.max())
+        peak = score.max()
+        hazard = np.exp(score - peak)
         at_risk = np.cumsum(np.add.reduceat(hazard, self._bounds[:-1]))
         dying = np.add.reduceat(np.where(self.event, hazard, 0.0), self._bounds[:-1])
         left = at_risk[self._event_group] - self._fraction * dying[self._event_group]
-        return float((score[self.event] - score.max()).sum() - np.log(left).sum())
+        return float((score[self.event] - peak).sum() - np.log(left).sum()), hazard, left
 
     def _shares(self, left: FloatArray) -> FloatArray:
         """What each subject's hazard is multiplied by in sums over all events, (n,): less in a tie of its own."""

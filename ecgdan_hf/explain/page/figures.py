@@ -214,12 +214,16 @@ def _paper_place(
     place: tuple[float, float, float, float], found: Explanation, config: EcgDanConfig, layout: str
 ) -> tuple[float, float, float, float]:
     """Where the ECG goes: a rhythm true to scale, a median beat as large as its place."""
-    left, bottom, width, height = place
+    left, bottom, _, height = place
     seconds = found.signal_mv.shape[1] / float(config.sampling_rate or 0)
     paper = Layout.of(len(config.lead_names), seconds, layout)
-    if config.input_kind != "rhythm" or paper.width_mm > width or paper.height_mm > height:
+    if config.input_kind != "rhythm" or not _fits(paper, place):
         return place
     return left, bottom + height - paper.height_mm, paper.width_mm, paper.height_mm
+
+
+def _fits(paper: Layout, place: Sequence[float]) -> bool:
+    return paper.width_mm <= place[2] and paper.height_mm <= place[3]
 
 
 def _draw_header(
@@ -270,12 +274,14 @@ def _notes(
     kind = f"Median beat, {1000 * found.signal_mv.shape[1] / fe.sampling_rate:.0f} ms" if beat else "Rhythm strip"
     stages = {"highpass_hz": "high-pass", "lowpass_hz": "low-pass", "powerline_hz": "notch"}
     filters = [f"{fe.filter[key]:g} Hz {name}" for key, name in stages.items() if fe.filter.get(key)]
+    paper = Layout.of(len(found.lead_mask), found.signal_mv.shape[1] / fe.sampling_rate, layout)
+    true = not beat and _fits(paper, _RHYTHM_PLACES["ecg"])
+    scale = ", 1 mm on A4." if true else "; enlarged or reduced with the page."
     notes = [
         f"{kind}, filtered ({', '.join(filters) or 'no filter'}), {SPEED_MM_S:g} mm/s and {gain:g} mm/mV: "
-        f"a small square is 40 ms by {1 / gain:g} mV" + ("; enlarged." if beat else ", 1 mm on A4.")
+        f"a small square is 40 ms by {1 / gain:g} mV" + scale
     ]
-    seconds = found.signal_mv.shape[1] / fe.sampling_rate
-    if Layout.of(len(found.lead_mask), seconds, layout).follows:
+    if paper.follows:
         notes[0] += " Each column is later than the one before; layout 12x1 shows all of every lead."
     if shown is not None:
         what = "what this network's score depends on here" if shown.signed else "where the network looked, not why"

@@ -121,8 +121,7 @@ class Layout:
         """The pieces of all leads; the strip is of lead II, or of the first that was recorded."""
         found = []
         for lead in range(len(lead_names)):
-            column, parts = divmod(lead, self.rows)[0], self.columns if self.follows else 1
-            part = column if self.follows else 0
+            part, parts = (lead // self.rows, self.columns) if self.follows else (0, 1)
             start, stop = part * num_samples // parts, (part + 1) * num_samples // parts
             found.append(Panel(lead, start, stop, *self.origin(lead)))
         if self.strip:

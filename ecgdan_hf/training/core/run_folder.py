@@ -24,7 +24,7 @@ from ecgdan_hf.files import (
     content_of,
     filled_folder,
     locked_folder,
-    tidy,
+    remove_leftovers,
     write_text,
 )
 from ecgdan_hf.training.arguments.fields import NOT_PART_OF_THE_RUN, RunArguments
@@ -87,7 +87,7 @@ class RunFolder:
         check_options(args)
         resume, folder = getattr(args, "resume", False), cls(Path(str(args.output_dir)))
         if args.output_dir and folder.path.is_dir():
-            tidy(folder.path)
+            remove_leftovers(folder.path)
         if resume and args.overwrite:
             raise ValueError("resume, overwrite: expected one of the two, got both")
         if args.output_dir and resume:
