@@ -88,7 +88,7 @@ archive.rows_to_file(predictor, expand_files({str(archive)!r}), {str(tmp_path / 
     assert WARM.run([sys.executable, "-c", code]).returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
     rows = tmp_path / "killed.csv.rows"
     with rows.open("a", encoding="utf-8") as file:
-        file.write(f'"{files[4]}",0.5')  # a crash of the machine may leave half of a row
+        file.write(f'"{files[4]}",0.5\n"{files[5]}",0.')  # a crash of the machine may leave parts of rows
     with pytest.raises(ValueError, match=r"killed\.csv\.rows: an interrupted run; give --resume to go on"):
         rows_to_file(predictor, files, tmp_path / "killed.csv")
     table = rows_to_file(predictor, files, tmp_path / "killed.csv", resume=True)
