@@ -7,12 +7,13 @@ or one with more worker processes, sees the same batches with the same masks.
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from datasets import Array2D
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -85,7 +86,8 @@ class EpochBatchSampler(Sampler[list[int]]):
     Batches differ in size by at most one, so that no batch is too small for batch normalisation. With `event`, each
     batch holds the set's fraction of events, rounded up or down, and at least one, because the Cox loss of a batch
     without events is zero. If there are fewer events than batches, the batches grow, with a warning. `set_epoch` draws
-    a new order from the seed; `start_batch` skips batches that a resumed run has seen.
+    a new order from the seed; `start_batch` skips batches that a resumed run has seen. Of several processes, each has
+    as many batches as every other (`share_among`).
 
     Args:
         num_rows: number of rows.
@@ -107,6 +109,7 @@ class EpochBatchSampler(Sampler[list[int]]):
             raise ValueError(f"event: expected {num_rows} values, one per record, got {len(self.event)}")
         self.num_rows, self.batch_size, self.seed = num_rows, batch_size, seed
         self.epoch, self.start_batch, self.drop_last = 0, 0, False
+        self.process, self.num_processes = 0, 1
         wanted = -(-num_rows // batch_size)
         if self.num_batches < min(wanted, num_rows // 2):
             logger.warning(
@@ -116,18 +119,41 @@ class EpochBatchSampler(Sampler[list[int]]):
                 -(-num_rows // self.num_batches),
             )
 
+    def share_among(self, num_processes: int, process: int) -> None:
+        """Keeps the batches of one of several processes, numbered from 0.
+
+        Raises:
+            ValueError: fewer than two rows per process.
+        """
+        if num_processes > 1 and self.num_rows < 2 * num_processes:
+            raise ValueError(
+                f"training set: expected at least two records for each of {num_processes} processes, "
+                f"got {self.num_rows}; start fewer processes"
+            )
+        self.process, self.num_processes = process, num_processes
+
     @property
     def num_batches(self) -> int:
-        """Batches of a whole epoch."""
+        """Batches of a whole epoch, of all processes together: a multiple of their number."""
         most = min(-(-self.num_rows // self.batch_size), self.num_rows // 2)
-        return max(1, min(most, int(self.event.sum()) or most))
+        wanted = max(1, min(most, int(self.event.sum()) or most))
+        rounds = -(-wanted // self.num_processes)
+        fits = rounds * self.num_processes <= max(1, self.num_rows // 2)
+        return (rounds if fits else rounds - 1) * self.num_processes
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of this epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.num_batches - self.start_batch
+        """Batches that this process has yet to see in this epoch."""
+        return self.num_batches // self.num_processes - self.start_batch
+
+    @property
+    def _mine(self) -> range:
+        """The numbers of these batches."""
+        first = self.start_batch * self.num_processes + self.process
+        return range(first, self.num_batches, self.num_processes)
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -138,8 +164,18 @@ class EpochBatchSampler(Sampler[list[int]]):
         with_event[rng.permutation(count)[: len(events) % count]] += 1
         event_parts = np.split(rng.permutation(events), np.cumsum(with_event)[:-1])
         other_parts = np.split(rng.permutation(others), np.cumsum(sizes - with_event)[:-1])
-        for batch in range(self.start_batch, count):
+        for batch in self._mine:
             yield np.concatenate([event_parts[batch], other_parts[batch]]).tolist()
+
+
+def share_of_batches(loader: DataLoader[Any], accelerator: Accelerator) -> Any:
+    """This process's batches of a training loader, on its device.
+
+    The sampler shares them out. Accelerate would pass over batches that are smaller than the largest.
+    """
+    sampler = cast(EpochBatchSampler, loader.batch_sampler)
+    sampler.share_among(accelerator.num_processes, accelerator.process_index)
+    return prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True)
 
 
 def _draw_lead_mask(

@@ -159,7 +159,7 @@ class _DrawnBatchSampler(EpochBatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         drawn = rng.choice(self.num_rows, (self.num_batches, self.batch_size), p=self.shares)
-        yield from drawn[self.start_batch :].tolist()
+        yield from drawn[list(self._mine)].tolist()
 
 
 def _balanced_shares(positive: np.ndarray, patient_ids: Sequence[str], simulated: np.ndarray) -> np.ndarray:

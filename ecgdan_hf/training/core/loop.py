@@ -26,7 +26,7 @@ from ecgdan_hf.digests import digest_of
 from ecgdan_hf.files import whole_file
 from ecgdan_hf.model.light_ecgdan import EcgDanLeadScale
 from ecgdan_hf.training.arguments.fields import TrainingArguments
-from ecgdan_hf.training.core.batching import Batch, EpochBatchSampler
+from ecgdan_hf.training.core.batching import Batch, EpochBatchSampler, share_of_batches
 from ecgdan_hf.training.core.states import Progress, SavedStates
 
 _LAYERS = {
@@ -83,10 +83,11 @@ class Trainer:
         self.plain_model: nn.Module = move(accelerator.device, memory_format=layout)
         # before `prepare`, which may wrap forward: a copy of a wrapped forward would still call the original
         self.ema = ModelEmaV3(model, decay=args.ema_decay) if args.ema_decay else None
-        batches = -(-self.sampler.num_batches // accelerator.num_processes)
+        self.loader = share_of_batches(loader, accelerator)
+        batches = len(self.sampler)
         self.total_steps = args.epochs * -(-batches // args.gradient_accumulation)
         optimizer, self.scheduler = _build_optimizer(model, args, self.total_steps)
-        self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.progress, self.states = Progress(), SavedStates(folder)
         self._started = time.monotonic()
 
@@ -131,7 +132,7 @@ class Trainer:
         progress = self.progress
         self.model.train()
         self.sampler.set_epoch(progress.epoch)
-        self.sampler.start_batch = progress.batch * self.accelerator.num_processes
+        self.sampler.start_batch = progress.batch
         self.collator.epoch = progress.epoch
         self.loader.iteration = progress.epoch
         for batch in self.loader:

@@ -47,6 +47,34 @@ def test_every_record_occurs_once_an_epoch_in_batches_of_nearly_one_size(records
     assert records == 1 or min(sizes) >= 2  # batch normalisation cannot train on one record
 
 
+@pytest.mark.parametrize(
+    ("records", "size", "processes"), [(26, 8, 2), (10, 3, 4), (8, 16, 4), (129, 128, 2), (7, 2, 3)]
+)
+def test_processes_share_an_epoch_in_as_many_batches_each(records: int, size: int, processes: int):
+    shares = []
+    for process in range(processes):
+        sampler = EpochBatchSampler(records, size)
+        sampler.share_among(processes, process)
+        shares.append(list(sampler))
+        assert len(sampler) == len(shares[-1])
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(row for share in shares for batch in share for row in batch) == list(range(records))
+    assert min(len(batch) for share in shares for batch in share) >= 2
+
+
+def test_a_process_that_resumes_sees_the_rest_of_its_own_batches():
+    sampler = EpochBatchSampler(50, 8, seed=3)
+    sampler.share_among(2, 1)
+    whole = list(sampler)
+    sampler.start_batch = 2
+    assert list(sampler) == whole[2:]
+
+
+def test_too_few_records_for_the_processes_are_refused():
+    with pytest.raises(ValueError, match="two records for each of 4 processes, got 7; start fewer processes"):
+        EpochBatchSampler(7, 2).share_among(4, 0)
+
+
 def test_every_batch_has_the_event_fraction_of_the_set():
     event = RNG.random(1000) < 0.13
     for batch in EpochBatchSampler(1000, 64, event):

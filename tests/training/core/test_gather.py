@@ -1,4 +1,4 @@
-"""Two processes together learn from all their pairs what one process would."""
+"""Two processes together learn from all their pairs what one process would, and from every row once."""
 
 import multiprocessing
 import os
@@ -10,10 +10,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from tiny import TINY, signals
+from torch.utils.data import DataLoader
 from transformers import BertConfig, BertModel
 
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
+from ecgdan_hf.training.core.batching import EpochBatchSampler, share_of_batches
 from ecgdan_hf.training.core.texts import _EcgDanWithTextTower
 from ecgdan_hf.training.pretrain import _PretrainingTask
 
@@ -67,10 +69,18 @@ def learn(rank: int, kind: str, processes: int, port: int, out: str) -> None:
     losses["loss"].backward()
     learned = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     grads = {name: accelerator.reduce(value, "mean") for name, value in learned.items()}
+    seen = accelerator.gather(torch.tensor([*rows_of_an_epoch(accelerator)]))
     if rank == 0:
-        torch.save({"loss": losses["alignment_loss"].detach(), "grads": grads}, out)
+        torch.save({"loss": losses["alignment_loss"].detach(), "grads": grads, "rows": seen}, out)
     if processes > 1:
         torch.distributed.destroy_process_group()
+
+
+def rows_of_an_epoch(accelerator: Accelerator) -> list[int]:
+    """Those that this process trains on; of 26 rows in batches of at most 8, all batches are smaller."""
+    sampler = EpochBatchSampler(26, 8)
+    loader = share_of_batches(DataLoader(range(26), batch_sampler=sampler), accelerator)
+    return [int(row) for batch in loader for row in batch]
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -86,6 +96,7 @@ def test_two_processes_agree_with_one_on_loss_and_gradient(kind: str, tmp_path: 
         torch.multiprocessing.start_processes(learn, arguments, nprocs=processes, start_method="forkserver")
         found.append(torch.load(arguments[3]))
     one, two = found
+    assert sorted(two["rows"].tolist()) == sorted(one["rows"].tolist()) == list(range(26))
     torch.testing.assert_close(two["loss"], one["loss"])
     assert sorted(one["grads"]) == sorted(two["grads"])
     for name, value in one["grads"].items():
