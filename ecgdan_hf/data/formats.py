@@ -236,6 +236,6 @@ def _describe(path: Path, head: bytes) -> str:
     if other is not None:
         return f"not a known ECG file, got {other}"
     if path.suffix == ".hea":
-        return f"expected a WFDB record line (name, leads, rate, samples), got {_first_line(head)[:80]!r}"
+        return f"expected a WFDB record line (name, leads, rate, samples), got {repr(_first_line(head)[:80])[:80]}"
     root = xml_root(head)
     return f"not a known ECG file, got {f'XML of {root[:40]!r}' if root else f'one that begins with {head[:8]!r}'}"

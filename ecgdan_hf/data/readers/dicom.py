@@ -4,12 +4,15 @@ Groups of channels that were recorded at once become one group, the longest goes
 padding value of 0 is removed, as it would make true zeros missing. PS3.3 C.10.9.
 """
 
+import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+
+from ecgdan_hf.data.readers.prepared_copy import parse_copy
 
 _BEATS = ("MEDIAN", "REPRESENTATIVE", "AVERAGE")
 _ALIKE = ("SamplingFrequency", "NumberOfWaveformSamples", "WaveformBitsAllocated", "WaveformSampleInterpretation")
@@ -17,29 +20,29 @@ _ALIKE = ("SamplingFrequency", "NumberOfWaveformSamples", "WaveformBitsAllocated
 
 def parse_dicom(path: Path, parse: Callable[[Path], Any]) -> Any:
     """Returns what `parse` makes of a file, or of a prepared copy of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `parse` makes flags of them
+        content = _prepared(path)
+    return parse(path) if content is None else parse_copy(path, content, parse)
+
+
+def _prepared(path: Path) -> bytes | None:
+    """The content to parse instead of that of the file; None if the file is fine, or damaged: the parser says how."""
     from pydicom import dcmread
     from pydicom.uid import ImplicitVRLittleEndian
 
     try:
         dataset = dcmread(path, force=True)
         is_implicit = bool(dataset.original_encoding[0])
-        changed = _prepare(dataset)
-    except Exception:  # a damaged file; the parser says what is wrong with it
-        return parse(path)
-    if not changed:
-        return parse(path)
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        try:
-            if is_implicit:
-                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-            dataset.save_as(copy, enforce_file_format=True)
-        except Exception:
-            return parse(path)
-        try:
-            return parse(copy)
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(copy), str(path))) from error
+        if not _prepare(dataset):
+            return None
+        if is_implicit:
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        content = BytesIO()
+        dataset.save_as(content, enforce_file_format=True)
+        return content.getvalue()
+    except Exception:
+        return None
 
 
 def _prepare(dataset: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ecgdan_hf.data.lead_checks import NO_SAMPLE
+from ecgdan_hf.data.readers.aecg import parse_aecg
 from ecgdan_hf.data.readers.declared import Declared, Format, one_line
 from ecgdan_hf.data.readers.dicom import parse_dicom
 from ecgdan_hf.data.readers.median_beats import with_plausible_beat
@@ -41,6 +42,8 @@ _READERS = {
 }
 _XML_KINDS = {"annotatedecg": "hl7-aecg", "restingecg": "muse", "restingecgdata": "sierra", "ecg": "mortara"}
 _MARKS = {"dicom": (128, b"DICM"), "ishne": (0, b"ISHNE1.0"), "edf": (0, b"0       "), "scp-ecg": (16, b"SCPECG")}
+
+_PREPARE = {"dicom": parse_dicom, "hl7-aecg": parse_aecg}
 
 # warnings of ECGDataKit about a recording that is incomplete or in pieces, or whose rate is a guess
 _NOT_WHOLE = re.compile(r"mismatch|truncated|shorter than|no waveform data|gaps between|odd number|default of 1000 Hz")
@@ -96,9 +99,9 @@ def _read(kind: str, path: Path, declared: Declared, _: str | None) -> EcgRecord
     """
     title = _READERS[kind][0]
     check_claims(path, kind)
-    parsed, flags = (
-        parse_dicom(path, partial(_parse, kind=kind, title=title)) if kind == "dicom" else _parse(path, kind, title)
-    )
+    parse = partial(_parse, kind=kind, title=title)
+    prepare = _PREPARE.get(kind)
+    parsed, flags = parse(path) if prepare is None else prepare(path, parse)
     if not parsed.leads:
         raise ValueError(f"{path}: expected a rhythm recording in this {title} file, got none")
     channels = [(lead, _millivolt(lead, path)) for lead in parsed.leads]

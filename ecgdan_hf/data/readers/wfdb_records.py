@@ -263,7 +263,7 @@ def _check_header(path: Path) -> _Header:
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines or not RECORD_LINE.match(lines[0]):
-        found = repr(lines[0]) if lines else "an empty file"
+        found = repr(lines[0][:80])[:80] if lines else "an empty file"
         raise ValueError(f"{path}: expected a WFDB record line (name, leads, rate, samples), got {found}")
     words = lines[0].split()
     rate = words[2].split("/")[0] if len(words) > 2 else None  # "500/1(0)": rate / counter frequency (base value)

@@ -1,6 +1,7 @@
 """A part that cannot be used does not cost the rest: unknown channels, split groups, and tables of many programs."""
 
 import copy
+import re
 
 import numpy as np
 import pydicom
@@ -89,6 +90,55 @@ def test_a_thirteenth_channel_does_not_refuse_the_twelve(tmp_path, signal_mv):
     assert (record.lead_names, record.flags) == (STANDARD_LEADS, ("not_a_lead:Q1",))
 
 
+# ---- HL7 aECG
+
+
+def aecg(tmp_path, groups, old="", new=""):
+    """Reads an aECG with a series for each group of leads; in those behind the first, `old` is `new`."""
+    text = vendor.hl7_aecg(vendor.counts()).decode()
+    end = "</series></component>"
+    before, whole, after = re.split(rf"(<component><series>.*{end})", text)
+    lead = r'<component><sequence><code code="MDC_ECG_LEAD_(\w+)"/>.*?</sequence></component>'
+    series = [re.sub(lead, lambda m: m.group() if m.group(1) in group else "", whole) for group in groups]  # noqa: B023
+    series[1:] = [each.replace(old, new) if old else each for each in series[1:]]
+    (tmp_path / "a.xml").write_text(before + "".join(series) + after, encoding="utf-8")
+    return formats.read(tmp_path / "a.xml")
+
+
+LIMB, CHEST = ([lead.upper() for lead in STANDARD_LEADS[part]] for part in (slice(6), slice(6, 12)))
+
+
+@pytest.mark.parametrize("groups", [(LIMB, CHEST), tuple([lead] for lead in (*LIMB, *CHEST))])
+def test_leads_split_over_series_are_joined(tmp_path, signal_mv, groups):
+    record = aecg(tmp_path, groups)
+    assert (record.lead_names, record.flags, record.report) == (STANDARD_LEADS, (), "Sinus rhythm; Normal ECG")
+    assert_allclose(record.signal_mv, signal_mv, atol=1e-6)
+    assert_allclose(record.median_beat_mv, vendor.beat(signal_mv), atol=1e-6)
+
+
+def test_leads_split_over_sequence_sets_are_joined(tmp_path, signal_mv):
+    text = vendor.hl7_aecg(vendor.counts()).decode()
+    time = re.search(r"<component><sequence><code code=.TIME_ABSOLUTE.*?</sequence></component>", text).group()
+    chest = text.index('<component><sequence><code code="MDC_ECG_LEAD_V1"')
+    between = f"</sequenceSet></component><component><sequenceSet>{time}"
+    (tmp_path / "a.xml").write_text(text[:chest] + between + text[chest:], encoding="utf-8")
+    record = formats.read(tmp_path / "a.xml")
+    assert (record.lead_names, record.flags) == (STANDARD_LEADS, ())
+    assert_allclose(record.signal_mv, signal_mv, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('<head value="0"/>', '<head value="5"/>'), ('value="0.002"', 'value="0.004"'), ("</digits>", " 7</digits>")],
+    ids=["start", "rate", "length"],
+)
+def test_series_of_another_time_are_named_and_not_joined(tmp_path, signal_mv, old, new):
+    record = aecg(tmp_path, (LIMB + CHEST[:2], CHEST[2:]), old, new)
+    assert record.lead_names == STANDARD_LEADS[:8]
+    assert record.flags == ("series_left_out:V3+V4+V5+V6",)
+    assert_allclose(record.signal_mv, signal_mv[:8], atol=1e-6)
+
+
 # ---- DICOM
 
 
@@ -124,7 +174,9 @@ def test_groups_recorded_one_after_the_other_are_not_joined(tmp_path):
         split(dataset)
         dataset.WaveformSequence[1].MultiplexGroupTimeOffset = 2500.0
 
-    assert dicom(tmp_path, later).lead_names == STANDARD_LEADS[:6]
+    record = dicom(tmp_path, later)
+    assert record.lead_names == STANDARD_LEADS[:6]
+    assert "additional multiplex group" in record.flags[0]
 
 
 def test_a_padding_value_of_zero_leaves_true_zeros(tmp_path, signal_mv):
