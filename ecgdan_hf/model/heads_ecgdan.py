@@ -46,6 +46,21 @@ class EcgDanClassifier(nn.Module):
         auxiliary = config.num_auxiliary_labels
         self.auxiliary_output = nn.Linear(inner or width, auxiliary) if auxiliary else None
 
+    @torch.no_grad()
+    def store_linear(self, mean: Tensor, scale: Tensor, weights: Tensor, bias: Tensor) -> None:
+        """Stores a linear classifier of the embedding; there must be no hidden layer.
+
+        Args:
+            mean, scale: (hidden_size,), of the embeddings that it was fitted to.
+            weights, bias: (num_labels, hidden_size) of standardised embeddings, and (num_labels,).
+        """
+        spread = (scale.square() + self.norm.eps).sqrt()
+        self.norm.load_state_dict({**self.norm.state_dict(), "running_mean": mean, "running_var": scale.square()})
+        self.norm.weight.fill_(1.0)
+        self.norm.bias.zero_()
+        self.output.weight.copy_(weights * spread / scale)
+        self.output.bias.copy_(bias)
+
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor | None]:
         """(N, hidden_size) -> (N, num_labels), and (N, num_auxiliary_labels) or None."""
         hidden = self.dropout(self.norm(pooled))

@@ -8,8 +8,8 @@ Survival: loss = survival_weight * Cox + reconstruction_weight * MSE. The epoch 
 on the test folds; the baseline hazard is fitted at the end. Classification: binary cross-entropy for each label,
 thresholds by the best F1 on the validation patients.
 
-With few events nothing is trained: the encoder stays as it is, and a linear head is fitted to its embeddings, in
-seconds (`method: few-events`, [`FewEventsFinetuning`]).
+With few events or labels nothing is trained: the encoder stays as it is, and a linear head is fitted to its
+embeddings, in seconds (`method: few-events`, [`FewEventsFinetuning`]; `method: linear`, [`LinearFinetuning`]).
 """
 
 import dataclasses
@@ -24,15 +24,18 @@ import pandas as pd
 import torch
 import yaml
 from datasets import concatenate_datasets
+from scipy.special import expit
 from torch import nn
 from transformers import PreTrainedModel
 
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.evaluation.comparators.baselines import RidgeCox
+from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
+from ecgdan_hf.evaluation.measures.classification import best_f1_thresholds
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
-from ecgdan_hf.inference.rows import columns_of, embed
+from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
@@ -45,7 +48,7 @@ from ecgdan_hf.training.core.loop import LAST_EPOCH
 from ecgdan_hf.training.core.run import Split
 from ecgdan_hf.training.core.starting_weights import build_config, build_model
 from ecgdan_hf.training.core.supervised import FinetuningRun
-from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask
+from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask, collect
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +89,10 @@ def finetune(args: FinetuneArguments, network: _Network | None = None, split: Sp
         raise ValueError("task: danet is trained by `ecgdan finetune` or ecgdan_hf.training.finetune_danet")
     if args.method == "auto":
         args = dataclasses.replace(args, method=_method_of(args, split))
-    kind: type[_Finetuning] = SurvivalFinetuning if args.task == "survival" else _ClassificationFinetuning
-    return (FewEventsFinetuning if args.method == "few-events" else kind)(args, network, split).run()
+    if (args.task, args.method) not in _RUNS:
+        fitting = " or ".join(method for task, method in _RUNS if task == args.task)
+        raise ValueError(f"method: expected {fitting} for task {args.task}, got {args.method}")
+    return _RUNS[args.task, args.method](args, network, split).run()
 
 
 def _method_of(args: FinetuneArguments, split: Split) -> str:
@@ -96,7 +101,7 @@ def _method_of(args: FinetuneArguments, split: Split) -> str:
     if args.resume and recipe.is_file():
         return str((yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("method", "fine-tune"))
     changed = next((name for name in _OF_TRAINING if _is_changed(args, name)), None)
-    if not args.checkpoint or args.lora_rank or changed:
+    if args.task != "survival" or not args.checkpoint or args.lora_rank or changed:
         return "fine-tune"
     run = SurvivalFinetuning(args, None, split)
     run.check()
@@ -264,29 +269,115 @@ class SurvivalFinetuning(_Finetuning):
         return pd.DataFrame(found.matrix(table), columns=found.names)
 
 
-class FewEventsFinetuning(SurvivalFinetuning):
-    """A linear head on a frozen encoder, shrunk by evidence: for as few as fifteen events.
+class _FrozenFinetuning(_Finetuning):
+    """A linear head on a frozen encoder.
 
     Nothing is chosen on validation patients, so they are fitted to as well.
     """
 
-    head: FewEventsHead
+    unused: tuple[str, ...] = ("lora_rank", "keep_epoch", "auxiliary_level", "teachers")
+    """Arguments that the method does not use, besides those of training."""
 
     def check(self) -> None:
         """Rejects arguments that only training uses, and a run without an encoder."""
         super().check()
-        args = self.args
+        args, method = self.args, self.args.method
         if not args.checkpoint:
-            raise ValueError("checkpoint: method few-events needs a pretrained encoder, got none; give --checkpoint")
-        for name in (*_OF_TRAINING, "lora_rank", "keep_epoch", "page_layout"):
+            raise ValueError(f"checkpoint: method {method} needs a pretrained encoder, got none; give --checkpoint")
+        for name in (*_OF_TRAINING, *self.unused):
             if _is_changed(args, name):
-                raise ValueError(f"{name}: only method fine-tune uses it, got method few-events; leave it out")
+                raise ValueError(f"{name}: only method fine-tune uses it, got method {method}; leave it out")
+
+    def fitted_and_test(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """The records that are fitted to, under "train", and those of the test."""
+        tested = {"test": parts["test"]} if "test" in parts else {}
+        return {"train": concatenate_datasets([parts["train"], parts["valid"]]), **tested}
+
+    def build(self) -> None:
+        """Builds the network around the checkpoint's encoder."""
+        self.model, self.new_weights = build_model(self.network, self.config, self.args.checkpoint)
+        self.config = self.model.config
+        self.model.to(self.accelerator.device).eval()
+
+    def earlier_seconds(self) -> float:
+        """None: an interrupted fit begins again."""
+        return 0.0
+
+    def predict_test(self) -> None:
+        """Predicts the test records; there is no validation."""
+        tested = {name: part for name, part in self.parts.items() if name == "test"}
+        loaders = self.supervised_loaders(tested)
+        self.task = self.task_class(self.config, cast(Any, loaders.get("test")))
+        self.predictions = {
+            name: self.task.predictions(self.model, loader, tested[name], self.accelerator)
+            for name, loader in loaders.items()
+        }
+
+
+class LinearFinetuning(_FrozenFinetuning, _ClassificationFinetuning):
+    """Logistic regression for each label on the embeddings of a frozen encoder; thresholds by cross-validation."""
+
+    head: LinearClassifier
 
     def divide(self, dataset: Any) -> None:
         """Divides the records into those that are fitted to and those of the test."""
-        parts = self.divided(dataset, "event")
-        self.parts = {"train": concatenate_datasets([parts["train"], parts["valid"]])}
-        self.parts |= {"test": parts["test"]} if "test" in parts else {}
+        self.name_labels(dataset)
+        self.config.classifier_hidden_size = self.config.num_auxiliary_labels = 0
+        self.parts = self.fitted_and_test(self.divided(dataset, None))
+
+    def train(self) -> None:
+        """Fits the head and its thresholds, and predicts the test records."""
+        train = self.parts["train"]
+        loader = self.supervised_loaders({"train": train})["train"]
+        embeddings = collect(self.model, loader, self._embed, self.accelerator)["embeddings"].astype(np.float64)
+        labels, patients = label_matrix(train), np.asarray(train["patient_id"])
+        self.head = LinearClassifier.fit(embeddings, labels, patients)
+        parts = self.head.mean, self.head.scale, self.head.weights, self.head.bias
+        self.model.classifier.store_linear(*(torch.from_numpy(part) for part in parts))
+        self.config.thresholds = self._thresholds(labels)
+        self.predict_test()
+
+    def _thresholds(self, labels: np.ndarray) -> dict[str, float]:
+        """By F1 of patients that a fit did not see; 0.5 where there are too few of them."""
+        probabilities = expit(self.head.unseen_logits)
+        known = ~np.isnan(probabilities)
+        return best_f1_thresholds(
+            np.where(known, labels, 0), np.where(known, probabilities, 0), self.config.label_names
+        )
+
+    @staticmethod
+    def _embed(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"embeddings": model(batch["input_values"], batch["lead_mask"]).pooler_output}
+
+    def summary(self) -> dict[str, Any]:
+        """What was fitted, and the metrics of the test part."""
+        start, names = self.starting_point(), self.config.label_names
+        positives = label_matrix(self.parts["train"]).sum(axis=0).astype(int).tolist()
+        penalties = [None if np.isnan(value) else value for value in self.head.inverse_penalties.tolist()]
+        return {
+            "task": "classification",
+            "method": "linear",
+            "simulated_outcome": False,
+            "checkpoint": start["checkpoint"],
+            **({"shuffled_labels": True} if self.args.shuffle_labels else {}),
+            "new_weights": start["new_weights"],
+            "num_records": {name: len(part) for name, part in self.parts.items()},
+            "num_positives": dict(zip(names, positives, strict=True)),
+            "inverse_penalties": dict(zip(names, penalties, strict=True)),
+            "num_parameters": sum(weights.numel() for weights in self.model.parameters()),
+            **self.results(),
+        }
+
+
+class FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
+    """A linear risk head, shrunk by evidence: for as few as fifteen events."""
+
+    head: FewEventsHead
+    unused = (*_FrozenFinetuning.unused, "page_layout")
+
+    def divide(self, dataset: Any) -> None:
+        """Divides the records into those that are fitted to and those of the test."""
+        self.parts = self.fitted_and_test(self.divided(dataset, "event"))
         if not np.any(self.parts["train"]["event"]):
             found = f"got none in {len(self.parts['train'])} records"
             raise ValueError(f"event: expected at least one event in the train part, {found}")
@@ -294,15 +385,9 @@ class FewEventsFinetuning(SurvivalFinetuning):
         self.describe_outcome(dataset, self.config, self.args)
         _add_covariates(self.parts["train"], self.config, self.args)
 
-    def build(self) -> None:
-        """Builds the network around the checkpoint's encoder."""
-        self.model, self.new_weights = build_model(self.network, self.config, self.args.checkpoint)
-        self.config = self.model.config
-
     def train(self) -> None:
         """Fits head and baseline, and predicts the test records."""
         train, args = self.parts["train"], self.args
-        self.model.to(self.accelerator.device).eval()
         embeddings = embed(self.model, train, args.batch_size, args.leads)
         covariates = self.covariates_of(train, self.config).astype(np.float64)
         covariates = covariates if covariates.shape[1] else np.empty((len(train), 0))
@@ -312,17 +397,7 @@ class FewEventsFinetuning(SurvivalFinetuning):
         self.head.store_in(self.model)
         log_hazard = torch.from_numpy(self.head.log_hazard(embeddings, standardised))
         self.model.fit_baseline(log_hazard, *map(torch.from_numpy, outcome))
-        tested = {name: part for name, part in self.parts.items() if name == "test"}
-        loaders = self.supervised_loaders(tested)
-        self.task = SurvivalTask(self.config, cast(Any, loaders.get("test")))  # there is no validation
-        self.predictions = {
-            name: self.task.predictions(self.model, loader, tested[name], self.accelerator)
-            for name, loader in loaders.items()
-        }
-
-    def earlier_seconds(self) -> float:
-        """None: an interrupted fit begins again."""
-        return 0.0
+        self.predict_test()
 
     def summary(self) -> dict[str, Any]:
         """What was fitted, how far it was shrunk, and the metrics of the test part."""
@@ -342,6 +417,14 @@ class FewEventsFinetuning(SurvivalFinetuning):
             "num_parameters": sum(weights.numel() for weights in self.model.parameters()),
             **self.results(),
         }
+
+
+_RUNS: dict[tuple[str, str], type[_Finetuning]] = {
+    ("survival", "fine-tune"): SurvivalFinetuning,
+    ("survival", "few-events"): FewEventsFinetuning,
+    ("classification", "fine-tune"): _ClassificationFinetuning,
+    ("classification", "linear"): LinearFinetuning,
+}
 
 
 def _add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
@@ -379,7 +462,7 @@ def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
 
 def _warn_of_another_input(config: EcgDanConfig, args: FinetuneArguments) -> None:
     """Warns where the checkpoint reads 10 s of rhythm and the recipe, which does not mention it, median beats."""
-    told = "input_kind" in args.model or "trunk" in args.model or args.lora_rank or args.method == "few-events"
+    told = "input_kind" in args.model or "trunk" in args.model or args.lora_rank or args.method != "fine-tune"
     if args.checkpoint and not told and config.input_kind == "rhythm":
         logger.warning(
             "checkpoint: %s reads 10 s of rhythm by the %s trunk, which the recipe does not mention; "

@@ -4,7 +4,7 @@ Controls are age and sex, a randomly initialised encoder, further checkpoints, a
 hazard, which no model can beat. Differences are paired: each resample draws the same patients for both models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,11 @@ import pandas as pd
 
 from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, column_of
 from ecgdan_hf.evaluation.comparators.evidence_cox import EvidenceCox
+from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.measures.survival import concordance_index
-
-_REGULARISATION = (0.0001, 0.001, 0.01, 0.1, 1.0)
-"""Inverse penalties tried for linear classifiers; embeddings have hundreds of correlated features."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def age_sex_scores(fit: pd.DataFrame, test: pd.DataFrame, labels: npt.NDArray[An
         male = column_of(table, "sex", "table").map({"male": 1.0, "female": 0.0}).astype(float).fillna(0.5)
         return np.stack([table["age"].astype(float).fillna(age), male], axis=1)
 
-    return fit_logistic(features(fit), labels, features(test), regularisation=(1.0,))
+    return LinearClassifier.fit(features(fit), labels, regularisation=(1.0,)).logits(features(test))
 
 
 def _age_sex_log_hazard(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
@@ -136,50 +134,3 @@ def _age_sex_log_hazard(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
     known = predictors[varying].fillna(fill)
     fitted = EvidenceCox.fit(known, follow_up.event, follow_up.time, free=len(varying))
     return fitted.log_hazard(AgeAndSex.of(test, "test")[varying].fillna(fill))
-
-
-def fit_logistic(
-    features: npt.ArrayLike,
-    labels: npt.NDArray[Any],
-    test_features: npt.ArrayLike,
-    patient_ids: Sequence[Any] | npt.NDArray[Any] | None = None,
-    regularisation: Sequence[float] = _REGULARISATION,
-    num_folds: int = 5,
-) -> FloatArray:
-    """Returns logits of a linear classifier for each label; cross-validated AUROC chooses the penalty (scikit-learn).
-
-    Args:
-        features: (n, features), standardised inside.
-        labels: (n, labels) of 0 and 1.
-        test_features: (m, features).
-        patient_ids: patient of each training record; a patient stays in one fold.
-        regularisation: inverse penalties to try; a single one is used without cross-validation.
-        num_folds: folds of the inner cross-validation.
-
-    Returns:
-        (m, labels); a label without positives or negatives in training gets zeros.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    values, tested = np.asarray(features, dtype=np.float64), np.asarray(test_features, dtype=np.float64)
-    groups = np.arange(len(values)) if patient_ids is None else pd.factorize(np.asarray(patient_ids))[0]
-    logits = np.zeros((len(tested), labels.shape[1]))
-    for column in range(labels.shape[1]):
-        truth = labels[:, column].astype(int)
-        if truth.min() == truth.max():
-            continue
-        middle = regularisation[len(regularisation) // 2]
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=middle, max_iter=500))
-        folds = min(num_folds, *(len(np.unique(groups[truth == kind])) for kind in (0, 1)))
-        splits = list(StratifiedGroupKFold(folds).split(values, truth, groups)) if folds > 1 else []
-        judged = all(len(np.unique(truth[part])) == 2 for split in splits for part in split)
-        if len(regularisation) > 1 and splits and judged:  # too few patients to choose with keep the middle penalty
-            grid = {"logisticregression__C": list(regularisation)}
-            model = GridSearchCV(model, grid, scoring="roc_auc", cv=splits).fit(values, truth).best_estimator_
-        else:
-            model.fit(values, truth)
-        logits[:, column] = model.decision_function(tested)
-    return logits

@@ -13,8 +13,9 @@ import pandas as pd
 from scipy.special import expit, softmax
 
 from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, random_encoder
-from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores, fit_logistic
+from ecgdan_hf.evaluation.comparators.comparison import Outcome, age_sex_scores
 from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox, Scaling
+from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
@@ -136,7 +137,7 @@ def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256) -> 
         components = Components.of(features)
         fitted, scaling = components(features), Scaling.of(components(features), standardise=False)
         return EvidenceCox.fit(fitted, table["event"], table["time"], scaling=scaling).log_hazard(components(tested))
-    return fit_logistic(features, label_matrix(fit), tested, patient_ids=table["patient_id"].to_numpy())
+    return LinearClassifier.fit(features, label_matrix(fit), table["patient_id"].to_numpy()).logits(tested)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,6 @@ def with_flags(kind: type[T], function: Callable[[T], Any], doc: str | None = No
         for item in dataclasses.fields(kind):
             if get_origin(item.type) is dict and flags[item.name] is not None:
                 flags[item.name] = _parse_assignments(flags[item.name], item.name)
-        chooses = config is None and flags.keys() >= {"method", "task"}
-        if chooses and flags["method"] is None and flags["task"] in (None, "survival"):
-            flags["method"] = "auto"
         args: Any = resolve(kind, config, flags)
         _recognise_source(args)
         check_options(args)

@@ -188,11 +188,13 @@ class FinetuneArguments(TrainingArguments):
         "survival, classification, or danet: classification behind a waveform module",
         choices=("survival", "classification", "danet"),
     )
-    method: str = _survival(
-        "fine-tune",
-        "fine-tune (train the network), few-events (keep the encoder, fit a linear head shrunk by evidence), or auto: "
-        "few-events below 250 training events without arguments of training, which is what happens without a recipe",
-        choices=("fine-tune", "few-events", "auto"),
+    method: str = option(
+        "auto",
+        "fine-tune (train the network), few-events (survival: keep the encoder, fit a head shrunk by evidence), "
+        "linear (classification: keep the encoder, fit a linear classifier), or auto: few-events below 250 training "
+        "events if no argument of training is given, else fine-tune",
+        choices=("fine-tune", "linear", "few-events", "auto"),
+        task=("survival", "classification"),
     )
     from_scratch: bool = option(False, "start from random weights instead")
     lead_masking: str = option(

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from ecgdan_hf.evaluation.comparators.baselines import RidgeCox, random_encoder
-from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
+from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -85,7 +85,7 @@ class Probed:
         if self.args.task == "survival":
             outcome = table["event"], table["time"], patients
             return RidgeCox.cross_validated(fitted, *outcome, seed=self.args.seed).log_hazard(tested)
-        return fit_logistic(fitted, label_matrix(fit), tested, patient_ids=patients)
+        return LinearClassifier.fit(fitted, label_matrix(fit), patients).logits(tested)
 
 
 def run_probe(

@@ -21,7 +21,7 @@ import yaml
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.text.statements import read_statements
 from ecgdan_hf.evaluation.comparators.baselines import random_encoder
-from ecgdan_hf.evaluation.comparators.comparison import fit_logistic
+from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_difference, bootstrap_interval
@@ -212,10 +212,10 @@ def _all_scores(
 ) -> Iterator[tuple[str, np.ndarray]]:
     features, tested = (embed(model, part, batch_size) for part in (fit, test))
     labels, patients = label_matrix(fit), np.asarray(fit["patient_id"])
-    yield "probe", fit_logistic(features, labels, tested, patients)
+    yield "probe", LinearClassifier.fit(features, labels, patients).logits(tested)
     for seed in range(0 if label_fraction is None else _NUM_SUBSETS):
         kept = rows.labelled_subset(patients, labels, float(label_fraction or 1), seed)
-        yield f"few{seed}", fit_logistic(features[kept], labels[kept], tested, patients[kept])
+        yield f"few{seed}", LinearClassifier.fit(features[kept], labels[kept], patients[kept]).logits(tested)
     prompts = list(Head.encoder_of(model).config.prompt_labels)
     has_statements = bool(find_source(args.data, args.data_dir).label_levels)
     if prompts and getattr(model, "alignment_head", None) is not None and has_statements:
