@@ -183,7 +183,7 @@ def test_without_a_recipe_few_events_decide_the_method_and_it_is_said(
     [
         ({"epochs": 3}, "epochs: only method fine-tune uses it, got method few-events; leave it out"),
         ({"lora_rank": 2}, "lora_rank: only method fine-tune uses it"),
-        ({"task": "classification"}, "method: only task survival uses it"),
+        ({"task": "classification"}, "method: expected fine-tune or linear for task classification"),
     ],
 )
 def test_arguments_that_it_would_ignore_are_refused(finetune_args: Build, encoder: Path, change, message) -> None:
