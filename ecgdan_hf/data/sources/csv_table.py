@@ -84,10 +84,14 @@ def read_outcomes(source: str | Path | pd.DataFrame, columns: Mapping[str, str] 
         _check_outcomes(source, "outcomes")
         return source
     path = Path(source)
-    outcomes = read_hospital_table(path, columns)
-    _require(outcomes, ["record_id"], path)
-    outcomes = with_times(outcomes, path)
-    _require(outcomes, ["record_id", "event", "time"], path)
+    outcomes = with_times(read_hospital_table(path, columns), path)
+    absent = [name for name in ("record_id", "event", "time") if name not in outcomes]
+    if absent:
+        raise ValueError(
+            f"{path}: expected a column {absent[0]}, got {', '.join(map(str, outcomes.columns[:12]))}; columns of "
+            f"other names: ecgdan data outcomes {path.name} --out outcomes.csv --columns "
+            f"{','.join(f'{name}=NAME' for name in absent)}"
+        )
     _check_ids(outcomes, path)
     _check_outcomes(outcomes, path)
     return outcomes.astype({"event": int, "time": float})

@@ -75,7 +75,7 @@ def test_rows_without_an_outcome_are_left_out_and_counted(write, plain):
 
 def test_columns_of_other_names_are_given_and_never_guessed(write, plain):
     path = write("EKG-Nr;Ereignis;Jahre\n00001;1;0,5\n00002;0;3,25\n")
-    with pytest.raises(ValueError, match="expected a column record_id, got EKG-Nr, Ereignis, Jahre"):
+    with pytest.raises(ValueError, match="got EKG-Nr, Ereignis, Jahre; columns of other names: ecgdan data outcomes "):
         read_outcomes(path)
     mapping = parse_mapping("record_id=EKG-Nr, event=Ereignis,time=Jahre")
     found = read_outcomes(path, mapping)
