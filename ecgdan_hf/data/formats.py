@@ -17,6 +17,7 @@ from ecgdan_hf.data.readers.declared import Declared, known_leads, one_line
 from ecgdan_hf.data.readers.matlab import HDF5, MATLAB
 from ecgdan_hf.data.readers.median_beats import with_median_beat
 from ecgdan_hf.data.readers.parquet import PARQUET
+from ecgdan_hf.data.readers.pdf import DIGITISERS, PDF
 from ecgdan_hf.data.readers.tables import names_a_lead
 from ecgdan_hf.data.readers.vendors import VENDOR_FORMATS, xml_root
 from ecgdan_hf.data.readers.wfdb_records import RECORD_LINE, find_header, read_wfdb, sample_range
@@ -25,15 +26,18 @@ from ecgdan_hf.data.record import EcgRecord
 
 READABLE = (
     "WFDB (.hea with its .dat), HL7 aECG, GE MUSE, GE CardioSoft, Philips Sierra, Mortara, AliveCor Kardia, DICOM, "
-    "SCP-ECG, EDF, ISHNE, MFER, .npy, .npz, .csv, MATLAB, HDF5, Parquet, and one of these in a .zip"
+    "SCP-ECG, EDF, ISHNE, MFER, PDF with the ECG as lines, .npy, .npz, .csv, MATLAB, HDF5, Parquet, and one of these "
+    "in a .zip"
 )
-FORMATS = (NUMPY, HDF5, MATLAB, PARQUET, CARDIOSOFT, *VENDOR_FORMATS, CSV)
+FORMATS = (NUMPY, HDF5, MATLAB, PARQUET, PDF, CARDIOSOFT, *VENDOR_FORMATS, CSV)
 """In the order in which a file is compared with them; WFDB, with files beside its header, and zips come before."""
 
 _OTHERS = {  # what ECGs come in and is not read, with what to do
     b"\xffBIOSEMI": "BDF of 24 bits; export it as EDF",
     **dict.fromkeys((b"\0\0\0\0\2\0\0\0", b"\0\0\0\0\1\0\0\0"), "MATLAB of version 4; save it with save(..., '-v7')"),
-    b"%PDF": "a PDF; export the ECG as XML, DICOM or SCP-ECG",
+    **dict.fromkeys(
+        (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"GIF8"), f"a picture of an ECG at best; {DIGITISERS}"
+    ),
     b"\xd0\xcf\x11\xe0": "an Excel workbook of 2003 or older; save it as .csv",
 }
 _HEAD_BYTES = 4096
@@ -118,8 +122,8 @@ def kind(path: str | Path) -> str | None:
     Returns:
         `"wfdb"` (a header, or data that a header in its folder names), `"zip"` (if it holds an ECG), or the name of
         one of `FORMATS`: `"numpy"`, `"csv"` (if its first row names a lead), `"matlab"`, `"hdf5"`, `"parquet"`,
-        `"cardiosoft"`, `"hl7-aecg"`, `"muse"`, `"sierra"`, `"mortara"`, `"kardia"`, `"dicom"`, `"scp-ecg"`, `"edf"`,
-        `"ishne"`, `"mfer"`.
+        `"pdf"`, `"cardiosoft"`, `"hl7-aecg"`, `"muse"`, `"sierra"`, `"mortara"`, `"kardia"`, `"dicom"`, `"scp-ecg"`,
+        `"edf"`, `"ishne"`, `"mfer"`.
     """
     path = Path(path)
     if not path.is_file():

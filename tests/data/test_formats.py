@@ -302,7 +302,8 @@ def test_truncated_arrays_are_refused(tmp_path, ecg, name):
     [
         (b"", "the file is empty"),
         (b'<?xml version="1.0"?><!-- <RestingECG> --><svg/>', "not a known ECG file, got XML of 'svg'"),
-        (b"\x89PNG\r\n", "not a known ECG file, got one that begins with "),
+        (b"RIFF\0\0\0\0", "not a known ECG file, got one that begins with "),
+        (b"\x89PNG\r\n", "not a known ECG file, got a picture of an ECG at best; digitise it "),
         (b"Dear colleague", "not a known ECG file, got one that begins with b'Dear col'"),
     ],
 )

@@ -31,17 +31,19 @@ _TIME_IS_UP, _KILLED = 24, 9  # SIGXCPU of Linux and macOS; SIGKILL after `WAIT_
 _children: dict[int, "_Child"] = {}  # by process id: a fork must not share its parent's pipes
 
 
-def decode(place: str, path: Path, member: str | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+def decode(
+    place: str, path: Path, member: str | None = None, seconds: int | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Returns what a function of `decoders` makes of a file: an array, and what the file says of it.
 
-    `place` is its name, or `module:function` of another.
+    `place` is its name, or `module:function` of another; `seconds` of the processor are its limit for a small file.
 
     Raises ValueError if the function does, or if its process dies or exceeds its limits.
     """
     child = _children.get(os.getpid())
     if child is None or child.process.poll() is not None:
         child = _children[os.getpid()] = _Child(path)
-    return child.ask(place, path, member)
+    return child.ask(place, path, member, seconds)
 
 
 class _Child:
@@ -56,8 +58,10 @@ class _Child:
         )
         self._receive(0, path, "a decoder that starts")
 
-    def ask(self, place: str, path: Path, member: str | None) -> tuple[np.ndarray, dict[str, Any]]:
-        seconds = LIMIT_SECONDS + math.ceil(path.stat().st_size * SECONDS_PER_BYTE)
+    def ask(
+        self, place: str, path: Path, member: str | None, seconds: int | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        seconds = (LIMIT_SECONDS if seconds is None else seconds) + math.ceil(path.stat().st_size * SECONDS_PER_BYTE)
         request = {"place": place, "path": str(path.absolute()), "member": member, "seconds": seconds}
         with contextlib.suppress(BrokenPipeError):
             _stream(self.process.stdin).write(json.dumps(request).encode() + b"\n")

@@ -32,7 +32,8 @@ def ecg_files(folder: str | Path) -> list[Path]:
     """The ECG files below a folder, sorted by name; raises FileNotFoundError if there is no such folder.
 
     A WFDB record counts once, with its header; its segments do not count. A .csv counts if its first row names a lead,
-    a .zip if it holds an ECG, an empty file if it has the suffix of an ECG. Hidden files and folders are skipped.
+    a .zip if it holds an ECG, an empty file if it has the suffix of an ECG. PDFs count if there is nothing else.
+    Hidden files and folders are skipped.
     """
     return list(_ecg_files(Path(folder)))
 
@@ -90,6 +91,8 @@ def _looks_recorded(file: Path) -> bool:
 
 def _why(file: Path) -> str:
     try:
+        if file.suffix.lower() == ".pdf" and file.stat().st_size:
+            return "a PDF among recordings in other formats, probably a printout of one"
         formats.read(file)
     except (ValueError, OSError) as error:
         return str(error).replace(f"{file}: ", "").partition("; what is read")[0]
@@ -179,7 +182,20 @@ def _ecg_files(folder: Path) -> Iterator[Path]:
         raise FileNotFoundError(f"{folder}: expected a folder, found none")
     files = sorted(_files_inside(folder))
     parts = {part for file in files if file.suffix == ".hea" for part in _parts(file)}
-    return (file for file in files if file not in parts and _counts(file))
+    return _printed_last(file for file in files if file not in parts and _counts(file))
+
+
+def _printed_last(files: Iterable[Path]) -> Iterator[Path]:
+    """The files without PDFs; these only if there is nothing else, as they are printouts of it, or letters."""
+    printed, others = list[Path](), False
+    for file in files:
+        if file.suffix.lower() == ".pdf":
+            printed.append(file)
+        else:
+            others = True
+            yield file
+    if not others:
+        yield from printed
 
 
 def _is_hidden(path: Path) -> bool:
