@@ -213,7 +213,7 @@ def _predict_batch(rows: list[dict[str, Any]], model: EcgDanPreTrainedModel, hea
                 row["error"] = "expected finite predictions, the model gave NaN or infinity for this signal"
                 continue
             row.update(predicted)
-            if "positive" in row and row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(model.config.lead_names):
+            if "positive" in row and row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * model.config.num_used_leads:
                 row["positive"] = None
                 row["flags"] = ";".join(filter(None, [row["flags"], "thresholds_need_more_leads"]))
     return rows

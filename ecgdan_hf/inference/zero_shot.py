@@ -202,7 +202,7 @@ class _Scorer:
         row["inputs"] = {key: features[key] for key in ("input_values", "lead_mask")}
         row["num_leads"] = int(features["lead_mask"].sum())
         flags = [*record.flags, *features["flags"][0]]
-        if row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * features["lead_mask"].shape[1]:
+        if row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(self.extractor.read_leads):
             flags.append(_FEW_LEADS)
         if any(prompt.measured.claims for prompt in self.prompts):
             try:

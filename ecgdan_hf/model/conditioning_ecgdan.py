@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .configuration_ecgdan import STANDARD_LEADS
 from .leads_ecgdan import canonical_leads
 
 _MICRO_SIGN, _GREEK_MU = "\u00b5", "\u03bc"
@@ -42,6 +43,20 @@ HIGHPASS_ORDER = 2  # run forwards and backwards: fourth order, -6 dB at the cor
 NOTCH_QUALITY = 30.0  # centre frequency over bandwidth of the powerline notch
 RESAMPLED_SAMPLES = 50  # made by one block at least: a matrix small enough for the cache, large enough for BLAS
 EDGE_SECONDS = 2.0  # reflected signal in front of and behind the record for the filters to settle on
+
+
+def printed_samples(lead_names: Sequence[str], num_samples: int) -> np.ndarray:
+    """(leads, samples), true where a page of 3 rows and 4 columns shows the lead: a quarter each, and all of lead II.
+
+    >>> printed_samples(["I", "II", "aVR", "V6"], 8).astype(int)
+    array([[1, 1, 0, 0, 0, 0, 0, 0],
+           [1, 1, 1, 1, 1, 1, 1, 1],
+           [0, 0, 1, 1, 0, 0, 0, 0],
+           [0, 0, 0, 0, 0, 0, 1, 1]])
+    """
+    column = np.array([STANDARD_LEADS.index(name) // 3 for name in lead_names])
+    quarter = np.arange(num_samples) * 4 // num_samples
+    return np.asarray((column[:, None] == quarter) | (np.array(lead_names) == "II")[:, None])
 
 
 def import_scipy(name: str) -> ModuleType:

@@ -37,8 +37,8 @@ ENCODER_FIELDS = ("pooler_output", "lead_attention", "time_attention", "hidden_s
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 SIGNAL_FIELDS = (
-    *("lead_names", "sampling_rate", "num_samples", "pad_samples", "input_kind", "unit", "filter"),
-    *("normalization", "global_mean_mv", "global_std_mv"),
+    *("lead_names", "used_leads", "page_layout", "sampling_rate", "num_samples", "pad_samples", "input_kind"),
+    *("unit", "filter", "normalization", "global_mean_mv", "global_std_mv"),
 )
 DEFAULT_FILTER: dict[str, float | None] = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
 
@@ -74,6 +74,7 @@ TRUNK_DEFAULTS: dict[str, dict[str, Any]] = {
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "input_kind": ("median_beat", "rhythm"),
+    "page_layout": ("whole", "3x4"),
     "unit": ("mV",),
     "normalization": ("per_lead_zscore", "global"),
     "trunk": ("paper", "light"),
@@ -141,6 +142,10 @@ class EcgDanConfig(VersionedConfig):
 
     Args:
         lead_names: leads in input order; by default the twelve of `STANDARD_LEADS`.
+        used_leads: those of them that the network was trained to look at; others are masked, also where they were
+            recorded. None uses all.
+        page_layout: `"whole"`, or `"3x4"`: the network looks at what a printed page of 3 rows and 4 columns shows of
+            10 s of rhythm, a quarter of each lead and all of lead II.
         input_kind: `"median_beat"` (one representative beat, 600 samples at 500 Hz) or `"rhythm"` (10 s at 100 Hz).
             Together with `trunk` it sets the defaults of the next three.
         sampling_rate: Hz of `input_values`.
@@ -209,6 +214,8 @@ class EcgDanConfig(VersionedConfig):
     """Outputs that `Trainer` leaves out of `predictions`, so that a classifier's are its logits alone."""
 
     lead_names: list[str] | tuple[str, ...] = STANDARD_LEADS
+    used_leads: list[str] | tuple[str, ...] | None = None
+    page_layout: str = "whole"
     input_kind: str = "median_beat"
     sampling_rate: _Int = _FROM_TRUNK
     num_samples: _Int = _FROM_TRUNK
@@ -261,6 +268,7 @@ class EcgDanConfig(VersionedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.lead_names = list(self.lead_names)
+        self.used_leads = None if self.used_leads is None else list(self.used_leads)
         self.prompt_labels = list(self.prompt_labels)
         self.measurement_names = list(self.measurement_names)
         self.measurement_means = list(self.measurement_means) or [0.0] * len(self.measurement_names)
@@ -290,6 +298,8 @@ class EcgDanConfig(VersionedConfig):
             raise ValueError(f"sampling_rate: expected a positive rate in Hz, got {self.sampling_rate}")
         if not self.lead_names or len(set(self.lead_names)) != len(self.lead_names):
             raise ValueError(f"lead_names: expected different names, got {self.lead_names}")
+        if (self.used_leads is not None and not set(self.used_leads) <= set(self.lead_names)) or self.used_leads == []:
+            raise ValueError(f"used_leads: expected some of {', '.join(self.lead_names)}, got {self.used_leads}")
         if self.lead_layout == "reference" and self.num_leads != len(STANDARD_LEADS):
             raise ValueError(f"lead_layout='reference' needs the twelve standard leads, got {self.num_leads}")
         if self.hidden_size % 2:
@@ -331,6 +341,11 @@ class EcgDanConfig(VersionedConfig):
     def num_leads(self) -> int:
         """Number of leads of `input_values`."""
         return len(self.lead_names)
+
+    @property
+    def num_used_leads(self) -> int:
+        """Number of leads that the network looks at."""
+        return len(self.used_leads or self.lead_names)
 
     @property
     def token_stride(self) -> int:

@@ -22,6 +22,7 @@ from .conditioning_ecgdan import (
     apply_filter,
     check_recording,
     fit_length,
+    printed_samples,
     resample,
 )
 from .configuration_danet import resolve_waveform_rule
@@ -81,8 +82,8 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
     Made from a configuration: `EcgDanFeatureExtractor(**config.signal_contract)`; saved with the weights.
 
     Args:
-        lead_names, sampling_rate, num_samples, pad_samples, unit, filter, normalization, global_mean_mv,
-            global_std_mv: as in [`EcgDanConfig`].
+        lead_names, used_leads, page_layout, sampling_rate, num_samples, pad_samples, unit, filter, normalization,
+            global_mean_mv, global_std_mv: as in [`EcgDanConfig`].
         input_kind: `"median_beat"`, the median beat with its R peak at 40 % of the window, or `"rhythm"`, the middle
             of the recording.
         waveform_rule: rule of a disease, see [`resolve_waveform_rule`]; with one, and rhythm input, the outputs also
@@ -109,10 +110,14 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         global_mean_mv: float = 0.0,
         global_std_mv: float = 0.25,
         waveform_rule: str | Path | dict[str, Any] | None = None,
+        used_leads: list[str] | tuple[str, ...] | None = None,
+        page_layout: str = "whole",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
         self.lead_names = canonical_leads(lead_names)
+        self.page_layout = page_layout
+        self.used_leads = None if used_leads is None else canonical_leads(used_leads)
         self.sampling_rate, self.num_samples, self.pad_samples = sampling_rate, num_samples, pad_samples
         self.input_kind, self.unit, self.normalization = input_kind, unit, normalization
         self.global_mean_mv, self.global_std_mv = global_mean_mv, global_std_mv
@@ -123,11 +128,13 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         self._check_contract()
 
     def _check_contract(self) -> None:
-        for name in ("input_kind", "unit", "normalization"):
+        for name in ("input_kind", "page_layout", "unit", "normalization"):
             if getattr(self, name) not in CHOICES[name]:
                 raise ValueError(f"{name}: expected {' or '.join(CHOICES[name])}, got {getattr(self, name)!r}")
         if self.waveform_rule is not None and self.input_kind != "rhythm":
             raise ValueError(f"waveform_rule: expected input_kind='rhythm' with it, got {self.input_kind!r}")
+        if self.page_layout != "whole" and self.input_kind != "rhythm":
+            raise ValueError(f"page_layout: expected input_kind='rhythm' with it, got {self.input_kind!r}")
         unknown = sorted(set(self.filter) - set(DEFAULT_FILTER))
         if unknown:
             raise ValueError(f"filter: expected {', '.join(DEFAULT_FILTER)}, got {', '.join(unknown)}")
@@ -140,6 +147,11 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(
                 f"num_samples: {self.num_samples} leaves no room for {self.pad_samples} zeros at each end"
             )
+
+    @property
+    def read_leads(self) -> list[str]:
+        """Those of `lead_names` that are not masked where they were recorded."""
+        return [lead for lead in self.lead_names if self.used_leads is None or lead in self.used_leads]
 
     @property
     def signal_samples(self) -> int:
@@ -254,10 +266,11 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         given = self._given_beat(median_beat, unit, leads, recorded)
         recorded |= self._derived(recorded, leads, flags)
         mask = np.array([lead in recorded for lead in self.lead_names])
-        if not mask.any():
+        read = np.isin(self.lead_names, self.read_leads)
+        if not (mask & read).any():
             raise ValueError(
                 f"signal: none of the leads {', '.join(leads)} is usable for a model of "
-                f"{', '.join(self.lead_names)} ({'; '.join(flags)})"
+                f"{', '.join(self.read_leads)} ({'; '.join(flags)})"
             )
         usable = np.stack([recorded[lead] for lead in self.lead_names if lead in recorded])
         usable = apply_filter(usable, sampling_rate, **self.filter)
@@ -270,7 +283,10 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         beat = beat and beat.conditioned(self.sampling_rate, self.filter.get("lowpass_hz"))
         signal_mv = np.zeros((len(self.lead_names), self.signal_samples))
         signal_mv[mask] = self._window(self._resampled(usable, sampling_rate, flags), flags, beat, list(limb))
-        return signal_mv, mask, flags
+        signal_mv[~read] = 0.0
+        if self.page_layout == "3x4":
+            signal_mv[~printed_samples(self.lead_names, self.signal_samples)] = 0.0
+        return signal_mv, mask & read, flags
 
     def _given_beat(
         self, median_beat: np.ndarray | None, unit: str, leads: list[str], recorded: dict[str, np.ndarray]
@@ -287,7 +303,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
 
     def _derived(self, recorded: dict[str, np.ndarray], leads: list[str], flags: list[str]) -> dict[str, np.ndarray]:
         """Limb leads that were not given; one that was given and is unusable stays masked."""
-        absent = [lead for lead in self.lead_names if lead not in leads]
+        absent = [lead for lead in self.read_leads if lead not in leads]
         found = {lead: derive_limb_lead(lead, recorded) for lead in absent}
         derived = {lead: values for lead, values in found.items() if values is not None}
         _add_flag(flags, "lead_derived", derived)

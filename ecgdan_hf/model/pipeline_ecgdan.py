@@ -46,7 +46,7 @@ class EcgClassificationPipeline(EcgPipeline):
 
     Returns, for each recording: a list of dictionaries, highest score first. `label`; `score`, its probability under
     the network; `threshold` and `positive`, whether the score reaches it, both None where there is no threshold, and
-    where fewer than half of the network's leads were recorded, as the checkpoint's thresholds do not hold then;
+    where fewer than half of the leads that it uses were recorded, as the checkpoint's thresholds do not hold then;
     `flags`, the recording's quality flags. With waveform attention each also has `intervals`, see
     [`attended_intervals`], in seconds from the beginning of the recording as it was given, or of a prepared row. Flags
     and intervals are the same for every label. Of a recording that is longer than the network's input only the middle
@@ -113,7 +113,7 @@ class EcgClassificationPipeline(EcgPipeline):
         """Thresholds by label, and the flags: one more where the checkpoint's own do not hold."""
         own, mask = dict(self.model.config.thresholds or {}), model_outputs["lead_mask"][0]
         flags = list(model_outputs["flags"])
-        if int(mask.sum()) < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(mask):
+        if int(mask.sum()) < MIN_LEAD_SHARE_FOR_THRESHOLDS * self.model.config.num_used_leads:
             own, flags = {}, [*flags, "thresholds_need_more_leads"]
         return own | dict(given), flags
 

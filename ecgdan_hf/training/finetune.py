@@ -41,12 +41,13 @@ from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.training.arguments.command import run_as_program
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, RunArguments, TrainingArguments
+from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EpochBatchSampler
 from ecgdan_hf.training.core.few_events import FewEventsHead
 from ecgdan_hf.training.core.loop import LAST_EPOCH
 from ecgdan_hf.training.core.run import Split
-from ecgdan_hf.training.core.starting_weights import build_config, build_model
+from ecgdan_hf.training.core.starting_weights import build_model
 from ecgdan_hf.training.core.supervised import FinetuningRun
 from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask, collect
 
@@ -89,6 +90,7 @@ def finetune(args: FinetuneArguments, network: _Network | None = None, split: Sp
         raise ValueError("task: danet is trained by `ecgdan finetune` or ecgdan_hf.training.finetune_danet")
     if args.method == "auto":
         args = dataclasses.replace(args, method=_method_of(args, split))
+    check_options(args)
     if (args.task, args.method) not in _RUNS:
         fitting = " or ".join(method for task, method in _RUNS if task == args.task)
         raise ValueError(f"method: expected {fitting} for task {args.task}, got {args.method}")
@@ -218,7 +220,7 @@ class SurvivalFinetuning(_Finetuning):
 
     def count_events(self) -> int:
         """Events among the records that are trained on or choose the epoch."""
-        self.config = build_config(self.config_class, self.args.model, self.args.checkpoint)
+        self.config = self.configuration()
         self.feature_extractor = EcgDanFeatureExtractor(**self.config.signal_contract)
         parts = self.divided(self.read_rows(), "event")
         return int(sum(np.sum(part["event"]) for name, part in parts.items() if name != "test"))
@@ -373,7 +375,6 @@ class FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
     """A linear risk head, shrunk by evidence: for as few as fifteen events."""
 
     head: FewEventsHead
-    unused = (*_FrozenFinetuning.unused, "page_layout")
 
     def divide(self, dataset: Any) -> None:
         """Divides the records into those that are fitted to and those of the test."""
@@ -388,7 +389,7 @@ class FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
     def train(self) -> None:
         """Fits head and baseline, and predicts the test records."""
         train, args = self.parts["train"], self.args
-        embeddings = embed(self.model, train, args.batch_size, args.leads)
+        embeddings = embed(self.model, train, args.batch_size)
         covariates = self.covariates_of(train, self.config).astype(np.float64)
         covariates = covariates if covariates.shape[1] else np.empty((len(train), 0))
         standardised = np.nan_to_num((covariates - self.config.covariate_means) / self.config.covariate_stds)

@@ -82,6 +82,45 @@ def test_condition_is_the_input_before_scaling_and_padding(ecg):
         assert 1 < signal[1].max() < 2  # millivolt: lead II was made with an R wave of 1.2 mV
 
 
+def test_leads_that_are_not_used_are_masked_as_if_they_were_not_recorded(ecg):
+    wearable = extractor(input_kind="rhythm", used_leads=["I", "II", "III"])
+    batch, flags = (wearable(**given(ecg[:2], LEADS[:2]), return_flags=True)[key] for key in ("input_values", "flags"))
+    whole = wearable(**given(ecg))
+    assert whole["lead_mask"][0].tolist() == [True] * 3 + [False] * 9
+    np.testing.assert_allclose(batch[0, :2], whole["input_values"][0, :2], atol=1e-6)
+    assert not whole["input_values"][0, 3:].any()
+    assert "lead_absent" not in flag_names(flags[0])
+    with pytest.raises(ValueError, match="none of the leads V1, V2 is usable for a model of I, II, III"):
+        wearable(**given(ecg[6:8], LEADS[6:8]))
+
+
+def test_a_printed_page_shows_a_quarter_of_each_lead_and_its_rhythm_strip(ecg):
+    whole, page = (
+        extractor(input_kind="rhythm", normalization="global", page_layout=layout)(**given(ecg))
+        for layout in ("whole", "3x4")
+    )
+    for lead, name in enumerate(LEADS):
+        seen = np.zeros(1024, bool)
+        seen[slice(12, -12) if name == "II" else slice(12 + 250 * (lead // 3), 12 + 250 * (lead // 3) + 250)] = True
+        np.testing.assert_array_equal(page["input_values"][0, lead, seen], whole["input_values"][0, lead, seen])
+        assert not page["input_values"][0, lead, ~seen].any()
+    assert page["lead_mask"].all()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"used_leads": ["V7"]}, "used_leads: expected some of"),
+        ({"used_leads": []}, "used_leads: expected some of"),
+        ({"input_kind": "rhythm", "page_layout": "6x2"}, "page_layout"),
+        ({"input_kind": "median_beat", "page_layout": "3x4"}, "page_layout: expected input_kind='rhythm'"),
+    ],
+)
+def test_what_a_network_looks_at_is_checked(config: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        extractor(**config)
+
+
 def test_a_batch_equals_its_recordings_one_by_one(ecg, beat_extractor):
     other = record(seed=5, heart_rate=90)[0]
     together = beat_extractor(**given([ecg, other]), return_flags=True)

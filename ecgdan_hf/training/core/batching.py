@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ecgdan_hf.data.prepared.mapped_memory import MappedArrays
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.training.arguments.fields import TrainingArguments
 from ecgdan_hf.training.core.statement_alignment import TextList
 
@@ -211,8 +211,6 @@ class EcgCollator:
 
     Args:
         lead_names: names of the leads, in the order of `input_values`.
-        shown_leads: (leads,), false for leads that are never shown; None shows all.
-        page_layout: "whole", or "3x4", which shows of each lead what a printed page of 3 rows and 4 columns shows.
         num_pad: zeros at each end of the signal, which augmentation leaves zero.
         lead_masking: "record" (one draw each), "batch" (one draw for all) or "none".
         lead_masking_probability: how often leads are hidden.
@@ -237,8 +235,6 @@ class EcgCollator:
     """
 
     lead_names: Sequence[str]
-    shown_leads: np.ndarray | None = None
-    page_layout: str = "whole"
     num_pad: int = 0
     lead_masking: str = "none"
     lead_masking_probability: float = 0.5
@@ -324,10 +320,6 @@ class EcgCollator:
         rng = np.random.default_rng([self.seed, self.epoch, *numbers])
         signal = np.stack([np.asarray(row["input_values"], dtype=np.float32) for row in rows])
         recorded = np.stack([np.asarray(row["lead_mask"], dtype=bool) for row in rows])
-        if self.shown_leads is not None:
-            recorded &= self.shown_leads
-        if self.page_layout == "3x4":
-            signal = np.where(_printed_samples(self.lead_names, signal.shape[2]), signal, np.float32(0))
         batch = {name: torch.from_numpy(values[numbers]) for name, values in self.lookups.items()}
         if self.statement_embeds is not None:
             weights = batch.pop(STATEMENT_WEIGHTS).numpy()
@@ -401,20 +393,6 @@ class EcgCollator:
             noise[..., : self.num_pad] = noise[..., -self.num_pad :] = 0
         noise += signal
         return noise
-
-
-def _printed_samples(lead_names: Sequence[str], num_samples: int) -> np.ndarray:
-    """(leads, samples), true where a page of 3 rows and 4 columns shows the lead: a quarter each, and all of lead II.
-
-    >>> _printed_samples(["I", "II", "aVR", "V6"], 8).astype(int)
-    array([[1, 1, 0, 0, 0, 0, 0, 0],
-           [1, 1, 1, 1, 1, 1, 1, 1],
-           [0, 0, 1, 1, 0, 0, 0, 0],
-           [0, 0, 0, 0, 0, 0, 1, 1]])
-    """
-    column = np.array([STANDARD_LEADS.index(name) // 3 for name in lead_names])
-    quarter = np.arange(num_samples) * 4 // num_samples
-    return np.asarray((column[:, None] == quarter) | (np.array(lead_names) == "II")[:, None])
 
 
 def multi_hot(labels: Sequence[Sequence[int]], num_labels: int) -> Tensor:

@@ -71,7 +71,7 @@ class TrainingRun(ABC, Generic[Args]):
         finished: dict[str, Any] | None = run_folder.metrics if args.resume else None
         if finished is not None:
             return finished
-        self.config = build_config(self.config_class, args.model, args.checkpoint)
+        self.config = self.configuration()
         EcgCollator.check(args, self.config)
         self.feature_extractor = EcgDanFeatureExtractor(**self.config.signal_contract)
         self.load()
@@ -84,6 +84,10 @@ class TrainingRun(ABC, Generic[Args]):
             metrics = {**self.summary(), "seconds": round(seconds, 1)}
             self._on_main_process(lambda: run_folder.finish(self._write_all, Result(self.kind, metrics)))
         return metrics
+
+    def configuration(self) -> Any:
+        """The network's configuration: the checkpoint's, with the fields that `model` changes."""
+        return build_config(self.config_class, self.args.model, self.args.checkpoint)
 
     @abstractmethod
     def check(self) -> None:

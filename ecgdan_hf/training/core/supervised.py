@@ -63,6 +63,15 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
                     f"labels: {source.name} has no follow-up of its own; give an outcomes table with --labels"
                 )
 
+    def configuration(self) -> Any:
+        """The network's configuration, with the leads and the page that it is to look at."""
+        config = super().configuration()
+        if self.args.page_layout != "whole":
+            config.page_layout = self.args.page_layout
+        if self.args.leads:
+            config.used_leads = np.array(config.lead_names)[kept_leads(self.args.leads, config.lead_names)].tolist()
+        return config
+
     def read_rows(self) -> Any:
         """The rows with their labels or outcomes."""
         args = self.args
@@ -139,8 +148,6 @@ def _collator(config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
         columns=("event", "time") if survival else (),
         sample_columns=config.weight_columns,
         num_labels=0 if survival else config.num_labels,
-        shown_leads=kept_leads(args.leads, config.lead_names) if args.leads else None,
-        page_layout=args.page_layout,
     )
 
 

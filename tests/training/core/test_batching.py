@@ -244,29 +244,6 @@ def test_crops_are_pieces_of_the_record_drawn_anew_each_epoch():
     assert collate._still()(rows)["input_values"].shape == (64, 1, 40)
 
 
-def test_leads_that_are_not_shown_are_masked_in_training_and_evaluation(rows: NumberedRows):
-    shown = np.isin(STANDARD_LEADS, ["I", "II"])
-    collate = EcgCollator(STANDARD_LEADS, shown_leads=shown)
-    for collator in (collate, collate._still()):
-        batch = collator(rows.__getitems__([0, 1, 2]))
-        assert not batch["lead_mask"].numpy()[:, ~shown].any()
-        assert not batch["input_values"].numpy()[:, ~shown].any()
-        assert batch["input_values"].numpy()[:, shown].any()
-
-
-def test_a_printed_page_shows_a_quarter_of_each_lead_and_its_rhythm_strip(rows: NumberedRows):
-    plain, printed = (
-        EcgCollator(STANDARD_LEADS, page_layout=layout)(rows.__getitems__([0, 1])) for layout in ("whole", "3x4")
-    )
-    for lead, name in enumerate(STANDARD_LEADS):
-        seen = np.zeros(20, bool)
-        seen[slice(None) if name == "II" else slice(5 * (lead // 3), 5 * (lead // 3) + 5)] = True
-        whole, page = (each["input_values"][:, lead].numpy() for each in (plain, printed))
-        np.testing.assert_array_equal(page[:, seen], whole[:, seen])
-        assert not page[:, ~seen].any()
-    assert torch.equal(plain["lead_mask"], printed["lead_mask"])
-
-
 def test_hidden_spans_are_the_same_in_every_lead_and_stay_in_the_target():
     rows = [{"row": row, "input_values": np.ones((3, 100)), "lead_mask": [True] * 3} for row in range(200)]
     batch = EcgCollator(["I", "II", "V1"], span_masking_probability=0.5, with_target=True)(rows)
