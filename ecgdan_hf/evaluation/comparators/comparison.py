@@ -6,6 +6,7 @@ hazard, which no model can beat. Differences are paired: each resample draws the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, column_of
 from ecgdan_hf.evaluation.comparators.evidence_cox import EvidenceCox
 from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
-from ecgdan_hf.evaluation.measures.classification import macro_auroc
+from ecgdan_hf.evaluation.measures.classification import averaged_labels, macro_auroc
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, Metric, bootstrap_comparison
 from ecgdan_hf.evaluation.measures.survival import concordance_index
@@ -53,8 +54,9 @@ class Outcome:
 
     @classmethod
     def classification(cls, labels: npt.NDArray[Any], patient_ids: npt.NDArray[Any]) -> "Outcome":
-        """Builds it from labels (n, labels) of 0, 1 or NaN."""
-        return cls("macro_auroc", macro_auroc, (labels,), patient_ids)
+        """Builds it from labels (n, labels) of 0, 1 or NaN; the average is over those of [`averaged_labels`]."""
+        metric = partial(_macro_auroc_of, averaged_labels(labels))
+        return cls("macro_auroc", metric, (labels,), patient_ids)
 
     def counts(self) -> dict[str, Any]:
         """Counts records, patients, and events or the positives of each label."""
@@ -64,7 +66,12 @@ class Outcome:
         }
         if self.name == "concordance_index":
             return found | {"num_events": int(self.truth[0].sum()), "simulated_outcome": self.simulated}
-        return found | {"num_positives": np.nansum(self.truth[0], axis=0).astype(int).tolist()}
+        labels = self.truth[0]
+        averaged = int(averaged_labels(labels).sum())
+        return found | {
+            "num_positives": np.nansum(labels, axis=0).astype(int).tolist(),
+            "num_labels_averaged": averaged,
+        }
 
     def compare(self, scores: Mapping[str, npt.ArrayLike], n: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Returns the metric of each score with its interval, and how far the first one is ahead of each other.
@@ -90,6 +97,10 @@ class Outcome:
             name: interval.as_dict() | ({"ahead": ahead[name].as_dict()} if name in ahead else {})
             for name, interval in intervals.items()
         }
+
+
+def _macro_auroc_of(averaged: npt.NDArray[np.bool_], labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> float:
+    return macro_auroc(labels[:, averaged], scores[:, averaged])
 
 
 def age_sex_scores(fit: pd.DataFrame, test: pd.DataFrame, labels: npt.NDArray[Any] | None = None) -> FloatArray:

@@ -15,6 +15,8 @@ from scipy.stats import rankdata
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, bootstrap_interval
 
 DEFAULT_THRESHOLD = 0.5
+MIN_POSITIVES = 10
+"""Positives, and negatives, that a label needs to enter a macro average."""
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -56,6 +58,21 @@ def auroc_per_label(labels: npt.ArrayLike, scores: npt.ArrayLike) -> FloatArray:
     """
     truth, values = _check(labels, scores, ndim=2)
     return np.array([_auroc(truth[:, column], values[:, column]) for column in range(truth.shape[1])])
+
+
+def averaged_labels(labels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Returns which labels a macro average is over, (labels,): those with `MIN_POSITIVES` positives and negatives.
+
+    If no label has as many, those with at least one. Choose them once for all resamples and models: a rare label would
+    leave the average with its last positive, and the interval would be one of another number.
+
+    Args:
+        labels: (n, labels), 1, 0 or NaN.
+    """
+    truth = np.asarray(labels, dtype=np.float64)
+    fewest = np.minimum((truth == 1).sum(axis=0), (truth == 0).sum(axis=0))
+    common: npt.NDArray[np.bool_] = fewest >= MIN_POSITIVES
+    return common if common.any() else fewest > 0
 
 
 def macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -144,7 +161,7 @@ def classification_metrics(
 ) -> dict[str, Any]:
     """Returns the entries of `metrics.json` for a classifier.
 
-    A bootstrap resample in which a rare label lost its last positive averages over the labels it still has.
+    The macro average is over the labels that [`averaged_labels`] chooses.
 
     Args:
         labels: (n, labels), 1, 0 or NaN.
@@ -155,15 +172,19 @@ def classification_metrics(
 
     Returns:
         `macro_auroc` (the fields of `Interval`), `num_records`, `num_labels`, `num_labels_estimable`,
-        `labels_not_estimable`, and under `labels` one entry per name: `num_positives`, `num_negatives`, and, where
-        estimable, `auroc` (the fields of `Interval`), `auprc`, `threshold`, `f1`.
+        `labels_not_estimable`, `labels_too_rare` for the macro average, and under `labels` one entry per name:
+        `num_positives`, `num_negatives`, and, where estimable, `auroc` (the fields of `Interval`), `auprc`,
+        `threshold`, `f1`.
 
     Raises:
         ValueError: as [`macro_auroc`], or a wrong number of names.
     """
     truth, values = _check(labels, probabilities, ndim=2)
     names = _check_names(label_names, truth)
-    macro = bootstrap_interval(macro_auroc, truth, values, patient_ids=patient_ids, n=n, seed=seed)
+    common = averaged_labels(truth)
+    common = common if common.any() else np.ones_like(common)  # which is refused
+    averaged = truth[:, common], values[:, common]
+    macro = bootstrap_interval(macro_auroc, *averaged, patient_ids=patient_ids, n=n, seed=seed)
     per_label = {
         name: _label_metrics(truth[:, column], values[:, column], patient_ids, (thresholds or {}).get(name), n, seed)
         for column, name in enumerate(names)
@@ -175,6 +196,9 @@ def classification_metrics(
         "num_labels": len(names),
         "num_labels_estimable": len(names) - len(missing),
         "labels_not_estimable": missing,
+        "labels_too_rare": [
+            name for name, kept in zip(names, common, strict=True) if not kept and name not in missing
+        ],
         "labels": per_label,
     }
 

@@ -155,13 +155,18 @@ class CardFacts:
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:
-        """Part, metric and value of each number of the training run, and the labels that have no AUROC."""
+        """Part, metric and value of each number of the training run, and the labels that no average holds."""
         suffix = ", simulated outcome" if self.is_simulated else ""
         rows = [(PARTS[number.part], number.words, number.text + suffix) for number in self._numbers]
+        left_out = {
+            "labels_not_estimable": "labels without AUROC",
+            "labels_too_rare": "labels too rare for the macro average",
+        }
         return rows + [
-            (words, "labels without AUROC", ", ".join(found["labels_not_estimable"]))
+            (words, said, ", ".join(found[name]))
             for words, found in self._parts
-            if found.get("labels_not_estimable")
+            for name, said in left_out.items()
+            if found.get(name)
         ]
 
     @property

@@ -119,3 +119,15 @@ def test_a_macro_average_over_nothing_and_a_wrong_number_of_names_are_refused() 
 
 def test_docstring_examples_hold() -> None:
     assert doctest.testmod(classification).failed == 0
+
+
+def test_the_macro_average_is_over_common_labels_in_every_resample():
+    rng = np.random.default_rng(0)
+    labels = np.stack([rng.random(400) < 0.5, np.arange(400) < 3], axis=1).astype(float)
+    scores = np.stack([labels[:, 0] + rng.standard_normal(400), rng.standard_normal(400)], axis=1)
+    metrics = classification_metrics(labels, scores, ["common", "rare"], n=50)
+    assert metrics["macro_auroc"]["estimate"] == metrics["labels"]["common"]["auroc"]["estimate"]
+    assert metrics["macro_auroc"]["low"] == metrics["labels"]["common"]["auroc"]["low"]
+    assert metrics["labels_too_rare"] == ["rare"] and metrics["num_labels_estimable"] == 2
+    few = classification_metrics(labels[:12], scores[:12], ["common", "rare"], n=50)
+    assert few["labels_too_rare"] == []  # where no label is common, all count
