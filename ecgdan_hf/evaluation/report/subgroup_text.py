@@ -53,11 +53,13 @@ def _group_table(entries: Entries) -> str:
 
 
 def _label_table(entries: Entries) -> str:
-    """Returns each label in each group, without empty columns."""
+    """Returns each label in each group, without empty columns; labels that no group can judge are listed below."""
     heads = ["label, group", "with the label", "AUROC", _REST, "sensitivity", _REST, "false positive rate", _REST]
     heads.append("predicted minus observed")
     rows = []
-    for label in dict.fromkeys(label for _, entry in entries for label in entry["labels"]):
+    labels = dict.fromkeys(label for _, entry in entries for label in entry["labels"])
+    judged = [label for label in labels if any("auroc" in entry["labels"][label] for _, entry in entries)]
+    for label in judged or labels:
         for name, entry in entries:
             each = entry["labels"][label]
             cells = [f"{label}, {name}", str(each["num_positives"])]
@@ -65,7 +67,9 @@ def _label_table(entries: Entries) -> str:
                 cells += _pair(each.get(measure))
             rows.append([*cells, _text(each.get("predicted_minus_observed"), signed=True)])
     filled = [column for column in range(len(heads)) if any(row[column] for row in rows)]
-    return _table([heads[column] for column in filled], [[row[column] for column in filled] for row in rows])
+    table = _table([heads[column] for column in filled], [[row[column] for column in filled] for row in rows])
+    rare = [label for label in labels if judged and label not in judged]
+    return f"{table}\n\nJudged in no group, for want of patients: {', '.join(rare)}." if rare else table
 
 
 def _small_print(found: Found, survival: bool) -> str:

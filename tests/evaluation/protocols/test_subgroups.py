@@ -168,6 +168,15 @@ def test_the_text_counts_the_differences_and_names_those_that_leave_zero_out() -
     assert len({line.count("|") for line in text.split("\n\n")[1].splitlines()}) == 1
 
 
+def test_a_label_that_no_group_can_judge_is_named_once_instead_of_in_every_group() -> None:
+    table = people()
+    labels, probabilities = judged(table, {"female": 1.0, "male": 1.0})
+    labels[:, 1] = np.arange(len(table)) < 3
+    text = subgroup_text(classification_subgroups(table, labels, probabilities, NAMES, None, n=20))
+    assert "Judged in no group, for want of patients: HYP." in text
+    assert "| HYP, " not in text and "| MI, " in text
+
+
 def test_the_text_says_when_nothing_is_known_and_when_outcomes_are_simulated() -> None:
     table, score = cohort()
     few = survival_subgroups(table.iloc[:16], score[:16], n=20)
