@@ -18,6 +18,7 @@ from transformers.utils.generic import TensorType
 from .conditioning_ecgdan import (
     MAX_MISSING_FRACTION,
     MAX_RANGE_MV,
+    MIN_SECONDS,
     LeadQuality,
     apply_filter,
     check_recording,
@@ -51,6 +52,7 @@ FLAGS: dict[str, str] = {
     "lead_ignored": "recognised leads that are not among the twelve (Frank, right-sided, posterior)",
     "lead_missing_samples": f"leads with more than {MAX_MISSING_FRACTION:.0%} missing samples; masked",
     "nan_interpolated": f"leads with up to {MAX_MISSING_FRACTION:.0%} missing samples, interpolated linearly",
+    "lead_in_part": "leads of a printed page, which shows a part of each; the part is repeated over the rest",
     "ends_missing": "share of the recording at its ends that is missing in all leads",
     "lead_flat": "leads without signal; masked",
     "lead_out_of_range": f"leads with a range above {MAX_RANGE_MV:g} mV, which no heart writes; samples far off are "
@@ -261,28 +263,36 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """As `condition`, float64, NaN where the record has no sample."""
         signal_mv, leads = check_recording(signal, sampling_rate, unit, lead_names)
-        recorded, flags = _usable_leads(signal_mv, leads, sampling_rate)
+        parts = _leads_in_part(signal_mv, leads, sampling_rate) if self.input_kind == "rhythm" else {}
+        recorded, flags = _usable_leads(signal_mv, leads, sampling_rate, parts)
         _add_flag(flags, "limb_leads_contradict", contradicting_leads(recorded, sampling_rate))
         given = self._given_beat(median_beat, unit, leads, recorded)
         recorded |= self._derived(recorded, leads, flags)
-        mask = np.array([lead in recorded for lead in self.lead_names])
+        shown = recorded | {lead: _repeated(values) for lead, values in parts.items()}
+        mask = np.array([lead in shown for lead in self.lead_names])
         read = np.isin(self.lead_names, self.read_leads)
         if not (mask & read).any():
             raise ValueError(
                 f"signal: none of the leads {', '.join(leads)} is usable for a model of "
                 f"{', '.join(self.read_leads)} ({'; '.join(flags)})"
             )
-        usable = np.stack([recorded[lead] for lead in self.lead_names if lead in recorded])
-        usable = apply_filter(usable, sampling_rate, **self.filter)
-        limb = dict(zip(np.array(self.lead_names)[mask], usable, strict=True))
+        names = [lead for lead in self.lead_names if lead in shown]
+        usable = apply_filter(np.stack([shown[lead] for lead in names]), sampling_rate, **self.filter)
+        whole = [row for row, lead in enumerate(names) if lead in recorded]
+        limb = {names[row]: usable[row] for row in whole}
         if not any(flag.startswith("lead_derived") for flag in flags):
             residual = einthoven_residual(limb)
             if residual > MAX_EINTHOVEN_RESIDUAL:
                 flags.append(f"einthoven_residual:{residual:.2f}")
         beat = None if given is None else GivenBeat(given[mask], sampling_rate)
         beat = beat and beat.conditioned(self.sampling_rate, self.filter.get("lowpass_hz"))
+        usable = self._resampled(usable, sampling_rate, flags)
         signal_mv = np.zeros((len(self.lead_names), self.signal_samples))
-        signal_mv[mask] = self._window(self._resampled(usable, sampling_rate, flags), flags, beat, list(limb))
+        if len(whole) == len(names):
+            signal_mv[mask] = self._window(usable, flags, beat, names)
+        else:  # beats are looked for in the leads that are whole
+            self._window(usable[whole or [0]], flags, None, [names[row] for row in whole or [0]])
+            signal_mv[mask] = fit_length(usable, self.signal_samples)
         signal_mv[~read] = 0.0
         if self.page_layout == "3x4":
             signal_mv[~printed_samples(self.lead_names, self.signal_samples)] = 0.0
@@ -439,14 +449,15 @@ def _one_each(value: Any, count: int, name: str, many: Any) -> list[Any]:
 
 
 def _usable_leads(
-    signal_mv: np.ndarray, leads: list[str], sampling_rate: float
+    signal_mv: np.ndarray, leads: list[str], sampling_rate: float, parts: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Leads that carry an ECG, gaps filled, by name; and the flags of the others."""
+    """Leads that carry an ECG throughout, gaps filled, by name; and the flags of the others."""
     quality, flags = LeadQuality(signal_mv), list[str]()
-    standard = np.array([lead in STANDARD_LEADS for lead in leads])
+    standard, in_part = (np.array([lead in some for lead in leads]) for some in (STANDARD_LEADS, parts))
     for name, found in {
         "lead_ignored": ~standard,
-        "lead_missing_samples": standard & quality.lost,
+        "lead_in_part": in_part,
+        "lead_missing_samples": standard & quality.lost & ~in_part,
         "nan_interpolated": standard & quality.usable & (quality.missing > 0),
         "lead_flat": standard & quality.flat,
         "lead_out_of_range": standard & quality.out_of_range,
@@ -458,6 +469,30 @@ def _usable_leads(
     if quality.ends_missing:
         flags.append(f"ends_missing:{quality.ends_missing:.2f}")
     return {lead: quality.filled_mv[row] for row, lead in enumerate(leads) if quality.usable[row]}, flags
+
+
+def _leads_in_part(signal_mv: np.ndarray, leads: list[str], sampling_rate: float) -> dict[str, np.ndarray]:
+    """Leads of which a single part was recorded, (samples,) mV, NaN elsewhere; none unless most leads are so.
+
+    A part has at least 2.4 s and no gap; a printed page shows 2.5 s or 5 s of most leads.
+    """
+    found: dict[str, np.ndarray] = {}
+    if not np.isnan(signal_mv).any():
+        return found
+    for lead, values in zip(leads, signal_mv, strict=True):
+        known = np.flatnonzero(np.isfinite(values))
+        is_part = len(known) >= MIN_SECONDS * sampling_rate and known[-1] - known[0] + 1 == len(known) < len(values)
+        if is_part and lead in STANDARD_LEADS and LeadQuality(values[None, known]).usable[0]:
+            found[lead] = values
+    lost = LeadQuality(signal_mv).lost
+    return {lead: found[lead] for lead in found if lost[leads.index(lead)]} if lost.sum() > len(leads) / 2 else {}
+
+
+def _repeated(lead_mv: np.ndarray) -> np.ndarray:
+    """A lead, (samples,) mV, whose recorded part is repeated at its own place and wherever there is none."""
+    known = np.flatnonzero(np.isfinite(lead_mv))
+    part = lead_mv[known] - np.linspace(lead_mv[known[0]], lead_mv[known[-1]], len(known))  # no steps in between
+    return np.asarray(part[(np.arange(len(lead_mv)) - known[0]) % len(known)])
 
 
 def _add_flag(flags: list[str], name: str, leads: Any) -> None:

@@ -591,3 +591,31 @@ def test_two_lead_mit_bih_and_ludb_recordings_are_accepted(shared, beat_extracto
     assert batch["lead_mask"].sum() == 2 and "resampled:360Hz" in batch["flags"][0]
     ludb = wfdb.rdrecord(str(shared / "data/ludb/data/1"))
     assert beat_extractor(**given(ludb.p_signal.T, ludb.sig_name))["lead_mask"].all()
+
+
+# A printed page
+
+
+def printed(ecg):
+    """What a page of 3 rows and 4 columns with a strip of lead II shows of (12, samples)."""
+    column, quarter = np.arange(12)[:, None] // 3, np.arange(ecg.shape[1]) * 4 // ecg.shape[1]
+    return np.where((column == quarter) | (np.arange(12) == 1)[:, None], ecg, np.nan)
+
+
+def test_leads_of_a_printed_page_are_used_and_what_it_shows_is_repeated(ecg):
+    fe = extractor(input_kind="rhythm", sampling_rate=100, num_samples=1024)
+    whole = fe(**given(ecg), return_tensors="np")["input_values"][0]
+    page = fe(**given(printed(ecg)), return_tensors="np", return_flags=True)
+    assert page["lead_mask"].all()
+    assert "lead_in_part" in flag_names(page["flags"][0])
+    assert not {"lead_missing_samples", "einthoven_residual", "doubtful"} & flag_names(page["flags"][0])
+    shown = page["input_values"][0]
+    assert similarity(shown[3, 280:500], whole[3, 280:500]) > 0.9  # in the second column
+    assert similarity(shown[3, 280:500], shown[3, 530:750]) > 0.9
+    np.testing.assert_allclose(shown[1], whole[1], atol=1e-3)
+
+
+def test_what_a_page_does_not_show_is_zero_for_a_network_trained_so(ecg):
+    fe = extractor(input_kind="rhythm", sampling_rate=100, num_samples=1024, page_layout="3x4")
+    shown = fe(**given(printed(ecg)))["input_values"][0]
+    assert np.abs(shown[3, 280:500]).max() > 1 > 1e3 * np.abs(shown[3, 530:]).max()
