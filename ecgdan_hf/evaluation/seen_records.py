@@ -139,14 +139,20 @@ def _digests(rows: Any, key: bytes) -> Digests:
     found = [_NONE]
     for batch in rows.with_format("numpy", columns=["input_values"]).iter(batch_size=256):
         values = np.asarray(batch["input_values"], dtype=np.float64)
-        block = values.shape[-1] // (_QUARTERS * _BLOCKS)
-        kept = values[..., : _QUARTERS * _BLOCKS * block]
-        means = kept.reshape(*values.shape[:2], _QUARTERS, _BLOCKS, block).mean(-1)
-        coarse = np.round(means / _STEP).astype("<i4").transpose(0, 2, 1, 3)  # (n, quarters, leads, blocks)
-        flat = (coarse == coarse[..., :1]).all(axis=(2, 3))
-        digest = [[_digest(quarter.tobytes(), key) for quarter in record] for record in coarse]
-        found.append(np.where(flat, np.uint64(0), np.array(digest, dtype=np.uint64)))
+        found.append(np.array([_digests_of(signal, key) for signal in values], dtype=np.uint64))
     return np.concatenate(found)
+
+
+def _digests_of(signal: npt.NDArray[np.float64], key: bytes) -> list[int]:
+    """Digests of the quarters of one signal (leads, samples). The fewer leads there are, the finer each is read."""
+    leads, samples = signal.shape
+    present = max(int((np.ptp(signal, axis=1) > 0).sum()), 1)
+    blocks = min(_BLOCKS * leads // present, samples // _QUARTERS)
+    block = samples // (_QUARTERS * blocks)
+    kept = signal[:, : _QUARTERS * blocks * block]
+    means = kept.reshape(leads, _QUARTERS, blocks, block).mean(-1)
+    coarse = np.round(means / _STEP).astype("<i4").transpose(1, 0, 2)  # (quarters, leads, blocks)
+    return [0 if (quarter == quarter[:, :1]).all() else _digest(quarter.tobytes(), key) for quarter in coarse]
 
 
 def _digest(content: bytes, key: bytes) -> int:

@@ -61,6 +61,24 @@ def test_silence_is_nobodys_and_the_rest_of_a_short_record_is_recognised(tmp_pat
         check_records_unseen(str(tmp_path), rows(short))
 
 
+def beats_of_one_lead(seed: int, records: int = 300) -> np.ndarray:
+    """(records, 12, 1000): about ten narrow beats in lead I, nothing between them, no other lead."""
+    rng = np.random.default_rng(seed)
+    values = np.zeros((records, 12, 1000), np.float32)
+    starts = rng.uniform(0, 100, records)[:, None] + rng.uniform(80, 120, records)[:, None] * np.arange(9)
+    for record, peaks in enumerate(starts.astype(int)):
+        values[record, 0, peaks[peaks < 996][:, None] + np.arange(4)] = [1.0, 4.0, 4.0, -1.0]
+    values[:, 0] += rng.normal(0, 0.1, (records, 1000))
+    return values
+
+
+def test_one_lead_of_other_people_is_not_taken_for_one_that_was_seen(tmp_path: Path):
+    SeenRecords.of({"train": rows(beats_of_one_lead(0))}, None).write(tmp_path)
+    assert check_records_unseen(str(tmp_path), rows(beats_of_one_lead(1))).startswith("0 of 300")
+    with pytest.raises(ValueError, match="was trained on 300 of 300"):
+        check_records_unseen(str(tmp_path), rows(beats_of_one_lead(0)))
+
+
 def test_a_duplicate_among_many_records_is_said(checkpoint: str):
     many = np.concatenate([signals(8, records=400), signals(0)[:1]])
     with pytest.warns(match="1 of 401 test records have the signal of a record that it has seen"):
