@@ -153,16 +153,24 @@ def _outcomes(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="folder with the recordings, to check that ids match")] = None,
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    deaths: Annotated[
+        str | None,
+        typer.Option(
+            help="deaths that compete with the event, as its code 2: a table with record_id, event, time, or `source` "
+            "for those in the table of the recordings, as CODE-15 has"
+        ),
+    ] = None,
 ) -> None:
     """Read a hospital's table of outcomes, say what was understood, check it and write it for --labels.
 
-    It has event and time (or time_days, time_months), or the dates ecg_date, event_date and last_contact.
+    It has event and time (or time_days, time_months), or the dates ecg_date, event_date and last_contact. An event of
+    2, 3, ... is another one that came first and competes with event 1; see --causes of finetune.
 
     \b
     Example:
       ecgdan data outcomes follow-up.xlsx --columns record_id=EKG-Nr,event=Ereignis,time_days=Tage --out outcomes.csv
     """
-    from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
+    from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes, with_deaths
     from ecgdan_hf.data.sources.hospital_tables import parse_mapping
     from ecgdan_hf.data.sources.registry import read_source
 
@@ -174,9 +182,16 @@ def _outcomes(
         joined = join_outcomes(read_source(data, data_dir), found, str(table))
         say(f"{data_dir}: {len(joined)} records with an outcome, {joined.attrs['without_outcome']} without")
         found = joined[[name for name in found.columns if name in joined]]
+    if deaths == "source" and data_dir is None:
+        raise ValueError("--deaths: source needs the folder of the recordings; give --data-dir")
+    if deaths is not None:
+        died = read_source(data, Path(str(data_dir))) if deaths == "source" else read_outcomes(deaths)
+        found = with_deaths(found, died, deaths if deaths != "source" else str(data_dir))
     write_text(out, found.to_csv(index=False))
     median = f"median follow-up {found['time'].median():.3g} years"
-    say(f"{out}: {len(found)} rows, {int(found['event'].sum())} events, {median}")
+    others = int((found["event"] > 1).sum())
+    competing = f"{others} with a competing event, " if others else ""
+    say(f"{out}: {len(found)} rows, {int((found['event'] == 1).sum())} events, {competing}{median}")
 
 
 def _ukb_cohort(
@@ -205,12 +220,13 @@ def _ukb_cohort(
         bool, typer.Option("--all-ecgs", help="keep every ECG of a participant, not only the first")
     ] = False,
     competing_death: Annotated[
-        bool, typer.Option("--competing-death", help="add column competing_event: 1 if death ended the follow-up")
+        bool, typer.Option("--competing-death", help="event 2: death ended the follow-up; without, it is censoring")
     ] = False,
 ) -> None:
     """Compute outcomes of UK Biobank's resting ECGs: incident heart failure after hypertension or infarction.
 
-    Death counts as censoring. Prints how many ECGs each criterion excluded, never a participant's id.
+    Death counts as censoring, or with --competing-death as event 2, for finetune --causes "heart failure,death".
+    Prints how many ECGs each criterion excluded, never a participant's id.
 
     \b
     Example:

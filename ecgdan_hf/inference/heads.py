@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from ecgdan_hf.model.configuration_ecg_text import EcgTextConfig
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import (
@@ -24,12 +24,12 @@ from ecgdan_hf.model.modeling_ecgdan import (
     EcgDanModel,
     EcgDanPreTrainedModel,
 )
-from ecgdan_hf.model.survival_ecgdan import survival_curve
 from ecgdan_hf.registration import MODELS
 
 Config = EcgDanConfig | EcgTextConfig
 Task = Literal["embedding", "pretraining", "classification", "survival", "text", "waveform"]
 Columns = dict[str, list[Any]]
+FloatArray = npt.NDArray[np.float64]
 
 RISK_YEARS = (1, 5, 10)
 RISK_COLUMNS = tuple(f"risk_{year}y" for year in RISK_YEARS)
@@ -118,19 +118,41 @@ def head_of(source: Any) -> Head:
     return default
 
 
+def risk_suffixes(config: EcgDanSurvivalConfig) -> list[str]:
+    """What the columns of each risk end with: nothing for the first, the name of a further cause behind `_`."""
+    return ["", *("_" + "_".join(name.lower().split()) for name in config.risk_names[1:])]
+
+
+def risk_columns(config: EcgDanSurvivalConfig, log_hazard: FloatArray, risk: FloatArray) -> dict[str, FloatArray]:
+    """Columns of predictions: `log_hazard` and `risk_1y`, ..., and those of further causes with their names.
+
+    Args:
+        config: of the model.
+        log_hazard: (n,), or (n, risks).
+        risk: (n, risks, `RISK_YEARS`).
+    """
+    scores, columns = np.reshape(log_hazard, (len(log_hazard), -1)), {}
+    for number, suffix in enumerate(risk_suffixes(config)):
+        columns[f"log_hazard{suffix}"] = scores[:, number]
+        columns |= {f"{name}{suffix}": risk[:, number, year] for year, name in enumerate(RISK_COLUMNS)}
+    return columns
+
+
 def _predict_risk(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
-    # float64: one minus a survival near 1 keeps its digits
-    log_hazard = model(**inputs, return_loss=False).log_hazard.double()
-    risk = torch.full((len(log_hazard), len(RISK_YEARS)), float("nan"))
-    if model.config.num_baseline_times:
-        years = torch.tensor(RISK_YEARS, dtype=torch.float32, device=log_hazard.device)
-        risk = 1 - survival_curve(log_hazard, model.baseline.times, model.baseline.log_cumulative_hazard, years)
-    columns = {name: risk[:, index].tolist() for index, name in enumerate(RISK_COLUMNS)}
-    return {"log_hazard": log_hazard.tolist(), "endpoint": [model.config.endpoint_text] * len(log_hazard), **columns}
+    config, output = model.config, model(**inputs, return_loss=False)
+    output.log_hazard = output.log_hazard.double()
+    risk = np.full((len(output.log_hazard), config.num_risks, len(RISK_YEARS)), np.nan)
+    if config.gives_risks:
+        risk = model.risks(output, RISK_YEARS).risk.double().cpu().numpy()
+    columns = risk_columns(config, output.log_hazard.cpu().numpy(), risk)
+    return {name: values.tolist() for name, values in columns.items()} | {
+        "endpoint": [config.endpoint_text] * len(risk)
+    }
 
 
-def _risk_columns(config: Config) -> list[str]:
-    return ["log_hazard", *RISK_COLUMNS, "endpoint"]
+def _risk_columns(config: Any) -> list[str]:
+    names = ["log_hazard", *RISK_COLUMNS]
+    return [*(f"{name}{suffix}" for suffix in risk_suffixes(config) for name in names), "endpoint"]
 
 
 def _predict_labels(model: Any, inputs: Mapping[str, Tensor]) -> Columns:

@@ -222,4 +222,4 @@ def _predict_batch(rows: list[dict[str, Any]], model: EcgDanPreTrainedModel, hea
 def _is_finite(predicted: Mapping[str, Any]) -> bool:
     """Whether all numbers are finite; only risks may be NaN: beyond the follow-up of the training data."""
     numbers = {name: value for name, value in predicted.items() if isinstance(value, float)}
-    return all(math.isfinite(value) for name, value in numbers.items() if name not in RISK_COLUMNS)
+    return all(math.isfinite(value) for name, value in numbers.items() if not name.startswith(RISK_COLUMNS))

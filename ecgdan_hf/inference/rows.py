@@ -1,6 +1,6 @@
 """A model applied to the prepared rows of a dataset: scores, embeddings of all or some leads, columns and labels."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import Head, head_of
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads
-from ecgdan_hf.model.survival_ecgdan import survival_curve
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -38,6 +37,8 @@ def model_inputs(model: Any, dataset: Any, batch_size: int) -> Iterator[dict[str
 def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
     """Log hazards (n,) of a survival model, or logits (n, labels) of a classifier, in the order of the rows.
 
+    Of several causes the log hazards are those of the first, the endpoint.
+
     Raises:
         ValueError: another kind of model, covariates that the rows do not have, or scores that are not finite.
     """
@@ -46,12 +47,38 @@ def score_rows(model: Any, dataset: Any, batch_size: int = 256) -> FloatArray:
         raise ValueError(f"model: expected a survival or classification model, got {type(model).__name__}")
     outputs = (model(**inputs)[scores] for inputs in model_inputs(model, dataset, batch_size))
     found: FloatArray = np.concatenate([output.double().cpu().numpy() for output in outputs])
+    _check_finite(found, scores)
+    return found[:, 0] if scores == "log_hazard" and found.ndim > 1 else found
+
+
+def _check_finite(found: FloatArray, name: str) -> None:
     odd = ~np.isfinite(found).reshape(len(found), -1).all(1)
     if odd.any():
-        raise ValueError(
-            f"{scores}: expected finite numbers, found NaN or infinity in {odd.size} of {len(found)} rows"
-        )
-    return found
+        raise ValueError(f"{name}: expected finite numbers, found NaN or infinity in {odd.sum()} of {len(found)} rows")
+
+
+@torch.inference_mode()
+def predict_rows(
+    model: Any, dataset: Any, years: Sequence[float], batch_size: int = 256
+) -> tuple[FloatArray, FloatArray]:
+    """Log hazards (n, risks) and absolute risks (n, risks, years) of a survival model, in the order of the rows.
+
+    Risks are NaN beyond the follow-up of the model, or without a fitted baseline hazard.
+
+    Raises:
+        ValueError: covariates that the rows do not have, or log hazards that are not finite.
+    """
+    scores, risks = [], []
+    for inputs in model_inputs(model, dataset, batch_size):
+        output = model(**inputs, return_loss=False)
+        output.log_hazard = output.log_hazard.double()
+        shape = len(output.log_hazard), model.config.num_risks
+        scores.append(output.log_hazard.reshape(shape).cpu().numpy())
+        known = model.risks(output, years).risk.double().cpu().numpy() if model.config.gives_risks else np.nan
+        risks.append(np.broadcast_to(known, (*shape, len(years))))
+    found: FloatArray = np.concatenate(scores)
+    _check_finite(found, "log_hazard")
+    return found, np.concatenate(risks)
 
 
 @torch.inference_mode()
@@ -120,20 +147,6 @@ def _mask_leads(batch: Mapping[str, Any], kept: npt.NDArray[np.bool_]) -> dict[s
     """Returns a batch with `input_values` (n, leads, samples) and `lead_mask` (n, leads), reduced to these leads."""
     values, mask = np.asarray(batch["input_values"]), np.asarray(batch["lead_mask"], dtype=bool) & kept
     return {**batch, "input_values": np.where(mask[:, :, None], values, 0).astype(values.dtype), "lead_mask": mask}
-
-
-def risk_within(log_hazard: FloatArray, baseline: Iterable[Tensor], years: Sequence[float]) -> FloatArray:
-    """Probability of the event within each of `years`, (n, years); NaN beyond the end of follow-up.
-
-    Args:
-        log_hazard: (n,).
-        baseline: times and log cumulative hazard, from `baseline_hazard` or the `knots` of a checkpoint's baseline.
-        years: horizons.
-    """
-    times, log_cumulative = (values.cpu().double() for values in baseline)
-    curve = survival_curve(torch.from_numpy(log_hazard), times, log_cumulative, torch.tensor(years).double())
-    risk: FloatArray = 1 - curve.numpy()
-    return risk
 
 
 def columns_of(dataset: Any, names: Sequence[str]) -> pd.DataFrame:

@@ -83,6 +83,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dropout_scope": ("element", "batch"),
     "alignment_objective": ("clip", "siglip", "cosine", "statements"),
     "ties": ("efron", "breslow"),
+    "hazard": ("cox", "discrete"),
 }
 
 
@@ -385,13 +386,19 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         survival_hidden_size: width of the risk head's hidden layer; 0: the log hazard is linear in the embedding.
         num_posterior_directions: linear risk heads fitted with few events keep how well their weights are known, in so
             many directions; 0 where that is not known.
+        hazard: `"cox"`, one log hazard and a baseline fitted to the training data; or `"discrete"`, a logistic hazard
+            in each interval of `hazard_cuts`, whose shape is learned.
+        hazard_cuts: years at which intervals of the discrete hazard begin and end, ascending from 0.
+        cause_names: competing causes, in the order of their codes 1, 2, ... in `event`; the first is the endpoint.
+            Each has a log hazard of its own, and its risk is a cumulative incidence. Empty: one cause.
         survival_weight: weight of the Cox loss; `reconstruction_weight` is the other part (0 builds no decoder).
         ties: `"efron"` or `"breslow"`.
         covariate_names: linear terms of the log hazard besides the ECG. A name says how it is made: `age` is a
             column, `smoking=current` is 1 where the column says so, `bmi?` is 1 where `bmi` is missing.
         covariate_means, covariate_stds: their standardisation, learned on the training set.
         num_baseline_times: knots of the fitted baseline hazard; 0 until it is fitted.
-        calibration_slope: multiplies every log hazard; 1 unless the model was recalibrated to another population.
+        calibration_slope: multiplies every log hazard; 1 unless the model was recalibrated to another population. With
+            causes it may be a list, one for each.
         endpoint: what the event is, in words, for cards and reports.
         simulated_outcome: True where the follow-up was simulated; every report then says so.
     """
@@ -401,6 +408,9 @@ class EcgDanSurvivalConfig(EcgDanConfig):
 
     survival_hidden_size: int = 3
     num_posterior_directions: int = 0
+    hazard: str = "cox"
+    hazard_cuts: list[float | int] | tuple[float | int, ...] = ()
+    cause_names: list[str] | tuple[str, ...] = ()
     survival_weight: float | int = 0.5
     reconstruction_weight: float | int = 0.5
     ties: str = "efron"
@@ -408,7 +418,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     covariate_means: list[float | int] | tuple[float | int, ...] = ()
     covariate_stds: list[float | int] | tuple[float | int, ...] = ()
     num_baseline_times: int = 0
-    calibration_slope: float | int = 1.0
+    calibration_slope: float | int | list[float | int] = 1.0
     endpoint: str = "event"
     simulated_outcome: bool = False
 
@@ -417,6 +427,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         count = len(self.covariate_names)
         self.covariate_means = list(self.covariate_means) or [0.0] * count
         self.covariate_stds = list(self.covariate_stds) or [1.0] * count
+        self.hazard_cuts, self.cause_names = list(self.hazard_cuts), list(self.cause_names)
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
@@ -427,8 +438,36 @@ class EcgDanSurvivalConfig(EcgDanConfig):
             raise ValueError(f"survival_hidden_size: expected zero or more, got {self.survival_hidden_size}")
         if self.num_posterior_directions and self.survival_hidden_size:
             raise ValueError("num_posterior_directions: needs a linear risk head, survival_hidden_size 0")
-        if not self.calibration_slope > 0:
+        self._check_hazard()
+        slopes = self.calibration_slope if isinstance(self.calibration_slope, list) else [self.calibration_slope]
+        if not all(slope > 0 for slope in slopes) or len(slopes) not in (1, self.num_risks):
             raise ValueError(f"calibration_slope: expected a positive number, got {self.calibration_slope}")
+
+    def _check_hazard(self) -> None:
+        cuts, names = list(self.hazard_cuts), list(self.cause_names)
+        if len(set(names)) != len(names) or len(names) == 1:
+            raise ValueError(f"cause_names: expected two or more different names, or none, got {names}")
+        if self.hazard == "cox" and cuts:
+            raise ValueError(f"hazard_cuts: only hazard='discrete' has intervals, got {cuts} for 'cox'")
+        if self.hazard == "discrete" and (len(cuts) < 2 or cuts[0] != 0 or cuts != sorted(set(cuts))):
+            raise ValueError(f"hazard_cuts: expected years ascending from 0 for hazard='discrete', got {cuts}")
+        if self.hazard == "discrete" and self.num_posterior_directions:
+            raise ValueError("num_posterior_directions: needs hazard='cox', got 'discrete'")
+
+    @property
+    def risk_names(self) -> list[str]:
+        """What the model gives risks of: its causes, or its one endpoint."""
+        return list(self.cause_names) or [self.endpoint]
+
+    @property
+    def num_risks(self) -> int:
+        """Number of `risk_names`."""
+        return len(self.cause_names) or 1
+
+    @property
+    def gives_risks(self) -> bool:
+        """Whether absolute risks are known: a baseline was fitted, or the hazard has a shape of its own."""
+        return bool(self.num_baseline_times) or self.hazard == "discrete"
 
     @property
     def endpoint_text(self) -> str:

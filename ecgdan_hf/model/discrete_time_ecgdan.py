@@ -1,7 +1,8 @@
-r"""Survival on a grid of intervals: likelihood and curves of a discrete-time logistic hazard.
+r"""Survival on a grid of intervals: likelihood and curves of a discrete-time logistic hazard, also of several causes.
 
-Pure functions of logits (n, intervals), for a network that gives the shape of the hazard too and not its size alone
-(Tutz and Schmid, Modeling Discrete Time-to-Event Data, 2016; Gensheimer and Narasimhan, PeerJ 7:e6257, 2019).
+Pure functions of logits (n, intervals) or (n, causes, intervals), for a network that gives the shape of the hazard too
+and not its size alone (Tutz and Schmid, Modeling Discrete Time-to-Event Data, 2016; Gensheimer and Narasimhan, PeerJ
+7:e6257, 2019). Of several causes each has a hazard that is constant inside an interval; see [`discrete_incidence`].
 
 Travels with the weights: imports only torch.
 """
@@ -10,9 +11,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, one_hot
+from torch.nn.functional import logsigmoid, one_hot, softplus
 
-from .survival_ecgdan import check_sample, refuse, working_dtype
+from .survival_ecgdan import check_cause, check_sample, refuse, working_dtype
 
 
 def discrete_time_loss(
@@ -36,9 +37,14 @@ def discrete_time_loss(
     With censoring and entry at cuts it is the logistic regression of person-periods (Tutz and Schmid 2016, section 3).
     What happens after the last cut counts as censored there.
 
+    Of several causes, cause c has the cumulative hazard \(\Lambda_{ck} = -\log(1 - h_{ck})\) in interval k, and S is
+    the survival free of all. An event of cause c in interval k then contributes in addition
+    \(-\log(\Lambda_{ck} / \sum_j \Lambda_{jk})\), the chance that it was this cause.
+
     Args:
-        logits: (n, intervals).
-        event, time, weights, entry: as in `cox_loss`; `time` after cuts[0], `entry` cuts[0] where left out.
+        logits: (n, intervals) or (n, causes, intervals).
+        event, time, weights, entry: as in `cox_loss`, but with causes `event` is 0 (censored), 1, ... causes; `time`
+            after cuts[0], `entry` cuts[0] where left out.
         cuts: (intervals + 1,), years, ascending.
 
     Returns:
@@ -54,8 +60,10 @@ def discrete_time_loss(
         >>> round(loss.item() / math.log(2), 4)
         1.5
     """
-    cuts = _check_cuts(logits, cuts)
-    _, event, time, weight, start = check_sample(logits[:, 0], event, time, weights, entry)
+    cuts, logits = _check_cuts(logits, cuts), _with_causes(logits)
+    cause = check_cause(logits[..., 0], event) if logits.shape[1] > 1 else event
+    happened_at_all = cause.clamp(max=1) if logits.shape[1] > 1 else cause
+    _, event, time, weight, start = check_sample(logits[:, 0, 0], happened_at_all, time, weights, entry)
     dtype = torch.promote_types(time.dtype, cuts.dtype)
     time, cuts = time.to(dtype), cuts.to(dtype)
     refuse("time", time <= cuts[0], time, f"years after the first cut, {cuts[0].item():g}")
@@ -68,8 +76,11 @@ def discrete_time_loss(
     in_event = (upper[died] - torch.maximum(start, lower[died])) / width[died]  # 1 unless entry is in that interval
     logits = logits.to(exposed.dtype)
     happened = one_hot(died, len(width)).bool() & event[:, None]
-    survived = (exposed.masked_fill(happened, 0) * logsigmoid(-logits)).sum(dim=1)
-    log_died = _log_died(logits.gather(1, died[:, None])[:, 0], in_event.to(exposed.dtype))
+    survived = -(exposed.masked_fill(happened, 0) * softplus(logits).sum(dim=1)).sum(dim=1)
+    log_hazards = _log_hazard(logits[torch.arange(len(died), device=died.device), :, died])  # (n, causes)
+    of_all = log_hazards.logsumexp(dim=1)
+    of_cause = log_hazards.gather(1, (cause.reshape(-1, 1).long() - 1).clamp(min=0))[:, 0]
+    log_died = of_cause - of_all + _log_died(of_all, in_event.to(exposed.dtype))
     contribution = survived + torch.where(event, log_died, torch.zeros_like(survived))
     weight = torch.ones_like(survived) if weight is None else weight.to(survived.dtype)
     total = weight.sum()
@@ -89,26 +100,96 @@ def discrete_survival(logits: Tensor, cuts: Tensor, years: Tensor) -> Tensor:
     Returns:
         (n, m) in float32 or better; 1 up to the first cut, NaN beyond the last: no estimate exists.
     """
+    if logits.ndim != 2:
+        raise ValueError(f"logits: expected (subjects, intervals), got {tuple(logits.shape)}")
+    interval, part, beyond = _places(logits, cuts, years)
+    log_survived = logsigmoid(-logits.to(working_dtype(logits)))  # (n, intervals)
+    before = torch.cumsum(log_survived, dim=1) - log_survived
+    log_survival = before[:, interval] + part.to(before.dtype) * log_survived[:, interval]
+    return torch.exp(log_survival).masked_fill(beyond, torch.nan)
+
+
+def discrete_incidence(logits: Tensor, cuts: Tensor, years: Tensor) -> Tensor:
+    r"""Cumulative incidence of each cause under discrete-time logistic hazards.
+
+    \(F_c(t) = \sum_{j < k} S(u_j) (1 - e^{-\Lambda_j}) \Lambda_{cj} / \Lambda_j\), with the notation of
+    [`discrete_time_loss`] and \(\Lambda_j\) the sum over causes, and of the interval that t is in the part before t.
+    The incidences and S add up to 1; with one cause F is one minus [`discrete_survival`].
+
+    Args:
+        logits: (n, intervals) or (n, causes, intervals).
+        cuts, years: as in [`discrete_survival`].
+
+    Returns:
+        (n, causes, m) in float32 or better; NaN beyond the last cut.
+    """
+    interval, part, beyond = _places(logits, cuts, years)
+    hazards = softplus(_with_causes(logits.to(working_dtype(logits))))  # (n, causes, intervals)
+    total = hazards.sum(dim=1, keepdim=True)
+    share = hazards / total.clamp(min=torch.finfo(total.dtype).tiny)
+    survival = torch.exp(total - torch.cumsum(total, dim=2))  # at the start of each interval
+    steps = survival * -torch.expm1(-total) * share
+    before = torch.cumsum(steps, dim=2) - steps
+    inside = survival * share
+    last = inside[:, :, interval] * -torch.expm1(-part.to(total.dtype) * total[:, :, interval])
+    return (before[:, :, interval] + last).masked_fill(beyond, torch.nan)
+
+
+def log_cumulative_hazard(logits: Tensor) -> Tensor:
+    """Logarithm of the cumulative hazard up to the last cut: (..., intervals) -> (...). It orders subjects."""
+    return _log_hazard(logits.to(working_dtype(logits))).logsumexp(dim=-1)
+
+
+def marginal_logits(event: Tensor, time: Tensor, cuts: Tensor, causes: int = 1) -> Tensor:
+    """Logits under which all subjects share one hazard: events over years at risk in each interval.
+
+    Args:
+        event, time, cuts: as in [`discrete_time_loss`].
+        causes: how many there are.
+
+    Returns:
+        (causes, intervals), from which training starts; half an event is added where none happened.
+    """
+    time, cuts = time.double().reshape(-1, 1), cuts.double()
+    lower, upper = cuts[:-1], cuts[1:]
+    exposed = ((torch.minimum(time, upper) - lower).clamp(min=0) / cuts.diff()).sum(dim=0)
+    inside = (time > lower) & (time <= upper)
+    codes = torch.arange(1, causes + 1, device=event.device)[:, None, None]
+    deaths = (inside & (event.reshape(-1, 1) == codes)).sum(dim=1).double()
+    hazards = deaths.clamp(min=0.5) / exposed.clamp(min=1.0)
+    return hazards.expm1().log().float()
+
+
+def _places(logits: Tensor, cuts: Tensor, years: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The interval of each of `years`, the part of it that lies before, and whether it is beyond the last cut."""
     cuts = _check_cuts(logits, cuts)
     years = years.to(cuts.dtype).contiguous()
     refuse("years", ~(years >= 0), years, "zero or more")
-    log_survived = logsigmoid(-logits.to(working_dtype(logits)))  # (n, intervals)
-    before = torch.cumsum(log_survived, dim=1) - log_survived
     interval = (torch.searchsorted(cuts, years) - 1).clamp(min=0, max=len(cuts) - 2)
-    part = ((years - cuts[interval]) / cuts.diff()[interval]).clamp(min=0, max=1).to(before.dtype)
-    log_survival = before[:, interval] + part * log_survived[:, interval]
-    return torch.exp(log_survival).masked_fill(years > cuts[-1] * (1 + 1e-6), torch.nan)
+    part = ((years - cuts[interval]) / cuts.diff()[interval]).clamp(min=0, max=1)
+    return interval, part, years > cuts[-1] * (1 + 1e-6)
 
 
-def _log_died(logit: Tensor, exposed: Tensor) -> Tensor:
-    """log(1 - (1 - h)^exposed), h = sigmoid(logit): (n,). Below the floor it is a straight line of slope 1."""
-    eps = torch.finfo(logit.dtype).eps
-    floored = logit.clamp(min=math.log(eps))
-    return torch.log(-torch.expm1(exposed.clamp(min=eps) * logsigmoid(-floored))) + (logit - floored)
+def _with_causes(logits: Tensor) -> Tensor:
+    return logits if logits.ndim == 3 else logits[:, None]
+
+
+def _log_hazard(logits: Tensor) -> Tensor:
+    """log(-log(1 - h)), h = sigmoid(logits): the logarithm of softplus, which keeps its digits where h is tiny."""
+    floor = -15.0
+    return softplus(logits.clamp(min=floor)).log() + (logits - logits.clamp(min=floor))
+
+
+def _log_died(log_hazard: Tensor, exposed: Tensor) -> Tensor:
+    """log(1 - exp(-exposed * hazard)): (n,). Below a floor it is a straight line of slope 1."""
+    eps = torch.finfo(log_hazard.dtype).eps
+    log_exposed = log_hazard + exposed.clamp(min=eps).log()
+    floored = log_exposed.clamp(min=math.log(eps))
+    return torch.log(-torch.expm1(-floored.exp())) + (log_exposed - floored)
 
 
 def _check_cuts(logits: Tensor, cuts: Tensor) -> Tensor:
-    if logits.ndim != 2 or cuts.ndim != 1 or len(cuts) != logits.shape[1] + 1 or len(cuts) < 2:
+    if logits.ndim not in (2, 3) or cuts.ndim != 1 or len(cuts) != logits.shape[-1] + 1 or len(cuts) < 2:
         raise ValueError(
             f"cuts: expected one more than the intervals of logits, got {tuple(cuts.shape)} for {tuple(logits.shape)}"
         )

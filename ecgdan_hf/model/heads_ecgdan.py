@@ -20,9 +20,11 @@ from transformers import initialization as init
 from .configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from .layers_ecgdan import EcgDanDropout, EcgDanHeadNorm
 from .risk_ecgdan import Baseline
+from .survival_ecgdan import at_years
 
 MAX_BASELINE_TIMES = 2048
 MAX_DEVIATION = 4.0
+_LOG_NOTHING = -87.0  # of a cumulative hazard before the first event; weights must be finite
 OBJECTIVES = ("clip", "siglip", "cosine")
 """Those of one text a record; `statements` has its own loss, [`statement_loss`]."""
 _START = {"clip": (1 / 0.07, 0.0), "siglip": (10.0, -10.0), "statements": (10.0, -4.0)}
@@ -125,13 +127,15 @@ class EcgDanMeasurementHead(nn.Linear):
 
 
 class EcgDanRiskHead(nn.Module):
-    """(N, hidden_size) -> (N,): log hazard. The partial likelihood cannot see the last bias; the paper has it.
+    """(N, hidden_size) -> (N, outputs): a log hazard for each risk, or a logit for each risk and interval.
 
-    With `survival_hidden_size` 0 it is linear in the embedding.
+    The partial likelihood cannot see the last bias; the paper has it. With `survival_hidden_size` 0 the head is linear
+    in the embedding.
     """
 
     posterior: Tensor
-    """(directions, hidden_size + covariates + 1): see [`standard_error`]; of a head with `has_posterior` alone."""
+    """(directions, hidden_size + covariates + 1), with a dimension of risks in front where there are several: see
+    [`standard_error`]; of a head with `has_posterior` alone."""
 
     def __init__(self, config: EcgDanSurvivalConfig):
         super().__init__()
@@ -142,19 +146,19 @@ class EcgDanRiskHead(nn.Module):
             self.dropout = EcgDanDropout(config.head_dropout, config.dropout_scope)
             self.hidden = nn.Linear(config.hidden_size, inner)
             self.hidden_norm = EcgDanHeadNorm(inner)
-        self.output = nn.Linear(inner or config.hidden_size, 1)
+        intervals = max(len(config.hazard_cuts) - 1, 1)
+        self.output = nn.Linear(inner or config.hidden_size, config.num_risks * intervals)
         if config.num_posterior_directions:
-            size = config.num_posterior_directions, config.hidden_size + self.num_covariates + 1
-            self.register_buffer("posterior", torch.zeros(size))
+            size = [config.num_posterior_directions, config.hidden_size + self.num_covariates + 1]
+            self.register_buffer("posterior", torch.zeros([config.num_risks] * (config.num_risks > 1) + size))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(N, hidden_size) -> (N,)."""
-        if self.is_linear:
-            linear: Tensor = self.output(pooled)
-            return linear.squeeze(-1)
-        hidden = self.hidden(self.dropout(self.norm(pooled)))
-        log_hazard: Tensor = self.output(self.hidden_norm(F.relu(hidden)))
-        return log_hazard.squeeze(-1)
+        """(N, hidden_size) -> (N, risks * intervals), the intervals of a risk side by side."""
+        if not self.is_linear:
+            hidden = self.hidden(self.dropout(self.norm(pooled)))
+            pooled = self.hidden_norm(F.relu(hidden))
+        found: Tensor = self.output(pooled)
+        return found
 
     def initialise(self) -> None:
         """Forgets how well the weights are known."""
@@ -167,24 +171,25 @@ class EcgDanRiskHead(nn.Module):
         return "posterior" in self._buffers
 
     def standard_error(self, pooled: Tensor, covariates: Tensor | None) -> Tensor:
-        """Standard error of the log hazard relative to the average subject at risk: (N,), float32.
+        """Standard error of the log hazard relative to the average subject at risk: (N, risks), float32.
 
         Args:
             pooled: (N, hidden_size).
             covariates: (N, covariates), standardised; None for a model without any.
         """
         known = pooled if covariates is None else torch.cat([pooled, covariates.to(pooled.dtype)], dim=1)
-        directions = self.posterior.float()
-        error: Tensor = (known.float() @ directions[:, :-1].T + directions[:, -1]).norm(dim=1)
+        directions = self.posterior.float().reshape(-1, *self.posterior.shape[-2:])
+        moved = torch.einsum("nf,rdf->nrd", known.float(), directions[:, :, :-1]) + directions[:, :, -1]
+        error: Tensor = moved.norm(dim=2)
         return error
 
     @torch.no_grad()
     def store(self, weights: Tensor, bias: Tensor, posterior: Tensor) -> int:
-        """Keeps fitted weights (hidden_size,), their bias, and a posterior as above; returns its directions."""
-        self.output.weight.copy_(weights[None])
-        self.output.bias.fill_(float(bias))
+        """Keeps fitted weights ([risks,] hidden_size), biases and a posterior as above; returns its directions."""
+        self.output.weight.copy_(weights.reshape(self.output.weight.shape))
+        self.output.bias.copy_(bias.reshape(-1))
         self.register_buffer("posterior", posterior.float().to(self.output.weight.device))
-        return len(posterior)
+        return posterior.shape[-2]
 
 
 class EcgDanCovariateHead(nn.Linear):
@@ -196,29 +201,40 @@ class EcgDanCovariateHead(nn.Linear):
 
 
 class EcgDanBaselineHazard(nn.Module):
-    """The fitted baseline, in persistent buffers that stay float32 whatever the network's precision."""
+    """The fitted baselines, in persistent buffers that stay float32 whatever the network's precision.
+
+    Several risks share their times: the baseline of each is a step function on those of all.
+    """
 
     knots: Tensor
+    """(1 + risks, knots): times, and the logarithm of each cumulative hazard."""
     standard_error: Tensor
+    """(knots,), or (risks, knots) of several."""
 
-    def __init__(self, num_times: int):
+    def __init__(self, num_times: int, num_risks: int = 1):
         super().__init__()
-        self.register_buffer("knots", torch.zeros(2, num_times, dtype=torch.float32))
+        self.register_buffer("knots", torch.zeros(1 + num_risks, num_times, dtype=torch.float32))
         # -1 where it was not fitted; never empty: safetensors would treat two empty buffers as shared
-        self.register_buffer("standard_error", torch.full((max(num_times, 1),), -1.0, dtype=torch.float32))
+        size = [num_risks] * (num_risks > 1) + [max(num_times, 1)]
+        self.register_buffer("standard_error", torch.full(size, -1.0, dtype=torch.float32))
 
     def initialise(self) -> None:
         """Marks the baseline as not fitted."""
         init.zeros_(self.knots)
         init.constant_(self.standard_error, -1.0)
 
-    def store(self, fitted: Baseline) -> int:
-        """Keeps a fitted baseline, at most `MAX_BASELINE_TIMES` of its knots, and returns how many it kept."""
-        knots = torch.stack(tuple(fitted)).float().to(self.knots.device)
-        if knots.shape[1] > MAX_BASELINE_TIMES:
-            knots = knots[:, torch.linspace(0, knots.shape[1] - 1, MAX_BASELINE_TIMES).round().long()]
-        self.knots, self.standard_error = knots[:2].contiguous(), knots[2].contiguous()
-        return knots.shape[1]
+    def store(self, *fitted: Baseline) -> int:
+        """Keeps fitted baselines, one a risk, at most `MAX_BASELINE_TIMES` knots; returns how many it kept."""
+        times = torch.unique(torch.cat([baseline.times for baseline in fitted]))
+        values = [at_years(each.times, each.log_cumulative_hazard, times, before=_LOG_NOTHING) for each in fitted]
+        errors = [at_years(each.times, each.standard_error, times, before=0.0) for each in fitted]
+        if len(times) > MAX_BASELINE_TIMES:
+            kept = torch.linspace(0, len(times) - 1, MAX_BASELINE_TIMES).round().long()
+            times, values, errors = times[kept], [each[kept] for each in values], [each[kept] for each in errors]
+        device = self.knots.device
+        self.knots = torch.stack([times, *values]).float().to(device)
+        self.standard_error = (torch.stack(errors) if len(errors) > 1 else errors[0]).float().to(device)
+        return len(times)
 
     @property
     def times(self) -> Tensor:
@@ -227,14 +243,18 @@ class EcgDanBaselineHazard(nn.Module):
 
     @property
     def log_cumulative_hazard(self) -> Tensor:
-        """(knots,), natural logarithm of the cumulative baseline hazard."""
+        """(knots,), natural logarithm of the cumulative baseline hazard, of the first risk."""
         return self.knots[1]
 
     @property
     def fitted(self) -> Baseline:
-        """Both, and the standard error of the logarithm given the log hazards; NaN in checkpoints without it."""
-        error = self.standard_error.masked_fill(self.standard_error < 0, math.nan)
-        return Baseline(self.times, self.log_cumulative_hazard, error)
+        """That of the first risk, with the standard error of its logarithm given the log hazards."""
+        return self.of_risks()[0]
+
+    def of_risks(self) -> list[Baseline]:
+        """The baseline of each risk; standard errors are NaN in checkpoints without them."""
+        errors = self.standard_error.masked_fill(self.standard_error < 0, math.nan).reshape(len(self.knots) - 1, -1)
+        return [Baseline(self.times, values, error) for values, error in zip(self.knots[1:], errors, strict=True)]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EcgDanBaselineHazard":
         # .to(bfloat16) must not round event times: follow the device, keep the precision

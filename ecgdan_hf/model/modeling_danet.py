@@ -20,6 +20,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_danet import DanetConfig
 from .configuration_ecgdan import EcgDanConfig
+from .discrete_time_ecgdan import discrete_time_loss
 from .heads_ecgdan import EcgDanClassifier
 from .layers_ecgdan import EcgDanDropout
 from .light_ecgdan import LIGHT_TRUNK
@@ -28,7 +29,7 @@ from .paper_ecgdan import PAPER_TRUNK
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import cox_loss
 
-TRAVELS = (EcgDanConfig, EcgDanDropout, LIGHT_TRUNK, PAPER_TRUNK, Baseline, cox_loss)
+TRAVELS = (EcgDanConfig, EcgDanDropout, LIGHT_TRUNK, PAPER_TRUNK, Baseline, cox_loss, discrete_time_loss)
 """Not used here: a file that `auto_map` names has to import every file it needs directly."""
 
 _RESNET_KERNEL = 9  # 90 ms at 100 Hz before the first halving of time: a QRS complex

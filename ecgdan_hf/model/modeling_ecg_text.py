@@ -19,6 +19,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_ecg_text import EcgTextConfig
 from .configuration_ecgdan import EcgDanConfig
+from .discrete_time_ecgdan import discrete_time_loss
 from .heads_ecgdan import EcgDanAlignmentHead
 from .layers_ecgdan import EcgDanDropout
 from .light_ecgdan import LIGHT_TRUNK
@@ -27,7 +28,7 @@ from .paper_ecgdan import PAPER_TRUNK
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import cox_loss
 
-TRAVELS = (EcgDanConfig, EcgDanDropout, LIGHT_TRUNK, PAPER_TRUNK, Baseline, cox_loss)
+TRAVELS = (EcgDanConfig, EcgDanDropout, LIGHT_TRUNK, PAPER_TRUNK, Baseline, cox_loss, discrete_time_loss)
 """Not used here: a file that `auto_map` names has to import every file it needs directly."""
 
 TEXT_TOWERS = ("frozen", "lora", "full")

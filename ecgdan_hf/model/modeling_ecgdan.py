@@ -17,6 +17,7 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_ecgdan import ENCODER_FIELDS, EcgDanConfig, EcgDanSurvivalConfig
+from .discrete_time_ecgdan import discrete_incidence, discrete_time_loss, log_cumulative_hazard, marginal_logits
 from .heads_ecgdan import (
     EcgDanAlignmentHead,
     EcgDanBaselineHazard,
@@ -28,8 +29,8 @@ from .heads_ecgdan import (
 from .layers_ecgdan import Trunk
 from .light_ecgdan import LIGHT_TRUNK
 from .paper_ecgdan import PAPER_TRUNK
-from .risk_ecgdan import Risk, absolute_risk, baseline_hazard, recalibrate
-from .survival_ecgdan import cox_loss, survival_curve
+from .risk_ecgdan import Baseline, Recalibration, Risk, absolute_risk, baseline_hazard, competing_risk, recalibrate
+from .survival_ecgdan import cause_specific_loss, cox_loss, survival_curve
 
 TRUNKS: dict[str, Trunk] = {"paper": PAPER_TRUNK, "light": LIGHT_TRUNK}
 
@@ -110,14 +111,17 @@ class EcgDanClassifierOutput(ModelOutput):
 
 @dataclass
 class EcgDanSurvivalOutput(ModelOutput):
-    """Output of [`EcgDanForSurvival`]: losses, log_hazard (N,), reconstruction (N, L, T), the encoder's fields.
+    """Output of [`EcgDanForSurvival`]: losses, log_hazard, reconstruction (N, L, T), the encoder's fields.
 
-    `log_hazard_error` (N,) is the standard error of `log_hazard`, of models that know it.
+    `log_hazard` is (N,), or (N, risks) of competing causes; `log_hazard_error`, of the same shape, its standard error,
+    of models that know it. `hazard_logits` (N, risks, intervals) are those of a discrete hazard, whose `log_hazard` is
+    the logarithm of the cumulative hazard up to the last cut. `cox_loss` is the loss of the follow-up, also then.
     """
 
     loss: Tensor | None = None
     log_hazard: Tensor | None = None
     log_hazard_error: Tensor | None = None
+    hazard_logits: Tensor | None = None
     cox_loss: Tensor | None = None
     reconstruction_loss: Tensor | None = None
     reconstruction: Tensor | None = None
@@ -449,7 +453,11 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
 
 
 class EcgDanForSurvival(EcgDanPreTrainedModel):
-    """Encoder and a Cox head; with the decoder too while `reconstruction_weight` is positive, as in the paper."""
+    """Encoder and a hazard for each risk; with the decoder too while `reconstruction_weight` is positive.
+
+    The paper has one Cox head and the decoder. Competing causes (`config.cause_names`) have a hazard each, and
+    `config.hazard` may be discrete.
+    """
 
     config: EcgDanSurvivalConfig
     config_class = EcgDanSurvivalConfig
@@ -460,8 +468,8 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         self.decoder = self._build_decoder(config)
         self.risk_head = EcgDanRiskHead(config)
         covariates = len(config.covariate_names)
-        self.covariate_head = EcgDanCovariateHead(covariates, 1, bias=False) if covariates else None
-        self.baseline = EcgDanBaselineHazard(config.num_baseline_times)
+        self.covariate_head = EcgDanCovariateHead(covariates, config.num_risks, bias=False) if covariates else None
+        self.baseline = EcgDanBaselineHazard(config.num_baseline_times, config.num_risks)
         self.post_init()
 
     @can_return_tuple  # type: ignore[untyped-decorator, unused-ignore]
@@ -487,38 +495,103 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         Args:
             input_values, lead_mask, output_attentions, output_hidden_states: as in [`EcgDanModel`].
             covariates: (N, len(covariate_names)), in their own units; NaN counts as the training mean.
-            event: (N,), 1 = happened, 0 = censored.
+            event: (N,), 1 = happened, 0 = censored; with `config.cause_names` the number of the cause.
             time: (N,), years since the ECG, positive.
             target_values, target_mask: as in [`EcgDanForPreTraining`].
-            return_loss: compute the losses (the Cox loss needs `event` and `time`).
-            weights: (N,), case weights of the Cox loss.
+            return_loss: compute the losses (that of the follow-up needs `event` and `time`).
+            weights: (N,), case weights of the loss of the follow-up.
             entry: (N,), years since the ECG at which a subject came under observation (left truncation).
-            strata: (N,), group within which subjects are compared.
+            strata: (N,), group within which Cox's loss compares subjects.
 
         Raises:
             ValueError: covariates missing though the configuration names them, or of another width.
         """
         encoded = self.ecgdan(input_values, lead_mask, output_attentions, output_hidden_states)
         pooled, standardised = encoded.pooler_output, self._standardised(covariates, input_values.shape[0])
-        log_hazard = self.risk_head(pooled)
-        if self.covariate_head is not None:
-            log_hazard = log_hazard + self.covariate_head(standardised.to(self.dtype)).squeeze(-1)
-        log_hazard = self.config.calibration_slope * log_hazard
-        output = EcgDanSurvivalOutput(log_hazard=log_hazard, **encoded.for_head())
+        log_hazard, logits = self._hazards(pooled, standardised)
+        output = EcgDanSurvivalOutput(log_hazard=self._one_a_risk(log_hazard), **encoded.for_head())
+        output.hazard_logits = logits
         if self.risk_head.has_posterior:
-            error = self.risk_head.standard_error(pooled, standardised)
-            output.log_hazard_error = self.config.calibration_slope * error
+            error = self._slopes(pooled) * self.risk_head.standard_error(pooled, standardised)
+            output.log_hazard_error = self._one_a_risk(error)
         if return_loss and event is not None and time is not None:
             if target_values is None:
                 target_values, target_mask = input_values, lead_mask if target_mask is None else target_mask
             options = {"weights": weights, "entry": entry, "strata": strata}
-            output.cox_loss = cox_loss(log_hazard, event, time, self.config.ties, **options)
+            output.cox_loss = self.follow_up_loss(output, event, time, **options)
             output.loss = self.config.survival_weight * output.cox_loss
             if self.decoder is not None:
                 found = output.reconstruction = self.decoder(encoded.pooler_output, encoded.readout_features)
                 output.reconstruction_loss = self._reconstruction_loss(found, target_values, target_mask)
                 output.loss = output.loss + self.config.reconstruction_weight * output.reconstruction_loss
         return output
+
+    def _hazards(self, pooled: Tensor, standardised: Any) -> tuple[Tensor, Tensor | None]:
+        """Log hazards (N, risks), and the logits (N, risks, intervals) of a discrete hazard."""
+        scores = self.risk_head(pooled).unflatten(1, (self.config.num_risks, -1))
+        if self.covariate_head is not None:
+            scores = scores + self.covariate_head(standardised.to(self.dtype))[..., None]
+        if self.config.hazard == "discrete":
+            return log_cumulative_hazard(scores), scores
+        return self._slopes(scores) * scores.squeeze(-1), None
+
+    def _slopes(self, like: Tensor) -> Tensor | float:
+        slope = self.config.calibration_slope
+        return like.new_tensor(slope) if isinstance(slope, list) else slope
+
+    def _one_a_risk(self, values: Tensor) -> Tensor:
+        """(N, risks, ...) -> the same, without the dimension where there is one risk alone."""
+        return values.squeeze(1) if self.config.num_risks == 1 else values
+
+    def follow_up_loss(
+        self, output: EcgDanSurvivalOutput, event: Tensor, time: Tensor, **options: Tensor | None
+    ) -> Tensor:
+        """Negative log likelihood of the follow-up: Cox's, cause-specific or discrete, as the configuration says.
+
+        Args:
+            output: of `forward`; its `log_hazard`, or its `hazard_logits`.
+            event, time: (N,), as in `forward`; `options` are its `weights`, `entry` and `strata`.
+        """
+        log_hazard: Any = output.log_hazard
+        if output.hazard_logits is not None:
+            cuts = output.hazard_logits.new_tensor(self.config.hazard_cuts, dtype=torch.float32)
+            options.pop("strata", None)  # it compares nobody
+            return discrete_time_loss(output.hazard_logits, event, time, cuts, **options)
+        loss = cause_specific_loss if self.config.cause_names else cox_loss
+        return loss(log_hazard, event, time, self.config.ties, **options)
+
+    def risks(self, output: EcgDanSurvivalOutput, years: Sequence[float] | Tensor, level: float = 0.95) -> Risk:
+        """Absolute risks with limits, from the output of `forward`: three of (N, risks, years).
+
+        The risk of a competing cause is its cumulative incidence. Limits are those of [`absolute_risk`] and
+        [`competing_risk`]; those of a discrete hazard are NaN, as it is not known how well it is known.
+
+        Raises:
+            ValueError: the baseline hazard has not been fitted, or negative years.
+        """
+        log_hazard: Any = output.log_hazard
+        years = torch.as_tensor(years, dtype=torch.float32, device=log_hazard.device)
+        if output.hazard_logits is not None:
+            cuts = output.hazard_logits.new_tensor(self.config.hazard_cuts, dtype=torch.float32)
+            risk = discrete_incidence(output.hazard_logits, cuts, years)
+            return Risk(risk, *(torch.full_like(risk, torch.nan) for _ in range(2)))
+        self._require_baseline()
+        baselines, error = self.baseline.of_risks(), output.log_hazard_error
+        if self.config.cause_names:
+            return competing_risk(log_hazard, baselines, years, level, error)
+        return Risk(*(values[:, None] for values in absolute_risk(log_hazard, baselines[0], years, level, error)))
+
+    @property
+    def follow_up_years(self) -> float:
+        """Years within which absolute risks are known: the end of the training follow-up, or the last cut."""
+        if self.config.hazard == "discrete":
+            return float(self.config.hazard_cuts[-1])
+        self._require_baseline()
+        return float(self.baseline.times[-1])
+
+    def _require_baseline(self) -> None:
+        if not self.config.gives_risks:
+            raise ValueError("baseline: expected a fitted baseline hazard, found none; call fit_baseline first")
 
     def _standardised(self, covariates: Tensor | None, records: int) -> Any:
         """(N, covariates), 0 where unknown; None for a model without any."""
@@ -539,8 +612,10 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
     def store_linear(self, weights: Tensor, bias: Tensor, covariate_weights: Tensor, posterior: Tensor) -> None:
         """Keeps a linear risk head that was fitted elsewhere.
 
+        With several risks each argument has a dimension of them in front.
+
         Args:
-            weights: (hidden_size,), log hazard per unit of the embedding; `bias` is added.
+            weights: (hidden_size,), log hazard per unit of the embedding; `bias` () is added.
             covariate_weights: (len(covariate_names),), per standard deviation.
             posterior: (directions, hidden_size + covariates + 1), as in [`EcgDanRiskHead.standard_error`].
 
@@ -551,47 +626,86 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
             raise ValueError("survival_hidden_size: expected 0, a linear risk head, to store a linear model in")
         self.config.num_posterior_directions = self.risk_head.store(weights, bias, posterior)
         if self.covariate_head is not None:
-            self.covariate_head.weight.copy_(covariate_weights[None])
+            self.covariate_head.weight.copy_(covariate_weights.reshape(self.covariate_head.weight.shape))
 
     @torch.no_grad()
-    def fit_baseline(self, log_hazard: Tensor, event: Tensor, time: Tensor) -> None:
-        """Stores Breslow's baseline hazard, so that `predict_risk` gives absolute risk.
+    def start_hazard(self, event: Tensor, time: Tensor) -> None:
+        """Lets a discrete hazard start at that of the whole training cohort, by the biases of its head.
 
         Args:
-            log_hazard: (n,), this model's predictions for its training subjects, in evaluation mode.
-            event, time: (n,), as in `forward`.
-
-        Raises:
-            ValueError: no event at all.
+            event, time: (n,), of the training subjects, as in `forward`.
         """
-        self.config.num_baseline_times = self.baseline.store(baseline_hazard(log_hazard, event, time))
+        cuts = torch.tensor(self.config.hazard_cuts, dtype=torch.float64)
+        logits = marginal_logits(event.cpu(), time.cpu(), cuts, self.config.num_risks)
+        self.risk_head.output.bias.copy_(logits.reshape(-1))
 
     @torch.no_grad()
-    def recalibrate(self, log_hazard: Tensor, event: Tensor, time: Tensor, method: str = "baseline") -> float:
+    def fit_baseline(self, log_hazard: Tensor, event: Tensor, time: Tensor, entry: Tensor | None = None) -> None:
+        """Stores Breslow's baseline hazard of each risk, so that `predict_risk` gives absolute risk.
+
+        Args:
+            log_hazard: (n,) or (n, risks), this model's predictions for its training subjects, in evaluation mode.
+            event, time, entry: (n,), as in `forward`.
+
+        Raises:
+            ValueError: no event at all, or none of a cause; a discrete hazard, which has no baseline.
+        """
+
+        def baseline(scores: Tensor, happened: Tensor) -> Baseline:
+            return baseline_hazard(scores, happened, time, entry=entry)
+
+        self.config.num_baseline_times = self.baseline.store(*self._each_risk(baseline, log_hazard, event))
+
+    def _each_risk(self, fit: Callable[[Tensor, Tensor], Any], log_hazard: Tensor, event: Tensor) -> list[Any]:
+        """Results of a function of the log hazard (n,) and the event (n,) of each risk."""
+        names, event = self.config.risk_names, event.reshape(-1)
+        if self.config.hazard == "discrete":
+            raise ValueError("hazard: a discrete hazard is fitted as a whole, it has no baseline; fine-tune it again")
+        if not self.config.cause_names:
+            return [fit(log_hazard, event)]
+        absent = [name for code, name in enumerate(names, start=1) if not (event == code).any()]
+        if absent:
+            raise ValueError(f"event: expected at least one event of each of {', '.join(names)}, none of {absent[0]}")
+        scores = log_hazard.reshape(len(event), len(names)).unbind(dim=1)
+        return [fit(score, (event == code).to(score.dtype)) for code, score in enumerate(scores, start=1)]
+
+    @torch.no_grad()
+    def recalibrate(
+        self, log_hazard: Tensor, event: Tensor, time: Tensor, method: str = "baseline"
+    ) -> float | list[float]:
         """Fits the absolute risks to a new population without touching a weight.
 
         Args:
-            log_hazard: (n,), this model's predictions for the new population, in evaluation mode.
+            log_hazard: (n,) or (n, risks), this model's predictions for the new population, in evaluation mode.
             event, time: (n,), as in `forward`.
             method: "baseline" refits how often the event happens; "slope" also how far log hazards are apart, which
                 is kept in `config.calibration_slope` and multiplies every later `log_hazard`.
 
         Returns:
-            The slope; 1 for "baseline".
+            The slope, 1 for "baseline"; with several risks the slope of each.
 
         Raises:
-            ValueError: as `risk_ecgdan.recalibrate`, or a slope that reverses the order of the risks.
+            ValueError: as `risk_ecgdan.recalibrate` and `fit_baseline`, or a slope that reverses the order of the
+                risks.
         """
-        with torch.enable_grad():
-            found = recalibrate(log_hazard, event, time, method)
-        if found.slope <= 0:
+
+        def refit(scores: Tensor, happened: Tensor) -> Recalibration:
+            with torch.enable_grad():
+                return recalibrate(scores, happened, time, method)
+
+        found: list[Recalibration] = self._each_risk(refit, log_hazard, event)
+        slopes = [each.slope for each in found]
+        if min(slopes) <= 0:
             raise ValueError(
-                f"log_hazard: expected higher values where the event comes earlier, got a slope of {found.slope:.3g}: "
+                f"log_hazard: expected higher values where the event comes earlier, got a slope of {min(slopes):.3g}: "
                 "the model does not rank this population; retrain it"
             )
-        self.config.calibration_slope = self.config.calibration_slope * found.slope
-        self.config.num_baseline_times = self.baseline.store(found.baseline)
-        return found.slope
+        before: Any = self.config.calibration_slope
+        before = before if isinstance(before, list) else [before] * len(slopes)
+        changed = [old * new for old, new in zip(before, slopes, strict=True)]
+        self.config.calibration_slope = changed if len(slopes) > 1 else changed[0]
+        self.config.num_baseline_times = self.baseline.store(*(each.baseline for each in found))
+        return slopes if len(slopes) > 1 else slopes[0]
 
     @torch.no_grad()
     def predict_survival(
@@ -601,14 +715,16 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         covariates: Tensor | None = None,
         years: Sequence[float] | Tensor = (1.0, 5.0, 10.0),
     ) -> Tensor:
-        """Probability of being free of the event at each of `years`: (N, len(years)), NaN beyond the follow-up.
+        """Probability of being free of every event at each of `years`: (N, len(years)), NaN beyond the follow-up.
 
         Raises:
             ValueError: the baseline hazard has not been fitted, or negative years.
         """
-        log_hazard = self._log_hazard(input_values, lead_mask, covariates)
-        years = torch.as_tensor(years, dtype=torch.float32, device=log_hazard.device)
-        return survival_curve(log_hazard, self.baseline.times, self.baseline.log_cumulative_hazard, years)
+        output = self._output(input_values, lead_mask, covariates)
+        if self.config.num_risks > 1 or output.hazard_logits is not None:
+            return 1 - self.risks(output, years).risk.sum(dim=1)
+        years = torch.as_tensor(years, dtype=torch.float32, device=output.log_hazard.device)
+        return survival_curve(output.log_hazard, self.baseline.times, self.baseline.log_cumulative_hazard, years)
 
     @torch.no_grad()
     def predict_risk(
@@ -618,8 +734,12 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         covariates: Tensor | None = None,
         horizon_years: float = 10.0,
     ) -> Tensor:
-        """Probability of the event within `horizon_years`: (N,), NaN beyond the follow-up."""
-        return 1 - self.predict_survival(input_values, lead_mask, covariates, [horizon_years])[:, 0]
+        """Probability of the event within `horizon_years`: (N,), NaN beyond the follow-up.
+
+        Of competing causes (N, risks): the cumulative incidence of each, in the order of `config.risk_names`.
+        """
+        output = self._output(input_values, lead_mask, covariates)
+        return self._one_a_risk(self.risks(output, [horizon_years]).risk)[..., 0]
 
     @torch.no_grad()
     def predict_risk_interval(
@@ -630,21 +750,14 @@ class EcgDanForSurvival(EcgDanPreTrainedModel):
         horizon_years: float = 10.0,
         level: float = 0.95,
     ) -> Risk:
-        """Risk within `horizon_years` with limits, `(risk, low, high)` of (N,) each, NaN beyond the follow-up.
+        """Risk within `horizon_years` with limits, `(risk, low, high)`, each as of `predict_risk`.
 
         The limits say how well the baseline hazard is known, from the number of events it was fitted to. How well the
         weights are known is in them for a linear head that was fitted with few events, and not for other networks.
         """
         output = self._output(input_values, lead_mask, covariates)
-        years = torch.tensor([horizon_years], dtype=torch.float32, device=output.log_hazard.device)
-        found = absolute_risk(output.log_hazard, self.baseline.fitted, years, level, output.log_hazard_error)
-        return Risk(*(values[:, 0] for values in found))
-
-    def _log_hazard(self, input_values: Tensor, lead_mask: Tensor | None, covariates: Tensor | None) -> Tensor:
-        log_hazard: Tensor = self._output(input_values, lead_mask, covariates).log_hazard
-        return log_hazard
+        return Risk(*(self._one_a_risk(values)[..., 0] for values in self.risks(output, [horizon_years], level)))
 
     def _output(self, input_values: Tensor, lead_mask: Tensor | None, covariates: Tensor | None) -> Any:
-        if self.config.num_baseline_times == 0:
-            raise ValueError("baseline: expected a fitted baseline hazard, found none; call fit_baseline first")
+        self._require_baseline()
         return self(input_values, lead_mask, covariates, return_loss=False)

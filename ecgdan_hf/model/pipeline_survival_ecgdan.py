@@ -14,14 +14,16 @@ import numpy as np
 import torch
 
 from .covariates_ecgdan import Covariate
+from .modeling_ecgdan import EcgDanSurvivalOutput
 from .pipeline_base_ecgdan import SURVIVAL, EcgPipeline
 from .recording_ecgdan import Recording
-from .risk_ecgdan import Baseline, absolute_risk
+from .risk_ecgdan import Risk
 from .survival_ecgdan import working_dtype
 
-TRAVELS = (Recording, working_dtype)
+TRAVELS = (Recording, Risk, working_dtype)
 """Not called here: a file that is loaded by name has to name every file it needs, also through a neighbour."""
 
+_PREDICTED = ("log_hazard", "log_hazard_error", "hazard_logits")
 HORIZONS_YEARS = (1.0, 5.0, 10.0)
 
 
@@ -46,12 +48,15 @@ class EcgSurvivalPipeline(EcgPipeline):
             `follow_up_years`, and for limits of a checkpoint without standard errors. Empty where no baseline hazard
             was fitted.
         follow_up_years: end of the follow-up of the training data; None without a baseline.
-        endpoint: the event in words.
+        endpoint: the event in words; of competing causes the first.
+        causes: of a model with competing causes alone, by the name of each: `log_hazard`, and `risk` as above, its
+            cumulative incidence. Those above are of the first.
         simulated: whether the outcomes it learned from were simulated; then these are no risks of real patients.
         covariates: as the network took them; None where unknown.
         flags: quality flags of the recording.
         curve: `years`, `survival` (the probability of no event until then, a step function) and its limits `low` and
-            `high`, lists of one length.
+            `high`, lists of one length. With competing causes, `survival` is free of all, and in the place of limits
+            `incidence` has a list for each cause.
     """
 
     serves = SURVIVAL
@@ -67,7 +72,7 @@ class EcgSurvivalPipeline(EcgPipeline):
         first = self._signal_arguments(signal, "horizon_years, covariates, level, return_curve")
         if covariates is not None:
             first["covariates"] = self._checked_covariates(covariates)
-        if (horizon_years is not None or return_curve) and not self.model.config.num_baseline_times:
+        if (horizon_years is not None or return_curve) and not self.model.config.gives_risks:
             raise ValueError(
                 "model: expected one with a fitted baseline hazard for absolute risks, this one has log hazards only"
             )
@@ -99,7 +104,7 @@ class EcgSurvivalPipeline(EcgPipeline):
         covariates = model_inputs["covariates"]
         given = {"covariates": covariates} if covariates.shape[1] else {}
         output = self.model(**self._network_inputs(model_inputs), **given, return_loss=False)
-        found = {name: output[name].float() for name in ("log_hazard", "log_hazard_error") if name in output}
+        found = {name: output[name].float() for name in _PREDICTED if name in output}
         return found | {"covariates": covariates, "flags": model_inputs["flags"]}
 
     def postprocess(  # type: ignore[override]
@@ -110,24 +115,54 @@ class EcgSurvivalPipeline(EcgPipeline):
         return_curve: bool = False,
     ) -> dict[str, Any]:
         """Log hazard, risks and what they rest on."""
-        config, log_hazard = self.model.config, model_outputs["log_hazard"].double()
-        error = model_outputs.get("log_hazard_error")
-        fitted = Baseline(*(values.cpu() for values in self.model.baseline.fitted))
-        end = float(fitted.times[-1]) if len(fitted.times) else None
+        config, found = self.model.config, {name: model_outputs[name] for name in _PREDICTED if name in model_outputs}
+        output = EcgDanSurvivalOutput(
+            **{name: values.double().to(self.model.device) for name, values in found.items()}
+        )
+        log_hazards = model_outputs["log_hazard"].double().reshape(-1).tolist()
+        end = self.model.follow_up_years if config.gives_risks else None
         if horizon_years is None:
             within = [] if end is None else [years for years in HORIZONS_YEARS if years <= end * (1 + 1e-6)]
             horizon_years = within or ([] if end is None else [end])
         taken = [None if value is None else float(f"{value:.6g}") for value in _plain(model_outputs["covariates"][0])]
+        risks = self._risks(output, horizon_years, level)
         answer = {
-            "log_hazard": float(log_hazard[0]),
-            "risk": _risks(log_hazard, fitted, horizon_years, level, error),
+            "log_hazard": log_hazards[0],
+            "risk": risks[0],
             "follow_up_years": end,
             "endpoint": config.endpoint_text,
             "simulated": bool(config.simulated_outcome),
             "covariates": dict(zip(config.covariate_names, taken, strict=True)),
             "flags": [*model_outputs["flags"], *self._unknown(taken)],
         }
-        return answer | {"curve": _curve(log_hazard, fitted, level, error)} if return_curve else answer
+        if config.cause_names:
+            each = zip(config.cause_names, log_hazards, risks, strict=True)
+            answer["causes"] = {name: {"log_hazard": score, "risk": risk} for name, score, risk in each}
+        return answer | {"curve": self._curve(output, level)} if return_curve else answer
+
+    def _risks(
+        self, output: EcgDanSurvivalOutput, horizons: Sequence[float], level: float
+    ) -> list[list[dict[str, float | None]]]:
+        """For each risk its value and limits at each horizon."""
+        if not horizons:
+            return [[] for _ in self.model.config.risk_names]
+        found = self.model.risks(output, horizons, level)
+        columns = [[_plain(values[0, row]) for values in found] for row in range(self.model.config.num_risks)]
+        names = ("years", "risk", "low", "high")
+        return [[dict(zip(names, row, strict=True)) for row in zip(horizons, *each, strict=True)] for each in columns]
+
+    def _curve(self, output: EcgDanSurvivalOutput, level: float) -> dict[str, Any]:
+        config = self.model.config
+        knots = (
+            torch.tensor(config.hazard_cuts[1:]) if config.hazard == "discrete" else self.model.baseline.times.cpu()
+        )
+        years = torch.cat([torch.zeros(1), knots])
+        risk, low, high = (values[0] for values in self.model.risks(output, years, level))
+        if config.cause_names:
+            incidence = {name: _plain(values) for name, values in zip(config.cause_names, risk, strict=True)}
+            return {"years": years.tolist(), "survival": _plain(1 - risk.sum(dim=0)), "incidence": incidence}
+        limits = {"survival": 1 - risk[0], "low": 1 - high[0], "high": 1 - low[0]}
+        return {"years": years.tolist()} | {name: _plain(values) for name, values in limits.items()}
 
     def _unknown(self, taken: Sequence[float | None]) -> list[str]:
         """A flag for each covariate that is unknown, unless the model has an indicator for its absence."""
@@ -159,23 +194,3 @@ def _checked_horizons(horizon_years: Any) -> list[float]:
 def _plain(values: torch.Tensor) -> list[float | None]:
     """Numbers, None for NaN."""
     return [None if _is_nan(value) else value for value in values.tolist()]
-
-
-def _risks(
-    log_hazard: torch.Tensor, fitted: Baseline, horizons: Sequence[float], level: float, error: torch.Tensor | None
-) -> list[dict[str, float | None]]:
-    if not horizons:
-        return []
-    found = absolute_risk(log_hazard, fitted, torch.tensor(horizons, dtype=torch.float32), level, error)
-    columns = (_plain(values[0]) for values in found)
-    rows = zip(horizons, *columns, strict=True)
-    return [{"years": years, "risk": risk, "low": low, "high": high} for years, risk, low, high in rows]
-
-
-def _curve(
-    log_hazard: torch.Tensor, fitted: Baseline, level: float, error: torch.Tensor | None
-) -> dict[str, list[float | None]]:
-    years = torch.cat([torch.zeros(1), fitted.times])
-    risk, low, high = (values[0] for values in absolute_risk(log_hazard, fitted, years, level, error))
-    limits = {"survival": 1 - risk, "low": 1 - high, "high": 1 - low}
-    return {"years": years.tolist()} | {name: _plain(values) for name, values in limits.items()}

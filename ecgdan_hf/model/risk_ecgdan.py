@@ -239,18 +239,86 @@ def cumulative_incidence(
     Returns:
         (n, causes, m) in float32 or better; NaN beyond the shortest follow-up of the baselines.
     """
+    times, log_steps = _common_steps(log_hazards, baselines)
+    parts = [
+        at_years(times, _incidence(part.double()[:, :, None] + log_steps), years, before=0.0)
+        for part in torch.split(log_hazards, max(1, 2**22 // log_steps.numel()))
+    ]
+    return torch.cat(parts).to(working_dtype(log_hazards))
+
+
+def competing_risk(
+    log_hazards: Tensor,
+    baselines: Sequence[Baseline],
+    years: Tensor,
+    level: float = 0.95,
+    standard_error: Tensor | None = None,
+) -> Risk:
+    r"""Cumulative incidence of each cause, as [`cumulative_incidence`], with limits.
+
+    The variance is the delta method's: with \(v_j\) the variance of a step of the cumulative baseline hazard of cause
+    j and \(D_{cj}(s) = 1[c = j] S(s) - (F_c(t) - F_c(s))\),
+
+    \(\sum_j e^{2 \eta_j} \sum_{s \le t} v_j(s) D_{cj}(s)^2
+    + \sum_j \sigma_j^2 \left( \sum_{s \le t} h_{js} D_{cj}(s) \right)^2\),
+
+    \(\sigma_j\) the standard error of \(\eta_j\). The limits are symmetric on the log(-log) scale of 1 - F, and with
+    one cause those of [`absolute_risk`].
+
+    Args:
+        log_hazards, baselines, years: as in [`cumulative_incidence`].
+        level: coverage of the limits, between 0 and 1.
+        standard_error: (n, causes), of the log hazards, as in [`absolute_risk`]; None counts them as known.
+
+    Returns:
+        Three of (n, causes, m) in float32 or better; limits are NaN where a baseline has no standard error.
+    """
+    times, log_steps = _common_steps(log_hazards, baselines)
+    variances = torch.stack([_variance_steps(baseline, times) for baseline in baselines])
+    errors = torch.zeros_like(log_hazards) if standard_error is None else standard_error
+    found = []
+    rows = max(1, 2**22 // (len(baselines) * log_steps.numel()))
+    for part, error in zip(torch.split(log_hazards.double(), rows), torch.split(errors.double(), rows), strict=True):
+        steps = part[:, :, None] + log_steps
+        incidence = _incidence(steps)
+        deviation = _incidence_error(incidence, steps.exp(), variances * part.exp()[:, :, None] ** 2, error)
+        found.append(torch.stack([at_years(times, values, years, before=0.0) for values in (incidence, deviation)]))
+    incidence, deviation = torch.cat(found, dim=1)
+    log_free = torch.log1p(-incidence.clamp(max=1 - 1e-12))
+    scale = _normal_quantile(level) * deviation / (-log_free * log_free.exp()).clamp(min=1e-300)
+    limits = [torch.where(incidence == 0, 0.0, -torch.expm1(log_free * torch.exp(sign * scale))) for sign in (-1, 1)]
+    return Risk(*(values.to(working_dtype(log_hazards)) for values in (incidence, *limits)))
+
+
+def _common_steps(
+    log_hazards: Tensor, baselines: Sequence[Baseline] | Sequence[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Times at which any of the baselines steps, and the logarithms of these steps, (causes, knots), in float64."""
     if log_hazards.ndim != 2 or log_hazards.shape[1] != len(baselines):
         shape = tuple(log_hazards.shape)
         raise ValueError(f"baselines: expected one for each column of log_hazards, got {len(baselines)} for {shape}")
     times = torch.unique(torch.cat([baseline[0] for baseline in baselines]))
     times = times[times <= min(baseline[0][-1].item() for baseline in baselines)]
-    log_steps = torch.stack([_log_steps(baseline[0], baseline[1], times) for baseline in baselines])  # (causes, knots)
-    rows = max(1, 2**22 // log_steps.numel())
-    parts = [
-        at_years(times, _incidence(part.double()[:, :, None] + log_steps), years, before=0.0)
-        for part in torch.split(log_hazards, rows)
-    ]
-    return torch.cat(parts).to(working_dtype(log_hazards))
+    return times, torch.stack([_log_steps(baseline[0], baseline[1], times) for baseline in baselines])
+
+
+def _variance_steps(baseline: Baseline, times: Tensor) -> Tensor:
+    """Increase of the variance of the cumulative baseline hazard at each of `times`; its steps are independent."""
+    log_error = baseline.log_cumulative_hazard.double() + baseline.standard_error.double().log()
+    variance = at_years(baseline.times.double(), torch.exp(2 * log_error), times.double(), before=0.0)
+    return torch.diff(variance, prepend=variance.new_zeros(1)).clamp(min=0)
+
+
+def _incidence_error(incidence: Tensor, hazards: Tensor, variances: Tensor, errors: Tensor) -> Tensor:
+    """Standard error of incidences (n, causes, knots), of the formula in [`competing_risk`]."""
+    own = torch.eye(incidence.shape[1], dtype=incidence.dtype, device=incidence.device)[None, :, :, None]
+    survival = 1 - incidence.sum(dim=1)[:, None, None]
+    reach, later = own * survival + incidence[:, :, None], incidence[:, :, None]  # (n, cause, source, knots)
+    steps, hazard = variances[:, None], hazards[:, None]
+    baseline = (steps * reach**2).cumsum(-1) - 2 * later * (steps * reach).cumsum(-1) + later**2 * steps.cumsum(-1)
+    slope = (hazard * reach).cumsum(-1) - later * hazard.cumsum(-1)
+    total: Tensor = (baseline.clamp(min=0) + (slope * errors[:, None, :, None]) ** 2).sum(dim=2)
+    return total.sqrt()
 
 
 def _share_of_deaths(table: EventTable) -> Tensor:

@@ -84,7 +84,7 @@ def cause_specific_loss(
     Raises:
         ValueError: a cause that is no column of `log_hazards`.
     """
-    cause = _check_cause(log_hazards, cause)
+    cause = check_cause(log_hazards, cause)
     parts = []
     for column, log_hazard in enumerate(log_hazards.unbind(dim=1)):
         sets = _risk_sets(log_hazard, cause == column + 1, time, weights, entry, strata)
@@ -348,7 +348,8 @@ def _check_strata(strata: Tensor, subjects: int) -> Tensor:
     return index
 
 
-def _check_cause(log_hazards: Tensor, cause: Tensor) -> Tensor:
+def check_cause(log_hazards: Tensor, cause: Tensor) -> Tensor:
+    """(n,) integers, 0 (censored) or a column of log hazards (n, causes), counted from 1."""
     if log_hazards.ndim != 2 or log_hazards.shape[1] == 0:
         raise ValueError(f"log_hazards: expected (subjects, causes), got {tuple(log_hazards.shape)}")
     cause, causes = _column("cause", cause, len(log_hazards)), log_hazards.shape[1]

@@ -61,7 +61,7 @@ def _main(source: str, auto_class: str, inputs_path: str, outputs_path: str) -> 
     with torch.inference_mode():
         output = model.eval()(**inputs)
         found = {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
-        if getattr(model.config, "num_baseline_times", 0):
+        if getattr(model.config, "gives_risks", False):
             found["survival"] = model.predict_survival(**inputs)
     for name in model.config.auto_map:
         if name not in ("AutoConfig", auto_class):

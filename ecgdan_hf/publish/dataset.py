@@ -236,7 +236,7 @@ def _facts(about: Dataset) -> dict[str, str]:
     facts = {"records": f"{len(about):,}", "patients": f"{len(set(about['patient_id'][:])):,}"}
     if "event" in about.column_names:
         simulated = " (simulated)" if "log_hazard" in about.column_names else ""
-        facts["events" + simulated] = f"{int(np.nansum(np.asarray(about['event'][:], dtype=float))):,}"
+        facts["events" + simulated] = f"{int((np.asarray(about['event'][:], dtype=float) == 1).sum()):,}"
     if "age" in about.column_names:
         ages = np.asarray([age for age in about["age"][:] if age is not None], dtype=float)
         if len(ages):

@@ -29,7 +29,10 @@ from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
 _TOLERANCE = 1e-4
-_OUTPUTS = ("logits", "log_hazard", "survival", "prompt_logits", "ecg_embeds", "waveform_attention", "pooler_output")
+_OUTPUTS = (
+    *("logits", "log_hazard", "survival", "incidence", "prompt_logits", "ecg_embeds", "waveform_attention"),
+    "pooler_output",
+)
 """Outputs that are exported, where the network has them."""
 _RESEARCH_USE = "research use only; not a medical device"
 _TRACED, _PROVED = 2, (1, 3)
@@ -47,7 +50,7 @@ class _Exported:
 
 
 class _ExportedNetwork(nn.Module):
-    """Returns `_OUTPUTS` as a tuple; `survival` at the baseline's own times."""
+    """Returns `_OUTPUTS` as a tuple; `survival` and `incidence` at the times of `_risk_years`."""
 
     def __init__(self, model: Any):
         super().__init__()
@@ -60,10 +63,39 @@ class _ExportedNetwork(nn.Module):
     def named_outputs(self, **inputs: Tensor) -> dict[str, Tensor]:
         """As `forward`, by name."""
         output = dict(self.model(**inputs, return_loss=False))
-        if getattr(self.model.config, "num_baseline_times", 0):  # S = exp(-H0 exp(log hazard)), (N, times)
-            log_cumulative = output["log_hazard"][:, None] + self.model.baseline.log_cumulative_hazard
-            output["survival"] = torch.exp(-torch.exp(log_cumulative))
+        config = self.model.config
+        if getattr(config, "gives_risks", False):
+            output |= _incidence_curves(self.model, output)
         return {name: output[name] for name in _OUTPUTS if output.get(name) is not None}
+
+
+def _risk_years(model: Any) -> list[float]:
+    """Times of the curves in the file: those of the baseline, or the cuts of a discrete hazard but the first."""
+    if model.config.hazard == "discrete":
+        return [float(cut) for cut in model.config.hazard_cuts[1:]]
+    years: list[float] = model.baseline.times.tolist()
+    return years
+
+
+def _incidence_curves(model: Any, output: dict[str, Any]) -> dict[str, Tensor]:
+    """`survival` (N, times), free of every event; and `incidence` (N, causes, times) of competing causes.
+
+    In plain operations that ONNX has. The baseline's own times need no look-up.
+    """
+    if model.config.hazard == "discrete":
+        hazards = nn.functional.softplus(output["hazard_logits"])
+    elif not model.config.cause_names:  # S = exp(-H0 exp(log hazard))
+        log_cumulative = output["log_hazard"][:, None] + model.baseline.log_cumulative_hazard
+        return {"survival": torch.exp(-torch.exp(log_cumulative))}
+    else:
+        steps = torch.diff(model.baseline.knots[1:].exp(), prepend=torch.zeros(model.config.num_risks, 1))
+        hazards = output["log_hazard"].exp()[:, :, None] * steps
+    total = hazards.sum(dim=1, keepdim=True)
+    before = torch.exp(total - torch.cumsum(total, dim=2))
+    share = hazards / total.clamp(min=torch.finfo(total.dtype).tiny)
+    incidence = torch.cumsum(before * -torch.expm1(-total) * share, dim=2)
+    survival = torch.exp(-torch.cumsum(total, dim=2))[:, 0]
+    return {"survival": survival} | ({"incidence": incidence} if model.config.cause_names else {})
 
 
 def export_onnx(checkpoint: str | Path, out: str | Path, int8: bool = False) -> _Exported:
@@ -149,8 +181,8 @@ def _prove(network: _ExportedNetwork, file: Path, tolerance: float) -> tuple[dic
 def _describe(model: Any, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
     """Returns the ONNX metadata for programs that read the file; lists and mappings are JSON.
 
-    `labels` name the columns of `logits`, `prompt_labels` those of `prompt_logits`, `survival_years` those of
-    `survival`.
+    `labels` name the columns of `logits`, `prompt_labels` those of `prompt_logits`, `survival_years` the times of
+    `survival` and `incidence`, and `cause_names` the causes of `incidence` and `log_hazard`.
     """
     config, contract = model.config, model.config.signal_contract
     told: dict[str, Any] = {
@@ -171,7 +203,8 @@ def _describe(model: Any, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
         told["prompt_labels"] = prompts
     if hasattr(config, "endpoint"):
         told |= {"endpoint": config.endpoint, "simulated_outcome": config.simulated_outcome}
-        told |= {"covariate_names": config.covariate_names, "survival_years": model.baseline.times.tolist()}
+        told |= {"covariate_names": config.covariate_names, "survival_years": _risk_years(model)}
+        told |= {"cause_names": config.cause_names} if config.cause_names else {}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
 
 

@@ -175,7 +175,7 @@ def _package_outputs(model: Any, extractor: Any, inputs: _Arrays) -> _Arrays:
     if "covariates" in inputs:
         given["covariates"] = torch.from_numpy(inputs["covariates"])
     found = {name: value for name, value in model(**given).items() if isinstance(value, torch.Tensor)}
-    if getattr(model.config, "num_baseline_times", 0):
+    if getattr(model.config, "gives_risks", False):
         found["survival"] = model.predict_survival(**given)
     arrays = {name: value.numpy() for name, value in {**given, **found}.items()}
     arguments = json.loads(str(inputs["arguments"]))

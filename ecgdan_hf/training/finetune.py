@@ -44,7 +44,7 @@ from ecgdan_hf.training.arguments.fields import FinetuneArguments, RunArguments,
 from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EpochBatchSampler
-from ecgdan_hf.training.core.few_events import FewEventsHead
+from ecgdan_hf.training.core.few_events import FewEventsHead, fit_heads, store_heads
 from ecgdan_hf.training.core.loop import LAST_EPOCH
 from ecgdan_hf.training.core.run import Split
 from ecgdan_hf.training.core.starting_weights import build_model
@@ -54,6 +54,8 @@ from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask, coll
 logger = logging.getLogger(__name__)
 
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps collinear covariates from diverging
+_INTERVALS, _EVENTS_AN_INTERVAL = 10, 10
+"""Intervals of a discrete hazard, and events that each of them has at least."""
 _OUTCOME_COLUMNS = ("labels", "scp_codes", "event", "time")
 _KEPT_BY_LORA = ("ecgdan.", "decoder.")
 """Parts that keep the checkpoint's weights."""
@@ -152,6 +154,8 @@ class _Finetuning(FinetuningRun):
             _start_covariates(self.model, self.parts["train"])
         if args.lora_rank:
             _add_lora(self.model, args.lora_rank, self.new_weights)
+        if getattr(self.config, "hazard", None) == "discrete" and "risk_head.output.bias" in self.new_weights:
+            self.model.start_hazard(*(torch.tensor(self.parts["train"][name]) for name in ("event", "time")))
         self.num_trained = self.num_learned
         collator = self.supervised_collator(self.parts["train"], args)
         self.evaluated = self.supervised_loaders(self.parts)
@@ -204,26 +208,40 @@ class SurvivalFinetuning(_Finetuning):
 
     def divide(self, dataset: Any) -> None:
         """Divides the records by event, and completes the configuration with outcome and covariates."""
+        self.describe_outcome(dataset, self.config, self.args)
         self.parts = self.divided(dataset, "event")
         for name, part in self.parts.items():
-            if not np.any(part["event"]):
-                found = f"got none in {len(part)} records"
-                raise ValueError(f"event: expected at least one event in the {name} part, {found}")
+            self.check_events(part, name)
         valid = self.parts["valid"]
         if not FollowUp(valid["event"], valid["time"]).has_pair:
             raise ValueError(
                 "event: expected a validation record still at risk at another's event, to choose the epoch by; none "
                 f"of {len(valid)} is; give a larger valid_fraction"
             )
-        self.describe_outcome(dataset, self.config, self.args)
         _add_covariates(self.parts["train"], self.config, self.args)
+        if self.args.hazard == "discrete":
+            self.config.hazard = "discrete"
+            self.config.hazard_cuts = _hazard_cuts(self.parts["train"], self.args)
+            self.config.check()
+        elif self.args.hazard_cuts:
+            raise ValueError(f"hazard_cuts: only hazard discrete has intervals, got {self.args.hazard_cuts} for cox")
+
+    def check_events(self, part: Any, name: str) -> None:
+        """Raises a ValueError for a part without an event, or a training part without an event of each cause."""
+        happened, names = set(part["event"]), self.config.risk_names
+        wanted = range(1, 1 + (len(names) if name == "train" else 1))
+        absent = next((code for code in wanted if code not in happened), None)
+        if absent is not None:
+            what = "event" if len(names) == 1 else f"event of {names[absent - 1]} (code {absent})"
+            found = f"got none in {len(part)} records"
+            raise ValueError(f"event: expected at least one {what} in the {name} part, {found}")
 
     def count_events(self) -> int:
         """Events among the records that are trained on or choose the epoch."""
         self.config = self.configuration()
         self.feature_extractor = EcgDanFeatureExtractor(**self.config.signal_contract)
         parts = self.divided(self.read_rows(), "event")
-        return int(sum(np.sum(part["event"]) for name, part in parts.items() if name != "test"))
+        return int(sum(np.sum(np.equal(part["event"], 1)) for name, part in parts.items() if name != "test"))
 
     def sampler(self) -> EpochBatchSampler | None:
         """Batches with equal shares of events, unless `stratify` is off."""
@@ -248,14 +266,22 @@ class SurvivalFinetuning(_Finetuning):
 
     @staticmethod
     def describe_outcome(dataset: Any, config: EcgDanSurvivalConfig, args: FinetuneArguments) -> None:
-        """Stores in the configuration what the event is, and whether it was simulated."""
+        """Stores in the configuration what the event is, which causes compete with it, and whether it was simulated.
+
+        Raises:
+            ValueError: events of causes that `args` does not name.
+        """
         told = args.simulated_outcome
         config.simulated_outcome = (
             "log_hazard" in dataset.column_names or find_source(args.data, args.data_dir).is_simulated
             if told is None
             else told
         )
-        if args.endpoint:
+        config.cause_names = [name.strip() for name in (args.causes or "").split(",") if name.strip()]
+        _check_codes(dataset, config)
+        if config.cause_names:
+            config.endpoint = config.cause_names[0]
+        elif args.endpoint:
             config.endpoint = args.endpoint
         elif config.simulated_outcome:
             config.endpoint = "simulated event"
@@ -374,16 +400,15 @@ class LinearFinetuning(_FrozenFinetuning, _ClassificationFinetuning):
 class FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
     """A linear risk head, shrunk by evidence: for as few as fifteen events."""
 
-    head: FewEventsHead
+    heads: list[FewEventsHead]
+    unused = (*_FrozenFinetuning.unused, "hazard", "hazard_cuts")
 
     def divide(self, dataset: Any) -> None:
         """Divides the records into those that are fitted to and those of the test."""
-        self.parts = self.fitted_and_test(self.divided(dataset, "event"))
-        if not np.any(self.parts["train"]["event"]):
-            found = f"got none in {len(self.parts['train'])} records"
-            raise ValueError(f"event: expected at least one event in the train part, {found}")
-        self.config.survival_hidden_size, self.config.reconstruction_weight = 0, 0.0
         self.describe_outcome(dataset, self.config, self.args)
+        self.parts = self.fitted_and_test(self.divided(dataset, "event"))
+        self.check_events(self.parts["train"], "train")
+        self.config.survival_hidden_size, self.config.reconstruction_weight = 0, 0.0
         _add_covariates(self.parts["train"], self.config, self.args)
 
     def train(self) -> None:
@@ -394,16 +419,18 @@ class FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
         covariates = covariates if covariates.shape[1] else np.empty((len(train), 0))
         standardised = np.nan_to_num((covariates - self.config.covariate_means) / self.config.covariate_stds)
         outcome = np.asarray(train["event"], dtype=np.float64), np.asarray(train["time"], dtype=np.float64)
-        self.head = FewEventsHead.fit(embeddings, standardised, *outcome)
-        self.head.store_in(self.model)
-        log_hazard = torch.from_numpy(self.head.log_hazard(embeddings, standardised))
-        self.model.fit_baseline(log_hazard, *map(torch.from_numpy, outcome))
+        self.heads = fit_heads(embeddings, standardised, *outcome, causes=self.config.num_risks)
+        store_heads(self.model, self.heads)
+        log_hazards = np.stack([head.log_hazard(embeddings, standardised) for head in self.heads], axis=1)
+        fitted = log_hazards if len(self.heads) > 1 else log_hazards[:, 0]
+        self.model.fit_baseline(torch.from_numpy(fitted), *map(torch.from_numpy, outcome))
         self.predict_test()
 
     def summary(self) -> dict[str, Any]:
         """What was fitted, how far it was shrunk, and the metrics of the test part."""
-        num_events = {name: int(np.sum(part["event"])) for name, part in self.parts.items()}
-        start = self.starting_point()
+        num_events = {name: int(np.sum(np.equal(part["event"], 1))) for name, part in self.parts.items()}
+        start, names = self.starting_point(), self.config.risk_names
+        further = {name: head.summary() for name, head in zip(names[1:], self.heads[1:], strict=True)}
         return {
             "task": "survival",
             "method": "few-events",
@@ -414,7 +441,8 @@ class FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
             **({"covariates": self._covariates()} if self.args.covariates else {}),
             "num_records": {name: len(part) for name, part in self.parts.items()},
             "num_events": num_events,
-            **self.head.summary(),
+            **self.heads[0].summary(),
+            **({"further_causes": further} if further else {}),
             "num_parameters": sum(weights.numel() for weights in self.model.parameters()),
             **self.results(),
         }
@@ -457,8 +485,35 @@ def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
         return
     config, values = model.config, FinetuningRun.covariates_of(train, model.config)
     values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
-    fitted = RidgeCox.fit(values, train["event"], train["time"], penalizer=COVARIATE_PENALIZER)
-    model.covariate_head.weight.copy_(torch.from_numpy(fitted.weights / fitted.scale)[None])
+    for row, weights in enumerate(model.covariate_head.weight):
+        codes = FollowUp.of_cause(train["event"], row + 1)
+        fitted = RidgeCox.fit(values, codes, train["time"], penalizer=COVARIATE_PENALIZER)
+        weights.copy_(torch.from_numpy(fitted.weights / fitted.scale))
+
+
+def _check_codes(dataset: Any, config: EcgDanSurvivalConfig) -> None:
+    """Raises a ValueError for events of causes without a name."""
+    known = len(config.cause_names) or 1
+    highest = int(np.nanmax(np.asarray(dataset["event"], dtype=np.float64), initial=0))
+    if highest > known:
+        have = f"names for {known} causes" if config.cause_names else "0 (censored) and 1 (happened)"
+        raise ValueError(
+            f"event: expected {have}, got {highest}; name the causes 1, 2, ... with --causes, the endpoint first, as "
+            '--causes "heart failure,death"'
+        )
+
+
+def _hazard_cuts(train: Any, args: FinetuneArguments) -> list[float]:
+    """Years at which intervals of a discrete hazard begin and end: as given, or with equal shares of the events."""
+    time, event = np.asarray(train["time"], dtype=np.float64), np.asarray(train["event"])
+    if args.hazard_cuts:
+        try:
+            return [float(part) for part in args.hazard_cuts.split(",")]
+        except ValueError as error:
+            raise ValueError(f"hazard_cuts: expected years as 0,1,2,5, got {args.hazard_cuts!r}") from error
+    shares = np.linspace(0, 1, min(_INTERVALS, max(int((event > 0).sum()) // _EVENTS_AN_INTERVAL, 1)) + 1)[1:-1]
+    inner = np.quantile(time[event > 0], shares)
+    return sorted({0.0, *np.round(inner, 3).tolist(), float(np.ceil(time.max() * 1000) / 1000)})
 
 
 def _warn_of_another_input(config: EcgDanConfig, args: FinetuneArguments) -> None:

@@ -23,7 +23,7 @@ from ecgdan_hf.evaluation.seen_records import SeenRecords, check_records_unseen
 from ecgdan_hf.files import check_output_folder
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
-from ecgdan_hf.inference.rows import columns_of, risk_within, score_rows
+from ecgdan_hf.inference.rows import columns_of, predict_rows
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.training.arguments.fields import RecalibrateArguments
 from ecgdan_hf.training.arguments.options import check_options
@@ -53,7 +53,9 @@ def recalibrate_checkpoint(args: RecalibrateArguments) -> dict[str, Any]:
     model.config.simulated_outcome |= "log_hazard" in fit.column_names or is_simulated
     before = _judge(model, test, args)
     outcome = _outcome_of(fit)
-    slope = model.recalibrate(torch.from_numpy(score_rows(model, fit, args.batch_size)), *outcome, method=args.method)
+    log_hazard = torch.from_numpy(predict_rows(model, fit, [args.horizon_years], args.batch_size)[0])
+    log_hazard = log_hazard if model.config.num_risks > 1 else log_hazard[:, 0]
+    slope = model.recalibrate(log_hazard, *outcome, method=args.method)
     metrics = {
         "task": "survival",
         "simulated_outcome": bool(model.config.simulated_outcome),
@@ -62,7 +64,7 @@ def recalibrate_checkpoint(args: RecalibrateArguments) -> dict[str, Any]:
         "slope": slope,
         "judged_on": "held-out records" if args.test_folds else "the records it was fitted to: optimistic",
         "num_records": {"recalibration": len(fit), "judged": len(test)},
-        "num_events": {"recalibration": int(outcome[0].sum()), "judged": int(np.sum(test["event"]))},
+        "num_events": {"recalibration": _num_events(fit), "judged": _num_events(test)},
         "before": before,
         "after": _judge(model, test, args),
     }
@@ -79,7 +81,7 @@ def _load_survival(args: RecalibrateArguments) -> tuple[EcgDanForSurvival, Any]:
             raise ValueError(f"{name}: expected one, got none; give --{name.replace('_', '-')}")
     model: Any
     model, extractor = load_checkpoint(str(args.checkpoint))
-    if not head_of(model).is_survival or not model.config.num_baseline_times:
+    if not head_of(model).is_survival or not model.config.gives_risks:
         raise ValueError(f"{args.checkpoint}: expected a fine-tuned survival checkpoint, got {type(model).__name__}")
     return model, extractor
 
@@ -105,12 +107,12 @@ def _load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
 
 def _judge(model: Any, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
     """Observed over expected, slope and Brier score of the risks at the horizon."""
-    years, followed = args.horizon_years, float(model.baseline.times[-1])
+    years, followed = args.horizon_years, model.follow_up_years
     if not 0 < years <= followed:
         raise ValueError(
             f"horizon_years: expected at most {followed:g}, the follow-up the risks were fitted to, got {years:g}"
         )
-    risk = risk_within(score_rows(model, rows, args.batch_size), model.baseline.knots, [years])[:, 0]
+    risk = predict_rows(model, rows, [years], args.batch_size)[1][:, 0, 0]
     table = columns_of(rows, ["event", "time", "patient_id"])
     truth = table["event"], table["time"], risk, years
     judged = RiskCalibration(*truth, table["patient_id"].to_numpy())
@@ -121,6 +123,10 @@ def _judge(model: Any, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
         "calibration_slope": judged.slope().as_dict(),
         "brier_score": brier_score(*truth),
     }
+
+
+def _num_events(rows: Any) -> int:
+    return int(np.sum(np.equal(rows["event"], 1)))
 
 
 def _outcome_of(rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,6 +163,10 @@ def _subjects(rows: Any) -> Any:
     return columns_of(rows, ["record_id", "patient_id"])
 
 
+def _slope_text(slope: float | list[float]) -> str:
+    return ", ".join(f"{each:.3f}" for each in (slope if isinstance(slope, list) else [slope]))
+
+
 def _report(metrics: dict[str, Any], args: RecalibrateArguments) -> str:
     """Before and after, as Markdown."""
     records, events = metrics["num_records"], metrics["num_events"]
@@ -165,8 +175,8 @@ def _report(metrics: dict[str, Any], args: RecalibrateArguments) -> str:
         lines += ["**The outcome is simulated: these numbers say nothing about patients.**", ""]
     lines += [
         f"{metrics['checkpoint']}, fitted to {records['recalibration']} records with {events['recalibration']} "
-        f"events; method {metrics['method']}, slope {metrics['slope']:.3f}. Judged on {records['judged']} records "
-        f"with {events['judged']} events, {metrics['judged_on']}.",
+        f"events; method {metrics['method']}, slope {_slope_text(metrics['slope'])}. Judged on {records['judged']} "
+        f"records with {events['judged']} events, {metrics['judged_on']}.",
         "",
         f"| risk within {args.horizon_years:g} years | before | after |",
         "|---|---|---|",

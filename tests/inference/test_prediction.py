@@ -112,7 +112,7 @@ def test_a_bad_file_gets_a_row_with_the_reason_and_the_others_go_on(tmp_path: Pa
 def test_a_prediction_that_is_not_finite_is_an_error_and_no_missing_risk(tmp_path: Path) -> None:
     model, extractor = survival_model()
     files = [write_npz(tmp_path / f"{seed}.npz", seed) for seed in range(2)]
-    hazards = iter([torch.tensor([0.3, float("nan")])])
+    hazards = iter([torch.tensor([[0.3], [float("nan")]])])
     model.risk_head.forward = lambda *args, **kwargs: next(hazards)
     table = predict(files, model, extractor)
     assert list(table["error"]) == ["", "expected finite predictions, the model gave NaN or infinity for this signal"]

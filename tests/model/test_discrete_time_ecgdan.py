@@ -7,7 +7,7 @@ import pytest
 import torch
 from lifelines import KaplanMeierFitter
 
-from ecgdan_hf.model.discrete_time_ecgdan import discrete_survival, discrete_time_loss
+from ecgdan_hf.model.discrete_time_ecgdan import discrete_incidence, discrete_survival, discrete_time_loss
 
 CUTS = torch.tensor([0.0, 0.5, 2.0, 3.0, 7.0], dtype=torch.float64)
 
@@ -178,3 +178,50 @@ def test_the_loss_says_in_one_line_what_it_refuses(arguments, message):
 def test_survival_at_negative_years_is_refused():
     with pytest.raises(ValueError, match="years: expected zero or more, got -1 in row 0"):
         discrete_survival(torch.zeros(1, 2), torch.arange(3.0), torch.tensor([-1.0]))
+
+
+def causes_loss_by_definition(logits, cause, time):
+    """Subject by subject, from incidences and survival."""
+    total = 0.0
+    for row in range(len(time)):
+        t = min(time[row].item(), 7.0)
+        interval = int((CUTS[1:] < t).sum())
+        edges = CUTS[interval : interval + 2]
+        incidence = discrete_incidence(logits[row : row + 1], CUTS, edges)[0]
+        died = cause[row] > 0 and time[row] <= 7
+        survival = 1 - discrete_incidence(logits[row : row + 1], CUTS, torch.tensor([t]).double())[0].sum()
+        total -= math.log(incidence[int(cause[row]) - 1].diff().item() if died else survival.item())
+    return total / len(time)
+
+
+def test_the_loss_of_several_causes_is_its_definition_from_the_incidences():
+    data, generator = cohort(120, seed=2), torch.Generator().manual_seed(3)
+    logits = torch.randn(120, 3, 4, generator=generator, dtype=torch.float64)
+    cause = torch.randint(0, 4, (120,), generator=generator)
+    loss = discrete_time_loss(logits, cause, data["time"], CUTS)
+    assert loss.item() == pytest.approx(causes_loss_by_definition(logits, cause, data["time"]), rel=1e-7)
+
+
+def test_incidences_add_up_with_survival_and_of_one_cause_are_its_complement():
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(50, 2, 4, generator=generator, dtype=torch.float64) * 3
+    years = torch.tensor([0.0, 0.2, 2.0, 5.0, 7.0, 7.1])
+    one = discrete_incidence(logits[:, 0], CUTS, years)[:, 0]
+    assert torch.allclose(one, 1 - discrete_survival(logits[:, 0], CUTS, years), atol=1e-12, equal_nan=True)
+    both = discrete_incidence(logits, CUTS, years)
+    free = torch.stack([discrete_survival(each, CUTS, years) for each in logits.unbind(dim=1)]).prod(dim=0)
+    assert torch.allclose((both.sum(dim=1) + free)[:, :5], torch.ones(50, 5).double(), atol=1e-12)
+    assert both[:, :, 5].isnan().all()
+
+
+def test_the_loss_of_several_causes_has_a_gradient_where_hazards_are_next_to_nothing():
+    logits = torch.full((2, 2, 4), -40.0, requires_grad=True)
+    loss = discrete_time_loss(logits, torch.tensor([1, 2]), torch.tensor([0.3, 2.5]), CUTS.float())
+    loss.backward()
+    assert loss.item() == pytest.approx(40.0, rel=1e-3)
+    assert logits.grad[0, 0, 0] == pytest.approx(-0.5, abs=1e-4) and logits.grad[0, 1, 0] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_cause_without_its_logits_is_refused():
+    with pytest.raises(ValueError, match=r"cause: expected 0 \(censored\) or 1 to 2, got 3 in row 1"):
+        discrete_time_loss(torch.zeros(2, 2, 4), torch.tensor([1, 3]), torch.tensor([0.3, 2.5]), CUTS.float())

@@ -10,6 +10,8 @@
 | coverage of the limits | simulation |
 """
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from ecgdan_hf.model.risk_ecgdan import (
     aalen_johansen,
     absolute_risk,
     baseline_hazard,
+    competing_risk,
     cumulative_incidence,
     recalibrate,
 )
@@ -311,6 +314,43 @@ def test_cumulative_incidence_of_one_cause_is_the_absolute_risk():
     baseline, years = baseline_hazard(log_hazard, event, time), torch.tensor([0.0, 1.0, 4.0, 6.0])
     ours = cumulative_incidence(log_hazard[:, None], [baseline], years)[:, 0]
     assert torch.allclose(ours, absolute_risk(log_hazard, baseline, years).risk, rtol=1e-11, equal_nan=True)
+
+
+def test_limits_of_the_incidence_of_one_cause_are_those_of_the_absolute_risk():
+    log_hazard, event, time = cohort(100, seed=16).values()
+    baseline, years = baseline_hazard(log_hazard, event, time), torch.tensor([0.0, 1.0, 4.0, 6.0])
+    error = torch.rand(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ours = competing_risk(log_hazard[:, None], [baseline], years, standard_error=error[:, None])
+    theirs = absolute_risk(log_hazard, baseline, years, standard_error=error)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one[:, 0], other, atol=1e-9, equal_nan=True)
+
+
+def test_limits_of_incidences_cover_the_truth_of_two_causes():
+    years, covered, rounds = torch.tensor([4.0]), torch.zeros(2), 100
+    truth = torch.tensor([0.06, 0.1]) / 0.16 * -math.expm1(-4 * 0.16)
+    for seed in range(rounds):
+        generator = torch.Generator().manual_seed(seed)
+        times = torch.empty(200, 2, dtype=torch.float64).exponential_(generator=generator)
+        first, cause = (times / torch.tensor([0.06, 0.1])).min(dim=1)
+        cause, zeros = torch.where(first <= 6, cause + 1, 0), torch.zeros(200, 2, dtype=torch.float64)
+        baselines = cause_specific_baselines(zeros, cause, first.clamp(max=6))
+        found = competing_risk(zeros[:1], baselines, years)
+        covered += ((found.low[0, :, 0] < truth) & (truth < found.high[0, :, 0])).float()
+    assert (covered >= 0.89 * rounds).all() and (covered <= 0.99 * rounds).all(), covered
+
+
+def test_the_standard_error_of_a_log_hazard_moves_the_incidence_as_a_finite_difference_does():
+    cause, time = causes_of(150, seed=17), cohort(150, seed=17)["time"]
+    scores = torch.randn(150, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    baselines = [each._replace(standard_error=torch.zeros_like(each.times)) for each in
+                 cause_specific_baselines(scores, cause, time)]  # fmt: skip
+    years, error = torch.tensor([3.0]), torch.tensor([[0.0, 0.2]]).double()
+    found = competing_risk(scores[:1], baselines, years, level=0.6827, standard_error=error)
+    step = torch.tensor([[0.0, 1e-4]]).double()
+    above, below = (cumulative_incidence(scores[:1] + sign * step, baselines, years) for sign in (1, -1))
+    slope = (above - below) / 2e-4
+    assert ((found.high - found.low) / 2).flatten() == pytest.approx(0.2 * slope.abs().flatten().numpy(), rel=0.03)
 
 
 def test_cumulative_incidence_recovers_competing_hazards_that_are_known():

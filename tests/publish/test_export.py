@@ -13,13 +13,16 @@ import onnxruntime
 import pytest
 import torch
 from heads import build, inputs
+from tiny import TINY, signals
 from typer.testing import CliRunner
 
 from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.publish import export as exporting
-from ecgdan_hf.publish.export import _Exported, export_onnx
+from ecgdan_hf.publish.export import _Exported, _ExportedNetwork, _risk_years, export_onnx
 
 HEADS = {
     "classification": {"logits", "pooler_output"},
@@ -102,6 +105,23 @@ def test_onnxruntime_answers_as_the_network_for_a_batch_of_another_size(
         np.testing.assert_allclose(got["survival"], curve.numpy(), atol=1e-4)
     assert found.num_bytes == found.path.stat().st_size and found.largest_difference < 1e-4
     assert [path.name for path in found.path.parent.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("hazard", ["cox", "discrete"])
+def test_the_exported_incidence_of_competing_causes_is_the_networks_own_at_the_times_it_names(hazard: str):
+    given = {"cause_names": ["failure", "death"], "hazard": hazard, "reconstruction_weight": 0.0}
+    given |= {"hazard_cuts": [0, 1, 3, 8]} if hazard == "discrete" else {}
+    torch.manual_seed(0)
+    model = EcgDanForSurvival(EcgDanSurvivalConfig(**TINY, **given)).eval()
+    if hazard == "cox":
+        model.fit_baseline(torch.randn(60, 2), torch.arange(60) % 3, torch.linspace(0.5, 9, 60))
+    batch = {"input_values": signals(3), "lead_mask": torch.ones(3, 12, dtype=torch.bool)}
+    with torch.no_grad():
+        found = _ExportedNetwork(model).named_outputs(**batch)
+        expected = model.risks(model(**batch, return_loss=False), _risk_years(model)).risk
+    assert found["log_hazard"].shape == (3, 2)
+    np.testing.assert_allclose(found["incidence"].numpy(), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found["survival"].numpy(), 1 - expected.sum(dim=1).numpy(), atol=1e-5)
 
 
 def test_the_file_says_what_it_needs_and_what_its_columns_are(classifier: Path, written: Callable[..., _Exported]):

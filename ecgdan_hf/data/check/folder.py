@@ -242,7 +242,7 @@ def _check_outcomes(
         "record_without_outcome": dict.fromkeys(ids[~ids.isin(keys)], ""),
         "time_impossible": {str(key): f"{time:g}" for key, time in too_long[["record_id", "time"]].to_numpy()},
     }
-    if not here["event"].any():
+    if not (here["event"] == 1).any():
         found["outcomes_refused"] = {Path(labels).name: "no event among the records here"}
     return here, found
 
@@ -254,7 +254,7 @@ def _outcome_facts(outcomes: pd.DataFrame | None) -> dict[str, Any] | None:
         return None
     return {
         "rows": len(known),
-        "events": int(known["event"].sum()),
+        "events": int((known["event"] == 1).sum()),
         "shortest_years": float(known["time"].min()),
         "median_years": float(known["time"].median()),
         "longest_years": float(known["time"].max()),

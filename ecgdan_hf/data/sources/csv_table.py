@@ -70,15 +70,16 @@ def read_synthetic(data_dir: Path) -> pd.DataFrame:
 def read_outcomes(source: str | Path | pd.DataFrame, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Reads and checks a table of outcomes, in any form that `hospital_tables` reads; a data frame is only checked.
 
-    Columns: `record_id`, `event` (1 happened, 0 censored), `time` (years since the ECG); others are kept. In the place
-    of `time`: `time_days` or `time_months`; in that of both: the dates `ecg_date`, `event_date` and `last_contact`.
+    Columns: `record_id`, `event` (1 happened, 0 censored, 2, 3, ... what competes with it happened first), `time`
+    (years since the ECG); others are kept. In the place of `time`: `time_days` or `time_months`; in that of both: the
+    dates `ecg_date`, `event_date` and `last_contact`.
     Rows without event and time are left out. `columns`: name here -> name in the table. `attrs["understood"]` says
     what was understood.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column is missing, an id is repeated, a time is not a number above zero, an event is not 0 or 1,
-            or there is no event at all.
+        ValueError: a column is missing, an id is repeated, a time is not a number above zero, an event is no such
+            code, or there is no event at all.
     """
     if isinstance(source, pd.DataFrame):
         _check_outcomes(source, "outcomes")
@@ -97,6 +98,32 @@ def read_outcomes(source: str | Path | pd.DataFrame, columns: Mapping[str, str] 
     return outcomes.astype({"event": int, "time": float})
 
 
+def with_deaths(outcomes: pd.DataFrame, deaths: pd.DataFrame, source: str = "deaths") -> pd.DataFrame:
+    """Outcomes in which a death that came first is a competing event, code 2, at its time.
+
+    A death after the end of the outcome's own follow-up stays unused: what happened in between is not known.
+
+    Args:
+        outcomes: `record_id`, `event` (1 happened, 0 censored), `time` (years), as `read_outcomes` gives them.
+        deaths: `record_id`, `event` (1 died, 0 or missing: not known to have died), `time`; other records are ignored.
+        source: what the deaths come from, for messages.
+
+    Raises:
+        ValueError: a column is missing, outcomes that have competing events already, or no death among the records.
+    """
+    _require(deaths, ["record_id", "event", "time"], source)
+    if (outcomes["event"] > 1).any():
+        raise ValueError(f"{source}: the outcomes have competing events already, code {int(outcomes['event'].max())}")
+    died = deaths[deaths["event"] == 1].drop_duplicates("record_id")
+    times = pd.Series(died["time"].to_numpy(dtype=float), index=died["record_id"].astype(str))
+    keys = outcomes["record_id"].astype(str)
+    at = with_zeros(keys, deaths["record_id"].astype(str)).map(times)
+    first = (at < outcomes["time"]) | ((at <= outcomes["time"]) & (outcomes["event"] == 0))
+    if not first.any():
+        raise ValueError(f"{source}: expected deaths during the follow-up of {len(outcomes)} records, got none")
+    return outcomes.assign(event=outcomes["event"].where(~first, 2), time=outcomes["time"].where(~first, at))
+
+
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Writes a table or outcomes as CSV, whole or not at all; `labels` are joined by `;`."""
     if "labels" in table:
@@ -111,8 +138,9 @@ def _check_outcomes(table: pd.DataFrame, source: str | Path) -> None:
     time = pd.to_numeric(table["time"], errors="coerce")
     _refuse(table, ~(np.isfinite(time) & (time > 0)), "time", "years since the ECG, a number above zero", source)
     event = pd.to_numeric(table["event"].map(lambda value: int(value) if isinstance(value, bool) else value), "coerce")
-    _refuse(table, ~event.isin([0, 1]), "event", "1 (happened) or 0 (censored)", source)
-    if not event.any():
+    known = (event >= 0) & (event % 1 == 0)
+    _refuse(table, ~known, "event", "1 (happened), 0 (censored) or 2, 3, ... (a competing event)", source)
+    if not (event == 1).any():
         raise ValueError(f"{source}: event: expected at least one event, got none in {len(table)} rows")
 
 

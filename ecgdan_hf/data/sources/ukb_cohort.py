@@ -41,15 +41,17 @@ class _Cohort:
     def write(self, out: str | Path, competing_death: bool = False) -> Path:
         """Writes the outcomes, and the flow to `STEM_flow.csv` in the same folder; returns the file of the flow.
 
-        Without `competing_death` the column `competing_event` is dropped: death is censoring. Raises ValueError for a
-        cohort without heart failure, which cannot be trained on.
+        With `competing_death` the event of those whose follow-up ended by death is 2, a competing cause; without, 0:
+        death is censoring. Raises ValueError for a cohort without heart failure, which cannot be trained on.
         """
         out = Path(out)
         if not self.outcomes["event"].any():
             raise ValueError(f"{out}: expected heart failure in the cohort, got none in {len(self.outcomes)} ECGs")
         flow_file = out.with_name(f"{out.stem}_flow.csv")
         write_table(self.flow, flow_file)
-        write_table(self.outcomes if competing_death else self.outcomes.drop(columns="competing_event"), out)
+        died = (self.outcomes["competing_event"] == 1) & competing_death
+        outcomes = self.outcomes.assign(event=self.outcomes["event"].mask(died, 2))
+        write_table(outcomes.drop(columns="competing_event"), out)
         return flow_file
 
 

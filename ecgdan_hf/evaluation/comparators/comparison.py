@@ -65,13 +65,18 @@ class Outcome:
             "num_patients": len(np.unique(self.patient_ids)),
         }
         if self.name == "concordance_index":
-            return found | {"num_events": int(self.truth[0].sum()), "simulated_outcome": self.simulated}
+            return found | self._events() | {"simulated_outcome": self.simulated}
         labels = self.truth[0]
         averaged = int(averaged_labels(labels).sum())
         return found | {
             "num_positives": np.nansum(labels, axis=0).astype(int).tolist(),
             "num_labels_averaged": averaged,
         }
+
+    def _events(self) -> dict[str, int]:
+        event = np.asarray(self.truth[0])
+        competing = int((event > 1).sum())
+        return {"num_events": int((event == 1).sum()), **({"num_competing_events": competing} if competing else {})}
 
     def compare(self, scores: Mapping[str, npt.ArrayLike], n: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Returns the metric of each score with its interval, and how far the first one is ahead of each other.

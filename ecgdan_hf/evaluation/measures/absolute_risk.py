@@ -1,7 +1,9 @@
 """Predicted risks at a horizon: observed risk, Brier score, scaled Brier score, AUC, net benefit.
 
 Inverse probability weights account for censoring: a record censored before the horizon counts through similar records
-that were followed. Plain functions of arrays: imports numpy and pandas only.
+that were followed. Competing events (codes 2, 3, ... of `event`) are no censoring: such a record does not have the
+event by any later time, and the observed risk is the cumulative incidence. Plain functions of arrays: imports numpy
+and pandas only.
 """
 
 from collections.abc import Sequence
@@ -24,13 +26,15 @@ def observed_risk(
     patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
     level: float = 0.95,
 ) -> AnalyticInterval:
-    r"""Share with the event by a horizon, one minus Kaplan-Meier, with limits on the log(-log) scale.
+    r"""Share with the event by a horizon, one minus Kaplan-Meier, or the Aalen-Johansen estimate where events compete.
+
+    The limits are on the log(-log) scale of its complement.
 
     The standard error is the jackknife's, from pseudo-observations summed by patient; with one record per patient it
     agrees with Greenwood's up to terms of order 1/n. O(n log n).
 
     Args:
-        event: (n,), 1 happened, 0 censored.
+        event: (n,), 1 happened, 0 censored, 2, 3, ... a competing event.
         time: (n,), years, positive.
         horizon_years: at most the last follow-up.
         patient_ids: patient of each record; None takes every record for a patient of its own.
@@ -48,7 +52,7 @@ def observed_risk(
     """
     follow_up = FollowUp(event, time)
     pseudo = follow_up.pseudo_observations(horizon_years)
-    survival = float(follow_up.survival().at(horizon_years))
+    survival = float(follow_up.free().at(horizon_years))
     risk = 1 - survival
     if not 0 < risk < 1:
         raise ValueError(
@@ -75,7 +79,8 @@ def brier_score(
 
     (Graf, Schmoor, Sauerbrei, Schumacher, Statistics in Medicine 18:2529-2545, 1999; left limits as in Gerds and
     Schumacher, Biometrical Journal 48:1029-1040, 2006). A record censored exactly at t counts as $t_i > t$; where
-    there is none, G(t-) = G(t) and this is Graf's formula.
+    there is none, G(t-) = G(t) and this is Graf's formula. A record with a competing event by t has no event by t:
+    it counts with $p_i^2 / G(t_i-)$ (Schoop, Beyersmann, Schumacher, Binder, Biometrical Journal 53:88-112, 2011).
 
     Args:
         event, time: as in [`observed_risk`].
@@ -111,13 +116,13 @@ def scaled_brier_score(
 
     Args:
         event, time, risk, horizon_years, censoring: as in [`brier_score`].
-        null_risk: the risk that everybody is given in $\mathrm{BS}_0$; None takes the observed risk (Kaplan-Meier).
+        null_risk: the risk that everybody is given in $\mathrm{BS}_0$; None takes that of [`observed_risk`].
 
     Raises:
         ValueError: as [`brier_score`], or a null model that is perfect (nobody, or everybody, has the event).
     """
     score = brier_score(event, time, risk, horizon_years, censoring)
-    overall = 1 - float(FollowUp(event, time).survival().at(horizon_years)) if null_risk is None else null_risk
+    overall = 1 - float(FollowUp(event, time).free().at(horizon_years)) if null_risk is None else null_risk
     null = brier_score(event, time, np.full(np.size(event), overall), horizon_years, censoring)
     if null == 0:
         raise ValueError(
@@ -140,10 +145,12 @@ def dynamic_auc(
     \qquad w_i = 1 / G(t_i-)$$
 
     (Uno, Cai, Tian, Wei, JASA 102:527-537, 2007; Hung and Chiang, Canadian Journal of Statistics 38:8-26, 2010). A
-    record censored exactly at t is a control. O(n log n).
+    record censored exactly at t is a control. O(n log n). Records with a competing event by t are controls too, and
+    every control is weighted by $1 / G(\min(t_j, t)-)$ (Blanche, Dartigues, Jacqmin-Gadda, Statistics in Medicine
+    32:5381-5397, 2013, definition 2).
 
     Args:
-        event: (n,), 1 happened, 0 censored.
+        event: (n,), 1 happened, 0 censored, 2, 3, ... a competing event.
         time: (n,), years, positive.
         score: (n,), log hazard or risk at the horizon; higher means likelier.
         horizon_years: t.
@@ -169,10 +176,13 @@ def dynamic_auc(
             f"horizon_years: no {missing} at {horizon_years:g} years among {len(scores)} records, the AUC does not "
             f"exist; take a {'shorter' if cases.any() else 'longer'} one"
         )
-    opposed, asked = np.sort(scores[controls]), np.sort(scores[cases])
-    weight = weights[cases][np.argsort(scores[cases], kind="stable")]
-    below, through = np.searchsorted(opposed, asked), np.searchsorted(opposed, asked, side="right")
-    return float((weight * (below + through)).sum() / (2 * weight.sum() * len(opposed)))
+    order = np.argsort(scores[controls], kind="stable")
+    opposed, asked, weight = scores[controls][order], scores[cases], weights[cases]
+    reached = np.append(0.0, np.cumsum(weights[controls][order]))
+    if not follow_up.competing.any():
+        reached = np.arange(len(opposed) + 1.0)  # of one weight
+    below, through = (reached[np.searchsorted(opposed, asked, side=side)] for side in ("left", "right"))
+    return float((weight * (below + through)).sum() / (2 * weight.sum() * reached[-1]))
 
 
 def decision_curve(
@@ -186,8 +196,8 @@ def decision_curve(
 
     $$\mathrm{NB}(q) = \pi_q F_q(t) - \pi_q (1 - F_q(t)) \frac{q}{1 - q}$$
 
-    with $\pi_q$ the share of records whose risk is at least q and $F_q$ one minus Kaplan-Meier among them (Vickers,
-    Cronin, Elkin, Gönen, BMC Medical Informatics and Decision Making 8:53, 2008). O(n) per threshold.
+    with $\pi_q$ the share of records whose risk is at least q and $F_q$ the observed risk among them (Vickers, Cronin,
+    Elkin, Gönen, BMC Medical Informatics and Decision Making 8:53, 2008). O(n log n) per threshold.
 
     Args:
         event: (n,), 1 happened, 0 censored.
@@ -212,8 +222,7 @@ def decision_curve(
     cuts = np.asarray(thresholds, dtype=np.float64)
     if cuts.ndim != 1 or not ((cuts > 0) & (cuts < 1)).all():
         raise ValueError(f"thresholds: expected probabilities between 0 and 1, exclusive, got {list(thresholds)}")
-    order = np.argsort(follow_up.time, kind="stable")
-    events, times, risks = follow_up.event[order], follow_up.time[order], risks[order]
+    events, times = follow_up.codes, follow_up.time
     everybody = _risk_by(events, times, horizon)
     rows = []
     for cut in cuts:
@@ -229,10 +238,6 @@ def _benefit(risk: float, odds: float) -> float:
 
 
 def _risk_by(events: FloatArray, times: FloatArray, horizon: float) -> float:
-    """One minus Kaplan-Meier at a horizon, of times in ascending order; NaN where follow-up does not reach it."""
-    happened = np.flatnonzero((events == 1) & (times <= horizon))
-    first = np.searchsorted(times, times[happened])
-    deaths = np.bincount(first, minlength=1)[first] if len(first) else np.ones(0)
-    # An event among d at one time, n at risk: d factors (1 - d/n)^(1/d) make up the step of that time.
-    survival = float(np.prod((1 - deaths / (len(times) - first)) ** (1 / deaths)))
-    return 1 - survival if times[-1] >= horizon or survival == 0 else float("nan")
+    """Observed risk at a horizon; NaN where follow-up does not reach it and not everybody had an event before."""
+    followed = times.max() >= horizon or (events[times == times.max()] > 0).all()
+    return 1 - float(FollowUp(events, times).free().at(horizon)) if followed else float("nan")

@@ -2,7 +2,11 @@
 
 Convention: an event precedes a censoring at the same time, so that a record censored at t had no event by t. Survival
 of the event is S(t) = P(T > t), that of censoring G(t) = P(C > t). An event at t is observed if C >= t, with
-probability G(t-), the left limit. Plain functions of arrays: imports numpy only.
+probability G(t-), the left limit.
+
+Competing events have the codes 2, 3, ...: whoever had one first cannot have the event any more, and is not censored.
+The risk of the event is then its cumulative incidence (Aalen-Johansen), not one minus Kaplan-Meier, which censors the
+others. Plain functions of arrays: imports numpy only.
 """
 
 from dataclasses import dataclass
@@ -74,26 +78,30 @@ class FollowUp:
     """What happened to each record, and when: checked arrays, and the curves that follow from them.
 
     Args:
-        event: (n,), 1 happened, 0 censored.
+        event: (n,), 1 happened, 0 censored, 2, 3, ... another event that competes with it.
         time: (n,), years, positive.
 
     Attributes:
-        event, time: (n,), as floats.
+        codes, time: (n,), as given, as floats.
+        event: (n,), 1 where the event happened, else 0.
+        competing: (n,), true where another one happened first.
 
     Raises:
-        ValueError: different lengths, an event that is not 0 or 1, or a time that is not finite and positive.
+        ValueError: different lengths, an event that is no such code, or a time that is not finite and positive.
     """
 
     def __init__(self, event: npt.ArrayLike, time: npt.ArrayLike) -> None:
-        self.event, self.time = np.asarray(event, dtype=np.float64), np.asarray(time, dtype=np.float64)
-        if self.event.ndim != 1 or self.event.shape != self.time.shape:
-            shapes = f"{self.event.shape} and {self.time.shape}"
+        self.codes, self.time = np.asarray(event, dtype=np.float64), np.asarray(time, dtype=np.float64)
+        if self.codes.ndim != 1 or self.codes.shape != self.time.shape:
+            shapes = f"{self.codes.shape} and {self.time.shape}"
             raise ValueError(f"event and time: expected two arrays of one length, got shapes {shapes}")
-        if self.event.size == 0:
+        if self.codes.size == 0:
             raise ValueError("event and time: expected at least one record, got none")
-        known = (self.event == 0) | (self.event == 1)
+        known = np.isfinite(self.codes) & (self.codes >= 0) & (self.codes == np.floor(self.codes))
         if not known.all():
-            raise ValueError(f"event: expected 1 (happened) or 0 (censored), got {self.event[~known][0]:g}")
+            found = f"got {self.codes[~known][0]:g}"
+            raise ValueError(f"event: expected 1 (happened), 0 (censored) or 2, 3, ... (a competing event), {found}")
+        self.event, self.competing = (self.codes == 1).astype(np.float64), self.codes > 1
         unusable = ~(np.isfinite(self.time) & (self.time > 0))
         if unusable.any():
             row, rows = int(np.flatnonzero(unusable)[0]), int(unusable.sum())
@@ -101,6 +109,17 @@ class FollowUp:
 
     def __len__(self) -> int:
         return len(self.event)
+
+    @staticmethod
+    def of_cause(event: npt.ArrayLike, cause: int) -> FloatArray:
+        """Codes in which `cause` is the event, 1, and all other causes compete with it, 2.
+
+        >>> FollowUp.of_cause([0, 1, 2, 3], 2).tolist()
+        [0.0, 2.0, 1.0, 2.0]
+        """
+        codes = np.asarray(event, dtype=np.float64)
+        found: FloatArray = np.where(codes == cause, 1.0, np.where(codes > 0, 2.0, codes))
+        return found
 
     @property
     def has_pair(self) -> bool:
@@ -135,14 +154,31 @@ class FollowUp:
         return horizon
 
     def survival(self) -> SurvivalCurve:
-        r"""Kaplan-Meier survival, $S(t) = \prod_{u \le t} (1 - d_u / n_u)$. O(n log n).
+        r"""Kaplan-Meier survival, $S(t) = \prod_{u \le t} (1 - d_u / n_u)$; competing events censor. O(n log n).
 
         Examples:
             >>> FollowUp([1, 0, 1], [1.0, 2.0, 3.0]).survival().at([0.5, 1.0, 2.9]).round(4).tolist()
             [1.0, 0.6667, 0.6667]
         """
-        distinct, deaths, at_risk, _ = self._table
+        distinct, deaths, at_risk, _, _ = self._table
         return SurvivalCurve(distinct, np.cumprod(1 - deaths / at_risk, dtype=np.float64))
+
+    def free(self) -> SurvivalCurve:
+        r"""One minus the cumulative incidence of the event (Aalen-Johansen); Kaplan-Meier if nothing competes.
+
+        $F(t) = \sum_{u \le t} S(u-) d_u / n_u$, with S the survival free of every event. O(n log n).
+
+        Examples:
+            Whoever had another event at 2 is not at risk any more, but is not forgotten either.
+
+            >>> FollowUp([1, 2, 1, 0], [1.0, 2.0, 3.0, 4.0]).free().at([1.0, 2.0, 3.0]).tolist()
+            [0.75, 0.75, 0.5]
+        """
+        if not self.competing.any():
+            return self.survival()
+        distinct, deaths, at_risk, _, others = self._table
+        staying = np.cumprod(1 - (deaths + others) / at_risk)
+        return SurvivalCurve(distinct, 1 - np.cumsum(np.append(1.0, staying[:-1]) * deaths / at_risk))
 
     def censoring(self) -> SurvivalCurve:
         """Survival of censoring, G(t) = P(C > t): Kaplan-Meier with censorings as events and events leaving first.
@@ -153,9 +189,9 @@ class FollowUp:
             >>> FollowUp([1, 0, 0], [2.0, 2.0, 3.0]).censoring().at([1.0, 2.0]).tolist()
             [1.0, 0.5]
         """
-        distinct, deaths, at_risk, counts = self._table
-        exposed = at_risk - deaths  # 0 only where nobody is left to be censored
-        hazard = np.divide(counts - deaths, exposed, out=np.zeros_like(deaths), where=exposed > 0)
+        distinct, deaths, at_risk, counts, others = self._table
+        exposed = at_risk - deaths - others  # 0 only where nobody is left to be censored
+        hazard = np.divide(counts - deaths - others, exposed, out=np.zeros_like(deaths), where=exposed > 0)
         return SurvivalCurve(distinct, np.cumprod(1 - hazard))
 
     def status(
@@ -168,15 +204,16 @@ class FollowUp:
             censoring: survival of censoring; None estimates it on the same records.
 
         Returns:
-            `cases` (event at or before the horizon), `controls` (followed beyond it, or censored exactly at it), and
-            `weights`: 1/G(time-) of cases, 1/G(horizon-) of controls, 0 of those censored before; (n,) each.
+            `cases` (event at or before the horizon), `controls` (followed beyond it, censored exactly at it, or with
+            a competing event by then), and `weights`: 1/G(min(time, horizon)-) of both, 0 of those censored before;
+            (n,) each.
 
         Raises:
             ValueError: what [`horizon`] refuses, or G is 0 where a weight is needed.
         """
         horizon, curve = self.horizon(horizon_years), self.censoring() if censoring is None else censoring
         cases = (self.event == 1) & (self.time <= horizon)
-        controls = (self.time > horizon) | ((self.time == horizon) & (self.event == 0))
+        controls = (self.time > horizon) | ((self.time == horizon) & (self.event == 0)) | self.competing
         known, weights = cases | controls, np.zeros(len(self))
         weights[known] = 1.0 / curve.chance(np.minimum(self.time, horizon)[known])
         return cases, controls, weights
@@ -190,6 +227,7 @@ class FollowUp:
 
         with record i left out of the second curve. Without censoring this is 1 for an event by t and 0 otherwise; with
         it, it replaces the unknown status in any regression. Assumes censoring independent of the risk. O(n log n).
+        With competing events F is the cumulative incidence, and theta its first-order (infinitesimal) jackknife.
 
         Returns:
             (n,), mean close to the observed risk; single values may leave [0, 1].
@@ -206,7 +244,9 @@ class FollowUp:
         horizon, num = self.horizon(horizon_years), len(self)
         if num < 2:
             raise ValueError("event and time: expected at least two records for pseudo-observations, got 1")
-        distinct, deaths, at_risk, _ = self._table
+        if self.competing.any():
+            return self._incidence_pseudo_observations(horizon)
+        distinct, deaths, at_risk, _, _ = self._table
         deaths = np.where(distinct <= horizon, deaths, 0.0)
         own = np.searchsorted(distinct, self.time)
         # Left out, a record is missing from the risk sets up to its own time; the later ones stay as they are.
@@ -219,11 +259,35 @@ class FollowUp:
         pseudo: FloatArray = num * (1 - survival) - (num - 1) * (1 - left_out)
         return pseudo
 
+    def _incidence_pseudo_observations(self, horizon: float) -> FloatArray:
+        r"""F(t) plus the influence of each record on it.
+
+        $F(t) = \frac1n \sum_i 1[T_i \le t, \delta_i = 1] / G(T_i-)$; the influence of record i is its own term less
+        F(t), plus $\int_0^{t-} \frac{n (F(t) - F(u))}{n_u - c_u} dM_i(u)$ with M the martingale of its censoring,
+        $n_u$ exposed to it and $c_u$ censored at u.
+        """
+        distinct, deaths, at_risk, counts, others = self._table
+        cases, _, weights = self.status(horizon)
+        own = np.searchsorted(distinct, self.time)
+        exposed, censored = at_risk - deaths - others, counts - deaths - others
+        incidence = 1 - self.free().survival
+        value = float(incidence[np.searchsorted(distinct, horizon, side="right") - 1])
+        ahead = np.where(distinct < horizon, value - incidence, 0.0)
+        gain = len(self) * np.maximum(ahead, 0.0) / np.maximum(exposed - censored, 1.0)
+        hazard = np.divide(censored, exposed, out=np.zeros_like(exposed), where=exposed > 0)
+        paid = np.concatenate([[0.0], np.cumsum(gain * hazard)])
+        is_censored = self.codes == 0
+        at_own = paid[own + is_censored]  # an event leaves before it is exposed to censoring at its time
+        pseudo: FloatArray = cases * weights + np.where(is_censored, gain[own], 0.0) - at_own
+        return pseudo
+
     @cached_property
-    def _table(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Distinct times, and at each: events, records at risk just before, and records that leave."""
+    def _table(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Distinct times, and at each: events, at risk just before, leaving for any reason, competing events."""
         distinct, code = np.unique(self.time, return_inverse=True)
-        deaths = np.bincount(code, weights=self.event)
-        counts = np.bincount(code, weights=np.ones_like(self.event))
+        deaths, counts, others = (
+            np.bincount(code, weights=weights).astype(np.float64)
+            for weights in (self.event, np.ones_like(self.event), self.competing.astype(np.float64))
+        )
         at_risk: FloatArray = np.cumsum(counts[::-1])[::-1].astype(np.float64)
-        return distinct.astype(np.float64), deaths.astype(np.float64), at_risk, counts.astype(np.float64)
+        return distinct.astype(np.float64), deaths, at_risk, counts, others

@@ -29,7 +29,7 @@ class RiskCalibration:
     r"""Calibration of predicted risks at a horizon.
 
     Args:
-        event: (n,), 1 happened, 0 censored.
+        event: (n,), 1 happened, 0 censored, 2, 3, ... a competing event.
         time: (n,), years, positive.
         risk: (n,), predicted probability p of the event within `horizon_years`.
         horizon_years: t, at most the last follow-up.
@@ -86,7 +86,7 @@ class RiskCalibration:
         return self._interval(float(coefficients[0]), float(np.sqrt(covariance[0, 0])), null=0.0)
 
     def observed_over_expected(self) -> AnalyticInterval:
-        """Observed risk (Kaplan-Meier) over mean predicted risk, with limits on the log scale; 1 is right.
+        """Observed risk ([`observed_risk`]) over mean predicted risk, with limits on the log scale; 1 is right.
 
         Who happened to be in the cohort moves both risks alike; the error accounts for it, where that of the observed
         risk alone would be too wide.
@@ -101,7 +101,7 @@ class RiskCalibration:
         if expected == 0:
             raise ValueError("risk: expected a positive mean, got 0 for every record; there is no ratio to it")
         known = self._follow_up
-        observed = observed_risk(known.event, known.time, self._horizon, self._patient_ids, self._level).estimate
+        observed = observed_risk(known.codes, known.time, self._horizon, self._patient_ids, self._level).estimate
         pseudo = known.pseudo_observations(self._horizon)
         influence = ((pseudo - pseudo.mean()) / observed - (self._risks - expected) / expected) / len(known)
         error = self._patients.error(influence)

@@ -4,7 +4,8 @@ The most used measures can be imported from here; they are defined in [`concorda
 [`absolute_risk`] (AUC, Brier score, observed risk, net benefit) and [`risk_calibration`] (slope, smooth curve).
 Competing events are in [`cumulative_incidence`].
 
-`event` is 1 where it happened and 0 where follow-up was censored; `time` is in years since the ECG. Plain functions of
+`event` is 1 where it happened, 0 where follow-up was censored and 2, 3, ... where another event came first; `time` is
+in years since the ECG. Kaplan-Meier, log-rank and C-indices censor competing events; risks do not. Plain functions of
 arrays: imports numpy, pandas and scipy, nothing of the network.
 """
 
@@ -119,8 +120,8 @@ def calibration(
 ) -> pd.DataFrame:
     """Returns predicted and observed risk at a horizon, in groups of equal size by predicted risk.
 
-    Observed risk is one minus Kaplan-Meier, so that censoring before the horizon is accounted for. Ties in the
-    prediction may leave fewer groups than asked for.
+    Observed risk is one minus Kaplan-Meier, or the cumulative incidence where events compete, so that censoring before
+    the horizon is accounted for. Ties in the prediction may leave fewer groups than asked for.
 
     Args:
         event, time: as in [`concordance_index`].
@@ -136,14 +137,12 @@ def calibration(
         ValueError: what [`FollowUp`] refuses, or a risk outside [0, 1].
     """
     follow_up = FollowUp(event, time)
-    events, times, risks = follow_up.event, follow_up.time, follow_up.risks(risk)
+    events, times, risks = follow_up.codes, follow_up.time, follow_up.risks(risk)
     groups = pd.Series(risks).rank(method="average", pct=True).mul(num_groups).apply(np.ceil).to_numpy()
     rows = []
     for group in np.unique(groups):
         chosen = groups == group
-        curve = kaplan_meier(events[chosen], times[chosen])
-        at_horizon = curve[curve["time"] <= horizon_years].iloc[-1][["survival", "high", "low"]]
-        observed, low, high = 1 - at_horizon if times[chosen].max() >= horizon_years else [np.nan] * 3
+        observed, low, high = _observed(events[chosen], times[chosen], horizon_years)
         rows.append(
             {
                 "predicted": float(risks[chosen].mean()),
@@ -155,6 +154,22 @@ def calibration(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _observed(event: FloatArray, time: FloatArray, horizon_years: float) -> tuple[float, float, float]:
+    """Observed risk of a group with its limits; NaN where follow-up ends before the horizon."""
+    if time.max() < horizon_years:
+        return np.nan, np.nan, np.nan
+    if not (event > 1).any():
+        curve = kaplan_meier(event, time)
+        found, low, high = 1 - curve[curve["time"] <= horizon_years].iloc[-1][["survival", "high", "low"]]
+        return float(found), float(low), float(high)
+    try:
+        interval = observed_risk(event, time, horizon_years)
+    except ValueError:  # none of them, or all of them, had the event: there are no limits
+        found = 1 - float(FollowUp(event, time).free().at(horizon_years))
+        return found, found, found
+    return interval.estimate, interval.low, interval.high
 
 
 def survival_metrics(
@@ -188,6 +203,7 @@ def survival_metrics(
         "concordance_index": interval.as_dict(),
         "num_records": len(follow_up),
         "num_events": int(follow_up.event.sum()),
+        **({"num_competing_events": int(follow_up.competing.sum())} if follow_up.competing.any() else {}),
         "median_follow_up_years": float(np.median(follow_up.time)),
     }
     if risks is not None:
@@ -212,7 +228,7 @@ def _horizon_metrics(
 
     The calibration slope and the calibration errors are absent for a constant risk.
     """
-    events, times = follow_up.event, follow_up.time
+    events, times = follow_up.codes, follow_up.time
     predicted, horizon = follow_up.risks(risk), follow_up.horizon(horizon_years)
     options: dict[str, Any] = {"patient_ids": patient_ids, "n": n, "seed": seed}
     concordance = partial(uno_concordance_index, tau_years=horizon, censoring=censoring)

@@ -25,7 +25,7 @@ from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgr
 from ecgdan_hf.evaluation.seen_records import check_records_unseen
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
-from ecgdan_hf.inference.rows import columns_of, embed, label_matrix, risk_within, score_rows
+from ecgdan_hf.inference.rows import columns_of, embed, label_matrix, predict_rows, score_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 
 RISK = "model"
@@ -120,7 +120,7 @@ def held_out(
     survival = head_of(judged.model).is_survival
     predictions = _predictions(judged, scores)
     if survival:
-        risk = _risk(judged, main)
+        risk = _risk(judged, batch_size)
         metrics |= {"calibration": _calibration(judged, risk), "endpoint": judged.model.config.endpoint}
         if risk is not None:
             predictions[Predictions.risk_column(RISK, _CALIBRATION_YEARS)] = risk
@@ -183,11 +183,9 @@ def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -
     return {name: model.log_hazard(test) for name, model in models.items()}
 
 
-def _risk(judged: _Judged, log_hazard: FloatArray) -> FloatArray | None:
+def _risk(judged: _Judged, batch_size: int) -> FloatArray | None:
     """Returns the risk at five years; None where the checkpoint's follow-up is shorter."""
-    if not judged.model.config.num_baseline_times:
-        return None
-    risk: FloatArray = risk_within(log_hazard, judged.model.baseline.knots, [_CALIBRATION_YEARS])[:, 0]
+    risk: FloatArray = predict_rows(judged.model, judged.test, [_CALIBRATION_YEARS], batch_size)[1][:, 0, 0]
     return None if np.isnan(risk).any() else risk
 
 

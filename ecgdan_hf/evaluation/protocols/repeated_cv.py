@@ -208,7 +208,7 @@ class Predictions:
             names; under `not_estimable` the reason for each that does not exist on these records.
         """
         follow_up, patients = FollowUp(self.people["event"], self.people["time"]), self.people["patient_id"].to_numpy()
-        truth, found = (follow_up.event, follow_up.time), {}
+        truth, found = (follow_up.codes, follow_up.time), {}
         for years in horizons:
             if self.risk_column(model, years) not in self.table:
                 continue
@@ -239,7 +239,7 @@ class Predictions:
                 "fold": int(part["fold"].iloc[0]),
                 "num_records": len(part),
                 "num_patients": int(part["patient_id"].nunique()),
-                "num_events": int(part["event"].sum()),
+                "num_events": int((part["event"] == 1).sum()),
             }
             for _, part in self.table.groupby(["seed", "fold"])
         ]
@@ -294,7 +294,8 @@ def describe_cohort(table: pd.DataFrame) -> dict[str, Any]:
     found: dict[str, Any] = {
         "num_records": len(table),
         "num_patients": int(table["patient_id"].nunique()),
-        "num_events": int(table["event"].sum()),
+        "num_events": int((table["event"] == 1).sum()),
+        **({"num_competing_events": int((table["event"] > 1).sum())} if (table["event"] > 1).any() else {}),
         "median_follow_up_years": float(table["time"].median()),
         "max_follow_up_years": float(table["time"].max()),
     }

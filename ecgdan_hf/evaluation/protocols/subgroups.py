@@ -88,7 +88,7 @@ def survival_subgroups(
     options: dict[str, Any] = {"patients": patients, "n": n, "seed": seed}
 
     def one(where: BoolArray, with_rest: bool) -> dict[str, Any]:
-        found = _counts(where, patients) | {"num_events": int(event[where].sum())}
+        found = _counts(where, patients) | {"num_events": int((event[where] == 1).sum())}
         judged = [_num_patients(patients, part & (event == 1)) >= MIN_PATIENTS for part in (where, ~where)]
         if not judged[0]:
             return found

@@ -125,7 +125,8 @@ def kaplan_meier_figure(
     floor = min(lowest) if min(lowest) < 0.5 else max(0.0, 1 - 1.15 * (1 - min(lowest)))
     bottom = 0.0 if floor < 0.5 else floor
     cut = f" (axis from {bottom:.2g})" if bottom > 0 else ""
-    curves.set_ylabel(f"event-free{cut}", fontsize=LABEL_SIZE)
+    others = ", competing events censored" if follow_up.competing.any() else ""
+    curves.set_ylabel(f"event-free{others}{cut}", fontsize=LABEL_SIZE)
     curves.set(ylim=(bottom, 1 + 0.01 * (1 - bottom)), xlim=(0, times.max()))
     look: dict[str, Any] = {"frameon": False, "fontsize": SMALL_SIZE, "handlelength": 3.2, "columnspacing": 1.2}
     columns = 1 if rows == 2 else 2

@@ -169,7 +169,7 @@ def _auc(judged: Judged) -> Any:
         score = judged.score_of(model)
         values = [_auc_at(people, score, year) for year in years]
         curves[model] = {"years": years, "auc": np.array(values)}
-    return auc_figure(curves, len(people), int(people["event"].sum()), judged.simulated)
+    return auc_figure(curves, len(people), int((people["event"] == 1).sum()), judged.simulated)
 
 
 def _auc_at(people: pd.DataFrame, score: FloatArray, year: float) -> float:
@@ -186,13 +186,13 @@ def _forest(judged: Judged) -> Any:
 
 
 def _histogram(judged: Judged) -> Any:
-    return risk_histogram_figure(judged.people["event"], judged.score, judged.simulated)
+    return risk_histogram_figure(judged.people["event"] == 1, judged.score, judged.simulated)
 
 
 def _lead_attention(judged: Judged) -> Any:
     if judged.lead_attention is None:
         return None
-    event = judged.people["event"]
+    event = (judged.people["event"] == 1).astype(float)
     high = risk_groups(judged.score, "prevalence", event).index
     return lead_attention_figure(judged.lead_attention, high, event, judged.lead_names, judged.simulated)
 

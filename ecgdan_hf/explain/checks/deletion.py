@@ -22,7 +22,7 @@ from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.explain.maps.methods import METHODS, maps_of, methods_of
 from ecgdan_hf.explain.maps.occlusion import bridge, tokens_of_samples
-from ecgdan_hf.explain.maps.scores import output_of, score_of
+from ecgdan_hf.explain.maps.scores import first_log_hazard, output_of, score_of
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import model_inputs
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
@@ -196,7 +196,7 @@ def _outputs_of(model: Any, output: Any) -> tuple[str, Any]:
     """Returns the output to follow while parts are deleted: key of `_CHANGES`, and (N, outputs) float32."""
     found: Tensor
     if head_of(model).is_survival:
-        kind, found = "log_hazard", output.log_hazard[:, None]
+        kind, found = "log_hazard", first_log_hazard(output)[:, None]
     elif head_of(model).is_classifier:
         one_of = model.config.problem_type == "single_label_classification"
         kind = "class_probability" if one_of else "probability"

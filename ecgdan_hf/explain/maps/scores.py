@@ -1,7 +1,8 @@
 """The score that a map explains: one number for each record, for every head.
 
-Survival: the log hazard. Classification, DANet included: the logit of one label. Any other head: the projection of the
-embedding on the direction of the whole record's embedding. (Their cosine has no gradient where it is 1.)
+Survival: the log hazard, of several causes that of the first. Classification, DANet included: the logit of one label.
+Any other head: the projection of the embedding on the direction of the whole record's embedding. (Their cosine has no
+gradient where it is 1.)
 
 Must not import the figures.
 """
@@ -57,10 +58,16 @@ def score_of(model: Any, inputs: Inputs, label: str | Tensor | None = None) -> _
     if label is not None:
         raise ValueError(f"label: {type(model).__name__} has no labels; leave it out")
     if head.is_survival:
-        return _ModelScore(lambda given: output_of(model, given).log_hazard.float(), "log hazard")
+        return _ModelScore(lambda given: first_log_hazard(output_of(model, given)).float(), "log hazard")
     with torch.no_grad():
         direction = torch.nn.functional.normalize(_embedding(model, inputs), dim=-1)
     return _ModelScore(lambda given: (_embedding(model, given) * direction).sum(-1), "length of the embedding")
+
+
+def first_log_hazard(output: Any) -> Tensor:
+    """Log hazard of the endpoint, the first of several risks: (N,)."""
+    log_hazard: Tensor = output.log_hazard
+    return log_hazard if log_hazard.ndim == 1 else log_hazard[:, 0]
 
 
 def _label_column(model: Any, inputs: Inputs, label: str | Tensor | None) -> Tensor:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from ecgdan_hf.data.check.problems import PROBLEMS
 from ecgdan_hf.data.check.signals import check_signal
 from ecgdan_hf.data.record import EcgRecord
+from ecgdan_hf.explain.maps.scores import first_log_hazard
 from ecgdan_hf.explain.page.figures import Explanation
-from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk
+from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk, risk_at
 from ecgdan_hf.explain.page.paper import SPEED_MM_S, Layout, Page, draw_ecg
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of
@@ -29,7 +29,6 @@ from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtrac
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS, ZeroShotEcgClassificationPipeline
 from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
-from ecgdan_hf.model.risk_ecgdan import absolute_risk
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -69,7 +68,7 @@ class Networks:
         survival, prepare_risk = _load(risk, "EcgDanForSurvival")
         if not pretrained.config.prompt_labels:
             raise ValueError(f"{statements}: expected a checkpoint that carries prompts, found none")
-        if survival.config.num_baseline_times == 0:
+        if not survival.config.gives_risks:
             raise ValueError(f"{risk}: expected a fitted baseline hazard, found none")
         pipeline = ZeroShotEcgClassificationPipeline(model=pretrained, feature_extractor=prepare_statements)
         return cls((classifier, prepare_labels), pipeline, (survival, prepare_risk))
@@ -160,11 +159,7 @@ def _statement_table(pipeline: ZeroShotEcgClassificationPipeline, record: EcgRec
 
 def _risk_table(model: EcgDanForSurvival, found: Explanation) -> pd.DataFrame:
     """Risk with its limits, `years, risk, low, high`; NaN beyond the follow-up, limits NaN where there are none."""
-    baseline: Any = model.baseline
-    log_hazard = found.output.log_hazard
-    years = torch.tensor(_HORIZONS, dtype=torch.float32, device=log_hazard.device)
-    risk = absolute_risk(log_hazard, baseline.fitted, years)
-    columns = {name: values[0].double().cpu().numpy() for name, values in risk._asdict().items()}
+    columns = dict(zip(("risk", "low", "high"), risk_at(model, found.output, _HORIZONS), strict=True))
     return pd.DataFrame({"years": _HORIZONS, **columns})
 
 
@@ -360,9 +355,9 @@ def _statement_section(statements: pd.DataFrame, compared: int) -> Section:
 def _risk_section(model: EcgDanForSurvival, found: Explanation, risks: pd.DataFrame, simulated: str) -> Section:
     size_mm, config = (84.0, 62.0), model.config
     page = Page(*size_mm)
-    draw_risk(page.axes(11, 10, 71, 46), model, found.output.log_hazard)
+    draw_risk(page.axes(11, 10, 71, 46), model, found.output)
     endpoint = config.endpoint_text
-    log_hazard = float(found.output.log_hazard[0])
+    log_hazard = float(first_log_hazard(found.output)[0])
     text = f"Risk of {endpoint} after the ECG (log hazard {log_hazard:+.2f}); in brackets {_LIMITS}."
     if config.simulated_outcome:
         text += (

@@ -16,7 +16,7 @@ from ecgdan_hf.data.measure.measurements import measure
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.explain.maps.attention import ReceptiveField, sample_attention
 from ecgdan_hf.explain.maps.methods import Attribution
-from ecgdan_hf.explain.maps.scores import output_of
+from ecgdan_hf.explain.maps.scores import first_log_hazard, output_of
 from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk
 from ecgdan_hf.explain.page.paper import GREY, ORANGE, SPEED_MM_S, Layout, Page, draw_ecg
 from ecgdan_hf.inference.covariates import Covariates
@@ -168,7 +168,7 @@ def explain_page(
     else:
         _draw_lead_bars(page.axes(*places["leads"]), shown, names)
     if head_of(model).is_survival:
-        draw_risk(page.axes(*places["result"]), cast(EcgDanForSurvival, model), found.output.log_hazard)
+        draw_risk(page.axes(*places["result"]), cast(EcgDanForSurvival, model), found.output)
     elif head_of(model).is_classifier:
         draw_labels(page.axes(*places["labels"]), model.config, found.output.logits)
     _draw_header(page, record, model, found, checkpoint)
@@ -236,9 +236,8 @@ def _draw_header(
     page.write(10, 9.03, f"ECG {name}", 13, weight="bold")
     subject = ", ".join(word for word in (*person, leads) if word)
     model_line = f"{subject}   |   {type(model).__name__}: {textwrap.shorten(where, 70, placeholder='…')}"
-    log_hazard = getattr(found.output, "log_hazard", None)
-    if log_hazard is not None:
-        model_line += f"   |   log hazard {float(log_hazard[0]):+.2f}"
+    if getattr(found.output, "log_hazard", None) is not None:
+        model_line += f"   |   log hazard {float(first_log_hazard(found.output)[0]):+.2f}"
     page.write(10, 13.6, model_line)
     page.write(10, 17.7, _measured(record))
     flags = [flag for flag in found.flags if not flag.startswith(_NO_CONCERN)]

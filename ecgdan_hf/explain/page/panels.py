@@ -13,7 +13,6 @@ from ecgdan_hf.explain.page.paper import ORANGE
 from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, RISK_YEARS
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
-from ecgdan_hf.model.risk_ecgdan import absolute_risk
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -57,24 +56,24 @@ def draw_lead_map(
     bar.ax.axhline(1.0 / lead_mask.sum(), color="white", linewidth=1.2)
 
 
-def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) -> None:
-    """Risk of the event over the years after the ECG, marked at 1, 5 and 10 years, with the limits of the baseline."""
+def draw_risk(axes: Axes, model: EcgDanForSurvival, output: Any) -> None:
+    """Risk of the endpoint over the years after the ECG, marked at 1, 5 and 10 years, with its limits."""
     config = model.config
     simulated = " (simulated outcomes)" if config.simulated_outcome else ""
     axes.set_title(f"Risk of {config.endpoint}{simulated}", fontsize=8, pad=4)
-    if config.num_baseline_times == 0:
+    if not config.gives_risks:
         note = "no baseline hazard was fitted:\nthe log hazard ranks, it gives no risk"
         axes.text(0.5, 0.5, note, fontsize=7, ha="center", va="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
         return
-    last = float(model.baseline.times[-1])
+    last = model.follow_up_years
     years = np.union1d(np.linspace(0.0, last, 400), model.baseline.times.cpu().numpy())
-    risk, low, high = _risk_at(model, log_hazard, years)
+    risk, low, high = risk_at(model, output, years)
     limits = bool(np.isfinite(high).any())  # a checkpoint may have none
     if limits:
         axes.fill_between(years, low, high, step="post", color=_PALE, alpha=0.6, linewidth=0, zorder=1)
     axes.plot(years, risk, color=_BLUE, linewidth=1.4, drawstyle="steps-post")
-    marked = _risk_at(model, log_hazard, np.array(RISK_YEARS, dtype=float))[0]
+    marked = risk_at(model, output, np.array(RISK_YEARS, dtype=float))[0]
     end = max(last, RISK_YEARS[-1]) * 1.05
     top = float(max(0.05, min(1.25, 1.35 * np.nanmax(high if limits else risk))))
     for year, value in zip(RISK_YEARS, marked, strict=True):
@@ -95,11 +94,10 @@ def draw_risk(axes: Axes, model: EcgDanForSurvival, log_hazard: torch.Tensor) ->
     _plain(axes, grid="y")
 
 
-def _risk_at(model: EcgDanForSurvival, log_hazard: torch.Tensor, years: npt.ArrayLike) -> list[FloatArray]:
-    """Risk by each of `years` (m,), zero or more, and the 95 % limits of the baseline, (m,) each."""
-    baseline: Any = model.baseline
-    times = torch.as_tensor(np.asarray(years), dtype=torch.float32, device=log_hazard.device)
-    return [part[0].double().cpu().numpy() for part in absolute_risk(log_hazard, baseline.fitted, times)]
+def risk_at(model: EcgDanForSurvival, output: Any, years: npt.ArrayLike) -> list[FloatArray]:
+    """Risk of one record's endpoint by each of `years` (m,), zero or more, and its 95 % limits, (m,) each."""
+    times = torch.as_tensor(np.asarray(years), dtype=torch.float32)
+    return [part[0, 0].double().cpu().numpy() for part in model.risks(output, times)]
 
 
 def draw_labels(axes: Axes, config: EcgDanConfig, logits: torch.Tensor, with_thresholds: bool = True) -> None:

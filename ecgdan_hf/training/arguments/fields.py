@@ -276,6 +276,19 @@ class FinetuneArguments(TrainingArguments):
     )
     stratify: bool | None = _survival(None, "give every batch the event fraction of the training set [default: true]")
     endpoint: str | None = _survival(None, "the event in words, for reports")
+    causes: str | None = _survival(
+        None,
+        "competing causes, as heart failure,death: what event 1, 2, ... stand for, the endpoint first; each risk is a "
+        "cumulative incidence",
+    )
+    hazard: str = _survival(
+        "cox",
+        "cox (log hazards and a baseline), or discrete (a hazard in each of some intervals, whose shape is learned)",
+        choices=("cox", "discrete"),
+    )
+    hazard_cuts: str | None = _survival(
+        None, "years at which the intervals of a discrete hazard begin and end, as 0,1,2,5,10 [default: by events]"
+    )
     bootstrap: int = option(1000, "patient resamples behind each interval", within=_COUNT)
     simulated_outcome: bool | None = _survival(
         None, "the follow-up is simulated; default: whether it has a log_hazard column"

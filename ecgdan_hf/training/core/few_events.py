@@ -6,6 +6,7 @@ natural scale: a direction in which the encoder tells ECGs apart by little may m
 is linear in the embedding, so that it becomes the head of an ordinary checkpoint.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox, Scaling
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 
 
@@ -30,7 +32,12 @@ class FewEventsHead:
 
     @classmethod
     def fit(
-        cls, embeddings: FloatArray, covariates: FloatArray, event: FloatArray, time: FloatArray
+        cls,
+        embeddings: FloatArray,
+        covariates: FloatArray,
+        event: FloatArray,
+        time: FloatArray,
+        components: Components | None = None,
     ) -> "FewEventsHead":
         """Fits the head.
 
@@ -39,11 +46,12 @@ class FewEventsHead:
             covariates: (n, covariates), standardised, 0 where unknown; no column without any.
             event: (n,), 1 happened, 0 censored.
             time: (n,), years.
+            components: learned before, on the same embeddings; None learns them.
 
         Raises:
             ValueError: as [`EvidenceCox.fit`].
         """
-        components, free = Components.of(embeddings), covariates.shape[1]
+        components, free = components or Components.of(embeddings), covariates.shape[1]
         features = np.hstack([covariates, components(embeddings)])
         scaling = Scaling.of(features, free, standardise=False)
         return cls(components, EvidenceCox.fit(features, event, time, free, scaling=scaling))
@@ -54,13 +62,16 @@ class FewEventsHead:
 
     def store_in(self, model: Any) -> None:
         """Makes it the risk head of an `EcgDanForSurvival` with `survival_hidden_size` 0."""
+        store_heads(model, [self])
+
+    def linear_parts(self) -> tuple[FloatArray, ...]:
+        """Weights of the embedding, bias, weights of the covariates, and the posterior, as `store_linear` has them."""
         weights = self._folded(self.cox.weights[None])[0]
         width = len(self.components.mean)
         root: FloatArray = np.linalg.cholesky(self.cox.covariance).astype(np.float64)
         directions = self._folded(root.T)
         directions[:, -1] -= root.T @ self.cox.center
-        parts = weights[:width], weights[-1], weights[width:-1], directions
-        model.store_linear(*(torch.tensor(part, dtype=torch.float32) for part in parts))
+        return weights[:width], weights[-1:], weights[width:-1], directions
 
     def _folded(self, directions: FloatArray) -> FloatArray:
         """Directions (m, features) of scaled features -> (m, width + covariates + 1): of embedding, covariates, 1."""
@@ -78,3 +89,25 @@ class FewEventsHead:
             "log_hazard_sd": {"prior_sds": list(cox.prior_sds), "posterior": cox.shares.round(6).tolist()},
             "mean_log_hazard_sd": float(cox.shares @ np.array(cox.prior_sds)),
         }
+
+
+def fit_heads(
+    embeddings: FloatArray, covariates: FloatArray, event: FloatArray, time: FloatArray, causes: int = 1
+) -> list[FewEventsHead]:
+    """Fits a head for each of so many causes, in all of which the others censor, on the same components.
+
+    Args:
+        embeddings, covariates, time: as in [`FewEventsHead.fit`].
+        event: (n,), 0 censored, 1, 2, ... the cause.
+        causes: how many there are.
+    """
+    components = Components.of(embeddings)
+    codes = [FollowUp.of_cause(event, cause) for cause in range(1, causes + 1)]
+    return [FewEventsHead.fit(embeddings, covariates, each, time, components) for each in codes]
+
+
+def store_heads(model: Any, heads: Sequence[FewEventsHead]) -> None:
+    """Makes them the risk head of an `EcgDanForSurvival` with `survival_hidden_size` 0 and as many risks."""
+    parts = [np.stack(each) for each in zip(*(head.linear_parts() for head in heads), strict=True)]
+    parts = parts if len(heads) > 1 else [part[0] for part in parts]
+    model.store_linear(*(torch.tensor(part, dtype=torch.float32) for part in parts))

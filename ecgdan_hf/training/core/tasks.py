@@ -4,7 +4,7 @@ A task gives the loop a loss and a validation. After the loop it fits the baseli
 and summarises its predictions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,19 @@ from torch.utils.data import DataLoader
 
 from ecgdan_hf.evaluation.comparators.baselines import RidgeCox
 from ecgdan_hf.evaluation.measures.classification import best_f1_thresholds, classification_metrics, macro_auroc
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.survival import concordance_index, survival_metrics
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
-from ecgdan_hf.inference.heads import RISK_YEARS
+from ecgdan_hf.inference.heads import RISK_YEARS, risk_columns, risk_suffixes
 from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
-from ecgdan_hf.model.survival_ecgdan import cox_loss, survival_curve
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanSurvivalOutput
 from ecgdan_hf.training.core.batching import Batch
 
 _SLOPE_LIMITS = (0.1, 2.0)
 _SLOPE_PENALIZER = 1e-4
 INPUTS = ("input_values", "lead_mask", "waveform_weights")
+_PREDICTED = ("log_hazard", "hazard_logits")
 _SUBJECT_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex"]
 
 
@@ -83,21 +84,24 @@ class _AllGather(torch.autograd.Function):
 
 
 class SurvivalTask:
-    """Cox and reconstruction; the epoch with the best concordance on the validation patients."""
+    """Follow-up and reconstruction; the epoch with the best concordance on the validation patients.
+
+    With several causes it is the mean concordance of those that happened among them.
+    """
 
     metric, higher_is_better = "concordance_index", True
 
     def __init__(self, config: EcgDanSurvivalConfig, valid_loader: DataLoader[Any]):
         self.config, self.valid_loader = config, valid_loader
-        self.calibration_slope = 1.0
+        self.calibration_slope: float | list[float] = 1.0
 
     def losses(self, model: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
         """Losses of a batch; with several processes, all their subjects form the risk sets."""
         output = model(**batch)
-        if accelerator.num_processes > 1:
+        if accelerator.num_processes > 1 and self.config.hazard == "cox":
             log_hazard = gather_with_grad(output.log_hazard, accelerator)
             event, time = (gather_with_grad(batch[name], accelerator) for name in ("event", "time"))
-            everywhere = cox_loss(log_hazard, event, time, self.config.ties)
+            everywhere = _network(model).follow_up_loss(EcgDanSurvivalOutput(log_hazard=log_hazard), event, time)
             output.loss = output.loss + self.config.survival_weight * (everywhere - output.cox_loss)
             output.cox_loss = everywhere
         names = ("loss", "cox_loss", "reconstruction_loss")
@@ -105,29 +109,37 @@ class SurvivalTask:
         return {**found, "batches_without_event": (~batch["event"].bool().any()).float()}  # their Cox loss is zero
 
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
-        """Concordance, and the Cox loss over all validation patients as one risk set."""
+        """Concordance, and the loss over all validation patients as one risk set."""
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        log_hazard, event, time = (torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time"))
-        return {
-            "concordance_index": concordance_index(found["event"], found["time"], found["log_hazard"]),
-            "cox_loss": float(cox_loss(log_hazard, event, time, ties=self.config.ties)),
-        }
+        event, time = (torch.from_numpy(found[name]) for name in ("event", "time"))
+        values = [
+            concordance_index(codes, found["time"], scores)
+            for codes, scores in _by_risk(found)
+            if FollowUp(codes, found["time"]).has_pair
+        ]
+        loss = _network(model).follow_up_loss(_output_of(found), event, time)
+        return {"concordance_index": float(np.mean(values)), "cox_loss": float(loss)}
 
     @staticmethod
     def _forward(model: nn.Module, batch: Batch) -> Batch:
         output = model(batch["input_values"], batch["lead_mask"], batch.get("covariates"), return_loss=False)
-        return {"log_hazard": output.log_hazard, "event": batch["event"], "time": batch["time"]}
+        found = {name: output[name] for name in _PREDICTED if output.get(name) is not None}
+        return {**found, "event": batch["event"], "time": batch["time"]}
 
     def finish(self, model: EcgDanForSurvival, train_loader: DataLoader[Any], accelerator: Accelerator) -> None:
         """Shrinks the log hazard to what the validation patients bear out, then fits the baseline hazard.
 
         Trained to the end, a network spreads the log hazards of its training patients wider than those of others, and
         its absolute risks become extreme. Cox regression of the validation outcome on the log hazard gives the slope
-        to shrink by (van Houwelingen, Statistics in Medicine 19:3401, 2000); the order of risks stays as it is.
+        to shrink by (van Houwelingen, Statistics in Medicine 19:3401, 2000); the order of risks stays as it is. Each
+        cause has a slope of its own. A discrete hazard is left as it is: the validation chose its epoch.
         """
+        if self.config.hazard == "discrete":
+            return
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        self.calibration_slope = _log_hazard_slope(found["event"], found["time"], found["log_hazard"])
-        _scale_log_hazard(model, self.calibration_slope)
+        slopes = [_log_hazard_slope(codes, found["time"], scores) for codes, scores in _by_risk(found)]
+        self.calibration_slope = slopes if len(slopes) > 1 else slopes[0]
+        _scale_log_hazard(model, slopes)
         found = collect(model, train_loader, self._forward, accelerator)
         model.fit_baseline(*(torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time")))
 
@@ -138,16 +150,22 @@ class SurvivalTask:
         found = collect(model, loader, self._forward, accelerator)
         table = columns_of(dataset, [*_SUBJECT_COLUMNS, "event", "time", "log_hazard"])
         table = table.rename(columns={"log_hazard": "true_log_hazard"})
-        log_hazard = torch.from_numpy(found["log_hazard"])
-        baseline = model.baseline.times.cpu(), model.baseline.log_cumulative_hazard.cpu()
-        risk = 1 - survival_curve(log_hazard, *baseline, torch.tensor(RISK_YEARS, dtype=torch.float32))
-        table["log_hazard"] = found["log_hazard"]
-        return table.assign(**{f"risk_{year}y": risk[:, column].numpy() for column, year in enumerate(RISK_YEARS)})
+        risk = model.risks(_output_of(found, model.device), RISK_YEARS).risk.cpu().numpy()
+        return table.assign(**risk_columns(self.config, found["log_hazard"], risk))
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
-        """Concordance with its interval; that of the true hazard, the best attainable, where it is known."""
+        """Concordance with its interval; that of the true hazard, the best attainable, where it is known.
+
+        Under `causes` that of each further cause, in which the others censor.
+        """
         truth, patients = (predictions["event"], predictions["time"]), predictions["patient_id"]
         found = survival_metrics(*truth, predictions["log_hazard"], patient_ids=patients, n=n, seed=seed)
+        further = list(zip(self.config.risk_names, risk_suffixes(self.config), strict=True))[1:]
+        for cause, (name, suffix) in enumerate(further, start=2):
+            codes, scores = FollowUp.of_cause(truth[0], cause), predictions[f"log_hazard{suffix}"]
+            if FollowUp(codes, truth[1]).has_pair:
+                judged = survival_metrics(codes, truth[1], scores, patient_ids=patients, n=n, seed=seed)
+                found.setdefault("causes", {})[name] = judged
         if "true_log_hazard" in predictions:
             found["attainable_concordance_index"] = concordance_index(*truth, predictions["true_log_hazard"])
         return found
@@ -231,12 +249,30 @@ def _log_hazard_slope(event: np.ndarray, time: np.ndarray, log_hazard: np.ndarra
 
 
 @torch.no_grad()
-def _scale_log_hazard(model: EcgDanForSurvival, slope: float) -> None:
-    """Multiplies every log hazard the model will predict."""
-    model.risk_head.output.weight.mul_(slope)
-    model.risk_head.output.bias.mul_(slope)
+def _scale_log_hazard(model: EcgDanForSurvival, slopes: Sequence[float]) -> None:
+    """Multiplies every log hazard the model will predict, by the slope of its risk."""
+    scale = model.risk_head.output.bias.new_tensor(slopes)
+    model.risk_head.output.weight.mul_(scale[:, None])
+    model.risk_head.output.bias.mul_(scale)
     if model.covariate_head is not None:
-        model.covariate_head.weight.mul_(slope)
+        model.covariate_head.weight.mul_(scale[:, None])
+
+
+def _network(model: nn.Module) -> Any:
+    """The network inside a model that is distributed over processes."""
+    return getattr(model, "module", model)
+
+
+def _output_of(found: dict[str, np.ndarray], device: Any = None) -> EcgDanSurvivalOutput:
+    """Collected predictions as the network gave them."""
+    fields = {name: torch.from_numpy(found[name]).to(device) for name in found if name in _PREDICTED}
+    return EcgDanSurvivalOutput(log_hazard=fields["log_hazard"], hazard_logits=fields.get("hazard_logits"))
+
+
+def _by_risk(found: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Codes of the event, (n,), and log hazards, (n,), of each cause."""
+    scores = found["log_hazard"].reshape(len(found["event"]), -1)
+    return [(FollowUp.of_cause(found["event"], cause), each) for cause, each in enumerate(scores.T, start=1)]
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

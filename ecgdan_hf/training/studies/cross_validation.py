@@ -77,7 +77,7 @@ def _say_which_model(recipes: Recipes, predictions: Predictions, say: Callable[[
     if not any(each.few_events for each in recipes.contenders):
         return
     table = predictions.table
-    sizes = table.groupby(["seed", "fold"])["event"].sum()
+    sizes = (table["event"] == 1).groupby([table["seed"], table["fold"]]).sum()
     events = int(len(table) and sizes.groupby("seed").sum().mean() - sizes.mean())
     use = "the few-events model" if events < FEW_EVENTS else "the better of the two by this table"
     say(f"about {events} training events a fold (few: below {FEW_EVENTS}): use {use}")

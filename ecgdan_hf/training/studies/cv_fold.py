@@ -14,14 +14,15 @@ from ecgdan_hf.evaluation.comparators.baselines import AgeAndSex, random_encoder
 from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
 from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox, Scaling
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.protocols.held_out import AGE_SEX, ATTAINABLE, RANDOM_ENCODER
 from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.covariates import Covariates
-from ecgdan_hf.inference.rows import columns_of, embed, risk_within
+from ecgdan_hf.inference.rows import columns_of, embed, predict_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.risk_ecgdan import baseline_hazard
+from ecgdan_hf.model.risk_ecgdan import baseline_hazard, cumulative_incidence
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments.fields import EvaluateArguments, FinetuneArguments, PretrainArguments
 from ecgdan_hf.training.core import rows
@@ -99,10 +100,15 @@ class FoldModels:
         for contender in self.recipes.contenders:
             columns |= self._network_columns(contender, fold, table)
         train = np.setdiff1d(np.arange(len(self.cohort.table)), fold.test)
-        for name, (fitted, tested) in self._comparators(fold, train).items():
-            outcome = self.cohort.table.iloc[train][["event", "time"]].to_numpy(dtype=np.float64)
-            baseline = baseline_hazard(torch.from_numpy(fitted), *torch.from_numpy(outcome).T.contiguous())[:2]
-            columns |= self._with_risks(name, tested, baseline)
+        event, time = self.cohort.table.iloc[train][["event", "time"]].to_numpy(dtype=np.float64).T
+        causes = range(1, self.cohort.config.num_risks + 1)
+        codes = [FollowUp.of_cause(event, cause) for cause in causes]
+        by_cause = [self._comparators(fold, train, FollowUp.of_cause(self.cohort.table["event"], c)) for c in causes]
+        for name in by_cause[0]:
+            fitted, tested = (np.stack([found[name][part] for found in by_cause], axis=1) for part in (0, 1))
+            baselines = [_baseline(fitted[:, row], each, time) for row, each in enumerate(codes)]
+            incidence = cumulative_incidence(torch.from_numpy(tested), baselines, torch.tensor(self.years))
+            columns |= self._with_risks(name, tested[:, 0], incidence[:, 0].numpy())
         return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
     def _network_columns(self, contender: Contender, fold: Fold, judged: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -123,7 +129,8 @@ class FoldModels:
         if contender.build:
             return {contender.name: scores}
         model: Any = load_checkpoint(folder)[0]
-        return self._with_risks(contender.name, scores, model.baseline.knots)
+        risks = predict_rows(model, self.cohort.rows.select(fold.test), self.years, self.args.batch_size)[1]
+        return self._with_risks(contender.name, scores, risks[:, 0])
 
     def _pretrain(self, fold: Fold, judged: pd.DataFrame) -> str:
         """Pretrains without the ECGs and texts of the fold's patients; returns the checkpoint's folder."""
@@ -136,9 +143,8 @@ class FoldModels:
         pretrain.pretrain(self.recipes.pretraining(fold.seed, folder), split=split)
         return str(folder)
 
-    def _with_risks(self, name: str, log_hazard: np.ndarray, baseline: Any) -> dict[str, np.ndarray]:
-        """Log hazards, and their risks by a baseline hazard."""
-        risks = risk_within(log_hazard, baseline, self.years)
+    def _with_risks(self, name: str, log_hazard: np.ndarray, risks: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of log hazards (n,) and risks (n, years)."""
         columns = {Predictions.risk_column(name, year): risks[:, column] for column, year in enumerate(self.years)}
         return {name: log_hazard, **columns}
 
@@ -152,10 +158,16 @@ class FoldModels:
         names += [AGE_SEX] if with_age_and_sex else []
         return names + ([ATTAINABLE] if "log_hazard" in cohort.table else [])
 
-    def _comparators(self, fold: Fold, train: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Log hazards, by models without a trained network, of the records they were fitted on and of the fold's."""
+    def _comparators(
+        self, fold: Fold, train: np.ndarray, event: np.ndarray
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Log hazards, by models without a trained network, of the records they were fitted on and of the fold's.
+
+        `event` (records,) has 1 for the cause whose hazard they are fitted to.
+        """
         cohort, names, test = self.cohort, self._comparator_names(), fold.test
-        fitted, judged = cohort.table.iloc[train], cohort.table.iloc[test]
+        table = cohort.table.assign(event=event)
+        fitted, judged = table.iloc[train], table.iloc[test]
         found = {}
         if RANDOM_ENCODER in names:
             features = self._random_features(fold.seed)
@@ -165,7 +177,8 @@ class FoldModels:
             cox = EvidenceCox.fit(parts[0], fitted["event"], fitted["time"], scaling=scaling)
             found[RANDOM_ENCODER] = cox.log_hazard(parts[0]), cox.log_hazard(parts[1])
         if cohort.measurements is not None:
-            known, unseen = cohort.measurements.iloc[train], cohort.measurements.iloc[test]
+            measured = cohort.measurements.assign(event=event)
+            known, unseen = measured.iloc[train], measured.iloc[test]
             models = MeasurementCox.fit_all(known, AgeAndSex.known(cohort.table))
             found |= {name: (model.log_hazard(known), model.log_hazard(unseen)) for name, model in models.items()}
         if _COVARIATES in names and cohort.covariates is not None:
@@ -182,6 +195,11 @@ class FoldModels:
             encoder = random_encoder(self.cohort.config, seed)
             self._embeddings[seed] = embed(encoder, self.cohort.rows, self.args.batch_size)
         return self._embeddings[seed]
+
+
+def _baseline(log_hazard: np.ndarray, event: np.ndarray, time: np.ndarray) -> Any:
+    happened = (event == 1).astype(np.float64)
+    return baseline_hazard(torch.from_numpy(log_hazard), torch.from_numpy(happened), torch.from_numpy(time.copy()))
 
 
 def _horizons(text: str) -> list[float]:

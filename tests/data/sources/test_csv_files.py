@@ -1,7 +1,9 @@
 import pandas as pd
 import pytest
 
+from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.sources import csv_table as csv_files
+from ecgdan_hf.training.arguments.command import run_safely
 
 TABLE = """file,patient_id,age,sex,fold,labels,event,time,bmi
 ecg/001,P1,61.5,male,1,AFIB; LVH,1,2.5,25
@@ -71,9 +73,9 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_record_named(write, old
         ("a,1,0.5", "a,1,soon", "time of record a: expected years since the ECG, a number above zero, got soon"),
         ("a,1,0.5", "a,1,", "time of record a: expected years since the ECG, a number above zero, got nan"),
         ("a,1,0.5", "a,1,inf", "time of record a: expected years since the ECG, a number above zero, got inf"),
-        ("a,1,0.5", "a,2,0.5", r"event of record a: expected 1 \(happened\) or 0 \(censored\), got 2"),
-        ("a,1,0.5", "a,yes,0.5", r"event of record a: expected 1 \(happened\) or 0 \(censored\), got yes"),
-        ("a,1,0.5", "a,,0.5", r"event of record a: expected 1 \(happened\) or 0 \(censored\), got nan"),
+        ("a,1,0.5", "a,1.5,0.5", r"event of record a: expected 1 \(happened\), 0 \(censored\) or 2, 3, .*, got 1.5"),
+        ("a,1,0.5", "a,yes,0.5", r"event of record a: expected 1 \(happened\), 0 \(censored\) or .*, got yes"),
+        ("a,1,0.5", "a,,0.5", r"event of record a: expected 1 \(happened\), 0 \(censored\) or .*, got nan"),
         ("a,1,0.5", "a,0,0.5", "expected at least one event, got none in 2 rows"),
         ("b,0,3", "a,0,3", "record_id: expected each record once, got more than one of a"),
         ("b,0,3", ",0,3", "record_id: expected a value in each row, got none in line 3"),
@@ -150,3 +152,28 @@ def test_a_written_table_reads_back_the_same_and_leaves_nothing_else(write, tmp_
     with pytest.raises(OSError):
         csv_files.write_table(table, tmp_path / "out/folder")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["folder", "table.csv"]
+
+
+def test_a_death_that_comes_first_competes_with_the_event_and_a_later_one_changes_nothing():
+    outcomes = pd.DataFrame({"record_id": list("abcde"), "event": [0, 1, 1, 0, 0], "time": [4.0, 3.0, 3.0, 2.0, 5.0]})
+    deaths = pd.DataFrame({"record_id": list("abcdx"), "event": [1, 1, 1, 1, 1], "time": [4.0, 3.0, 2.0, 6.0, 1.0]})
+    found = csv_files.with_deaths(outcomes, deaths)
+    assert found["event"].tolist() == [2, 1, 2, 0, 0]  # on the same day the event came first, and censoring did not
+    assert found["time"].tolist() == [4.0, 3.0, 2.0, 2.0, 5.0]
+    with pytest.raises(ValueError, match="deaths: the outcomes have competing events already, code 2"):
+        csv_files.with_deaths(found, deaths)
+    with pytest.raises(ValueError, match="expected deaths during the follow-up of 5 records, got none"):
+        csv_files.with_deaths(outcomes, deaths.assign(event=0))
+
+
+def test_the_verb_writes_deaths_of_the_recordings_own_table_as_a_competing_event(tmp_path, capsys):
+    (tmp_path / "own").mkdir()
+    rows = "a,1,a.hea,1,2.0\nb,2,b.hea,0,4.0\nc,3,c.hea,,\n"  # as CODE-15 has death
+    (tmp_path / "own" / "table.csv").write_text("record_id,patient_id,file,event,time\n" + rows)
+    (tmp_path / "hf.csv").write_text("record_id,event,time\na,0,3\nb,1,1\nc,0,2\n")
+    arguments = ["data", "outcomes", str(tmp_path / "hf.csv"), "--out", str(tmp_path / "out.csv")]
+    arguments += ["--data", "csv", "--data-dir", str(tmp_path / "own"), "--deaths", "source"]
+    assert run_safely(lambda: app(arguments, standalone_mode=False)) == 0
+    assert "3 rows, 1 events, 1 with a competing event" in capsys.readouterr().out
+    written = csv_files.read_outcomes(tmp_path / "out.csv")
+    assert written[["record_id", "event", "time"]].to_numpy().tolist() == [["a", 2, 2.0], ["b", 1, 1.0], ["c", 0, 2.0]]

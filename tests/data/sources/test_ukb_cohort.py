@@ -233,7 +233,8 @@ def test_the_verb_writes_the_cohort_and_says_the_flow_without_a_number(biobank, 
     assert run("ukb-cohort", *arguments) == 0
     (ecgs / "9000099_copy.xml").unlink()
     written = read_outcomes(out)
-    assert written["competing_event"].tolist() == [OUTCOMES[number][2] for number in written["patient_id"]]
+    expected = [2 if died else event for event, _, died in (OUTCOMES[number] for number in written["patient_id"])]
+    assert written["event"].tolist() == expected and 2 in expected
     said = capfd.readouterr()
     assert "heart failure on or before the day of the ECG: -3, 13 ECGs of 13 participants" in said.out
     assert f"{out}: 10 ECGs, 4 with heart failure, 1 ended by death, median follow-up" in said.out
