@@ -81,13 +81,16 @@ _WEIGHTS = {  # doubt -> features, constant, and a weight for each of them
     """,
     ),
     "gain_tripled": (
-        "height",
-        15219,
+        "size",
+        9974,
         """
-        309 318 327 618 107 -121 796 443 385 251 385 137 359 192 504 292 392 -64
-        -158 -51 -72 210 141 600 -220 -154 1 37 -244 -430 -106 -60 5 283 742 404
-        33 120 407 311 114 141 -272 14 197 111 258 -15 18 386 432 226 747 -145
-        215 999 500 230 -10 83 -146 346 421 160 65 -47
+        153 169 163 181 115 58 248 155 164 137 153 94 113 96 230 173 191 46
+        15 38 54 98 121 166 53 34 47 39 10 3 37 63 81 136 210 153
+        55 95 154 106 76 107 30 37 57 48 83 52 80 136 139 151 211 47
+        87 222 147 116 51 73 61 118 113 75 93 50 -180 -999 -51 -84 -78 71
+        165 87 -7 -24 138 39 19 12 -223 -118 -25 -19 -27 -34 18 67 72 57
+        170 -31 23 230 61 34 -16 -15 -111 41 37 5 7 15 16 78 -49 -73
+        -113 -147 -162 -150 -99 -59 53 66
     """,
     ),
 }
@@ -151,16 +154,13 @@ def features(beat_mv: np.ndarray, beats_per_minute: float) -> dict[str, np.ndarr
     ]
     heights = np.log(np.ptp(beat_mv[:, QRS], axis=1) + 2 * FLOOR)
     waves = [np.log(np.sqrt((beat_mv[:, wave] ** 2).mean(axis=1)) + FLOOR) for wave in (P, T)]
+    overall = [np.log(size), *np.sort(heights)[[1, 4, 6]], *map(np.median, waves)]
+    speeds_and_waves = (*waves, np.log(course * size + FLOOR), np.log(speeds_mv + FLOOR / 10))
     return {
         "shape": shape.ravel(),
         "order": np.concatenate([shape.ravel(), course]),
         "timing": np.concatenate([[rate, rate**2], *timing]),
-        "height": np.concatenate(
-            [
-                [np.log(size), *np.sort(heights)[[1, 4, 6]], *map(np.median, waves)],
-                *(heights, *waves, np.log(course * size + FLOOR), np.log(speeds_mv + FLOOR / 10)),
-            ]
-        ),
+        "size": np.concatenate([overall, heights, *speeds_and_waves, [rate, rate**2], *timing]),
     }
 
 

@@ -38,8 +38,8 @@ FALSE_ALARMS = {  # share of records as recorded, chosen so that all together st
     "gain_tripled": 0.0025,
 }
 KINDS = {"inverted": "shape", "arms_exchanged": "shape", "time_reversed": "order"}
-KINDS |= {"rate_doubled": "timing", "rate_halved": "timing", "gain_tripled": "height"}
-PENALTY = 0.1  # inverse, of the squared weights of standardised features
+KINDS |= {"rate_doubled": "timing", "rate_halved": "timing", "gain_tripled": "size"}
+PENALTY = {"size": 0.01}  # inverse, of the squared weights of standardised features; 0.1 for others
 
 
 def exchange_arms(signal_mv: np.ndarray) -> np.ndarray:
@@ -118,10 +118,10 @@ def table(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def score_of(features: np.ndarray, corrupted: np.ndarray) -> tuple[np.ndarray, float]:
+def score_of(features: np.ndarray, corrupted: np.ndarray, kind: str) -> tuple[np.ndarray, float]:
     """Weights of raw features and a constant; rows of `features` that are `corrupted` score higher."""
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-9
-    model = LogisticRegression(C=PENALTY, max_iter=500).fit((features - mean) / scale, corrupted)
+    model = LogisticRegression(C=PENALTY.get(kind, 0.1), max_iter=500).fit((features - mean) / scale, corrupted)
     weights = model.coef_[0] / scale
     return weights, float(model.intercept_[0] - weights @ mean)
 
@@ -136,10 +136,10 @@ def fit(found: list[dict[str, Any]], folds: np.ndarray) -> None:
         corrupted = np.repeat([0, 1], len(usable))
         scores = np.zeros(len(features))
         for held_out in np.unique(folds):
-            weights, constant = score_of(features[fold != held_out], corrupted[fold != held_out])
+            weights, constant = score_of(features[fold != held_out], corrupted[fold != held_out], kind)
             scores[fold == held_out] = features[fold == held_out] @ weights + constant
         threshold = np.quantile(scores[corrupted == 0], 1 - FALSE_ALARMS[name])
-        weights, constant = score_of(features, corrupted)
+        weights, constant = score_of(features, corrupted, kind)
         scale = 999 / np.abs(weights).max()
         numbers = np.round(weights * scale).astype(int)
         print(f'    "{name}": ("{kind}", {(constant - threshold) * scale:.0f}, """')
