@@ -8,13 +8,13 @@ Travels with the weights: imports only torch, numpy, transformers and its neighb
 
 import math
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
 from .covariates_ecgdan import Covariate
-from .modeling_ecgdan import EcgDanSurvivalOutput
 from .pipeline_base_ecgdan import SURVIVAL, EcgPipeline
 from .recording_ecgdan import Recording
 from .risk_ecgdan import Risk
@@ -116,9 +116,8 @@ class EcgSurvivalPipeline(EcgPipeline):
     ) -> dict[str, Any]:
         """Log hazard, risks and what they rest on."""
         config, found = self.model.config, {name: model_outputs[name] for name in _PREDICTED if name in model_outputs}
-        output = EcgDanSurvivalOutput(
-            **{name: values.double().to(self.model.device) for name, values in found.items()}
-        )
+        given = {name: values.double().to(self.model.device) for name, values in found.items()}
+        output = SimpleNamespace(**{**dict.fromkeys(_PREDICTED), **given})
         log_hazards = model_outputs["log_hazard"].double().reshape(-1).tolist()
         end = self.model.follow_up_years if config.gives_risks else None
         if horizon_years is None:
@@ -140,9 +139,7 @@ class EcgSurvivalPipeline(EcgPipeline):
             answer["causes"] = {name: {"log_hazard": score, "risk": risk} for name, score, risk in each}
         return answer | {"curve": self._curve(output, level)} if return_curve else answer
 
-    def _risks(
-        self, output: EcgDanSurvivalOutput, horizons: Sequence[float], level: float
-    ) -> list[list[dict[str, float | None]]]:
+    def _risks(self, output: Any, horizons: Sequence[float], level: float) -> list[list[dict[str, float | None]]]:
         """For each risk its value and limits at each horizon."""
         if not horizons:
             return [[] for _ in self.model.config.risk_names]
@@ -151,7 +148,7 @@ class EcgSurvivalPipeline(EcgPipeline):
         names = ("years", "risk", "low", "high")
         return [[dict(zip(names, row, strict=True)) for row in zip(horizons, *each, strict=True)] for each in columns]
 
-    def _curve(self, output: EcgDanSurvivalOutput, level: float) -> dict[str, Any]:
+    def _curve(self, output: Any, level: float) -> dict[str, Any]:
         config = self.model.config
         knots = (
             torch.tensor(config.hazard_cuts[1:]) if config.hazard == "discrete" else self.model.baseline.times.cpu()
