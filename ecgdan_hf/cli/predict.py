@@ -37,6 +37,11 @@ def _predict(
     batch_size: Annotated[int, typer.Option(help="ECGs per forward pass")] = 32,
     num_workers: NumWorkers = None,
     device: Annotated[str, typer.Option(help="where the network runs: auto, cpu, cuda, cuda:1, mps")] = "auto",
+    window: Annotated[
+        float | None, typer.Option(help="judge all of a long recording, in windows of so many s")
+    ] = None,
+    step: Annotated[float | None, typer.Option(help="seconds from one window to the next [default: --window]")] = None,
+    rule: Annotated[str, typer.Option(help="one number of all windows: mean, max, or share above threshold")] = "max",
     resume: Resume = False,
     shard: Shard = None,
     strict: Annotated[bool, typer.Option(help="exit with code 2 if any file cannot be used")] = False,
@@ -50,11 +55,13 @@ def _predict(
     Example:
       ecgdan predict ptb-xl/records500/00000 --checkpoint runs/survival --out predictions.csv
       ecgdan predict archive --checkpoint runs/survival --out part-3.parquet --shard 3/8 --resume
+      ecgdan predict holter --checkpoint model_cards/danet-apc --out episodes.csv --window 10 --step 10
     """
     from ecgdan_hf.data.sources.ecg_folder import expand_files
     from ecgdan_hf.inference.archive import SUFFIXES, default_workers, rows_to_file, shard_of
     from ecgdan_hf.inference.checkpoints import load_checkpoint, place
     from ecgdan_hf.inference.predict import Predictor
+    from ecgdan_hf.inference.windows import Windows
 
     check_output_file(out, SUFFIXES)
     table = _covariate_table(covariates)
@@ -62,8 +69,9 @@ def _predict(
     files = shard_of(expand_files(paths), shard)
     workers = default_workers(len(files)) if num_workers is None else num_workers
     options = read_options(sampling_rate, unit, lead_names)
+    windows = None if window is None else Windows(window, window if step is None else step, rule)
     predictor = Predictor(
-        place(model, device), feature_extractor, table, options, missing_covariates, batch_size, workers
+        place(model, device), feature_extractor, table, options, missing_covariates, batch_size, workers, windows
     )
     say_rows(rows_to_file(predictor, files, out, resume, progress=True), strict)
 

@@ -22,7 +22,7 @@ from ecgdan_hf.files import whole_file, write_text
 
 SUFFIXES = (".csv", ".parquet")
 MANY_FILES = 64
-_TEXT = ("file", "sex", "endpoint", "positive", "flags", "error")
+_TEXT = ("file", "sex", "endpoint", "positive", "windows", "episodes", "burden_per_hour", "flags", "error")
 
 
 class RowMaker(Protocol):

@@ -23,6 +23,7 @@ from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.inference.covariates import FileCovariates
 from ecgdan_hf.inference.heads import RISK_COLUMNS, Head, head_of
+from ecgdan_hf.inference.windows import WINDOW_COLUMNS, Windows, longer_than_input
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
@@ -39,6 +40,7 @@ def predict(
     progress: bool = False,
     missing_covariates: str = "refuse",
     num_workers: int = 0,
+    windows: Windows | None = None,
 ) -> pd.DataFrame:
     """Predicts for ECG files.
 
@@ -55,6 +57,7 @@ def predict(
         missing_covariates: what is done about a covariate that is unknown: "refuse" makes it the error of its row,
             "mean" predicts at the training mean, with a flag.
         num_workers: processes that read and prepare files; 0 does it in this one.
+        windows: judge all of a long recording, in windows; None judges its middle.
 
     Returns:
         One row per file, in order: `file`; `log_hazard`, `risk_1y`, `risk_5y`, `risk_10y` (probability of the event;
@@ -72,7 +75,7 @@ def predict(
     if on_error not in ("row", "raise"):
         raise ValueError(f"on_error: expected 'row' or 'raise', got {on_error!r}")
     predictor = Predictor(
-        model, feature_extractor, covariates, read_options or {}, missing_covariates, batch_size, num_workers
+        model, feature_extractor, covariates, read_options or {}, missing_covariates, batch_size, num_workers, windows
     )
     files = expand_files(paths)
     predictor.check(files)
@@ -95,6 +98,7 @@ class Predictor:
     missing_covariates: str = "refuse"
     batch_size: int = 32
     num_workers: int = 0
+    windows: Windows | None = None
 
     def __post_init__(self) -> None:
         if self.head.predict is None:
@@ -111,7 +115,8 @@ class Predictor:
     @property
     def columns(self) -> list[str]:
         """Columns of a row, in order."""
-        return ["file", *self.head.columns(self.model.config), "num_leads", "flags", "error"]
+        windows = () if self.windows is None else WINDOW_COLUMNS
+        return ["file", *self.head.columns(self.model.config), *windows, "num_leads", "flags", "error"]
 
     @property
     def made_with(self) -> dict[str, Any]:
@@ -123,6 +128,7 @@ class Predictor:
             "read options": json.dumps(dict(self.read_options), sort_keys=True),
             "covariates": None if table is None else hashlib.sha256(table.to_csv().encode()).hexdigest(),
             "missing covariates": self.missing_covariates,
+            **({} if self.windows is None else {"windows": str(self.windows)}),
             "version of the package": __version__,
         }
 
@@ -141,7 +147,10 @@ class Predictor:
 
     def batches(self, files: Sequence[Path], raise_errors: bool = False) -> Iterator[list[dict[str, Any]]]:
         """Rows of predictions, a batch at a time, in the order of the files."""
-        prepared = _PreparedFiles(files, self.feature_extractor, self._known, dict(self.read_options), raise_errors)
+        options = dict(self.read_options)
+        prepared = _PreparedFiles(
+            files, self.feature_extractor, self._known, options, raise_errors, self.windows is not None
+        )
         loader: DataLoader[Any] = DataLoader(
             prepared, self.batch_size, num_workers=self.num_workers, collate_fn=list, shuffle=False
         )
@@ -150,6 +159,8 @@ class Predictor:
                 for row in batch:
                     if "exception" in row:
                         raise row["exception"]
+                if self.windows is not None:
+                    batch = [self._in_windows(row) for row in batch]
                 yield _predict_batch(batch, self.model, self.head)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
@@ -158,6 +169,27 @@ class Predictor:
                 "num_workers: a process that reads files was killed, by a file or for want of memory; repeat with 0 "
                 "to see by which file"
             ) from error
+
+    def _in_windows(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row whose record is judged in windows."""
+        record, covariates, unknown = row.pop("record", None), row.pop("covariates", None), row.pop("unknown", ())
+        if record is None or self.windows is None:
+            return row
+        try:
+            found = self.windows.row(
+                record, self.model, self.head, self.feature_extractor, covariates, self.batch_size
+            )
+        except ValueError as error:
+            return {**row, "error": f"{row['file']}: {error}"}
+        flags = dict.fromkeys((*record.flags, *found["flags"], *unknown))
+        if not _is_finite(found):
+            return {**row, "error": f"{row['file']}: expected finite predictions, the model gave NaN or infinity"}
+        if "positive" in found and found["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(
+            self.model.config.lead_names
+        ):
+            found |= dict.fromkeys(("positive", "episodes", "burden_per_hour"))
+            flags["thresholds_need_more_leads"] = None
+        return {**row, **found, "flags": ";".join(flags)}
 
 
 def _digest_of(model: EcgDanPreTrainedModel) -> str:
@@ -178,6 +210,7 @@ class _PreparedFiles(Dataset[dict[str, Any]]):
     known: FileCovariates
     options: dict[str, Any]
     raise_errors: bool
+    whole: bool = False  # the record itself, for windows
 
     def __len__(self) -> int:
         return len(self.files)
@@ -187,6 +220,9 @@ class _PreparedFiles(Dataset[dict[str, Any]]):
         row: dict[str, Any] = {"file": str(file), "flags": "", "error": ""}
         try:
             record = read(file, **self.options)
+            if self.whole:
+                covariates, unknown = self.known.of(file, record)
+                return {**row, "record": record, "covariates": covariates, "unknown": unknown}
             features = self.feature_extractor(**record.as_inputs(), return_tensors="np", return_flags=True)
             covariates, unknown = self.known.of(file, record)
         except Exception as error:  # of any decoder: one file must not stop the others
@@ -195,7 +231,8 @@ class _PreparedFiles(Dataset[dict[str, Any]]):
         inputs = {name: features[name] for name in self.feature_extractor.model_input_names}
         if covariates is not None:
             inputs["covariates"] = covariates[None]
-        flags = dict.fromkeys((*record.flags, *features["flags"][0], *unknown))
+        middle = longer_than_input(record, self.feature_extractor)
+        flags = dict.fromkeys((*record.flags, *middle, *features["flags"][0], *unknown))
         return {**row, "inputs": inputs, "num_leads": int(inputs["lead_mask"].sum()), "flags": ";".join(flags)}
 
 

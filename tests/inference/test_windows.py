@@ -1,0 +1,75 @@
+"""Long recordings in windows: every window is judged, and one rule makes one row of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY
+
+from ecgdan_hf.data.simulate.synthetic import make_signal
+from ecgdan_hf.inference.predict import predict
+from ecgdan_hf.inference.windows import Windows
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
+from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification
+
+
+def write(path: Path, signal: np.ndarray) -> Path:
+    np.savez(path, signal=signal, sampling_rate=500.0, unit="mV", lead_names=np.array(STANDARD_LEADS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def classifier() -> tuple[EcgDanForSequenceClassification, EcgDanFeatureExtractor]:
+    torch.manual_seed(0)
+    config = EcgDanConfig(**TINY, input_kind="rhythm", id2label={0: "NORM", 1: "MI"})
+    return EcgDanForSequenceClassification(config).eval(), EcgDanFeatureExtractor(**config.signal_contract)
+
+
+@pytest.fixture
+def parts() -> list[np.ndarray]:
+    rates = (60.0, 75.0, 90.0)
+    options = {"strain": 0.0, "qrs_duration_ms": 98.0}
+    return [make_signal(**options, heart_rate_bpm=rate, seed=int(rate))[:, :2000] for rate in rates]
+
+
+def test_a_row_of_windows_is_what_the_windows_say_one_by_one(tmp_path: Path, classifier, parts) -> None:
+    model, extractor = classifier
+    alone = predict([write(tmp_path / f"{n}.npz", part) for n, part in enumerate(parts)], model, extractor)
+    holter = write(tmp_path / "holter.npz", np.concatenate(parts, axis=1))
+    scores = alone["MI"].to_numpy(dtype=float)
+    model.config.thresholds = {"NORM": 2.0, "MI": float(np.sort(scores)[1])}
+    expected = {"max": scores.max(), "mean": scores.mean(), "share": 2 / 3}
+    for rule, value in expected.items():
+        row = predict(holter, model, extractor, batch_size=2, windows=Windows(4, 4, rule)).iloc[0]
+        assert row["MI"] == pytest.approx(value, abs=1e-5)
+        assert row["windows"] == f"{rule} of 3 of 3 windows of 4 s"
+    assert row["episodes"] == f"NORM=0;MI={1 + (np.argsort(scores)[0] == 1)}"
+    assert row["burden_per_hour"] == "NORM=0;MI=600"
+    assert row["positive"] == "MI" and row["num_leads"] == 12 and row["error"] == ""
+
+
+def test_without_windows_a_long_record_says_that_its_middle_was_judged(tmp_path: Path, classifier, parts) -> None:
+    model, extractor = classifier
+    seen = extractor.signal_samples / extractor.sampling_rate
+    file = write(tmp_path / "a.npz", np.concatenate([*parts] * 3, axis=1))
+    flags = predict(file, model, extractor)["flags"].iloc[0].split(";")
+    assert f"only_middle_judged:{seen:g}s_of_36s" in flags
+
+
+def test_windows_that_cannot_be_judged_are_counted_and_do_not_stop_the_others(tmp_path, classifier, parts) -> None:
+    model, extractor = classifier
+    file = write(tmp_path / "a.npz", np.concatenate([parts[0], np.zeros_like(parts[0]), parts[1]], axis=1))
+    row = predict(file, model, extractor, windows=Windows(4, 4)).iloc[0]
+    assert row["windows"] == "max of 2 of 3 windows of 4 s"
+    assert "windows_unusable:1" in row["flags"].split(";")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0, 10), "expected seconds above zero, got 0 and 10"), ((10, 10, "median"), "expected one of mean, max, share")],
+)
+def test_windows_without_length_or_of_an_unknown_rule_are_refused(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Windows(*arguments)
