@@ -54,12 +54,25 @@ def _hold_out(args: EvaluateArguments) -> None:
         n=args.bootstrap,
         seed=args.seed,
         measurements=_measured(args),
+        thresholds=_thresholds(args.risk_thresholds),
+        score_columns=[name.strip() for name in (args.scores or "").split(",") if name.strip()],
     )
     result.metrics.update({"statements": statements} if statements else {})
     with filled_folder(folder, last="metrics.json") as staging:
         write_held_out_report(staging, result)
         Result("held-out", result.metrics).write(staging)
     show_report(folder)
+
+
+def _thresholds(text: str) -> list[float]:
+    """Risks at which decisions are evaluated, from `0.05,0.1`; none from an empty text."""
+    try:
+        found = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        found = [0.0]
+    if not all(0 < value < 1 for value in found):
+        raise ValueError(f"risk_thresholds: expected probabilities such as 0.05,0.1, got {text!r}")
+    return found
 
 
 def _measured(args: EvaluateArguments) -> Any:

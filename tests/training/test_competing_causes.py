@@ -14,6 +14,7 @@ import ecgdan_hf  # noqa: F401  # registers the pipelines
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.evaluation.protocols.held_out import held_out
+from ecgdan_hf.evaluation.report.comparison_text import held_out_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.inference.rows import predict_rows
@@ -126,11 +127,17 @@ def check_evaluation(args: FinetuneArguments) -> None:
         [1, 2, 3, 4, 5, 6],
         with_random_encoder=False,
         n=5,
+        thresholds=[0.2],
+        score_columns=["age"],
     )
     event = result.predictions["event"]
     assert result.metrics["num_competing_events"] == int((event == 2).sum()) > 0
     assert result.metrics["num_events"] == int((event == 1).sum())
-    assert set(result.metrics["models"]) == {"ours", "age and sex", "attainable (true hazard)"}
+    assert set(result.metrics["models"]) == {"ours", "age and sex", "age (given)", "attainable (true hazard)"}
+    row = result.metrics["decisions"]["thresholds"][0]
+    assert row["threshold"] == 0.2 and 0 <= row["share_above"]["estimate"] <= 1
+    assert "reclassification" not in result.metrics  # age is no probability
+    assert "| threshold | sensitivity |" in held_out_text(result.metrics)
 
 
 def test_recalibration_fits_every_cause_to_the_new_population(build: Build, encoder: Path, cohort, cache, tmp_path):

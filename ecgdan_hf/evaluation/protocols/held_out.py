@@ -18,6 +18,7 @@ from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCo
 from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
+from ecgdan_hf.evaluation.measures.decisions import decision_intervals, reclassification
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.repeated_cv import Predictions
@@ -65,6 +66,8 @@ def held_out(
     n: int = 1000,
     seed: int = 0,
     measurements: pd.DataFrame | None = None,
+    thresholds: Sequence[float] = (),
+    score_columns: Sequence[str] = (),
 ) -> HeldOut:
     """Evaluates the first checkpoint and compares it with the others and the baselines.
 
@@ -80,6 +83,9 @@ def held_out(
         n, seed: of the bootstrap.
         measurements: ECG measurements of the records (`data.measure.table`), to compare a survival model with Cox
             models on them; None leaves these out.
+        thresholds: of the risk at five years, for decisions by a survival model.
+        score_columns: columns of the data with scores or risks at five years computed elsewhere, to compare a
+            survival model with.
 
     Raises:
         ValueError: models of different tasks, folds that a checkpoint was trained on, or data without the outcome.
@@ -110,6 +116,7 @@ def held_out(
         scores |= _baselines(judged, fit, with_random_encoder, batch_size, seed)
         if measurements is not None and head_of(judged.model).is_survival:
             scores |= _measurement_scores(judged, fit, measurements)
+    scores |= _given_scores(judged.test, score_columns)
     if outcome.simulated and "log_hazard" in judged.test.column_names:
         scores[ATTAINABLE] = np.asarray(judged.test["log_hazard"], dtype=np.float64)
     found = outcome.compare(scores, n=n, seed=seed)
@@ -122,6 +129,7 @@ def held_out(
     if survival:
         risk = _risk(judged, batch_size)
         metrics |= {"calibration": _calibration(judged, risk), "endpoint": judged.model.config.endpoint}
+        metrics |= _decisions(judged, risk, scores, score_columns, thresholds, n, seed)
         if risk is not None:
             predictions[Predictions.risk_column(RISK, _CALIBRATION_YEARS)] = risk
     metrics["subgroups"] = _subgroups(judged, main, risk if survival else None, n, seed)
@@ -196,6 +204,50 @@ def _calibration(judged: _Judged, risk: FloatArray | None) -> dict[str, Any]:
     table = columns_of(judged.test, ["event", "time"])
     groups = calibration(table["event"], table["time"], risk, _CALIBRATION_YEARS)
     return {"horizon_years": _CALIBRATION_YEARS, "groups": groups.to_dict(orient="records")}
+
+
+def _given(name: str) -> str:
+    """Name of a given score among the models; that of its column may be one of the subject's."""
+    return f"{name} (given)"
+
+
+def _given_scores(test: Any, names: Sequence[str]) -> dict[str, FloatArray]:
+    """Columns of numbers, complete in the test rows."""
+    table, found = columns_of(test, names), {}
+    for name in names:
+        values = pd.to_numeric(table[name], errors="coerce") if name in table else None
+        if values is None or values.isna().any():
+            missing = "no such column" if values is None else f"{int(values.isna().sum())} rows without a number"
+            raise ValueError(f"scores: expected a column {name} with a number for each test record, got {missing}")
+        found[_given(name)] = values.to_numpy(dtype=np.float64)
+    return found
+
+
+def _decisions(
+    judged: _Judged,
+    risk: FloatArray | None,
+    scores: Mapping[str, FloatArray],
+    score_columns: Sequence[str],
+    thresholds: Sequence[float],
+    n: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Decisions by thresholds of the risk, and reclassification against given risks; empty without risks."""
+    if risk is None:
+        return {}
+    table, found = columns_of(judged.test, ["event", "time", "patient_id"]), {}
+    truth = table["event"], table["time"]
+    if thresholds:
+        options: dict[str, Any] = {"patient_ids": table["patient_id"].to_numpy(), "n": n, "seed": seed}
+        rows = decision_intervals(*truth, risk, _CALIBRATION_YEARS, thresholds, **options)
+        found["decisions"] = {"horizon_years": _CALIBRATION_YEARS, "thresholds": rows}
+    given = {name: scores[_given(name)] for name in score_columns}
+    risks = {name: values for name, values in given.items() if ((values >= 0) & (values <= 1)).all()}
+    if risks:
+        found["reclassification"] = {
+            name: reclassification(*truth, risk, other, _CALIBRATION_YEARS) for name, other in risks.items()
+        }
+    return found
 
 
 def _subgroups(judged: _Judged, scores: FloatArray, risk: FloatArray | None, n: int, seed: int) -> Found:

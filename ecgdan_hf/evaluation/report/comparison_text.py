@@ -45,8 +45,32 @@ def held_out_text(metrics: Mapping[str, Any]) -> str:
             observed = f"{group['observed']:.3f} ({group['low']:.3f} to {group['high']:.3f})"
             lines += [f"| {group['predicted']:.3f} | {observed} | {group['num_records']} | {group['num_events']} |"]
         lines += [""]
+    lines += _decision_lines(metrics)
     lines += ["## By sex and age", "", subgroup_text(metrics["subgroups"], simulated), ""]
     return "\n".join([*lines, "Research use only."]) + "\n"
+
+
+def _decision_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Decisions at thresholds of risk, and reclassification with its warning; nothing without them."""
+    lines: list[str] = []
+    if "decisions" in metrics:
+        names = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
+        names |= {"net_benefit": "net benefit", "share_above": "share above"}
+        years = metrics["decisions"]["horizon_years"]
+        lines += [f"Decisions by the risk within {years:g} years (95 % intervals):", ""]
+        lines += [_row(["threshold", *names.values()]), _row(["---"] * (1 + len(names)))]
+        for row in metrics["decisions"]["thresholds"]:
+            cells = [_span(row[name]) if row[name] else "nobody" for name in names]
+            lines.append(_row([f"{row['threshold']:g}", *cells]))
+        lines.append("")
+    for name, found in metrics.get("reclassification", {}).items():
+        lines += [
+            f"Against {name}: continuous NRI {found['nri']:+.3f} (events {found['nri_events']:+.3f}, others "
+            f"{found['nri_nonevents']:+.3f}), IDI {found['idi']:+.3f}. Both can favour a worse, miscalibrated model; "
+            "read the differences of C and net benefit first.",
+            "",
+        ]
+    return lines
 
 
 def zero_shot_tables(levels: Mapping[str, Mapping[str, Any]]) -> str:

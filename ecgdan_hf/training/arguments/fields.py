@@ -369,6 +369,12 @@ class EvaluateArguments(_DataArguments):
     folds: int = _repeated_cv(2, "folds of each repetition")
     seeds: str = _repeated_cv("0-4", "repetitions, as 0-4 or 0,1")
     horizon_years: str = _repeated_cv("5", "years at which absolute risk is evaluated, as 5 or 1,5")
+    risk_thresholds: str = _held_out(
+        "0.05,0.1,0.2", "risks within 5 years at which decisions are evaluated: sensitivity, net benefit (survival)"
+    )
+    scores: str | None = _held_out(
+        None, "columns of the data or of labels with scores computed elsewhere, as pcp_hf,prevent, to compare with"
+    )
     measurements: bool = option(True, "compare a survival model with Cox models of ECG measurements")
     few_events: bool = _repeated_cv(
         True, "compare fine-tuning with the few-events model on the same pretrained encoder"
