@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest soak lint space clean
+.PHONY: demo test test-lowest soak lint space licences audit clean
 
 # One thread: with networks this small, two threads on a busy machine wait for each other longer than they work.
 demo: $(STAMP)
@@ -37,6 +37,16 @@ soak: $(STAMP)
 space: $(STAMP)
 	$(BIN)/python hub_scripts/space/app.py
 
+# The licence of every package that this one needs, as installed.
+licences: $(STAMP)
+	$(BIN)/python hub_scripts/licences.py
+
+# Known vulnerabilities of the installed packages. Needs a network: it asks PyPI's advisory database.
+audit: $(STAMP)
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
+	PIPAPI_PYTHON_LOCATION=$(CURDIR)/$(BIN)/python $(VENV)-audit/bin/pip-audit --skip-editable
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -65,4 +75,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist runs *.egg-info
+	rm -rf $(VENV) $(VENV)-audit $(LOWEST) build dist runs *.egg-info
