@@ -62,6 +62,7 @@ def _zero_shot(
     from ecgdan_hf.evaluation.folds import check_unseen, parse_folds
     from ecgdan_hf.inference.checkpoints import load_checkpoint
     from ecgdan_hf.inference.zero_shot import labelled_records, zero_shot
+    from ecgdan_hf.spreadsheets import plain_cells
 
     if out is not None:
         check_output_file(out)
@@ -82,7 +83,7 @@ def _zero_shot(
     progress = num_files > 1 or labelled is not None
     answers = zero_shot(paths, prompt, model, feature_extractor, text_model, **options, progress=progress)
     if out is not None:
-        write_text(out, answers.to_csv(index=False))
+        write_text(out, plain_cells(answers).to_csv(index=False))
     _show(answers, num_files, out)
     is_as_trained = model.alignment_head.objective == "statements" and labelled is None and not prevalence
     if is_as_trained and answers["rests_on"].str.contains("network").any():

@@ -19,6 +19,7 @@ from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from ecgdan_hf.files import whole_file, write_text
+from ecgdan_hf.spreadsheets import original_cell, plain_cells
 
 SUFFIXES = (".csv", ".parquet")
 MANY_FILES = 64
@@ -93,14 +94,14 @@ class GrowingTable:
             self._check_the_same()
             self._keep_whole_rows(files)
         else:
-            write_text(self.rows, self._line(self.columns))
+            write_text(self.rows, self._header)
         write_text(self._said, json.dumps(dict(self.made_with)))
         self._file = self.rows.open("a", encoding="utf-8", newline="")
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows; they are on disk when it returns."""
         table = pd.DataFrame(list(rows), columns=list(self.columns)).astype({"num_leads": "Int64"})
-        self._file.write(table.to_csv(index=False, header=False, lineterminator="\n"))
+        self._file.write(self._shown(table).to_csv(index=False, header=False, lineterminator="\n"))
         self._file.flush()
         os.fsync(self._file.fileno())
         for error in table["error"]:
@@ -109,7 +110,7 @@ class GrowingTable:
     def finish(self) -> None:
         """Turns the rows into `out`, whole or not at all."""
         self._file.close()
-        if self.out.suffix.lower() == ".parquet":
+        if self._is_parquet:
             with whole_file(self.out) as part:
                 _to_parquet(self.rows, part, self.columns)
             self.rows.unlink()
@@ -129,9 +130,10 @@ class GrowingTable:
     def _keep_whole_rows(self, files: Sequence[Path]) -> None:
         """Leaves out what a crash cut off, and checks that the rows belong to these files."""
         with whole_file(self.rows) as part, part.open("w", encoding="utf-8", newline="") as kept:
-            kept.write(self._line(self.columns))
+            kept.write(self._header)
             for row in _whole_rows(self.rows, len(self.columns)):
-                if self.num_rows >= len(files) or row[0] != str(files[self.num_rows]):
+                name = row[0] if self._is_parquet else original_cell(row[0])
+                if self.num_rows >= len(files) or name != str(files[self.num_rows]):
                     raise ValueError(
                         f"{self.rows}: its row {self.num_rows + 1} is of {row[0]}, the files are others now; "
                         "repeat the command with the same files, or delete the file to begin again"
@@ -143,6 +145,18 @@ class GrowingTable:
         self.num_rows += 1
         self.num_bad += bool(error)
         self.first_error = self.first_error or error
+
+    @property
+    def _is_parquet(self) -> bool:
+        return self.out.suffix.lower() == ".parquet"
+
+    def _shown(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The cells of a file that a spreadsheet may open; Parquet has no formulas."""
+        return table if self._is_parquet else plain_cells(table)
+
+    @property
+    def _header(self) -> str:
+        return self._shown(pd.DataFrame(columns=list(self.columns))).to_csv(index=False, lineterminator="\n")
 
     @staticmethod
     def _line(row: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from ecgdan_hf.evaluation.report.performance_figures import (
 )
 from ecgdan_hf.evaluation.report.survival_figures import kaplan_meier_figure, risk_groups, risk_histogram_figure
 from ecgdan_hf.evaluation.report.tripod import tripod_report
+from ecgdan_hf.spreadsheets import plain_cells
 
 _DPI = 130
 _AUC_MODELS = 7
@@ -79,7 +80,7 @@ class Judged:
         A figure that these records do not allow (no event in a subgroup, too short a follow-up) is left out.
         """
         text = tripod_report(self.metrics, recipe, _draw(folder, self), self.models[0])
-        self.predictions.table.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+        plain_cells(self.predictions.table).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
         (folder / "report.md").write_text(text, encoding="utf-8")
         (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
 
@@ -91,7 +92,7 @@ def write_held_out_report(folder: Path, result: HeldOut) -> None:
         _write_held_out_page(folder, result.predictions, result.metrics, result.recipe)
         text += "\n![Kaplan-Meier curves by thirds of predicted risk](kaplan_meier.png)\n"
         text += "\nWhat TRIPOD+AI asks for, as far as this run can say it: `report.html`.\n"
-    result.predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+    plain_cells(result.predictions).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     (folder / "report.md").write_text(text, encoding="utf-8")
 
 

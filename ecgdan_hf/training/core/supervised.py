@@ -22,6 +22,7 @@ from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.inference.rows import columns_of, kept_leads
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.spreadsheets import plain_cells
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core import rows
@@ -135,7 +136,7 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
         super().write(folder)
         tables = [table.assign(part=part) for part, table in self.predictions.items()]
         if tables:  # empty where every patient was trained on
-            pd.concat(tables).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+            plain_cells(pd.concat(tables)).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
 
 
 def _collator(config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:

@@ -23,6 +23,7 @@ from ecgdan_hf.inference.rows import columns_of, embed, predict_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.risk_ecgdan import baseline_hazard, cumulative_incidence
+from ecgdan_hf.spreadsheets import original_cells
 from ecgdan_hf.training import finetune, pretrain
 from ecgdan_hf.training.arguments.fields import EvaluateArguments, FinetuneArguments, PretrainArguments
 from ecgdan_hf.training.core import rows
@@ -124,7 +125,8 @@ class FoldModels:
             return rows.inner_split(dataset, judged, run_args, stratify_by)
 
         finetune.finetune(run_args, network=contender.build, split=split)
-        found = pd.read_csv(folder / "predictions.csv", dtype={"record_id": str}).query("part == 'test'")
+        table = original_cells(pd.read_csv(folder / "predictions.csv", dtype={"record_id": str}))
+        found = table.query("part == 'test'")
         scores = found.set_index("record_id").loc[judged["record_id"].tolist(), "log_hazard"].to_numpy()
         if contender.build:
             return {contender.name: scores}
