@@ -110,6 +110,7 @@ def _explain(
     from ecgdan_hf.explain.checks.sanity_report import map_findings
     from ecgdan_hf.explain.maps.methods import methods_of
     from ecgdan_hf.explain.page.figures import explain_page
+    from ecgdan_hf.explain.page.paper import save_figure
     from ecgdan_hf.explain.page.waveform_figure import read_beats, waveform_page
     from ecgdan_hf.inference.checkpoints import load_checkpoint
     from ecgdan_hf.inference.covariates import FileCovariates
@@ -131,7 +132,7 @@ def _explain(
         findings = map_findings(checkpoint, "waveform")
         figure = waveform_page(record, model, feature_extractor, read_beats(file), name, start_seconds, findings)
     with whole_file(out) as part:
-        figure.savefig(part, dpi=150)
+        save_figure(figure, part)
     say(str(out))
 
 

@@ -61,6 +61,9 @@ def _push(
     revision: Annotated[str | None, typer.Option(help="branch to upload to, created if needed; default: main")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request instead")] = False,
     message: Annotated[str, typer.Option(help="commit message")] = "Upload model",
+    identifiers: Annotated[
+        Path | None, typer.Option(help="CSV or text file of names and ids that must not be in it")
+    ] = None,
 ) -> None:
     """Check that a bundle loads, then upload it to the Hub.
 
@@ -70,9 +73,11 @@ def _push(
     Example:
       ecgdan push bundles/ecg-dan-survival USER/ecg-dan-survival --private
     """
+    from ecgdan_hf.publish.identifiers import read_known
     from ecgdan_hf.publish.push import push_bundle
 
-    commit = push_bundle(bundle_dir, repository, private, message, revision, create_pr)
+    known = [] if identifiers is None else read_known(identifiers)
+    commit = push_bundle(bundle_dir, repository, private, message, revision, create_pr, known)
     say(f"{commit.pr_url or commit.repo_url}: {repository}@{commit.oid}")
 
 

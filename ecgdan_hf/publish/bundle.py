@@ -7,6 +7,7 @@ hidden folder next to its destination, loaded there in a clean process, and only
 
 import inspect
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,10 @@ from ecgdan_hf.publish.card.evaluations import CheckpointRun, Evaluation
 from ecgdan_hf.publish.card.facts import WORLD_GCO2_PER_KWH
 from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import HubCode
+from ecgdan_hf.publish.identifiers import find_identifiers, known_of_run, summary
 from ecgdan_hf.publish.verify import REVISION_KEY, is_bundle, pipelines_of, verify_bundle
+
+_logger = logging.getLogger(__name__)
 
 
 def make_bundle(
@@ -84,6 +88,7 @@ def make_bundle(
         (staging / "LICENSE").write_text(_license_text(), encoding="utf-8")
         if keeps_card:
             _carry_documents(source, staging)
+            CheckpointRun.read(source).write(staging)
         else:
             run, title = CheckpointRun.read(source), name or out.name
             metrics = run.result.metrics if run.result else None
@@ -91,7 +96,10 @@ def make_bundle(
             _write_documents(source, card, run, evaluations, staging)
         if (source / SEEN_RECORDS).is_file():
             shutil.copyfile(source / SEEN_RECORDS, staging / SEEN_RECORDS)
+        found = find_identifiers(staging, known_of_run(source))
         verify_bundle(staging)
+    if found:
+        _logger.warning("%s: `ecgdan push` will refuse it; found %s", out, summary(found))
     return out
 
 
@@ -182,10 +190,8 @@ def _write_documents(
 
 
 def _carry_documents(source: Path, folder: Path) -> None:
-    """Copies card and results of a released checkpoint."""
-    for name in ("README.md", "metrics.json", "recipe.yaml"):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+    """Copies the card and the further results of a released checkpoint."""
+    shutil.copyfile(source / "README.md", folder / "README.md")
     for name in ("evaluation", ".eval_results"):
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name)

@@ -27,6 +27,7 @@ from ecgdan_hf.data.prepared.shards import write_shards
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.files import write_text
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
+from ecgdan_hf.publish.identifiers import check_identifiers
 from ecgdan_hf.publish.push import HubRepository
 
 _ARRAYS = ("signal", "input_values")
@@ -262,10 +263,12 @@ def push_dataset(folder: str | Path, repo_id: str, private: bool = False, messag
     The repository `USER/NAME` is made if it does not exist.
 
     Raises:
-        FileNotFoundError, ValueError: as [`check_converted`] and `HubRepository`, or the Hub refuses.
+        FileNotFoundError, ValueError: as [`check_converted`], `check_identifiers` and `HubRepository`, or the Hub
+            refuses.
     """
     repository, folder = HubRepository(repo_id, "dataset"), Path(folder)
     check_converted(folder)
+    check_identifiers(folder)
     card = (folder / "README.md").read_text(encoding="utf-8").replace(PLACEHOLDER_REPOSITORY, repo_id)
     url = repository.make(private)
     with repository.asked():

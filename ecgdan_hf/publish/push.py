@@ -5,7 +5,7 @@ The Hub is the one `HF_ENDPOINT` names; the token is the one of `hf auth login` 
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from ecgdan_hf.publish.bundle import make_bundle
 from ecgdan_hf.publish.card.checks import check_card, missing_parts
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
+from ecgdan_hf.publish.identifiers import check_identifiers, known_of_run
 from ecgdan_hf.publish.verify import verify_bundle
 
 _OF_A_BUNDLE = ["*.py", "*.safetensors", "*.safetensors.index.json", ".eval_results/*", "evaluation/*"]
@@ -79,6 +80,7 @@ def push_bundle(
     message: str = "Upload model",
     revision: str | None = None,
     create_pr: bool = False,
+    identifiers: Sequence[str] = (),
 ) -> CommitInfo:
     """Uploads a bundle in one commit, or nothing.
 
@@ -89,6 +91,7 @@ def push_bundle(
         message: of the commit.
         revision: branch; made if it does not exist, default the main one.
         create_pr: open a pull request instead, as in a repository that is not yours.
+        identifiers: names and ids that must not be in it, as `publish.identifiers.read_known` reads them.
 
     Returns:
         The commit: its `oid` pins this version, its `repo_url` is the repository, its `pr_url` the pull request.
@@ -96,13 +99,15 @@ def push_bundle(
     Raises:
         FileNotFoundError: no such folder.
         ValueError: a name that cannot be one, no token, a folder that is no bundle or does not load in a clean
-            process, a card that lacks a required part (a warning with `private`), a repository that is public though
-            `private` was asked for, one that changed meanwhile, or a refusal of the Hub.
+            process, a file that could name a person or this machine, a card that lacks a required part (a warning
+            with `private`), a repository that is public though `private` was asked for, one that changed meanwhile,
+            or a refusal of the Hub.
             Nothing is asked of the Hub before the proof.
     """
     if revision and create_pr:
         raise ValueError("revision: a pull request goes to the main branch; leave out the one or the other")
     repository = HubRepository(repo_id)
+    check_identifiers(bundle_dir, identifiers)
     verify_bundle(bundle_dir)
     check_card(bundle_dir, private)
     return _upload(Path(bundle_dir), repository, private, message, revision, create_pr)
@@ -121,6 +126,7 @@ def push_checkpoint(checkpoint_dir: str | Path, repo_id: str, private: bool = Fa
     with tempfile.TemporaryDirectory() as work:
         folder = make_bundle(checkpoint_dir, Path(work, "bundle"), name=repo_id.split("/")[1], **said)
         private = private or bool(missing_parts((folder / "README.md").read_text(encoding="utf-8")))
+        check_identifiers(folder, known_of_run(checkpoint_dir))
         check_card(folder, private)
         return _upload(folder, repository, private, "Upload model")
 

@@ -4,8 +4,10 @@ The axes count millimetres of paper, so that a small square is 40 ms by 0.1 mV a
 of the figure. Convention: Kligfield et al., Circulation 115:1306 (2007).
 """
 
+import re
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 FloatArray = npt.NDArray[np.float64]
+
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 SPEED_MM_S = 25.0
 GAINS_MM_MV = (10.0, 5.0, 2.5)  # full, half, quarter: the first at which the leads fit their rows
@@ -68,6 +72,14 @@ class Page:
         content = BytesIO()
         self.figure.savefig(content, format="png", dpi=160, pil_kwargs={"compress_level": 4})
         return content.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Saves a figure as PNG, PDF or SVG, without dates and the texts that SVG repeats as comments."""
+    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(path, dpi=150, metadata=dates.get(path.suffix.lower()))
+    if path.suffix.lower() == ".svg":
+        path.write_text(_COMMENT.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Results of a checkpoint for its card: of its own training run, and of further evaluations.
 
 Both are read from the folders that verbs wrote (`evaluation.result`). Numbers of controls are marked: they are not
-results of the model. Paths of this machine are replaced by their last part.
+results of the model. Paths of this machine are replaced by their last part, the data folder by its source's name.
 """
 
 import re
@@ -46,7 +46,7 @@ _CONTROLS = ("controls", "permuted_prompts", "highest_on_beat_chance", "beats_fo
 _NOT_RESULTS = ("num_negatives", "num_labels", "num_labels_estimable", "threshold", "num_patients")
 _MAX_LABELS = 10
 """A card shows the results of single labels up to this many; those of more are in the file in `evaluation/`."""
-_LOCAL_PATHS = ("data_dir", "output_dir", "cache_dir", "checkpoint", "labels", "prompts", "control", "teachers")
+_LOCAL_PATHS = ("output_dir", "cache_dir", "checkpoint", "labels", "prompts", "control", "teachers")
 """Entries of recipes and metrics that may hold paths of one machine."""
 
 _TITLES = {
@@ -316,7 +316,9 @@ def _without_local_paths(content: Any, key: str = "") -> Any:
     """Replaces every path of this machine by its last part."""
     if isinstance(content, Mapping):
         inner = {name: key if key == "control" else str(name) for name in content}
-        return {name: _without_local_paths(value, inner[name]) for name, value in content.items()}
+        public = {name: _without_local_paths(value, inner[name]) for name, value in content.items()}
+        # the folder's name may be a hospital's; the source's name stands for it
+        return public | ({"data_dir": content.get("data")} if content.get("data_dir") else {})
     if isinstance(content, list):
         return [_without_local_paths(value, key) for value in content]
     if not isinstance(content, str):

@@ -4,6 +4,7 @@ Every number comes from the checkpoint's own `metrics.json` and from the folders
 not there is listed as missing. Every number from simulated outcomes is marked as such.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from ecgdan_hf.publish.hub_code import HubCode
 from ecgdan_hf.publish.verify import pipelines_of
 
 PLACEHOLDER_REPOSITORY = "USER/NAME"
+
+_CODE_BLOCK = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
 _CONTACT = f"use the Community tab of its repository, https://huggingface.co/{PLACEHOLDER_REPOSITORY}/discussions"
@@ -111,7 +115,14 @@ def build_card(
         calls=[(pipeline.serves, _CALLS[pipeline.serves]) for pipeline in pipelines_of(model)],
         requirements=" ".join(f'"{each}"' for each in HubCode().requirements()),
     )
+    card.text = _without_html(card.text)
     return card
+
+
+def _without_html(text: str) -> str:
+    """Shows tags as text, outside code: labels and endpoints are other people's, and the template has no tag."""
+    parts = _CODE_BLOCK.split(text)
+    return "".join(part if number % 2 else _TAG.sub("&lt;", part) for number, part in enumerate(parts))
 
 
 def _metadata(
