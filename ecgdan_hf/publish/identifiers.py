@@ -44,11 +44,13 @@ _KINDS = {
         re.IGNORECASE,
     ),
     "name": re.compile(
-        rf"\b[A-ZÀ-Þ][\w'-]+\^[A-ZÀ-Þ][\w'-]*"
+        rf"\b[A-ZÀ-Þ][\w'-]{{2,}}\^[A-ZÀ-Þ][\w'-]{{2,}}"
         rf"|(?<![A-Za-z])(?i:{_NAMES})[\"']?\s*[:=]\s*[\"']?[A-ZÀ-Þ][\w'-]+[ ,^]+[A-ZÀ-Þ]"
     ),
 }
 _TEXT_IN_BINARY = re.compile(rb"[\x20-\x7e\xc3\x80-\xbf]{6,}")
+_NUMBERS_ALONE = re.compile(rb"'descr': '[<>|=][biufc]\d")
+"""Of the header of a NumPy array: it holds no text, and random digests look like anything."""
 _WORD = re.compile(r"[\w^.-]+")
 _FLOAT = re.compile(r"\d*\.\d+(?:e-?\d+)?")
 _COMMON_USERS = (
@@ -184,6 +186,8 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _of_content(content: bytes, name: str) -> Iterator[str]:
+    if content.startswith(b"\x93NUMPY") and _NUMBERS_ALONE.search(content[:256]):
+        return
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         yield from _of_png(content)
     elif content.startswith(b"PK\x03\x04"):

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -131,6 +132,14 @@ def test_nothing_is_found_in_a_released_checkpoint(folder: Path, tmp_path: Path)
 def test_addresses_versions_and_numbers_are_no_identifiers(text: str, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
     assert find_identifiers(tmp_path, ["7123456"]) == []
+
+
+def test_digests_of_records_are_no_text(tmp_path: Path) -> None:
+    looks_like_a_name = np.frombuffer(b"Maier^Eva  aMaier^Eva  a", np.uint64)
+    np.savez(tmp_path / "seen_records.npz", trained=looks_like_a_name)
+    assert find_identifiers(tmp_path) == []
+    np.savez(tmp_path / "names.npz", names=np.array([b"Maier^Eva"]))
+    assert [each.kind for each in find_identifiers(tmp_path)] == ["name"]
 
 
 def test_a_push_is_refused_before_anything_is_asked_of_the_hub(
