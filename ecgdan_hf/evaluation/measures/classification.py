@@ -60,18 +60,19 @@ def auroc_per_label(labels: npt.ArrayLike, scores: npt.ArrayLike) -> FloatArray:
     return np.array([_auroc(truth[:, column], values[:, column]) for column in range(truth.shape[1])])
 
 
-def averaged_labels(labels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Returns which labels a macro average is over, (labels,): those with `MIN_POSITIVES` positives and negatives.
+def averaged_labels(labels: npt.ArrayLike, min_positives: int = MIN_POSITIVES) -> npt.NDArray[np.bool_]:
+    """Returns which labels a macro average is over, (labels,): those with so many positives and negatives.
 
     If no label has as many, those with at least one. Choose them once for all resamples and models: a rare label would
     leave the average with its last positive, and the interval would be one of another number.
 
     Args:
         labels: (n, labels), 1, 0 or NaN.
+        min_positives: how many; 1 for labels that were chosen already.
     """
     truth = np.asarray(labels, dtype=np.float64)
     fewest = np.minimum((truth == 1).sum(axis=0), (truth == 0).sum(axis=0))
-    common: npt.NDArray[np.bool_] = fewest >= MIN_POSITIVES
+    common: npt.NDArray[np.bool_] = fewest >= min_positives
     return common if common.any() else fewest > 0
 
 
@@ -158,6 +159,7 @@ def classification_metrics(
     thresholds: Mapping[str, float] | None = None,
     n: int = 1000,
     seed: int = 0,
+    min_positives: int = MIN_POSITIVES,
 ) -> dict[str, Any]:
     """Returns the entries of `metrics.json` for a classifier.
 
@@ -169,6 +171,7 @@ def classification_metrics(
         label_names: names of the columns.
         patient_ids, n, seed: as in [`bootstrap_interval`].
         thresholds: threshold by label name, chosen elsewhere; None reports no F1.
+        min_positives: as in [`averaged_labels`].
 
     Returns:
         `macro_auroc` (the fields of `Interval`), `num_records`, `num_labels`, `num_labels_estimable`,
@@ -181,7 +184,7 @@ def classification_metrics(
     """
     truth, values = _check(labels, probabilities, ndim=2)
     names = _check_names(label_names, truth)
-    common = averaged_labels(truth)
+    common = averaged_labels(truth, min_positives)
     common = common if common.any() else np.ones_like(common)  # which is refused
     averaged = truth[:, common], values[:, common]
     macro = bootstrap_interval(macro_auroc, *averaged, patient_ids=patient_ids, n=n, seed=seed)

@@ -192,7 +192,7 @@ class Level:
         if not self.groups:
             raise ValueError(f"{self.name}: expected at least one class to judge, got none of {len(self.not_judged)}")
         names, scores = list(self.groups), score(prompt_logits, prompt_labels, self.groups)
-        found = classification_metrics(self.truth, scores, names, patient_ids, n=n, seed=seed)
+        found = classification_metrics(self.truth, scores, names, patient_ids, n=n, seed=seed, min_positives=1)
         found["not_judged"] = self.not_judged
         found["permuted_prompts"] = self._permuted_auroc(prompt_logits, prompt_labels, score, permutations, seed)
         found["controls"] = {}

@@ -40,7 +40,7 @@ def test_shrinking_scales_every_log_hazard_and_keeps_their_order():
     inputs = {"input_values": torch.randn(50, 12, 64), "covariates": torch.randn(50, 1), "return_loss": False}
     with torch.no_grad():
         before = model(**inputs).log_hazard
-        _scale_log_hazard(model, 0.4)
+        _scale_log_hazard(model, [0.4])
         after = model(**inputs).log_hazard
     torch.testing.assert_close(after, 0.4 * before)
     assert concordance_index(EVENT[:50], TIME[:50], after) == concordance_index(EVENT[:50], TIME[:50], before)
