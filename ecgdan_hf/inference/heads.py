@@ -4,7 +4,7 @@ Code that treats survival models and classifiers differently asks [`head_of`] an
 class of the model. To add a head: its class in `model/`, a line in `registration.MODELS`, one in `HEADS`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -123,6 +123,17 @@ def risk_suffixes(config: EcgDanSurvivalConfig) -> list[str]:
     return ["", *("_" + "_".join(name.lower().split()) for name in config.risk_names[1:])]
 
 
+def scores_and_risks(
+    model: Any, inputs: Mapping[str, Tensor], years: Sequence[float]
+) -> tuple[FloatArray, FloatArray]:
+    """Log hazards (n, risks) and absolute risks (n, risks, years); NaN where the model gives no risk."""
+    output = model(**inputs, return_loss=False)
+    output.log_hazard = output.log_hazard.double()
+    shape = len(output.log_hazard), model.config.num_risks
+    known = model.risks(output, years).risk.double().cpu().numpy() if model.config.gives_risks else np.nan
+    return output.log_hazard.reshape(shape).cpu().numpy(), np.broadcast_to(known, (*shape, len(years)))
+
+
 def risk_columns(config: EcgDanSurvivalConfig, log_hazard: FloatArray, risk: FloatArray) -> dict[str, FloatArray]:
     """Columns of predictions: `log_hazard` and `risk_1y`, ..., and those of further causes with their names.
 
@@ -139,15 +150,9 @@ def risk_columns(config: EcgDanSurvivalConfig, log_hazard: FloatArray, risk: Flo
 
 
 def _predict_risk(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
-    config, output = model.config, model(**inputs, return_loss=False)
-    output.log_hazard = output.log_hazard.double()
-    risk = np.full((len(output.log_hazard), config.num_risks, len(RISK_YEARS)), np.nan)
-    if config.gives_risks:
-        risk = model.risks(output, RISK_YEARS).risk.double().cpu().numpy()
-    columns = risk_columns(config, output.log_hazard.cpu().numpy(), risk)
-    return {name: values.tolist() for name, values in columns.items()} | {
-        "endpoint": [config.endpoint_text] * len(risk)
-    }
+    columns = risk_columns(model.config, *scores_and_risks(model, inputs, RISK_YEARS))
+    endpoint = [model.config.endpoint_text] * len(columns["log_hazard"])
+    return {name: values.tolist() for name, values in columns.items()} | {"endpoint": endpoint}
 
 
 def _risk_columns(config: Any) -> list[str]:

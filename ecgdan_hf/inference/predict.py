@@ -26,7 +26,6 @@ from ecgdan_hf.inference.heads import RISK_COLUMNS, Head, head_of
 from ecgdan_hf.inference.windows import WINDOW_COLUMNS, Windows, longer_than_input
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
-from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
 
 
 def predict(
@@ -106,6 +105,8 @@ class Predictor:
         for name, least in (("batch_size", 1), ("num_workers", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if self.windows is not None and self.windows.rule == "share" and self.head.is_survival:
+            raise ValueError("rule: expected mean or max for a model of risk, got 'share'")
 
     @property
     def head(self) -> Head:
@@ -184,9 +185,7 @@ class Predictor:
         flags = dict.fromkeys((*record.flags, *found["flags"], *unknown))
         if not _is_finite(found):
             return {**row, "error": f"{row['file']}: expected finite predictions, the model gave NaN or infinity"}
-        if "positive" in found and found["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(
-            self.model.config.lead_names
-        ):
+        if "positive" in found and not self.model.config.thresholds_hold(found["num_leads"]):
             found |= dict.fromkeys(("positive", "episodes", "burden_per_hour"))
             flags["thresholds_need_more_leads"] = None
         return {**row, **found, "flags": ";".join(flags)}
@@ -250,7 +249,7 @@ def _predict_batch(rows: list[dict[str, Any]], model: EcgDanPreTrainedModel, hea
                 row["error"] = "expected finite predictions, the model gave NaN or infinity for this signal"
                 continue
             row.update(predicted)
-            if "positive" in row and row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * model.config.num_used_leads:
+            if "positive" in row and not model.config.thresholds_hold(row["num_leads"]):
                 row["positive"] = None
                 row["flags"] = ";".join(filter(None, [row["flags"], "thresholds_need_more_leads"]))
     return rows

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ecgdan_hf.inference.covariates import Covariates
-from ecgdan_hf.inference.heads import Head, head_of
+from ecgdan_hf.inference.heads import Head, head_of, scores_and_risks
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads
 
 FloatArray = npt.NDArray[np.float64]
@@ -68,17 +68,10 @@ def predict_rows(
     Raises:
         ValueError: covariates that the rows do not have, or log hazards that are not finite.
     """
-    scores, risks = [], []
-    for inputs in model_inputs(model, dataset, batch_size):
-        output = model(**inputs, return_loss=False)
-        output.log_hazard = output.log_hazard.double()
-        shape = len(output.log_hazard), model.config.num_risks
-        scores.append(output.log_hazard.reshape(shape).cpu().numpy())
-        known = model.risks(output, years).risk.double().cpu().numpy() if model.config.gives_risks else np.nan
-        risks.append(np.broadcast_to(known, (*shape, len(years))))
-    found: FloatArray = np.concatenate(scores)
-    _check_finite(found, "log_hazard")
-    return found, np.concatenate(risks)
+    parts = [scores_and_risks(model, inputs, years) for inputs in model_inputs(model, dataset, batch_size)]
+    scores, risks = (np.concatenate(part) for part in zip(*parts, strict=True))
+    _check_finite(scores, "log_hazard")
+    return scores, risks
 
 
 @torch.inference_mode()

@@ -84,7 +84,7 @@ class Windows:
         if not judged:
             raise ValueError(f"no window of {self.seconds:g} s can be judged: {prepared.first_error}")
         if len(judged) < len(starts):
-            prepared.flags[f"{UNUSABLE}:{len(starts) - len(judged)}"] = len(starts)
+            prepared.flags[f"{UNUSABLE}:{len(starts) - len(judged)}"] = None
         return {
             **self._together(predicted, np.array(judged), model, head),
             "windows": f"{self.rule} of {len(judged)} of {len(starts)} windows of {self.seconds:g} s",
@@ -98,8 +98,6 @@ class Windows:
         """One value for each column of predictions."""
         row: dict[str, Any] = {}
         if head.is_survival:
-            if self.rule == "share":
-                raise ValueError("rule: expected mean or max for a model of risk, got 'share'")
             row = {name: values[0] for name, values in predicted.items() if isinstance(values[0], str)}
             combine = np.mean if self.rule == "mean" else np.max
             return row | {name: float(combine(predicted[name])) for name in predicted if name not in row}
@@ -127,10 +125,10 @@ def _runs(places: NDArray[np.int_]) -> int:
 
 
 class _Prepared:
-    """Prepares windows, and counts what was flagged in them."""
+    """Prepares windows, and keeps what was flagged in any of them."""
 
     def __init__(self) -> None:
-        self.flags: dict[str, int] = {}
+        self.flags: dict[str, None] = {}
         self.first_error, self.num_leads = "", 0
 
     def batch(
@@ -146,9 +144,7 @@ class _Prepared:
             except ValueError as error:  # a stretch of noise must not stop the others
                 self.first_error = self.first_error or str(error)
                 continue
-            for flag in features["flags"][0]:
-                if not flag.startswith(_USUAL):
-                    self.flags[flag] = self.flags.get(flag, 0) + 1
+            self.flags |= dict.fromkeys(flag for flag in features["flags"][0] if not flag.startswith(_USUAL))
             inputs = {name: features[name] for name in extractor.model_input_names}
             self.num_leads = max(self.num_leads, int(inputs["lead_mask"].sum()))
             found.append((place, inputs))

@@ -37,7 +37,6 @@ from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.inference.asked_prompts import AskedPrompt, asked_prompts
 from ecgdan_hf.inference.fused_zero_shot import MAX_LOG_ODDS, FusedZeroShot
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -202,7 +201,7 @@ class _Scorer:
         row["inputs"] = {key: features[key] for key in ("input_values", "lead_mask")}
         row["num_leads"] = int(features["lead_mask"].sum())
         flags = [*record.flags, *features["flags"][0]]
-        if row["num_leads"] < MIN_LEAD_SHARE_FOR_THRESHOLDS * len(self.extractor.read_leads):
+        if not self.model.config.thresholds_hold(row["num_leads"]):
             flags.append(_FEW_LEADS)
         if any(prompt.measured.claims for prompt in self.prompts):
             try:

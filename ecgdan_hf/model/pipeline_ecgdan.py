@@ -31,10 +31,6 @@ from .survival_ecgdan import working_dtype
 TRAVELS = (fit_length, STANDARD_LEADS, canonical_leads, Covariate, Baseline, discrete_time_loss, working_dtype)
 """Not used here: a file that is loaded by name has to name every file it needs, also through a neighbour."""
 
-# With a smaller share of its leads, a network's thresholds do not hold: with lead I alone the released classifier says
-# "MI" of 95 % of those who have none (docs/data.md). Its order of records still does.
-MIN_LEAD_SHARE_FOR_THRESHOLDS = 0.5
-
 
 class EcgClassificationPipeline(EcgPipeline):
     r"""Scores the labels of ECGs and, for a network with waveform attention (DANet), says where it looked.
@@ -114,7 +110,7 @@ class EcgClassificationPipeline(EcgPipeline):
         """Thresholds by label, and the flags: one more where the checkpoint's own do not hold."""
         own, mask = dict(self.model.config.thresholds or {}), model_outputs["lead_mask"][0]
         flags = list(model_outputs["flags"])
-        if int(mask.sum()) < MIN_LEAD_SHARE_FOR_THRESHOLDS * self.model.config.num_used_leads:
+        if not self.model.config.thresholds_hold(int(mask.sum())):
             own, flags = {}, [*flags, "thresholds_need_more_leads"]
         return own | dict(given), flags
 

@@ -9,7 +9,7 @@ on the test folds; the baseline hazard is fitted at the end. Classification: bin
 thresholds by the best F1 on the validation patients.
 
 With few events or labels nothing is trained: the encoder stays as it is, and a linear head is fitted to its
-embeddings, in seconds (`method: few-events`, [`FewEventsFinetuning`]; `method: linear`, [`LinearFinetuning`]).
+embeddings (`method: few-events`, [`FewEventsFinetuning`]; `method: linear`, [`LinearFinetuning`]).
 """
 
 import dataclasses

@@ -10,9 +10,9 @@ from tiny import TINY
 from ecgdan_hf.data.simulate.synthetic import make_signal
 from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.inference.windows import Windows
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
+from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 
 
 def write(path: Path, signal: np.ndarray) -> Path:
@@ -56,6 +56,25 @@ def test_without_windows_a_long_record_says_that_its_middle_was_judged(tmp_path:
     file = write(tmp_path / "a.npz", np.concatenate([*parts] * 3, axis=1))
     flags = predict(file, model, extractor)["flags"].iloc[0].split(";")
     assert f"only_middle_judged:{seen:g}s_of_36s" in flags
+
+
+@pytest.mark.parametrize(("used", "holds"), [(["I"], True), (None, False)])
+def test_thresholds_hold_where_the_leads_that_the_network_uses_were_recorded(tmp_path, parts, used, holds) -> None:
+    config = EcgDanConfig(**TINY, input_kind="rhythm", id2label={0: "NORM"}, thresholds={"NORM": 0.0}, used_leads=used)
+    model, extractor = EcgDanForSequenceClassification(config), EcgDanFeatureExtractor(**config.signal_contract)
+    file = tmp_path / "lead_i.npz"
+    np.savez(file, signal=parts[0][:1], sampling_rate=500.0, unit="mV", lead_names=np.array(["I"]))
+    for windows in (None, Windows(4, 4)):
+        row = predict(file, model.eval(), extractor, windows=windows).iloc[0]
+        assert row["error"] == "" and (row["positive"] == "NORM") is holds, windows
+        assert ("thresholds_need_more_leads" in row["flags"]) is not holds
+
+
+def test_a_share_of_windows_above_a_threshold_is_refused_for_risks(tmp_path: Path, parts) -> None:
+    config = EcgDanSurvivalConfig(**TINY, input_kind="rhythm")
+    model, extractor = EcgDanForSurvival(config), EcgDanFeatureExtractor(**config.signal_contract)
+    with pytest.raises(ValueError, match="rule: expected mean or max for a model of risk, got 'share'"):
+        predict(write(tmp_path / "a.npz", parts[0]), model, extractor, windows=Windows(4, 4, "share"))
 
 
 def test_windows_that_cannot_be_judged_are_counted_and_do_not_stop_the_others(tmp_path, classifier, parts) -> None:

@@ -2,6 +2,7 @@
 
 from fixtures.training_runs import cache as cache
 from fixtures.training_runs import cohort as cohort
+from fixtures.training_runs import encoder as encoder
 from fixtures.training_runs import finetune_args as finetune_args
 from fixtures.training_runs import module_finetune_args as module_finetune_args
 from fixtures.training_runs import no_outcomes as no_outcomes

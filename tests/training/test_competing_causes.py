@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fixtures.training_runs import TINY_MODEL
 
 import ecgdan_hf  # noqa: F401  # registers the pipelines
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
@@ -18,9 +17,6 @@ from ecgdan_hf.evaluation.report.comparison_text import held_out_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.inference.rows import predict_rows
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 from ecgdan_hf.training import finetune, recalibration
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, RecalibrateArguments
 from ecgdan_hf.training.core import rows
@@ -38,15 +34,6 @@ def outcomes(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("outcomes") / "outcomes.csv"
     table.to_csv(path, index=False)
     return path
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder, config = tmp_path_factory.mktemp("encoder"), EcgDanConfig(**TINY_MODEL)
-    EcgDanForPreTraining(config).save_pretrained(folder)
-    EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

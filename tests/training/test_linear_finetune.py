@@ -13,25 +13,11 @@ from scipy.special import expit
 from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import embed, label_matrix, score_rows
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
-from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.finetune import finetune
 
 Build = Callable[..., FinetuneArguments]
-TINY = {"sampling_rate": 50, "num_samples": 64, "pad_samples": 2, "trunk_channels": [4, 8], "num_attention_heads": 2,
-        "hidden_size": 16, "projection_hidden_size": 16, "projection_size": 8}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder, config = tmp_path_factory.mktemp("encoder"), EcgDanConfig(**TINY)
-    EcgDanForPreTraining(config).save_pretrained(folder)
-    EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(folder)
-    return folder
 
 
 def arguments(build: Build, encoder: Path, name: str, **flags: Any) -> FinetuneArguments:

@@ -6,13 +6,15 @@ numpy only.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
-from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
+from ecgdan_hf.evaluation.measures.intervals import FloatArray, Interval, bootstrap_intervals
 
 MEASURES = ("sensitivity", "specificity", "ppv", "npv", "net_benefit", "share_above")
 _COX_SNELL_SHARE = 0.15  # of the largest R² that there can be: Riley's suggestion where nothing is known
@@ -27,7 +29,7 @@ class _Decisions(NamedTuple):
     true_negative: float
 
     def measure(self, name: str, threshold: float) -> float:
-        """One of `MEASURES`; raises ValueError where nobody is in its denominator."""
+        """One of `MEASURES`; NaN where nobody is in its denominator."""
         tp, fp, fn, tn = self
         if name == "net_benefit":
             return tp - fp * threshold / (1 - threshold)
@@ -39,9 +41,27 @@ class _Decisions(NamedTuple):
         }
         parts["share_above"] = (tp + fp, tp + fp + fn + tn)
         share, whole = parts[name]
-        if whole == 0:
-            raise ValueError(f"threshold: {name} at {threshold:g} has nobody in its denominator; take another")
-        return share / whole
+        return share / whole if whole else float("nan")
+
+
+@dataclass(frozen=True)
+class _Status:
+    """Who had the event by the horizon, with the weights that censoring asks for; (n,) each."""
+
+    risk: FloatArray
+    cases: npt.NDArray[np.bool_]
+    controls: npt.NDArray[np.bool_]
+    weights: FloatArray
+
+    @classmethod
+    def of(cls, event: npt.ArrayLike, time: npt.ArrayLike, risk: npt.ArrayLike, horizon_years: float) -> "_Status":
+        follow_up = FollowUp(event, time)
+        return cls(follow_up.risks(risk), *follow_up.status(horizon_years))
+
+    def at(self, threshold: float) -> _Decisions:
+        above = self.risk >= threshold
+        chosen = (self.cases & above, self.controls & above, self.cases & ~above, self.controls & ~above)
+        return _Decisions(*(float(self.weights[each].sum() / len(above)) for each in chosen))
 
 
 def decision_measure(
@@ -71,11 +91,10 @@ def decision_measure(
     """
     if not 0 < threshold < 1 or name not in MEASURES:
         raise ValueError(f"threshold, name: expected a probability and one of {', '.join(MEASURES)}, got {threshold}")
-    follow_up = FollowUp(event, time)
-    above = follow_up.risks(risk) >= threshold
-    cases, controls, weights = follow_up.status(horizon_years)
-    chosen = (cases & above, controls & above, cases & ~above, controls & ~above)
-    return _Decisions(*(float(weights[each].sum() / len(above)) for each in chosen)).measure(name, threshold)
+    found = _Status.of(event, time, risk, horizon_years).at(threshold).measure(name, threshold)
+    if np.isnan(found):
+        raise ValueError(f"threshold: {name} at {threshold:g} has nobody in its denominator; take another")
+    return found
 
 
 def decision_intervals(
@@ -89,21 +108,23 @@ def decision_intervals(
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Each of `MEASURES` at each threshold, with intervals over resampled patients; None where it does not exist."""
-    found: list[dict[str, Any]] = []
-    for threshold in thresholds:
-        row: dict[str, Any] = {"threshold": float(threshold)}
-        for name in MEASURES:
+    pairs = [(threshold, name) for threshold in thresholds for name in MEASURES]
 
-            def measure(*arrays: Any, cut: float = threshold, what: str = name) -> float:
-                return decision_measure(arrays[0], arrays[1], arrays[2], horizon_years, cut, what)
+    def measures(event: npt.ArrayLike, time: npt.ArrayLike, risk: npt.ArrayLike) -> dict[str, float]:
+        status = _Status.of(event, time, risk, horizon_years)
+        return {f"{threshold} {name}": status.at(threshold).measure(name, threshold) for threshold, name in pairs}
 
-            try:
-                interval = bootstrap_interval(measure, event, time, risk, patient_ids=patient_ids, n=n, seed=seed)
-                row[name] = interval.as_dict()
-            except ValueError:
-                row[name] = None
-        found.append(row)
-    return found
+    found: dict[str, Interval | None] = {}
+    with suppress(ValueError):  # such as a horizon beyond the follow-up
+        found = bootstrap_intervals(measures, event, time, risk, patient_ids=patient_ids, n=n, seed=seed)
+    return [
+        {"threshold": float(threshold)} | {name: _as_dict(found.get(f"{threshold} {name}")) for name in MEASURES}
+        for threshold in thresholds
+    ]
+
+
+def _as_dict(interval: Interval | None) -> dict[str, float | int] | None:
+    return None if interval is None else interval.as_dict()
 
 
 def reclassification(

@@ -189,6 +189,44 @@ def bootstrap_comparison(
     }
 
 
+def bootstrap_intervals(
+    metrics: Callable[..., Mapping[str, float]],
+    *arrays: npt.ArrayLike,
+    patient_ids: Sequence[Any] | npt.ArrayLike | None = None,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval | None]:
+    """Returns the intervals of several metrics that are computed together, once for each resample.
+
+    Args:
+        metrics: function of the arrays -> name: value, NaN where one does not exist; the same names every time. A
+            `ValueError` marks a resample as undefined for all.
+        arrays, patient_ids, n, seed, level: as in [`bootstrap_interval`].
+
+    Returns:
+        None for a metric that does not exist, on all records or on most resamples.
+
+    Raises:
+        ValueError: arrays of different length, missing patient ids, or what `metrics` raises for all records.
+    """
+    columns = [np.asarray(array) for array in arrays]
+    patients = _patients_of(columns, patient_ids)
+    estimates = metrics(*columns)
+    values = np.full((n, len(estimates)), np.nan)
+    rng = np.random.default_rng(seed)
+    for draw in range(n):
+        rows = patients.resample(rng)
+        with suppress(ValueError):
+            values[draw] = list(metrics(*(column[rows] for column in columns)).values())
+    found: dict[str, Interval | None] = dict.fromkeys(estimates)
+    for column, (name, estimate) in enumerate(estimates.items()):
+        with suppress(ValueError):
+            if not np.isnan(estimate):
+                found[name] = _interval(estimate, np.ma.masked_invalid(values[:, column]), level, patients)
+    return found
+
+
 def bootstrap_difference(
     metric: Metric,
     *outcome: npt.ArrayLike,

@@ -27,7 +27,7 @@ from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
-from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS, ZeroShotEcgClassificationPipeline
+from ecgdan_hf.model.pipeline_ecgdan import ZeroShotEcgClassificationPipeline
 from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 
 FloatArray = npt.NDArray[np.float64]
@@ -138,7 +138,7 @@ def _label_table(config: EcgDanConfig, found: Explanation) -> pd.DataFrame:
     scores = found.output.logits[0].float()
     single = config.problem_type == "single_label_classification"
     values = config.label_probabilities(scores).tolist()
-    enough = found.lead_mask.sum() >= MIN_LEAD_SHARE_FOR_THRESHOLDS * len(found.lead_mask)
+    enough = config.thresholds_hold(int(found.lead_mask.sum()))
     rows = []
     for index in np.argsort([-value for value in values], kind="stable"):
         label = config.label_names[index]

@@ -24,7 +24,6 @@ from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.intervals_ecgdan import attended_intervals
 from ecgdan_hf.model.modeling_danet import DanetForSequenceClassification
-from ecgdan_hf.model.pipeline_ecgdan import MIN_LEAD_SHARE_FOR_THRESHOLDS
 
 FloatArray = npt.NDArray[np.float64]
 Beats = Sequence[tuple[float, str]]
@@ -247,7 +246,7 @@ def _scores(model: DanetForSequenceClassification, found: Explanation) -> str:
     """The labels with the highest scores, and their thresholds where these hold."""
     config, logits = model.config, found.output.logits[0].float()
     scores = config.label_probabilities(logits)
-    hold = found.lead_mask.sum() >= MIN_LEAD_SHARE_FOR_THRESHOLDS * len(found.lead_mask)
+    hold = config.thresholds_hold(int(found.lead_mask.sum()))
     thresholds = (config.thresholds or {}) if hold else {}
     words = []
     for index in scores.argsort(descending=True)[:MAX_LABELS].tolist():

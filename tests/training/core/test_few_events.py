@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fixtures.training_runs import TINY_MODEL
 
 import ecgdan_hf  # noqa: F401  # registers the pipelines
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.inference.rows import embed, score_rows
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
-from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining, EcgDanForSurvival
+from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.model.risk_ecgdan import absolute_risk, baseline_hazard
 from ecgdan_hf.training import finetune
 from ecgdan_hf.training.arguments.fields import FinetuneArguments
@@ -24,18 +24,6 @@ from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.few_events import FewEventsHead
 
 Build = Callable[..., FinetuneArguments]
-TINY = {"sampling_rate": 50, "num_samples": 64, "pad_samples": 2, "trunk_channels": [4, 8], "num_attention_heads": 2,
-        "hidden_size": 16, "projection_hidden_size": 16, "projection_size": 8}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An encoder with random weights, saved as a pretrained one is."""
-    torch.manual_seed(0)
-    folder, config = tmp_path_factory.mktemp("encoder"), EcgDanConfig(**TINY)
-    EcgDanForPreTraining(config).save_pretrained(folder)
-    EcgDanFeatureExtractor(**config.signal_contract).save_pretrained(folder)
-    return folder
 
 
 def arguments(build: Build, encoder: Path, name: str = "few", **flags: Any) -> FinetuneArguments:
@@ -87,7 +75,7 @@ def random_head(num: int = 400, width: int = 16, seed: int = 0) -> tuple[FewEven
 def test_the_stored_head_is_the_fit_and_its_standard_error_that_of_the_posterior() -> None:
     head, (embeddings, covariates, *_) = random_head()
     torch.manual_seed(0)
-    config = EcgDanSurvivalConfig(**TINY, survival_hidden_size=0, covariate_names=["a", "b"])
+    config = EcgDanSurvivalConfig(**TINY_MODEL, survival_hidden_size=0, covariate_names=["a", "b"])
     model = EcgDanForSurvival(config).eval()
     head.store_in(model)
     pooled, known = torch.from_numpy(embeddings).float(), torch.from_numpy(covariates).float()
