@@ -9,7 +9,7 @@ from tiny import TINY
 
 from ecgdan_hf.data.simulate.synthetic import make_signal
 from ecgdan_hf.inference.predict import predict
-from ecgdan_hf.inference.windows import Windows
+from ecgdan_hf.inference.windows import Windows, _runs
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
@@ -48,6 +48,10 @@ def test_a_row_of_windows_is_what_the_windows_say_one_by_one(tmp_path: Path, cla
     assert row["episodes"] == f"NORM=0;MI={1 + (np.argsort(scores)[0] == 1)}"
     assert row["burden_per_hour"] == "NORM=0;MI=600"
     assert row["positive"] == "MI" and row["num_leads"] == 12 and row["error"] == ""
+
+
+def test_an_episode_is_a_run_of_windows_without_a_gap() -> None:
+    assert [_runs(np.array(places)) for places in ([], [5], [0, 1, 2], [0, 2], [0, 1, 3, 4, 7])] == [0, 1, 1, 2, 3]
 
 
 def test_without_windows_a_long_record_says_that_its_middle_was_judged(tmp_path: Path, classifier, parts) -> None:

@@ -1,6 +1,7 @@
 """Decisions at a threshold, reclassification and sample size, by counting, by the hidden truth, by a published n."""
 
 import doctest
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ecgdan_hf.evaluation.measures.decisions import (
     minimum_sample_size,
     reclassification,
 )
+from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
 
 HORIZON, RATE = 5.0, 0.05
 
@@ -87,3 +89,14 @@ def test_the_sample_size_is_that_of_rileys_published_example() -> None:
 
 def test_examples_of_the_module_hold() -> None:
     assert doctest.testmod(decisions).failed == 0
+
+
+def test_intervals_are_those_of_each_measure_by_itself() -> None:
+    event, time, risk, _ = cohort(300, seed=5)
+    patients = np.arange(300) // 2
+    found = decision_intervals(event, time, risk, HORIZON, [0.1, 0.3], patients, n=40, seed=3)
+    for row in found:
+        for name in MEASURES:
+            measure = partial(decision_measure, horizon_years=HORIZON, threshold=row["threshold"], name=name)
+            alone = bootstrap_interval(measure, event, time, risk, patient_ids=patients, n=40, seed=3)
+            assert row[name] == alone.as_dict() and alone.low < alone.estimate < alone.high, name
