@@ -27,9 +27,11 @@ from .light_ecgdan import LIGHT_TRUNK
 from .modeling_ecgdan import EcgDanModel, EcgDanModelOutput, EcgDanPreTrainedModel
 from .paper_ecgdan import PAPER_TRUNK
 from .risk_ecgdan import Baseline
+from .risk_prediction_ecgdan import RiskPredictionMixin
 from .survival_ecgdan import cox_loss
 
-TRAVELS = (EcgDanConfig, EcgDanDropout, LIGHT_TRUNK, PAPER_TRUNK, Baseline, cox_loss, discrete_time_loss)
+TRAVELS: tuple[object, ...] = (EcgDanConfig, EcgDanDropout, LIGHT_TRUNK, PAPER_TRUNK)
+TRAVELS += (Baseline, RiskPredictionMixin, cox_loss, discrete_time_loss)
 """Not used here: a file that `auto_map` names has to import every file it needs directly."""
 
 _RESNET_KERNEL = 9  # 90 ms at 100 Hz before the first halving of time: a QRS complex
