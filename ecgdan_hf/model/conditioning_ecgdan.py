@@ -1,7 +1,6 @@
-"""Checks and conditions one recording: errors, gaps, flat and clipped leads, filters, resampling.
+"""Checks and conditions one recording: errors, gaps, flat and clipped leads, resampling.
 
-Arrays are (leads, samples) in millivolt. Filters follow Kligfield et al., Circulation 115:1306 (2007): zero phase,
-because a causal 0.5 Hz high-pass bends the ST segment.
+Arrays are (leads, samples) in millivolt.
 
 Travels with the weights: numpy, and scipy where it is needed.
 """
@@ -9,12 +8,12 @@ Travels with the weights: numpy, and scipy where it is needed.
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from .configuration_ecgdan import STANDARD_LEADS
+from .filters_ecgdan import import_scipy
 from .leads_ecgdan import canonical_leads
 
 _MICRO_SIGN, _GREEK_MU = "\u00b5", "\u03bc"
@@ -39,10 +38,7 @@ FLAT_RANGE_MV = 0.02  # a lead whose whole range is below this carries no ECG
 FLAT_FRACTION = 0.95  # nor does one of which this share of samples repeats the sample before
 STILL_SECONDS = 0.5  # in which no lead changes: nothing was recorded
 CLIP_SECONDS = 0.02  # this long at exactly the largest or smallest value: the amplifier's rail, not an R peak
-HIGHPASS_ORDER = 2  # run forwards and backwards: fourth order, -6 dB at the corner, zero phase
-NOTCH_QUALITY = 30.0  # centre frequency over bandwidth of the powerline notch
 RESAMPLED_SAMPLES = 50  # made by one block at least: a matrix small enough for the cache, large enough for BLAS
-EDGE_SECONDS = 2.0  # reflected signal in front of and behind the record for the filters to settle on
 
 
 def printed_samples(lead_names: Sequence[str], num_samples: int) -> np.ndarray:
@@ -57,16 +53,6 @@ def printed_samples(lead_names: Sequence[str], num_samples: int) -> np.ndarray:
     column = np.array([STANDARD_LEADS.index(name) // 3 for name in lead_names])
     quarter = np.arange(num_samples) * 4 // num_samples
     return np.asarray((column[:, None] == quarter) | (np.array(lead_names) == "II")[:, None])
-
-
-def import_scipy(name: str) -> ModuleType:
-    """`scipy.signal` or `scipy.ndimage`, imported when first needed: a model can be loaded and run without it."""
-    try:
-        from scipy import ndimage, signal
-    except ImportError as error:
-        raise ImportError("EcgDanFeatureExtractor filters and resamples with scipy: pip install scipy") from error
-    modules: dict[str, ModuleType] = {"ndimage": ndimage, "signal": signal}
-    return modules[name]
 
 
 def millivolt_per(unit: Any) -> float | None:
@@ -100,7 +86,7 @@ def check_recording(
     names = [str(name) for name in lead_names]
     _check_shape(array, names, sampling_rate)
     leads = canonical_leads(names)
-    array, _ = without_codes(array * mv_per_unit, sampling_rate)
+    array, _ = without_codes(array if mv_per_unit == 1 else array * mv_per_unit, sampling_rate)
     _check_amplitude(array, sampling_rate, _STANDARD_UNIT[str(unit).strip().lower()])
     return array, leads
 
@@ -124,7 +110,9 @@ def _check_shape(array: np.ndarray, names: list[str], sampling_rate: float) -> N
 
 
 def _check_amplitude(signal_mv: np.ndarray, sampling_rate: float, unit: str) -> None:
-    lows, highs = lead_ranges(np.where(np.isfinite(signal_mv), signal_mv, np.nan))
+    lows, highs = lead_ranges(signal_mv)
+    if not np.isfinite(highs - lows).all():
+        lows, highs = lead_ranges(np.where(np.isfinite(signal_mv), signal_mv, np.nan))
     ranges = (highs - lows)[np.isfinite(lows)]
     if not len(ranges):
         raise ValueError("signal: every sample is missing (NaN)")
@@ -135,7 +123,7 @@ def _check_amplitude(signal_mv: np.ndarray, sampling_rate: float, unit: str) -> 
             f"signal: median lead range is {typical:.3g} mV, expected at most {MAX_MEDIAN_RANGE_MV:g}; "
             f"the values are likely {likely}"
         )
-    if unit != "uV" and ranges.max() > 0 and _whole_numbers(signal_mv / _MV_PER_UNIT[unit]):
+    if unit != "uV" and ranges.max() > 0 and _whole_numbers(signal_mv, _MV_PER_UNIT[unit]):
         raise ValueError(
             f"signal: every sample is a whole number, which {unit} are not; the values are likely ADC "
             "counts (divide by the header's gain) or microvolt (unit='uV')"
@@ -147,10 +135,10 @@ def _check_amplitude(signal_mv: np.ndarray, sampling_rate: float, unit: str) -> 
         )
 
 
-def _whole_numbers(values: np.ndarray) -> bool:
-    """Whether all known values are whole numbers; the first 100 mostly tell."""
-    for part in (values[:, :100], values):
-        known = part[np.isfinite(part)]
+def _whole_numbers(signal_mv: np.ndarray, mv_per_unit: float) -> bool:
+    """Whether all known values are whole numbers in their unit; the first 100 mostly tell."""
+    for part in (signal_mv[:, :100], signal_mv):
+        known = part[np.isfinite(part)] / mv_per_unit
         if not np.array_equal(known, np.rint(known)):
             return False
     return True
@@ -185,8 +173,16 @@ def typical_range(signal_mv: np.ndarray, sampling_rate: float) -> float:
 def out_of_range(signal_mv: np.ndarray) -> np.ndarray:
     """True (leads,) for leads whose range no heart writes while most leads are in range: a loose electrode."""
     lows, highs = lead_ranges(signal_mv)
-    ranges = highs - lows
+    return _beyond(highs - lows)
+
+
+def _beyond(ranges: np.ndarray) -> np.ndarray:
     return np.asarray((ranges > MAX_RANGE_MV) & (ranges > MIN_RANGE_RATIO * _lower_median(ranges)))
+
+
+def _has_gap(signal_mv: np.ndarray) -> bool:
+    """Whether a sample is NaN; the smallest of a lead with one is NaN too."""
+    return bool(np.isnan(signal_mv.min(axis=1)).any())
 
 
 def _lower_median(values: np.ndarray) -> float:
@@ -245,8 +241,22 @@ class LeadQuality:
     """
 
     def __init__(self, signal_mv: np.ndarray) -> None:
+        lows, highs = lead_ranges(signal_mv)
+        self.out_of_range = _beyond(highs - lows)
+        self.filled_mv, self.missing, self.ends_missing = signal_mv, np.zeros(len(signal_mv)), 0.0
+        if self.out_of_range.any() or not np.isfinite(highs - lows).all() or _has_gap(signal_mv):
+            self._fill(signal_mv)
+        self.lost = self.missing > MAX_MISSING_FRACTION
+        self._limits = lead_ranges(self.filled_mv)
+        self._repeats = self.filled_mv[:, 1:] == self.filled_mv[:, :-1]
+        self._num_repeats = np.count_nonzero(self._repeats, axis=1)
+        repeated = self._num_repeats / max(signal_mv.shape[1] - 1, 1)
+        ranges = self._limits[1] - self._limits[0]
+        self.flat = ((ranges < FLAT_RANGE_MV) | (repeated > FLAT_FRACTION)) & ~self.lost
+        self.usable = ~self.lost & ~self.flat
+
+    def _fill(self, signal_mv: np.ndarray) -> None:
         gaps = ~np.isfinite(signal_mv)
-        self.out_of_range = out_of_range(signal_mv)
         for lead in np.flatnonzero(self.out_of_range):
             gaps[lead] |= np.abs(signal_mv[lead] - np.nanmedian(signal_mv[lead])) > MAX_DEVIATION_MV
         self.filled_mv = np.where(gaps, 0.0, signal_mv)
@@ -258,18 +268,16 @@ class LeadQuality:
         within = gaps[:, recorded[0] : recorded[-1] + 1] if len(recorded) else gaps
         self.missing = within.mean(axis=1)
         self.ends_missing = 1 - within.shape[1] / gaps.shape[1]
-        self.lost = self.missing > MAX_MISSING_FRACTION
-        repeats = np.diff(self.filled_mv, axis=1) == 0
-        repeated = repeats.sum(axis=1) / max(len(position) - 1, 1)
-        self.flat = ((np.ptp(self.filled_mv, axis=1) < FLAT_RANGE_MV) | (repeated > FLAT_FRACTION)) & ~self.lost
-        self.usable = ~self.lost & ~self.flat
-        self._still = repeats[self.usable].all(axis=0) if self.usable.any() else np.zeros(0, dtype=bool)
 
     def still(self, sampling_rate: float) -> float:
         """Share of the recording in stretches of half a second or more in which no usable lead changes at all."""
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], self._still.astype(np.int8), [0]))))
+        shortest = STILL_SECONDS * sampling_rate
+        if not self.usable.any() or self._num_repeats[self.usable].min() < shortest:
+            return 0.0
+        still = self._repeats[self.usable].all(axis=0)
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], still.astype(np.int8), [0]))))
         lengths = edges[1::2] - edges[::2]
-        return float(lengths[lengths >= STILL_SECONDS * sampling_rate].sum()) / max(len(self._still), 1)
+        return float(lengths[lengths >= shortest].sum()) / max(len(still), 1)
 
     def clipped(self, sampling_rate: float) -> np.ndarray:
         """True (leads,) where peaks are cut off: 20 ms (at least 4 samples) at exactly the largest or smallest value.
@@ -278,9 +286,9 @@ class LeadQuality:
         of the record, where some carts repeat their last sample.
         """
         run, found = max(4, round(CLIP_SECONDS * sampling_rate)), np.zeros(len(self.filled_mv), dtype=bool)
-        for limits in lead_ranges(self.filled_mv):
+        for limits in self._limits:
             held = self.filled_mv == limits[:, None]
-            for lead in np.flatnonzero(~found & (held.sum(axis=1) >= run)):
+            for lead in np.flatnonzero(~found & (np.count_nonzero(held, axis=1) >= run)):
                 found[lead] = _is_clipped(self.filled_mv[lead], held[lead], run)
         return found
 
@@ -295,42 +303,6 @@ def _is_clipped(lead_mv: np.ndarray, held: np.ndarray, run: int) -> bool:
 def _longest_run(flags: np.ndarray) -> int:
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
     return int((edges[1::2] - edges[::2]).max(initial=0))
-
-
-def apply_filter(
-    signal_mv: np.ndarray,
-    sampling_rate: float,
-    highpass_hz: float | None = None,
-    lowpass_hz: float | None = None,
-    powerline_hz: float | None = None,
-) -> np.ndarray:
-    """Zero-phase Butterworth high-pass and low-pass and a powerline notch, each left out when None.
-
-    A low-pass or notch at or above the Nyquist frequency has nothing to remove and is left out as well. `signal_mv`
-    (leads, samples) has no NaN.
-    """
-    sections = _filter_sections(sampling_rate, highpass_hz, lowpass_hz, powerline_hz)
-    if sections is None:
-        return signal_mv
-    edge = min(signal_mv.shape[1] - 1, round(EDGE_SECONDS * sampling_rate))
-    # An even reflection: the odd one adds an offset of twice the last sample, which may be the top of an R wave.
-    filtered = import_scipy("signal").sosfiltfilt(sections, signal_mv, axis=1, padtype="even", padlen=edge)
-    return np.asarray(filtered)
-
-
-@lru_cache(maxsize=64)
-def _filter_sections(
-    sampling_rate: float, highpass_hz: float | None, lowpass_hz: float | None, powerline_hz: float | None
-) -> np.ndarray | None:
-    """Second-order sections of all filters, (sections, 6); None where there is nothing to filter."""
-    signal, stages = import_scipy("signal"), []
-    if highpass_hz:
-        stages.append(signal.butter(HIGHPASS_ORDER, highpass_hz, "highpass", fs=sampling_rate, output="sos"))
-    if lowpass_hz and lowpass_hz < sampling_rate / 2:
-        stages.append(signal.butter(HIGHPASS_ORDER, lowpass_hz, "lowpass", fs=sampling_rate, output="sos"))
-    if powerline_hz and powerline_hz < 0.95 * sampling_rate / 2:
-        stages.append(signal.tf2sos(*signal.iirnotch(powerline_hz, NOTCH_QUALITY, fs=sampling_rate)))
-    return np.concatenate(stages) if stages else None
 
 
 def resample(signal_mv: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:

@@ -20,7 +20,6 @@ from .conditioning_ecgdan import (
     MAX_RANGE_MV,
     MIN_SECONDS,
     LeadQuality,
-    apply_filter,
     check_recording,
     fit_length,
     printed_samples,
@@ -29,6 +28,7 @@ from .conditioning_ecgdan import (
 from .configuration_danet import resolve_waveform_rule
 from .configuration_ecgdan import CHOICES, DEFAULT_FILTER, STANDARD_LEADS
 from .doubts_ecgdan import doubts
+from .filters_ecgdan import apply_filter
 from .leads_ecgdan import canonical_leads, contradicting_leads, derive_limb_lead, einthoven_residual
 from .median_beat_ecgdan import MIN_BEATS, GivenBeat, MedianBeat
 from .r_peaks_ecgdan import find_r_peaks, heart_rate

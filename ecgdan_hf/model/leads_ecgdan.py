@@ -100,9 +100,10 @@ def einthoven_residual(recorded: dict[str, np.ndarray]) -> float:
     """
     if any(lead not in recorded for lead in ("I", "II", "III")):
         return float("nan")
-    limb = np.stack([recorded[lead] for lead in ("I", "II", "III")])
+    limb = [recorded[lead] for lead in ("I", "II", "III")]
     residual = limb[1] - limb[0] - limb[2]
-    return float(np.sqrt(np.mean(residual**2) / max(np.mean(limb**2), 1e-12)))
+    size = sum(lead @ lead for lead in limb) / 3
+    return float(np.sqrt((residual @ residual) / max(size, 1e-12 * len(residual))))
 
 
 def contradicting_leads(recorded: dict[str, np.ndarray], sampling_rate: float) -> list[str]:
@@ -119,7 +120,11 @@ def contradicting_leads(recorded: dict[str, np.ndarray], sampling_rate: float) -
     step = max(1, round(SLOPE_SECONDS * sampling_rate))
     signal = np.stack([recorded[lead] for lead in names])
     slopes = signal[:, step:] - signal[:, :-step]
-    finite, together = bool(np.isfinite(slopes).all()), _products(slopes)
+    together = slopes @ slopes.T  # a missing sample shows in it
+    finite = bool(np.isfinite(together).all())
+    together = together.astype(np.float64) / max(slopes.shape[1], 1) if finite else _products(slopes)
+    if finite and _agree(together, tuple(names)):
+        return []
     power = together.diagonal() if finite else np.array([_products(slope[None])[0, 0] for slope in slopes])
     with_signal = np.flatnonzero(power > 0)
     pair, others = with_signal[:2], with_signal[2:]
@@ -134,6 +139,22 @@ def contradicting_leads(recorded: dict[str, np.ndarray], sampling_rate: float) -
         if not _fits_at_a_gain(products, stated) or _is_another(products, sources):
             wrong.append(names[row])
     return sources if 2 * len(wrong) > len(others) > 1 else wrong
+
+
+def _agree(products: np.ndarray, names: tuple[str, ...]) -> bool:
+    """Whether the leads have a signal, and all follow from the first two."""
+    power = products.diagonal()
+    stated = _laws(names)
+    left = ((stated @ products) * stated).sum(axis=1)
+    return bool((power > 0).all() and (left <= MAX_CONTRADICTION**2 * power.mean()).all())
+
+
+@cache
+def _laws(names: tuple[str, ...]) -> np.ndarray:
+    """(leads - 2, leads): each lead but the first two as a combination of these, minus itself."""
+    laws = -np.eye(len(names))[2:]
+    laws[:, :2] = [_coefficients(name, *names[:2]) for name in names[2:]]
+    return laws
 
 
 def _products(slopes: np.ndarray) -> np.ndarray:

@@ -9,16 +9,19 @@ Travels with the weights: numpy, and scipy where it is needed.
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .conditioning_ecgdan import FLAT_RANGE_MV, LeadQuality, apply_filter, millivolt_per, resample
-from .r_peaks_ecgdan import QRS_SECONDS, normalised_leads, unit_rows
+from .conditioning_ecgdan import FLAT_RANGE_MV, LeadQuality, millivolt_per, resample
+from .filters_ecgdan import apply_filter
+from .r_peaks_ecgdan import QRS_SECONDS, lead_sizes, unit_rows
 
 R_POSITION = 0.4  # the R peak's place in the window: sample 240 of 600, 480 ms before and 720 ms after it
 SHIFT_SECONDS = 0.06  # largest shift of a beat in alignment
 SAME_SHAPE = 0.9  # correlation of two QRS complexes of one kind
+MAX_SORTED = 24  # beats of which a median is found by a sorting network
 MIN_BEATS = 3  # below this a median is no better than a beat
 MAX_RESIDUAL = 0.6  # of a given beat, of the size of the computed one; above, they are not of one heart in one unit
 MIN_COVERED = 0.5  # share of the window that a given beat must reach
@@ -50,16 +53,21 @@ class MedianBeat:
             ValueError: no R peak has its QRS complex inside the recording.
         """
         shift, reach = round(SHIFT_SECONDS * sampling_rate), round(QRS_SECONDS * sampling_rate)
-        weighted = normalised_leads(signal_mv)
-        peaks = _align(weighted, _inside(r_peaks, signal_mv.shape[1], reach + 2 * shift), reach, shift)
-        kept = peaks[_same_shape(weighted, peaks, reach)]
-        kept = _align(weighted, kept, reach, shift)
-        kept = kept + _offset_of_r(weighted, kept, shift)
+        size = lead_sizes(signal_mv)
+        peaks = _inside(r_peaks, signal_mv.shape[1], reach + 2 * shift)
+        wide = _cut(signal_mv, peaks, reach + shift, reach + shift) / size
+        moved = _align(wide, reach, shift)
+        alike = _same_shape(_narrow(wide, moved, reach, shift))
+        peaks = peaks + moved
+        kept = peaks[alike]
+        wide = _cut(signal_mv, kept, reach + shift, reach + shift) / size
+        moved = _align(wide, reach, shift)
+        kept = kept + moved + _offset_of_r(_narrow(wide, moved, reach, shift), shift)
         before = round(R_POSITION * num_samples)
         beats = _windows(signal_mv, kept, before, num_samples - before)
         with warnings.catch_warnings():  # samples that no beat reaches stay NaN
             warnings.simplefilter("ignore", RuntimeWarning)
-            signal = np.nanmedian(beats, axis=0) if np.isnan(beats).any() else np.median(beats, axis=0)
+            signal = np.nanmedian(beats, axis=0) if np.isnan(beats).any() else _median(beats)
         return cls(signal, len(beats), len(peaks) - len(kept))
 
     def time_scale(self, sampling_rate: float, beats_per_minute: float) -> float:
@@ -85,33 +93,90 @@ def _inside(r_peaks: np.ndarray, num_samples: int, margin: int) -> np.ndarray:
 
 def _cut(signal: np.ndarray, centres: np.ndarray, before: int, after: int) -> np.ndarray:
     """Windows (beats, leads, before + after) around sample indices, all inside the signal."""
-    return signal[:, centres[:, None] + np.arange(-before, after)].transpose(1, 0, 2)
+    return np.stack([signal[:, centre - before : centre + after] for centre in centres.tolist()])
 
 
-def _align(signal: np.ndarray, peaks: np.ndarray, reach: int, shift: int) -> np.ndarray:
-    """Shifts each peak by at most `shift` to the least squared distance from the median QRS; two rounds."""
-    centres = peaks
+def _narrow(wide: np.ndarray, moved: np.ndarray, reach: int, shift: int) -> np.ndarray:
+    """The middle of each window, (beats, leads, 2 * reach), where its beat was moved to."""
+    return _cut_each(wide, moved + shift, 2 * reach)
+
+
+def _cut_each(windows: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    parts = zip(windows, starts.tolist(), strict=True)
+    return np.stack([window[:, start : start + length] for window, start in parts])
+
+
+def _align(wide: np.ndarray, reach: int, shift: int) -> np.ndarray:
+    """Shift of each beat, by at most `shift`, to the least squared distance from the median QRS; two rounds.
+
+    `wide`: (beats, leads, 2 * (reach + shift)), around the R peaks.
+    """
+    moved = np.zeros(len(wide), dtype=int)
+    energy = np.cumsum((wide**2).sum(axis=1), axis=1)
+    energy = np.concatenate((np.zeros((len(wide), 1)), energy), axis=1)
+    energy = energy[:, 2 * reach :] - energy[:, : -2 * reach]
     for _ in range(2):
-        template = np.median(_cut(signal, centres, reach, reach), axis=0)
-        wide = _cut(signal, peaks, reach + shift, reach + shift)
-        windows = np.lib.stride_tricks.sliding_window_view(wide, 2 * reach, axis=2)  # (beats, leads, shifts, samples)
-        product = np.einsum("nlsw,lw->ns", windows, template)
-        energy = np.cumsum(np.pad((wide**2).sum(axis=1), ((0, 0), (1, 0))), axis=1)
-        energy = energy[:, 2 * reach :] - energy[:, : -2 * reach]
-        centres = peaks + (2 * product - energy).argmax(axis=1) - shift
-    return centres
+        template = _median(_narrow(wide, moved, reach, shift))
+        product = wide.reshape(len(wide), -1) @ _shifted(template, 2 * shift + 1)
+        moved = (2 * product - energy).argmax(axis=1) - shift
+    return moved
 
 
-def _same_shape(signal: np.ndarray, centres: np.ndarray, reach: int) -> np.ndarray:
-    """True (beats,) for the beats that look like the beat with the most look-alikes."""
-    complexes = unit_rows(_cut(signal, centres, reach, reach).reshape(len(centres), -1))
+def _shifted(template: np.ndarray, shifts: int) -> np.ndarray:
+    """Columns (leads * samples, shifts): the template (leads, length) begun at each shift, zeros around it."""
+    leads, length = template.shape
+    columns = np.zeros((leads, length + shifts - 1, shifts))
+    lead, row, column = columns.strides
+    view = np.lib.stride_tricks.as_strided(columns, (leads, length, shifts), (lead, row, row + column))
+    view[...] = template[:, :, None]
+    return columns.reshape(-1, shifts)
+
+
+def _median(rows: np.ndarray) -> np.ndarray:
+    """The median over the first axis of (rows, ...) without NaN; of few rows by a sorting network, which is faster."""
+    count = len(rows)
+    if not 2 < count <= MAX_SORTED:
+        return np.asarray(np.median(rows, axis=0))
+    wires, spare = list(np.array(rows)), np.empty_like(rows[0], order="C")
+    for low, high in _comparisons(count):
+        np.minimum(wires[low], wires[high], out=spare)
+        np.maximum(wires[low], wires[high], out=wires[high])
+        wires[low], spare = spare, wires[low]
+    return np.asarray(wires[count // 2] if count % 2 else (wires[count // 2 - 1] + wires[count // 2]) / 2)
+
+
+@cache
+def _comparisons(count: int) -> list[tuple[int, int]]:
+    """Comparisons of Batcher's sorting network that the middle depends on (Knuth, TAOCP 3, algorithm 5.2.2M)."""
+    every, top = list[tuple[int, int]](), 1 << (count - 1).bit_length() - 1
+    part = top
+    while part:
+        step, rest, distance = top, 0, part
+        while True:
+            every += [(i, i + distance) for i in range(count - distance) if i & part == rest]
+            if step == part:
+                break
+            distance, step, rest = step - part, step // 2, part
+        part //= 2
+    needed, kept = {count // 2, (count - 1) // 2}, list[tuple[int, int]]()
+    for pair in reversed(every):
+        if needed & set(pair):
+            needed |= set(pair)
+            kept.append(pair)
+    return kept[::-1]
+
+
+def _same_shape(beats: np.ndarray) -> np.ndarray:
+    """True (beats,) for the beats, (beats, leads, samples), that look like the one with the most look-alikes."""
+    complexes = unit_rows(beats.reshape(len(beats), -1))
     likeness = complexes @ complexes.T
     alike = likeness > SAME_SHAPE
     return np.asarray(alike[np.argmax(alike.sum(axis=1) + 0.5 * likeness.mean(axis=1))])
 
 
-def _offset_of_r(signal: np.ndarray, centres: np.ndarray, shift: int) -> int:
-    template = np.median(_cut(signal, centres, shift, shift + 1), axis=0)
+def _offset_of_r(beats: np.ndarray, shift: int) -> int:
+    centre = beats.shape[2] // 2
+    template = _median(beats[:, :, centre - shift : centre + shift + 1])
     return int(np.argmax((template**2).sum(axis=0))) - shift
 
 

@@ -20,6 +20,7 @@ from .conditioning_ecgdan import fit_length
 from .configuration_ecgdan import STANDARD_LEADS
 from .covariates_ecgdan import Covariate
 from .discrete_time_ecgdan import discrete_time_loss
+from .filters_ecgdan import apply_filter
 from .intervals_ecgdan import attended_intervals
 from .leads_ecgdan import canonical_leads
 from .pipeline_base_ecgdan import AUTO_CLASSES, CLASSIFICATION, ZERO_SHOT, EcgFeatureExtractionPipeline, EcgPipeline
@@ -28,7 +29,16 @@ from .recording_ecgdan import Recording
 from .risk_ecgdan import Baseline
 from .survival_ecgdan import working_dtype
 
-TRAVELS = (fit_length, STANDARD_LEADS, canonical_leads, Covariate, Baseline, discrete_time_loss, working_dtype)
+TRAVELS = (
+    fit_length,
+    apply_filter,
+    STANDARD_LEADS,
+    canonical_leads,
+    Covariate,
+    Baseline,
+    discrete_time_loss,
+    working_dtype,
+)
 """Not used here: a file that is loaded by name has to name every file it needs, also through a neighbour."""
 
 

@@ -10,7 +10,7 @@ Travels with the weights: numpy, and scipy where it is needed.
 
 import numpy as np
 
-from .conditioning_ecgdan import import_scipy
+from .filters_ecgdan import import_scipy
 
 QRS_SECONDS = 0.1  # to each side of the R peak: the part that beats are compared by
 SLOPE_SECONDS, AVERAGE_SECONDS = 0.1, 0.75  # moving averages of the slope: in a QRS complex, and around it
@@ -36,7 +36,7 @@ def find_r_peaks(signal_mv: np.ndarray, sampling_rate: float) -> np.ndarray:
         peaks = per_lead[int(np.argmax(regularity))]
     else:
         peaks = _vote(_lead_peaks(signal_mv, sampling_rate), signal_mv.shape[1], sampling_rate)
-    return _centre(peaks, _envelope(signal_mv), round(CENTRE_SECONDS * sampling_rate))
+    return _centre(peaks, signal_mv, round(CENTRE_SECONDS * sampling_rate))
 
 
 def heart_rate(r_peaks: np.ndarray, num_samples: int, sampling_rate: float) -> float:
@@ -50,10 +50,7 @@ def _smooth(signal_mv: np.ndarray, width: int) -> np.ndarray:
     """Centred moving average over `width` samples, the ends repeated."""
     if width < 2:
         return signal_mv
-    padded = np.pad(signal_mv, ((0, 0), (width // 2 + 1, (width - 1) // 2)), mode="edge")
-    total = np.cumsum(padded, axis=1)
-    mean: np.ndarray = (total[:, width:] - total[:, :-width]) / width
-    return mean
+    return np.asarray(import_scipy("ndimage").uniform_filter1d(signal_mv, width, axis=1, mode="nearest"))
 
 
 def _lead_peaks(signal_mv: np.ndarray, sampling_rate: float) -> list[np.ndarray]:
@@ -67,11 +64,14 @@ def _lead_peaks(signal_mv: np.ndarray, sampling_rate: float) -> list[np.ndarray]
 def _qrs_complexes(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lead, begin and end (complexes,) of the steep stretches that lie wholly in the recording and are long enough."""
     mean = import_scipy("ndimage").uniform_filter1d
-    slope = np.abs(np.gradient(signal_mv, axis=1))
+    slope = np.empty_like(signal_mv)
+    slope[:, 1:-1] = (signal_mv[:, 2:] - signal_mv[:, :-2]) / 2
+    slope[:, [0, -1]] = signal_mv[:, [1, -1]] - signal_mv[:, [0, -2]]
+    np.abs(slope, out=slope)
     slope = mean(slope, round(SLOPE_SECONDS * sampling_rate), axis=1, mode="nearest")
     steep = slope > STEEP * mean(slope, round(AVERAGE_SECONDS * sampling_rate), axis=1, mode="nearest")
-    change = np.diff(steep.astype(np.int8), axis=1)
-    (lead, begin), (end_lead, end) = np.nonzero(change == 1), np.nonzero(change == -1)
+    before, after = steep[:, :-1], steep[:, 1:]
+    (lead, begin), (end_lead, end) = np.nonzero(after & ~before), np.nonzero(before & ~after)
     last, first = np.diff(lead, append=-1) != 0, np.diff(end_lead, prepend=-1) != 0
     whole = ~(last & steep[lead, -1])
     lead, begin, end = lead[whole], begin[whole], end[~(first & steep[end_lead, 0])]
@@ -130,15 +130,14 @@ def _polarity(lead_mv: np.ndarray, sampling_rate: float) -> float:
 def _vote(per_lead: list[np.ndarray], num_samples: int, sampling_rate: float) -> np.ndarray:
     """Peaks (beats,) on which at least half of the leads agree."""
     reach = round(VOTE_SECONDS * sampling_rate)
-    every = np.concatenate(per_lead)
-    lead = np.repeat(np.arange(len(per_lead)), [len(peaks) for peaks in per_lead])
-    near = np.zeros((len(per_lead), num_samples + 1), dtype=np.int16)
-    np.add.at(near, (lead, np.maximum(every - reach, 0)), 1)
-    np.add.at(near, (lead, np.minimum(every + reach + 1, num_samples)), -1)
-    votes = (np.cumsum(near, axis=1, dtype=np.int16) > 0).sum(axis=0)
-    agreed = np.concatenate(([0], (2 * votes[:-1] >= len(per_lead)).astype(np.int8), [0]))
-    starts, ends = np.flatnonzero(np.diff(agreed) == 1), np.flatnonzero(np.diff(agreed) == -1)
-    every = np.sort(every)
+    every = np.sort(np.concatenate(per_lead))
+    # peaks of one lead are farther apart than twice the reach, so that no lead votes twice
+    gained = np.bincount(np.maximum(every - reach, 0), minlength=num_samples + 1)
+    lost = np.bincount(np.minimum(every + reach + 1, num_samples), minlength=num_samples + 1)
+    votes = np.cumsum(gained - lost)[:-1]
+    agreed = np.concatenate(([False], 2 * votes >= len(per_lead), [False]))
+    edges = np.flatnonzero(agreed[1:] != agreed[:-1])
+    starts, ends = edges[::2], edges[1::2]
     first, last = np.searchsorted(every, starts - reach), np.searchsorted(every, ends + reach)
     first, last = first[last > first], last[last > first]
     return np.asarray(every[(first + last - 1) // 2] + every[(first + last) // 2]) // 2  # the median of each group
@@ -161,23 +160,24 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     return rows
 
 
-def normalised_leads(signal_mv: np.ndarray) -> np.ndarray:
-    """Leads over their median absolute value, so that a lead full of noise weighs little."""
+def lead_sizes(signal_mv: np.ndarray) -> np.ndarray:
+    """(leads, 1), about the median absolute value; over it, a lead full of noise weighs little."""
     level = np.median(np.abs(signal_mv[:, ::5]), axis=1, keepdims=True)  # every fifth sample is plenty and fast
-    signal_mv = signal_mv / np.maximum(level + 0.1 * np.median(level), 1e-6)
-    return signal_mv
+    return np.asarray(np.maximum(level + 0.1 * np.median(level), 1e-6))
 
 
-def _envelope(signal_mv: np.ndarray) -> np.ndarray:
-    """Root mean square over leads (samples,), each cut off at the leads' usual maximum: a spike is no R wave."""
-    size = np.abs(normalised_leads(signal_mv))
-    envelope: np.ndarray = np.sqrt(np.mean(np.minimum(size, np.median(size.max(axis=1))) ** 2, axis=0))
-    return envelope
+def _centre(peaks: np.ndarray, signal_mv: np.ndarray, reach: int) -> np.ndarray:
+    """Moves each peak to the largest root mean square over leads within `reach`.
 
-
-def _centre(peaks: np.ndarray, envelope: np.ndarray, reach: int) -> np.ndarray:
-    """Moves each peak to the largest root mean square over leads within `reach`."""
+    Each lead is cut off at the leads' usual maximum: a spike is no R wave.
+    """
     if not len(peaks):
         return peaks
-    padded = np.pad(envelope, reach, constant_values=-1.0)
-    return np.unique(peaks - reach + padded[peaks[:, None] + np.arange(2 * reach + 1)].argmax(axis=1))
+    size = lead_sizes(signal_mv)
+    largest = np.maximum(signal_mv.max(axis=1), -signal_mv.min(axis=1)) / size[:, 0]
+    places = peaks[:, None] + np.arange(-reach, reach + 1)
+    inside = np.clip(places, 0, signal_mv.shape[1] - 1)
+    near = np.abs(signal_mv[:, inside.ravel()]) / size
+    power = (np.minimum(near, np.median(largest)) ** 2).sum(axis=0).reshape(places.shape)
+    power[places != inside] = -1.0
+    return np.unique(peaks - reach + power.argmax(axis=1))

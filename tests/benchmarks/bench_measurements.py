@@ -35,8 +35,8 @@ from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
 from ecgdan_hf.evaluation.comparators.measurement_cox import KINDS, MeasurementCox
 from ecgdan_hf.evaluation.measures.survival import concordance_index
-from ecgdan_hf.model.conditioning_ecgdan import apply_filter
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.filters_ecgdan import apply_filter
 from ecgdan_hf.model.median_beat_ecgdan import MedianBeat
 from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 

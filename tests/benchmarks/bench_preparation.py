@@ -3,7 +3,7 @@
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_preparation.py [--records runs/demo/cohort] [--limit 50] [--repeats 5]
 
 Times are of the processor; all stages take turns on each record, and the shortest of the repeats counts.
-R peaks and resampling stand beside what they replace: neurokit2 lead by lead, and scipy's polyphase filter.
+Filter, R peaks and resampling stand beside what they replace: scipy's filters, and neurokit2 lead by lead.
 """
 
 import argparse
@@ -15,11 +15,12 @@ from pathlib import Path
 import neurokit2 as nk
 import numpy as np
 import wfdb
-from scipy.signal import resample_poly
+from scipy.signal import butter, resample_poly, sosfiltfilt
 
 from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.data.formats import read
-from ecgdan_hf.model.conditioning_ecgdan import apply_filter, resample
+from ecgdan_hf.model.conditioning_ecgdan import resample
+from ecgdan_hf.model.filters_ecgdan import apply_filter
 from ecgdan_hf.model.r_peaks_ecgdan import REFRACTORY_SECONDS, find_r_peaks
 
 KINDS = {"rhythm, 100 Hz": "ecg-dan-rhythm", "median beat, 500 Hz": "ecg-dan"}
@@ -35,6 +36,13 @@ def stages(header: Path, extractors: dict[str, EcgDanFeatureExtractor]) -> dict[
     found: dict[str, Callable[[], object]] = {
         READING: lambda: wfdb.rdrecord(str(header.with_suffix(""))),
         "read": lambda: read(header),
+        "filter": lambda: apply_filter(signal.astype(float), rate, 0.5),
+        "filter by scipy": lambda: sosfiltfilt(
+            butter(2, 0.5, "highpass", fs=rate, output="sos"),
+            signal.astype(float),
+            padtype="even",
+            padlen=round(2 * rate),
+        ),
         "R peaks": lambda: find_r_peaks(filtered, rate),
         "R peaks of each lead by neurokit2": lambda: [_neurokit(lead, rate) for lead in filtered],
     }

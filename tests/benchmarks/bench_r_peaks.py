@@ -26,9 +26,10 @@ from wfdb.processing import compare_annotations
 
 from ecgdan_hf.evaluation.folds import parse_folds
 from ecgdan_hf.evaluation.measures.intervals import Interval, bootstrap_interval
-from ecgdan_hf.model.conditioning_ecgdan import apply_filter, resample
+from ecgdan_hf.model.conditioning_ecgdan import resample
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
+from ecgdan_hf.model.filters_ecgdan import apply_filter
 from ecgdan_hf.model.leads_ecgdan import canonical_leads, derive_limb_lead
 from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks
 

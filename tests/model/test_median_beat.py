@@ -3,8 +3,8 @@ import pytest
 import wfdb
 from synthetic_beats import beat, record
 
-from ecgdan_hf.model.conditioning_ecgdan import apply_filter
-from ecgdan_hf.model.median_beat_ecgdan import MedianBeat
+from ecgdan_hf.model.filters_ecgdan import apply_filter
+from ecgdan_hf.model.median_beat_ecgdan import MedianBeat, _median
 from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 
 CORE = slice(90, 440)  # 300 ms before to 400 ms after the R peak: no neighbouring beat reaches here
@@ -68,6 +68,12 @@ def test_median_beat_has_a_third_of_the_noise_of_a_beat():
     found = MedianBeat.of(signal, find_r_peaks(signal, 500), 500)
     quiet = slice(90, 110)  # before the P wave, nothing but noise
     assert found.signal_mv[:, quiet].std() < 0.1 / 3
+
+
+@pytest.mark.parametrize("beats", [1, 2, 3, 4, 7, 10, 23, 24, 25])
+def test_a_median_by_a_sorting_network_is_the_median(beats):
+    rows = np.random.default_rng(beats).integers(0, 9, (beats, 2, 50)).astype(float)
+    np.testing.assert_array_equal(_median(rows), np.median(rows, axis=0))
 
 
 @pytest.mark.parametrize("ectopics", [(3,), (2, 5, 8), (1, 3, 5, 7, 9)])

@@ -10,7 +10,8 @@ from synthetic_beats import LEADS, record
 from wfdb.processing import compare_annotations
 
 from ecgdan_hf.data.simulate import synthetic
-from ecgdan_hf.model.conditioning_ecgdan import apply_filter, resample
+from ecgdan_hf.model.conditioning_ecgdan import resample
+from ecgdan_hf.model.filters_ecgdan import apply_filter
 from ecgdan_hf.model.r_peaks_ecgdan import REFRACTORY_SECONDS, _lead_peaks, find_r_peaks
 
 JUDGED = range(51, 101)  # records of LUDB; all hundred are in tests/benchmarks/bench_r_peaks.py

@@ -14,7 +14,6 @@ from ecgdan_hf.data.check.problems import PROBLEMS
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.conditioning_ecgdan import (
     LeadQuality,
-    apply_filter,
     check_recording,
     fit_length,
     resample,
@@ -29,6 +28,7 @@ from ecgdan_hf.model.feature_extraction_ecgdan import (
     MIN_ALIKE,
     TIME_SCALES,
 )
+from ecgdan_hf.model.filters_ecgdan import apply_filter
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, einthoven_residual
 from ecgdan_hf.model.median_beat_ecgdan import MIN_BEATS, MedianBeat
 from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate

@@ -1,4 +1,4 @@
-"""One WFDB record as an `EcgRecord`: any storage format that `wfdb` reads, among them 16 and 516 (FLAC).
+"""One WFDB record as an `EcgRecord`: any storage format that `wfdb` reads; 16 and 516 (FLAC) mostly without it.
 
 The header is checked first, because the library takes 250 Hz for a missing or negative rate and 200 per millivolt for
 a missing gain, accepts a header that names fewer leads than the data hold, averages the samples of a frame, does not
@@ -9,19 +9,22 @@ unit and leads, because the library mixes them up. Layout: https://physionet.org
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import wfdb
 
 from ecgdan_hf.data.readers.declared import Declared, one_line
+from ecgdan_hf.data.readers.wfdb_samples import common_samples
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord, check_sampling_rate
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
 
 RECORD_LINE = re.compile(r"^\S+\s+\d+(\s|$)")
+_PLAIN_RECORD_LINE = re.compile(
+    r"^[-\w]+\s+\d+\s+\d+(\.\d+)?\s+\d+(\s+\d{1,2}:\d{2}:\d{2}(\.\d+)?(\s+\d{2}/\d{2}/\d{4})?)?$"
+)
 OTHER_RATE = "lead_of_other_rate"
 CHECKSUM = "checksum_differs"
 _BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5}
@@ -39,6 +42,9 @@ class _Header:
     num_samples: int | None
     lead_lines: list[list[str]]
     is_segmented: bool = False
+    is_plain: bool = False
+    """Whether the record line holds name, leads, rate and samples, and perhaps a time and a date, and nothing else."""
+    text: str = ""
 
     @property
     def frame_samples(self) -> list[int]:
@@ -58,9 +64,12 @@ def find_header(data_file: Path) -> Path | None:
 
 def read_subject(header: Path) -> dict[str, Any]:
     """`age` (years) and `sex` from a header's comments (`# Age: 56`, `#<sex>: F`); None if not stated."""
-    text = "\n".join(
-        line for line in header.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("#")
-    )
+    return subject_in(header.read_text(encoding="utf-8", errors="replace"))
+
+
+def subject_in(header_text: str) -> dict[str, Any]:
+    """As `read_subject`, from the text of a header."""
+    text = "\n".join(line for line in header_text.splitlines() if line.startswith("#"))
     age = re.search(
         rf"{_OWN}age\b>?\s*[:=]\s*(\d+(?:\.\d+)?)\s*(?!\s*[.\d])([a-z]*)", text, re.IGNORECASE | re.MULTILINE
     )
@@ -107,17 +116,24 @@ def read_wfdb(header: Path, declared: Declared, start_seconds: float = 0.0, seco
     if last is not None and (start_seconds or seconds is not None):
         first, last = sample_range(start_seconds, seconds, rate, last, str(header))
     _check_memory(checked, (last or 0) - first)
+    common = None
+    if checked.is_plain and last is not None and checked.num_samples is not None:
+        common = common_samples(header.parent, checked.lead_lines, checked.num_samples, first, last)
+    if common is not None:
+        flags = _differing(checked, common.names, common.sums, first, last)
+        return _as_record(checked, common.names, common.units, common.signal, rate, declared, flags)
     record, differing = _read_samples(checked, first, last)
     signal = np.asarray(record.p_signal, dtype=np.float64).T
     if last is None:  # the header does not state a length, and wfdb reads no part of such a record
         first, last = sample_range(start_seconds, seconds, rate, signal.shape[1], str(header))
         signal = signal[:, first:last]
-    return _as_record(checked, record, signal, rate, declared, differing)
+    return _as_record(checked, record.sig_name, record.units, signal, rate, declared, differing)
 
 
 def _as_record(
     header: _Header,
-    record: wfdb.Record,
+    channels: Sequence[str],
+    units: Sequence[str],
     signals: np.ndarray | list[np.ndarray],
     rate: float,
     declared: Declared,
@@ -125,10 +141,10 @@ def _as_record(
 ) -> EcgRecord:
     """The voltages among the channels, all of one length."""
     path = header.path
-    names = declared.leads([name for name in record.sig_name if name], path)
+    names = declared.leads([name for name in channels if name], path)
     if len(names) != len(signals):
         raise ValueError(f"{path}: lead_names: expected one for each of {len(signals)} leads, got {', '.join(names)}")
-    kept, factors = _voltages(record.units, declared, path)
+    kept, factors = _voltages(units, declared, path)
     length = max(len(signals[i]) for i in kept)
     slow = [i for i in kept if len(signals[i]) < length]
     whole = [i for i in kept if i not in slow]
@@ -144,7 +160,7 @@ def _as_record(
         record_id=path.stem,
         source=str(path),
         flags=(*left_out, *flags),
-        **read_subject(path),
+        **subject_in(header.text),
     )
 
 
@@ -161,7 +177,7 @@ def _read_frames(header: _Header, declared: Declared, start_seconds: float, seco
     signals = [np.asarray(signal, dtype=np.float64) for signal in record.e_p_signal]
     kept, _ = _voltages(record.units, declared, path)
     rate = declared.rate(frame_rate * max(header.frame_samples[i] for i in kept), path)
-    return _as_record(header, record, signals, rate, declared)
+    return _as_record(header, record.sig_name, record.units, signals, rate, declared)
 
 
 def _read_segments(header: _Header, declared: Declared, start_seconds: float, seconds: float | None) -> EcgRecord:
@@ -217,20 +233,23 @@ def _joined(header: _Header, pieces: list[tuple[int, EcgRecord]], length: int) -
         record_id=header.path.stem,
         source=str(header.path),
         flags=tuple(dict.fromkeys(flag for _, piece in pieces for flag in piece.flags)),
-        **read_subject(header.path),
+        **subject_in(header.text),
     )
 
 
 def _read_samples(
     header: _Header, first: int = 0, last: int | None = None, frames: bool = False
-) -> tuple[wfdb.Record, tuple[str, ...]]:
+) -> tuple[Any, tuple[str, ...]]:
     """The record in the units of its header, with all samples of a frame or without; and the flag of checksums."""
+    import wfdb  # slow to import, and most records are read without
+
     path = header.path
     try:
         record = wfdb.rdrecord(
             str(path.with_suffix("")), sampfrom=first, sampto=last, physical=False, smooth_frames=not frames
         )
-        flags = () if frames else _differing(header, record, first, last)
+        sums = () if frames else [column.sum() for column in record.d_signal.T]  # many times as fast as over axis 0
+        flags = () if frames else _differing(header, record.sig_name, sums, first, last)
         record.dac(expanded=frames, inplace=True)
         return record, flags
     except FileNotFoundError as error:
@@ -240,7 +259,9 @@ def _read_samples(
         raise ValueError(f"{path}: truncated or damaged data, expected {expected}: {one_line(error)}") from error
 
 
-def _differing(header: _Header, record: wfdb.Record, first: int, last: int | None) -> tuple[str, ...]:
+def _differing(
+    header: _Header, names: Sequence[str], sums: Iterable[int], first: int, last: int | None
+) -> tuple[str, ...]:
     """The flag of the leads whose samples do not add up to the checksum of the header, modulo 65536.
 
     A checksum of 0 counts as not stated, and a part of a record has none.
@@ -252,15 +273,15 @@ def _differing(header: _Header, record: wfdb.Record, first: int, last: int | Non
     ):
         return ()
     stated = [int(words[6]) if re.fullmatch(r"-?\d+", words[6]) else 0 for words in header.lead_lines]
-    found = [column.sum() for column in record.d_signal.T]  # many times as fast as over axis 0
-    wrong = [name for name, a, b in zip(record.sig_name, stated, found, strict=True) if a and (int(b) - a) % 65536]
+    wrong = [name for name, a, b in zip(names, stated, sums, strict=True) if a and (int(b) - a) % 65536]
     return (f"{CHECKSUM}:{'+'.join(wrong)}",) if wrong else ()
 
 
 def _check_header(path: Path) -> _Header:
     if path.suffix != ".hea":
         raise ValueError(f"{path}: a WFDB header must be named {path.stem}.hea to be read")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines or not RECORD_LINE.match(lines[0]):
         found = repr(lines[0][:80])[:80] if lines else "an empty file"
@@ -276,6 +297,8 @@ def _check_header(path: Path) -> _Header:
         num_samples=int(words[3]) if len(words) > 3 and words[3].isdigit() and int(words[3]) else None,
         lead_lines=[line.split() for line in lines[1:]],
         is_segmented="/" in words[0],
+        is_plain=bool(_PLAIN_RECORD_LINE.match(lines[0])),
+        text=text,
     )
     for name in dict.fromkeys(words[0] for words in header.lead_lines):
         _check_inside(path, name)
@@ -291,6 +314,8 @@ def _check_inside(path: Path, name: str) -> None:
     """Rejects data files outside the header's folder: path traversal, or a link that leads out."""
     if re.search(r"[/\\:]", name) or name in (".", ".."):
         raise ValueError(f"{path}: expected names of files in its own folder, got {name[:80]!r}")
+    if not (path.parent / name).is_symlink() and not path.is_symlink():
+        return
     folders = {path.resolve().parent, path.parent.resolve()}  # both may be links to the same folder
     if (path.parent / name).resolve().parent not in folders:
         raise ValueError(f"{path}: expected data in its own folder, got {name}, a link that leads out of it")
@@ -327,9 +352,10 @@ def _check_leads(header: _Header) -> None:
     path, count = header.path, header.num_leads
     if count == 0 or len(header.lead_lines) != count:
         raise ValueError(f"{path}: the record line names {count} leads, got {len(header.lead_lines)} lead lines")
+    for name in dict.fromkeys(words[0] for words in header.lead_lines):
+        if not (path.parent / name).is_file():
+            raise FileNotFoundError(f"{path}: its data file is missing: {name}")
     for words in header.lead_lines:
-        if not (path.parent / words[0]).is_file():
-            raise FileNotFoundError(f"{path}: its data file is missing: {words[0]}")
         gain = re.match(r"[-+]?[\d.]+(e[-+]?\d+)?", words[2], re.IGNORECASE) if len(words) > 2 else None
         if gain is None or float(gain.group()) == 0:
             lead = words[8] if len(words) > 8 else words[0]

@@ -11,7 +11,7 @@ from ecgdan_hf.explain.maps.attention import attention_rollup
 from ecgdan_hf.explain.maps.methods import _lead_importance, _time_importance, _token_sums, maps_of
 from ecgdan_hf.explain.maps.occlusion import occlude_leads, occlude_time, occlude_waves, wave_stretches
 from ecgdan_hf.explain.maps.scores import score_of
-from ecgdan_hf.model.conditioning_ecgdan import apply_filter
+from ecgdan_hf.model.filters_ecgdan import apply_filter
 from ecgdan_hf.model.median_beat_ecgdan import MedianBeat
 from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks
 
