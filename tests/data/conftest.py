@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import wfdb
 
 from ecgdan_hf.data.simulate import synthetic
+from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
@@ -90,6 +92,12 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort") / "synthetic"
     synthetic.write_cohort(folder, n=40, seed=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def mitbih_table(shared: Path) -> pd.DataFrame:
+    """Segments of 10 s of the real MIT-BIH records; the paths are those of the folder."""
+    return read_source("mit-bih", shared / "data" / "mit-bih")
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,20 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
+@pytest.fixture(scope="module")
+def built(cohort, extractor, tmp_path_factory):
+    """The cache of the cohort, built by one process; read it, do not write in it."""
+    folder = tmp_path_factory.mktemp("built") / "cache"
+    load("csv", cohort, feature_extractor=extractor, cache_dir=folder, num_proc=1)
+    return folder
+
+
+@pytest.fixture
+def copied(built, tmp_path):
+    """A copy of that cache to spoil."""
+    return shutil.copytree(built, tmp_path / "copied")
+
+
 @pytest.fixture
 def folder(cohort, tmp_path):
     """A copy of the cohort to spoil."""
@@ -45,8 +59,8 @@ def truncate(folder, number):
     return path
 
 
-def test_rows_hold_what_the_extractor_makes_of_the_files_beside_the_table(cohort, extractor, cache):
-    dataset = load("csv", cohort, feature_extractor=extractor, cache_dir=cache)
+def test_rows_hold_what_the_extractor_makes_of_the_files_beside_the_table(cohort, extractor, built):
+    dataset = load("csv", cohort, feature_extractor=extractor, cache_dir=built)
     table = sources.read_source("csv", cohort)
     assert dataset["record_id"][:] == table["record_id"].tolist()
     assert dataset.features["input_values"] == Array2D((12, 1024), "float32")
@@ -77,9 +91,9 @@ def test_labels_carry_their_names(ptbxl_folder, extractor, cache):
     assert np.isnan(dataset["age"][2]) or dataset["age"][2] is None
 
 
-def test_several_processes_give_the_same_rows_in_the_same_order(cohort, extractor, cache, tmp_path):
-    one = load("csv", cohort, feature_extractor=extractor, cache_dir=cache, num_proc=1)
-    two = load("csv", cohort, feature_extractor=extractor, cache_dir=tmp_path / "other", num_proc=2)
+def test_several_processes_give_the_same_rows_in_the_same_order(cohort, extractor, built, cache):
+    one = load("csv", cohort, feature_extractor=extractor, cache_dir=built, num_proc=1)
+    two = load("csv", cohort, feature_extractor=extractor, cache_dir=cache, num_proc=2)
     assert one["record_id"][:] == two["record_id"][:]
     np.testing.assert_array_equal(
         one.with_format("numpy")["input_values"][:], two.with_format("numpy")["input_values"][:]
@@ -93,14 +107,13 @@ def test_a_column_of_labels_without_any_label_counts_as_none(folder, extractor, 
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
-def test_a_damaged_shard_of_the_cache_is_named_and_made_again(folder, extractor, cache, caplog, damage):
-    load("csv", folder, feature_extractor=extractor, cache_dir=cache, limit=20)
-    first, second = arrow_files(cache)
+def test_a_damaged_shard_of_the_cache_is_named_and_made_again(cohort, extractor, copied, caplog, damage):
+    first, second, _ = arrow_files(copied)
     whole, kept = first.read_bytes(), second.stat().st_mtime_ns
     flipped = whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]
     first.write_bytes({"flip": flipped, "cut": whole[:-40], "empty": b""}[damage])
     os.utime(first, ns=(kept, kept + 1))
-    load("csv", folder, feature_extractor=extractor, cache_dir=cache, limit=20)
+    load("csv", cohort, feature_extractor=extractor, cache_dir=copied, num_proc=1)
     assert f"{first}: expected the rows that were written, found a damaged file; making it again" in caplog.text
     assert first.read_bytes() == whole and second.stat().st_mtime_ns == kept
 
@@ -237,7 +250,7 @@ class Interrupting:
         return self.extractor(*args, **kwargs)
 
 
-def test_an_interrupted_build_goes_on_where_it_stopped(cohort, extractor, cache):
+def test_an_interrupted_build_goes_on_where_it_stopped(cohort, extractor, built, cache):
     options = {"cache_dir": cache, "num_proc": 1}
     with pytest.raises(KeyboardInterrupt):
         load("csv", cohort, feature_extractor=Interrupting(extractor, 20), **options)
@@ -246,22 +259,21 @@ def test_an_interrupted_build_goes_on_where_it_stopped(cohort, extractor, cache)
     resumed = Interrupting(extractor, 100)
     rows = load("csv", cohort, feature_extractor=resumed, **options)
     assert resumed.calls == 24
-    again = load("csv", cohort, feature_extractor=extractor, cache_dir=cache.with_name("other"))
+    again = load("csv", cohort, feature_extractor=extractor, cache_dir=built)
     assert rows["record_id"][:] == again["record_id"][:] == [f"{i:05d}" for i in range(1, 41)]
     np.testing.assert_array_equal(
         rows.with_format("numpy")["input_values"], again.with_format("numpy")["input_values"]
     )
 
 
-def test_what_a_killed_build_left_is_not_taken_for_a_shard_and_is_removed(cohort, extractor, cache):
-    load("csv", cohort, feature_extractor=extractor, cache_dir=cache)
-    shards = arrow_files(cache)
+def test_what_a_killed_build_left_is_not_taken_for_a_shard_and_is_removed(cohort, extractor, copied):
+    shards = arrow_files(copied)
     half = shards[1].with_suffix(".4711")
     half.write_bytes(shards[1].read_bytes()[:1000])
     shards[1].unlink()
-    dataset = load("csv", cohort, feature_extractor=extractor, cache_dir=cache)
+    dataset = load("csv", cohort, feature_extractor=extractor, cache_dir=copied, num_proc=1)
     assert dataset["record_id"][:] == [f"{i:05d}" for i in range(1, 41)]
-    assert arrow_files(cache) == shards
+    assert arrow_files(copied) == shards
     assert not half.exists()
 
 
@@ -303,12 +315,11 @@ def test_a_full_disk_is_said_with_the_file_that_did_not_fit(tmp_path, processes)
         write_shards(write_to_full_disk, ["a", "b"], files, processes, "Filling")
 
 
-def test_a_finished_build_is_read_without_writing_beside_it(cohort, extractor, cache):
+def test_a_finished_build_is_read_without_writing_beside_it(cohort, extractor, copied):
     """As from a folder that is shared read-only."""
-    load("csv", cohort, feature_extractor=extractor, cache_dir=cache)
-    (lock,) = cache.glob("*.lock")
+    (lock,) = copied.glob("*.lock")
     lock.unlink()
-    assert len(load("csv", cohort, feature_extractor=extractor, cache_dir=cache)) == 40
+    assert len(load("csv", cohort, feature_extractor=extractor, cache_dir=copied)) == 40
     assert not lock.exists()
 
 
@@ -370,7 +381,8 @@ def test_arrays_take_rate_unit_and_leads_from_the_table(tmp_path, ecg, cache):
         load("csv", tmp_path, cache_dir=cache)
 
 
-def test_an_absent_synthetic_cohort_is_made_and_a_present_one_read(cohort, tmp_path):
+def test_an_absent_synthetic_cohort_is_made_and_a_present_one_read(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "_write_record", lambda folder, row, seed: row.record_id)  # 600 take seconds
     assert len(sources.read_source("synthetic", cohort)) == 40
     (tmp_path / "new").mkdir()
     assert len(sources.read_source("synthetic", tmp_path / "new")) == 600

@@ -201,14 +201,20 @@ def _file(name: str, package: Path) -> Path | None:
     return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
 
 
-def _imports(name: str, file: Path) -> Iterator[str]:
+def _imports(name: str, file: Path) -> tuple[str, ...]:
     """The names that a module imports; for `from a import b` both `a` and `a.b`, which may be a module."""
     parents = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    return _imported(tuple(parents), file.read_bytes())
+
+
+@cache
+def _imported(parents: tuple[str, ...], code: bytes) -> tuple[str, ...]:
+    found: list[str] = []
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = parents[: len(parents) - node.level + 1] if node.level else []
+            above = parents[: len(parents) - node.level + 1] if node.level else ()
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(found)

@@ -8,8 +8,8 @@ too long is replaced. Answers are JSON and an array of numpy, never pickles.
 import atexit
 import contextlib
 import json
-import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,17 +22,17 @@ import numpy as np
 
 from ecgdan_hf.data.readers.messages import one_line
 
-LIMIT_SECONDS = 2  # of the processor
+LIMIT_SECONDS = 2.0  # of the processor
 SECONDS_PER_BYTE = 1 / (50 << 20)  # a slow disk
 WAIT_SECONDS = 180.0  # at most, however busy the machine is
 LIMIT_BYTES = 1 << 30
 _MODULE, _DECODERS = "ecgdan_hf.data.readers.child", "ecgdan_hf.data.readers.decoders"
-_TIME_IS_UP, _KILLED = 24, 9  # SIGXCPU of Linux and macOS; SIGKILL after `WAIT_SECONDS`
+_TIME_IS_UP, _KILLED = 27, 9  # SIGPROF of Linux and macOS; SIGKILL after `WAIT_SECONDS`
 _children: dict[int, "_Child"] = {}  # by process id: a fork must not share its parent's pipes
 
 
 def decode(
-    place: str, path: Path, member: str | None = None, seconds: int | None = None
+    place: str, path: Path, member: str | None = None, seconds: float | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Returns what a function of `decoders` makes of a file: an array, and what the file says of it.
 
@@ -59,9 +59,9 @@ class _Child:
         self._receive(0, path, "a decoder that starts")
 
     def ask(
-        self, place: str, path: Path, member: str | None, seconds: int | None = None
+        self, place: str, path: Path, member: str | None, seconds: float | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        seconds = (LIMIT_SECONDS if seconds is None else seconds) + math.ceil(path.stat().st_size * SECONDS_PER_BYTE)
+        seconds = (LIMIT_SECONDS if seconds is None else seconds) + path.stat().st_size * SECONDS_PER_BYTE
         request = {"place": place, "path": str(path.absolute()), "member": member, "seconds": seconds}
         with contextlib.suppress(BrokenPipeError):
             _stream(self.process.stdin).write(json.dumps(request).encode() + b"\n")
@@ -71,7 +71,7 @@ class _Child:
             raise ValueError(answer["error"].replace(str(path.absolute()), str(path)))
         return np.load(BytesIO(content), allow_pickle=False), answer["said"]
 
-    def _receive(self, seconds: int, path: Path, expected: str) -> tuple[dict[str, Any], bytes]:
+    def _receive(self, seconds: float, path: Path, expected: str) -> tuple[dict[str, Any], bytes]:
         """The next answer; ends the child if there is none."""
         late = threading.Timer(WAIT_SECONDS, self.process.kill)
         late.start()
@@ -84,7 +84,7 @@ class _Child:
         if answer is None or len(content) < answer["bytes"]:
             code = self.end()
             time_is_up = code in (-_TIME_IS_UP, -_KILLED)
-            found = f"that its decoder did not finish in {seconds} s" if time_is_up else "that ends its decoder"
+            found = f"that its decoder did not finish in {seconds:.2g} s" if time_is_up else "that ends its decoder"
             raise ValueError(f"{path}: expected {expected}, got a damaged one {found}")
         return answer, content
 
@@ -126,14 +126,11 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
 
 
-def _limit_time(seconds: int) -> None:
+def _limit_time(seconds: float) -> None:
     """Ends this process after so many more seconds of the processor; no signal that Python handles reaches C code."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        wanted = math.ceil(usage.ru_utime + usage.ru_stime) + seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (wanted, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    with contextlib.suppress(AttributeError):  # a system without such timers
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:

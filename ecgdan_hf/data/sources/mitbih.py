@@ -65,9 +65,11 @@ def _segments(stem: Path, segment_seconds: float) -> pd.DataFrame:
     starts = np.arange(number) * length / header.fs
     beats = _beats(annotation, number, length)
     names = np.array(list(BEATS.values()))
-    table = pd.crosstab(beats["segment"], beats["kind"])
-    counts: np.ndarray = table.reindex(index=range(number), columns=list(names), fill_value=0).to_numpy()
-    in_segment = [beats[beats["segment"] == segment] for segment in range(number)]
+    counts = np.zeros((number, len(names)), dtype=np.int64)
+    np.add.at(counts, (beats["segment"].to_numpy(), pd.Index(names).get_indexer(beats["kind"])), 1)
+    borders = np.searchsorted(beats["segment"], np.arange(1, number))
+    seconds = np.split(beats["sample"].to_numpy() / header.fs, borders)
+    kinds = np.split(beats["kind"].to_numpy(), borders)
     subject = next((found for line in header.comments if (found := _SUBJECT.match(line))), None)
     return pd.DataFrame(
         {
@@ -83,8 +85,8 @@ def _segments(stem: Path, segment_seconds: float) -> pd.DataFrame:
             "labels": [names[np.flatnonzero(row)].tolist() for row in counts],
             "num_beats": counts.sum(axis=1),
             **{f"beats_{name}": counts[:, column] for column, name in enumerate(names)},
-            "beat_seconds": [(part["sample"].to_numpy() / header.fs).tolist() for part in in_segment],
-            "beat_kinds": [part["kind"].tolist() for part in in_segment],
+            "beat_seconds": [part.tolist() for part in seconds],
+            "beat_kinds": [part.tolist() for part in kinds],
         }
     )
 
@@ -103,4 +105,5 @@ def _beats(annotation: wfdb.Annotation, number: int, length: int) -> pd.DataFram
     """The beats in `number` segments of `length` samples: `segment`, `sample` in it, and `kind`."""
     kinds = pd.Series(annotation.symbol, dtype=object).map(BEATS)
     table = pd.DataFrame({"segment": annotation.sample // length, "sample": annotation.sample % length, "kind": kinds})
-    return table[table["kind"].notna() & table["segment"].between(0, number - 1)]
+    table = table[table["kind"].notna() & table["segment"].between(0, number - 1)]
+    return table.sort_values("segment", kind="stable")

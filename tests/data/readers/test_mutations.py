@@ -3,7 +3,7 @@
 import importlib
 from pathlib import Path
 
-FILES = 150
+FILES = 100
 
 
 def test_a_mutated_file_of_any_format_ends_as_a_record_or_as_one_line(tmp_path, monkeypatch):

@@ -105,12 +105,12 @@ def test_a_part_that_is_not_in_the_record_is_refused(write_record, start, length
         formats.read(write_record(), start_seconds=start, seconds=length)
 
 
-def test_beats_of_the_real_records_are_those_published(shared):
+def test_beats_of_the_real_records_are_those_published(shared, mitbih_table):
     table = mitbih.read_mitbih(shared / "data/mit-bih", segment_seconds=1805.0)
     assert (len(table), table["patient_id"].nunique()) == (22, 22)
     record = table.set_index("record_id").loc["209-0000"]
     assert (record["beats_APC"], record["beats_PVC"]) == (383, 1)
-    tens = mitbih.read_mitbih(shared / "data/mit-bih")
+    tens = mitbih_table
     assert len(tens) == 22 * 180
     assert tens["labels"].explode().value_counts()["APC"] == 324
     part = RecordFile.of_table(tens.iloc[[200]])[0].read()
