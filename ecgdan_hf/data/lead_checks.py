@@ -20,13 +20,12 @@ OUT_OF_RANGE = "lead_out_of_range"
 CONTRADICTION = "limb_leads_contradict"
 PULSE = "calibration_pulse_cut"
 
-PULSE_HEIGHT_MV = (0.85, 1.15)  # of the standard pulse, 1 mV
+PULSE_MV, HEIGHT_TOLERANCE_MV, STRICT_TOLERANCE_MV = 1.0, 0.15, 0.05  # of the standard pulse; strict: in few leads
 PULSE_SECONDS = (0.08, 0.5)  # carts write 0.1 or 0.2 s
 PULSE_SEARCH_SECONDS = 2.0  # at either end of the recording
 PULSE_EDGE_SECONDS = 0.02
 PULSE_TOLERANCE_MV = 0.1  # of its top
-BEAT_MV = 0.1  # that a heart adds to a step, except during a QRS complex
-MANY_LEADS = 3  # in which a pulse on top of heart beats is told from them
+MANY_LEADS = 6  # in which a pulse on top of heart beats is told from them; beats of fewer leads may look like one
 FLAT_TOLERANCE_MV = 0.03  # of the line beside it
 
 
@@ -74,8 +73,8 @@ class _Pulses:
         self._rate, self._edge = sampling_rate, max(1, round(PULSE_EDGE_SECONDS * sampling_rate))
         if reach <= 2 * self._edge:
             return
-        at_start, at_end = signal_mv[rows, :reach], signal_mv[rows, -reach:]
-        at_start, at_end = (part[~np.isnan(part).all(axis=1)] for part in (at_start, at_end))
+        recorded = [row for row in rows if not np.isnan(signal_mv[row]).all()]
+        at_start, at_end = signal_mv[recorded, :reach], signal_mv[recorded, -reach:]
         first, last = self._pulse(at_start[:, ::-1]), self._pulse(at_end)  # a pulse read backwards is a pulse
         if first is not None:
             self.first = reach - first
@@ -87,7 +86,7 @@ class _Pulses:
 
     def _pulse(self, part_mv: FloatArray) -> int | None:
         """Where the first pulse in a part, or the flat line before it, begins; None without a pulse."""
-        if not len(part_mv):
+        if not len(part_mv) or np.isnan(part_mv).all(axis=1).any():  # leads printed one after another: no pulse of all
             return None
         steps = part_mv[:, self._edge :] - part_mv[:, : -self._edge]
         rises, falls = _steps(steps), _steps(-steps)
@@ -106,23 +105,26 @@ class _Pulses:
         """Whether all leads step up and down by the same 1 mV, or hold the same 1 mV in between."""
         top = part_mv[:, rise + self._edge : fall]
         heights = np.median(top, axis=1)
-        is_flat = bool((np.abs(top - heights[:, None]) <= PULSE_TOLERANCE_MV).mean() > 0.95)
-        holds = is_flat and _is_standard(heights - np.median(part_mv, axis=1))
-        down = -steps[:, fall] if fall < steps.shape[1] else steps[:, rise]
-        return holds or (
-            _is_standard(steps[:, rise]) and _is_standard(down) and (is_flat or len(part_mv) >= MANY_LEADS)
+        has_many_leads, has_end = len(part_mv) >= MANY_LEADS, fall < steps.shape[1]
+        top_mv, height_mv = (
+            (PULSE_TOLERANCE_MV, HEIGHT_TOLERANCE_MV) if has_many_leads else (FLAT_TOLERANCE_MV, STRICT_TOLERANCE_MV)
         )
+        is_flat = bool((np.abs(top - heights[:, None]) <= top_mv).mean() > 0.95)
+        edges = [steps[:, rise], -steps[:, fall]] if has_end else [steps[:, rise]]
+        is_step = all(_is_standard(edge, height_mv) for edge in edges)
+        if not has_many_leads:
+            return is_flat and is_step and has_end
+        return is_step or (is_flat and _is_standard(heights - np.median(part_mv, axis=1), height_mv))
 
 
 def _steps(steps_mv: FloatArray) -> list[int]:
     """Where all leads, (leads, samples) mV, step up by about 1 mV: the best place of each run of half that or more."""
-    high = (steps_mv.min(axis=0) > PULSE_HEIGHT_MV[0] / 2).astype(np.int8)
+    high = (steps_mv.min(axis=0) > (PULSE_MV - HEIGHT_TOLERANCE_MV) / 2).astype(np.int8)
     edges = np.flatnonzero(np.diff(np.concatenate(([0], high, [0]))))
     runs = zip(edges[::2], edges[1::2], strict=True)
     return [int(a + np.argmin(np.abs(steps_mv[:, a:b] - 1).max(axis=0))) for a, b in runs]
 
 
-def _is_standard(heights_mv: NDArray[Any], beat_mv: float = 0.0) -> bool:
-    """Whether the heights of all leads, (leads,), are those of a standard pulse; `beat_mv` is what a beat may add."""
-    low, high = PULSE_HEIGHT_MV
-    return bool(low - beat_mv <= heights_mv.min() and heights_mv.max() <= high + beat_mv)
+def _is_standard(heights_mv: NDArray[Any], tolerance_mv: float) -> bool:
+    """Whether the heights of all leads, (leads,), are those of a standard pulse."""
+    return bool(np.abs(heights_mv - PULSE_MV).max() <= tolerance_mv)

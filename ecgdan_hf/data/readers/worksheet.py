@@ -1,7 +1,8 @@
-"""The first sheet of an Excel workbook (.xlsx, ISO/IEC 29500-1) as rows of text.
+"""The first visible sheet of an Excel workbook (.xlsx, ISO/IEC 29500-1) that holds anything, as rows of text.
 
 Cells come as a reader of the sheet sees them: dates as 2015-06-01, ids with the zeros that a format such as `00000`
 shows. Formulas have the value that was last computed.
+openpyxl is not used: the zeros of ids, error cells and limits of size would need the same code on top of it.
 """
 
 import re
@@ -20,6 +21,7 @@ _DATE_FORMATS = {*range(14, 18), 22, *range(27, 37), *range(50, 59)}  # of those
 _FIRST_DAY, _FIRST_DAY_OF_1904 = datetime(1899, 12, 30), datetime(1904, 1, 1)
 _PHANTOM_DAY = 60  # Excel counts a 29 February 1900, which was none
 _MAX_COLUMN = 16_384
+_VISIBLE = (None, "visible")
 
 
 def is_workbook(head: bytes) -> bool:
@@ -27,10 +29,10 @@ def is_workbook(head: bytes) -> bool:
     return head.startswith(b"PK\x03\x04")
 
 
-def read_sheet(path: Path) -> list[list[str]]:
-    """The rows of the first sheet that have a value, each to its last value; raises ValueError."""
+def read_sheet(path: Path) -> tuple[list[list[str]], str]:
+    """The rows that have a value, each to its last value, and which sheet they are of; raises ValueError."""
     try:
-        return list(_Workbook(path).rows())
+        return _Workbook(path).first_rows()
     except (ElementTree.ParseError, KeyError, IndexError, ArithmeticError) as error:
         raise ValueError(f"{path}: damaged Excel workbook: {one_line(error)[:200]}") from error
 
@@ -42,17 +44,24 @@ class _Workbook:
         if _BOOK not in self._entries:
             raise ValueError(f"{path}: expected an Excel workbook or a text table, got another zip file")
         book = self._parsed(_BOOK)
-        sheets = [each for each in book.iter() if _name(each) == "sheet"]
-        if not sheets:
-            raise ValueError(f"{path}: expected a workbook with a sheet, got none")
-        self._sheet = self._target(sheets[0])
+        self._sheets = [each for each in book.iter() if _name(each) == "sheet" and each.get("state") in _VISIBLE]
+        if not self._sheets:
+            raise ValueError(f"{path}: expected a workbook with a visible sheet, got none")
         is_1904 = any(each.get("date1904") in ("1", "true") for each in book.iter() if _name(each) == "workbookPr")
         self._first_day = _FIRST_DAY_OF_1904 if is_1904 else _FIRST_DAY
         self._shared = [_text(each) for each in self._optional("xl/sharedStrings.xml") if _name(each) == "si"]
         self._formats = self._cell_formats()
 
-    def rows(self) -> Iterator[list[str]]:
-        for row in self._parsed(self._sheet).iter():
+    def first_rows(self) -> tuple[list[list[str]], str]:
+        """The rows of the first visible sheet with any, and its name in words."""
+        for sheet in self._sheets:
+            rows = list(self._rows(sheet))
+            if rows:
+                return rows, f"sheet {sheet.get('name', '')!r} of an Excel workbook"
+        return [], "an empty Excel workbook"
+
+    def _rows(self, sheet: Any) -> Iterator[list[str]]:
+        for row in self._parsed(self._target(sheet)).iter():
             if _name(row) != "row":
                 continue
             cells = dict[int, str]()

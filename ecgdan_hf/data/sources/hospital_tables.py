@@ -52,7 +52,8 @@ def read_hospital_table(
     """Reads a table with its names, blanks as NaN; columns of numbers are numbers, ids stay text.
 
     Args:
-        path: text (UTF-8, UTF-16 or Latin-1; commas, semicolons, tabs or bars) or the first sheet of an .xlsx.
+        path: text (UTF-8, UTF-16 or Latin-1; commas, semicolons, tabs or bars) or an .xlsx,
+            of which the first visible sheet with rows is read.
         columns: name here -> name in the table, for columns of other names.
         text_columns: those that stay text, with leading zeros.
 
@@ -116,7 +117,7 @@ def _rows(path: Path) -> tuple[list[list[str]], str]:
     """The rows of a table, and its form in words."""
     content = path.read_bytes()
     if is_workbook(content):
-        return read_sheet(path), "the first sheet of an Excel workbook"
+        return read_sheet(path)
     if content.startswith(_OLD_EXCEL):
         raise ValueError(f"{path}: expected a table, got an Excel workbook of 2003 or older; save it as .xlsx or .csv")
     text = decoded(content)

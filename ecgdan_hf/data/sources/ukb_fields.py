@@ -88,8 +88,8 @@ class UkbFields:
     ) -> pd.DataFrame:
         """Reads the fields of these participants, indexed by their number.
 
-        The table is text, separated by commas, semicolons or tabs, or the first sheet of an .xlsx; its columns are
-        called by numbers or titles of fields, and dates are written 2015-06-01 or 01/06/2015.
+        The table is text, separated by commas, semicolons or tabs, or the first visible sheet with rows of an .xlsx;
+        its columns are called by numbers or titles of fields, and dates are written 2015-06-01 or 01/06/2015.
 
         Columns: dates (NaT if unknown) `heart-failure`, `death`, `lost` and each condition; for each disease also
         `NAME unknown` (diagnosed at an unknown time) and `NAME before` (at an unknown time before any ECG); `sex`;
@@ -203,7 +203,7 @@ def _header(path: Path) -> tuple[list[str], str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if _is_sheet(path):
-        return [name.strip() for name in read_sheet(path)[0]], ""
+        return [name.strip() for name in read_sheet(path)[0][0]], ""
     by_separator = {each: [str(name) for name in _read(path, each, None).columns] for each in _SEPARATORS}
     separator = max(by_separator, key=lambda each: len(by_separator[each]))
     if len(by_separator[separator]) > 1:
@@ -235,7 +235,7 @@ def _check_widths(path: Path, separator: str, count: int) -> None:
 def _read(path: Path, separator: str, columns: list[str] | None) -> pd.DataFrame:
     """All values as text, blanks as ""; only the header without `columns`."""
     if not separator:
-        names, *rows = read_sheet(path)
+        names, *rows = read_sheet(path)[0]
         cells = [[*row, *[""] * (len(names) - len(row))][: len(names)] for row in rows]
         return pd.DataFrame(cells, columns=[name.strip() for name in names], dtype=str)[list(columns or names)]
     try:

@@ -11,6 +11,7 @@ from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 MV = 1000 // vendor.UV_PER_COUNT
+WIDE = (0, 0.95, 1.06, 0.95, 0)  # mV, of a wide beat that looks like a pulse
 LIMB = (1, 1, 0, -1, 0.5, 0.5)  # of the leads that follow from I and II
 
 
@@ -80,3 +81,23 @@ def test_a_pulse_in_one_lead_and_wide_beats_are_kept(ecg):
     wide = np.tile(np.concatenate([np.zeros(400), np.hanning(200)]), (12, 8))[:, :4700]
     for signal in (one_lead, wide, ecg):
         assert EcgRecord(signal, 500, STANDARD_LEADS).signal_mv.shape == signal.shape
+
+
+def test_a_pulse_in_a_recording_of_few_leads_is_cut_off_and_their_beats_are_kept(ecg):
+    for leads in (["II"], ["I", "II"], ["V2", "V3", "V4"]):
+        rows = [STANDARD_LEADS.index(lead) for lead in leads]
+        signal = ecg[rows].copy()
+        signal[:, 4600:] = 0
+        signal[:, 4700:4800] = 1
+        assert abs(EcgRecord(signal, 500, leads).signal_mv.shape[1] - 4600) <= 12
+        wide = np.tile(np.concatenate([np.zeros(350), np.interp(np.arange(150), [0, 8, 75, 142, 150], WIDE)]), 10)
+        assert EcgRecord(np.tile(wide, (len(rows), 1)), 500, leads).signal_mv.shape == (len(rows), 5000)
+
+
+def test_leads_that_are_printed_one_after_another_hold_no_pulse_of_all_leads(ecg):
+    page = np.full_like(ecg, np.nan)
+    for lead in range(12):
+        column = slice(lead // 3 * 1250, (lead // 3 + 1) * 1250)
+        page[lead, column] = ecg[lead, column]
+    page[9:, 4500:4600] = 1
+    assert EcgRecord(page, 500, STANDARD_LEADS).signal_mv.shape == page.shape

@@ -55,7 +55,15 @@ def test_a_workbook_gives_ids_with_their_zeros_numbers_and_dates(tmp_path, plain
     pd.testing.assert_frame_equal(found[["record_id", "event", "time"]], plain)
     assert found["seen"].tolist()[0] == "2015-06-01"
     assert pd.isna(found["seen"].tolist()[1])
-    assert "the first sheet of an Excel workbook, 2 rows" in found.attrs["understood"][0]
+    assert "sheet 'Tabelle1' of an Excel workbook, 2 rows" in found.attrs["understood"][0]
+
+
+@pytest.mark.parametrize("first", ["hidden", "veryHidden", "empty"])
+def test_a_hidden_or_empty_sheet_in_front_is_not_taken_for_the_table(tmp_path, plain, first):
+    rows = [["record_id", "event", "time"], [Id(1), 1, 0.5], ["00002", 0, 3.25]]
+    found = read_outcomes(workbook(tmp_path / "outcomes.xlsx", rows, in_front=first))
+    pd.testing.assert_frame_equal(found[["record_id", "event", "time"]], plain)
+    assert "sheet 'Tabelle1' of an Excel workbook" in found.attrs["understood"][0]
 
 
 def test_dates_of_a_workbook_are_those_that_excel_shows(tmp_path):
