@@ -28,7 +28,7 @@ DEFAULTS = {
 }
 MODEL_CARDS = Path(__file__).parents[2] / "model_cards"
 DELETE_EVERY, DELETE_AFTER = 60, 600  # seconds
-MAX_FILE_SIZE = "25mb"
+MAX_FILE_SIZE, MAX_UPLOAD_BYTES = "25mb", 50 << 20  # of a file, of all files of a request
 MAPS = {"of the labels": "labels", "of the risk": "risk"}
 UNITS = {"from the file": None, "mV": "mV", "uV": "uV", "V": "V"}
 POLICY = (
@@ -53,6 +53,24 @@ class OnlyThisHost:
             await send(message)
 
         await self.app(scope, receive, with_policy)
+
+
+class LimitedUploads:
+    """Ends a request that is larger than `limit` bytes, whatever length it claims, before it fills the disk."""
+
+    def __init__(self, app: ASGIApp, limit: int = MAX_UPLOAD_BYTES) -> None:
+        self.app, self.limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message if received <= self.limit else {"type": "http.disconnect"}
+
+        await self.app(scope, counted, send)
 
 
 def networks_of_environment() -> Networks:
@@ -165,7 +183,7 @@ def launch(page: gr.Blocks, **options: object) -> object:
         max_file_size=MAX_FILE_SIZE,
         ssr_mode=False,
         share=False,
-        app_kwargs={"middleware": [Middleware(OnlyThisHost)]},
+        app_kwargs={"middleware": [Middleware(OnlyThisHost), Middleware(LimitedUploads)]},
         **options,
     )
 

@@ -1,14 +1,22 @@
-"""Reads uploaded files as one ECG and deletes them; makes synthetic ECGs for visitors without a file."""
+"""Reads uploaded files as one ECG and deletes them; makes synthetic ECGs for visitors without a file.
 
+Files are read in a child process with limits of time and memory, so that none can stop the page.
+"""
+
+import json
 import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
 
 from ecgdan_hf.data.formats import kind, read
+from ecgdan_hf.data.readers.child import decode
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.simulate.synthetic import SAMPLING_RATE, make_signal
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -20,6 +28,7 @@ SYNTHETIC: dict[str, tuple[float, float, float, tuple[str, ...]]] = {
     "QRS of 160 ms": (0.0, 160.0, 66.0, STANDARD_LEADS),
     "Two leads only: I and II": (-0.5, 92.0, 72.0, ("I", "II")),
 }
+MAX_FILES, MAX_MINUTES, READ_SECONDS = 4, 10, 10  # of an upload, of its recording, of the processor
 SEED = 4  # one of fourteen tried: with it the networks label these ECGs as a reader would
 
 
@@ -46,21 +55,44 @@ def read_upload(
         lead_names: such as "I, II, V1", for a file that lacks them.
 
     Raises:
-        ValueError, FileNotFoundError: no file, several ECGs, or an error of `formats.read`. The message names the
-            file as the user knows it, and no folder.
+        ValueError: no file, too many, several ECGs, an error of `formats.read`, or one of the limits of time, memory
+            and duration. The message names the file as the user knows it, and no folder.
     """
     if not files:
         raise ValueError("file: expected an ECG file, found none; choose one or drop it on the field")
+    if len(files) > MAX_FILES:
+        raise ValueError(f"file: expected at most {MAX_FILES} files, got {len(files)}; upload one ECG at a time")
     names = [name for name in re.split(r"[,;\s]+", lead_names or "") if name] or None
     with TemporaryDirectory() as folder:
         for file in files:
             shutil.copyfile(file, Path(folder, Path(file).name))
         try:
             main = main_file(sorted(Path(folder).iterdir()))
-            record = read(main, sampling_rate, unit, names)
+            record = _read_within_limits(main, sampling_rate, unit, names)
         except (ValueError, OSError) as error:
             raise type(error)(_one_line(str(error), folder)) from error
     return replace(record, source=main.name)
+
+
+def _read_within_limits(file: Path, *declared: Any) -> EcgRecord:
+    array, said = decode("uploads:decoded", file, json.dumps(declared), READ_SECONDS)
+    samples = said.pop("samples")
+    minutes = samples / said["sampling_rate"] / 60
+    if minutes > MAX_MINUTES:
+        raise ValueError(f"{file}: expected at most {MAX_MINUTES} minutes, got {minutes:.0f}; upload a part of it")
+    beat = array[:, samples:] if array.shape[1] > samples else None
+    return EcgRecord(array[:, :samples], median_beat_mv=beat, **said)
+
+
+def decoded(file: Path, declared: str | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Runs in the child process: the signal with the median beat behind it, and the other fields of the record."""
+    try:
+        record = read(file, *json.loads(declared or "[]"))
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    said = {field.name: getattr(record, field.name) for field in fields(record)}
+    parts = [part for part in (said.pop("signal_mv"), said.pop("median_beat_mv")) if part is not None]
+    return np.concatenate(parts, axis=1), said | {"samples": record.signal_mv.shape[1]}
 
 
 def main_file(files: Sequence[Path]) -> Path:

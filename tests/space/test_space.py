@@ -1,9 +1,11 @@
+import asyncio
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from publish.hub_server import TOKEN, HubServer
 from space.conftest import LABELS, ROOT, STATEMENTS
 from space.test_ecg_report import Page, ecg
 
+from ecgdan_hf.data.readers.child import decode
 from ecgdan_hf.data.simulate.synthetic import SAMPLING_RATE, make_signal
 from ecgdan_hf.explain.page.ecg_report import EcgReport, Networks
 from ecgdan_hf.explain.page.figures import Explanation
@@ -24,6 +27,7 @@ import page
 import push_space
 import uploads
 from huggingface_hub import SpaceCard
+from starlette.types import Message, Receive, Scope, Send
 
 NO_OPTIONS = (None, "from the file", "")
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -84,6 +88,52 @@ def test_uploads_that_are_no_ecg_are_refused_in_one_line_that_names_no_folder(
     with pytest.raises((ValueError, OSError), match=re.escape(said)) as refused:
         uploads.read_upload([tmp_path / name for name in files])
     assert "/" not in str(refused.value).split("; what is read")[0] and "\n" not in str(refused.value)
+
+
+def test_uploads_at_the_same_time_never_mix(tmp_path: Path) -> None:
+    signals = [make_signal(0.0, 95.0, 60.0 + 5 * number, seed=number) for number in range(4)]
+    about = {"sampling_rate": SAMPLING_RATE, "unit": "mV", "lead_names": STANDARD_LEADS}
+    for number, signal in enumerate(signals):
+        np.savez(tmp_path / f"{number}.npz", signal=signal, **about)
+
+    def is_own(visit: int) -> bool:
+        record = uploads.read_upload([tmp_path / f"{visit % 4}.npz"])
+        return record.source == f"{visit % 4}.npz" and np.array_equal(record.signal_mv, np.float32(signals[visit % 4]))
+
+    with ThreadPoolExecutor(4) as visitors:
+        assert all(visitors.map(is_own, range(12)))
+
+
+def test_an_upload_has_limits_of_files_minutes_time_and_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="expected at most 4 files, got 5"):
+        uploads.read_upload(["a.hea"] * 5)
+    monkeypatch.setattr(uploads, "MAX_MINUTES", 0.1)
+    about = {"sampling_rate": SAMPLING_RATE, "unit": "mV", "lead_names": STANDARD_LEADS}
+    np.savez(tmp_path / "long.npz", signal=make_signal(0.0, 95.0, 70.0, seed=1), **about)
+    with pytest.raises(ValueError, match=r"^long.npz: expected at most 0.1 minutes"):
+        uploads.read_upload([tmp_path / "long.npz"])
+    asked = []
+    monkeypatch.setattr(uploads, "decode", lambda *given: asked.append(given) or decode(*given))
+    monkeypatch.setattr(uploads, "MAX_MINUTES", 10)
+    uploads.read_upload([tmp_path / "long.npz"])  # by the child process, whose limits have tests of their own
+    assert [(place, seconds) for place, _, _, seconds in asked] == [("uploads:decoded", 10)]
+
+
+def test_a_request_that_is_too_large_is_cut_off(tmp_path: Path) -> None:
+    taken: list[int] = []
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] == "http.request":
+            taken.append(len(message["body"]))
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * 10, "more_body": True}
+
+    asyncio.run(app.LimitedUploads(page, limit=35)({"type": "http"}, receive, None))  # type: ignore[arg-type]
+    assert taken == [10, 10, 10]
+    assert app.MAX_UPLOAD_BYTES <= 50 << 20
 
 
 def test_files_are_deleted_after_the_analysis_and_with_them_their_folder(

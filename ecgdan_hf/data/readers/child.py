@@ -29,6 +29,7 @@ LIMIT_BYTES = 1 << 30
 _MODULE, _DECODERS = "ecgdan_hf.data.readers.child", "ecgdan_hf.data.readers.decoders"
 _TIME_IS_UP, _KILLED = 27, 9  # SIGPROF of Linux and macOS; SIGKILL after `WAIT_SECONDS`
 _children: dict[int, "_Child"] = {}  # by process id: a fork must not share its parent's pipes
+_turns: dict[int, threading.Lock] = {}  # likewise: one file at a time, or threads would take each other's answers
 
 
 def decode(
@@ -40,10 +41,11 @@ def decode(
 
     Raises ValueError if the function does, or if its process dies or exceeds its limits.
     """
-    child = _children.get(os.getpid())
-    if child is None or child.process.poll() is not None:
-        child = _children[os.getpid()] = _Child(path)
-    return child.ask(place, path, member, seconds)
+    with _turns.setdefault(os.getpid(), threading.Lock()):
+        child = _children.get(os.getpid())
+        if child is None or child.process.poll() is not None:
+            child = _children[os.getpid()] = _Child(path)
+        return child.ask(place, path, member, seconds)
 
 
 class _Child:
@@ -115,14 +117,14 @@ def _stream(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-def _limit_memory() -> None:
-    """Allows a decoder `LIMIT_BYTES` more than it has; without an effect where the system has no such limit."""
+def _limit_memory(more: int | None = LIMIT_BYTES) -> None:
+    """Allows this process so much more memory than it has, or all; no effect where the system has no such limit."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        wanted = used + LIMIT_BYTES
+        wanted = hard if more is None else used + more
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
 
 
@@ -136,6 +138,11 @@ def _limit_time(seconds: float) -> None:
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     module, _, name = request["place"].rpartition(":")
     try:
+        if module and module not in sys.modules:  # what it imports may be larger than any file
+            _limit_memory(None)
+            import_module(module)
+            _limit_memory()
+        _limit_time(request["seconds"])
         array, said = getattr(import_module(module or _DECODERS), name)(Path(request["path"]), request["member"])
         buffer = BytesIO()
         np.save(buffer, array, allow_pickle=False)
@@ -162,9 +169,7 @@ def _serve() -> None:
     out.write(b'{"bytes": 0}\n')
     out.flush()
     for line in sys.stdin.buffer:
-        request = json.loads(line)
-        _limit_time(request["seconds"])
-        answer, content = _answer(request)
+        answer, content = _answer(json.loads(line))
         out.write(json.dumps(answer, default=_plain).encode() + b"\n" + content)
         out.flush()
 

@@ -1,6 +1,6 @@
 """Decoders that a damaged file crashes or hangs run in a child process, which is replaced."""
 
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -36,6 +36,14 @@ def test_a_decoder_that_fails_costs_one_line_and_not_the_process(path, function,
     array, said = child.decode("fixtures.decoder_faults:say", path, "7")  # by the same child, or the next
     assert_array_equal(array, [0, 1, 2])
     assert said == {"member": "7", "rate": 2.0, "names": ["I"]}
+
+
+def test_threads_never_take_the_answers_of_each_other(path):
+    def own(number: int) -> bool:
+        return child.decode("fixtures.decoder_faults:say", path, str(number))[1]["member"] == str(number)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(own, range(40)))
 
 
 def rate_of(path: Path) -> float:
