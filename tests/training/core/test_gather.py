@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import socket
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,8 +52,8 @@ def batch(kind: str, rows: slice) -> dict[str, torch.Tensor]:
     return {"input_values": signal[rows], "text_embeds": texts, **targets}
 
 
-def learn(rank: int, kind: str, processes: int, port: int, out: str) -> None:
-    """One backward pass on this process's share; the gradient, averaged over processes, into a file."""
+def learn(rank: int, processes: int, port: int, out: str) -> None:
+    """For each network one backward pass on this process's share; the gradients, averaged over processes, in a file."""
     torch.set_num_threads(1)  # a forked process would wait for ever for OpenMP threads that only its parent has
     for state in (AcceleratorState, PartialState):
         state._reset_state()
@@ -62,18 +62,23 @@ def learn(rank: int, kind: str, processes: int, port: int, out: str) -> None:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == processes
+    found = {kind: learned_by(kind, rank, accelerator) for kind in NETWORKS}
+    seen = accelerator.gather(torch.tensor([*rows_of_an_epoch(accelerator)]))
+    if rank == 0:
+        torch.save({**found, "rows": seen}, out)
+    if processes > 1:
+        torch.distributed.destroy_process_group()
+
+
+def learned_by(kind: str, rank: int, accelerator: Accelerator) -> dict[str, Any]:
     torch.manual_seed(0)
-    model, share = NETWORKS[kind]().eval(), RECORDS // processes  # no dropout, which no two processes draw alike
+    model, share = NETWORKS[kind]().eval(), RECORDS // accelerator.num_processes  # dropout differs between processes
     task = _PretrainingTask(model.config, "loss", {}, batch_size=share)
     losses = task.losses(model, batch(kind, slice(rank * share, (rank + 1) * share)), accelerator)
     losses["loss"].backward()
     learned = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     grads = {name: accelerator.reduce(value, "mean") for name, value in learned.items()}
-    seen = accelerator.gather(torch.tensor([*rows_of_an_epoch(accelerator)]))
-    if rank == 0:
-        torch.save({"loss": losses["alignment_loss"].detach(), "grads": grads, "rows": seen}, out)
-    if processes > 1:
-        torch.distributed.destroy_process_group()
+    return {"loss": losses["alignment_loss"].detach(), "grads": grads}
 
 
 def rows_of_an_epoch(accelerator: Accelerator) -> list[int]:
@@ -83,23 +88,34 @@ def rows_of_an_epoch(accelerator: Accelerator) -> list[int]:
     return [int(row) for batch in loader for row in batch]
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_two_processes_agree_with_one_on_loss_and_gradient(kind: str, tmp_path: Path):
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What one process and what two processes together learn."""
     # processes are forked from a server that has imported torch once, and in which no gradient was ever computed
     multiprocessing.set_forkserver_preload(["torch", "accelerate", "transformers"])
+    folder = tmp_path_factory.mktemp("gather")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     found = []
     for processes in (1, 2):
-        arguments = (kind, processes, port, str(tmp_path / f"{processes}.pt"))
+        arguments = (processes, port, str(folder / f"{processes}.pt"))
         torch.multiprocessing.start_processes(learn, arguments, nprocs=processes, start_method="forkserver")
-        found.append(torch.load(arguments[3]))
-    one, two = found
-    assert sorted(two["rows"].tolist()) == sorted(one["rows"].tolist()) == list(range(26))
+        found.append(torch.load(arguments[2]))
+    return found
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_two_processes_agree_with_one_on_loss_and_gradient(kind: str, one_and_two: list[dict[str, Any]]):
+    one, two = (found[kind] for found in one_and_two)
     torch.testing.assert_close(two["loss"], one["loss"])
     assert sorted(one["grads"]) == sorted(two["grads"])
     for name, value in one["grads"].items():
         torch.testing.assert_close(two["grads"][name], value, atol=1e-6, rtol=1e-4)
     learned = {"one text": "text_model.embeddings.word_embeddings", "statements": "alignment_head.text_projection.0"}
     assert one["grads"][f"{learned[kind]}.weight"].abs().sum() > 0
+
+
+def test_two_processes_see_every_row_once(one_and_two: list[dict[str, Any]]):
+    one, two = one_and_two
+    assert sorted(two["rows"].tolist()) == sorted(one["rows"].tolist()) == list(range(26))

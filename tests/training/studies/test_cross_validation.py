@@ -11,18 +11,22 @@ import yaml
 from fixtures.training_runs import COMMON, TINY_MODEL
 
 from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
+from ecgdan_hf.evaluation.report import survival_report
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.survival_ecgdan import survival_curve
 from ecgdan_hf.training.arguments.fields import EvaluateArguments
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.run_folder import RunFolder
-from ecgdan_hf.training.studies import cross_validation
+from ecgdan_hf.training.studies import cross_validation, cv_fold
+
+
+SHORT = {name: value for name, value in COMMON.items() if name != "num_proc"} | {"epochs": 1}
 
 
 @pytest.fixture(scope="module")
 def cv_args(cohort: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory):
     def build(folder: Path | None = None, **given):
-        common = {name: value for name, value in COMMON.items() if name != "num_proc"}
+        common = given.pop("common", {**SHORT, "epochs": COMMON["epochs"]})
         return EvaluateArguments(
             protocol="repeated-cv",
             data="csv",
@@ -39,6 +43,12 @@ def cv_args(cohort: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory)
     return build
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the figures out, which the report of `finished` has."""
+    monkeypatch.setattr(survival_report, "_draw", lambda folder, judged: {})
+
+
 @pytest.fixture(scope="module")
 def finished(cv_args):
     args = cv_args()
@@ -52,8 +62,8 @@ def test_every_record_is_judged_once_for_each_seed(finished):
     assert sum(each["num_records"] for each in metrics["splits"]["folds"]) == 96
 
 
-def test_no_patient_is_both_judged_and_learned_from_also_through_records_without_an_outcome(
-    cv_args, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_patient_is_both_judged_and_pretrained_or_fine_tuned_on_also_through_records_without_an_outcome(
+    cv_args, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None
 ):
     table = pd.read_csv(cohort / "table.csv", dtype={"record_id": str})
     table["file"] = [str(cohort / name) for name in table["file"]]
@@ -76,13 +86,19 @@ def test_no_patient_is_both_judged_and_learned_from_also_through_records_without
 
     monkeypatch.setattr(rows, "inner_split", spy)
     given = {"data_dir": str(tmp_path / "table.csv"), "labels": str(tmp_path / "outcomes.csv"), "seeds": "0"}
-    args = cv_args(tmp_path / "out", measurements=False, pretrain=str(tmp_path / "pretrain.yaml"), **given)
+    given |= {"pretrain": str(tmp_path / "pretrain.yaml"), "common": SHORT}
+    args = cv_args(tmp_path / "out", measurements=False, random_encoder=False, **given)
     said: list[str] = []
     metrics = cross_validation.cross_validate(args, say=said.append)
     assert list(metrics["models"])[:3] == ["ECG-DAN", "no pretraining", "few-events model"]
     assert any("(few: below 250): use the few-events model" in line for line in said)
     assert len(seen) == 8 and all(learned and not learned & judged for learned, judged in seen)
     assert metrics["data"]["num_records"] == 24 and metrics["data"]["num_patients"] == 24
+    for fold, counts in enumerate(metrics["splits"]["folds"], start=1):
+        pretrained = RunFolder(tmp_path / "out" / f"seed-0-fold-{fold}" / "pretraining").metrics
+        assert sum(pretrained["num_records"].values()) == 48 - 2 * counts["num_records"]
+        tuned = RunFolder(tmp_path / "out" / f"seed-0-fold-{fold}" / "ecg-dan").metrics
+        assert tuned["checkpoint"].endswith(f"seed-0-fold-{fold}/pretraining")
 
 
 def test_risks_are_those_of_the_checkpoint_and_comparators_know_the_training_rows_alone(finished, cohort: Path):
@@ -154,21 +170,6 @@ def test_a_checkpoint_that_has_seen_the_records_is_refused_or_declared(finished,
         assert not Path(again.output_dir).exists()
 
 
-def test_a_fold_pretrains_without_the_patients_it_judges(cv_args, tmp_path):
-    (tmp_path / "pretrain.yaml").write_text(
-        yaml.safe_dump({**COMMON, "epochs": 1, "text_model": "none"}), encoding="utf-8"
-    )
-    args = cv_args(pretrain=str(tmp_path / "pretrain.yaml"), seeds="0")
-    metrics = cross_validation.cross_validate(args)
-    folder = Path(args.output_dir)
-    assert list(metrics["models"])[:2] == ["ECG-DAN", "no pretraining"]
-    for fold, counts in enumerate(metrics["splits"]["folds"], start=1):
-        pretrained = RunFolder(folder / f"seed-0-fold-{fold}" / "pretraining").metrics
-        assert sum(pretrained["num_records"].values()) == 48 - counts["num_records"]
-        tuned = RunFolder(folder / f"seed-0-fold-{fold}" / "ecg-dan").metrics
-        assert tuned["checkpoint"].endswith(f"seed-0-fold-{fold}/pretraining")
-
-
 def test_pretraining_and_a_checkpoint_are_not_both_asked_for(cv_args):
     with pytest.raises(ValueError, match="checkpoint, pretrain: expected one of the two, got both"):
         cross_validation.cross_validate(cv_args(pretrain="pretrain-rhythm", checkpoint="model_cards/ecg-dan"))
@@ -190,24 +191,32 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_written(cv_args, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recipe_that_was_changed_meanwhile_is_noticed(cv_args, tmp_path: Path):
+def test_a_recipe_that_was_changed_meanwhile_is_noticed(cv_args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def is_killed(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cv_fold.FoldModels, "predict", is_killed)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"learning_rate": 1e-3}), encoding="utf-8")
     args = cv_args(tmp_path / "out", recipe=str(recipe), seeds="0", measurements=False)
-    cross_validation.cross_validate(args)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validation.cross_validate(args)
     recipe.write_text(yaml.safe_dump({"learning_rate": 7e-3}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"recipe: learning_rate: the folds in .* began with 0.001, got 0.007"):
         cross_validation.cross_validate(args)
 
 
-def test_covariates_are_named_on_all_records_and_stand_beside_the_network_alone(cv_args, cohort, tmp_path: Path):
+def test_covariates_are_named_on_all_records_and_stand_beside_the_network_alone(
+    cv_args, cohort: Path, tmp_path: Path, undrawn: None
+):
     table = pd.read_csv(cohort / "table.csv", dtype={"record_id": str})
     table["file"] = [str(cohort / name) for name in table["file"]]
     table["stage"] = ["I"] * 40 + ["II"] * 4 + ["IV"] * 4
     table.to_csv(tmp_path / "table.csv", index=False)
-    common = {**{name: value for name, value in COMMON.items() if name != "num_proc"}, "covariates": "age,stage"}
-    args = cv_args(tmp_path / "out", data_dir=str(tmp_path / "table.csv"), measurements=False, seeds="0")
-    metrics = cross_validation.cross_validate(dataclasses.replace(args, common=common))
+    given = {"measurements": False, "random_encoder": False, "seeds": "0"}
+    args = cv_args(tmp_path / "out", data_dir=str(tmp_path / "table.csv"), **given)
+    args = dataclasses.replace(args, common={**SHORT, "covariates": "age,stage"})
+    metrics = cross_validation.cross_validate(args)
     assert "covariates alone" in metrics["models"]
     for fold in (1, 2):
         model, _ = load_checkpoint(tmp_path / "out" / f"seed-0-fold-{fold}" / "ecg-dan")
