@@ -67,15 +67,16 @@ DANET = f"--task danet --data mit-bih --data-dir {{base}}/holter --num-proc 1 --
 VERBS = {
     "pretrain": f"pretrain {DATA}{CACHE} {STATES} --text-model none {TINY} --output-dir {{out}}",
     "pretrain, no cache": f"pretrain {DATA}{COLD} {SHORT} --text-model none {TINY} --output-dir {{out}}",
-    "pretrain danet": f"pretrain {DANET}{CACHE} --pretext masked --span-masking-probability 0.5 {model(TINY_DANET)} --output-dir {{out}}",
+    "pretrain danet": f"pretrain {DANET}{CACHE} --pretext masked --span-masking-probability 0.5 "
+    f"{model(TINY_DANET)} --output-dir {{out}}",
     "finetune": f"finetune {DATA}{CACHE} {STATES} {FEW} --task survival --from-scratch {TINY} --output-dir {{out}}",
     "finetune classification": f"finetune {DATA}{CACHE} {STATES} {FEW} --task classification {FOLDS} "
     "--checkpoint {base}/pretrained --output-dir {out}",
     "finetune danet": f"finetune {DANET}{CACHE} {FEW} --from-scratch --test-fraction 0 --valid-fraction 0.34 "
     f"{model(TINY_DANET)} --output-dir {{out}}",
     "probe": f"probe {DATA}{CACHE} {FEW} {FOLDS} --checkpoint {{base}}/pretrained --output-dir {{out}}",
-    "probe at fractions": f"probe {DATA}{CACHE} {FEW} {FOLDS} --checkpoint {{base}}/pretrained --label-fractions 0.5,1 "
-    "--seeds 2 --output-dir {out}",
+    "probe at fractions": f"probe {DATA}{CACHE} {FEW} {FOLDS} --checkpoint {{base}}/pretrained "
+    "--label-fractions 0.5,1 --seeds 2 --output-dir {out}",
     "ablate": f"ablate {DATA}{CACHE} {FEW} {FOLDS} --config {{base}}/ablation.yaml --epochs 1 --output-dir {{out}}",
     "recalibrate": f"recalibrate {DATA}{CACHE} --checkpoint {{base}}/survival --fit-folds 7-10 --output-dir {{out}}",
     "evaluate": f"evaluate {DATA}{CACHE} {FEW} {FOLDS} --checkpoint {{base}}/survival --no-measurements "

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_visitors.py --visits 200 [--shared ../shared/cases]
 
-Starts the page as the Hub does and uploads by HTTP, several visitors at a time: synthetic ECGs, each with a name of its
-own, and hostile files (those of `--shared`, and mutated ones). Counted are answers with the visitor's own name and no
+Starts the page as the Hub does and uploads by HTTP, several visitors at a time: synthetic ECGs, each with a name of
+its own, and hostile files (those of `--shared`, and mutated ones). Counted are answers with the visitor's own name and no
 other, refusals in one line, other endings, uploads that were left on disk, the slowest answer, and the memory of the
 page and its processes.
 """
@@ -27,14 +27,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_mutations import mutated
 
 from ecgdan_hf.data.simulate.synthetic import make_signal
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
+ROOT = Path(__file__).parents[2]
 OPTIONS = ["of the labels", None, "from the file", ""]  # the maps, and what a file may lack
 NAME = re.compile(r"visitor-\d+")
 

@@ -53,7 +53,7 @@ def batch(kind: str, rows: slice) -> dict[str, torch.Tensor]:
 
 
 def learn(rank: int, processes: int, port: int, out: str) -> None:
-    """For each network one backward pass on this process's share; the gradients, averaged over processes, in a file."""
+    """One backward pass of each network on this process's share; the mean gradients of all processes into a file."""
     torch.set_num_threads(1)  # a forked process would wait for ever for OpenMP threads that only its parent has
     for state in (AcceleratorState, PartialState):
         state._reset_state()

@@ -19,7 +19,6 @@ from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.run_folder import RunFolder
 from ecgdan_hf.training.studies import cross_validation, cv_fold
 
-
 SHORT = {name: value for name, value in COMMON.items() if name != "num_proc"} | {"epochs": 1}
 
 
