@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_visitors.py --visits 200 [--shared ../shared/cases]
 
 Starts the page as the Hub does and uploads by HTTP, several visitors at a time: synthetic ECGs, each with a name of
-its own, and hostile files (those of `--shared`, and mutated ones). Counted are answers with the visitor's own name and no
+its own, and hostile files (those of `--shared`, and mutated ones). Counted are answers with the visitor's name and no
 other, refusals in one line, other endings, uploads that were left on disk, the slowest answer, and the memory of the
 page and its processes.
 """
