@@ -34,6 +34,7 @@ def _hold_out(args: EvaluateArguments) -> None:
     from ecgdan_hf.evaluation.report.survival_report import write_held_out_report
     from ecgdan_hf.evaluation.report.tripod import read_author_statements
     from ecgdan_hf.evaluation.result import Result
+    from ecgdan_hf.evaluation.small_cells import without_small_cells
 
     folder = check_output_folder(args.output_dir, args.overwrite, "metrics.json")
     load_rows, statements = _row_loader(args, as_task=True), read_author_statements(args.statements)
@@ -58,6 +59,8 @@ def _hold_out(args: EvaluateArguments) -> None:
         score_columns=[name.strip() for name in (args.scores or "").split(",") if name.strip()],
     )
     result.metrics.update({"statements": statements} if statements else {})
+    if args.small_cells:
+        result = replace(result, metrics=without_small_cells(result.metrics, args.small_cells))
     with filled_folder(folder, last="metrics.json") as staging:
         write_held_out_report(staging, result)
         Result("held-out", result.metrics).write(staging)

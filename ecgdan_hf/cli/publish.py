@@ -36,6 +36,9 @@ def _bundle(
     base_model: Annotated[
         str | None, typer.Option(help="OWNER/NAME on the Hub of the checkpoint it was fine-tuned from")
     ] = None,
+    small_cells: Annotated[
+        int, typer.Option(help="leave out groups with fewer records, patients or events, such as 5; 0: none")
+    ] = 0,
 ) -> None:
     """Make a Hub-ready folder of weights, code and card; it loads without this package.
 
@@ -48,6 +51,7 @@ def _bundle(
 
     said: dict[str, Any] = {"power_watts": power_watts, "grid_gco2_per_kwh": grid_gco2_per_kwh}
     said |= {"contact": contact, "training_data": training_data, "base_model": base_model}
+    said |= {"small_cells": small_cells}
     out = make_bundle(checkpoint_dir, out_dir, name, dataset_id, results or (), **said)
     say(f"{out}: loads in a clean process with the same outputs")
     for part in missing_parts((out / "README.md").read_text(encoding="utf-8")):

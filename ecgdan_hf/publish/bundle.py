@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from typing import Any
 from huggingface_hub import ModelCard
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.evaluation.seen_records import FILE as SEEN_RECORDS
+from ecgdan_hf.evaluation.small_cells import without_small_cells
 from ecgdan_hf.files import whole_folder
 from ecgdan_hf.inference.checkpoints import load_checkpoint, quietly
 from ecgdan_hf.inference.heads import HEADS, head_of
@@ -48,6 +51,7 @@ def make_bundle(
     contact: str | None = None,
     training_data: str | None = None,
     base_model: str | None = None,
+    small_cells: int = 0,
 ) -> Path:
     """Writes the Hub-ready folder of a checkpoint.
 
@@ -64,6 +68,7 @@ def make_bundle(
         results: folders of further evaluations (`ecgdan probe`, `evaluate`, `finetune`, `sanity`): their tables go
             into the card, their numbers into the metadata and `evaluation/`.
         power_watts, grid_gco2_per_kwh, contact, training_data, base_model: of the card, see [`build_card`].
+        small_cells: leave groups with fewer records, patients or events out of card and results; 0 leaves out none.
 
     Returns:
         `out_dir`.
@@ -78,8 +83,10 @@ def make_bundle(
         raise FileNotFoundError(f"{source}: no such checkpoint folder")
     _check_destination(source, out)
     said = {"contact": contact, "training_data": training_data, "base_model": base_model, "dataset_id": dataset_id}
-    keeps_card = (source / "README.md").is_file() and not any((name, results, power_watts, *said.values()))
+    asked = (name, results, power_watts, small_cells, *said.values())
+    keeps_card = (source / "README.md").is_file() and not any(asked)
     evaluations = [] if keeps_card else Evaluation.gather(source, results)
+    evaluations = [replace(each, result=_shown(each.result, small_cells)) for each in evaluations]
     model, extractor = load_checkpoint(source)
     with whole_folder(out, overwrite=True) as staging:
         has_text = head_of(model).task == "text"
@@ -91,6 +98,7 @@ def make_bundle(
             CheckpointRun.read(source).write(staging)
         else:
             run, title = CheckpointRun.read(source), name or out.name
+            run = replace(run, result=_shown(run.result, small_cells)) if run.result else run
             metrics = run.result.metrics if run.result else None
             card = build_card(model, metrics, run.recipe, title, evaluations, power_watts, grid_gco2_per_kwh, **said)
             _write_documents(source, card, run, evaluations, staging)
@@ -175,6 +183,10 @@ def _registered(model: EcgDanPreTrainedModel, extractor: EcgDanFeatureExtractor)
                 del kind._auto_class  # it was inherited
             else:
                 kind._auto_class = value
+
+
+def _shown(result: Result, small_cells: int) -> Result:
+    return Result(result.kind, without_small_cells(result.metrics, small_cells)) if small_cells else result
 
 
 def _write_documents(

@@ -78,7 +78,8 @@ VERBS = {
     "probe at fractions": f"probe {DATA}{CACHE} {FEW} {FOLDS} --checkpoint {{base}}/pretrained "
     "--label-fractions 0.5,1 --seeds 2 --output-dir {out}",
     "ablate": f"ablate {DATA}{CACHE} {FEW} {FOLDS} --config {{base}}/ablation.yaml --epochs 1 --output-dir {{out}}",
-    "recalibrate": f"recalibrate {DATA}{CACHE} --checkpoint {{base}}/survival --fit-folds 7-10 --output-dir {{out}}",
+    "recalibrate": f"recalibrate {DATA.replace('cohort', 'other')}{CACHE} --checkpoint {{base}}/survival "
+    "--output-dir {out}",
     "evaluate": f"evaluate {DATA}{CACHE} {FEW} {FOLDS} --checkpoint {{base}}/survival --no-measurements "
     "--output-dir {out}",
     "evaluate in cross-validation": f"evaluate --protocol repeated-cv {DATA}{CACHE} {FEW} --recipe {{base}}/cv.yaml "
@@ -132,6 +133,7 @@ def prepare(base: Path) -> None:
     from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 
     synthetic.write_cohort(base / "cohort", n=48, seed=0)
+    synthetic.write_cohort(base / "other", n=96, seed=5)
     write_holter(base / "holter")
     few = sorted((base / "cohort").rglob("*.hea"))[:4]
     (base / "few").mkdir()

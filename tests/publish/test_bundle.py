@@ -18,6 +18,7 @@ from ecgdan_hf import EcgSurvivalPipeline
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
+from ecgdan_hf.publish import bundle
 from ecgdan_hf.publish.bundle import make_bundle
 from ecgdan_hf.publish.hub_code import HubCode
 from ecgdan_hf.publish.verify import _largest_difference, _probe_inputs, is_bundle, verify_bundle
@@ -38,6 +39,28 @@ def test_code_that_computes_something_else_fails_the_proof(survival_bundle: Path
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match=r"without the package log_hazard differs by 0\.001"):
         verify_bundle(folder)
+
+
+def test_a_card_with_small_cells_left_out_shows_none_and_no_total_gives_one_away(
+    survival_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "verify_bundle", lambda folder: None)
+    source, sizes = tmp_path / "run", {"<40": (31, 3), "40-59": (40, 9), "60-79": (59, 19)}
+    shutil.copytree(survival_checkpoint, source)
+    result = Result.read(source)
+    index = result.metrics["test"]["concordance_index"]
+    result.metrics["subgroups"]["age"] = {
+        name: {"num_records": records, "num_patients": records, "num_events": events, "concordance_index": index}
+        for name, (records, events) in sizes.items()
+    }
+    result.write(source)
+    shown = {}
+    for smallest in (0, 5):
+        out = make_bundle(source, tmp_path / f"bundle-{smallest}", small_cells=smallest)
+        shown[smallest] = (out / "README.md").read_text(encoding="utf-8") + (out / "metrics.json").read_text()
+    for name, is_kept in (("<40", False), ("40-59", False), ("60-79", True)):
+        assert f"age: {name}" in shown[0] and (f"age: {name}" in shown[5]) == is_kept
+        assert f'"{name}"' in shown[0] and (f'"{name}"' in shown[5]) == is_kept
 
 
 def test_a_classifier_bundle_lists_every_head_of_its_configuration(classification_bundle: Path) -> None:

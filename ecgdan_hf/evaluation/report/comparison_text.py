@@ -47,6 +47,10 @@ def held_out_text(metrics: Mapping[str, Any]) -> str:
         lines += [""]
     lines += _decision_lines(metrics)
     lines += ["## By sex and age", "", subgroup_text(metrics["subgroups"], simulated), ""]
+    if smallest := metrics.get("small_cells"):
+        lines += [f"Groups with fewer than {smallest} records, patients, events or records without an event are left"]
+        lines[-1] += " out, and with a single one of them the next smallest, so that no total gives it away."
+        lines += [""]
     return "\n".join([*lines, "Research use only."]) + "\n"
 
 

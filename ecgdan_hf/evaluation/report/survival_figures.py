@@ -96,6 +96,7 @@ def kaplan_meier_figure(
     simulated: bool = False,
     kind: str = "tertiles",
     fold: npt.ArrayLike | None = None,
+    small_cells: int = 0,
 ) -> Figure:
     """Draws Kaplan-Meier curves with 95 % bands by groups of predicted risk, numbers at risk, log-rank p.
 
@@ -107,6 +108,7 @@ def kaplan_meier_figure(
         log_hazard: (n,), predictions for records the model has not seen.
         simulated: says so in the title.
         kind, fold: see [`risk_groups`].
+        small_cells: numbers below it are not written.
 
     Returns:
         A matplotlib Figure.
@@ -134,7 +136,7 @@ def kaplan_meier_figure(
     p = logrank_p_value(events, times, groups.index) if len(present) > 1 else None
     said = title(f"event-free by {groups.title}", simulated, (len(events), int(events.sum())))
     curves.set_title(f"{said}; {_p_text(p)}; bands: 95 %", fontsize=TITLE_SIZE)
-    _draw_numbers_at_risk(table, groups, events, times)
+    _draw_numbers_at_risk(table, groups, events, times, small_cells)
     tidy(curves)
     return figure
 
@@ -223,15 +225,20 @@ def _curtail(curve: pd.DataFrame) -> pd.DataFrame:
     return curve[curve["at_risk"] >= least] if curve["at_risk"].iloc[0] >= least else curve
 
 
-def _draw_numbers_at_risk(axes: Axes, groups: _RiskGroups, events: FloatArray, times: FloatArray) -> None:
+def _draw_numbers_at_risk(
+    axes: Axes, groups: _RiskGroups, events: FloatArray, times: FloatArray, small_cells: int = 0
+) -> None:
+    def shown(count: int) -> str:
+        return f"<{small_cells}" if 0 < count < small_cells else str(count)
+
     rows = range(len(groups.names))
     years = _years(float(times.max()))
     labels = []
     for row in rows:
         chosen = groups.index == row
-        labels.append(f"{groups.names[row]} ({int(events[chosen].sum())} ev.)")
+        labels.append(f"{groups.names[row]} ({shown(int(events[chosen].sum()))} ev.)")
         for year in years:
-            at_risk = str(int((times[chosen] >= year).sum()))
+            at_risk = shown(int((times[chosen] >= year).sum()))
             axes.text(year, -row, at_risk, ha="center", va="center", fontsize=SMALL_SIZE, clip_on=False)
     axes.set(ylim=(-len(groups.names) + 0.4, 0.6), xticks=years)
     axes.set_yticks([-row for row in rows], labels)

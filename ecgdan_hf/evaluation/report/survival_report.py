@@ -28,6 +28,7 @@ from ecgdan_hf.evaluation.report.performance_figures import (
 )
 from ecgdan_hf.evaluation.report.survival_figures import kaplan_meier_figure, risk_groups, risk_histogram_figure
 from ecgdan_hf.evaluation.report.tripod import tripod_report
+from ecgdan_hf.evaluation.small_cells import without_small_cells
 from ecgdan_hf.spreadsheets import plain_cells
 
 _DPI = 130
@@ -77,10 +78,12 @@ class Judged:
     def write(self, folder: Path, recipe: Mapping[str, Any] | None = None) -> None:
         """Writes `report.md`, `report.html`, `predictions.csv` and the figures into an existing folder.
 
-        A figure that these records do not allow (no event in a subgroup, too short a follow-up) is left out.
+        A figure that these records do not allow (no event in a subgroup, too short a follow-up) is left out. With
+        `small_cells` in the metrics, nothing tells of single people: no predictions, no histogram.
         """
         text = tripod_report(self.metrics, recipe, _draw(folder, self), self.models[0])
-        plain_cells(self.predictions.table).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+        if not self.metrics.get("small_cells"):
+            plain_cells(self.predictions.table).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
         (folder / "report.md").write_text(text, encoding="utf-8")
         (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
 
@@ -92,7 +95,8 @@ def write_held_out_report(folder: Path, result: HeldOut) -> None:
         _write_held_out_page(folder, result.predictions, result.metrics, result.recipe)
         text += "\n![Kaplan-Meier curves by thirds of predicted risk](kaplan_meier.png)\n"
         text += "\nWhat TRIPOD+AI asks for, as far as this run can say it: `report.html`.\n"
-    plain_cells(result.predictions).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+    if not result.metrics.get("small_cells"):
+        plain_cells(result.predictions).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     (folder / "report.md").write_text(text, encoding="utf-8")
 
 
@@ -123,6 +127,8 @@ def _write_held_out_page(
         "models": found,
         "subgroups": metrics.get("subgroups") or judged.subgroups(models[0], n),
     }
+    if smallest := metrics.get("small_cells"):
+        page = without_small_cells(page, smallest)
     drawn = _draw(folder, Judged(judged, models, page))
     text = tripod_report(page, recipe, drawn, models[0])
     (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
@@ -144,7 +150,10 @@ def _draw(folder: Path, judged: Judged) -> dict[str, Path]:
 def _kaplan_meier(kind: str) -> Callable[[Judged], Any]:
     def draw(judged: Judged) -> Any:
         people = judged.people
-        return kaplan_meier_figure(people["event"], people["time"], judged.score, judged.simulated, kind)
+        smallest = judged.metrics.get("small_cells", 0)
+        return kaplan_meier_figure(
+            people["event"], people["time"], judged.score, judged.simulated, kind, small_cells=smallest
+        )
 
     return draw
 
@@ -187,6 +196,8 @@ def _forest(judged: Judged) -> Any:
 
 
 def _histogram(judged: Judged) -> Any:
+    if judged.metrics.get("small_cells"):
+        return None  # its bins are groups of a few people
     return risk_histogram_figure(judged.people["event"] == 1, judged.score, judged.simulated)
 
 

@@ -344,6 +344,11 @@ class EvaluateArguments(_DataArguments):
     label_level: str | None = _held_out(
         None, "labels of ptb-xl: superclass (default), subclass or statement", data=_WITH_LEVELS
     )
+    small_cells: int = option(
+        0,
+        "leave out groups with fewer records, patients or events, such as 5, and all rows; 0: none",
+        within=_NOT_NEGATIVE,
+    )
     test_folds: str | None = _held_out(None, "test folds; default: every record, for data never trained on")
     train_folds: str | None = _held_out(None, "folds the controls are fitted on: age and sex, random encoder")
     random_encoder: bool = option(True, "compare with a linear model on an untrained encoder (needs train_folds)")

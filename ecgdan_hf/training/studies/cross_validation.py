@@ -24,6 +24,7 @@ from ecgdan_hf.evaluation.protocols.repeated_cv import Fold, Predictions, descri
 from ecgdan_hf.evaluation.report.survival_report import Judged
 from ecgdan_hf.evaluation.report.tripod import read_author_statements
 from ecgdan_hf.evaluation.result import Result
+from ecgdan_hf.evaluation.small_cells import without_small_cells
 from ecgdan_hf.files import content_of, locked_folder, write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.rows import model_inputs
@@ -65,6 +66,7 @@ def cross_validate(
         say("judging")
         metrics = {**_summarise(models, predictions), **_cost(recipes, folder, predictions.table, begin)}
         metrics |= {"statements": statements} if statements else {}
+        metrics = without_small_cells(metrics, args.small_cells) if args.small_cells else metrics
         maps = _lead_attention(models, folder, predictions.table)
         judged = Judged(predictions, models.names, metrics, maps, cohort.config.lead_names)
         recipe = asdict(recipes.evaluated())

@@ -29,7 +29,7 @@ _OWN_SPLIT = ("train_folds", "valid_folds", "test_folds", "label_fraction", "tes
 """Arguments of `ecgdan finetune` that a fold decides."""
 
 _MAY_DIFFER = ("output_dir", "seeds", "bootstrap", "seed", "overwrite", "num_proc", "batch_size", "cache_dir",
-              "statements")  # fmt: skip
+              "statements", "small_cells")  # fmt: skip
 """Arguments that may differ when a cross-validation resumes: more seeds add folds, the others change no prediction."""
 
 Networks = Mapping[str, Callable[[EcgDanConfig], Any]]
