@@ -62,7 +62,7 @@ def check_sampling_rate(sampling_rate: Any, source: str = "sampling_rate") -> fl
     """Returns the rate in Hz; raises ValueError if it is missing, not a number, not finite, zero or negative."""
     try:
         rate = float(sampling_rate)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rate = math.nan
     if not (math.isfinite(rate) and rate > 0):
         raise ValueError(f"{source}: expected a sampling rate in Hz above zero, got {sampling_rate!r}")

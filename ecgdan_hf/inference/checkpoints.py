@@ -32,6 +32,7 @@ _REPOSITORY_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _BUNDLE_ONLY = ("auto_map", "ecgdan_code_revision")
 _PREPROCESSOR = "preprocessor_config.json"
 _LARGEST_NUMBER = 1_000_000
+_LETTERS = 500  # of another library's message
 """Above any size in a configuration of this package, the vocabulary of its language model among them."""
 _MAY_BE_ABSENT = ("baseline.standard_error",)
 """Weights that older survival checkpoints lack; their risks have no limits."""
@@ -277,4 +278,4 @@ def _one_line(error: BaseException) -> str:
     """First line of an error message of another library, or two where the first only names a field."""
     lines = [" ".join(line.split()) for line in str(error.args[0] if error.args else error).split("\n")]
     first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return first or type(error).__name__
+    return (first if len(first) <= _LETTERS else f"{first[:_LETTERS]} ...") or type(error).__name__

@@ -6,6 +6,7 @@ Travels with the weights: numpy, and scipy where it is needed.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -31,6 +32,7 @@ MAX_DEVIATION_MV = 6.0  # from the median of such a lead; samples beyond are mis
 CODE_GAP_MV = 2.0  # a code of "no sample" lies at least this far from all samples, and as far as their range
 CODE_MV = 20.0  # beyond, a single such value is a code; nearer to zero only a run of it
 STRETCH_SECONDS = 10.0  # over which the range of a long recording is judged
+MAX_RATE_HZ = 1e6  # far above any recorder
 MIN_SECONDS = 2.4  # a column of a printed 12-lead ECG has 2.5 s
 
 MAX_MISSING_FRACTION = 0.05  # of one lead; up to here NaN gaps are interpolated linearly, above the lead is masked
@@ -70,16 +72,16 @@ def check_recording(
         raise ValueError(
             f"{', '.join(missing)}: expected them with the signal (Hz; mV, uV or V; one name for each row), got None"
         )
-    if sampling_rate is None or isinstance(sampling_rate, str | bool) or not 0 < float(sampling_rate) < np.inf:
+    if sampling_rate is None or not _is_rate(sampling_rate):
         raise ValueError(f"sampling_rate: expected the recording's rate in Hz, got {sampling_rate!r}")
     mv_per_unit = millivolt_per(unit)
     if mv_per_unit is None:
         raise ValueError(f"unit: expected one of {', '.join(_MV_PER_UNIT)}, got {unit!r}")
-    if lead_names is None or isinstance(lead_names, str):
+    if lead_names is None or isinstance(lead_names, str) or not np.iterable(lead_names):
         raise ValueError(f"lead_names: expected one name for each row of signal, got {lead_names!r}")
     try:
         array = np.asarray(signal, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             "signal: expected a numeric (leads, samples) array, got rows of unequal length or not numbers"
         ) from None
@@ -89,6 +91,12 @@ def check_recording(
     array, _ = without_codes(array if mv_per_unit == 1 else array * mv_per_unit, sampling_rate)
     _check_amplitude(array, sampling_rate, _STANDARD_UNIT[str(unit).strip().lower()])
     return array, leads
+
+
+def _is_rate(sampling_rate: Any) -> bool:
+    with suppress(TypeError, ValueError, OverflowError):
+        return not isinstance(sampling_rate, str | bool) and 0 < float(sampling_rate) <= MAX_RATE_HZ
+    return False
 
 
 def _check_shape(array: np.ndarray, names: list[str], sampling_rate: float) -> None:
@@ -158,7 +166,7 @@ def typical_range(signal_mv: np.ndarray, sampling_rate: float) -> float:
 
     NaN without any sample.
     """
-    length = round(STRETCH_SECONDS * sampling_rate)
+    length = max(round(STRETCH_SECONDS * sampling_rate), 1)
     if signal_mv.shape[1] >= 2 * length:  # one artefact in a day is no gain
         stretches = signal_mv[:, : signal_mv.shape[1] // length * length].reshape(len(signal_mv), -1, length)
         lows, highs = lead_ranges(stretches.reshape(-1, length))

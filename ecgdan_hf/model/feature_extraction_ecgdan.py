@@ -206,7 +206,7 @@ class EcgDanFeatureExtractor(FeatureExtractionMixin):
         signals, batched = _as_batch(signal)
         rates = _one_each(sampling_rate, len(signals), "sampling_rate", list | tuple | np.ndarray)
         units = _one_each(unit, len(signals), "unit", list | tuple)
-        nested = lead_names is not None and len(lead_names) > 0 and not isinstance(lead_names[0], str)
+        nested = isinstance(lead_names, list | tuple) and any(isinstance(each, list | tuple) for each in lead_names)
         names: list[Any] = [*(lead_names or ())] if nested else [lead_names] * len(signals)
         if len(names) != len(signals):
             raise ValueError(f"lead_names: expected one list for each of {len(signals)} recordings, got {len(names)}")

@@ -22,7 +22,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from datasets import concatenate_datasets
 from scipy.special import expit
 from torch import nn
@@ -31,6 +30,7 @@ from transformers import PreTrainedModel
 from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.evaluation.comparators.baselines import RidgeCox
 from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
+from ecgdan_hf.evaluation.folds import recipe_of
 from ecgdan_hf.evaluation.measures.classification import best_f1_thresholds
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.inference.covariates import Covariates
@@ -103,7 +103,7 @@ def _method_of(args: FinetuneArguments, split: Split) -> str:
     """The method that `auto` stands for; says it in one line."""
     recipe = Path(str(args.output_dir)) / "recipe.yaml"
     if args.resume and recipe.is_file():
-        return str((yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("method", "fine-tune"))
+        return str((recipe_of(str(args.output_dir)) or {}).get("method", "fine-tune"))
     changed = next((name for name in _OF_TRAINING if _is_changed(args, name)), None)
     if args.task != "survival" or not args.checkpoint or args.lora_rank or changed:
         return "fine-tune"

@@ -144,7 +144,10 @@ def _custom_prompts(model: Any, args: ProbeArguments) -> tuple[list[str], torch.
 
 def _read_prompts(path: str) -> dict[str, list[str]]:
     """Reads `label: text` or `label: [text, text]` from YAML."""
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: expected a mapping of labels to texts, found {type(content).__name__}")
     texts = {str(label): [value] if isinstance(value, str) else value for label, value in content.items()}

@@ -79,7 +79,14 @@ def _parse_assignments(texts: list[str], name: str = "model") -> dict[str, Any]:
     for text, (key, equals, _) in zip(texts, pairs, strict=True):
         if not equals or not key:
             raise ValueError(f"--{name}: expected key=value, got {text!r}")
-    return {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
+    return {key.strip(): _parsed(value, f"--{name}: {key}") for key, _, value in pairs}
+
+
+def _parsed(value: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{what}: not readable as YAML: {' '.join(str(error).split())}") from error
 
 
 def run_safely(function: Callable[[], Any]) -> int:

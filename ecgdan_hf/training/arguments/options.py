@@ -121,7 +121,7 @@ def _read_recipe(name_or_path: str | Path) -> dict[str, Any]:
     path = path if path.is_file() else shipped
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"{path}: expected a mapping of argument names to values, found {type(recipe).__name__}")
