@@ -40,6 +40,7 @@ from fixtures.training_runs import TINY_MODEL
 from fixtures.write_workbook import workbook
 
 from ecgdan_hf.cli.main import app
+from ecgdan_hf.data.simulate.synthetic import make_signal
 from ecgdan_hf.data.sources.csv_table import read_csv_table, read_outcomes
 from ecgdan_hf.data.sources.hospital_tables import read_hospital_table
 from ecgdan_hf.evaluation.folds import parse_folds, recipe_of
@@ -235,15 +236,17 @@ def extractor(folder: Path, draw: random.Random) -> None:
     )
     shape = draw.choice([shape, (12, 1000), (12, draw.randint(1, 3000))])
     signal: Any = rng.normal(scale=draw.choice((1e-9, 0.3, 0.3, 0.3, 5, 1e4, 1e300)), size=shape)
-    for _ in range(draw.randint(0, 3)):
+    if draw.random() < 0.5:
+        signal = _shared["ecg"][:, : draw.randint(1000, 5000)].copy()
+    for _ in range(draw.choice((0, 0, 1, 3))):
         if signal.size:
             value = draw.choice((np.nan, np.inf, -np.inf, 0.0, 1e38, -32768.0))
             signal[rng.random(signal.shape) < draw.choice((0.001, 0.3, 1.0))] = value
     kinds = (lambda x: x, lambda x: x, lambda x: x.astype(np.float32), lambda x: x.tolist(), lambda x: x.astype(str))
     with np.errstate(all="ignore"):
-        signal = draw.choice([*kinds, lambda x: x.astype(complex), lambda x: x > 0, lambda x: x.astype(object)])(
-            signal
-        )
+        signal = draw.choice(
+            [*kinds, *kinds, lambda x: x.astype(complex), lambda x: x > 0, lambda x: x.astype(object)]
+        )(signal)
     leads: Any = draw.choice(
         (list(STANDARD_LEADS), list(STANDARD_LEADS), list(STANDARD_LEADS)[: shape[0] if shape else 1])
     )
@@ -254,7 +257,9 @@ def extractor(folder: Path, draw: random.Random) -> None:
     leads, rate, unit = (
         draw.choice(some) if draw.random() < 0.15 else one for one, some in zip(usual, odd, strict=True)
     )
-    found = _shared["extractor"](signal, sampling_rate=rate, unit=unit, lead_names=leads, return_tensors="np")
+    found = draw.choice(_shared["extractors"])(
+        signal, sampling_rate=rate, unit=unit, lead_names=leads, return_tensors="np"
+    )
     if not np.isfinite(found["input_values"]).all():
         raise RuntimeError("input values that are not finite")
 
@@ -280,7 +285,10 @@ def prepare(folder: Path) -> None:
     rows: list[list[object]] = [line.split(",") for line in OUTCOMES.splitlines()]
     _shared["workbook"] = workbook(folder / "table.xlsx", rows).read_bytes()
     _shared.update(checkpoint=folder / "checkpoint", seen=folder / "seen_records.npz")
-    _shared["extractor"] = EcgDanFeatureExtractor(**EcgDanConfig(sampling_rate=100, num_samples=512).signal_contract)
+    _shared["ecg"] = make_signal(0.0, 95.0, 70.0, 1)
+    about = {"sampling_rate": 100, "num_samples": 512}
+    configs = (EcgDanConfig(**about), EcgDanConfig(**about, input_kind="rhythm", normalization="global"))
+    _shared["extractors"] = [EcgDanFeatureExtractor(**config.signal_contract) for config in configs]
 
 
 # ---- cases in a child process
