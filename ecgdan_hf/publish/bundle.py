@@ -34,7 +34,7 @@ from ecgdan_hf.publish.card.evaluations import CheckpointRun, Evaluation
 from ecgdan_hf.publish.card.facts import WORLD_GCO2_PER_KWH
 from ecgdan_hf.publish.card.model_card import build_card
 from ecgdan_hf.publish.hub_code import HubCode
-from ecgdan_hf.publish.identifiers import find_identifiers, known_of_run, summary
+from ecgdan_hf.publish.identifiers import find_identifiers, findings_in_words, known_of_run
 from ecgdan_hf.publish.verify import REVISION_KEY, is_bundle, pipelines_of, verify_bundle
 
 _logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def make_bundle(
         found = find_identifiers(staging, known_of_run(source))
         verify_bundle(staging)
     if found:
-        _logger.warning("%s: `ecgdan push` will refuse it; found %s", out, summary(found))
+        _logger.warning("%s: `ecgdan push` will refuse it; found %s", out, findings_in_words(found))
     return out
 
 

@@ -115,10 +115,10 @@ def check_identifiers(folder: str | Path, known: Sequence[str] = ()) -> None:
         ValueError: the first findings, masked.
     """
     if found := find_identifiers(folder, known):
-        raise ValueError(f"{folder}: not published; found {summary(found)}; remove them, then push again")
+        raise ValueError(f"{folder}: not published; found {findings_in_words(found)}; remove them, then push again")
 
 
-def summary(found: Sequence[Finding], most: int = 5) -> str:
+def findings_in_words(found: Sequence[Finding], most: int = 5) -> str:
     """The first findings in one line, and how many there are."""
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return "; ".join(map(str, found[:most])) + more

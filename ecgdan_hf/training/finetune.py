@@ -9,7 +9,7 @@ on the test folds; the baseline hazard is fitted at the end. Classification: bin
 thresholds by the best F1 on the validation patients.
 
 With few events or labels nothing is trained: the encoder stays as it is, and a linear head is fitted to its
-embeddings (`method: few-events`, [`FewEventsFinetuning`]; `method: linear`, [`LinearFinetuning`]).
+embeddings (`method: few-events`, [`_FewEventsFinetuning`]; `method: linear`, [`_LinearFinetuning`]).
 """
 
 import dataclasses
@@ -342,7 +342,7 @@ class _FrozenFinetuning(_Finetuning):
         }
 
 
-class LinearFinetuning(_FrozenFinetuning, _ClassificationFinetuning):
+class _LinearFinetuning(_FrozenFinetuning, _ClassificationFinetuning):
     """Logistic regression for each label on the embeddings of a frozen encoder; thresholds by cross-validation."""
 
     head: LinearClassifier
@@ -397,7 +397,7 @@ class LinearFinetuning(_FrozenFinetuning, _ClassificationFinetuning):
         }
 
 
-class FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
+class _FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
     """A linear risk head, shrunk by evidence: for as few as fifteen events."""
 
     heads: list[FewEventsHead]
@@ -450,9 +450,9 @@ class FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
 
 _RUNS: dict[tuple[str, str], type[_Finetuning]] = {
     ("survival", "fine-tune"): SurvivalFinetuning,
-    ("survival", "few-events"): FewEventsFinetuning,
+    ("survival", "few-events"): _FewEventsFinetuning,
     ("classification", "fine-tune"): _ClassificationFinetuning,
-    ("classification", "linear"): LinearFinetuning,
+    ("classification", "linear"): _LinearFinetuning,
 }
 
 

@@ -9,9 +9,9 @@ import os
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -75,20 +75,32 @@ def blocks_of(document: Path) -> list[Block]:
     ]
 
 
-@pytest.fixture(scope="session")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clone(tmp_path_factory.mktemp("reader") / "ecgdan_hf")
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A reader's folder, and one cache of prepared recordings for all documents."""
+    caches = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HF_DATASETS_CACHE", str(caches / "datasets"))
+        patched.setenv("XDG_CACHE_HOME", str(caches / "cache"))
+        yield write_clone(tmp_path_factory.mktemp("reader") / "ecgdan_hf")
 
 
 @pytest.fixture
-def clone(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the reader's folder, for one document."""
-    folder = tmp_path / "ecgdan_hf"
-    shutil.copytree(pristine, folder, symlinks=True)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return folder
+def clone(reader: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The reader's folder; what a document leaves there is removed after it."""
+    monkeypatch.chdir(reader)
+    before = states_of(reader)
+    yield reader
+    after = states_of(reader)
+    for path in sorted(after.keys() - before.keys(), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    assert {path: after.get(path) for path in before} == before, "a document changed what is there for all"
+
+
+def states_of(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of change of everything in a folder; size 0 and time 0 of folders."""
+    found = {path: path.lstat() for path in folder.rglob("*")}
+    return {x: (0, 0) if x.is_dir() else (stat.st_size, stat.st_mtime_ns) for x, stat in found.items()}
 
 
 @pytest.mark.parametrize("document", [x for x in DOCUMENTS if x.name != NEEDS_A_HUB], ids=lambda path: path.name)

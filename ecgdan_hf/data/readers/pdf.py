@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ecgdan_hf.data.readers.child import decode
 from ecgdan_hf.data.readers.declared import Declared, Format
-from ecgdan_hf.data.readers.pdf_leads import MIN_POINTS, Name, Piece, find_names, find_traces, named, place
+from ecgdan_hf.data.readers.pdf_leads import MIN_POINTS, Name, Piece, find_names, find_traces, named, pieces_in_time
 from ecgdan_hf.data.readers.pdf_scale import Words, find_pulse, find_scale
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
@@ -101,7 +101,7 @@ class _Page:
             raise ValueError(f"{source}: expected traces of at least 1.5 s, got none")
         self._check_alike(source)
         traces, unnamed = named(traces, self.names, scale, source)
-        pieces, rate, flags = place(traces, scale, source)
+        pieces, rate, flags = pieces_in_time(traces, scale, source)
         return pieces, rate, (*scale.flags, *unnamed, *flags)
 
     def _check_alike(self, source: str) -> None:

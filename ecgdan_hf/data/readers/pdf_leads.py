@@ -275,7 +275,7 @@ def _has_spike(seconds: FloatArray, values_mv: FloatArray) -> bool:
     return bool(np.any((jump > _SPIKE_MV) & calm & (span < _SPIKE_SECONDS)))
 
 
-def place(traces: Sequence[Trace], scale: Scale, source: str) -> tuple[list[Piece], float, tuple[str, ...]]:
+def pieces_in_time(traces: Sequence[Trace], scale: Scale, source: str) -> tuple[list[Piece], float, tuple[str, ...]]:
     """All pieces at their time, the sampling rate in Hz, and flags.
 
     Raises:
