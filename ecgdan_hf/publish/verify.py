@@ -24,7 +24,7 @@ from ecgdan_hf.publish.hub_code import HubCode
 
 _Arrays = dict[str, np.ndarray]
 
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-5  # float32 sums differ with the number of threads and the processor: 1.6e-6 was seen
 _TIMEOUT_SECONDS = 600
 REVISION_KEY = "ecgdan_code_revision"
 
@@ -50,7 +50,7 @@ def verify_bundle(folder: str | Path) -> float:
     Raises:
         FileNotFoundError: no such folder.
         ValueError: no bundle, code that would not survive on the Hub or was changed after bundling, a clean process
-            that fails, or outputs that differ by more than 1e-6.
+            that fails, or outputs that differ by more than 1e-5.
     """
     folder = Path(folder)
     if not folder.is_dir():

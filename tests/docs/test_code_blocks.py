@@ -9,9 +9,11 @@ import os
 import re
 import runpy
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -24,6 +26,7 @@ from fixtures.write_clone import REPOSITORY, write_clone
 from golden_weights import authors_state, read_oracle
 from publish.hub_client import CLI, HubClient
 from publish.hub_server import TOKEN, HubServer
+from torch.distributed.run import get_args_parser as torchrun_parser
 from warm import WARM
 
 from ecgdan_hf.cli.main import app
@@ -45,7 +48,7 @@ SMALL = {
 """Flags that make a command small; nothing else of it changes."""
 
 PROGRAMS = {"ecgdan": CLI, "hf": "from huggingface_hub.cli.hf import main; main()"}
-LAUNCHERS = {"accelerate": [], "torchrun": ["-m", "torch.distributed.run"]}
+LAUNCHERS = ("accelerate", "torchrun")
 
 LISTEN = """
 listen() { printf "%q " "$PWD" "$(env --null | base64 --wrap=0)" "$@" >> "$COMMANDS"; echo >> "$COMMANDS"; }
@@ -216,10 +219,31 @@ def run_script(arguments: list[str]) -> int:
 
 
 def run_process(words: list[str]) -> int:
-    """A module run by python, or by a launcher in as many processes as the block says."""
+    """A module run by python, or by a launcher in as many processes as the block says.
+
+    The launchers' own parsers read their flags; the processes are then started as a launcher starts them.
+    """
     program, *arguments = words
+    processes = 1
     if program == "accelerate":  # on a CPU it starts `python` with what follows its own flags
         said = launch_command_parser().parse_args(arguments[1:])
+    elif program == "torchrun":
+        said = torchrun_parser().parse_args(arguments)
+        processes = int(said.nproc_per_node)
+    if program in LAUNCHERS:
         arguments = ["-m", said.training_script, *said.training_script_args]
     verb = next(word for word in arguments if word.startswith("ecgdan_hf.")).rsplit(".", 1)[1]
-    return WARM.run([sys.executable, *LAUNCHERS.get(program, []), *arguments, *made_small([verb])[1:]]).returncode
+    command = [sys.executable, *arguments, *made_small([verb])[1:]]
+    if processes == 1:
+        return WARM.run(command).returncode
+    with ThreadPoolExecutor(processes) as pool:
+        return max(pool.map(lambda variables: WARM.run(command, env=variables).returncode, ranks(processes)))
+
+
+def ranks(processes: int) -> list[dict[str, str]]:
+    """The variables by which processes find each other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]

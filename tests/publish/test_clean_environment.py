@@ -150,7 +150,7 @@ def test_every_head_runs_with_what_its_card_says_to_install(
         with np.load(f"{tmp_path}/{name}-out.npz", allow_pickle=False) as outputs:
             found = dict(outputs)
         assert str(found["model_module"]).startswith("transformers_modules.")
-        assert _largest_difference(expected[name], found, folder) <= 1e-6
+        assert _largest_difference(expected[name], found, folder) <= 1e-5
         asked[name] = sorted(output.removeprefix("pipeline ") for output in found if output.startswith("pipeline "))
     features, zero_shot = "ecg-feature-extraction", "zero-shot-ecg-classification"
     assert asked == {

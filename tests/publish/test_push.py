@@ -57,8 +57,8 @@ def test_a_pushed_bundle_loads_by_name_without_the_package_and_again_without_the
     with torch.inference_mode():
         given = {**features, "covariates": torch.from_numpy(inputs["covariates"])}
         log_hazard, survival = model(**given).log_hazard, model.predict_survival(**given)
-    assert found["log_hazard"] == pytest.approx(log_hazard.numpy(), abs=1e-6)
-    assert found["survival"] == pytest.approx(survival.numpy(), abs=1e-6)
+    assert found["log_hazard"] == pytest.approx(log_hazard.numpy(), abs=1e-5)
+    assert found["survival"] == pytest.approx(survival.numpy(), abs=1e-5)
     assert np.isfinite(found["survival"]).all()
 
 
