@@ -77,6 +77,11 @@ class GrowingTable:
         return self.out.with_name(f"{self.out.name}.rows")
 
     @property
+    def was_begun(self) -> bool:
+        """Whether a run that has not ended left something here."""
+        return self.rows.exists() or self._said.exists()
+
+    @property
     def _said(self) -> Path:
         return self.rows.with_name(f"{self.rows.name}.json")
 
@@ -93,9 +98,9 @@ class GrowingTable:
         if self.rows.exists():
             self._check_the_same()
             self._keep_whole_rows(files)
-        else:
+        write_text(self._said, json.dumps(dict(self.made_with)))  # first: rows without it cannot be gone on with
+        if not self.rows.exists():
             write_text(self.rows, self._header)
-        write_text(self._said, json.dumps(dict(self.made_with)))
         self._file = self.rows.open("a", encoding="utf-8", newline="")
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -213,7 +218,7 @@ def rows_to_file(
         raise ValueError(f"out: expected a name that ends in {' or '.join(SUFFIXES)}, got {out.name}")
     maker.check(files)
     table = GrowingTable(out, maker.columns, maker.made_with)
-    if resume and out.exists() and not table.rows.exists():
+    if resume and out.exists() and not table.was_begun:
         return replace(table, was_complete=True)
     table.open(files, resume)
     with tqdm(total=len(files), initial=table.num_rows, desc=maker.doing, unit="file", disable=not progress) as bar:

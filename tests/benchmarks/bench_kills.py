@@ -84,8 +84,8 @@ VERBS = {
     "--output-dir {out}",
     "evaluate in cross-validation": f"evaluate --protocol repeated-cv {DATA}{CACHE} {FEW} --recipe {{base}}/cv.yaml "
     "--folds 2 --seeds 0 --no-measurements --output-dir {out}",
-    "sanity": f"sanity {DATA}{CACHE} {FEW} --checkpoint {{base}}/survival --limit 8 --draws 1 --time-steps 2 "
-    "--map-records 4 --test-folds 7-10 --methods attention --output-dir {out}",
+    "sanity": f"sanity {DATA.replace('cohort', 'other')}{CACHE} {FEW} --checkpoint {{base}}/survival --limit 48 "
+    "--draws 1 --time-steps 2 --map-records 4 --methods attention --output-dir {out}",
     "predict": "predict {base}/cohort --checkpoint {base}/survival --batch-size 8 --num-workers 0 --out {out}.csv",
     "predict to Parquet": "predict {base}/cohort --checkpoint {base}/survival --batch-size 8 --num-workers 0 "
     "--out {out}.parquet",
@@ -94,7 +94,7 @@ VERBS = {
     "bundle": "bundle {base}/survival {out}",
     "export": "export {base}/survival {out}.onnx",
     "data synthetic": "data synthetic {out} --n 20",
-    "data check": "data check {base}/cohort --limit 12 --num-proc 1 --out {out}.json --html {out}.html",
+    "data check": "data check {base}/cohort --limit 6 --num-proc 1 --out {out}.json --html {out}.html",
     "data measure": "data measure {base}/few --num-workers 0 --out {out}.csv",
     "data outcomes": "data outcomes {base}/outcomes.csv --out {out}.csv",
     "data convert": f"data convert {{base}}/cohort {{out}} --data csv --limit 12 --keep-ids --num-proc 1{COLD}",
@@ -103,7 +103,7 @@ VERBS = {
 }
 """The commands: `{out}` is the result, `{folder}` its folder, `{base}` what all share."""
 SLOW = ("ablate", "evaluate in cross-validation", "probe at fractions", "bundle", "export")
-"""Take several seconds: a quarter of the share of the others."""
+"""Take several seconds: an eighth of the share of the others."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class Case:
     ending: str
 
 
-def prepare(base: Path) -> None:
-    """Data and checkpoints that all verbs read."""
+def prepare(base: Path, verbs: list[str]) -> None:
+    """Data, and the checkpoints that these verbs read."""
     import numpy as np
     import pandas as pd
     import torch
@@ -133,7 +133,8 @@ def prepare(base: Path) -> None:
     from ecgdan_hf.model.modeling_ecgdan import EcgDanForPreTraining
 
     synthetic.write_cohort(base / "cohort", n=48, seed=0)
-    synthetic.write_cohort(base / "other", n=96, seed=5)
+    if any("{base}/other" in VERBS[each] for each in verbs):
+        synthetic.write_cohort(base / "other", n=96, seed=5)
     write_holter(base / "holter")
     few = sorted((base / "cohort").rglob("*.hea"))[:4]
     (base / "few").mkdir()
@@ -156,6 +157,8 @@ def prepare(base: Path) -> None:
     network.save_pretrained(base / "prompts")
     EcgDanFeatureExtractor(**network.config.signal_contract).save_pretrained(base / "prompts")
     for name, verb in (("pretrained", "pretrain"), ("survival", "finetune")):
+        if not any(f"{{base}}/{name}" in VERBS[each] for each in verbs):
+            continue
         command = f"{VERBS[verb].replace(STATES, SHORT)} {FOLDS}"
         code = run(base, command.replace("{out}", str(base / name)), base)
         assert code == 0, said(base)
@@ -342,7 +345,7 @@ def import_all(modules: list[str]) -> None:
 def series(base: Path, verbs: list[str], numbers: range, seed: int) -> Iterator[Case]:
     """Kills the verbs in turn."""
     wholes: dict[str, Whole] = {}
-    turns = verbs + 3 * [verb for verb in verbs if verb not in SLOW or len(verbs) == 1]
+    turns = verbs + 7 * [verb for verb in verbs if verb not in SLOW or len(verbs) == 1]
     for number in numbers:
         verb = turns[number % len(turns)]
         if verb not in wholes:
@@ -365,8 +368,9 @@ def main() -> None:
     cases = [Case(**json.loads(line)) for line in lines]
     first = max([asked.first, *(case.number + 1 for case in cases)])
     with tempfile.TemporaryDirectory() as work, clean_processes_by(WARM.run):
-        WARM.address()
-        prepare(Path(work))
+        if "bundle" in verbs:
+            WARM.address()
+        prepare(Path(work), verbs)
         while sum(case.kills for case in cases) < asked.kills:
             for case in series(Path(work), verbs, range(first, 10**9), asked.seed):
                 cases.append(case)

@@ -27,7 +27,8 @@ def parse_dates(text: "pd.Series[str]", where: str, day_first: bool | None = Non
     months = iso["month"].fillna(other["first"].where(swapped, other["second"]))
     days = iso["day"].fillna(other["second"].where(swapped, other["first"]))
     years = iso["year"].fillna(other["year"])
-    dates = pd.to_datetime(years + "-" + months + "-" + days, format="%Y-%m-%d", errors="coerce")
+    parts = (part.astype(str) for part in (years, months, days))  # a column without any would be numbers
+    dates = pd.to_datetime(next(parts) + "-" + next(parts) + "-" + next(parts), format="%Y-%m-%d", errors="coerce")
     bad = dates.isna() & (bare != "")
     if bad.any():
         raise ValueError(f"{where}: expected {EXPECTED}, got {bare[bad].iloc[0]!r}")
