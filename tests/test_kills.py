@@ -8,7 +8,7 @@ import pytest
 from warm import WARM
 
 BENCH = Path(__file__).parent / "benchmarks" / "bench_kills.py"
-VERBS = "data outcomes,data measure,data check"
+VERBS = "data outcomes,data measure"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
