@@ -1,4 +1,4 @@
-"""Figures of calibration at a horizon, AUC over years, and C-index by subgroup.
+"""Figures of calibration and net benefit at a horizon, AUC over years, and C-index by subgroup.
 
 The numbers come from the metric functions; nothing is estimated here. Calibration shows groups, a smooth curve and the
 distribution of predicted risks together (Van Calster et al., BMC Medicine 17:230, 2019). Returns matplotlib Figures.
@@ -113,6 +113,39 @@ def auc_figure(
     said = title("discrimination over the years", simulated, (num_records, num_events))
     axes.set_title(f"{said}{bands}", fontsize=TITLE_SIZE)
     figure.legend(frameon=False, fontsize=LABEL_SIZE, handlelength=4, loc="outside lower center", ncols=2)
+    tidy(axes)
+    return figure
+
+
+def decision_curve_figure(
+    curve: _Table, horizon_years: float, num_records: int, num_events: int, simulated: bool = False
+) -> Figure:
+    """Draws net benefit by threshold, beside that of treating everybody and nobody.
+
+    Args:
+        curve: `threshold`, `model`, `treat_all`, as [`decision_curve`](absolute_risk.py) gives them; NaN is left out.
+        horizon_years: horizon of the risks, in years.
+        num_records, num_events: what the model was judged on.
+        simulated: says so in the title.
+
+    Raises:
+        ValueError: a missing column, or no threshold at which net benefit is known.
+    """
+    table = _read_columns("curve", curve, ("threshold", "model", "treat_all"))
+    if table["model"].isna().all():
+        raise ValueError("curve: expected net benefit at one threshold or more, found none; take an earlier horizon")
+    figure = new_figure(4.3)
+    axes = figure.subplots()
+    axes.plot(table["threshold"], table["model"], color=BLUE, label="treat above the threshold")
+    axes.plot(table["threshold"], table["treat_all"], color=VERMILION, linestyle="--", label="treat all")
+    axes.axhline(0, color=GREY, linewidth=1, linestyle=":", label="treat nobody")
+    top = float(np.nanmax(table[["model", "treat_all"]].to_numpy()))
+    axes.set(xlim=(0, float(table["threshold"].max())), ylim=(-0.25 * max(top, 0.01), 1.1 * max(top, 0.01)))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel(f"threshold of the risk within {horizon_years:g} years", fontsize=LABEL_SIZE)
+    axes.set_ylabel("net benefit per record", fontsize=LABEL_SIZE)
+    axes.set_title(title("decision curve", simulated, (num_records, num_events)), fontsize=TITLE_SIZE)
+    axes.legend(frameon=False, fontsize=LABEL_SIZE, loc="upper right")
     tidy(axes)
     return figure
 

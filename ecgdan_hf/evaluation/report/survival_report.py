@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ecgdan_hf.evaluation.measures.absolute_risk import dynamic_auc
+from ecgdan_hf.evaluation.measures.absolute_risk import decision_curve, dynamic_auc
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 from ecgdan_hf.evaluation.measures.survival import calibration
@@ -24,6 +24,7 @@ from ecgdan_hf.evaluation.report.html_page import html_page
 from ecgdan_hf.evaluation.report.performance_figures import (
     auc_figure,
     calibration_figure,
+    decision_curve_figure,
     forest_figure,
 )
 from ecgdan_hf.evaluation.report.survival_figures import kaplan_meier_figure, risk_groups, risk_histogram_figure
@@ -158,16 +159,34 @@ def _kaplan_meier(kind: str) -> Callable[[Judged], Any]:
     return draw
 
 
-def _calibration(judged: Judged) -> Any:
+def _first_risks(judged: Judged) -> tuple[float, FloatArray] | None:
+    """The first horizon of the evaluated model, in years, and its risks within it: (records,)."""
     horizons = judged.metrics["models"][judged.models[0]].get("horizons") or {}
     if not horizons:
         return None
     years = float(next(iter(horizons)))
+    return years, judged.predictions.risks(judged.models[0], years).mean(axis=1)
+
+
+def _calibration(judged: Judged) -> Any:
+    found = _first_risks(judged)
+    if found is None:
+        return None
+    years, risk = found
     people = judged.people
-    risk = judged.predictions.risks(judged.models[0], years).mean(axis=1)
     truth = people["event"], people["time"], risk, years
     smooth = RiskCalibration(*truth, people["patient_id"].to_numpy()).curve()
     return calibration_figure(calibration(*truth, num_groups=10), risk, years, smooth, judged.simulated)
+
+
+def _decision_curve(judged: Judged) -> Any:
+    found = _first_risks(judged)
+    if found is None or judged.metrics.get("small_cells"):
+        return None  # its ends are groups of a few people
+    years, risk = found
+    people = judged.people
+    curve = decision_curve(people["event"], people["time"], risk, years)
+    return decision_curve_figure(curve, years, len(people), int((people["event"] == 1).sum()), judged.simulated)
 
 
 def _auc(judged: Judged) -> Any:
@@ -216,6 +235,7 @@ _FIGURES: dict[str, tuple[str, Callable[[Judged], Any]]] = {
         _kaplan_meier("prevalence"),
     ),
     "Calibration of absolute risk": ("calibration.png", _calibration),
+    "Net benefit by threshold of risk": ("decision_curve.png", _decision_curve),
     "AUC over the years": ("auc.png", _auc),
     "C-index in subgroups": ("subgroups.png", _forest),
     "Predicted risk of those with and without the event": ("risk_histogram.png", _histogram),

@@ -4,12 +4,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from ecgdan_hf.evaluation.measures.absolute_risk import decision_curve
 from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.report.attention_figures import lead_attention_figure
 from ecgdan_hf.evaluation.report.figure_style import STYLES, WIDTH_INCHES
 from ecgdan_hf.evaluation.report.performance_figures import (
     auc_figure,
     calibration_figure,
+    decision_curve_figure,
     forest_figure,
 )
 from ecgdan_hf.evaluation.report.survival_figures import (
@@ -34,6 +36,7 @@ MAPS = RNG.dirichlet(np.ones(12), size=(NUM, 12))
 HIGH = (HAZARD > 1).astype(int)
 CURVES = {"a network": {"years": YEARS, "auc": 0.7 + 0 * YEARS, "low": 0.6 + 0 * YEARS, "high": 0.8 + 0 * YEARS},
           "age and sex": {"years": YEARS, "auc": 0.6 + 0 * YEARS}}  # fmt: skip
+NET_BENEFIT = decision_curve(EVENT, TIME, RISK, 5.0)
 
 DRAW = {
     "tertiles": lambda simulated: kaplan_meier_figure(EVENT, TIME, HAZARD, simulated),
@@ -44,6 +47,7 @@ DRAW = {
         GROUPS, RISK, 5, {"predicted": [0.1, 0.4], "observed": [0.1, 0.5]}, simulated, {"slope": "0.9 (0.8 to 1.0)"}
     ),
     "auc": lambda simulated: auc_figure(CURVES, NUM, int(EVENT.sum()), simulated),
+    "decision curve": lambda simulated: decision_curve_figure(NET_BENEFIT, 5, NUM, int(EVENT.sum()), simulated),
     "forest": lambda simulated: forest_figure(FOUND, SUBGROUPS, simulated),
     "lead attention": lambda simulated: lead_attention_figure(MAPS, HIGH, EVENT, simulated=simulated),
 }
@@ -228,3 +232,12 @@ def test_figures_refuse_bad_input_in_one_line(draw, message: str):
     with pytest.raises(ValueError, match=message) as found:
         draw()
     assert "\n" not in str(found.value)
+
+
+def test_a_decision_curve_shows_the_model_beside_treating_all_and_nobody() -> None:
+    model, everybody, nobody = decision_curve_figure(NET_BENEFIT, 5, NUM, 90).axes[0].lines
+    np.testing.assert_allclose(model.get_ydata(), NET_BENEFIT["model"])
+    np.testing.assert_allclose(everybody.get_ydata(), NET_BENEFIT["treat_all"])
+    assert list(nobody.get_ydata()) == [0, 0]
+    with pytest.raises(ValueError, match="curve: expected net benefit at one threshold or more, found none"):
+        decision_curve_figure({"threshold": [0.1], "model": [np.nan], "treat_all": [0.0]}, 5, NUM, 90)
