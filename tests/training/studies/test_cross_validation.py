@@ -133,7 +133,8 @@ def test_the_report_is_a_page_with_its_figures_and_says_what_is_missing(finished
         (folder / "report.html").read_text(encoding="utf-8"),
         (folder / "report.md").read_text(encoding="utf-8"),
     )
-    for name in ("kaplan_meier", "kaplan_meier_prevalence", "risk_histogram", "lead_attention", "auc", "decision_curve"):
+    drawn = ("kaplan_meier", "kaplan_meier_prevalence", "risk_histogram", "lead_attention", "auc", "decision_curve")
+    for name in drawn:
         assert (folder / f"{name}.png").stat().st_size > 10_000 and f"{name}.png" in text
     assert "data:image/png;base64," in page and str(folder) not in page + text
     assert "missing" in text and "simulated" in text and "ECG measurements" in text
