@@ -28,9 +28,10 @@ $(LOWEST)/.installed: pyproject.toml
 		$(if $(filter cpu,$(TORCH)),--torch-backend cpu) -e ".[dev]"
 	touch $@
 
-# Twenty thousand mutated files, and a thousand killed and resumed fine-tunings; hours.
+# Twenty thousand mutated files, eighty thousand other fuzzed inputs, and a thousand kills of all verbs; hours.
 soak: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_mutations.py --files 20000
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_fuzz.py --cases 80000
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_kills.py --kills 1000
 
 # The page for trying a checkpoint in a browser, as it runs on the Hub.

@@ -17,7 +17,9 @@ from shutil import copytree, ignore_patterns
 
 import pytest
 import torch
+import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from tiny import TINY
 
 import ecgdan_hf
@@ -201,3 +203,17 @@ def third_party(tree: ast.AST) -> set[str]:
         node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level
     }
     return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"ecgdan_hf"}
+
+
+def test_the_lock_of_the_weights_fits_the_package_and_the_recipes_of_the_newest() -> None:
+    lines = (ROOT / "hub_scripts" / "weights-2026-11-28.lock").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    pinned = {canonicalize_name(each.name): str(each.specifier).removeprefix("==") for each in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [Requirement(text) for text in project["dependencies"]]
+    assert not [str(each) for each in needed if not each.specifier.contains(pinned[canonicalize_name(each.name)])]
+    recipes = list((ROOT / "model_cards").glob("ecg-dan-rhythm-*-*/recipe.yaml"))  # statements, and simulated survival
+    assert len(recipes) == 4
+    for recipe in recipes:
+        versions = yaml.safe_load(recipe.read_text(encoding="utf-8"))["versions"]
+        assert all(pinned[name] == versions[name] for name in versions if name not in ("python", "ecgdan-hf")), recipe

@@ -19,8 +19,15 @@ from torch import Tensor
 
 from ecgdan_hf.digests import check_digests, digest_of, write_digests
 from ecgdan_hf.files import full_disk_named, whole_file
+from ecgdan_hf.training.core.run_folder import RunFolder
 
 _BEST, _PROGRESS = "best.safetensors", "progress.json"
+
+
+def _environment() -> dict[str, str]:
+    """Threads, processes, device and versions, on which the last bits of a number may depend."""
+    found = RunFolder.environment()
+    return {name: str(value) for name, value in {**found["hardware"], **found["versions"]}.items()}
 
 
 @dataclass
@@ -87,7 +94,8 @@ class SavedStates:
         partial, state = self._partial(progress), self._place / self._name(progress)
         if progress.best_digest:
             shutil.copyfile(self.best, partial / _BEST)
-        (partial / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+        saved = {**asdict(progress), "environment": _environment()}
+        (partial / _PROGRESS).write_text(json.dumps(saved), encoding="utf-8")
         write_digests(partial)
         shutil.rmtree(state, ignore_errors=True)
         partial.rename(state)
@@ -106,8 +114,14 @@ class SavedStates:
         return None
 
     def read(self, state: Path) -> Progress:
-        """The progress that a whole state holds."""
-        progress = Progress(**json.loads((state / _PROGRESS).read_text(encoding="utf-8")))
+        """The progress that a whole state holds. Warns if the machine or a library is another one now."""
+        saved = json.loads((state / _PROGRESS).read_text(encoding="utf-8"))
+        before, now = saved.pop("environment", {}), _environment()
+        if changed := [
+            f"{name} {before[name]}, now {now.get(name)}" for name in before if before[name] != now.get(name)
+        ]:
+            warnings.warn(f"{state}: was made with {'; '.join(changed)}: the last bits may differ", stacklevel=2)
+        progress = Progress(**saved)
         progress.earlier_seconds = progress.seconds
         return progress
 

@@ -1,6 +1,7 @@
 """The resumable states of a run: damaged ones are recognised, and the one before is used."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,15 @@ def test_a_state_that_cannot_be_written_is_removed(states: SavedStates):
         unfinished.mkdir()
         raise RuntimeError
     assert not unfinished.exists() and len(states.all()) == 2
+
+
+def test_resuming_with_other_threads_or_another_library_is_said(
+    states: SavedStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert states.read(states.all()[0]).epoch == 1  # without a word
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "9.9" if name == "torch" else version(name))
+    with pytest.warns(
+        match=r"state-00001-000000: was made with threads \d+, now 7; torch \S+, now 9.9: the last bits"
+    ):
+        states.read(states.all()[0])
