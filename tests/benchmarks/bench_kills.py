@@ -174,6 +174,10 @@ def said(base: Path) -> str:
     return (base / "said.txt").read_text(encoding="utf-8", errors="replace")
 
 
+def errors(base: Path) -> list[str]:
+    return [line for line in said(base).splitlines() if line.startswith("error: ")]
+
+
 def start(base: Path, text: str, folder: Path, kill_before: int | None = None, tell: str | None = None) -> int:
     """Starts a command in a child, which dies before its file operation of this number; the child.
 
@@ -294,7 +298,7 @@ def again(base: Path, text: str, folder: Path) -> tuple[int, int]:
     refused = 0
     code = run(base, text, folder)
     while code == 2 and refused < 2:
-        lines = [line for line in said(base).splitlines() if line.startswith("error: ")]
+        lines = errors(base)
         flag = AGAIN.search(lines[0]) if len(lines) == 1 else None
         if flag is None:
             break
@@ -322,7 +326,8 @@ def kill(base: Path, number: int, verb: str, whole: Whole, seed: int) -> Case:
             kills += run_for(base, text, folder, seconds) == -signal.SIGKILL
             how.append(f"after {seconds:.2f} s of {whole.seconds:.2f}")
     code, refused = again(base, text, folder)
-    ending = f"exit {code}: {said(base).strip()[-600:]}" if code else whole.differs(folder)
+    refuses = code == 2 and replaced and len(errors(base)) == 1  # verbs that replace nothing leave what is there
+    ending = whole.differs(folder) if code == 0 or refuses else f"exit {code}: {said(base).strip()[-600:]}"
     shutil.rmtree(folder)
     return Case(number, verb, ", ".join(how), replaced, kills, refused, ending or "same")
 
