@@ -30,7 +30,11 @@ from filelock import FileLock, Timeout
 _OURS = re.compile(r"\.(part|full|old)-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}-(.+)")
 """Kind, machine, process and destination: `part` is being written, `full` is complete and being moved into its folder,
 named after the file that moves last, `old` makes room for its successor."""
-_RESULT = "-result"
+_RESULT, _STALE = "-result", ".stale-"
+_OF_RESULTS = ("report.md", "report.html", "predictions.csv", "kaplan_meier.png", "kaplan_meier_prevalence.png")
+_OF_RESULTS += ("calibration.png", "auc.png", "subgroups.png", "risk_histogram.png", "lead_attention.png")
+_OF_RESULTS += ("deletion.png", "maps.png", "randomisation.png", "events.png")
+"""What verbs write beside `metrics.json`, some of them only for some data: none of an earlier result may stay."""
 _being_written: set[Path] = set()
 """What this process is writing."""
 _FORGOTTEN_SECONDS = 7 * 86400
@@ -122,6 +126,9 @@ def filled_folder(folder: str | Path, last: str) -> Iterator[Path]:
             part.mkdir()
             yield part
             _allow_reading(part)
+            for name in _OF_RESULTS if last == "metrics.json" else ():
+                if (folder / name).exists() and not (part / name).exists():
+                    (part / (_STALE + name)).touch()
             to_disk(part)
             full = part.rename(part.with_name(part.name.replace(".part-", ".full-", 1)))
             _move_into(folder, full, last)
@@ -160,6 +167,28 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
     finally:
         _held.discard(key)
         holder.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Keeps other processes that lock this file from writing it while the block runs, by `PATH.lock` beside it.
+
+    Raises:
+        ValueError: another process has the lock.
+    """
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"{path}: expected no other run that writes it, found one; wait until it ends, or choose another file"
+        ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows deletes no open file
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
@@ -287,6 +316,10 @@ def _move_into(folder: Path, full: Path, last: str) -> None:
     if (full / last).exists():
         (folder / last).unlink(missing_ok=True)
     for path in sorted(full.iterdir(), key=lambda path: (path.name == last, path.name)):
+        if path.name.startswith(_STALE):
+            (folder / path.name.removeprefix(_STALE)).unlink(missing_ok=True)
+            path.unlink()
+            continue
         if (folder / path.name).is_dir():
             shutil.rmtree(folder / path.name)
         path.replace(folder / path.name)

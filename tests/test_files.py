@@ -184,3 +184,12 @@ def test_an_output_folder_with_other_files_is_rejected_even_when_results_may_be_
     with pytest.raises(ValueError, match="give --overwrite"):
         check_output_folder(str(tmp_path), overwrite=False, mark="metrics.json")
     assert check_output_folder(str(tmp_path), overwrite=True, mark="metrics.json") == tmp_path
+
+
+def test_nothing_of_an_earlier_result_stays_beside_another(tmp_path):
+    for names in (["predictions.csv", "report.html", "auc.png"], ["report.md", "deletion.png"]):
+        (tmp_path / "notes.txt").touch()
+        with filled_folder(tmp_path, last="metrics.json") as part:
+            for name in (*names, "metrics.json"):
+                (part / name).touch()
+    assert content(tmp_path) == ["deletion.png", "metrics.json", "notes.txt", "report.md"]

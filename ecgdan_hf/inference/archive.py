@@ -18,7 +18,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
-from ecgdan_hf.files import whole_file, write_text
+from ecgdan_hf.files import locked_file, whole_file, write_text
 from ecgdan_hf.spreadsheets import original_cell, plain_cells
 
 SUFFIXES = (".csv", ".parquet")
@@ -211,7 +211,8 @@ def rows_to_file(
         The finished table.
 
     Raises:
-        ValueError: another suffix, an interrupted run without `resume`, or one with another model, files or options.
+        ValueError: another suffix, another run that writes `out`, an interrupted run without `resume`, or one with
+            another model, files or options.
     """
     out = Path(out)
     if out.suffix.lower() not in SUFFIXES:
@@ -220,12 +221,14 @@ def rows_to_file(
     table = GrowingTable(out, maker.columns, maker.made_with)
     if resume and out.exists() and not table.was_begun:
         return replace(table, was_complete=True)
-    table.open(files, resume)
-    with tqdm(total=len(files), initial=table.num_rows, desc=maker.doing, unit="file", disable=not progress) as bar:
-        for batch in maker.batches(files[table.num_rows :]):
-            table.append(batch)
-            bar.update(len(batch))
-    table.finish()
+    with locked_file(out):
+        table.open(files, resume)
+        shown = {"desc": maker.doing, "unit": "file", "disable": not progress}
+        with tqdm(total=len(files), initial=table.num_rows, **shown) as bar:
+            for batch in maker.batches(files[table.num_rows :]):
+                table.append(batch)
+                bar.update(len(batch))
+        table.finish()
     return table
 
 

@@ -120,7 +120,7 @@ def load_config(path_or_repo: str | Path) -> Config:
     if not folder.is_dir():
         _check_repository(name, revision, source)
     try:
-        _check_sizes(PreTrainedConfig.get_config_dict(name, revision=revision)[0], "config.json")
+        check_sizes(PreTrainedConfig.get_config_dict(name, revision=revision)[0], "config.json")
         config = AutoConfig.from_pretrained(name, revision=revision)
     except OSError as error:
         if folder.is_dir():
@@ -217,7 +217,7 @@ def _forget_bundle(saved: Any) -> None:
 def _load_feature_extractor(source: str, config: Config) -> EcgDanFeatureExtractor:
     name, revision = repository_and_revision(source)
     try:
-        _check_sizes(EcgDanFeatureExtractor.get_feature_extractor_dict(name, revision=revision)[0], _PREPROCESSOR)
+        check_sizes(EcgDanFeatureExtractor.get_feature_extractor_dict(name, revision=revision)[0], _PREPROCESSOR)
         extractor = EcgDanFeatureExtractor.from_pretrained(name, revision=revision)
     except OSError as error:
         if (Path(name) / _PREPROCESSOR).is_file():
@@ -244,14 +244,14 @@ def reading_weights(source: str) -> Iterator[None]:
         raise ValueError(f"{source}: the weights do not fit the configuration: {_one_line(error)}") from error
 
 
-def _check_sizes(content: Any, where: str) -> None:
+def check_sizes(content: Any, where: str) -> None:
     """Rejects absurd numbers in a configuration before something of that size is built."""
     if isinstance(content, Mapping):
         for name, value in content.items():
-            _check_sizes(value, f"{where}: {name}")
+            check_sizes(value, f"{where}: {name}")
     elif isinstance(content, list):
         for value in content:
-            _check_sizes(value, where)
+            check_sizes(value, where)
     elif isinstance(content, int | float) and not abs(content) <= _LARGEST_NUMBER:
         raise ValueError(f"{where}: expected a number within {_LARGEST_NUMBER:,}, found {content:g}")
 

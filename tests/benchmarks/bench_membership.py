@@ -109,13 +109,15 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=700, help="members, and others, at most")
     parser.add_argument("--bootstrap", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--cache-dir", help="folder for prepared signals; default: one that is deleted")
     asked = parser.parse_args()
     recipes = {folder.name: recipe_of(str(folder)) or {} for folder in sorted(CARDS.iterdir())}
     ours = [name for name, recipe in recipes.items() if recipe.get("data") == "ptb-xl"]
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as cache:
         for name in asked.checkpoints.split(",") if asked.checkpoints else ours:
-            found[name] = attack(CARDS / name, asked.data_dir, cache, asked.most, asked.bootstrap)
+            folder = asked.cache_dir or cache
+            found[name] = attack(CARDS / name, asked.data_dir, folder, asked.most, asked.bootstrap)
             print(json.dumps({name: found[name]}), flush=True)
             if asked.out:
                 asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

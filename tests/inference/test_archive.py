@@ -14,6 +14,7 @@ from inference.test_prediction import TINY, write_npz
 from warm import WARM
 
 from ecgdan_hf.data.sources.ecg_folder import expand_files
+from ecgdan_hf.files import locked_file
 from ecgdan_hf.inference import predict as predicting
 from ecgdan_hf.inference.archive import rows_to_file, shard_of
 from ecgdan_hf.inference.checkpoints import place
@@ -124,6 +125,18 @@ def test_rows_of_another_model_or_of_other_files_are_not_gone_on_with(
         rows_to_file(predictor, files, out, resume=True)
     with (tmp_path / "a.csv.rows").open(encoding="utf-8", newline="") as file:
         assert [row[0] for row in csv.reader(file)][1:] == [str(path) for path in files[:4]]
+
+
+def test_a_table_that_another_run_is_writing_is_left_alone_with_resume_too(
+    predictor: Predictor, archive: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "table.csv"
+    with locked_file(out):
+        for resume in (False, True):
+            with pytest.raises(ValueError, match=r"table.csv: expected no other run that writes it, found one; wait"):
+                rows_to_file(predictor, expand_files(archive), out, resume)
+    rows_to_file(predictor, expand_files(archive), out)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
 def test_shards_are_all_files_once(archive: Path) -> None:

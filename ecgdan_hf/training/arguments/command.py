@@ -101,6 +101,11 @@ def run_safely(function: Callable[[], Any]) -> int:
             raise
         print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 1 if isinstance(error, ArithmeticError) else 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        print("error: there is not enough memory; ask for a smaller network, batch or file", file=sys.stderr)
+        return 2
     return 0
 
 

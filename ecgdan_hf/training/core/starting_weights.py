@@ -9,6 +9,7 @@ from transformers import logging as transformers_logging
 
 from ecgdan_hf.inference.checkpoints import (
     check_finite,
+    check_sizes,
     load_checkpoint,
     load_config,
     reading_weights,
@@ -71,6 +72,7 @@ def build_config(kind: type[EcgDanConfig], overrides: dict[str, Any], checkpoint
     known = {item.name for base in (EcgDanConfig, kind) for item in dataclasses.fields(base)}
     own = known - {item.name for item in dataclasses.fields(EcgDanConfig.__mro__[1])} - set(_NOT_OURS_TO_SET)
     check_keys(overrides, own, "model")
+    check_sizes(overrides, "model")
     if checkpoint is None:
         return kind(**overrides)
     source: Any = load_config(checkpoint)

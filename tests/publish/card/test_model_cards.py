@@ -1,5 +1,6 @@
 """Released checkpoints load from a clone, whole, and are documented."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ ENCODERS = [
 ]
 
 
+@functools.cache
 def synthetic_signals(seed: int) -> np.ndarray:
     """(20, 12, 5000), millivolt."""
     return np.stack([synthetic._signal_of(row, seed) for row in synthetic._make_subjects(20, seed).itertuples()])
