@@ -168,6 +168,7 @@ def _row_loader(args: EvaluateArguments | SanityArguments, as_task: bool) -> Cal
     options |= {"label_level": args.label_level} if args.label_level else {}
     options |= {"keep_labels": config.label_names} if as_task and head.is_classifier else {}
     options |= {"outcomes": args.labels, "with_outcome": as_task and head.is_survival}
+    options |= {"ecgs_per_patient": getattr(args, "ecgs_per_patient", "all")}
     return lambda extractor: load(args.data, str(args.data_dir), feature_extractor=extractor, **options)
 
 

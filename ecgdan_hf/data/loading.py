@@ -33,6 +33,7 @@ def load(
     *,
     outcomes: str | Path | pd.DataFrame | None = None,
     with_outcome: bool = False,
+    ecgs_per_patient: str = "all",
     feature_extractor: Any | None = None,
     label_level: str = "superclass",
     keep_labels: Sequence[str] | None = None,
@@ -51,6 +52,8 @@ def load(
         data_dir: its folder; for `"synthetic"`, a missing or empty one is filled first.
         outcomes: CSV or table with `record_id`, `event`, `time` (years); records without an outcome are left out.
         with_outcome: leaves out records whose `event` or `time` is unknown, as survival needs both.
+        ecgs_per_patient: `"all"`, or the `"first"` or `"last"` of each patient's ECGs with a known outcome: that with
+            the longest, or the shortest, time to the end of follow-up.
         feature_extractor: prepares the signals; None keeps them as recorded.
         label_level: of PTB-XL: `"superclass"`, `"subclass"` or `"statement"`.
         keep_labels: only these of the source's labels, in this order; records without any of them are kept.
@@ -80,6 +83,8 @@ def load(
         table = _with_outcomes(table, known, "outcomes" if isinstance(outcomes, pd.DataFrame) else str(outcomes))
     if with_outcome:
         table = _known_outcomes(table, source.name)
+    if ecgs_per_patient != "all":
+        table = _one_each(table, ecgs_per_patient)
     wanted = _in_folds(table, folds)
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least one record, got {limit}")
@@ -118,6 +123,17 @@ def _with_outcomes(table: pd.DataFrame, known: pd.DataFrame, source: str) -> pd.
     if left_out:
         logger.warning("%s: %d of %d records have no outcome and are left out", source, left_out, len(table))
     return joined
+
+
+def _one_each(table: pd.DataFrame, which: str) -> pd.DataFrame:
+    """The first or the last ECG of each patient, by its time to the end of follow-up; the rows keep their order."""
+    if which not in ("first", "last"):
+        raise ValueError(f"ecgs_per_patient: expected all, first or last, got {which}")
+    if "time" not in table:
+        raise ValueError("ecgs_per_patient: expected an outcome whose time puts the ECGs in order, got none; use all")
+    ordered = table[table["time"].notna()].sort_values("time", ascending=which == "last", kind="stable")
+    kept = ordered.drop_duplicates("patient_id").index
+    return table[table.index.isin(kept)].reset_index(drop=True)
 
 
 def _with_labels(table: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:

@@ -97,7 +97,7 @@ def _load_parts(args: RecalibrateArguments, extractor: Any) -> tuple[Any, Any]:
         )
     for folds in (fit_folds, test_folds or fit_folds):
         check_unseen(str(args.checkpoint), folds, args.data_dir)
-    names = ("limit", "num_proc", "cache_dir", "skip_bad")
+    names = ("limit", "num_proc", "cache_dir", "skip_bad", "ecgs_per_patient")
     options: dict[str, Any] = {name: getattr(args, name) for name in names}
     options |= {"outcomes": args.labels, "with_outcome": True}
     dataset = load(args.data, str(args.data_dir), feature_extractor=extractor, **options)

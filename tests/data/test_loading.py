@@ -193,6 +193,24 @@ def test_outcomes_are_joined_from_a_file_and_the_others_left_out(ptbxl_folder, e
         load("ptb-xl", ptbxl_folder, outcomes=outcomes.assign(event=0), **options)
 
 
+@pytest.mark.parametrize(("which", "expected"), [("all", "abcdef"), ("first", "bde"), ("last", "ace")])
+def test_one_ecg_of_a_patient_is_the_first_or_the_last_by_its_time_to_the_end(
+    write_record, extractor, cache, tmp_path, which, expected
+):
+    for name in "abcdef":
+        write_record(name)
+    rows = {"file": list("abcdef"), "patient_id": [1, 1, 2, 2, 3, 1], "event": [1, 1, 0, 0, 1, 1]}
+    pd.DataFrame({**rows, "time": [1.0, 5.0, 3.0, 7.5, 2.0, 4.0]}).to_csv(tmp_path / "table.csv", index=False)
+    options = {"feature_extractor": extractor, "with_outcome": True, "cache_dir": cache, "num_proc": 1}
+    found = load("csv", tmp_path, ecgs_per_patient=which, **options)
+    assert [Path(name).stem for name in found["record_id"]] == list(expected)
+
+
+def test_the_first_ecg_of_a_patient_needs_an_outcome_to_be_known(ptbxl_folder, cache):
+    with pytest.raises(ValueError, match="ecgs_per_patient: expected an outcome whose time puts the ECGs in order"):
+        load("ptb-xl", ptbxl_folder, ecgs_per_patient="first", cache_dir=cache)
+
+
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_a_bad_record_is_one_line_that_names_its_file_and_nothing_is_left_behind(folder, extractor, cache, num_proc):
     path = truncate(folder, 20)

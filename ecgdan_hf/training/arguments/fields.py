@@ -31,6 +31,10 @@ _linear, _zero_shot = partial(option, zero_shot=False), partial(option, zero_sho
 _held_out, _repeated_cv = partial(option, protocol="held-out"), partial(option, protocol="repeated-cv")
 
 
+ECGS_PER_PATIENT = ("all", "first", "last")
+_WHICH_ECGS = "ECGs of a patient that count: all, or the first or the last by time to the end of follow-up"
+
+
 @dataclass(kw_only=True)
 class _DataArguments:
     """Where the recordings are, how they are prepared, and where the result goes."""
@@ -228,6 +232,7 @@ class FinetuneArguments(TrainingArguments):
         within=_NOT_NEGATIVE,
     )
     labels: str | None = _survival(None, "outcomes table: record_id or patient_id, event, time in years")
+    ecgs_per_patient: str = _survival("all", _WHICH_ECGS, choices=ECGS_PER_PATIENT)
     label_level: str | None = option(
         None,
         "labels of ptb-xl: superclass (default), subclass or statement",
@@ -341,6 +346,7 @@ class EvaluateArguments(_DataArguments):
     checkpoint: str | None = option(None, "checkpoint folder or Hub name to evaluate")
     control: dict[str, Any] = option({}, "a further checkpoint to compare with, as name=folder; repeatable")
     labels: str | None = option(None, "outcomes table: record_id, event, time in years (survival)")
+    ecgs_per_patient: str = option("all", _WHICH_ECGS, choices=ECGS_PER_PATIENT)
     label_level: str | None = _held_out(
         None, "labels of ptb-xl: superclass (default), subclass or statement", data=_WITH_LEVELS
     )
@@ -425,6 +431,7 @@ class RecalibrateArguments(_DataArguments):
         choices=("baseline", "slope"),
     )
     labels: str | None = option(None, "outcomes table: record_id, event, time in years")
+    ecgs_per_patient: str = option("all", _WHICH_ECGS, choices=ECGS_PER_PATIENT)
     fit_folds: str | None = option(None, "folds to fit to; default: every record, for data never trained on")
     test_folds: str | None = option(None, "test folds, evaluated before and after; default: the folds it is fitted to")
     horizon_years: float = option(5.0, "years at which risk is evaluated")

@@ -34,6 +34,7 @@ def load_dataset(
         args.data_dir,
         outcomes=outcomes,
         with_outcome=getattr(args, "task", None) == "survival",
+        ecgs_per_patient=getattr(args, "ecgs_per_patient", "all"),
         feature_extractor=feature_extractor,
         limit=args.limit,
         num_proc=args.num_proc,

@@ -58,6 +58,7 @@ class _Cohort:
         """Reads the records of the source whose outcome is known."""
         config: Any = build_config(EcgDanSurvivalConfig, run_args.model, run_args.checkpoint)
         extractor = EcgDanFeatureExtractor(**config.signal_contract)
+        run_args = replace(run_args, ecgs_per_patient=args.ecgs_per_patient)
         dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
         finetune.SurvivalFinetuning.describe_outcome(dataset, config, run_args)
         table = columns_of(dataset, _SUBJECT_COLUMNS)
