@@ -54,7 +54,9 @@ def _hold_out(args: EvaluateArguments) -> None:
         batch_size=args.batch_size,
         n=args.bootstrap,
         seed=args.seed,
-        measurements=_measured(args),
+        measurements=_measured(args, args.data, str(args.data_dir)),
+        load_controls=_row_loader(_of_controls(args), as_task=True) if args.controls_from else None,
+        control_measurements=_measured(args, None, args.controls_from) if args.controls_from else None,
         thresholds=_thresholds(args.risk_thresholds),
         score_columns=[name.strip() for name in (args.scores or "").split(",") if name.strip()],
     )
@@ -78,19 +80,27 @@ def _thresholds(text: str) -> list[float]:
     return found
 
 
-def _measured(args: EvaluateArguments) -> Any:
-    """Measurements of the ECGs that a survival model is compared on; None for a classifier, or without training folds.
+def _of_controls(args: EvaluateArguments) -> EvaluateArguments:
+    """The arguments with the data that the controls are fitted on, whose outcomes stand in their own table."""
+    if Path(str(args.controls_from)).resolve() == Path(str(args.data_dir)).resolve():
+        raise ValueError(
+            f"controls_from: expected another folder than data_dir, got {args.controls_from} twice; choose folds of "
+            "it with train_folds and test_folds"
+        )
+    return replace(args, data=None, data_dir=args.controls_from, labels=None)
 
-    Only a survival model is compared with them.
-    """
+
+def _measured(args: EvaluateArguments, source: str | None, folder: str) -> Any:
+    """Measurements of the ECGs in a folder; None without controls, and for a classifier, which needs none."""
     from ecgdan_hf.data.measure.table import measure_table
     from ecgdan_hf.data.sources.registry import read_source
     from ecgdan_hf.inference.checkpoints import load_config
     from ecgdan_hf.inference.heads import head_of
 
-    if not args.measurements or not args.train_folds or not head_of(load_config(str(args.checkpoint))).is_survival:
+    has_controls = args.train_folds or args.controls_from
+    if not args.measurements or not has_controls or not head_of(load_config(str(args.checkpoint))).is_survival:
         return None
-    files = read_source(args.data, str(args.data_dir)).iloc[: args.limit]
+    files = read_source(source, folder).iloc[: args.limit]
     return measure_table(files, num_proc=args.num_proc, cache_dir=args.cache_dir)
 
 

@@ -68,6 +68,8 @@ def held_out(
     measurements: pd.DataFrame | None = None,
     thresholds: Sequence[float] = (),
     score_columns: Sequence[str] = (),
+    load_controls: _LoadRows | None = None,
+    control_measurements: pd.DataFrame | None = None,
 ) -> HeldOut:
     """Evaluates the first checkpoint and compares it with the others and the baselines.
 
@@ -76,7 +78,8 @@ def held_out(
         load_rows: feature extractor -> dataset with `input_values`, `lead_mask`, `patient_id`, and `event` and
             `time`, or `labels`.
         test_folds: folds to evaluate on; None for every record.
-        train_folds: folds the baselines are fitted on; None omits the fitted baselines.
+        train_folds: folds the baselines are fitted on; None omits the fitted baselines, or with `load_controls` takes
+            every record.
         with_random_encoder: fit a linear model on a randomly initialised encoder of the same architecture.
         data_dir: folder of the rows, to recognise training data.
         batch_size: records per forward pass.
@@ -86,11 +89,14 @@ def held_out(
         thresholds: of the risk at five years, for decisions by a survival model.
         score_columns: columns of the data with scores or risks at five years computed elsewhere, to compare a
             survival model with.
+        load_controls: loads the rows that the baselines are fitted on, of other patients than those of `load_rows`,
+            such as another hospital's; None takes `train_folds` of the rows themselves.
+        control_measurements: `measurements` of these rows.
 
     Raises:
         ValueError: models of different tasks, folds that a checkpoint was trained on, or data without the outcome.
     """
-    if test_folds and set(test_folds) & set(train_folds or ()):
+    if test_folds and not load_controls and set(test_folds) & set(train_folds or ()):
         raise ValueError(f"test_folds, train_folds: expected different folds, got {test_folds} and {train_folds}")
     scores: dict[str, FloatArray] = {}
     seen: dict[str, str] = {}
@@ -102,7 +108,7 @@ def held_out(
         test = select_folds(dataset, test_folds)
         seen[name] = check_records_unseen(path, test)
         if judged is None:
-            judged = _Judged(model, dataset, test)
+            judged = _Judged(model, dataset, test, extractor)
         elif type(model) is not type(judged.model):
             raise ValueError(
                 f"{path}: expected a {type(judged.model).__name__} as the first one, got {type(model).__name__}"
@@ -111,11 +117,13 @@ def held_out(
     if judged is None:
         raise ValueError("checkpoint: expected one to evaluate, got none")
     outcome = judged.outcome()
-    if train_folds:
-        fit = select_folds(judged.dataset, train_folds)
+    if train_folds or load_controls:
+        others = judged.dataset if load_controls is None else load_controls(judged.extractor)
+        fit = select_folds(others, train_folds)
         scores |= _baselines(judged, fit, with_random_encoder, batch_size, seed)
         if measurements is not None and head_of(judged.model).is_survival:
-            scores |= _measurement_scores(judged, fit, measurements)
+            of_fit = measurements if control_measurements is None else control_measurements
+            scores |= _measurement_scores(judged, fit, of_fit, measurements)
     scores |= _given_scores(judged.test, score_columns)
     if outcome.simulated and "log_hazard" in judged.test.column_names:
         scores[ATTAINABLE] = np.asarray(judged.test["log_hazard"], dtype=np.float64)
@@ -155,6 +163,7 @@ class _Judged:
     model: Any
     dataset: Any
     test: Any
+    extractor: Any
 
     def outcome(self) -> Outcome:
         config: EcgDanConfig = self.model.config
@@ -184,9 +193,12 @@ def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, se
     return found
 
 
-def _measurement_scores(judged: _Judged, fit: Any, measurements: pd.DataFrame) -> dict[str, FloatArray]:
+def _measurement_scores(
+    judged: _Judged, fit: Any, of_fit: pd.DataFrame, of_test: pd.DataFrame
+) -> dict[str, FloatArray]:
     columns = ["record_id", "age", "sex", "event", "time"]
-    train, test = (MeasurementCox.joined(columns_of(part, columns), measurements) for part in (fit, judged.test))
+    train = MeasurementCox.joined(columns_of(fit, columns), of_fit)
+    test = MeasurementCox.joined(columns_of(judged.test, columns), of_test)
     models = MeasurementCox.fit_all(train, AgeAndSex.known(train))
     return {name: model.log_hazard(test) for name, model in models.items()}
 

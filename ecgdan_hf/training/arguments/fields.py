@@ -356,8 +356,15 @@ class EvaluateArguments(_DataArguments):
         within=_NOT_NEGATIVE,
     )
     test_folds: str | None = _held_out(None, "test folds; default: every record, for data never trained on")
-    train_folds: str | None = _held_out(None, "folds the controls are fitted on: age and sex, random encoder")
-    random_encoder: bool = option(True, "compare with a linear model on an untrained encoder (needs train_folds)")
+    train_folds: str | None = _held_out(
+        None, "folds the controls are fitted on: age and sex, random encoder; with controls_from, folds of that folder"
+    )
+    controls_from: str | None = _held_out(
+        None, "folder of another site's recordings, with outcomes or labels, that the controls are fitted on"
+    )
+    random_encoder: bool = option(
+        True, "compare with a linear model on an untrained encoder (needs train_folds or controls_from)"
+    )
     output_dir: str | None = option(None, "folder for report.md, metrics.json and the figure")
     batch_size: int = option(256, "records per forward pass", within=_COUNT)
     bootstrap: int = option(1000, "patient resamples behind each interval", within=_COUNT)

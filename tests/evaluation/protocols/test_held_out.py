@@ -9,6 +9,8 @@ import pytest
 
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.measure.table import measure_table
+from ecgdan_hf.data.simulate.synthetic import write_cohort
+from ecgdan_hf.evaluation.comparators.comparison import age_sex_scores
 from ecgdan_hf.evaluation.comparators.measurement_cox import COMPARATORS
 from ecgdan_hf.evaluation.protocols.held_out import HeldOut, held_out
 from ecgdan_hf.evaluation.report.comparison_text import held_out_text
@@ -61,6 +63,20 @@ def test_a_survival_model_stands_beside_cox_models_of_ecg_measurements(
     measured = measure_table(cohort, num_proc=1, cache_dir=cache)
     found = judge({"this": checkpoint}, train_folds=TRAIN, with_random_encoder=False, measurements=measured)
     assert list(found.metrics["models"]) == ["this", "age and sex", *COMPARATORS, "attainable (true hazard)"]
+
+
+def test_controls_of_another_site_are_fitted_there_and_judged_here(
+    judge: Callable[..., HeldOut], checkpoint: str, cache: Path, tmp_path: Path
+):
+    there = write_cohort(tmp_path / "there", n=40, seed=9)
+
+    def load_controls(extractor: object) -> object:
+        return load("csv", tmp_path / "there", feature_extractor=extractor, cache_dir=cache, num_proc=1)
+
+    found = judge({"this": checkpoint}, load_controls=load_controls, with_random_encoder=False).predictions
+    tested = found[["age", "sex", "event", "time"]]
+    expected = age_sex_scores(there[["age", "sex", "event", "time"]], tested)
+    np.testing.assert_allclose(found["age and sex"], expected, rtol=1e-5)
 
 
 def test_the_protocol_scores_what_the_checkpoint_itself_predicts(
