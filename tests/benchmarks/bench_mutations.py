@@ -6,7 +6,7 @@ Whole files of `tests/fixtures`, and real recordings where there are some, are c
 cut off, blocks repeated, removed or zeroed, bytes exchanged, and in text numbers, tags and separators changed. Each
 is read by `formats.read` in a process of its own kind, which is replaced if it is lost. Counted are records, refusals
 in one line, foreign exceptions (no ValueError or OSError, several lines, or a line without the file's name), warnings
-that reach the user, lost processes, and files above the limits of time and memory.
+that reach the user, lost processes, and files above the limits of time and memory. `--first N` goes on with file N.
 """
 
 import argparse
@@ -41,6 +41,7 @@ from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 LIMIT_SECONDS = 5.0
 LIMIT_BYTES = 1 << 30
 MAX_LETTERS = 600  # of a refusal
+PROGRESS_FILES = 1000  # between lines of progress
 WAIT_SECONDS = 120.0  # until a process counts as lost, however busy the machine is
 ABOUT = {"sampling_rate": 500.0, "unit": "mV", "lead_names": STANDARD_LEADS}
 NEEDS_ABOUT = ("ecg.npy", "tracings.h5")
@@ -363,6 +364,8 @@ def main() -> None:
             ends[found.group, found.ending] += 1
             slowest = max(slowest, found, key=lambda each: each.seconds)
             largest = max(largest, found, key=lambda each: each.peak_bytes)
+            if found.number % PROGRESS_FILES == 0:
+                print(f"{found.number} of {args.first + args.files} files", file=sys.stderr, flush=True)
             if found.ending not in ("record", "refusal") or found.seconds > LIMIT_SECONDS:
                 kept.append(found)
                 print(json.dumps(asdict(found)), flush=True)

@@ -269,10 +269,13 @@ def _step(x: FloatArray, exact: bool = False) -> float | None:
 
 def _has_spike(seconds: FloatArray, values_mv: FloatArray) -> bool:
     """Whether a single point stands far out of its neighbours: a pacemaker's spike, or a damaged number."""
-    span = seconds[2:] - seconds[:-2]
-    jump = np.abs(values_mv[1:-1] - (values_mv[:-2] + values_mv[2:]) / 2)
-    calm = np.abs(values_mv[2:] - values_mv[:-2]) < 0.3 * jump
-    return bool(np.any((jump > _SPIKE_MV) & calm & (span < _SPIKE_SECONDS)))
+    before, after = values_mv[1:-3], values_mv[3:-1]
+    jump = np.abs(values_mv[2:-2] - (before + after) / 2)
+    changes = np.abs(
+        [after - before, before - values_mv[:-4], after - values_mv[4:]]
+    )  # an R wave takes several points
+    calm = (changes < 0.3 * jump).all(axis=0)
+    return bool(np.any((jump > _SPIKE_MV) & calm & (seconds[3:-1] - seconds[1:-3] < _SPIKE_SECONDS)))
 
 
 def pieces_in_time(traces: Sequence[Trace], scale: Scale, source: str) -> tuple[list[Piece], float, tuple[str, ...]]:

@@ -12,6 +12,7 @@ from pypdf.generic import NameObject, StreamObject
 from reportlab.pdfgen.canvas import Canvas
 
 from ecgdan_hf.data import formats
+from ecgdan_hf.data.readers.pdf_leads import _has_spike
 from ecgdan_hf.data.readers.pdf_scale import Pulse, Words, find_pulse, find_scale, grid_spacing
 from ecgdan_hf.data.sources.ecg_folder import ecg_files, left_out_files
 
@@ -138,6 +139,13 @@ def test_a_changed_number_is_flagged_as_a_spike(tmp_path, ecg):
     at = [found.start(1) for found in re.finditer(rb" \d{2,3}\.?\d* ([1-4])\d\d\.\d+ l", content)][-300]
     path.write_bytes(content[:at] + bytes([content[at] + 1]) + content[at + 1 :])
     assert any(flag.startswith("single_sample_spikes") for flag in formats.read(path).flags)
+
+
+@pytest.mark.parametrize(
+    ("values_mv", "is_spike"), [([0, 0, 0, 2, 0, 0, 0], True), ([0, 0.6, 1.2, 2, 1.2, 0.6, 0], False)]
+)
+def test_a_steep_r_wave_of_a_slow_recording_is_no_spike(values_mv, is_spike):
+    assert _has_spike(np.arange(7) / 250, np.array(values_mv, dtype=float)) == is_spike
 
 
 def test_pictures_and_other_pages_are_refused_with_what_to_do(tmp_path):
