@@ -100,7 +100,11 @@ class GrowingTable:
             self._keep_whole_rows(files)
         write_text(self._said, json.dumps(dict(self.made_with)))  # first: rows without it cannot be gone on with
         if not self.rows.exists():
-            write_text(self.rows, self._header)
+            try:
+                write_text(self.rows, self._header)
+            except OSError:
+                self._said.unlink()
+                raise
         self._file = self.rows.open("a", encoding="utf-8", newline="")
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:

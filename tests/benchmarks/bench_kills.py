@@ -326,8 +326,9 @@ def kill(base: Path, number: int, verb: str, whole: Whole, seed: int) -> Case:
             kills += run_for(base, text, folder, seconds) == -signal.SIGKILL
             how.append(f"after {seconds:.2f} s of {whole.seconds:.2f}")
     code, refused = again(base, text, folder)
-    refuses = code == 2 and replaced and len(errors(base)) == 1  # verbs that replace nothing leave what is there
-    ending = whole.differs(folder) if code == 0 or refuses else f"exit {code}: {said(base).strip()[-600:]}"
+    ending = whole.differs(folder)
+    if code and (ending or code != 2 or len(errors(base)) != 1):  # verbs that replace nothing refuse a whole result
+        ending = f"exit {code}: {said(base).strip()[-600:]}; {ending}"
     shutil.rmtree(folder)
     return Case(number, verb, ", ".join(how), replaced, kills, refused, ending or "same")
 

@@ -85,7 +85,9 @@ class TrainingArguments(RunArguments):
     layer_decay: float = option(1.0, "learning rate ratio between one layer and the next; 1 trains all alike")
     warmup_fraction: float = option(0.2, "share of the steps with rising learning rate")
     clip_norm: float = option(1.0, "largest gradient norm; 0 does not clip", within=_NOT_NEGATIVE)
-    ema_decay: float = option(0.0, "decay of the averaged weights that are evaluated and saved; 0 uses the raw ones")
+    ema_decay: float = option(
+        0.0, "decay of the averaged weights that are evaluated and saved; 0 uses the raw ones", within=_SHARE
+    )
     lead_masking: str = option(
         "record", "draw of leads to hide: record, batch or none", choices=("record", "batch", "none")
     )

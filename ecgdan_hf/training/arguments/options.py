@@ -18,6 +18,7 @@ import yaml
 
 from ecgdan_hf.data.sources.registry import find_source
 
+_LARGEST = 2**32 - 1  # of a seed
 _RECIPES_DIR = Path(__file__).parents[1] / "recipes"
 
 if TYPE_CHECKING:
@@ -87,11 +88,14 @@ def check_options(args: Any) -> None:
 
 def _check_within(item: dataclasses.Field[Any], value: Any) -> None:
     within = item.metadata["within"]
-    if within is None or not isinstance(value, int | float) or within[0] <= value <= within[1]:
-        return
-    low, high = within
-    expected = f"at least {low:g}" if math.isinf(high) else f"a share between {low:g} and {high:g}"
-    raise ValueError(f"{item.name}: expected {expected}, got {value!r}")
+    if within is not None and isinstance(value, int | float) and not within[0] <= value <= within[1]:
+        low, high = within
+        expected = f"at least {low:g}" if math.isinf(high) else f"a share between {low:g} and {high:g}"
+        raise ValueError(f"{item.name}: expected {expected}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{item.name}: expected a finite number, got {value!r}")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"{item.name}: expected a number within {_LARGEST:,}, got {value!r}")
 
 
 def _unused(name: str, values: tuple[Any, ...], chosen: Any) -> str:

@@ -140,3 +140,16 @@ def test_a_source_that_is_not_named_is_recognised_and_said_in_one_line(tmp_path,
     assert capsys.readouterr().err == f"data: {tmp_path} is recognised as csv (own recordings)\n"
     app(["--data-dir", str(tmp_path), "--data", "PTBXL"], standalone_mode=False)
     assert seen[1:] == ["ptb-xl"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"learning_rate": float("nan")}, "learning_rate: expected a finite number, got nan"),
+        ({"epochs": 10**15}, "epochs: expected a number within 4,294,967,295"),
+        ({"ema_decay": 2.0}, "ema_decay: expected a share between 0 and 1, got 2.0"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused(flags: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_options(resolve(FinetuneArguments, None, {"task": "survival", **flags}))
