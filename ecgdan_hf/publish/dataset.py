@@ -25,7 +25,7 @@ from huggingface_hub import DatasetCardData
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.prepared.shards import write_shards
 from ecgdan_hf.data.sources.registry import find_source
-from ecgdan_hf.files import write_text
+from ecgdan_hf.files import content_of, remove_leftovers, write_text
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.identifiers import check_identifiers
 from ecgdan_hf.publish.push import HubRepository
@@ -103,7 +103,9 @@ def convert_dataset(
     """
     out, name = Path(out_dir), find_source(name, data_dir).name
     said = {"name": name, "keep": sorted(keep), "keep_ids": keep_ids, "license": license_id, "title": title}
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _STATE).is_file())):
+    if out.is_dir():
+        remove_leftovers(out)
+    if out.exists() and (not out.is_dir() or (content_of(out) and not (out / _STATE).is_file())):
         raise ValueError(f"{out}: expected a new or empty folder, or an interrupted conversion, found something else")
     dataset = load(name, data_dir, num_proc=num_proc, **options)
     absent = [column for column in keep if column not in dataset.column_names]
@@ -114,6 +116,7 @@ def convert_dataset(
     arrays = kept.select_columns([name for name in _ARRAYS if name in kept.column_names])
     about = _harmless(kept.remove_columns(arrays.column_names), None if keep_ids else key)
     parts = _parts(len(kept), None if keep_ids else key)
+    (out / "data").mkdir(exist_ok=True)
     files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
     write_shards(partial(_write_parquet, about, arrays), parts, files, num_proc, "Writing Parquet")
     for unfinished in set((out / "data").glob("train-*")) - set(files):  # of a run that was killed
@@ -150,9 +153,8 @@ def _start(out: Path, said: dict[str, Any]) -> bytes:
             other = "other data or another version" if changed == "data" else f"another {changed}"
             raise ValueError(f"{out}: holds an interrupted conversion with {other}; remove it or name another folder")
         return bytes.fromhex(key)
-    (out / "data").mkdir(parents=True, exist_ok=True)
     key = secrets.token_hex(32)
-    write_text(state, json.dumps({**said, "key": key}))
+    write_text(state, json.dumps({**said, "key": key}))  # first: without it a folder with files is not gone on with
     return bytes.fromhex(key)
 
 

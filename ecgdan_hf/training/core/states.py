@@ -99,8 +99,8 @@ class SavedStates:
         write_digests(partial)
         shutil.rmtree(state, ignore_errors=True)
         partial.rename(state)
-        for old in self.all()[:-keep]:
-            shutil.rmtree(old)
+        for old in self.all()[:-keep]:  # renamed first: half of a state is none
+            shutil.rmtree(old.rename(old.with_name(f".part-{old.name}")))
 
     def newest(self) -> Path | None:
         """The newest state that is whole; None if there is none. Warns of newer ones that are damaged."""
