@@ -25,7 +25,7 @@ from huggingface_hub import DatasetCardData
 from ecgdan_hf.data.loading import load
 from ecgdan_hf.data.prepared.shards import write_shards
 from ecgdan_hf.data.sources.registry import find_source
-from ecgdan_hf.files import content_of, remove_leftovers, write_text
+from ecgdan_hf.files import content_of, locked_file, remove_leftovers, write_text
 from ecgdan_hf.publish.card.model_card import PLACEHOLDER_REPOSITORY
 from ecgdan_hf.publish.identifiers import check_identifiers
 from ecgdan_hf.publish.push import HubRepository
@@ -99,32 +99,37 @@ def convert_dataset(
         The folder: `data/train-*.parquet` and `README.md`.
 
     Raises:
-        FileNotFoundError, ValueError: as `load`, a column to keep that is not there, or a folder with other content.
+        FileNotFoundError, ValueError: as `load`, a column to keep that is not there, a folder with other content,
+            or one that another conversion is writing.
     """
     out, name = Path(out_dir), find_source(name, data_dir).name
     said = {"name": name, "keep": sorted(keep), "keep_ids": keep_ids, "license": license_id, "title": title}
-    if out.is_dir():
-        remove_leftovers(out)
-    if out.exists() and (not out.is_dir() or (content_of(out) and not (out / _STATE).is_file())):
-        raise ValueError(f"{out}: expected a new or empty folder, or an interrupted conversion, found something else")
-    dataset = load(name, data_dir, num_proc=num_proc, **options)
-    absent = [column for column in keep if column not in dataset.column_names]
-    if absent:
-        raise ValueError(f"keep: expected columns of the data, {', '.join(dataset.column_names)}; got {absent[0]}")
-    key = _start(out, {**said, "data": _fingerprint(dataset)})
-    kept = dataset.select_columns([c for c in dataset.column_names if c in (*_SAFE_COLUMNS, *keep)])
-    arrays = kept.select_columns([name for name in _ARRAYS if name in kept.column_names])
-    about = _harmless(kept.remove_columns(arrays.column_names), None if keep_ids else key)
-    parts = _parts(len(kept), None if keep_ids else key)
-    (out / "data").mkdir(exist_ok=True)
-    files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
-    write_shards(partial(_write_parquet, about, arrays), parts, files, num_proc, "Writing Parquet")
-    for unfinished in set((out / "data").glob("train-*")) - set(files):  # of a run that was killed
-        unfinished.unlink()
-    card = _dataset_card(about, arrays.column_names, title or name, license_id, keep_ids=keep_ids)
-    write_text(out / "README.md", card)
-    (out / _STATE).unlink()
-    return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locked_file(out):
+        if out.is_dir():
+            remove_leftovers(out)
+        if out.exists() and (not out.is_dir() or (content_of(out) and not (out / _STATE).is_file())):
+            raise ValueError(
+                f"{out}: expected a new or empty folder, or an interrupted conversion, found something else"
+            )
+        dataset = load(name, data_dir, num_proc=num_proc, **options)
+        absent = [column for column in keep if column not in dataset.column_names]
+        if absent:
+            raise ValueError(f"keep: expected columns of the data, {', '.join(dataset.column_names)}; got {absent[0]}")
+        key = _start(out, {**said, "data": _fingerprint(dataset)})
+        kept = dataset.select_columns([c for c in dataset.column_names if c in (*_SAFE_COLUMNS, *keep)])
+        arrays = kept.select_columns([name for name in _ARRAYS if name in kept.column_names])
+        about = _harmless(kept.remove_columns(arrays.column_names), None if keep_ids else key)
+        parts = _parts(len(kept), None if keep_ids else key)
+        (out / "data").mkdir(exist_ok=True)
+        files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
+        write_shards(partial(_write_parquet, about, arrays), parts, files, num_proc, "Writing Parquet")
+        for unfinished in set((out / "data").glob("train-*")) - set(files):  # of a run that was killed
+            unfinished.unlink()
+        card = _dataset_card(about, arrays.column_names, title or name, license_id, keep_ids=keep_ids)
+        write_text(out / "README.md", card)
+        (out / _STATE).unlink()
+        return out
 
 
 def _fingerprint(dataset: Dataset) -> str:

@@ -19,6 +19,7 @@ from warm import WARM
 from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.simulate.synthetic import write_cohort
+from ecgdan_hf.files import locked_file
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.publish import dataset as published
@@ -239,3 +240,9 @@ def test_the_command_line_finds_out_the_source_and_converts(cohort, tmp_path, ca
     names = json.loads(pq.read_schema(next(out.glob("data/*.parquet"))).metadata[b"huggingface"])["info"]["features"]
     rows = load_dataset("parquet", data_files=str(out / "data/*.parquet"), split="train", cache_dir=str(cache))
     assert list(names) == rows.column_names
+
+
+def test_two_conversions_never_write_one_folder(tmp_path: Path) -> None:
+    with locked_file(tmp_path / "out"), pytest.raises(ValueError, match="out: expected no other run that writes it"):
+        convert_dataset("synthetic", tmp_path / "cohort", tmp_path / "out", license_id="other")
+    assert not list(tmp_path.iterdir())
