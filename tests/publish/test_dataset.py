@@ -242,7 +242,7 @@ def test_the_command_line_finds_out_the_source_and_converts(cohort, tmp_path, ca
     assert list(names) == rows.column_names
 
 
-def test_two_conversions_never_write_one_folder(tmp_path: Path) -> None:
+def test_two_conversions_never_write_one_folder(tmp_path):
     with locked_file(tmp_path / "out"), pytest.raises(ValueError, match="out: expected no other run that writes it"):
         convert_dataset("synthetic", tmp_path / "cohort", tmp_path / "out", license_id="other")
     assert not list(tmp_path.iterdir())
