@@ -7,8 +7,15 @@ package.
 
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from wrapt import lazy_import
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:  # slow to import, and not needed for most files
+    pd = lazy_import("pandas")
+
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 """Also behind apostrophes, so that each change can be undone."""
@@ -33,17 +40,17 @@ def original_cell(value: object) -> object:
     return value[1:] if isinstance(value, str) and value.startswith("'") and _FORMULA.match(value) else value
 
 
-def plain_cells(table: pd.DataFrame) -> pd.DataFrame:
+def plain_cells(table: "pd.DataFrame") -> "pd.DataFrame":
     """Returns a table with [`plain_cell`] for every cell of text and every column's name."""
     return _each_text(table, plain_cell)
 
 
-def original_cells(table: pd.DataFrame) -> pd.DataFrame:
+def original_cells(table: "pd.DataFrame") -> "pd.DataFrame":
     """Undoes [`plain_cells`]."""
     return _each_text(table, original_cell)
 
 
-def _each_text(table: pd.DataFrame, change: Callable[[object], object]) -> pd.DataFrame:
+def _each_text(table: "pd.DataFrame", change: Callable[[object], object]) -> "pd.DataFrame":
     text = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     changed = table.assign(**{name: table[name].map(change) for name in text})
     return changed.set_axis([change(name) for name in table.columns], axis=1)

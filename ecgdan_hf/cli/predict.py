@@ -1,6 +1,7 @@
 """Verbs that apply a checkpoint to ECG files: `ecgdan predict` and `ecgdan explain`."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,9 @@ Shard = Annotated[str | None, typer.Option(help="i/n: every n-th file from the i
 
 def _predict(
     paths: Annotated[list[Path], typer.Argument(help="ECG files, or folders of them")],
-    checkpoint: Annotated[str, typer.Option(help="checkpoint folder, or USER/NAME or USER/NAME@REVISION on the Hub")],
+    checkpoint: Annotated[
+        str, typer.Option(help="checkpoint folder, USER/NAME or USER/NAME@REVISION on the Hub, or .onnx")
+    ],
     out: Annotated[Path, typer.Option(help="table to write, one row for each file: .csv or .parquet")],
     covariates: CovariateTable = None,
     missing_covariates: MissingCovariates = "refuse",
@@ -59,16 +62,31 @@ def _predict(
     """
     from ecgdan_hf.data.sources.ecg_folder import expand_files
     from ecgdan_hf.inference.archive import SUFFIXES, default_workers, rows_to_file, shard_of
+    from ecgdan_hf.inference.lite import SUFFIX, LitePredictor
+
+    check_output_file(out, SUFFIXES)
+    table = _covariate_table(covariates)
+    options = read_options(sampling_rate, unit, lead_names)
+    if checkpoint.endswith(SUFFIX):
+        if window is not None or step is not None or device not in ("auto", "cpu"):
+            raise ValueError("window, step, device: an ONNX file judges whole records on the CPU; give its checkpoint")
+        files = shard_of(expand_files(paths), shard)
+        workers = default_workers(len(files)) if num_workers is None else num_workers
+        lite = LitePredictor(Path(checkpoint), table, options, missing_covariates, batch_size, workers)
+        return say_rows(rows_to_file(lite, files, out, resume, progress=True), strict)
+
+    if find_spec("torch") is None:
+        raise ValueError(
+            f"checkpoint: {checkpoint} needs torch, which is not installed; give the .onnx file that ecgdan export "
+            "makes of it where torch is, or pip install ecgdan-hf"
+        )
     from ecgdan_hf.inference.checkpoints import load_checkpoint, place
     from ecgdan_hf.inference.predict import Predictor
     from ecgdan_hf.inference.windows import Windows
 
-    check_output_file(out, SUFFIXES)
-    table = _covariate_table(covariates)
     model, feature_extractor = load_checkpoint(checkpoint)
     files = shard_of(expand_files(paths), shard)
     workers = default_workers(len(files)) if num_workers is None else num_workers
-    options = read_options(sampling_rate, unit, lead_names)
     windows = None if window is None else Windows(window, window if step is None else step, rule)
     predictor = Predictor(
         place(model, device), feature_extractor, table, options, missing_covariates, batch_size, workers, windows
@@ -138,9 +156,11 @@ def _explain(
 
 def _covariate_table(path: Path | None) -> Any:
     """Reads a table of covariates, ids as text; None without one."""
+    if path is None:
+        return None
     from ecgdan_hf.data.sources.hospital_tables import read_hospital_table
 
-    return None if path is None else read_hospital_table(path)
+    return read_hospital_table(path)
 
 
 def read_options(sampling_rate: float | None, unit: str | None, lead_names: str | None) -> dict[str, Any]:

@@ -92,6 +92,8 @@ def read(
         return _read_part(path, Declared(sampling_rate, unit, lead_names), member, start_seconds, seconds, median_file)
     except (ValueError, OSError):
         raise
+    except ImportError as error:  # where the package was installed without all that it requires
+        raise ValueError(f"{path}: needs {error.name}, which is not installed; pip install {error.name}") from error
     except Exception as error:  # of a decoder: one damaged file must not stop the others
         raise ValueError(f"{path}: damaged file: {type(error).__name__}: {one_line(error)[:200]}") from error
 

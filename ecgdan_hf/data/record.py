@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ecgdan_hf.data.lead_checks import checked_leads
 from ecgdan_hf.model.conditioning_ecgdan import MAX_MEDIAN_RANGE_MV, lead_ranges, typical_range
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 
 FloatArray = NDArray[np.float32]
 

@@ -5,21 +5,19 @@ made, and `OUT.rows.json` says what they were made with. At the end they become 
 """
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-import pandas as pd
-import pyarrow as pa
-from pyarrow import csv as arrow_csv
-from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from ecgdan_hf.files import locked_file, whole_file, write_text
-from ecgdan_hf.spreadsheets import original_cell, plain_cells
+from ecgdan_hf.spreadsheets import original_cell, plain_cell
 
 SUFFIXES = (".csv", ".parquet")
 MANY_FILES = 64
@@ -109,12 +107,12 @@ class GrowingTable:
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows; they are on disk when it returns."""
-        table = pd.DataFrame(list(rows), columns=list(self.columns)).astype({"num_leads": "Int64"})
-        self._file.write(self._shown(table).to_csv(index=False, header=False, lineterminator="\n"))
+        for row in rows:
+            self._file.write(self._line([self._cell(row.get(name)) for name in self.columns]))
         self._file.flush()
         os.fsync(self._file.fileno())
-        for error in table["error"]:
-            self._count(error)
+        for row in rows:
+            self._count(row.get("error") or "")
 
     def finish(self) -> None:
         """Turns the rows into `out`, whole or not at all."""
@@ -159,17 +157,21 @@ class GrowingTable:
     def _is_parquet(self) -> bool:
         return self.out.suffix.lower() == ".parquet"
 
-    def _shown(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The cells of a file that a spreadsheet may open; Parquet has no formulas."""
-        return table if self._is_parquet else plain_cells(table)
+    def _cell(self, value: object) -> object:
+        """Empty for an unknown number; a spreadsheet may open a CSV file, and Parquet has no formulas."""
+        if value is None or value != value:
+            return ""
+        return value if self._is_parquet else plain_cell(value)
 
     @property
     def _header(self) -> str:
-        return self._shown(pd.DataFrame(columns=list(self.columns))).to_csv(index=False, lineterminator="\n")
+        return self._line([self._cell(name) for name in self.columns])
 
     @staticmethod
-    def _line(row: Sequence[str]) -> str:
-        return pd.DataFrame([row]).to_csv(index=False, header=False, lineterminator="\n")
+    def _line(row: Sequence[object]) -> str:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(row)
+        return line.getvalue()
 
 
 def _whole_rows(path: Path, num_columns: int) -> Iterator[list[str]]:
@@ -187,6 +189,10 @@ def _whole_lines(file: TextIO) -> Iterator[str]:
 
 
 def _to_parquet(rows: Path, out: Path, columns: Sequence[str]) -> None:
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
     types = {name: pa.string() if name in _TEXT else pa.float64() for name in columns}
     types["num_leads"] = pa.int64()
     options = arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False)
@@ -221,13 +227,15 @@ def rows_to_file(
     out = Path(out)
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"out: expected a name that ends in {' or '.join(SUFFIXES)}, got {out.name}")
+    if out.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError(f"out: {out.name} needs pyarrow, which is not installed; pip install pyarrow, or write .csv")
     maker.check(files)
     table = GrowingTable(out, maker.columns, maker.made_with)
     if resume and out.exists() and not table.was_begun:
         return replace(table, was_complete=True)
     with locked_file(out):
         table.open(files, resume)
-        shown = {"desc": maker.doing, "unit": "file", "disable": not progress}
+        shown: dict[str, Any] = {"desc": maker.doing, "unit": "file", "disable": not progress}
         with tqdm(total=len(files), initial=table.num_rows, **shown) as bar:
             for batch in maker.batches(files[table.num_rows :]):
                 table.append(batch)

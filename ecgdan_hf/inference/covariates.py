@@ -2,14 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+from wrapt import lazy_import
 
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.covariates_ecgdan import Covariate
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:  # slow to import, and not needed for most files
+    pd = lazy_import("pandas")
 
 _MISSING = ("mean", "indicator", "refuse")
 _MAX_LEVELS = 20
@@ -38,7 +43,7 @@ class Covariates:
         return cls(getattr(config, "covariate_names", ()))
 
     @classmethod
-    def expanded(cls, table: pd.DataFrame, columns: Sequence[str], missing: str = "mean") -> "Covariates":
+    def expanded(cls, table: "pd.DataFrame", columns: Sequence[str], missing: str = "mean") -> "Covariates":
         """Returns the covariates that columns of the training records become.
 
         Every level of a text column but the most frequent becomes a covariate. Names that are rules are kept.
@@ -79,7 +84,7 @@ class Covariates:
         """For each covariate the column it is made of."""
         return [Covariate(name).column for name in self.names]
 
-    def matrix(self, table: pd.DataFrame) -> npt.NDArray[np.float32]:
+    def matrix(self, table: "pd.DataFrame") -> npt.NDArray[np.float32]:
         """Returns the network's covariates: (records, names), NaN where unknown.
 
         Raises:
@@ -90,11 +95,12 @@ class Covariates:
 
     def of_record(self, record: EcgRecord) -> npt.NDArray[np.float32]:
         """Covariates that an ECG file itself holds, such as age and sex: (1, names), NaN where unknown."""
-        known = pd.DataFrame([{name: getattr(record, name, None) for name in self.columns}])
-        return self.matrix(known.where(known.notna(), np.nan))
+        said = {name: getattr(record, name, None) for name in self.columns}
+        known = {name: value for name, value in said.items() if value is not None}
+        return np.array([[Covariate(name).value(known) for name in self.names]], dtype=np.float32)
 
 
-def _values(table: pd.DataFrame, name: str) -> "pd.Series[float]":
+def _values(table: "pd.DataFrame", name: str) -> "pd.Series[float]":
     rule = Covariate(name)
     values = _column(table, rule.column)
     if rule.is_indicator:
@@ -112,7 +118,7 @@ def _values(table: pd.DataFrame, name: str) -> "pd.Series[float]":
     return numbers
 
 
-def _column(table: pd.DataFrame, column: str) -> "pd.Series[Any]":
+def _column(table: "pd.DataFrame", column: str) -> "pd.Series[Any]":
     if column not in table:
         raise ValueError(f"covariates: expected a column {column}, got {', '.join(map(str, table.columns))}")
     values: pd.Series[Any] = table[column]
@@ -153,7 +159,7 @@ class FileCovariates:
         ValueError: another `missing`, a table without a column that is needed, or two rows of one record.
     """
 
-    def __init__(self, config: Any, table: pd.DataFrame | None = None, missing: str = "refuse") -> None:
+    def __init__(self, config: Any, table: "pd.DataFrame | None" = None, missing: str = "refuse") -> None:
         if missing not in ("refuse", "mean"):
             raise ValueError(f"missing_covariates: expected refuse or mean, got {missing!r}")
         self.taken, self.missing = Covariates.of(config), missing

@@ -23,7 +23,8 @@ from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.inference.covariates import FileCovariates
 from ecgdan_hf.inference.heads import RISK_COLUMNS, Head, head_of
-from ecgdan_hf.inference.windows import WINDOW_COLUMNS, Windows, longer_than_input
+from ecgdan_hf.inference.prepared_files import KILLED, prepared_row, row_of_error
+from ecgdan_hf.inference.windows import WINDOW_COLUMNS, Windows
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
@@ -166,10 +167,7 @@ class Predictor:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise ValueError(
-                "num_workers: a process that reads files was killed, by a file or for want of memory; repeat with 0 "
-                "to see by which file"
-            ) from error
+            raise ValueError(KILLED) from error
 
     def _in_windows(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row whose record is judged in windows."""
@@ -218,21 +216,13 @@ class _PreparedFiles(Dataset[dict[str, Any]]):
         file = self.files[index]
         row: dict[str, Any] = {"file": str(file), "flags": "", "error": ""}
         try:
+            if not self.whole:
+                return prepared_row(file, self.feature_extractor, self.known, self.options)
             record = read(file, **self.options)
-            if self.whole:
-                covariates, unknown = self.known.of(file, record)
-                return {**row, "record": record, "covariates": covariates, "unknown": unknown}
-            features = self.feature_extractor(**record.as_inputs(), return_tensors="np", return_flags=True)
             covariates, unknown = self.known.of(file, record)
+            return {**row, "record": record, "covariates": covariates, "unknown": unknown}
         except Exception as error:  # of any decoder: one file must not stop the others
-            kept = {"exception": error} if self.raise_errors else {}
-            return {**row, "error": " ".join(str(error).split()) or type(error).__name__, **kept}
-        inputs = {name: features[name] for name in self.feature_extractor.model_input_names}
-        if covariates is not None:
-            inputs["covariates"] = covariates[None]
-        middle = longer_than_input(record, self.feature_extractor)
-        flags = dict.fromkeys((*record.flags, *middle, *features["flags"][0], *unknown))
-        return {**row, "inputs": inputs, "num_leads": int(inputs["lead_mask"].sum()), "flags": ";".join(flags)}
+            return row_of_error(file, error) | ({"exception": error} if self.raise_errors else {})
 
 
 @torch.inference_mode()

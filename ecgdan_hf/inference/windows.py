@@ -5,7 +5,7 @@ prepared at a time, so memory does not grow with the number of windows.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,10 +161,3 @@ def _predict(
         arrays["covariates"] = np.repeat(covariates[None], len(windows), axis=0)
     inputs = {name: torch.from_numpy(values).to(model.device) for name, values in arrays.items()}
     return {} if head.predict is None else head.predict(model, inputs)
-
-
-def longer_than_input(record: EcgRecord, feature_extractor: EcgDanFeatureExtractor) -> Iterator[str]:
-    """A flag for a record of which a model of the rhythm sees only the middle: `only_middle_judged:10s_of_1805s`."""
-    seen = feature_extractor.signal_samples / feature_extractor.sampling_rate
-    if feature_extractor.input_kind == "rhythm" and record.duration_seconds > 1.5 * seen:
-        yield f"only_middle_judged:{seen:g}s_of_{record.duration_seconds:.0f}s"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .configuration_ecgdan import STANDARD_LEADS
+from .contract_ecgdan import STANDARD_LEADS
 from .filters_ecgdan import import_scipy
 from .leads_ecgdan import canonical_leads
 

@@ -20,6 +20,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 
 from .configuration_ecgdan import EcgDanConfig
+from .contract_ecgdan import STANDARD_LEADS as STANDARD_LEADS  # names every file that travels
 
 WAVES = ("p", "qrs", "t", "baseline")
 

@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from .configuration_ecgdan import ECGDAN_VERSION, ENCODER_FIELDS, EcgDanConfig, VersionedConfig
+from .contract_ecgdan import STANDARD_LEADS as STANDARD_LEADS  # names every file that travels
 
 _DEFAULT: Any = None
 if TYPE_CHECKING:  # `__post_init__` makes it a configuration

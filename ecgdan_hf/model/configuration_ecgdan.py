@@ -3,7 +3,7 @@
 A configuration carries two things: the switches of the network, and the physical contract of its input (leads,
 sampling rate, unit, filter, scaling), so that a checkpoint says by itself what it must be fed. It validates itself.
 
-Travels with the weights: imports only transformers and huggingface_hub.
+Travels with the weights: imports only transformers, huggingface_hub and a neighbour.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
+
+from .contract_ecgdan import CHOICES as CHOICES
+from .contract_ecgdan import DEFAULT_FILTER as DEFAULT_FILTER
+from .contract_ecgdan import STANDARD_LEADS as STANDARD_LEADS
+from .contract_ecgdan import thresholds_hold
 
 logger = logging.get_logger(__name__)
 
@@ -34,14 +39,10 @@ WRITTEN_BESIDE = ("auto_map", "custom_pipelines", "ecgdan_code_revision", "quant
 ENCODER_FIELDS = ("pooler_output", "lead_attention", "time_attention", "hidden_states")
 """Fields of the encoder's output that every head passes on."""
 
-STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-
 SIGNAL_FIELDS = (
     *("lead_names", "used_leads", "page_layout", "sampling_rate", "num_samples", "pad_samples", "input_kind"),
     *("unit", "filter", "normalization", "global_mean_mv", "global_std_mv"),
 )
-_MIN_LEAD_SHARE_FOR_THRESHOLDS = 0.5
-DEFAULT_FILTER: dict[str, float | None] = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
 
 INPUT_DEFAULTS: dict[tuple[str, str], dict[str, int]] = {
     ("paper", "median_beat"): {"sampling_rate": 500, "num_samples": 608, "pad_samples": 4},
@@ -71,20 +72,6 @@ TRUNK_DEFAULTS: dict[str, dict[str, Any]] = {
         "attention_order": "sequential",
         "classifier_hidden_size": 128,
     },
-}
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "input_kind": ("median_beat", "rhythm"),
-    "page_layout": ("whole", "3x4"),
-    "unit": ("mV",),
-    "normalization": ("per_lead_zscore", "global"),
-    "trunk": ("paper", "light"),
-    "lead_layout": ("lead_true", "reference"),
-    "attention_order": ("parallel", "sequential"),
-    "dropout_scope": ("element", "batch"),
-    "alignment_objective": ("clip", "siglip", "cosine", "statements"),
-    "ties": ("efron", "breslow"),
-    "hazard": ("cox", "discrete"),
 }
 
 
@@ -350,7 +337,7 @@ class EcgDanConfig(VersionedConfig):
         With fewer than half they do not hold: with lead I alone a classifier of twelve leads says "MI" of 95 % of
         those who have none (docs/data.md). Its order of records still does.
         """
-        return num_leads >= _MIN_LEAD_SHARE_FOR_THRESHOLDS * len(self.used_leads or self.lead_names)
+        return thresholds_hold(num_leads, self.used_leads or self.lead_names)
 
     @property
     def token_stride(self) -> int:

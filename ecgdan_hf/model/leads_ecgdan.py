@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from .configuration_ecgdan import STANDARD_LEADS
+from .contract_ecgdan import STANDARD_LEADS
 
 # Each limb lead as a combination (a, b) meaning a * I + b * II. The order is the order of trust for derivation.
 LIMB_LEADS: dict[str, tuple[float, float]] = {

@@ -19,6 +19,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_ecg_text import EcgTextConfig
 from .configuration_ecgdan import EcgDanConfig
+from .contract_ecgdan import STANDARD_LEADS as STANDARD_LEADS  # names every file that travels
 from .discrete_time_ecgdan import discrete_time_loss
 from .heads_ecgdan import EcgDanAlignmentHead
 from .layers_ecgdan import EcgDanDropout

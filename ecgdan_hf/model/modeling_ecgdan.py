@@ -17,6 +17,7 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_ecgdan import ENCODER_FIELDS, EcgDanConfig, EcgDanSurvivalConfig
+from .contract_ecgdan import STANDARD_LEADS as STANDARD_LEADS  # names every file that travels
 from .discrete_time_ecgdan import discrete_time_loss, log_cumulative_hazard, marginal_logits
 from .heads_ecgdan import (
     EcgDanAlignmentHead,

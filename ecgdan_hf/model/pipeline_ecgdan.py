@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .conditioning_ecgdan import fit_length
-from .configuration_ecgdan import STANDARD_LEADS
+from .configuration_ecgdan import EcgDanConfig
+from .contract_ecgdan import STANDARD_LEADS
 from .covariates_ecgdan import Covariate
 from .discrete_time_ecgdan import discrete_time_loss
 from .filters_ecgdan import apply_filter
@@ -33,6 +34,7 @@ TRAVELS = (
     fit_length,
     apply_filter,
     STANDARD_LEADS,
+    EcgDanConfig,
     canonical_leads,
     Covariate,
     Baseline,

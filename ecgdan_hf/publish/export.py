@@ -204,6 +204,7 @@ def _describe(model: Any, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
     if hasattr(config, "endpoint"):
         told |= {"endpoint": config.endpoint, "simulated_outcome": config.simulated_outcome}
         told |= {"covariate_names": config.covariate_names, "survival_years": _risk_years(model)}
+        told["hazard"] = config.hazard
         told |= {"cause_names": config.cause_names} if config.cause_names else {}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
 

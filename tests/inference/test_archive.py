@@ -15,7 +15,7 @@ from warm import WARM
 
 from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.files import locked_file
-from ecgdan_hf.inference import predict as predicting
+from ecgdan_hf.inference import prepared_files
 from ecgdan_hf.inference.archive import rows_to_file, shard_of
 from ecgdan_hf.inference.checkpoints import place
 from ecgdan_hf.inference.predict import Predictor, predict
@@ -162,7 +162,7 @@ def test_workers_give_the_rows_of_one_process(predictor: Predictor, archive: Pat
 def test_a_file_that_kills_its_reader_is_told(
     predictor: Predictor, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predicting, "read", lambda file: os._exit(1))
+    monkeypatch.setattr(prepared_files, "read", lambda file: os._exit(1))
     with pytest.raises(ValueError, match="num_workers: a process that reads files was killed"):
         predict(archive, predictor.model, predictor.feature_extractor, num_workers=1)
 

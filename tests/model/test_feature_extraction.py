@@ -295,7 +295,7 @@ def test_rhythm_input_is_cropped_in_the_middle_and_padded_around():
 
 
 def test_every_flag_is_documented(ecg, beat_extractor):
-    source = Path(sys.modules[EcgDanFeatureExtractor.__module__].__file__).read_text(encoding="utf-8")
+    source = Path(sys.modules[EcgDanFeatureExtractor.prepare.__module__].__file__).read_text(encoding="utf-8")
     assert all(source.count(f'"{name}') >= 2 for name in FLAGS)  # described once, raised at least once
 
 

@@ -1,8 +1,11 @@
 """ONNX: what is written answers as the network does for any batch, says what it needs, or is not written at all."""
 
+import csv
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,8 +21,13 @@ from typer.testing import CliRunner
 
 from ecgdan_hf import EcgDanFeatureExtractor
 from ecgdan_hf.cli.main import app
+from ecgdan_hf.data.simulate.synthetic import make_signal
+from ecgdan_hf.inference.archive import rows_to_file
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.inference.lite import LitePredictor
+from ecgdan_hf.inference.predict import Predictor
 from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.publish import export as exporting
 from ecgdan_hf.publish.export import _Exported, _ExportedNetwork, _risk_years, export_onnx
@@ -39,6 +47,28 @@ OPTIONS = {
     "danet-hard": {},
 }
 """Tracing takes long: one block for a trunk, and each trunk's attentions once."""
+ABSENT = (
+    "torch",
+    "transformers",
+    "pandas",
+    "pyarrow",
+    "datasets",
+    "h5py",
+    "wfdb",
+    "matplotlib",
+    "sklearn",
+    "neurokit2",
+)
+WITHOUT = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {ABSENT}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+from ecgdan_hf.cli.main import main
+main()
+"""
 
 
 def save(name: str, folder: Path) -> Path:
@@ -188,3 +218,61 @@ def test_the_command_refuses_what_it_cannot_write(
     given = [str(classifier) if each == "CHECKPOINT" else each for each in arguments]
     result = CliRunner().invoke(app, ["export", *given])
     assert result.exit_code and message in str(result.exception) and not list(tmp_path.iterdir())
+
+
+# ---- without torch
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Twelve leads, three (too few for thresholds), and what is no ECG."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, count in (("=twelve", 12), ("three", 3)):
+        signal = make_signal(0.0, 98.0, 70.0, seed=count)[:count]
+        np.savez(
+            folder / f"{name}.npz", signal=signal, sampling_rate=500, unit="mV", lead_names=STANDARD_LEADS[:count]
+        )
+    (folder / "none.csv").write_text("no ECG", encoding="utf-8")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["classification", "survival", "danet"])
+def test_an_onnx_file_predicts_what_its_checkpoint_does(checkpoints, written, files, name):
+    folder, exported = checkpoints[name], written(name).path
+    model, extractor = load_checkpoint(folder)
+    full = Predictor(model, extractor, missing_covariates="mean")
+    lite = LitePredictor(exported, missing_covariates="mean", batch_size=2)
+    assert lite.columns == full.columns
+    expected, found = ([row for batch in each.batches(files) for row in batch] for each in (full, lite))
+    for ours, theirs in zip(found, expected, strict=True):
+        for column in full.columns:
+            assert ours.get(column) == pytest.approx(theirs.get(column), abs=1e-5, nan_ok=True), column
+    assert [bool(row["error"]) for row in found] == [False, True, False]
+
+
+def test_the_command_predicts_without_torch_transformers_and_what_they_bring(written, files, tmp_path):
+    exported = written("classification").path
+    out = tmp_path / "found.csv"
+    command = [sys.executable, "-c", WITHOUT, "predict", *files, "--checkpoint", exported, "--out", out]
+    done = subprocess.run([*map(str, command)], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    with out.open(encoding="utf-8", newline="") as text:
+        rows = list(csv.DictReader(text))
+    expected = rows_to_file(LitePredictor(exported), files, tmp_path / "expected.csv")
+    assert out.read_text(encoding="utf-8") == expected.out.read_text(encoding="utf-8")
+    assert [row["num_leads"] for row in rows] == ["12", "", "6"]
+    assert "thresholds_need_more_leads" not in rows[0]["flags"]
+
+
+def test_a_file_of_something_else_is_refused_in_one_line(tmp_path, files):
+    with pytest.raises(FileNotFoundError, match=r"absent\.onnx: no such file"):
+        LitePredictor(tmp_path / "absent.onnx")
+    (tmp_path / "other.onnx").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"other\.onnx: not an ONNX file"):
+        LitePredictor(tmp_path / "other.onnx")
+
+
+def test_workers_give_the_rows_of_one_process(written, files):
+    exported = written("classification").path
+    rows = [[row for batch in LitePredictor(exported, num_workers=n).batches(files) for row in batch] for n in (0, 2)]
+    assert rows[0] == rows[1]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 LISTED = 20  # records of each problem; the JSON has all

@@ -18,9 +18,12 @@ from ecgdan_hf.model.conditioning_ecgdan import (
     fit_length,
     resample,
 )
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.doubts_ecgdan import doubts
-from ecgdan_hf.model.feature_extraction_ecgdan import (
+from ecgdan_hf.model.filters_ecgdan import apply_filter
+from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, einthoven_residual
+from ecgdan_hf.model.median_beat_ecgdan import MIN_BEATS, MedianBeat
+from ecgdan_hf.model.preparation_ecgdan import (
     HEART_RATES,
     MAX_EINTHOVEN_RESIDUAL,
     MAX_SECONDS,
@@ -28,9 +31,6 @@ from ecgdan_hf.model.feature_extraction_ecgdan import (
     MIN_ALIKE,
     TIME_SCALES,
 )
-from ecgdan_hf.model.filters_ecgdan import apply_filter
-from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, einthoven_residual
-from ecgdan_hf.model.median_beat_ecgdan import MIN_BEATS, MedianBeat
 from ecgdan_hf.model.r_peaks_ecgdan import find_r_peaks, heart_rate
 
 HIGHPASS_HZ = 0.5

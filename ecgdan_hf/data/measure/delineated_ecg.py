@@ -10,7 +10,7 @@ import numpy as np
 
 from ecgdan_hf.data.measure.delineation import BEAT_SAMPLES, R_SAMPLE, RATE_HZ, Waves, above_chord, delineate
 from ecgdan_hf.model.conditioning_ecgdan import LeadQuality, check_recording, resample
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.filters_ecgdan import apply_filter
 from ecgdan_hf.model.leads_ecgdan import derive_limb_lead
 from ecgdan_hf.model.median_beat_ecgdan import MedianBeat

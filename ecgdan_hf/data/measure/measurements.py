@@ -16,7 +16,7 @@ import pandas as pd
 from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
 from ecgdan_hf.data.measure.delineation import RATE_HZ, Waves, above_chord
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 
 ST_DELAY_SECONDS = 0.06  # ST level: 60 ms after the J point
 

@@ -91,7 +91,7 @@ def _failed(future: "Future[int]") -> bool:
 def _worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
     """A pool whose processes end with this one; raises ChildProcessError if one of them was killed."""
     try:
-        with ProcessPoolExecutor(processes, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
+        with ProcessPoolExecutor(processes, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
             yield pool
     except BrokenProcessPool as error:
         raise ChildProcessError(
@@ -99,7 +99,7 @@ def _worker_pool(processes: int) -> Iterator[ProcessPoolExecutor]:
         ) from error
 
 
-def _end_with_parent(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """Ends this process when process `parent` is gone, as a killed parent cannot stop its workers."""
 
     def watch() -> None:

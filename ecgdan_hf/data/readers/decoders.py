@@ -9,14 +9,18 @@ import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
-from scipy.io import loadmat
+from wrapt import lazy_import
 
 from ecgdan_hf.data.readers.messages import one_line
 from ecgdan_hf.data.readers.zips import FREE_BYTES, MAX_BYTES, MAX_RATIO
+
+if TYPE_CHECKING:
+    import h5py
+else:  # slow to import, and not needed for most files
+    h5py = lazy_import("h5py")
 
 _MAX_NAMES = 1024  # what a file says of its signal is a number, a word, or a name for each lead
 # element types in "MAT-File Format" (The MathWorks), version 5: miMATRIX, miCOMPRESSED, and all allowed types
@@ -55,11 +59,11 @@ def hdf5_content(path: Path, member: str | None) -> tuple[np.ndarray, dict[str, 
         raise ValueError(f"{path}: truncated or damaged HDF5 file: {one_line(error)[:200]}") from error
 
 
-def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
+def _arrays(file: "h5py.File") -> "dict[str, h5py.Dataset]":
     """Arrays of a file by name, without links to other files and MATLAB's own `#refs#`."""
     found: dict[str, h5py.Dataset] = {}
 
-    def add(name: str, item: h5py.Dataset | h5py.Group) -> None:  # called for hard links only
+    def add(name: str, item: "h5py.Dataset | h5py.Group") -> None:  # called for hard links only
         outside = isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)
         if isinstance(item, h5py.Dataset) and item.shape is not None and not outside and not name.startswith("#"):
             found[name] = item
@@ -68,14 +72,14 @@ def _arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
     return found
 
 
-def _attributes(file: h5py.File, name: str) -> dict[str, Any]:
+def _attributes(file: "h5py.File", name: str) -> dict[str, Any]:
     """Attributes of the file, of the groups that hold the array, and of the array; the nearer one counts."""
     groups = name.split("/")
     places = [file, *(file["/".join(groups[:depth])] for depth in range(1, len(groups) + 1))]
     return {key: value for place in places for key, value in place.attrs.items()}
 
 
-def _rows(array: h5py.Dataset, member: str | None, path: Path) -> np.ndarray:
+def _rows(array: "h5py.Dataset", member: str | None, path: Path) -> np.ndarray:
     """An array with two dimensions, or one row of one with three without its zero padding."""
     if array.ndim == 3 or member is not None:
         count = array.shape[0] if array.ndim == 3 else 0
@@ -100,7 +104,7 @@ def _without_padding(row: np.ndarray, source: str) -> np.ndarray:
     return row[recorded[0] : recorded[-1] + 1]
 
 
-def _value(array: h5py.Dataset, file: h5py.File) -> Any:
+def _value(array: "h5py.Dataset", file: "h5py.File") -> Any:
     """A number, a word, or words. MATLAB stores a word as character codes and several words as references to those."""
     if array.dtype.kind == "O" and h5py.check_ref_dtype(array.dtype):
         cells = (file[reference] for reference in np.ravel(array[()]) if reference)
@@ -112,6 +116,8 @@ def _value(array: h5py.Dataset, file: h5py.File) -> Any:
 
 def matlab_content(path: Path, _: str | None) -> tuple[np.ndarray, dict[str, Any]]:
     """The signal of a file of version 5 to 7 and what the file says of it."""
+    from scipy.io import loadmat
+
     try:
         content = _without_structs(loadmat(_inflated(path)))
     except (*_DAMAGED, zlib.error, struct.error) as error:

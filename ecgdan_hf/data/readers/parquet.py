@@ -6,16 +6,22 @@ Columns `signal` (samples, leads) in millivolt, `sampling_rate` (Hz), `lead_name
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Features
+from wrapt import lazy_import
 
 from ecgdan_hf.data.readers.declared import Declared, Format, one_line
 from ecgdan_hf.data.record import EcgRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:  # slow to import, and not needed for most files
+    pd = lazy_import("pandas")
+    pa = lazy_import("pyarrow")
+    pq = lazy_import("pyarrow.parquet")
 
 _SIGNAL_COLUMNS = ("signal", "sampling_rate", "lead_names")
 _NOT_OF_THE_TABLE = ("signal", "flags")  # read record by record
@@ -43,7 +49,7 @@ def _read_row(path: Path, _: Declared, member: str | None) -> EcgRecord:
     )
 
 
-def read_parquet_folder(data_dir: Path) -> pd.DataFrame:
+def read_parquet_folder(data_dir: Path) -> "pd.DataFrame":
     """Returns one row for each record of the Parquet files in a folder, or in its folder `data`.
 
     Columns: those of the files without the signals, and `file`, `member` to read the signals; `record_id` and
@@ -65,7 +71,7 @@ def read_parquet_folder(data_dir: Path) -> pd.DataFrame:
     return table
 
 
-def _read_metadata(file: Path) -> pd.DataFrame:
+def _read_metadata(file: Path) -> "pd.DataFrame":
     try:
         schema = pq.read_schema(file)
         absent = [name for name in _SIGNAL_COLUMNS if name not in schema.names]
@@ -82,6 +88,8 @@ def _read_metadata(file: Path) -> pd.DataFrame:
 
 
 def _label_names(file: Path) -> list[str]:
+    from datasets import Features
+
     said: dict[bytes, bytes] = pq.read_schema(file).metadata or {}
     info: dict[str, Any] = json.loads(said.get(b"huggingface", b"{}")).get("info", {})
     labels = Features.from_dict(info.get("features", {})).get("labels")
@@ -96,7 +104,7 @@ def _row_groups(path: Path) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _read_group(path: Path, group: int, changed: int) -> pa.Table:
+def _read_group(path: Path, group: int, changed: int) -> "pa.Table":
     """A row group; cached, as rows are mostly read in order."""
     file = pq.ParquetFile(path)
     present = [name for name in (*_SIGNAL_COLUMNS, "record_id") if name in file.schema_arrow.names]

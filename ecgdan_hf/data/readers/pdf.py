@@ -17,7 +17,7 @@ from ecgdan_hf.data.readers.declared import Declared, Format
 from ecgdan_hf.data.readers.pdf_leads import MIN_POINTS, Name, Piece, find_names, find_traces, named, pieces_in_time
 from ecgdan_hf.data.readers.pdf_scale import Words, find_pulse, find_scale
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 
 FloatArray = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecgdan_hf.data.readers.pdf_scale import Pulse, Scale, find_pulse
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, derive_limb_lead, known_lead
 
 FloatArray = NDArray[np.float64]

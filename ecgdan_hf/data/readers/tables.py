@@ -10,16 +10,21 @@ import re
 from collections import Counter
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+from wrapt import lazy_import
 
 from ecgdan_hf.data.readers.declared import Declared, one_line
 from ecgdan_hf.data.record import check_sampling_rate
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import known_lead
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:  # slow to import, and not needed for most files
+    pd = lazy_import("pandas")
 
 _SECONDS_PER_STEP = {
     **dict.fromkeys(("time", "time_s", "time_seconds", "seconds", "t", "zeit", "tiempo", "temps"), 1.0),
@@ -137,7 +142,7 @@ def _rate_with_unit(said: dict[str, Any]) -> dict[str, Any]:
     return {name: found.group(1) for name, found in rates.items() if found}
 
 
-def _frame(body: list[str], separator: str | None, path: Path) -> pd.DataFrame:
+def _frame(body: list[str], separator: str | None, path: Path) -> "pd.DataFrame":
     """The table as text; rejects rows that are longer than the line of names."""
     names = [name.strip() for name in _split(body[0], separator)]
     while len(names) > 1 and not names[-1]:  # Excel writes empty columns behind
@@ -165,7 +170,7 @@ def _frame(body: list[str], separator: str | None, path: Path) -> pd.DataFrame:
     return table.iloc[:, : len(names)].set_axis(names, axis=1)
 
 
-def _columns(table: pd.DataFrame, said: dict[str, Any], path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def _columns(table: "pd.DataFrame", said: dict[str, Any], path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """The columns of leads as numbers; the rate from a time column, the unit from the names."""
     units: dict[str, str | None] = {}
     leads: dict[str, np.ndarray] = {}
@@ -191,7 +196,7 @@ def _columns(table: pd.DataFrame, said: dict[str, Any], path: Path) -> tuple[np.
     return np.stack(list(leads.values())), said
 
 
-def _is_index(name: str, column: pd.Series) -> bool:
+def _is_index(name: str, column: "pd.Series") -> bool:
     """Whether a column is the number of the row, as pandas writes it."""
     if name and not name.lower().startswith(("unnamed", "index", "sample", "nr", "no.")):
         return False
@@ -199,7 +204,7 @@ def _is_index(name: str, column: pd.Series) -> bool:
     return words in ([str(i) for i in range(len(words))], [str(i + 1) for i in range(len(words))])
 
 
-def _numbers(column: pd.Series, path: Path) -> np.ndarray:
+def _numbers(column: "pd.Series", path: Path) -> np.ndarray:
     """(samples,) numbers with a decimal point or comma; a blank is NaN."""
     words = column.str.strip().str.strip("\"'")
     words = words.str.replace(",", ".", regex=False)
@@ -210,7 +215,7 @@ def _numbers(column: pd.Series, path: Path) -> np.ndarray:
     return numbers
 
 
-def _rate_of(times: pd.Series, path: Path) -> float:
+def _rate_of(times: "pd.Series", path: Path) -> float:
     """Hz from the first and last time, in seconds, as a step is rounded more than the whole; rejects gaps.
 
     A whole number is taken where the rounding of the times allows it.

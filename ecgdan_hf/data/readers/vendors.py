@@ -24,7 +24,7 @@ from ecgdan_hf.data.readers.vendor_sizes import SCP_START, check_claims
 from ecgdan_hf.data.readers.wfdb_records import OTHER_RATE
 from ecgdan_hf.data.record import MAX_AGE_YEARS, EcgRecord
 from ecgdan_hf.model.conditioning_ecgdan import millivolt_per, without_codes
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.leads_ecgdan import LIMB_LEADS, canonical_leads, derive_limb_lead, known_lead
 
 # name in messages, module and class of ECGDataKit

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ecgdan_hf.data.simulate import plasmode
 from ecgdan_hf.files import whole_folder
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 
 SAMPLING_RATE = 500
 DURATION_SECONDS = 10.0

@@ -10,13 +10,19 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from wrapt import lazy_import
 
 from ecgdan_hf.data import formats
 from ecgdan_hf.data.prepared.shards import in_order
 from ecgdan_hf.data.readers.tables import decoded
 from ecgdan_hf.data.readers.wfdb_records import find_header, read_subject
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:  # slow to import, and not needed for most files
+    pd = lazy_import("pandas")
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +116,7 @@ def holds_wfdb_alone(folder: Path) -> bool:
     return next(suffixes, None) == ".hea" and all(suffix == ".hea" for suffix in suffixes)
 
 
-def read_folder(data_dir: str | Path) -> pd.DataFrame:
+def read_folder(data_dir: str | Path) -> "pd.DataFrame":
     """Returns one row for each ECG file below `data_dir`: `record_id`, `patient_id`, `file`; `age`, `sex` if known.
 
     `record_id` is the path below the folder, without suffix if all are then still different. `patient_id` is that in
@@ -150,7 +156,7 @@ def _subject(file: Path) -> tuple[str | None, float | None, str | None]:
     return record.patient_id if named else None, record.age, record.sex
 
 
-def read_wfdb_folder(data_dir: str | Path) -> pd.DataFrame:
+def read_wfdb_folder(data_dir: str | Path) -> "pd.DataFrame":
     """Returns one row for each WFDB record below `data_dir`, sorted by name; segments do not count.
 
     Columns: `record_id` and `patient_id` (path below the folder, without suffix), `file`, and `age`, `sex` as in

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ecgdan_hf.data.readers.declared import one_line
 from ecgdan_hf.data.sources.published_tables import read_published
-from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
+from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 
 logger = logging.getLogger(__name__)
 

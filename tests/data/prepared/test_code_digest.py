@@ -42,6 +42,7 @@ def digest_with_changed(package, file, module):
         (ROWS, "data/record.py"),
         (ROWS, "data/readers/vendor_sizes.py"),
         (ROWS, "model/feature_extraction_ecgdan.py"),
+        (ROWS, "model/preparation_ecgdan.py"),
         (ROWS, "model/median_beat_ecgdan.py"),
         (MEASUREMENTS, "data/measure/delineation.py"),
         (BEATS, "data/simulate/premature_beats.py"),

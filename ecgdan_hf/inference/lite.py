@@ -1,0 +1,222 @@
+"""Predictions by an ONNX file of `ecgdan export`, with onnxruntime, numpy and scipy; without torch and transformers.
+
+The file holds the network, the risk curve and, as metadata, all settings. Reading, checks, filters, resampling, beats
+and flags are the package's own numpy code: a graph could hold the filter, but not the checks that decide which leads
+reach it, and a second implementation could differ from the first.
+"""
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecgdan_hf import __version__
+from ecgdan_hf.inference.covariates import FileCovariates
+from ecgdan_hf.inference.prepared_files import prepared_rows, preparing
+from ecgdan_hf.model.contract_ecgdan import thresholds_hold
+from ecgdan_hf.model.preparation_ecgdan import EcgPreparation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIX = ".onnx"
+_RISK_YEARS = (1, 5, 10)
+_DEFAULT_THRESHOLD = 0.5
+_SETTINGS = frozenset(inspect.signature(EcgPreparation).parameters)
+
+
+@dataclass(frozen=True)
+class LitePredictor:
+    """A network in an ONNX file, with all that its predictions for files depend on; for [`rows_to_file`].
+
+    Args:
+        file: of `ecgdan export`.
+        covariates: table with `file` or `record_id`; see [`FileCovariates`].
+        read_options: `sampling_rate`, `unit`, `lead_names` for files that do not state them.
+        missing_covariates: "refuse", or "mean".
+        batch_size: ECGs for the network at once.
+        num_workers: processes that read and prepare files; 0 does it in this one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no onnxruntime, a file of something else, or a model that predicts nothing.
+    """
+
+    file: Path
+    covariates: "pd.DataFrame | None" = None
+    read_options: Mapping[str, Any] = field(default_factory=dict)
+    missing_covariates: str = "refuse"
+    batch_size: int = 32
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("num_workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not self.labels and not self.is_survival:
+            raise ValueError(f"{self.file}: expected a survival or classification model, got {self.settings['model']}")
+        if self.is_survival and "incidence" not in self._outputs and "survival" not in self._outputs:
+            raise ValueError(f"{self.file}: expected a model with a baseline hazard; predict with its checkpoint")
+        if self.settings.get("hazard") == "discrete":  # whose risks between two cuts are not in the file
+            raise ValueError(f"{self.file}: discrete hazards are predicted by the checkpoint alone")
+
+    @cached_property
+    def session(self) -> Any:
+        """The network."""
+        if not Path(self.file).is_file():
+            raise FileNotFoundError(f"{self.file}: no such file; ecgdan export writes one")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ValueError(
+                f"{self.file}: needs onnxruntime, which is not installed; pip install onnxruntime"
+            ) from error
+        try:
+            return onnxruntime.InferenceSession(str(self.file), providers=["CPUExecutionProvider"])
+        except Exception as error:  # its classes have no common base
+            raise ValueError(f"{self.file}: not an ONNX file: {' '.join(str(error).split())[:200]}") from error
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The metadata of the file."""
+        found = self.session.get_modelmeta().custom_metadata_map
+        if "preprocessor_config" not in found:
+            raise ValueError(f"{self.file}: expected a file of ecgdan export, found no preprocessor_config in it")
+        return {name: _parsed(value) for name, value in found.items()}
+
+    @cached_property
+    def preparation(self) -> EcgPreparation:
+        """What makes the network's input."""
+        config = self.settings["preprocessor_config"]
+        if config.get("waveform_rule") is not None:
+            raise ValueError(
+                f"{self.file}: waveform rules need transformers and neurokit2; predict with the checkpoint"
+            )
+        return EcgPreparation(**{name: value for name, value in config.items() if name in _SETTINGS})
+
+    @property
+    def labels(self) -> list[str]:
+        """Of a classifier; none of a model of risk."""
+        return list(self.settings.get("labels", []))
+
+    @property
+    def is_survival(self) -> bool:
+        """Predicts a log hazard."""
+        return "endpoint" in self.settings
+
+    @property
+    def _outputs(self) -> list[str]:
+        return [each.name for each in self.session.get_outputs()]
+
+    @property
+    def _suffixes(self) -> list[str]:
+        """What the columns of each risk end with; as `heads.risk_suffixes`."""
+        causes = self.settings.get("cause_names", [])
+        return ["", *("_" + "_".join(name.lower().split()) for name in causes[1:])]
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of a row, in order."""
+        risks = ["log_hazard", *(f"risk_{year}y" for year in _RISK_YEARS)]
+        own = [f"{name}{suffix}" for suffix in self._suffixes for name in risks] + ["endpoint"]
+        return ["file", *(own if self.is_survival else [*self.labels, "positive"]), "num_leads", "flags", "error"]
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the rows depend on, by name; JSON values."""
+        table = self.covariates
+        return {
+            "model": hashlib.sha256(Path(self.file).read_bytes()).hexdigest(),
+            "read options": json.dumps(dict(self.read_options), sort_keys=True),
+            "covariates": None if table is None else hashlib.sha256(table.to_csv().encode()).hexdigest(),
+            "missing covariates": self.missing_covariates,
+            "version of the package": __version__,
+        }
+
+    @property
+    def doing(self) -> str:
+        """What is being done, for the progress bar."""
+        return "Predicting"
+
+    @property
+    def _known(self) -> FileCovariates:
+        config = SimpleNamespace(covariate_names=self.settings.get("covariate_names", []))
+        return FileCovariates(config, self.covariates, self.missing_covariates)
+
+    def check(self, files: Sequence[Path]) -> None:
+        """ValueError for covariates that are none of the model's, or of none of the files."""
+        self._known.check_some_match(list(files))
+
+    def batches(self, files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+        """Rows of predictions, a batch at a time, in the order of the files."""
+        prepare = preparing(self.preparation, self._known, self.read_options)
+        rows = prepared_rows(files, prepare, self.num_workers)
+        while batch := list(islice(rows, self.batch_size)):
+            yield self._predicted(batch)
+
+    def _predicted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        usable = [row for row in rows if "inputs" in row]
+        if not usable:
+            return rows
+        inputs = {name: np.concatenate([row["inputs"][name] for row in usable]) for name in usable[0]["inputs"]}
+        names = self._outputs
+        output = dict(zip(names, self.session.run(names, inputs), strict=True))
+        columns = self._risks(output) if self.is_survival else self._probabilities(output["logits"])
+        for position, row in enumerate(usable):
+            del row["inputs"]
+            predicted = {name: values[position] for name, values in columns.items()}
+            numbers = {name: value for name, value in predicted.items() if isinstance(value, float)}
+            if not all(math.isfinite(value) for name, value in numbers.items() if not name.startswith("risk_")):
+                row["error"] = "expected finite predictions, the model gave NaN or infinity for this signal"
+                continue
+            row.update(predicted)
+            looked_at = self.preparation.used_leads or self.preparation.lead_names
+            if "positive" in row and not thresholds_hold(row["num_leads"], looked_at):
+                row["positive"] = None
+                row["flags"] = ";".join(filter(None, [row["flags"], "thresholds_need_more_leads"]))
+        return rows
+
+    def _probabilities(self, logits: NDArray[np.float32]) -> dict[str, list[Any]]:
+        """One column for each label, and the labels at or above their threshold."""
+        if self.settings["problem_type"] == "single_label_classification":
+            shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+            found = shifted / shifted.sum(axis=1, keepdims=True)
+        else:
+            found = 1 / (1 + np.exp(-logits.clip(-80, 80)))
+        thresholds = self.settings.get("thresholds", {})
+        cuts = np.array([thresholds.get(name, _DEFAULT_THRESHOLD) for name in self.labels])
+        positive = [";".join(np.array(self.labels)[row >= cuts]) for row in found]
+        return {name: found[:, column].tolist() for column, name in enumerate(self.labels)} | {"positive": positive}
+
+    def _risks(self, output: Mapping[str, NDArray[np.float32]]) -> dict[str, list[Any]]:
+        """Log hazards, and risks at 1, 5 and 10 years: 0 before the first event, NaN beyond the follow-up."""
+        count = len(output["log_hazard"])
+        scores = output["log_hazard"].reshape(count, -1).astype(np.float64)
+        curves = output["incidence"] if "incidence" in output else 1.0 - output["survival"][:, None].astype(np.float64)
+        times, columns = np.array(self.settings["survival_years"]), dict[str, list[Any]]()
+        for number, suffix in enumerate(self._suffixes):
+            columns[f"log_hazard{suffix}"] = scores[:, number].tolist()
+            for year in _RISK_YEARS:
+                place = int(np.searchsorted(times, year, side="right")) - 1
+                at = np.zeros(count) if place < 0 else curves[:, number, place].astype(np.float64)
+                columns[f"risk_{year}y{suffix}"] = (at if year <= times[-1] else np.full(count, np.nan)).tolist()
+        simulated = self.settings["simulated_outcome"] and "simulated" not in self.settings["endpoint"]
+        endpoint = f"simulated {self.settings['endpoint']}" if simulated else self.settings["endpoint"]
+        return columns | {"endpoint": [endpoint] * count}
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value  # a text of its own

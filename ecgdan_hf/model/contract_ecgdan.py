@@ -1,0 +1,29 @@
+"""The words of the physical contract between a recording and a network: leads, filters and what may be chosen.
+
+Travels with the weights: imports no library, so that recordings are read and prepared without transformers.
+"""
+
+from collections.abc import Sequence
+
+STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+DEFAULT_FILTER: dict[str, float | None] = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
+_MIN_LEAD_SHARE_FOR_THRESHOLDS = 0.5
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "input_kind": ("median_beat", "rhythm"),
+    "page_layout": ("whole", "3x4"),
+    "unit": ("mV",),
+    "normalization": ("per_lead_zscore", "global"),
+    "trunk": ("paper", "light"),
+    "lead_layout": ("lead_true", "reference"),
+    "attention_order": ("parallel", "sequential"),
+    "dropout_scope": ("element", "batch"),
+    "alignment_objective": ("clip", "siglip", "cosine", "statements"),
+    "ties": ("efron", "breslow"),
+    "hazard": ("cox", "discrete"),
+}
+
+
+def thresholds_hold(num_leads: int, looked_at: Sequence[str]) -> bool:
+    """Whether thresholds can be used of a record with so many of the leads that a network looks at; see the config."""
+    return num_leads >= _MIN_LEAD_SHARE_FOR_THRESHOLDS * len(looked_at)
