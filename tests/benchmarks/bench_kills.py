@@ -135,8 +135,9 @@ def prepare(base: Path, verbs: list[str]) -> None:
     synthetic.write_cohort(base / "cohort", n=48, seed=0)
     if any("{base}/other" in VERBS[each] for each in verbs):
         synthetic.write_cohort(base / "other", n=96, seed=5)
-    write_holter(base / "holter")
-    few = sorted((base / "cohort").rglob("*.hea"))[:4]
+    if any("{base}/holter" in VERBS[each] for each in verbs):
+        write_holter(base / "holter")
+    few = sorted((base / "cohort").rglob("*.hea"))[:2]
     (base / "few").mkdir()
     for header in few:
         for file in header.parent.glob(f"{header.stem}.*"):
@@ -151,11 +152,14 @@ def prepare(base: Path, verbs: list[str]) -> None:
     variants = {"base": {}, "no lead attention": {"model": {"use_lead_attention": False}}}
     (base / "ablation.yaml").write_text(yaml.safe_dump({"base": str(base / "base.yaml"), "variants": variants}))
     (base / "cv.yaml").write_text(yaml.safe_dump({**short, "task": "survival", "from_scratch": True}))
-    torch.manual_seed(0)
-    network = EcgDanForPreTraining(EcgDanConfig(**TINY_MODEL, text_embed_dim=384, alignment_objective="statements"))
-    network.set_prompts(["SBRAD", "AFLT"], torch.randn(2, 2, 384))
-    network.save_pretrained(base / "prompts")
-    EcgDanFeatureExtractor(**network.config.signal_contract).save_pretrained(base / "prompts")
+    if any("{base}/prompts" in VERBS[each] for each in verbs):
+        torch.manual_seed(0)
+        network = EcgDanForPreTraining(
+            EcgDanConfig(**TINY_MODEL, text_embed_dim=384, alignment_objective="statements")
+        )
+        network.set_prompts(["SBRAD", "AFLT"], torch.randn(2, 2, 384))
+        network.save_pretrained(base / "prompts")
+        EcgDanFeatureExtractor(**network.config.signal_contract).save_pretrained(base / "prompts")
     for name, verb in (("pretrained", "pretrain"), ("survival", "finetune")):
         if not any(f"{{base}}/{name}" in VERBS[each] for each in verbs):
             continue
