@@ -90,8 +90,12 @@ def read(
         path = header
     try:
         return _read_part(path, Declared(sampling_rate, unit, lead_names), member, start_seconds, seconds, median_file)
-    except (ValueError, OSError):
+    except OSError:
         raise
+    except ValueError as error:
+        if str(path.with_suffix("")) in str(error):
+            raise
+        raise ValueError(f"{path}: {one_line(error)}") from error  # of a library, which does not know the file
     except ImportError as error:  # where the package was installed without all that it requires
         raise ValueError(f"{path}: needs {error.name}, which is not installed; pip install {error.name}") from error
     except Exception as error:  # of a decoder: one damaged file must not stop the others

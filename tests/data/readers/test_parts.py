@@ -287,3 +287,11 @@ def test_one_column_of_another_name_is_read_with_the_name_given(tmp_path, ecg):
 def test_tables_of_something_else_are_no_ecgs(tmp_path, text):
     (tmp_path / "a.csv").write_text(text, encoding="utf-8")
     assert formats.kind(tmp_path / "a.csv") is None
+
+
+def test_a_gain_that_is_no_number_is_one_line_that_names_the_file(write_record):
+    header = write_record().with_suffix(".hea")
+    text = header.read_text(encoding="utf-8")
+    header.write_text(text.replace(" 1000.0(0)", " 1000.0.0(0)", 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.hea: .*1000\.0\.0"):
+        formats.read(header)
