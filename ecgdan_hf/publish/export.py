@@ -56,8 +56,11 @@ class _ExportedNetwork(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        """Maps tensors of (N, ...) by name to those of `_OUTPUTS` that the model has."""
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Maps tensors of (N, ...) by name to those of `_OUTPUTS` that the model has.
+
+        One mapping, as older versions of torch do not export keyword arguments without a name.
+        """
         return tuple(self.named_outputs(**inputs).values())
 
     def named_outputs(self, **inputs: Tensor) -> dict[str, Tensor]:
@@ -219,7 +222,7 @@ def _write_onnx(network: _ExportedNetwork, extractor: EcgDanFeatureExtractor, fi
         names = list(network.named_outputs(**inputs))
     program: Any = torch.onnx.export(
         network,
-        kwargs=inputs,
+        (inputs, {}),  # a mapping at the end would be taken for keyword arguments
         dynamic_shapes={"inputs": {name: {0: "batch"} for name in inputs}},
         input_names=list(inputs),
         output_names=names,

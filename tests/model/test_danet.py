@@ -326,7 +326,7 @@ def test_gradient_checkpointing_changes_no_gradient(network):
     for checkpointing in (False, True):
         model = classifier("soft", network, head_dropout=0.0, drop_path_rate=0.0).train()
         if checkpointing:
-            model.activation_checkpointing_enable()
+            model.gradient_checkpointing_enable()
         model(**inputs()).loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.allclose(*gradients, atol=1e-6)

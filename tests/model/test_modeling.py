@@ -436,7 +436,7 @@ def test_gradient_checkpointing_changes_no_gradient(trunk):
             learnable("pretraining", with_optional=True),
         )
         if checkpointing:
-            model.activation_checkpointing_enable()
+            model.gradient_checkpointing_enable()
         model(**batch).loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.allclose(*gradients, atol=1e-6)
