@@ -106,9 +106,10 @@ def head_of(source: Any) -> Head:
         if found is None:
             raise ValueError(f"model: expected one of {', '.join(HEADS)}, got {type(source).__name__}")
         return found
-    named = source.architectures[0] if source.architectures else None
-    if named in HEADS:
-        return HEADS[str(named)]
+    given: Any = source.architectures
+    named = given[0] if isinstance(given, list | tuple) and given else given or None
+    if isinstance(named, str) and named in HEADS:
+        return HEADS[named]
     if named is not None:
         raise ValueError(f"architectures: expected one of {', '.join(HEADS)}, got {named!r}")
     default = next((head for head in HEADS.values() if type(source) is head.config_class), None)

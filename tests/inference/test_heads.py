@@ -56,3 +56,11 @@ def test_a_head_without_a_tiny_version_is_refused_and_not_taken_for_the_encoder(
     for ask in (heads.build, heads.fresh, heads.inputs, heads.learnable):
         with pytest.raises(ValueError, match=r"head: expected one of encoder, .*, got 'age'; add it to"):
             ask("age")
+
+
+@pytest.mark.parametrize("given", [7, [7], [{"a": 1}], [["EcgDanModel"]]])
+def test_architectures_that_are_no_names_are_refused_in_one_line(given: object) -> None:
+    config = ecgdan_hf.EcgDanConfig()
+    config.architectures = given
+    with pytest.raises(ValueError, match=r"architectures: expected one of EcgDanModel, .*, got "):
+        head_of(config)
