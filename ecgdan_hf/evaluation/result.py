@@ -63,7 +63,7 @@ class Result:
     metrics: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if self.kind not in _REQUIRED:
+        if not isinstance(self.kind, str) or self.kind not in _REQUIRED:
             raise ValueError(f"kind: expected one of {', '.join(_REQUIRED)}, got {self.kind!r}")
         if missing := [key for key in _REQUIRED[self.kind] if key not in self.metrics]:
             raise ValueError(f"{', '.join(missing)}: missing in a result of kind {self.kind}")

@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from ecgdan_hf.inference.prediction_rows import (
+    RISK_YEARS,
+    Columns,
+    FloatArray,
+    label_columns,
+    risk_column_names,
+    risk_columns,
+)
 from ecgdan_hf.model.configuration_ecg_text import EcgTextConfig
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_danet import DanetForPreTraining, DanetForSequenceClassification
 from ecgdan_hf.model.modeling_ecg_text import EcgTextModel
 from ecgdan_hf.model.modeling_ecgdan import (
@@ -28,12 +35,6 @@ from ecgdan_hf.registration import MODELS
 
 Config = EcgDanConfig | EcgTextConfig
 Task = Literal["embedding", "pretraining", "classification", "survival", "text", "waveform"]
-Columns = dict[str, list[Any]]
-FloatArray = npt.NDArray[np.float64]
-
-RISK_YEARS = (1, 5, 10)
-RISK_COLUMNS = tuple(f"risk_{year}y" for year in RISK_YEARS)
-DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,6 @@ def head_of(source: Any) -> Head:
     return default
 
 
-def risk_suffixes(config: EcgDanSurvivalConfig) -> list[str]:
-    """What the columns of each risk end with: nothing for the first, the name of a further cause behind `_`."""
-    return ["", *("_" + "_".join(name.lower().split()) for name in config.risk_names[1:])]
-
-
 def scores_and_risks(
     model: Any, inputs: Mapping[str, Tensor], years: Sequence[float]
 ) -> tuple[FloatArray, FloatArray]:
@@ -135,38 +131,19 @@ def scores_and_risks(
     return output.log_hazard.reshape(shape).cpu().numpy(), np.broadcast_to(known, (*shape, len(years)))
 
 
-def risk_columns(config: EcgDanSurvivalConfig, log_hazard: FloatArray, risk: FloatArray) -> dict[str, FloatArray]:
-    """Columns of predictions: `log_hazard` and `risk_1y`, ..., and those of further causes with their names.
-
-    Args:
-        config: of the model.
-        log_hazard: (n,), or (n, risks).
-        risk: (n, risks, `RISK_YEARS`).
-    """
-    scores, columns = np.reshape(log_hazard, (len(log_hazard), -1)), {}
-    for number, suffix in enumerate(risk_suffixes(config)):
-        columns[f"log_hazard{suffix}"] = scores[:, number]
-        columns |= {f"{name}{suffix}": risk[:, number, year] for year, name in enumerate(RISK_COLUMNS)}
-    return columns
-
-
 def _predict_risk(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
-    columns = risk_columns(model.config, *scores_and_risks(model, inputs, RISK_YEARS))
+    columns = risk_columns(model.config.risk_names, *scores_and_risks(model, inputs, RISK_YEARS))
     endpoint = [model.config.endpoint_text] * len(columns["log_hazard"])
     return {name: values.tolist() for name, values in columns.items()} | {"endpoint": endpoint}
 
 
 def _risk_columns(config: Any) -> list[str]:
-    names = ["log_hazard", *RISK_COLUMNS]
-    return [*(f"{name}{suffix}" for suffix in risk_suffixes(config) for name in names), "endpoint"]
+    return risk_column_names(config.risk_names)
 
 
 def _predict_labels(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
     probabilities = model.config.label_probabilities(model(**inputs).logits.float()).cpu().numpy()
-    names, thresholds = model.config.label_names, model.config.thresholds or {}
-    cuts = np.array([thresholds.get(name, DEFAULT_THRESHOLD) for name in names])
-    positive = [";".join(np.array(names)[row >= cuts]) for row in probabilities]
-    return {name: probabilities[:, column].tolist() for column, name in enumerate(names)} | {"positive": positive}
+    return label_columns(model.config.label_names, probabilities, model.config.thresholds or {})
 
 
 def _label_columns(config: Config) -> list[str]:

@@ -8,7 +8,6 @@ reach it, and a second implementation could differ from the first.
 import hashlib
 import inspect
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,18 +19,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecgdan_hf import __version__
 from ecgdan_hf.inference.covariates import FileCovariates
+from ecgdan_hf.inference.prediction_rows import (
+    RISK_YEARS,
+    Columns,
+    add_predictions,
+    check_sizes,
+    label_columns,
+    made_with,
+    risk_column_names,
+    risk_columns,
+)
 from ecgdan_hf.inference.prepared_files import prepared_rows, preparing
-from ecgdan_hf.model.contract_ecgdan import thresholds_hold
+from ecgdan_hf.model.contract_ecgdan import endpoint_text, thresholds_hold
 from ecgdan_hf.model.preparation_ecgdan import EcgPreparation
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIX = ".onnx"
-_RISK_YEARS = (1, 5, 10)
-_DEFAULT_THRESHOLD = 0.5
 _SETTINGS = frozenset(inspect.signature(EcgPreparation).parameters)
 
 
@@ -60,9 +66,7 @@ class LitePredictor:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("num_workers", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        check_sizes(self.batch_size, self.num_workers)
         if not self.labels and not self.is_survival:
             raise ValueError(f"{self.file}: expected a survival or classification model, got {self.settings['model']}")
         if self.is_survival and "incidence" not in self._outputs and "survival" not in self._outputs:
@@ -119,28 +123,21 @@ class LitePredictor:
         return [each.name for each in self.session.get_outputs()]
 
     @property
-    def _suffixes(self) -> list[str]:
-        """What the columns of each risk end with; as `heads.risk_suffixes`."""
-        causes = self.settings.get("cause_names", [])
-        return ["", *("_" + "_".join(name.lower().split()) for name in causes[1:])]
+    def _risk_names(self) -> list[str]:
+        return list(self.settings.get("cause_names") or [self.settings["endpoint"]])
 
     @property
     def columns(self) -> list[str]:
         """Columns of a row, in order."""
-        risks = ["log_hazard", *(f"risk_{year}y" for year in _RISK_YEARS)]
-        own = [f"{name}{suffix}" for suffix in self._suffixes for name in risks] + ["endpoint"]
-        return ["file", *(own if self.is_survival else [*self.labels, "positive"]), "num_leads", "flags", "error"]
+        own = risk_column_names(self._risk_names) if self.is_survival else [*self.labels, "positive"]
+        return ["file", *own, "num_leads", "flags", "error"]
 
     @property
     def made_with(self) -> dict[str, Any]:
         """What the rows depend on, by name; JSON values."""
-        table = self.covariates
         return {
             "model": hashlib.sha256(Path(self.file).read_bytes()).hexdigest(),
-            "read options": json.dumps(dict(self.read_options), sort_keys=True),
-            "covariates": None if table is None else hashlib.sha256(table.to_csv().encode()).hexdigest(),
-            "missing covariates": self.missing_covariates,
-            "version of the package": __version__,
+            **made_with(self.read_options, self.covariates, self.missing_covariates),
         }
 
     @property
@@ -162,57 +159,35 @@ class LitePredictor:
         prepare = preparing(self.preparation, self._known, self.read_options)
         rows = prepared_rows(files, prepare, self.num_workers)
         while batch := list(islice(rows, self.batch_size)):
-            yield self._predicted(batch)
+            add_predictions(batch, self._predict, self._thresholds_hold)
+            yield batch
 
-    def _predicted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        usable = [row for row in rows if "inputs" in row]
-        if not usable:
-            return rows
-        inputs = {name: np.concatenate([row["inputs"][name] for row in usable]) for name in usable[0]["inputs"]}
-        names = self._outputs
-        output = dict(zip(names, self.session.run(names, inputs), strict=True))
-        columns = self._risks(output) if self.is_survival else self._probabilities(output["logits"])
-        for position, row in enumerate(usable):
-            del row["inputs"]
-            predicted = {name: values[position] for name, values in columns.items()}
-            numbers = {name: value for name, value in predicted.items() if isinstance(value, float)}
-            if not all(math.isfinite(value) for name, value in numbers.items() if not name.startswith("risk_")):
-                row["error"] = "expected finite predictions, the model gave NaN or infinity for this signal"
-                continue
-            row.update(predicted)
-            looked_at = self.preparation.used_leads or self.preparation.lead_names
-            if "positive" in row and not thresholds_hold(row["num_leads"], looked_at):
-                row["positive"] = None
-                row["flags"] = ";".join(filter(None, [row["flags"], "thresholds_need_more_leads"]))
-        return rows
+    def _predict(self, inputs: dict[str, NDArray[Any]]) -> Columns:
+        output = dict(zip(self._outputs, self.session.run(self._outputs, inputs), strict=True))
+        return self._risks(output) if self.is_survival else self._labels(output["logits"])
 
-    def _probabilities(self, logits: NDArray[np.float32]) -> dict[str, list[Any]]:
-        """One column for each label, and the labels at or above their threshold."""
+    def _thresholds_hold(self, num_leads: int) -> bool:
+        return thresholds_hold(num_leads, self.preparation.used_leads or self.preparation.lead_names)
+
+    def _labels(self, logits: NDArray[np.float32]) -> Columns:
         if self.settings["problem_type"] == "single_label_classification":
             shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
             found = shifted / shifted.sum(axis=1, keepdims=True)
         else:
             found = 1 / (1 + np.exp(-logits.clip(-80, 80)))
-        thresholds = self.settings.get("thresholds", {})
-        cuts = np.array([thresholds.get(name, _DEFAULT_THRESHOLD) for name in self.labels])
-        positive = [";".join(np.array(self.labels)[row >= cuts]) for row in found]
-        return {name: found[:, column].tolist() for column, name in enumerate(self.labels)} | {"positive": positive}
+        return label_columns(self.labels, found, self.settings.get("thresholds", {}))
 
-    def _risks(self, output: Mapping[str, NDArray[np.float32]]) -> dict[str, list[Any]]:
+    def _risks(self, output: Mapping[str, NDArray[np.float32]]) -> Columns:
         """Log hazards, and risks at 1, 5 and 10 years: 0 before the first event, NaN beyond the follow-up."""
-        count = len(output["log_hazard"])
-        scores = output["log_hazard"].reshape(count, -1).astype(np.float64)
+        log_hazard = output["log_hazard"].astype(np.float64)
         curves = output["incidence"] if "incidence" in output else 1.0 - output["survival"][:, None].astype(np.float64)
-        times, columns = np.array(self.settings["survival_years"]), dict[str, list[Any]]()
-        for number, suffix in enumerate(self._suffixes):
-            columns[f"log_hazard{suffix}"] = scores[:, number].tolist()
-            for year in _RISK_YEARS:
-                place = int(np.searchsorted(times, year, side="right")) - 1
-                at = np.zeros(count) if place < 0 else curves[:, number, place].astype(np.float64)
-                columns[f"risk_{year}y{suffix}"] = (at if year <= times[-1] else np.full(count, np.nan)).tolist()
-        simulated = self.settings["simulated_outcome"] and "simulated" not in self.settings["endpoint"]
-        endpoint = f"simulated {self.settings['endpoint']}" if simulated else self.settings["endpoint"]
-        return columns | {"endpoint": [endpoint] * count}
+        times, years = np.array(self.settings["survival_years"]), np.array(RISK_YEARS)
+        from_start = np.concatenate([np.zeros_like(curves[..., :1]), curves], axis=2).astype(np.float64)
+        risks = from_start[..., np.searchsorted(times, years, side="right")]
+        risks[..., years > times[-1]] = np.nan
+        columns = risk_columns(self._risk_names, log_hazard, risks)
+        endpoint = endpoint_text(self.settings["endpoint"], self.settings["simulated_outcome"])
+        return {name: values.tolist() for name, values in columns.items()} | {"endpoint": [endpoint] * len(log_hazard)}
 
 
 def _parsed(value: str) -> Any:

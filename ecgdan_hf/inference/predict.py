@@ -5,24 +5,29 @@ that a file does not state must be given. Files are read and prepared by worker 
 """
 
 import hashlib
-import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ecgdan_hf import __version__
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.inference.covariates import FileCovariates
-from ecgdan_hf.inference.heads import RISK_COLUMNS, Head, head_of
+from ecgdan_hf.inference.heads import Head, head_of
+from ecgdan_hf.inference.prediction_rows import (
+    NEEDS_MORE_LEADS,
+    NOT_FINITE,
+    Columns,
+    add_predictions,
+    check_sizes,
+    is_finite,
+    made_with,
+)
 from ecgdan_hf.inference.prepared_files import KILLED, prepared_row, row_of_error
 from ecgdan_hf.inference.windows import WINDOW_COLUMNS, Windows
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -103,9 +108,7 @@ class Predictor:
     def __post_init__(self) -> None:
         if self.head.predict is None:
             raise ValueError(f"model: expected a survival or classification model, got {type(self.model).__name__}")
-        for name, least in (("batch_size", 1), ("num_workers", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        check_sizes(self.batch_size, self.num_workers)
         if self.windows is not None and self.windows.rule == "share" and self.head.is_survival:
             raise ValueError("rule: expected mean or max for a model of risk, got 'share'")
 
@@ -123,15 +126,11 @@ class Predictor:
     @property
     def made_with(self) -> dict[str, Any]:
         """What the rows depend on, by name; JSON values."""
-        table = self.covariates
         return {
             "model": _digest_of(self.model),
             "feature extractor": self.feature_extractor.to_json_string(),
-            "read options": json.dumps(dict(self.read_options), sort_keys=True),
-            "covariates": None if table is None else hashlib.sha256(table.to_csv().encode()).hexdigest(),
-            "missing covariates": self.missing_covariates,
             **({} if self.windows is None else {"windows": str(self.windows)}),
-            "version of the package": __version__,
+            **made_with(self.read_options, self.covariates, self.missing_covariates),
         }
 
     @property
@@ -181,11 +180,11 @@ class Predictor:
         except ValueError as error:
             return {**row, "error": f"{row['file']}: {error}"}
         flags = dict.fromkeys((*record.flags, *found["flags"], *unknown))
-        if not _is_finite(found):
-            return {**row, "error": f"{row['file']}: expected finite predictions, the model gave NaN or infinity"}
+        if not is_finite(found):
+            return {**row, "error": f"{row['file']}: {NOT_FINITE}"}
         if "positive" in found and not self.model.config.thresholds_hold(found["num_leads"]):
             found |= dict.fromkeys(("positive", "episodes", "burden_per_hour"))
-            flags["thresholds_need_more_leads"] = None
+            flags[NEEDS_MORE_LEADS] = None
         return {**row, **found, "flags": ";".join(flags)}
 
 
@@ -227,25 +226,9 @@ class _PreparedFiles(Dataset[dict[str, Any]]):
 
 @torch.inference_mode()
 def _predict_batch(rows: list[dict[str, Any]], model: EcgDanPreTrainedModel, head: Head) -> list[dict[str, Any]]:
-    usable = [row for row in rows if "inputs" in row]
-    if usable and head.predict is not None:
-        arrays = {name: np.concatenate([row["inputs"][name] for row in usable]) for name in usable[0]["inputs"]}
+    def predict(arrays: Mapping[str, Any]) -> Columns:
         inputs = {name: torch.from_numpy(values).to(model.device) for name, values in arrays.items()}
-        predictions = head.predict(model, inputs)
-        for position, row in enumerate(usable):
-            predicted = {name: values[position] for name, values in predictions.items()}
-            del row["inputs"]
-            if not _is_finite(predicted):
-                row["error"] = "expected finite predictions, the model gave NaN or infinity for this signal"
-                continue
-            row.update(predicted)
-            if "positive" in row and not model.config.thresholds_hold(row["num_leads"]):
-                row["positive"] = None
-                row["flags"] = ";".join(filter(None, [row["flags"], "thresholds_need_more_leads"]))
+        return {} if head.predict is None else head.predict(model, inputs)
+
+    add_predictions(rows, predict, model.config.thresholds_hold)
     return rows
-
-
-def _is_finite(predicted: Mapping[str, Any]) -> bool:
-    """Whether all numbers are finite; only risks may be NaN: beyond the follow-up of the training data."""
-    numbers = {name: value for name, value in predicted.items() if isinstance(value, float)}
-    return all(math.isfinite(value) for name, value in numbers.items() if not name.startswith(RISK_COLUMNS))

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from ecgdan_hf.data.record import EcgRecord
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, Head
+from ecgdan_hf.inference.heads import Head
+from ecgdan_hf.inference.prediction_rows import DEFAULT_THRESHOLD
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
 RULES = ("mean", "max", "share")

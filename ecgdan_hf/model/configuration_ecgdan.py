@@ -17,7 +17,7 @@ from transformers.utils import logging
 from .contract_ecgdan import CHOICES as CHOICES
 from .contract_ecgdan import DEFAULT_FILTER as DEFAULT_FILTER
 from .contract_ecgdan import STANDARD_LEADS as STANDARD_LEADS
-from .contract_ecgdan import thresholds_hold
+from .contract_ecgdan import endpoint_text, thresholds_hold
 
 logger = logging.get_logger(__name__)
 
@@ -463,5 +463,4 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     @property
     def endpoint_text(self) -> str:
         """The event in words, with "simulated" in front where the follow-up was simulated."""
-        simulated = self.simulated_outcome and "simulated" not in self.endpoint
-        return f"simulated {self.endpoint}" if simulated else self.endpoint
+        return endpoint_text(self.endpoint, self.simulated_outcome)

@@ -27,3 +27,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 def thresholds_hold(num_leads: int, looked_at: Sequence[str]) -> bool:
     """Whether thresholds can be used of a record with so many of the leads that a network looks at; see the config."""
     return num_leads >= _MIN_LEAD_SHARE_FOR_THRESHOLDS * len(looked_at)
+
+
+def endpoint_text(endpoint: str, is_simulated: bool) -> str:
+    """The event in words, with "simulated" in front where the follow-up was simulated."""
+    return f"simulated {endpoint}" if is_simulated and "simulated" not in endpoint else endpoint

@@ -30,7 +30,7 @@ from ecgdan_hf.evaluation.measures.classification import auroc, macro_auroc
 from ecgdan_hf.evaluation.measures.concordance import concordance_index
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_comparison
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD
+from ecgdan_hf.inference.prediction_rows import DEFAULT_THRESHOLD
 from ecgdan_hf.inference.rows import _mask_leads, kept_leads
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor

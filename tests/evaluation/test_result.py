@@ -36,6 +36,7 @@ def test_numbers_become_plain_json_and_nan_becomes_null():
         ('{"schema": 2, "kind": "held-out"}', "schema: expected 1, found 2"),
         ('{"schema": 1, "metric": "macro_auroc", "models": {}}', "kind: expected one of .*held-out.*, got None"),
         ('{"schema": 1, "kind": "quiz"}', "kind: expected one of .*held-out.*, got 'quiz'"),
+        ('{"schema": 1, "kind": {"a": 1}}', "kind: expected one of .*held-out.*, got {.a.: 1}"),
         ('{"schema": 1, "kind": "held-out", "metric": "x"}', "models: missing in a result of kind held-out"),
     ],
 )

@@ -23,7 +23,8 @@ from ecgdan_hf.explain.page.figures import Explanation
 from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk, risk_at
 from ecgdan_hf.explain.page.paper import SPEED_MM_S, Layout, Page, draw_ecg
 from ecgdan_hf.inference.checkpoints import load_checkpoint
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, head_of
+from ecgdan_hf.inference.heads import head_of
+from ecgdan_hf.inference.prediction_rows import DEFAULT_THRESHOLD
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import FLAGS, EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival

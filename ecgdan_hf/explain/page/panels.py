@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from ecgdan_hf.explain.page.paper import ORANGE
-from ecgdan_hf.inference.heads import DEFAULT_THRESHOLD, RISK_YEARS
+from ecgdan_hf.inference.prediction_rows import DEFAULT_THRESHOLD, RISK_YEARS
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 

@@ -19,7 +19,7 @@ from ecgdan_hf.evaluation.measures.classification import best_f1_thresholds, cla
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.survival import concordance_index, survival_metrics
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
-from ecgdan_hf.inference.heads import RISK_YEARS, risk_columns, risk_suffixes
+from ecgdan_hf.inference.prediction_rows import RISK_YEARS, risk_columns, risk_suffixes
 from ecgdan_hf.inference.rows import columns_of
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanSurvivalOutput
@@ -151,7 +151,7 @@ class SurvivalTask:
         table = columns_of(dataset, [*_SUBJECT_COLUMNS, "event", "time", "log_hazard"])
         table = table.rename(columns={"log_hazard": "true_log_hazard"})
         risk = model.risks(_output_of(found, model.device), RISK_YEARS).risk.cpu().numpy()
-        return table.assign(**risk_columns(self.config, found["log_hazard"], risk))
+        return table.assign(**risk_columns(self.config.risk_names, found["log_hazard"], risk))
 
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """Concordance with its interval; that of the true hazard, the best attainable, where it is known.
@@ -160,7 +160,7 @@ class SurvivalTask:
         """
         truth, patients = (predictions["event"], predictions["time"]), predictions["patient_id"]
         found = survival_metrics(*truth, predictions["log_hazard"], patient_ids=patients, n=n, seed=seed)
-        further = list(zip(self.config.risk_names, risk_suffixes(self.config), strict=True))[1:]
+        further = list(zip(self.config.risk_names, risk_suffixes(self.config.risk_names), strict=True))[1:]
         for cause, (name, suffix) in enumerate(further, start=2):
             codes, scores = FollowUp.of_cause(truth[0], cause), predictions[f"log_hazard{suffix}"]
             if FollowUp(codes, truth[1]).has_pair:
