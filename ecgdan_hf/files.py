@@ -31,15 +31,10 @@ _OURS = re.compile(r"\.(part|full|old)-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}-(.+)")
 """Kind, machine, process and destination: `part` is being written, `full` is complete and being moved into its folder,
 named after the file that moves last, `old` makes room for its successor."""
 _RESULT, _STALE = "-result", ".stale-"
-_OF_RESULTS: tuple[str, ...] = (
-    "report.md",
-    "report.html",
-    "predictions.csv",
-    "kaplan_meier.png",
-    "kaplan_meier_prevalence.png",
-)
-_OF_RESULTS += ("calibration.png", "auc.png", "subgroups.png", "risk_histogram.png", "lead_attention.png")
-_OF_RESULTS += ("deletion.png", "maps.png", "randomisation.png", "events.png")
+_OF_RESULTS: tuple[str, ...] = ("report.md", "report.html", "predictions.csv", "kaplan_meier.png")
+_OF_RESULTS += ("kaplan_meier_prevalence.png", "calibration.png", "decision_curve.png", "auc.png", "subgroups.png")
+_OF_RESULTS += ("risk_histogram.png", "lead_attention.png", "deletion.png", "maps.png", "randomisation.png")
+_OF_RESULTS += ("events.png",)
 """What verbs write beside `metrics.json`, some of them only for some data: none of an earlier result may stay."""
 _being_written: set[Path] = set()
 """What this process is writing."""

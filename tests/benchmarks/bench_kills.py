@@ -39,6 +39,7 @@ from warm import WARM, clean_processes_by
 LOCKS = (".lock", ".locked-by")
 VOLATILE = ("tfevents", "training_log")  # logs of a run's course, with times
 NUMBERS = re.compile(r"(seconds|minutes|hours|date|time_stamp|created|energy|carbon|kwh|gco2)", re.IGNORECASE)
+DURATION = re.compile(r"Time of the run: [\d.]+ minutes")  # of report.md and report.html
 AGAIN = re.compile(r"--(resume|overwrite)")
 
 
@@ -258,7 +259,7 @@ def _content(path: Path, folder: Path) -> bytes:
     if path.suffix == ".json":
         with contextlib.suppress(ValueError):
             return json.dumps(_steady(json.loads(text)), sort_keys=True).encode()
-    return text.encode()
+    return DURATION.sub("", text).encode()
 
 
 def _steady(value: object) -> object:

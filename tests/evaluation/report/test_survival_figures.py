@@ -4,8 +4,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from ecgdan_hf import files
 from ecgdan_hf.evaluation.measures.absolute_risk import decision_curve
 from ecgdan_hf.evaluation.measures.survival import calibration
+from ecgdan_hf.evaluation.report import survival_report
 from ecgdan_hf.evaluation.report.attention_figures import lead_attention_figure
 from ecgdan_hf.evaluation.report.figure_style import STYLES, WIDTH_INCHES
 from ecgdan_hf.evaluation.report.performance_figures import (
@@ -241,3 +243,7 @@ def test_a_decision_curve_shows_the_model_beside_treating_all_and_nobody() -> No
     assert list(nobody.get_ydata()) == [0, 0]
     with pytest.raises(ValueError, match="curve: expected net benefit at one threshold or more, found none"):
         decision_curve_figure({"threshold": [0.1], "model": [np.nan], "treat_all": [0.0]}, 5, NUM, 90)
+
+
+def test_every_figure_of_the_page_goes_when_another_result_takes_its_place() -> None:
+    assert {file for file, _ in survival_report._FIGURES.values()} <= set(files._OF_RESULTS)
