@@ -59,9 +59,10 @@ class _ExportedNetwork(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Maps tensors of (N, ...) by name to those of `_OUTPUTS` that the model has.
 
-        One mapping, as older versions of torch do not export keyword arguments without a name.
+        One mapping, as older versions of torch do not export keyword arguments without a name. Copies, as they also
+        rename an input that is an output, such as the weights of a hard-coded waveform module.
         """
-        return tuple(self.named_outputs(**inputs).values())
+        return tuple(value.clone() for value in self.named_outputs(**inputs).values())
 
     def named_outputs(self, **inputs: Tensor) -> dict[str, Tensor]:
         """As `forward`, by name."""
