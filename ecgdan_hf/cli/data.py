@@ -163,8 +163,9 @@ def _outcomes(
 ) -> None:
     """Read a hospital's table of outcomes, say what was understood, check it and write it for --labels.
 
-    It has event and time (or time_days, time_months), or the dates ecg_date, event_date and last_contact. An event of
-    2, 3, ... is another one that came first and competes with event 1; see --causes of finetune.
+    It has event and time (or time_days, time_months), or the dates ecg_date, event_date and last_contact. Who came
+    under observation after the ECG has an entry in the unit of time, or an entry_date. An event of 2, 3, ... is
+    another one that came first and competes with event 1; see --causes of finetune.
 
     \b
     Example:
@@ -191,7 +192,9 @@ def _outcomes(
     median = f"median follow-up {found['time'].median():.3g} years"
     others = int((found["event"] > 1).sum())
     competing = f"{others} with a competing event, " if others else ""
-    say(f"{out}: {len(found)} rows, {int((found['event'] == 1).sum())} events, {competing}{median}")
+    late = int((found["entry"] > 0).sum()) if "entry" in found else 0
+    entered = f", {late} with delayed entry" if late else ""
+    say(f"{out}: {len(found)} rows, {int((found['event'] == 1).sum())} events, {competing}{median}{entered}")
 
 
 def _ukb_cohort(

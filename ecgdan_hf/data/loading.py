@@ -23,7 +23,7 @@ from ecgdan_hf.data.sources.registry import find_source
 
 logger = logging.getLogger(__name__)
 
-FLOAT32_COLUMNS = ("age", "event", "time")
+FLOAT32_COLUMNS = ("age", "event", "time", "entry")
 LIST_COLUMNS = {"labels": pa.int64(), "beat_seconds": pa.float64(), "beat_kinds": pa.string()}
 
 
@@ -50,7 +50,8 @@ def load(
     Args:
         name: a source, see `sources.registry`; None recognises it from the files.
         data_dir: its folder; for `"synthetic"`, a missing or empty one is filled first.
-        outcomes: CSV or table with `record_id`, `event`, `time` (years); records without an outcome are left out.
+        outcomes: CSV or table with `record_id`, `event`, `time` (years), `entry` where it is delayed; records without
+            an outcome are left out.
         with_outcome: leaves out records whose `event` or `time` is unknown, as survival needs both.
         ecgs_per_patient: `"all"`, or the `"first"` or `"last"` of each patient's ECGs with a known outcome: that with
             the longest, or the shortest, time to the end of follow-up.

@@ -140,11 +140,11 @@ def log_cumulative_hazard(logits: Tensor) -> Tensor:
     return _log_hazard(logits.to(working_dtype(logits))).logsumexp(dim=-1)
 
 
-def marginal_logits(event: Tensor, time: Tensor, cuts: Tensor, causes: int = 1) -> Tensor:
+def marginal_logits(event: Tensor, time: Tensor, cuts: Tensor, causes: int = 1, entry: Tensor | None = None) -> Tensor:
     """Logits under which all subjects share one hazard: events over years at risk in each interval.
 
     Args:
-        event, time, cuts: as in [`discrete_time_loss`].
+        event, time, cuts, entry: as in [`discrete_time_loss`].
         causes: how many there are.
 
     Returns:
@@ -152,7 +152,8 @@ def marginal_logits(event: Tensor, time: Tensor, cuts: Tensor, causes: int = 1) 
     """
     time, cuts = time.double().reshape(-1, 1), cuts.double()
     lower, upper = cuts[:-1], cuts[1:]
-    exposed = ((torch.minimum(time, upper) - lower).clamp(min=0) / cuts.diff()).sum(dim=0)
+    start = lower if entry is None else torch.maximum(entry.double().reshape(-1, 1), lower)
+    exposed = ((torch.minimum(time, upper) - start).clamp(min=0) / cuts.diff()).sum(dim=0)
     inside = (time > lower) & (time <= upper)
     codes = torch.arange(1, causes + 1, device=event.device)[:, None, None]
     deaths = (inside & (event.reshape(-1, 1) == codes)).sum(dim=1).double()

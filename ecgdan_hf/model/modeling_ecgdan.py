@@ -594,12 +594,13 @@ class EcgDanForSurvival(EcgDanPreTrainedModel, RiskPredictionMixin):
             self.covariate_head.weight.copy_(covariate_weights.reshape(self.covariate_head.weight.shape))
 
     @torch.no_grad()
-    def start_hazard(self, event: Tensor, time: Tensor) -> None:
+    def start_hazard(self, event: Tensor, time: Tensor, entry: Tensor | None = None) -> None:
         """Lets a discrete hazard start at that of the whole training cohort, by the biases of its head.
 
         Args:
-            event, time: (n,), of the training subjects, as in `forward`.
+            event, time, entry: (n,), of the training subjects, as in `forward`.
         """
         cuts = torch.tensor(self.config.hazard_cuts, dtype=torch.float64)
-        logits = marginal_logits(event.cpu(), time.cpu(), cuts, self.config.num_risks)
+        entry = None if entry is None else entry.cpu()
+        logits = marginal_logits(event.cpu(), time.cpu(), cuts, self.config.num_risks, entry)
         self.risk_head.output.bias.copy_(logits.reshape(-1))

@@ -93,13 +93,18 @@ class RiskPredictionMixin:
 
     @torch.no_grad()
     def recalibrate(
-        self, log_hazard: Tensor, event: Tensor, time: Tensor, method: str = "baseline"
+        self,
+        log_hazard: Tensor,
+        event: Tensor,
+        time: Tensor,
+        method: str = "baseline",
+        entry: Tensor | None = None,
     ) -> float | list[float]:
         """Fits the absolute risks to a new population without touching a weight.
 
         Args:
             log_hazard: (n,) or (n, risks), this model's predictions for the new population, in evaluation mode.
-            event, time: (n,), as in `forward`.
+            event, time, entry: (n,), as in `forward`.
             method: "baseline" refits how often the event happens; "slope" also how far log hazards are apart, which
                 is kept in `config.calibration_slope` and multiplies every later `log_hazard`.
 
@@ -113,7 +118,7 @@ class RiskPredictionMixin:
 
         def refit(scores: Tensor, happened: Tensor) -> Recalibration:
             with torch.enable_grad():
-                return recalibrate(scores, happened, time, method)
+                return recalibrate(scores, happened, time, method, entry=entry)
 
         found: list[Recalibration] = self._each_risk(refit, log_hazard, event)
         slopes = [each.slope for each in found]

@@ -33,7 +33,8 @@ from ecgdan_hf.publish.push import HubRepository
 _ARRAYS = ("signal", "input_values")
 _SIGNALS = ("signal", "sampling_rate", "lead_names", "input_values", "lead_mask", "flags")
 _SAFE_COLUMNS = (
-    *("record_id", "patient_id", "age", "sex", "fold", "labels", "scp_codes", "event", "time", "log_hazard"),
+    *("record_id", "patient_id", "age", "sex", "fold", "labels", "scp_codes", "event", "time", "entry"),
+    "log_hazard",
     *_SIGNALS,
 )
 """Columns that a published dataset may hold, unless its owner names more."""
@@ -60,6 +61,7 @@ _DESCRIPTIONS = {
     "scp_codes": "SCP-ECG statements with their likelihood in percent, JSON",
     "event": "1 if the event happened, 0 if follow-up ended without it",
     "time": "years from the ECG to the event or to the end of follow-up",
+    "entry": "years from the ECG to when the patient came under observation; 0 for most",
     "log_hazard": "what the outcome was simulated from; `event` and `time` are invented",
     "signal": "(samples, leads), millivolt, float32; missing samples are NaN",
     "sampling_rate": "Hz",

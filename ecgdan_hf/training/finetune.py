@@ -49,14 +49,14 @@ from ecgdan_hf.training.core.loop import LAST_EPOCH
 from ecgdan_hf.training.core.run import Split
 from ecgdan_hf.training.core.starting_weights import build_model
 from ecgdan_hf.training.core.supervised import FinetuningRun
-from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask, collect
+from ecgdan_hf.training.core.tasks import OUTCOME, ClassificationTask, SurvivalTask, collect, outcome_of
 
 logger = logging.getLogger(__name__)
 
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps collinear covariates from diverging
 _INTERVALS, _EVENTS_AN_INTERVAL = 10, 10
 """Intervals of a discrete hazard, and events that each of them has at least."""
-_OUTCOME_COLUMNS = ("labels", "scp_codes", "event", "time")
+_OUTCOME_COLUMNS = ("labels", "scp_codes", *OUTCOME)
 _KEPT_BY_LORA = ("ecgdan.", "decoder.")
 """Parts that keep the checkpoint's weights."""
 
@@ -155,7 +155,7 @@ class _Finetuning(FinetuningRun):
         if args.lora_rank:
             _add_lora(self.model, args.lora_rank, self.new_weights)
         if getattr(self.config, "hazard", None) == "discrete" and "risk_head.output.bias" in self.new_weights:
-            self.model.start_hazard(*(torch.tensor(self.parts["train"][name]) for name in ("event", "time")))
+            self.model.start_hazard(**outcome_of(columns_of(self.parts["train"], OUTCOME)))
         self.num_trained = self.num_learned
         collator = self.supervised_collator(self.parts["train"], args)
         self.evaluated = self.supervised_loaders(self.parts)
@@ -213,7 +213,7 @@ class SurvivalFinetuning(_Finetuning):
         for name, part in self.parts.items():
             self.check_events(part, name)
         valid = self.parts["valid"]
-        if not FollowUp(valid["event"], valid["time"]).has_pair:
+        if not FollowUp(valid["event"], _times_of(valid)).has_pair:
             raise ValueError(
                 "event: expected a validation record still at risk at another's event, to choose the epoch by; none "
                 f"of {len(valid)} is; give a larger valid_fraction"
@@ -418,12 +418,12 @@ class _FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
         covariates = self.covariates_of(train, self.config).astype(np.float64)
         covariates = covariates if covariates.shape[1] else np.empty((len(train), 0))
         standardised = np.nan_to_num((covariates - self.config.covariate_means) / self.config.covariate_stds)
-        outcome = np.asarray(train["event"], dtype=np.float64), np.asarray(train["time"], dtype=np.float64)
+        outcome = np.asarray(train["event"], dtype=np.float64), _times_of(train)
         self.heads = fit_heads(embeddings, standardised, *outcome, causes=self.config.num_risks)
         store_heads(self.model, self.heads)
         log_hazards = np.stack([head.log_hazard(embeddings, standardised) for head in self.heads], axis=1)
         fitted = log_hazards if len(self.heads) > 1 else log_hazards[:, 0]
-        self.model.fit_baseline(torch.from_numpy(fitted), *map(torch.from_numpy, outcome))
+        self.model.fit_baseline(torch.from_numpy(fitted), **outcome_of(columns_of(train, OUTCOME)))
         self.predict_test()
 
     def summary(self) -> dict[str, Any]:
@@ -487,8 +487,13 @@ def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
     values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
     for row, weights in enumerate(model.covariate_head.weight):
         codes = FollowUp.of_cause(train["event"], row + 1)
-        fitted = RidgeCox.fit(values, codes, train["time"], penalizer=COVARIATE_PENALIZER)
+        fitted = RidgeCox.fit(values, codes, _times_of(train), penalizer=COVARIATE_PENALIZER)
         weights.copy_(torch.from_numpy(fitted.weights / fitted.scale))
+
+
+def _times_of(part: Any) -> np.ndarray:
+    """Follow-up of these rows, as [`FollowUp`] takes it."""
+    return FollowUp.time_of(columns_of(part, OUTCOME))
 
 
 def _check_codes(dataset: Any, config: EcgDanSurvivalConfig) -> None:

@@ -43,7 +43,7 @@ def _compare_encoders(args: ProbeArguments) -> tuple[dict[str, Any], str]:
         embedded[name] = control.features
     scores = {name: main.linear_scores(features) for name, features in embedded.items()}
     outcome = _outcome(main, args)
-    columns = ["age", "sex", "event", "time", "log_hazard"]
+    columns = ["age", "sex", "event", "time", "entry", "log_hazard"]
     table = columns_of(main.test, columns)
     if {"age", "sex"} <= set(table):
         labels = None if args.task == "survival" else label_matrix(main.fit)
@@ -61,7 +61,7 @@ def _compare_encoders(args: ProbeArguments) -> tuple[dict[str, Any], str]:
 
 def _subgroups(main: Probed, scores: Any, args: ProbeArguments) -> Found:
     """The metric of the evaluated encoder by sex and age, without decisions, which a probe does not make."""
-    table = columns_of(main.test, ["patient_id", "age", "sex", "event", "time"])
+    table = columns_of(main.test, ["patient_id", "age", "sex", "event", "time", "entry"])
     if args.task == "survival":
         return survival_subgroups(table, scores, n=args.bootstrap, seed=args.seed)
     names = main.test.features["labels"].feature.names
@@ -70,7 +70,7 @@ def _subgroups(main: Probed, scores: Any, args: ProbeArguments) -> Found:
 
 def _outcome(main: Probed, args: ProbeArguments) -> Outcome:
     """The outcome of the test records."""
-    table = columns_of(main.test, ["patient_id", "event", "time", "log_hazard"])
+    table = columns_of(main.test, ["patient_id", "event", "time", "entry", "log_hazard"])
     if args.task == "survival":
         return Outcome.survival(table, simulated="log_hazard" in table)
     return Outcome.classification(label_matrix(main.test), table["patient_id"].to_numpy())

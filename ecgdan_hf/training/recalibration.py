@@ -17,6 +17,7 @@ from ecgdan_hf.data.sources.registry import find_source
 from ecgdan_hf.data.splits import check_patients_disjoint
 from ecgdan_hf.evaluation.folds import check_unseen, parse_folds, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.absolute_risk import brier_score
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.evaluation.seen_records import SeenRecords, check_records_unseen
@@ -28,6 +29,7 @@ from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.training.arguments.fields import RecalibrateArguments
 from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core.run_folder import RunFolder
+from ecgdan_hf.training.core.tasks import OUTCOME, outcome_of
 
 
 def recalibrate_checkpoint(args: RecalibrateArguments) -> dict[str, Any]:
@@ -52,10 +54,10 @@ def recalibrate_checkpoint(args: RecalibrateArguments) -> dict[str, Any]:
     is_simulated = find_source(args.data, args.data_dir).is_simulated
     model.config.simulated_outcome |= "log_hazard" in fit.column_names or is_simulated
     before = _judge(model, test, args)
-    outcome = _outcome_of(fit)
+    outcome = outcome_of(columns_of(fit, OUTCOME))
     log_hazard = torch.from_numpy(predict_rows(model, fit, [args.horizon_years], args.batch_size)[0])
     log_hazard = log_hazard if model.config.num_risks > 1 else log_hazard[:, 0]
-    slope = model.recalibrate(log_hazard, *outcome, method=args.method)
+    slope = model.recalibrate(log_hazard, **outcome, method=args.method)
     metrics = {
         "task": "survival",
         "simulated_outcome": bool(model.config.simulated_outcome),
@@ -113,8 +115,11 @@ def _judge(model: Any, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
             f"horizon_years: expected at most {followed:g}, the follow-up the risks were fitted to, got {years:g}"
         )
     risk = predict_rows(model, rows, [years], args.batch_size)[1][:, 0, 0]
-    table = columns_of(rows, ["event", "time", "patient_id"])
-    truth = table["event"], table["time"], risk, years
+    table = columns_of(rows, [*OUTCOME, "patient_id"])
+    truth = table["event"], FollowUp.time_of(table), risk, years
+    if truth[1].ndim == 2:  # the measures below weight by the chance of censoring
+        observed = 1 - float(FollowUp(*truth[:2]).free().at(years))
+        return {"horizon_years": years, "predicted_risk": float(risk.mean()), "observed_risk": observed}
     judged = RiskCalibration(*truth, table["patient_id"].to_numpy())
     return {
         "horizon_years": years,
@@ -127,12 +132,6 @@ def _judge(model: Any, rows: Any, args: RecalibrateArguments) -> dict[str, Any]:
 
 def _num_events(rows: Any) -> int:
     return int(np.sum(np.equal(rows["event"], 1)))
-
-
-def _outcome_of(rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Event and time of the rows."""
-    event, time = (torch.from_numpy(np.asarray(rows[name], dtype=np.float64)) for name in ("event", "time"))
-    return event, time
 
 
 def _write(
@@ -182,9 +181,15 @@ def _report(metrics: dict[str, Any], args: RecalibrateArguments) -> str:
         "|---|---|---|",
     ]
     for name in ("observed_over_expected", "calibration_slope"):
+        if name not in metrics["before"]:
+            continue
         cells = [metrics[when][name] for when in ("before", "after")]
         texts = [f"{cell['estimate']:.3f} ({cell['low']:.3f} to {cell['high']:.3f})" for cell in cells]
         lines.append(f"| {name.replace('_', ' ')} (95 % interval) | {' | '.join(texts)} |")
-    for name in ("predicted_risk", "brier_score"):
-        lines.append(f"| {name.replace('_', ' ')} | {metrics['before'][name]:.4f} | {metrics['after'][name]:.4f} |")
+    for name in ("predicted_risk", "observed_risk", "brier_score"):
+        if name in metrics["before"]:
+            values = f"{metrics['before'][name]:.4f} | {metrics['after'][name]:.4f}"
+            lines.append(f"| {name.replace('_', ' ')} | {values} |")
+    if "observed_risk" in metrics["before"]:
+        lines += ["", "Some records entered late: slope and Brier score do not know delayed entry and are left out."]
     return "\n".join([*lines, "", "Research use only."]) + "\n"

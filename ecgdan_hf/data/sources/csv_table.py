@@ -27,9 +27,10 @@ def read_csv_table(data_dir: str | Path, columns: Mapping[str, str] | None = Non
     Args:
         data_dir: the CSV, or the folder that has it as `table.csv`. Columns: `file` (relative to the CSV) and
             `patient_id`; optional `record_id` (else the file without suffix), `age` (years), `sex` (male, female,
-            m, f, w), `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time` (years),
-            `sampling_rate`, `unit` and `lead_names` (separated by `;`) for files that do not state them, and
-            `median_file` (relative to the CSV), a WFDB record with the median beat. Further columns are kept.
+            m, f, w), `fold`, `report`, `scp_codes`, `labels` (names separated by `;`), `event` with `time`
+            (years) and `entry`, `sampling_rate`, `unit` and `lead_names` (separated by `;`) for files that do not
+            state them, and `median_file` (relative to the CSV), a WFDB record with the median beat. Further columns
+            are kept.
         columns: name here -> name in the table, for columns of other names.
 
     Returns:
@@ -56,6 +57,7 @@ def read_csv_table(data_dir: str | Path, columns: Mapping[str, str] | None = Non
         known = table[table[["event", "time"]].notna().any(axis=1)] if {"event", "time"} <= set(raw) else table
         _check_outcomes(known, path)
         table = table.astype({"event": int if len(known) == len(table) else float, "time": float})
+        table = table.astype({"entry": float} if "entry" in table else {})
     first = ["record_id", "patient_id", "file"]
     return table[[*first, *(column for column in table.columns if column not in first)]]
 
@@ -71,15 +73,16 @@ def read_outcomes(source: str | Path | pd.DataFrame, columns: Mapping[str, str] 
     """Reads and checks a table of outcomes, in any form that `hospital_tables` reads; a data frame is only checked.
 
     Columns: `record_id`, `event` (1 happened, 0 censored, 2, 3, ... what competes with it happened first), `time`
-    (years since the ECG); others are kept. In the place of `time`: `time_days` or `time_months`; in that of both: the
-    dates `ecg_date`, `event_date` and `last_contact`.
+    (years since the ECG), and `entry` where observation began later (in the unit of `time`, 0 or more and before it);
+    others are kept. In the place of `time`: `time_days` or `time_months`; in that of both: the dates `ecg_date`,
+    `event_date` and `last_contact`; in that of `entry`: `entry_date`.
     Rows without event and time are left out. `columns`: name here -> name in the table. `attrs["understood"]` says
     what was understood.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column is missing, an id is repeated, a time is not a number above zero, an event is no such
-            code, or there is no event at all.
+        ValueError: a column is missing, an id is repeated, a time is not a number above zero, an entry is not before
+            it, an event is no such code, or there is no event at all.
     """
     if isinstance(source, pd.DataFrame):
         _check_outcomes(source, "outcomes")
@@ -95,7 +98,7 @@ def read_outcomes(source: str | Path | pd.DataFrame, columns: Mapping[str, str] 
         )
     _check_ids(outcomes, path)
     _check_outcomes(outcomes, path)
-    return outcomes.astype({"event": int, "time": float})
+    return outcomes.astype({"event": int, "time": float, **({"entry": float} if "entry" in outcomes else {})})
 
 
 def with_deaths(outcomes: pd.DataFrame, deaths: pd.DataFrame, source: str = "deaths") -> pd.DataFrame:
@@ -121,7 +124,10 @@ def with_deaths(outcomes: pd.DataFrame, deaths: pd.DataFrame, source: str = "dea
     first = (at < outcomes["time"]) | ((at <= outcomes["time"]) & (outcomes["event"] == 0))
     if not first.any():
         raise ValueError(f"{source}: expected deaths during the follow-up of {len(outcomes)} records, got none")
-    return outcomes.assign(event=outcomes["event"].where(~first, 2), time=outcomes["time"].where(~first, at))
+    found = outcomes.assign(event=outcomes["event"].where(~first, 2), time=outcomes["time"].where(~first, at))
+    if "entry" in found:
+        _check_entry(found, found["time"], source)
+    return found
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -142,6 +148,15 @@ def _check_outcomes(table: pd.DataFrame, source: str | Path) -> None:
     _refuse(table, ~known, "event", "1 (happened), 0 (censored) or 2, 3, ... (a competing event)", source)
     if not (event == 1).any():
         raise ValueError(f"{source}: event: expected at least one event, got none in {len(table)} rows")
+    if "entry" in table:
+        _check_entry(table, time, source)
+
+
+def _check_entry(table: pd.DataFrame, time: "pd.Series[float]", source: str | Path) -> None:
+    """Rejects an `entry` that is not before the end of follow-up."""
+    entry = pd.to_numeric(table["entry"], errors="coerce")
+    expected = "the start of observation, from 0 (the ECG) to before `time`"
+    _refuse(table, ~((entry >= 0) & (entry < time)), "entry", expected, source)
 
 
 def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "outcomes") -> pd.DataFrame:
@@ -162,7 +177,8 @@ def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "ou
         raise ValueError(
             f"{source}: record_id: {len(unmatched)} of {len(keys)} ids are not in the data: {_some(unmatched)}"
         )
-    kept = [column for column in table.columns if column == "record_id" or column not in outcomes.columns]
+    replaced = {*outcomes.columns, "entry"} - {"record_id"}  # an entry belongs to its outcome
+    kept = [column for column in table.columns if column not in replaced]
     joined = table[kept].merge(outcomes.assign(record_id=keys), on="record_id", how="inner", validate="one_to_one")
     if "sex" in outcomes.columns and not pd.api.types.is_numeric_dtype(joined["sex"]):
         joined["sex"] = _known_sex(joined, source)

@@ -21,7 +21,7 @@ from ecgdan_hf.data.readers.tables import decoded
 from ecgdan_hf.data.readers.worksheet import is_workbook, read_sheet
 
 TEXT_COLUMNS = ("record_id", "patient_id", "file", "median_file")
-DATE_COLUMNS = ("ecg_date", "event_date", "last_contact")
+DATE_COLUMNS = ("ecg_date", "event_date", "last_contact", "entry_date")
 _YEARS_PER = {"time_years": 1.0, "time_months": 1 / 12, "time_days": 1 / 365.25}
 _SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+")
@@ -87,8 +87,9 @@ def read_hospital_table(
 def with_times(table: pd.DataFrame, path: str | Path, keep_blank: bool = False) -> pd.DataFrame:
     """The outcomes with `event` (0 or 1) and `time` (years), from dates or other units where the table has those.
 
-    Rows without any outcome are left out, or kept if `keep_blank`. `time_days` and `time_months` become years;
-    `ecg_date` with `event_date` and `last_contact` become `event` and `time`.
+    Rows without any outcome are left out, or kept if `keep_blank`. `time_days` and `time_months` become years, and
+    `entry` with them; `ecg_date` with `event_date` and `last_contact` become `event` and `time`, and `entry_date`
+    `entry`, 0 where observation began before the ECG.
 
     Raises ValueError for dates that cannot be read or lie before the ECG, and for follow-up that looks like days or
     months in a column called `time`.
@@ -100,7 +101,11 @@ def with_times(table: pd.DataFrame, path: str | Path, keep_blank: bool = False) 
     other = next((name for name in _YEARS_PER if name in table), None)
     if other is not None and "time" not in table:
         table["time"] = table[other].map(lambda value: value * _YEARS_PER[other] if _is_number(value) else value)
-        understood.append(f"time in years from {other}")
+        if "entry" in table:
+            table["entry"] = table["entry"].map(
+                lambda value: value * _YEARS_PER[other] if _is_number(value) else value
+            )
+        understood.append(f"time{' and entry' if 'entry' in table else ''} in years from {other}")
     if "event" in table and "time" in table:
         blank = table["event"].isna() & table["time"].isna()
         if blank.any() and not blank.all() and not keep_blank:
@@ -206,7 +211,11 @@ def _from_dates(table: pd.DataFrame, path: str | Path, understood: list[str]) ->
         )
     understood.append(f"event and time in years from {', '.join(given)}; dates as {dates['ecg_date'].iloc[0].date()}")
     event = happened.astype(float).where(with_outcome)
-    return table.drop(columns=given).assign(event=event, time=time.where(with_outcome))
+    found = table.drop(columns=given).assign(event=event, time=time.where(with_outcome))
+    if "entry_date" in dates:
+        entry = (dates["entry_date"] - dates["ecg_date"]).dt.days / 365.25
+        found["entry"] = entry.clip(lower=0).where(with_outcome)
+    return found
 
 
 def _check_years(time: "pd.Series[float]", path: str | Path) -> None:

@@ -53,7 +53,7 @@ class RidgeCox:
         Args:
             features: (n, features), for example embeddings; constant columns get weight 0.
             event: (n,), 1 happened, 0 censored.
-            time: (n,), years.
+            time: (n,), years, or (n, 2) with the entry, as [`FollowUp`] takes it.
             penalizer: λ above.
 
         Raises:
@@ -62,7 +62,7 @@ class RidgeCox:
         """
         values = np.asarray(features, dtype=np.float64)
         follow_up = FollowUp(event, time)
-        events, times = follow_up.event, follow_up.time
+        events, times = follow_up.event, follow_up.times
         if values.ndim != 2 or len(values) != len(events) or not np.isfinite(values).all():
             raise ValueError(
                 f"features: expected finite numbers ({len(events)} records, features), got shape {values.shape}"
@@ -101,7 +101,7 @@ class RidgeCox:
             ValueError: as [`fit`], or no fold has events on both sides.
         """
         values, follow_up = np.asarray(features, dtype=np.float64), FollowUp(event, time)
-        events, times = follow_up.event, follow_up.time
+        events, times = follow_up.event, follow_up.times
         codes = np.arange(len(events)) if patient_ids is None else pd.factorize(np.asarray(patient_ids))[0]
         fold_of_patient = np.random.default_rng(seed).permutation(int(codes.max()) + 1) % num_folds
         fold = fold_of_patient[codes]
@@ -147,7 +147,8 @@ def random_encoder(config: EcgDanConfig, seed: int = 0) -> EcgDanModel:
 
 
 def _minimise(features: FloatArray, events: FloatArray, times: FloatArray, penalizer: float) -> FloatArray:
-    inputs, event, time = (torch.from_numpy(np.ascontiguousarray(array)) for array in (features, events, times))
+    inputs, event, years = (torch.from_numpy(np.ascontiguousarray(array)) for array in (features, events, times))
+    entry, time = years.unbind(dim=1) if years.ndim == 2 else (None, years)
     weights = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
     per_record = float(events.mean())  # cox_loss is a mean over events
     optimizer = torch.optim.LBFGS(
@@ -156,7 +157,8 @@ def _minimise(features: FloatArray, events: FloatArray, times: FloatArray, penal
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = per_record * cox_loss(inputs @ weights, event, time) + 0.5 * penalizer * weights.square().sum()
+        loss = per_record * cox_loss(inputs @ weights, event, time, entry=entry)
+        loss = loss + 0.5 * penalizer * weights.square().sum()
         loss.backward()
         return loss
 

@@ -42,15 +42,14 @@ class Outcome:
 
     @classmethod
     def survival(cls, table: pd.DataFrame, simulated: bool = False) -> "Outcome":
-        """Builds it from the columns `event`, `time` (years) and `patient_id`.
+        """Builds it from the columns `event`, `time` (years), `patient_id` and, where it is delayed, `entry` (years).
 
         Raises:
             ValueError: a column is missing.
         """
-        event, time, patients = (
-            column_of(table, name, "table").to_numpy() for name in ("event", "time", "patient_id")
-        )
-        return cls("concordance_index", concordance_index, (event, time), patients, simulated)
+        event, _, patients = (column_of(table, name, "table").to_numpy() for name in ("event", "time", "patient_id"))
+        truth = event, FollowUp.time_of(table)
+        return cls("concordance_index", concordance_index, truth, patients, simulated)
 
     @classmethod
     def classification(cls, labels: npt.NDArray[Any], patient_ids: npt.NDArray[Any]) -> "Outcome":
@@ -76,7 +75,12 @@ class Outcome:
     def _events(self) -> dict[str, int]:
         event = np.asarray(self.truth[0])
         competing = int((event > 1).sum())
-        return {"num_events": int((event == 1).sum()), **({"num_competing_events": competing} if competing else {})}
+        late = FollowUp(*self.truth).num_delayed
+        return {
+            "num_events": int((event == 1).sum()),
+            **({"num_competing_events": competing} if competing else {}),
+            **({"num_delayed_entry": late} if late else {}),
+        }
 
     def compare(self, scores: Mapping[str, npt.ArrayLike], n: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Returns the metric of each score with its interval, and how far the first one is ahead of each other.
@@ -139,7 +143,7 @@ def _age_sex_log_hazard(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
 
     Weights per SD have the prior N(0, 1), which shrinks them only where there are next to no events.
     """
-    follow_up = FollowUp(column_of(train, "event", "train"), column_of(train, "time", "train"))
+    follow_up = FollowUp(column_of(train, "event", "train"), FollowUp.time_of(train))
     if not follow_up.event.any():
         raise ValueError(f"train: no event among {len(follow_up)} records, a Cox model cannot be fitted")
     predictors = AgeAndSex.of(train, "train")
@@ -148,5 +152,5 @@ def _age_sex_log_hazard(train: pd.DataFrame, test: pd.DataFrame) -> FloatArray:
         raise ValueError("train: expected age or sex to vary, found both constant or missing")
     fill = {"age_decades": predictors["age_decades"].median(), "male": predictors["male"].mean()}
     known = predictors[varying].fillna(fill)
-    fitted = EvidenceCox.fit(known, follow_up.event, follow_up.time, free=len(varying))
+    fitted = EvidenceCox.fit(known, follow_up.event, follow_up.times, free=len(varying))
     return fitted.log_hazard(AgeAndSex.of(test, "test")[varying].fillna(fill))

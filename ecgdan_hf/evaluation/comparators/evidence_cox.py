@@ -47,7 +47,10 @@ class CoxData:
     Args:
         features: (n, p), finite.
         event: (n,), 1 happened, 0 censored.
-        time: (n,), years.
+        time: (n,), years, or (n, 2) with the entry, as [`FollowUp`] takes it.
+
+    With delayed entry, a record is at risk at t if its time is t or later but its entry is not: it counts once more,
+    without an event, at its entry, with the sign turned.
 
     Raises:
         ValueError: what [`FollowUp`] refuses, no event, or features of another length or not finite.
@@ -62,9 +65,15 @@ class CoxData:
             )
         if not happened.any():
             raise ValueError(f"event: no event among {len(happened)} records, a Cox model cannot be fitted")
-        order = np.lexsort((values[:, 0] if values.shape[1] else happened, ~happened, -follow_up.time))
-        time = follow_up.time[order]
-        self.features, self.event = values[order], happened[order]
+        time, sign = follow_up.time, np.ones(len(happened))
+        if follow_up.entry is not None:
+            late = np.flatnonzero(follow_up.entry > 0)
+            values, time = np.concatenate([values, values[late]]), np.concatenate([time, follow_up.entry[late]])
+            happened = np.concatenate([happened, np.zeros(len(late), dtype=bool)])
+            sign = np.concatenate([sign, -np.ones(len(late))])
+        order = np.lexsort((values[:, 0] if values.shape[1] else happened, ~happened, -time))
+        time = time[order]
+        self.features, self.event, self._sign = values[order], happened[order], sign[order]
         starts = np.flatnonzero(np.r_[True, time[1:] != time[:-1]])  # of each distinct time, the latest first
         group = np.cumsum(np.r_[False, time[1:] != time[:-1]])
         deaths = np.add.reduceat(self.event, starts)
@@ -101,10 +110,10 @@ class CoxData:
         return self._value(weights)[0]
 
     def _value(self, weights: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-        """Log partial likelihood, hazards, (n,), and their sum over those at risk at each event, (events,)."""
+        """Log partial likelihood, signed hazards, (n,), and their sum over those at risk at each event, (events,)."""
         score = self.features @ weights
         peak = score.max()
-        hazard = np.exp(score - peak)
+        hazard = self._sign * np.exp(score - peak)
         at_risk = np.cumsum(np.add.reduceat(hazard, self._bounds[:-1]))
         dying = np.add.reduceat(np.where(self.event, hazard, 0.0), self._bounds[:-1])
         left = at_risk[self._event_group] - self._fraction * dying[self._event_group]
@@ -270,7 +279,7 @@ class EvidenceCox:
             features: (n, features), finite; the first `free` are covariates such as age and sex, with priors N(0, 1)
                 per SD, the others one block.
             event: (n,), 1 happened, 0 censored.
-            time: (n,), years.
+            time: (n,), years, or (n, 2) with the entry.
             free: number of those covariates.
             prior_sds: the grid; one value fixes the penalty.
             scaling: learned on other records, without outcome; by default on these.

@@ -104,7 +104,8 @@ class MeasurementCox:
         left out, so that all models are compared on the same records.
 
         Args:
-            train: table with the measurements, `event` and `time` (years), and, as asked for, `age` and `sex`.
+            train: table with the measurements, `event` and `time` (years), `entry` where it is delayed, and, as
+                asked for, `age` and `sex`.
             kind: "flags" (heart rate, fourteen flags) or "values".
             age_and_sex: whether they are predictors as well.
             penalizer: "evidence" averages penalties by their evidence, as the few-events model does; None chooses one
@@ -116,11 +117,11 @@ class MeasurementCox:
             ValueError: a missing column, no event, or measurements that are all constant or missing.
         """
         candidates = _candidates(train, "train", kind, age_and_sex)
-        follow_up = FollowUp(column_of(train, "event", "train"), column_of(train, "time", "train"))
+        follow_up = FollowUp(column_of(train, "event", "train"), FollowUp.time_of(train))
         if not follow_up.event.any():
             raise ValueError(f"train: no event among {len(follow_up)} records, a Cox model cannot be fitted")
         standardiser = _standardiser(candidates)
-        given = standardiser(candidates), follow_up.event, follow_up.time
+        given = standardiser(candidates), follow_up.event, follow_up.times
         if isinstance(penalizer, str):
             free = sum(name in _AGE_AND_SEX for name in standardiser.columns)
             return cls(kind, age_and_sex, standardiser, EvidenceCox.fit(*given, free=free))

@@ -211,13 +211,14 @@ def decision_curve(
         where follow-up of the treated ends before the horizon without all of them having had the event.
 
     Raises:
-        ValueError: what [`FollowUp`] refuses, a risk outside [0, 1], or a threshold outside (0, 1).
+        ValueError: what [`FollowUp`] refuses, delayed entry, a risk outside [0, 1], or a threshold outside (0, 1).
 
     Examples:
         >>> decision_curve([1, 0], [1.0, 5.0], [0.9, 0.2], 4.0, thresholds=[0.5])["model"].tolist()
         [0.5]
     """
     follow_up = FollowUp(event, time)
+    follow_up.refuse_entry("net benefit")
     risks, horizon = follow_up.risks(risk), follow_up.horizon(horizon_years)
     cuts = np.asarray(thresholds, dtype=np.float64)
     if cuts.ndim != 1 or not ((cuts > 0) & (cuts < 1)).all():

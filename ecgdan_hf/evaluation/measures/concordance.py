@@ -6,6 +6,7 @@ Plain functions of arrays: imports numpy and scipy only.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,12 @@ def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt
 
     over pairs in which i had the event and j was then still at risk: $t_j > t_i$, or $t_j = t_i$ with j censored. Two
     events at one time are not a pair, tied scores count one half. Agrees with
-    `lifelines.utils.concordance_index(time, -log_hazard, event)`. O(n log n).
+    `lifelines.utils.concordance_index(time, -log_hazard, event)`. With delayed entry, j must have entered before
+    $t_i$. O(n log n).
 
     Args:
         event: (n,), 1 happened, 0 censored.
-        time: (n,), years, positive.
+        time: (n,), years, positive, or (n, 2) with the entry, as [`FollowUp`] takes it.
         log_hazard: (n,), higher means earlier; any score that orders risk works.
 
     Raises:
@@ -74,11 +76,10 @@ def concordance_index(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt
         0.6666666666666666
     """
     follow_up, scores = _check(event, time, log_hazard)
-    happened, order = follow_up.event == 1, _time_order(follow_up)
-    pairs = int(_num_later(order)[happened].sum())
+    counts, happened = _PairCounts.of(follow_up, scores, with_losses=False), follow_up.event == 1
+    pairs = int(counts.later[happened].sum())
     _require_pairs(pairs, len(scores))
-    won, _ = _doubled_wins(order, scores, with_losses=False)
-    return int(won[happened].sum()) / 2 / pairs
+    return int(counts.won[happened].sum()) / 2 / pairs
 
 
 def uno_concordance_index(
@@ -100,13 +101,14 @@ def uno_concordance_index(
             these records.
 
     Raises:
-        ValueError: as [`concordance_index`], tau beyond the last follow-up, or G(t-) of 0 at an event.
+        ValueError: as [`concordance_index`], tau beyond the last follow-up, delayed entry, or G(t-) of 0 at an event.
 
     Examples:
         >>> uno_concordance_index([1, 1, 0], [1.0, 2.0, 3.0], [0.9, 0.1, 0.5], tau_years=2.0)
         1.0
     """
     follow_up, scores = _check(event, time, log_hazard)
+    follow_up.refuse_entry("Uno's C-index")
     tau = np.inf if tau_years is None else follow_up.horizon(tau_years, "tau_years")
     used, order = (follow_up.event == 1) & (follow_up.time < tau), _time_order(follow_up)
     curve = follow_up.censoring() if censoring is None else censoring
@@ -207,14 +209,58 @@ def _require_pairs(pairs: int, num_records: int) -> None:
 def _influence(event: npt.ArrayLike, time: npt.ArrayLike, log_hazard: npt.ArrayLike) -> tuple[float, FloatArray]:
     """C, and by how much it moves with the weight of each record: (n,), summing to 0."""
     follow_up, scores = _check(event, time, log_hazard)
-    order, happened = _time_order(follow_up), follow_up.event == 1
-    later, earlier = np.where(happened, _num_later(order), 0), _num_earlier(order, happened)
+    counts, happened = _PairCounts.of(follow_up, scores), follow_up.event == 1
+    later, won = (np.where(happened, values, 0) for values in (counts.later, counts.won))
     pairs = int(later.sum())
     _require_pairs(pairs, len(scores))
-    won, lost_to = _doubled_wins(order, scores)
-    won = np.where(happened, won, 0)
     value = int(won.sum()) / 2 / pairs
-    return value, ((won + lost_to) / 2 - value * (later + earlier)) / pairs
+    return value, ((won + counts.lost_to) / 2 - value * (later + counts.earlier)) / pairs
+
+
+@dataclass(frozen=True)
+class _PairCounts:
+    """Counts of each record's pairs, (n,) each.
+
+    Attributes:
+        later: records at risk at its event; of no meaning for a record without one.
+        earlier: events at which it was at risk.
+        won: twice the value of its pairs with `later`.
+        lost_to: twice the value of its pairs with `earlier`; 0 where it was not asked for.
+    """
+
+    later: _IntArray
+    earlier: _IntArray
+    won: _IntArray
+    lost_to: _IntArray
+
+    @classmethod
+    def of(cls, follow_up: FollowUp, scores: FloatArray, with_losses: bool = True) -> "_PairCounts":
+        """Counts the pairs, but for those of records that had not entered yet."""
+        order, happened = _time_order(follow_up), follow_up.event == 1
+        counts = _num_later(order), _num_earlier(order, happened), *_doubled_wins(order, scores, with_losses)
+        if follow_up.entry is None:
+            return cls(*counts)
+        late = cls._before_entry(follow_up.time, follow_up.entry, happened, scores, with_losses)
+        return cls(*(values - fewer for values, fewer in zip(counts, late, strict=True)))
+
+    @staticmethod
+    def _before_entry(
+        time: FloatArray, entry: FloatArray, happened: BoolArray, scores: FloatArray, with_losses: bool
+    ) -> tuple[_IntArray, ...]:
+        """The counts over pairs of an event with a record that entered at its time or later.
+
+        Events and entries are put on one axis; what events have among themselves is taken off again.
+        """
+        events = int(happened.sum())
+        order = 2 * _ranks(np.concatenate([time[happened], entry]))
+        order[events:] += 1  # an entry at an event's time is behind it
+        is_event, both = np.arange(len(order)) < events, np.concatenate([scores[happened], scores])
+        won, lost_to = _doubled_wins(order, both, with_losses)
+        among, _ = _doubled_wins(order[:events], scores[happened], with_losses=False)
+        later, more = np.zeros_like(order[events:]), np.zeros_like(order[events:])
+        later[happened] = _num_later(order)[:events] - _num_later(order[:events])
+        more[happened] = won[:events] - among
+        return later, _num_earlier(order, is_event)[events:], more, lost_to[events:]
 
 
 def _time_order(follow_up: FollowUp) -> _IntArray:

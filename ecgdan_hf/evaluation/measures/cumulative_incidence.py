@@ -27,7 +27,7 @@ def aalen_johansen_table(
 
     Args:
         event: (n,), 0 censored, `event_of_interest`, or another positive integer for a competing event.
-        time: (n,), years, positive.
+        time: (n,), years, positive, or (n, 2) with the entry, as [`FollowUp`] takes it.
         event_of_interest: its code.
         level: coverage.
 
@@ -42,30 +42,33 @@ def aalen_johansen_table(
         >>> aalen_johansen_table([1, 2, 1, 0], [1.0, 2.0, 3.0, 4.0])["incidence"].tolist()
         [0.0, 0.25, 0.25, 0.5, 0.5]
     """
-    codes, times = _check(event, time, event_of_interest)
-    cause = np.where(codes == event_of_interest, 1, np.where(codes > 0, 2, 0))
-    found = aalen_johansen(torch.from_numpy(cause), torch.from_numpy(times))
-    distinct, counts = np.unique(times, return_counts=True)
+    codes, follow_up = _check(event, time, event_of_interest)
+    cause, times = np.where(codes == event_of_interest, 1, np.where(codes > 0, 2, 0)), follow_up.time
+    entry = np.zeros_like(times) if follow_up.entry is None else follow_up.entry
+    given = None if follow_up.entry is None else torch.from_numpy(entry.copy())
+    found = aalen_johansen(torch.from_numpy(cause), torch.from_numpy(times.copy()), entry=given)
+    distinct = np.unique(times)
     knots = np.append(0.0, distinct)
     years = torch.from_numpy(knots)
     incidence, error = (at_years(found.times, values[0], years, before=0.0).numpy() for values in found[1:])
     low, high = _limits(incidence, error, level)
-    at_risk = np.append(len(codes), np.cumsum(counts[::-1])[::-1])
+    entered, ended = (np.searchsorted(np.sort(values), distinct) for values in (entry, times))
+    at_risk = np.append((entry == 0).sum(), entered - ended)
     return pd.DataFrame({"time": knots, "incidence": incidence, "low": low, "high": high, "at_risk": at_risk})
 
 
 def _check(
     event: npt.ArrayLike, time: npt.ArrayLike, event_of_interest: int
-) -> tuple[npt.NDArray[np.int64], FloatArray]:
+) -> tuple[npt.NDArray[np.int64], FollowUp]:
     codes = np.asarray(event, dtype=np.float64)
     odd = ~(np.isfinite(codes) & (codes >= 0) & (codes == np.floor(codes)))
     if odd.any():
         raise ValueError(f"event: expected 0 (censored) or a positive integer for each kind, got {codes[odd][0]:g}")
-    times = FollowUp(codes > 0, time).time
+    follow_up = FollowUp(codes > 0, time)
     if event_of_interest == 0 or not (codes == event_of_interest).any():
         found = sorted({int(code) for code in codes})
         raise ValueError(f"event_of_interest: expected a code that happened, got {event_of_interest} of {found}")
-    return codes.astype(np.int64), times
+    return codes.astype(np.int64), follow_up
 
 
 def _limits(incidence: FloatArray, error: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:

@@ -6,11 +6,17 @@ probability G(t-), the left limit.
 
 Competing events have the codes 2, 3, ...: whoever had one first cannot have the event any more, and is not censored.
 The risk of the event is then its cumulative incidence (Aalen-Johansen), not one minus Kaplan-Meier, which censors the
-others. Plain functions of arrays: imports numpy only.
+others.
+
+Delayed entry (left truncation): `time` may be (n, 2), entry and end of follow-up. A record is at risk at t if entry
+< t <= end, as `Surv(start, stop)` in R. Risk sets then leave out who has not entered; what rests on the chance of
+censoring (Brier score, AUC(t), calibration regression, decisions) refuses it, as its weights do not know it.
+Plain functions of arrays: imports numpy only.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,19 +85,24 @@ class FollowUp:
 
     Args:
         event: (n,), 1 happened, 0 censored, 2, 3, ... another event that competes with it.
-        time: (n,), years, positive.
+        time: (n,), years, positive; or (n, 2), entry (years, 0 or more) and time.
 
     Attributes:
-        codes, time: (n,), as given, as floats.
+        codes, time: (n,), as floats.
+        entry: (n,), years; None where all entered at 0.
         event: (n,), 1 where the event happened, else 0.
         competing: (n,), true where another one happened first.
 
     Raises:
-        ValueError: different lengths, an event that is no such code, or a time that is not finite and positive.
+        ValueError: different lengths, an event that is no such code, a time that is not finite and positive, or an
+            entry that is not before it.
     """
 
     def __init__(self, event: npt.ArrayLike, time: npt.ArrayLike) -> None:
         self.codes, self.time = np.asarray(event, dtype=np.float64), np.asarray(time, dtype=np.float64)
+        self.entry: FloatArray | None = None
+        if self.time.ndim == 2 and self.time.shape[1] == 2:
+            self.entry, self.time = self.time[:, 0], self.time[:, 1]
         if self.codes.ndim != 1 or self.codes.shape != self.time.shape:
             shapes = f"{self.codes.shape} and {self.time.shape}"
             raise ValueError(f"event and time: expected two arrays of one length, got shapes {shapes}")
@@ -106,6 +117,34 @@ class FollowUp:
         if unusable.any():
             row, rows = int(np.flatnonzero(unusable)[0]), int(unusable.sum())
             raise ValueError(f"time: expected positive years, got {self.time[row]:g} in row {row} ({rows} such rows)")
+        if self.entry is not None:
+            self._check_entry(self.entry)
+
+    def _check_entry(self, entry: FloatArray) -> None:
+        unusable = ~((entry >= 0) & (entry < self.time))
+        if unusable.any():
+            row, rows = int(np.flatnonzero(unusable)[0]), int(unusable.sum())
+            found = f"got {entry[row]:g} for time {self.time[row]:g} in row {row} ({rows} such rows)"
+            raise ValueError(f"entry: expected years from 0 to before time, {found}")
+        if not entry.any():
+            self.entry = None
+
+    @staticmethod
+    def time_of(table: Any) -> FloatArray:
+        """The columns `time` (n,), or `entry` and `time` (n, 2) where the table has late entries, in years.
+
+        >>> FollowUp.time_of({"entry": [0.0, 1.0], "time": [2.0, 3.0]}).tolist()
+        [[0.0, 2.0], [1.0, 3.0]]
+        """
+        time = np.asarray(table["time"], dtype=np.float64)
+        entry = np.asarray(table["entry"], dtype=np.float64) if "entry" in table else np.zeros_like(time)
+        both: FloatArray = np.stack([entry, time], axis=1) if (entry != 0).any() else time
+        return both
+
+    @property
+    def times(self) -> FloatArray:
+        """`time` as a `FollowUp` takes it: (n,), or (n, 2) with the entry."""
+        return self.time if self.entry is None else np.stack([self.entry, self.time], axis=1)
 
     def __len__(self) -> int:
         return len(self.event)
@@ -124,8 +163,8 @@ class FollowUp:
     @property
     def has_pair(self) -> bool:
         """Whether any record was still at risk at another's event, so that a C-index exists."""
-        first = np.min(self.time, where=self.event == 1, initial=np.inf)
-        return bool(((self.time > first) | ((self.time == first) & (self.event == 0))).any())
+        _, deaths, at_risk, _, _ = self._table
+        return bool(((deaths > 0) & (at_risk > deaths)).any())
 
     def risks(self, risk: npt.ArrayLike) -> FloatArray:
         """Returns (n,) predicted probabilities as floats.
@@ -188,11 +227,28 @@ class FollowUp:
 
             >>> FollowUp([1, 0, 0], [2.0, 2.0, 3.0]).censoring().at([1.0, 2.0]).tolist()
             [1.0, 0.5]
+
+        Raises:
+            ValueError: delayed entry.
         """
+        self.refuse_entry("weights by the chance of censoring")
         distinct, deaths, at_risk, counts, others = self._table
         exposed = at_risk - deaths - others  # 0 only where nobody is left to be censored
         hazard = np.divide(counts - deaths - others, exposed, out=np.zeros_like(deaths), where=exposed > 0)
         return SurvivalCurve(distinct, np.cumprod(1 - hazard))
+
+    def refuse_entry(self, what: str) -> None:
+        """Raises ValueError where records entered late, as `what` does not know it."""
+        if self.num_delayed:
+            raise ValueError(
+                f"entry: {what}: expected follow-up from the ECG on, got {self.num_delayed} of {len(self)} records "
+                "that entered later; judge by C-index, Kaplan-Meier and calibration groups"
+            )
+
+    @property
+    def num_delayed(self) -> int:
+        """How many records entered after the ECG."""
+        return 0 if self.entry is None else int((self.entry > 0).sum())
 
     def status(
         self, horizon_years: float, censoring: SurvivalCurve | None = None
@@ -209,8 +265,9 @@ class FollowUp:
             (n,) each.
 
         Raises:
-            ValueError: what [`horizon`] refuses, or G is 0 where a weight is needed.
+            ValueError: what [`horizon`] refuses, delayed entry, or G is 0 where a weight is needed.
         """
+        self.refuse_entry("weights by the chance of censoring")
         horizon, curve = self.horizon(horizon_years), self.censoring() if censoring is None else censoring
         cases = (self.event == 1) & (self.time <= horizon)
         controls = (self.time > horizon) | ((self.time == horizon) & (self.event == 0)) | self.competing
@@ -233,7 +290,7 @@ class FollowUp:
             (n,), mean close to the observed risk; single values may leave [0, 1].
 
         Raises:
-            ValueError: what [`horizon`] refuses, or a single record.
+            ValueError: what [`horizon`] refuses, a single record, or delayed entry.
 
         Examples:
             The second record, censored at 2, would have had the event by 3.5 with a chance of one half.
@@ -242,6 +299,7 @@ class FollowUp:
             [1.0, 0.5, 1.5, -0.5]
         """
         horizon, num = self.horizon(horizon_years), len(self)
+        self.refuse_entry("pseudo-observations")
         if num < 2:
             raise ValueError("event and time: expected at least two records for pseudo-observations, got 1")
         if self.competing.any():
@@ -289,5 +347,7 @@ class FollowUp:
             np.bincount(code, weights=weights).astype(np.float64)
             for weights in (self.event, np.ones_like(self.event), self.competing.astype(np.float64))
         )
-        at_risk: FloatArray = np.cumsum(counts[::-1])[::-1].astype(np.float64)
+        at_risk = np.cumsum(counts[::-1])[::-1].astype(np.float64)
+        if self.entry is not None:
+            at_risk = at_risk - (len(self) - np.searchsorted(np.sort(self.entry), distinct))  # entry < t <= time
         return distinct.astype(np.float64), deaths, at_risk, counts, others

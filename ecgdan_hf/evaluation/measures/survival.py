@@ -52,7 +52,8 @@ def kaplan_meier(event: npt.ArrayLike, time: npt.ArrayLike) -> pd.DataFrame:
     $S^{\exp(\pm z \sigma / \log S)}$ (Kalbfleisch and Prentice 1980). Where S is 0 or 1 both limits equal S.
 
     Args:
-        event, time: as in [`concordance_index`].
+        event, time: as in [`concordance_index`]. With delayed entry few are at risk early, and the curve is that of
+            those who were followed.
 
     Returns:
         One row per distinct time from 0: `time` (years), `survival`, `low`, `high`, `at_risk` (just before `time`).
@@ -72,7 +73,8 @@ def kaplan_meier(event: npt.ArrayLike, time: npt.ArrayLike) -> pd.DataFrame:
     columns = {"survival": curve.survival, "low": low, "high": high}
     table = {"time": np.append(0.0, curve.times)}
     table |= {name: np.append(1.0, values) for name, values in columns.items()}
-    return pd.DataFrame(table | {"at_risk": np.append(len(follow_up), at_risk).astype(int)})
+    first = len(follow_up) if follow_up.entry is None else int((follow_up.entry == 0).sum())
+    return pd.DataFrame(table | {"at_risk": np.append(first, at_risk).astype(int)})
 
 
 def logrank_p_value(event: npt.ArrayLike, time: npt.ArrayLike, group: npt.ArrayLike) -> float:
@@ -111,8 +113,12 @@ def _counts_by_time(follow_up: FollowUp, group: npt.NDArray[np.intp]) -> tuple[F
         np.bincount(cell, weights, minlength=len(distinct) * groups).reshape(-1, groups).astype(np.float64)
         for weights in (follow_up.event, np.ones_like(follow_up.event))
     ]
-    at_risk: FloatArray = np.cumsum(counts[1][::-1], axis=0)[::-1]
-    return counts[0], at_risk
+    ended: FloatArray = counts[1]
+    if follow_up.entry is not None:  # whoever enters at t or later is not at risk at t
+        ended = np.concatenate([np.zeros((1, groups)), ended])
+        np.subtract.at(ended, (np.searchsorted(distinct, follow_up.entry, side="right"), group), 1)
+    at_risk: FloatArray = np.cumsum(ended[::-1], axis=0)[::-1]
+    return counts[0], at_risk[-len(distinct) :]
 
 
 def calibration(
@@ -137,7 +143,7 @@ def calibration(
         ValueError: what [`FollowUp`] refuses, or a risk outside [0, 1].
     """
     follow_up = FollowUp(event, time)
-    events, times, risks = follow_up.codes, follow_up.time, follow_up.risks(risk)
+    events, times, risks = follow_up.codes, follow_up.times, follow_up.risks(risk)
     groups = pd.Series(risks).rank(method="average", pct=True).mul(num_groups).apply(np.ceil).to_numpy()
     rows = []
     for group in np.unique(groups):
@@ -150,7 +156,7 @@ def calibration(
                 "low": float(low),
                 "high": float(high),
                 "num_records": int(chosen.sum()),
-                "num_events": int(((events == 1) & (times <= horizon_years) & chosen).sum()),
+                "num_events": int(((events == 1) & (follow_up.time <= horizon_years) & chosen).sum()),
             }
         )
     return pd.DataFrame(rows)
@@ -158,7 +164,8 @@ def calibration(
 
 def _observed(event: FloatArray, time: FloatArray, horizon_years: float) -> tuple[float, float, float]:
     """Observed risk of a group with its limits; NaN where follow-up ends before the horizon."""
-    if time.max() < horizon_years:
+    follow_up = FollowUp(event, time)
+    if follow_up.time.max() < horizon_years:
         return np.nan, np.nan, np.nan
     if not (event > 1).any():
         curve = kaplan_meier(event, time)
@@ -166,9 +173,9 @@ def _observed(event: FloatArray, time: FloatArray, horizon_years: float) -> tupl
         return float(found), float(low), float(high)
     try:
         interval = observed_risk(event, time, horizon_years)
-    except ValueError:  # none of them, or all of them, had the event: there are no limits
-        found = 1 - float(FollowUp(event, time).free().at(horizon_years))
-        return found, found, found
+    except ValueError:  # none of them, or all of them, had the event, or some entered late: there are no limits
+        found = 1 - float(follow_up.free().at(horizon_years))
+        return (found, np.nan, np.nan) if follow_up.entry is not None else (found, found, found)
     return interval.estimate, interval.low, interval.high
 
 
@@ -204,9 +211,11 @@ def survival_metrics(
         "num_records": len(follow_up),
         "num_events": int(follow_up.event.sum()),
         **({"num_competing_events": int(follow_up.competing.sum())} if follow_up.competing.any() else {}),
+        **({"num_delayed_entry": follow_up.num_delayed} if follow_up.num_delayed else {}),
         "median_follow_up_years": float(np.median(follow_up.time)),
     }
     if risks is not None:
+        follow_up.refuse_entry("risks at horizons")
         found["horizons"] = [
             _horizon_metrics(follow_up, log_hazard, risk, years, patient_ids, n, seed, censoring)
             for years, risk in sorted(risks.items())

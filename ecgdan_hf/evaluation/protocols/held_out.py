@@ -19,6 +19,7 @@ from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
 from ecgdan_hf.evaluation.comparators.measurement_cox import MeasurementCox
 from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.decisions import decision_intervals, reclassification
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.survival import calibration
 from ecgdan_hf.evaluation.protocols.repeated_cv import Predictions
@@ -33,7 +34,9 @@ RISK = "model"
 """Name of the evaluated model in the risk column of `predictions`; see `Predictions.risk_column`."""
 AGE_SEX, RANDOM_ENCODER, ATTAINABLE = "age and sex", "random encoder, linear", "attainable (true hazard)"
 _CALIBRATION_YEARS = 5.0
-_TABLE_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex", "event", "time", "log_hazard"]
+_TABLE_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex", "event", "time", "entry", "log_hazard"]
+
+_OUTCOME = ["event", "time", "entry"]
 
 _LoadRows = Callable[[Any], Any]
 
@@ -148,11 +151,12 @@ def held_out(
 def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256) -> FloatArray:
     """Returns scores of `test` by a linear model on a frozen encoder: Cox by evidence for follow-up, else logistic."""
     features, tested = (embed(encoder, part, batch_size) for part in (fit, test))
-    table = columns_of(fit, ["patient_id", "event", "time"])
+    table = columns_of(fit, ["patient_id", *_OUTCOME])
     if "event" in table:
         components = Components.of(features)
         fitted, scaling = components(features), Scaling.of(components(features), standardise=False)
-        return EvidenceCox.fit(fitted, table["event"], table["time"], scaling=scaling).log_hazard(components(tested))
+        fit_cox = EvidenceCox.fit(fitted, table["event"], FollowUp.time_of(table), scaling=scaling)
+        return fit_cox.log_hazard(components(tested))
     return LinearClassifier.fit(features, label_matrix(fit), table["patient_id"].to_numpy()).logits(tested)
 
 
@@ -182,21 +186,22 @@ class _Judged:
 
 def _baselines(judged: _Judged, fit: Any, with_random: bool, batch_size: int, seed: int) -> dict[str, FloatArray]:
     survival = head_of(judged.model).is_survival
-    columns = ["age", "sex", "event", "time"]
+    columns = ["age", "sex", *_OUTCOME]
     labels = None if survival else label_matrix(fit)
     tables = columns_of(fit, columns), columns_of(judged.test, columns)
     found = {AGE_SEX: age_sex_scores(*tables, labels)} if AgeAndSex.known(tables[0]) else {}
     if with_random:
         encoder = random_encoder(judged.model.config, seed)
-        needed = ["input_values", "lead_mask", "patient_id", *(["event", "time"] if survival else ["labels"])]
-        found[RANDOM_ENCODER] = _linear_scores(encoder, fit.select_columns(needed), judged.test, batch_size)
+        needed = ["input_values", "lead_mask", "patient_id", *(_OUTCOME if survival else ["labels"])]
+        given = fit.select_columns([name for name in needed if name in fit.column_names])
+        found[RANDOM_ENCODER] = _linear_scores(encoder, given, judged.test, batch_size)
     return found
 
 
 def _measurement_scores(
     judged: _Judged, fit: Any, of_fit: pd.DataFrame, of_test: pd.DataFrame
 ) -> dict[str, FloatArray]:
-    columns = ["record_id", "age", "sex", "event", "time"]
+    columns = ["record_id", "age", "sex", *_OUTCOME]
     train = MeasurementCox.joined(columns_of(fit, columns), of_fit)
     test = MeasurementCox.joined(columns_of(judged.test, columns), of_test)
     models = MeasurementCox.fit_all(train, AgeAndSex.known(train))
@@ -213,8 +218,8 @@ def _calibration(judged: _Judged, risk: FloatArray | None) -> dict[str, Any]:
     """Returns predicted and observed risk by fifths of predicted risk; empty without risks."""
     if risk is None:
         return {}
-    table = columns_of(judged.test, ["event", "time"])
-    groups = calibration(table["event"], table["time"], risk, _CALIBRATION_YEARS)
+    table = columns_of(judged.test, _OUTCOME)
+    groups = calibration(table["event"], FollowUp.time_of(table), risk, _CALIBRATION_YEARS)
     return {"horizon_years": _CALIBRATION_YEARS, "groups": groups.to_dict(orient="records")}
 
 
@@ -247,15 +252,15 @@ def _decisions(
     """Decisions by thresholds of the risk, and reclassification against given risks; empty without risks."""
     if risk is None:
         return {}
-    table, found = columns_of(judged.test, ["event", "time", "patient_id"]), {}
-    truth = table["event"], table["time"]
-    if thresholds:
+    table, found = columns_of(judged.test, [*_OUTCOME, "patient_id"]), {}
+    truth = table["event"], FollowUp.time_of(table)
+    if thresholds and truth[1].ndim == 1:
         options: dict[str, Any] = {"patient_ids": table["patient_id"].to_numpy(), "n": n, "seed": seed}
         rows = decision_intervals(*truth, risk, _CALIBRATION_YEARS, thresholds, **options)
         found["decisions"] = {"horizon_years": _CALIBRATION_YEARS, "thresholds": rows}
     given = {name: scores[_given(name)] for name in score_columns}
     risks = {name: values for name, values in given.items() if ((values >= 0) & (values <= 1)).all()}
-    if risks:
+    if risks and truth[1].ndim == 1:
         found["reclassification"] = {
             name: reclassification(*truth, risk, other, _CALIBRATION_YEARS) for name, other in risks.items()
         }
@@ -264,7 +269,7 @@ def _decisions(
 
 def _subgroups(judged: _Judged, scores: FloatArray, risk: FloatArray | None, n: int, seed: int) -> Found:
     """Returns the metric of the evaluated model by sex and age."""
-    table = columns_of(judged.test, ["patient_id", "age", "sex", "event", "time"])
+    table = columns_of(judged.test, ["patient_id", "age", "sex", *_OUTCOME])
     if head_of(judged.model).is_survival:
         return survival_subgroups(table, scores, risk, _CALIBRATION_YEARS, n=n, seed=seed)
     config, labels = judged.model.config, judged.test.features["labels"].feature.names

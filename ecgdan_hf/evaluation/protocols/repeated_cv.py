@@ -55,7 +55,7 @@ class Fold:
         """Divides patients into folds with the same share of events, for every seed (scikit-learn).
 
         Args:
-            table: columns `patient_id`, `event` and `time`, one row per record.
+            table: columns `patient_id`, `event`, `time`, and `entry` where it is delayed, one row per record.
             num_folds: folds of each repetition.
             seeds: repetitions.
 
@@ -77,7 +77,7 @@ class Fold:
             splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
             parts = splitter.split(np.zeros(len(table)), event, patients)
             folds += [cls(seed, number, np.sort(test)) for number, (_, test) in enumerate(parts, start=1)]
-        time = table["time"].to_numpy()
+        time = FollowUp.time_of(table)
         thin = next((fold for fold in folds if not FollowUp(event[fold.test], time[fold.test]).has_pair), None)
         if thin:
             raise ValueError(f"folds: {thin.name} has no record still at risk at another's event; ask for fewer folds")
@@ -133,9 +133,14 @@ class Predictions:
 
     def __init__(self, table: pd.DataFrame) -> None:
         self.table = table
-        columns = [*_SUBJECT, *(name for name in ("age", "sex") if name in table)]
+        columns = [*_SUBJECT, *(name for name in ("entry", "age", "sex") if name in table)]
         people = table[columns].drop_duplicates("record_id").sort_values("record_id")
         self.people = people.reset_index(drop=True)
+
+    @property
+    def times(self) -> FloatArray:
+        """Follow-up of `people`, as [`FollowUp`] takes it."""
+        return FollowUp.time_of(self.people)
 
     @staticmethod
     def risk_column(model: str, years: float) -> str:
@@ -171,11 +176,11 @@ class Predictions:
             `Interval`), `over_folds` and `over_seeds` (`mean`, `sd`, `values`) and, but for the first, `ahead` (paired
             interval of first minus this) and `t_test` ([`_corrected_t_test`] over folds).
         """
-        truth = FollowUp(self.people["event"], self.people["time"])
+        truth = FollowUp(self.people["event"], self.times)
         intervals, ahead = bootstrap_comparison(
             _mean_over_seeds(concordance_index),
             truth.event,
-            truth.time,
+            truth.times,
             scores={name: self.standardised(name) for name in models},
             patient_ids=self.people["patient_id"].to_numpy(),
             n=n,
@@ -207,8 +212,8 @@ class Predictions:
             Horizon as text -> `predicted_risk`, and, as fields of intervals, `observed_risk` and what `_RISK_MEASURES`
             names; under `not_estimable` the reason for each that does not exist on these records.
         """
-        follow_up, patients = FollowUp(self.people["event"], self.people["time"]), self.people["patient_id"].to_numpy()
-        truth, found = (follow_up.codes, follow_up.time), {}
+        patients, follow_up = self.people["patient_id"].to_numpy(), FollowUp(self.people["event"], self.times)
+        truth, found = (follow_up.codes, follow_up.times), {}
         for years in horizons:
             if self.risk_column(model, years) not in self.table:
                 continue
@@ -254,7 +259,7 @@ class Predictions:
     def _fold_values(self, model: str) -> "pd.Series[float]":
         """Returns the C-index in each fold, indexed by seed and fold."""
         found = {
-            key: concordance_index(part["event"], part["time"], part[model])
+            key: concordance_index(part["event"], FollowUp.time_of(part), part[model])
             for key, part in self.table.groupby(["seed", "fold"])
         }
         return pd.Series(found, dtype=float).rename_axis(["seed", "fold"])
@@ -299,6 +304,8 @@ def describe_cohort(table: pd.DataFrame) -> dict[str, Any]:
         "median_follow_up_years": float(table["time"].median()),
         "max_follow_up_years": float(table["time"].max()),
     }
+    if late := FollowUp(table["event"], FollowUp.time_of(table)).num_delayed:
+        found["num_delayed_entry"] = late
     if "age" in table:
         age = table["age"].astype(float)
         found["age"] = {"mean": age.mean(), "sd": age.std(), "num_missing": int(age.isna().sum())}

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ecgdan_hf.evaluation.measures.classification import DEFAULT_THRESHOLD, auroc, macro_auroc
 from ecgdan_hf.evaluation.measures.concordance import concordance_index
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray, bootstrap_interval
 from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 
@@ -70,7 +71,7 @@ def survival_subgroups(
     """Returns the C-index of each group, and its calibration where there are risks.
 
     Args:
-        table: `patient_id`, `event`, `time` (years), and `sex` and `age` where known.
+        table: `patient_id`, `event`, `time` (years), `entry` where it is delayed, and `sex` and `age` where known.
         log_hazard: (n,), or (n, seeds) where `metric` takes that.
         risk: (n,), probability of the event within `horizon_years`; None judges the order alone.
         horizon_years: of `risk`.
@@ -83,7 +84,7 @@ def survival_subgroups(
         everyone else") and `observed_over_expected`; what could not be estimated is absent.
     """
     scores, event = np.asarray(log_hazard, dtype=np.float64), table["event"].to_numpy(dtype=float)
-    truth = event, table["time"].to_numpy(dtype=float)
+    truth = event, FollowUp.time_of(table)
     patients = table["patient_id"].astype(str).to_numpy()
     options: dict[str, Any] = {"patients": patients, "n": n, "seed": seed}
 
@@ -272,6 +273,6 @@ def _calibration(
     event, time = (each[where] for each in truth)
     try:
         found = RiskCalibration(event, time, risk[where], years, patients[where]).observed_over_expected()
-    except ValueError:  # nobody had the event by then, or nobody was left
+    except ValueError:  # nobody had the event by then, or nobody was left, or some entered late
         return {}
     return {"observed_over_expected": {**found.as_dict(), "horizon_years": years}}

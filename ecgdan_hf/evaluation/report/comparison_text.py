@@ -45,6 +45,14 @@ def held_out_text(metrics: Mapping[str, Any]) -> str:
             observed = f"{group['observed']:.3f} ({group['low']:.3f} to {group['high']:.3f})"
             lines += [f"| {group['predicted']:.3f} | {observed} | {group['num_records']} | {group['num_events']} |"]
         lines += [""]
+    if late := metrics.get("num_delayed_entry"):
+        lines += [
+            f"{late} records came under observation after their ECG (delayed entry). Risk sets leave them out until"
+        ]
+        lines += [
+            "then; decisions, reclassification and observed over expected, which do not know it, are left out.",
+            "",
+        ]
     lines += _decision_lines(metrics)
     lines += ["## By sex and age", "", subgroup_text(metrics["subgroups"], simulated), ""]
     if smallest := metrics.get("small_cells"):

@@ -117,7 +117,7 @@ def kaplan_meier_figure(
         ValueError: what [`kaplan_meier`] and [`risk_groups`] refuse.
     """
     follow_up = FollowUp(event, time)
-    events, times = follow_up.event, follow_up.time
+    events, times = follow_up.event, follow_up.times
     groups = risk_groups(check_scores(log_hazard, len(events)), kind, events, fold)
     present = [int(group) for group in np.unique(groups.index)]
     rows = len(groups.names)
@@ -129,7 +129,7 @@ def kaplan_meier_figure(
     cut = f" (axis from {bottom:.2g})" if bottom > 0 else ""
     others = ", competing events censored" if follow_up.competing.any() else ""
     curves.set_ylabel(f"event-free{others}{cut}", fontsize=LABEL_SIZE)
-    curves.set(ylim=(bottom, 1 + 0.01 * (1 - bottom)), xlim=(0, times.max()))
+    curves.set(ylim=(bottom, 1 + 0.01 * (1 - bottom)), xlim=(0, follow_up.time.max()))
     look: dict[str, Any] = {"frameon": False, "fontsize": SMALL_SIZE, "handlelength": 3.2, "columnspacing": 1.2}
     columns = 1 if rows == 2 else 2
     curves.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=columns, **look)  # where no curve is
@@ -221,8 +221,9 @@ def _draw_curve(axes: Axes, groups: _RiskGroups, group: int, events: FloatArray,
 
 def _curtail(curve: pd.DataFrame) -> pd.DataFrame:
     """Returns the curve while enough records are at risk; all of it in a group that never had so many."""
-    least = max(MIN_AT_RISK, MIN_SHARE_AT_RISK * curve["at_risk"].iloc[0])
-    return curve[curve["at_risk"] >= least] if curve["at_risk"].iloc[0] >= least else curve
+    most = curve["at_risk"].max()
+    least = max(MIN_AT_RISK, MIN_SHARE_AT_RISK * most)
+    return curve[curve["at_risk"] >= least] if most >= least else curve
 
 
 def _draw_numbers_at_risk(
@@ -232,13 +233,16 @@ def _draw_numbers_at_risk(
         return f"<{small_cells}" if 0 < count < small_cells else str(count)
 
     rows = range(len(groups.names))
-    years = _years(float(times.max()))
+    ends = times if times.ndim == 1 else times[:, 1]
+    entries = np.zeros_like(ends) if times.ndim == 1 else times[:, 0]
+    years = _years(float(ends.max()))
     labels = []
     for row in rows:
         chosen = groups.index == row
         labels.append(f"{groups.names[row]} ({shown(int(events[chosen].sum()))} ev.)")
         for year in years:
-            at_risk = shown(int((times[chosen] >= year).sum()))
+            there = chosen & (ends >= year) & ((entries < year) | (entries == 0))
+            at_risk = shown(int(there.sum()))
             axes.text(year, -row, at_risk, ha="center", va="center", fontsize=SMALL_SIZE, clip_on=False)
     axes.set(ylim=(-len(groups.names) + 0.4, 0.6), xticks=years)
     axes.set_yticks([-row for row in rows], labels)

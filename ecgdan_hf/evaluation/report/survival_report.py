@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf.evaluation.measures.absolute_risk import decision_curve, dynamic_auc
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 from ecgdan_hf.evaluation.measures.risk_calibration import RiskCalibration
 from ecgdan_hf.evaluation.measures.survival import calibration
@@ -153,7 +154,7 @@ def _kaplan_meier(kind: str) -> Callable[[Judged], Any]:
         people = judged.people
         smallest = judged.metrics.get("small_cells", 0)
         return kaplan_meier_figure(
-            people["event"], people["time"], judged.score, judged.simulated, kind, small_cells=smallest
+            people["event"], judged.predictions.times, judged.score, judged.simulated, kind, small_cells=smallest
         )
 
     return draw
@@ -174,7 +175,7 @@ def _calibration(judged: Judged) -> Any:
         return None
     years, risk = found
     people = judged.people
-    truth = people["event"], people["time"], risk, years
+    truth = people["event"], judged.predictions.times, risk, years
     smooth = RiskCalibration(*truth, people["patient_id"].to_numpy()).curve()
     return calibration_figure(calibration(*truth, num_groups=10), risk, years, smooth, judged.simulated)
 
@@ -185,12 +186,13 @@ def _decision_curve(judged: Judged) -> Any:
         return None  # its ends are groups of a few people
     years, risk = found
     people = judged.people
-    curve = decision_curve(people["event"], people["time"], risk, years)
+    curve = decision_curve(people["event"], judged.predictions.times, risk, years)
     return decision_curve_figure(curve, years, len(people), int((people["event"] == 1).sum()), judged.simulated)
 
 
 def _auc(judged: Judged) -> Any:
     people = judged.people
+    FollowUp(people["event"], judged.predictions.times).refuse_entry("AUC over the years")
     years = np.linspace(0.1, 0.9, _AUC_YEARS) * people["time"].max()
     curves = {}
     bounds = [name for name in (AGE_SEX, ATTAINABLE) if name in judged.models]  # what to beat, and the most there is

@@ -126,7 +126,9 @@ class Run:
             return ""
         people = f" of {count(data['num_patients'])} patients" if is_number(data.get("num_patients")) else ""
         happened = f", {count(data['num_events'])} {self.sim}events" if is_number(data.get("num_events")) else ""
-        return f"{count(data['num_records'])} records{people}{happened}."
+        late = data.get("num_delayed_entry")
+        entered = f" {count(late)} came under observation after the ECG (delayed entry)." if is_number(late) else ""
+        return f"{count(data['num_records'])} records{people}{happened}.{entered}"
 
     def follow_up(self) -> str:
         """Returns median and longest follow-up in one sentence."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ecgdan_hf.evaluation.folds import check_unseen, select_folds
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import bootstrap_interval
 from ecgdan_hf.evaluation.seen_records import check_records_unseen
 from ecgdan_hf.explain.checks.deletion import Truth, delete
@@ -24,7 +25,7 @@ from ecgdan_hf.explain.maps.occlusion import WAVES, occlude_waves, waves_of
 from ecgdan_hf.explain.maps.scores import score_of
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
-from ecgdan_hf.inference.rows import label_matrix, model_inputs
+from ecgdan_hf.inference.rows import columns_of, label_matrix, model_inputs
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
 
 _logger = logging.getLogger(__name__)
@@ -136,7 +137,8 @@ def _rows_with_outcome(model: EcgDanPreTrainedModel, dataset: Any) -> Any:
 def _truth_of(model: EcgDanPreTrainedModel, dataset: Any) -> Truth | None:
     """Returns metric name and truth arrays where the rows have the outcome that the model predicts."""
     if head_of(model).is_survival and {"event", "time"} <= set(dataset.column_names):
-        return "concordance_index", tuple(np.asarray(dataset[name], np.float64) for name in ("event", "time"))
+        table = columns_of(dataset, ["event", "time", "entry"])
+        return "concordance_index", (table["event"].to_numpy(np.float64), FollowUp.time_of(table))
     if not head_of(model).is_classifier or "labels" not in dataset.column_names:
         return None
     if list(dataset.features["labels"].feature.names) == model.config.label_names:

@@ -45,7 +45,7 @@ class FewEventsHead:
             embeddings: (n, width), of the frozen encoder.
             covariates: (n, covariates), standardised, 0 where unknown; no column without any.
             event: (n,), 1 happened, 0 censored.
-            time: (n,), years.
+            time: (n,), years, or (n, 2) with the entry, as [`FollowUp`] takes it.
             components: learned before, on the same embeddings; None learns them.
 
         Raises:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ecgdan_hf.evaluation.comparators.baselines import RidgeCox, random_encoder
 from ecgdan_hf.evaluation.comparators.linear_classifier import LinearClassifier
+from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.result import Result
 from ecgdan_hf.files import write_text
 from ecgdan_hf.inference.checkpoints import load_checkpoint
@@ -80,10 +81,10 @@ class Probed:
         fit = self.fit
         if kept is not None:
             fitted, fit = fitted[kept], fit.select(kept)
-        table = columns_of(fit, ["patient_id", "event", "time"])
+        table = columns_of(fit, ["patient_id", "event", "time", "entry"])
         patients = table["patient_id"].to_numpy()
         if self.args.task == "survival":
-            outcome = table["event"], table["time"], patients
+            outcome = table["event"], FollowUp.time_of(table), patients
             return RidgeCox.cross_validated(fitted, *outcome, seed=self.args.seed).log_hazard(tested)
         return LinearClassifier.fit(fitted, label_matrix(fit), patients).logits(tested)
 

@@ -96,15 +96,16 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
 
     def supervised_collator(self, part: Any, args: FinetuneArguments) -> EcgCollator:
         """Turns rows of this part into what the task's model is trained on."""
-        collator = _collator(self.config, args)
+        collator = _collator(self.config, args, part)
         collator.lookups = _lookups(part, self.config, args)
         return _soften_labels(collator, part, self.config, args) if args.teachers else collator
 
     def supervised_loaders(self, parts: Mapping[str, Any]) -> dict[str, DataLoader[Any]]:
         """Each part in its order, as it is evaluated."""
-        plain, found = _collator(self.config, self.args), {}
-        for name, part in parts.items():
-            found[name] = replace(plain, lookups=_lookups(part, self.config, self.args))
+        found = {
+            name: replace(_collator(self.config, self.args, part), lookups=_lookups(part, self.config, self.args))
+            for name, part in parts.items()
+        }
         return self.loaders(parts, found)
 
     def predict(self, loaders: Mapping[str, DataLoader[Any]]) -> None:
@@ -139,14 +140,15 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
             plain_cells(pd.concat(tables)).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
 
 
-def _collator(config: EcgDanConfig, args: FinetuneArguments) -> EcgCollator:
-    """Turns rows into what the task's model takes, but for what is looked up by row."""
+def _collator(config: EcgDanConfig, args: FinetuneArguments, part: Any = None) -> EcgCollator:
+    """Turns rows such as these into what the task's model takes, but for what is looked up by row."""
     survival = isinstance(config, EcgDanSurvivalConfig)
+    entry = ("entry",) if part is not None and "entry" in part.column_names else ()
     return EcgCollator.for_training(
         config,
         args,
         with_target=survival and config.reconstruction_weight > 0,
-        columns=("event", "time") if survival else (),
+        columns=("event", "time", *entry) if survival else (),
         sample_columns=config.weight_columns,
         num_labels=0 if survival else config.num_labels,
     )

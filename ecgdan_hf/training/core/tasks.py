@@ -29,6 +29,8 @@ _SLOPE_LIMITS = (0.1, 2.0)
 _SLOPE_PENALIZER = 1e-4
 INPUTS = ("input_values", "lead_mask", "waveform_weights")
 _PREDICTED = ("log_hazard", "hazard_logits")
+OUTCOME = ("event", "time", "entry")
+"""Columns of the follow-up; `entry` only where it is delayed."""
 _SUBJECT_COLUMNS = ["record_id", "patient_id", "fold", "age", "sex"]
 
 
@@ -83,6 +85,11 @@ class _AllGather(torch.autograd.Function):
         return total[torch.distributed.get_rank()]
 
 
+def outcome_of(table: Any) -> dict[str, Tensor]:
+    """`event`, `time` and, where it is delayed, `entry` of a table or of collected arrays: (n,) each, float64."""
+    return {name: torch.from_numpy(np.array(table[name], dtype=np.float64)) for name in OUTCOME if name in table}
+
+
 class SurvivalTask:
     """Follow-up and reconstruction; the epoch with the best concordance on the validation patients.
 
@@ -100,8 +107,8 @@ class SurvivalTask:
         output = model(**batch)
         if accelerator.num_processes > 1 and self.config.hazard == "cox":
             log_hazard = gather_with_grad(output.log_hazard, accelerator)
-            event, time = (gather_with_grad(batch[name], accelerator) for name in ("event", "time"))
-            everywhere = _network(model).follow_up_loss(EcgDanSurvivalOutput(log_hazard=log_hazard), event, time)
+            outcome = {name: gather_with_grad(batch[name], accelerator) for name in OUTCOME if name in batch}
+            everywhere = _network(model).follow_up_loss(EcgDanSurvivalOutput(log_hazard=log_hazard), **outcome)
             output.loss = output.loss + self.config.survival_weight * (everywhere - output.cox_loss)
             output.cox_loss = everywhere
         names = ("loss", "cox_loss", "reconstruction_loss")
@@ -111,20 +118,20 @@ class SurvivalTask:
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         """Concordance, and the loss over all validation patients as one risk set."""
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        event, time = (torch.from_numpy(found[name]) for name in ("event", "time"))
+        times = FollowUp.time_of(found)
         values = [
-            concordance_index(codes, found["time"], scores)
+            concordance_index(codes, times, scores)
             for codes, scores in _by_risk(found)
-            if FollowUp(codes, found["time"]).has_pair
+            if FollowUp(codes, times).has_pair
         ]
-        loss = _network(model).follow_up_loss(_output_of(found), event, time)
+        loss = _network(model).follow_up_loss(_output_of(found), **outcome_of(found))
         return {"concordance_index": float(np.mean(values)), "cox_loss": float(loss)}
 
     @staticmethod
     def _forward(model: nn.Module, batch: Batch) -> Batch:
         output = model(batch["input_values"], batch["lead_mask"], batch.get("covariates"), return_loss=False)
         found = {name: output[name] for name in _PREDICTED if output.get(name) is not None}
-        return {**found, "event": batch["event"], "time": batch["time"]}
+        return found | {name: batch[name] for name in OUTCOME if name in batch}
 
     def finish(self, model: EcgDanForSurvival, train_loader: DataLoader[Any], accelerator: Accelerator) -> None:
         """Shrinks the log hazard to what the validation patients bear out, then fits the baseline hazard.
@@ -137,18 +144,18 @@ class SurvivalTask:
         if self.config.hazard == "discrete":
             return
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        slopes = [_log_hazard_slope(codes, found["time"], scores) for codes, scores in _by_risk(found)]
+        slopes = [_log_hazard_slope(codes, FollowUp.time_of(found), scores) for codes, scores in _by_risk(found)]
         self.calibration_slope = slopes if len(slopes) > 1 else slopes[0]
         _scale_log_hazard(model, slopes)
         found = collect(model, train_loader, self._forward, accelerator)
-        model.fit_baseline(*(torch.from_numpy(found[name]) for name in ("log_hazard", "event", "time")))
+        model.fit_baseline(torch.from_numpy(found["log_hazard"]), **outcome_of(found))
 
     def predictions(
         self, model: EcgDanForSurvival, loader: DataLoader[Any], dataset: Any, accelerator: Accelerator
     ) -> pd.DataFrame:
         """Subject, outcome, log hazard and absolute risk; and `true_log_hazard` if it was simulated."""
         found = collect(model, loader, self._forward, accelerator)
-        table = columns_of(dataset, [*_SUBJECT_COLUMNS, "event", "time", "log_hazard"])
+        table = columns_of(dataset, [*_SUBJECT_COLUMNS, *OUTCOME, "log_hazard"])
         table = table.rename(columns={"log_hazard": "true_log_hazard"})
         risk = model.risks(_output_of(found, model.device), RISK_YEARS).risk.cpu().numpy()
         return table.assign(**risk_columns(self.config.risk_names, found["log_hazard"], risk))
@@ -158,7 +165,7 @@ class SurvivalTask:
 
         Under `causes` that of each further cause, in which the others censor.
         """
-        truth, patients = (predictions["event"], predictions["time"]), predictions["patient_id"]
+        truth, patients = (predictions["event"], FollowUp.time_of(predictions)), predictions["patient_id"]
         found = survival_metrics(*truth, predictions["log_hazard"], patient_ids=patients, n=n, seed=seed)
         further = list(zip(self.config.risk_names, risk_suffixes(self.config.risk_names), strict=True))[1:]
         for cause, (name, suffix) in enumerate(further, start=2):

@@ -32,7 +32,7 @@ from ecgdan_hf.training.studies.ablation import slug
 from ecgdan_hf.training.studies.cv_recipes import Contender, Recipes
 
 _COVARIATES = "covariates alone"
-_SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "log_hazard"]
+_SUBJECT_COLUMNS = ["record_id", "patient_id", "age", "sex", "event", "time", "entry", "log_hazard"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class FoldModels:
         for contender in self.recipes.contenders:
             columns |= self._network_columns(contender, fold, table)
         train = np.setdiff1d(np.arange(len(self.cohort.table)), fold.test)
-        event, time = self.cohort.table.iloc[train][["event", "time"]].to_numpy(dtype=np.float64).T
+        fitted_to = self.cohort.table.iloc[train]
+        event, time = fitted_to["event"].to_numpy(dtype=np.float64), FollowUp.time_of(fitted_to)
         causes = range(1, self.cohort.config.num_risks + 1)
         codes = [FollowUp.of_cause(event, cause) for cause in causes]
         by_cause = [self._comparators(fold, train, FollowUp.of_cause(self.cohort.table["event"], c)) for c in causes]
@@ -171,13 +172,14 @@ class FoldModels:
         cohort, names, test = self.cohort, self._comparator_names(), fold.test
         table = cohort.table.assign(event=event)
         fitted, judged = table.iloc[train], table.iloc[test]
+        times = FollowUp.time_of(fitted)
         found = {}
         if RANDOM_ENCODER in names:
             features = self._random_features(fold.seed)
             components = Components.of(features[train])
             parts = components(features[train]), components(features[test])
             scaling = Scaling.of(parts[0], standardise=False)
-            cox = EvidenceCox.fit(parts[0], fitted["event"], fitted["time"], scaling=scaling)
+            cox = EvidenceCox.fit(parts[0], fitted["event"], times, scaling=scaling)
             found[RANDOM_ENCODER] = cox.log_hazard(parts[0]), cox.log_hazard(parts[1])
         if cohort.measurements is not None:
             measured = cohort.measurements.assign(event=event)
@@ -186,7 +188,7 @@ class FoldModels:
             found |= {name: (model.log_hazard(known), model.log_hazard(unseen)) for name, model in models.items()}
         if _COVARIATES in names and cohort.covariates is not None:
             values = cohort.covariates.fillna(cohort.covariates.iloc[train].mean()).to_numpy(dtype=np.float64)
-            linear = EvidenceCox.fit(values[train], fitted["event"], fitted["time"], free=values.shape[1])
+            linear = EvidenceCox.fit(values[train], fitted["event"], times, free=values.shape[1])
             found[_COVARIATES] = linear.log_hazard(values[train]), linear.log_hazard(values[test])
         if AGE_SEX in names:
             found[AGE_SEX] = age_sex_scores(fitted, fitted), age_sex_scores(fitted, judged)
@@ -201,8 +203,9 @@ class FoldModels:
 
 
 def _baseline(log_hazard: np.ndarray, event: np.ndarray, time: np.ndarray) -> Any:
-    happened = (event == 1).astype(np.float64)
-    return baseline_hazard(torch.from_numpy(log_hazard), torch.from_numpy(happened), torch.from_numpy(time.copy()))
+    happened, years = torch.from_numpy((event == 1).astype(np.float64)), torch.from_numpy(time.copy())
+    entry, end = years.unbind(dim=1) if years.ndim == 2 else (None, years)
+    return baseline_hazard(torch.from_numpy(log_hazard), happened, end, entry=entry)
 
 
 def _horizons(text: str) -> list[float]:

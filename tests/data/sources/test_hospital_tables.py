@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from fixtures.write_workbook import Id, workbook
 
-from ecgdan_hf.data.sources.csv_table import join_outcomes, read_csv_table, read_outcomes
+from ecgdan_hf.data.sources.csv_table import join_outcomes, read_csv_table, read_outcomes, with_deaths
 from ecgdan_hf.data.sources.hospital_tables import parse_mapping, read_hospital_table
 
 PLAIN = "record_id,event,time\n00001,1,0.5\n00002,0,3.25\n"
@@ -183,3 +183,35 @@ def test_a_table_of_files_may_be_written_as_excel_does(write, tmp_path):
     assert found["age"].tolist()[0] == 61.5
     assert found["time"].tolist()[0] == 2.5
     assert found[["event", "time"]].isna().all(axis=1).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("content", "entry"),
+    [
+        ("record_id,event,time,entry\na,1,2,0\nb,0,3,1.5\n", [0.0, 1.5]),
+        ("record_id;event;time_days;entry\na;1;730,5;0\nb;0;1461;365,25\n", [0.0, 1.0]),
+        ("record_id,event,time_months,entry\na,1,24,6\nb,0,36,0\n", [0.5, 0.0]),
+        (
+            "record_id,ecg_date,event_date,last_contact,entry_date\n"
+            "a,2010-01-01,2012-01-01,,2009-06-01\nb,2010-01-01,,2014-01-01,2011-01-01\n",
+            [0.0, 365 / 365.25],
+        ),
+    ],
+)
+def test_delayed_entry_is_read_in_the_unit_of_the_follow_up(write, content, entry):
+    assert read_outcomes(write(content))["entry"].tolist() == pytest.approx(entry)
+
+
+@pytest.mark.parametrize("entry", ["2", "-1", "", "late"])
+def test_an_entry_that_is_not_before_the_end_of_follow_up_is_refused(write, entry):
+    message = "entry of record a: expected the start of observation, from 0 .* to before `time`, got"
+    with pytest.raises(ValueError, match=message) as caught:
+        read_outcomes(write(f"record_id,event,time,entry\na,1,2,{entry}\nb,0,3,0\n"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_competing_death_before_the_entry_is_refused(write):
+    outcomes = read_outcomes(write("record_id,event,time,entry\na,1,2,0\nb,0,3,1.5\n"))
+    deaths = pd.DataFrame({"record_id": ["b"], "event": [1], "time": [1.0]})
+    with pytest.raises(ValueError, match="deaths: entry of record b: expected the start of observation"):
+        with_deaths(outcomes, deaths)
