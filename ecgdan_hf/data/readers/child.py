@@ -129,7 +129,9 @@ def _limit_memory(more: int | None = LIMIT_BYTES) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Ends this process after so many more seconds of the processor; no signal that Python handles reaches C code."""
+    """Ends this process after so many more seconds of the processor, or never for 0; a signal that Python handles
+    would not reach C code.
+    """
     with contextlib.suppress(AttributeError):  # a system without such timers
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -151,6 +153,8 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         return {"error": str(error), "bytes": 0}, b""
     except Exception as error:  # whatever damaged files cause
         return {"error": f"{request['path']}: damaged file: {one_line(error)[:200]}", "bytes": 0}, b""
+    finally:
+        _limit_time(0.0)  # or what is imported for the next file would end in the time of this one
 
 
 def _plain(value: Any) -> Any:

@@ -38,6 +38,12 @@ def test_a_decoder_that_fails_costs_one_line_and_not_the_process(path, function,
     assert said == {"member": "7", "rate": 2.0, "names": ["I"]}
 
 
+def test_the_time_of_one_file_does_not_run_on_into_the_imports_for_the_next(path):
+    child.decode("fixtures.decoder_faults:say", path, "1")
+    array, _ = child.decode("fixtures.decoder_slow_to_import:say", path, "2")
+    assert_array_equal(array, [0, 1, 2])
+
+
 def test_threads_never_take_the_answers_of_each_other(path):
     def own(number: int) -> bool:
         return child.decode("fixtures.decoder_faults:say", path, str(number))[1]["member"] == str(number)
