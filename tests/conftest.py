@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from warm import WARM, clean_processes_by
@@ -30,6 +31,17 @@ def bundles_proved_by_warm_processes() -> Iterator[None]:
     with clean_processes_by(WARM.run):
         yield
     WARM.close()
+
+
+@pytest.fixture(scope="session")
+def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The library, with a module cache of its own: a process finds modules only where it found the first of them."""
+    import evaluate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        patch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
+        yield evaluate
 
 
 def pytest_collection_finish() -> None:

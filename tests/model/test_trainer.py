@@ -7,8 +7,8 @@ are in evaluation mode here, for batch statistics too depend on the batch.
 
 import logging
 from pathlib import Path
+from typing import Any
 
-import evaluate
 import numpy as np
 import pytest
 import torch
@@ -16,8 +16,8 @@ from heads import TRAINED, build, inputs, learnable
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from ecgdan_hf.evaluation import metrics as modules
 from ecgdan_hf.evaluation.measures.concordance import concordance_index
+from ecgdan_hf.evaluation.metrics import metric_path
 
 LABELS = {"survival": ["event", "time"]}
 MEAN_OVER_RECORDS = ("classification", "danet", "danet-pretraining")
@@ -135,8 +135,8 @@ def test_a_run_resumed_from_trainers_checkpoint_ends_with_the_same_weights(tmp_p
     assert all(torch.equal(value, expected[key]) for key, value in again.model.state_dict().items())
 
 
-def test_metrics_of_classification_come_from_our_evaluate_module(tmp_path: Path):
-    metric = evaluate.load(str(Path(modules.__file__).with_name("macro_auroc.py")))
+def test_metrics_of_classification_come_from_our_evaluate_module(evaluate: Any, tmp_path: Path):
+    metric = evaluate.load(metric_path("macro_auroc"), cache_dir=str(tmp_path / "cache"))
 
     def judge(prediction) -> dict[str, float]:
         return metric.compute(predictions=prediction.predictions, references=prediction.label_ids)
@@ -147,8 +147,8 @@ def test_metrics_of_classification_come_from_our_evaluate_module(tmp_path: Path)
     assert 0 <= found["eval_macro_auroc"] <= 1 and "eval_loss" in found
 
 
-def test_metrics_of_survival_see_event_and_time(tmp_path: Path):
-    metric = evaluate.load(str(Path(modules.__file__).with_name("concordance_index.py")))
+def test_metrics_of_survival_see_event_and_time(evaluate: Any, tmp_path: Path):
+    metric = evaluate.load(metric_path("concordance_index"), cache_dir=str(tmp_path / "cache"))
     seen = {}
 
     def judge(prediction) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """The metrics as modules of the `evaluate` library."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,6 @@ from ecgdan_hf.evaluation.measures.absolute_risk import brier_score, dynamic_auc
 from ecgdan_hf.evaluation.measures.classification import macro_auroc
 from ecgdan_hf.evaluation.measures.survival import concordance_index
 from ecgdan_hf.evaluation.metrics import metric_path
-
-
-@pytest.fixture(scope="module")
-def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The library, with its module cache in a folder of these tests."""
-    import evaluate
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        patch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
-        yield evaluate
 
 
 def test_concordance_index_loads_offline_and_equals_the_function(evaluate: Any, tmp_path: Path) -> None:
