@@ -120,15 +120,15 @@ def convert_dataset(
             raise ValueError(f"keep: expected columns of the data, {', '.join(dataset.column_names)}; got {absent[0]}")
         key = _start(out, {**said, "data": _fingerprint(dataset)})
         kept = dataset.select_columns([c for c in dataset.column_names if c in (*_SAFE_COLUMNS, *keep)])
-        arrays = kept.select_columns([name for name in _ARRAYS if name in kept.column_names])
-        about = _harmless(kept.remove_columns(arrays.column_names), None if keep_ids else key)
+        arrays = [name for name in _ARRAYS if name in kept.column_names]
+        about = _harmless(kept.remove_columns(arrays), None if keep_ids else key)
         parts = _parts(len(kept), None if keep_ids else key)
         (out / "data").mkdir(exist_ok=True)
         files = [out / "data" / f"train-{i:05d}-of-{len(parts):05d}.parquet" for i in range(len(parts))]
-        write_shards(partial(_write_parquet, about, arrays), parts, files, num_proc, "Writing Parquet")
+        write_shards(partial(_write_parquet, about, kept, arrays), parts, files, num_proc, "Writing Parquet")
         for unfinished in set((out / "data").glob("train-*")) - set(files):  # of a run that was killed
             unfinished.unlink()
-        card = _dataset_card(about, arrays.column_names, title or name, license_id, keep_ids=keep_ids)
+        card = _dataset_card(about, arrays, title or name, license_id, keep_ids=keep_ids)
         write_text(out / "README.md", card)
         (out / _STATE).unlink()
         return out
@@ -188,7 +188,8 @@ def _harmless(about: Dataset, key: bytes | None) -> Dataset:
     return Dataset.from_dict(columns, features=about.features)
 
 
-def _write_parquet(about: Dataset, arrays: Dataset, rows: list[int], file: Path) -> None:
+def _write_parquet(about: Dataset, dataset: Dataset, names: list[str], rows: list[int], file: Path) -> None:
+    arrays = dataset.select_columns(names)  # not before: pickled, a table that lost all columns loses its rows too
     schema = Features({**about.features, **arrays.features}).arrow_schema  # carries the types of `datasets` along
     sides = [side.select(rows).with_format("arrow").iter(_ROW_GROUP_RECORDS) for side in (about, arrays)]
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:

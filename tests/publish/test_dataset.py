@@ -152,11 +152,11 @@ def test_an_interrupted_conversion_goes_on_and_keeps_its_pseudonyms(cohort, cach
     monkeypatch.setattr(published, "_SHARD_RECORDS", 15)
     write, written = published._write_parquet, []
 
-    def stop_after_two(about, arrays, rows, file):
+    def stop_after_two(about, dataset, names, rows, file):
         if len(written) == 2:
             raise Stopped
         written.append(file)
-        write(about, arrays, rows, file)
+        write(about, dataset, names, rows, file)
 
     monkeypatch.setattr(published, "_write_parquet", stop_after_two)
     out, options = tmp_path / "out", {"cache_dir": cache, "num_proc": 1}
@@ -240,6 +240,13 @@ def test_the_command_line_finds_out_the_source_and_converts(cohort, tmp_path, ca
     names = json.loads(pq.read_schema(next(out.glob("data/*.parquet"))).metadata[b"huggingface"])["info"]["features"]
     rows = load_dataset("parquet", data_files=str(out / "data/*.parquet"), split="train", cache_dir=str(cache))
     assert list(names) == rows.column_names
+
+
+def test_several_processes_write_several_files(cohort, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "_SHARD_RECORDS", 16)
+    out = convert_dataset("csv", cohort, tmp_path / "out", cache_dir=cache, keep_ids=True, num_proc=2)
+    assert len(list(out.glob("data/*.parquet"))) == 3
+    assert rows_of(out)["record_id"].tolist() == pd.read_csv(cohort / "table.csv", dtype=str)["record_id"].tolist()
 
 
 def test_two_conversions_never_write_one_folder(tmp_path):
