@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecgdan_hf.cli.output import say, say_rows
-from ecgdan_hf.cli.predict import LeadNames, NumWorkers, Resume, SamplingRate, Shard, Unit, read_options
+from ecgdan_hf.cli.predict import Engine, LeadNames, NumWorkers, Resume, SamplingRate, Shard, Unit, read_options
 from ecgdan_hf.data.sources.registry import SOURCE_NAMES
 from ecgdan_hf.files import check_output_file, write_text
 
@@ -76,6 +76,7 @@ def _measure(
     num_workers: NumWorkers = None,
     resume: Resume = False,
     shard: Shard = None,
+    engine: Engine = "local",
 ) -> None:
     """Measure ECGs: rate, RR variability, PR, QRS, QT, QTc, axes, voltages, ST and T of each lead, 14 flags.
 
@@ -86,14 +87,14 @@ def _measure(
       ecgdan data measure archive --out measurements.csv
     """
     from ecgdan_hf.data.sources.ecg_folder import expand_files
-    from ecgdan_hf.inference.archive import SUFFIXES, default_workers, rows_to_file, shard_of
+    from ecgdan_hf.inference.archive import SUFFIXES, rows_to_file, shard_of
     from ecgdan_hf.inference.measured_files import Measurer
+    from ecgdan_hf.inference.on_ray import on_engine, workers_on
 
     check_output_file(out, SUFFIXES)
     files = shard_of(expand_files(paths), shard)
-    workers = default_workers(len(files)) if num_workers is None else num_workers
-    measurer = Measurer(read_options(sampling_rate, unit, lead_names), workers)
-    say_rows(rows_to_file(measurer, files, out, resume, progress=True))
+    measurer = Measurer(read_options(sampling_rate, unit, lead_names), workers_on(engine, num_workers, len(files)))
+    say_rows(rows_to_file(on_engine(engine, measurer), files, out, resume, progress=True))
 
 
 def _check(
@@ -293,6 +294,7 @@ def _convert(
     cache_dir: Annotated[
         Path | None, typer.Option(help="folder for preprocessed signals [default: user cache]")
     ] = None,
+    engine: Engine = "local",
 ) -> None:
     """Convert a source to Parquet with a dataset card and without patient identifiers, ready for the Hub.
 
@@ -302,6 +304,7 @@ def _convert(
     Example:
       ecgdan data convert ptb-xl parquet --license cc-by-4.0 --keep-ids
     """
+    from ecgdan_hf.data.prepared.shards import shards_written_by
     from ecgdan_hf.inference.checkpoints import repository_and_revision
     from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
     from ecgdan_hf.publish.dataset import check_converted, convert_dataset
@@ -310,21 +313,22 @@ def _convert(
     if checkpoint is not None:
         repository, revision = repository_and_revision(checkpoint)
         extractor = EcgDanFeatureExtractor.from_pretrained(repository, revision=revision)
-    folder = convert_dataset(
-        data,
-        data_dir,
-        out_dir,
-        license_id=license_id,
-        title=title,
-        keep=[name.strip() for name in keep.split(",") if name.strip()],
-        keep_ids=keep_ids,
-        num_proc=num_proc,
-        outcomes=labels,
-        feature_extractor=extractor,
-        limit=limit,
-        skip_bad=not strict,
-        cache_dir=cache_dir,
-    )
+    with shards_written_by(engine):
+        folder = convert_dataset(
+            data,
+            data_dir,
+            out_dir,
+            license_id=license_id,
+            title=title,
+            keep=[name.strip() for name in keep.split(",") if name.strip()],
+            keep_ids=keep_ids,
+            num_proc=num_proc,
+            outcomes=labels,
+            feature_extractor=extractor,
+            limit=limit,
+            skip_bad=not strict,
+            cache_dir=cache_dir,
+        )
     say(f"{folder}: {check_converted(folder)} records")
 
 

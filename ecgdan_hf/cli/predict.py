@@ -22,6 +22,9 @@ MissingCovariates = Annotated[
 NumWorkers = Annotated[
     int | None, typer.Option(help="processes that read files [default: one per core for 64 files or more, else 0]")
 ]
+Engine = Annotated[
+    str, typer.Option(help="local, or ray: all machines of the Ray cluster of RAY_ADDRESS, which share the files")
+]
 Resume = Annotated[bool, typer.Option(help="go on with an interrupted run that wrote to the same --out")]
 Shard = Annotated[str | None, typer.Option(help="i/n: every n-th file from the i-th, for n jobs with an --out each")]
 
@@ -47,6 +50,7 @@ def _predict(
     rule: Annotated[str, typer.Option(help="one number of all windows: mean, max, or share above threshold")] = "max",
     resume: Resume = False,
     shard: Shard = None,
+    engine: Engine = "local",
     strict: Annotated[bool, typer.Option(help="exit with code 2 if any file cannot be used")] = False,
 ) -> None:
     """Predict for ECG files: log hazard and risk at 1, 5 and 10 years, or label probabilities; and quality flags.
@@ -61,19 +65,21 @@ def _predict(
       ecgdan predict holter --checkpoint model_cards/danet-apc --out episodes.csv --window 10 --step 10
     """
     from ecgdan_hf.data.sources.ecg_folder import expand_files
-    from ecgdan_hf.inference.archive import SUFFIXES, default_workers, rows_to_file, shard_of
+    from ecgdan_hf.inference.archive import SUFFIXES, rows_to_file, shard_of
     from ecgdan_hf.inference.lite import SUFFIX, LitePredictor
+    from ecgdan_hf.inference.on_ray import device_on, on_engine, workers_on
 
     check_output_file(out, SUFFIXES)
+    device = device_on(engine, device)
     table = _covariate_table(covariates)
     options = read_options(sampling_rate, unit, lead_names)
     if checkpoint.endswith(SUFFIX):
         if window is not None or step is not None or device not in ("auto", "cpu"):
             raise ValueError("window, step, device: an ONNX file judges whole records on the CPU; give its checkpoint")
         files = shard_of(expand_files(paths), shard)
-        workers = default_workers(len(files)) if num_workers is None else num_workers
+        workers = workers_on(engine, num_workers, len(files))
         lite = LitePredictor(Path(checkpoint), table, options, missing_covariates, batch_size, workers)
-        return say_rows(rows_to_file(lite, files, out, resume, progress=True), strict)
+        return say_rows(rows_to_file(on_engine(engine, lite), files, out, resume, progress=True), strict)
 
     if find_spec("torch") is None:
         raise ValueError(
@@ -86,12 +92,12 @@ def _predict(
 
     model, feature_extractor = load_checkpoint(checkpoint)
     files = shard_of(expand_files(paths), shard)
-    workers = default_workers(len(files)) if num_workers is None else num_workers
+    workers = workers_on(engine, num_workers, len(files))
     windows = None if window is None else Windows(window, window if step is None else step, rule)
     predictor = Predictor(
         place(model, device), feature_extractor, table, options, missing_covariates, batch_size, workers, windows
     )
-    say_rows(rows_to_file(predictor, files, out, resume, progress=True), strict)
+    say_rows(rows_to_file(on_engine(engine, predictor), files, out, resume, progress=True), strict)
 
 
 def _explain(

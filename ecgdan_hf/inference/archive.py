@@ -24,7 +24,7 @@ MANY_FILES = 64
 _TEXT = ("file", "sex", "endpoint", "positive", "windows", "episodes", "burden_per_hour", "flags", "error")
 
 
-class _RowMaker(Protocol):
+class RowMaker(Protocol):
     """What makes one row for each file, such as a [`Predictor`]."""
 
     @property
@@ -206,7 +206,7 @@ def _to_parquet(rows: Path, out: Path, columns: Sequence[str]) -> None:
 
 
 def rows_to_file(
-    maker: _RowMaker, files: Sequence[Path], out: str | Path, resume: bool = False, progress: bool = False
+    maker: RowMaker, files: Sequence[Path], out: str | Path, resume: bool = False, progress: bool = False
 ) -> GrowingTable:
     """Makes one row for each file of a CSV or Parquet table, of which an interrupted run loses one batch at most.
 

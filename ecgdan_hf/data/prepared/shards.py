@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from ecgdan_hf.data.prepared.ray_cluster import check_ray, in_order_on_ray
 from ecgdan_hf.files import whole_file
 
 Part = Sequence[Any]
+
+ENGINES = ("local", "ray")
+_ENGINE: ContextVar[str] = ContextVar("engine", default="local")
 
 CHUNK_RECORDS = 16  # handed to a process at once
 MIN_RECORDS_PER_PROCESS = 64
@@ -39,23 +44,49 @@ def in_order(function: Callable[[Any], Any], items: Sequence[Any], num_proc: int
         yield from pool.map(function, items, chunksize=CHUNK_RECORDS)
 
 
+def is_ray(engine: str) -> bool:
+    """Whether the work goes to a Ray cluster; ValueError for an unknown engine, or if Ray is not installed."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine: expected {' or '.join(ENGINES)}, got {engine!r}")
+    if engine == "ray":
+        check_ray()
+    return engine == "ray"
+
+
+@contextmanager
+def shards_written_by(engine: str) -> Iterator[None]:
+    """Within it, [`write_shards`] uses "local" processes, or a "ray" cluster that shares the folder of the files."""
+    before = _ENGINE.set("ray" if is_ray(engine) else "local")
+    try:
+        yield
+    finally:
+        _ENGINE.reset(before)
+
+
 def write_shards(
     write: Callable[[Any, Path], None], parts: Sequence[Part], files: Sequence[Path], num_proc: int | None, job: str
 ) -> None:
     """Writes each missing file from its part, with a progress bar titled `job` that counts the lengths of the parts.
 
-    With several processes `write` must be picklable. If it raises, finished files stay.
+    With several processes `write` must be picklable. If it raises, finished files stay. See [`shards_written_by`].
     """
     left = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
     remaining = sum(len(part) for part, _ in left)
     done, processes = sum(map(len, parts)) - remaining, _num_processes(remaining, num_proc)
     write_whole = partial(_write_whole, write)
     with tqdm(total=sum(map(len, parts)), initial=done, desc=job, unit="ECG", disable=not left) as bar:
-        if min(processes, len(left)) > 1:
+        if _ENGINE.get() == "ray":
+            for written in in_order_on_ray(partial(_write_one, write_whole), left):
+                bar.update(written)
+        elif min(processes, len(left)) > 1:
             _in_parallel(write_whole, left, min(processes, len(left)), bar)
         else:
             for part, file in left:
                 bar.update(write_whole(part, file))
+
+
+def _write_one(write: Callable[[Part, Path], int], left: tuple[Part, Path]) -> int:
+    return write(*left)
 
 
 def _write_whole(write: Callable[[Any, Path], None], part: Part, file: Path) -> int:
