@@ -241,21 +241,26 @@ def run_for(base: Path, text: str, folder: Path, seconds: float) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def fingerprint(folder: Path) -> dict[str, str]:
-    """Digest of every file of a result, without the values that tell dates and durations."""
+def fingerprint(folder: Path, made_in: Path | None = None) -> dict[str, str]:
+    """Digest of every file of a result, without the values that tell dates and durations, and without its place.
+
+    `made_in` is where parts of it may have been made, if they were copied.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and path.name not in LOCKS and not name.startswith("cache/"):
-            found[name] = hashlib.sha256(_content(path, folder)).hexdigest()
+            found[name] = hashlib.sha256(_content(path, folder, made_in or folder)).hexdigest()
     return found
 
 
-def _content(path: Path, folder: Path) -> bytes:
+def _content(path: Path, *folders: Path) -> bytes:
     content = path.read_bytes()
     if path.suffix not in (".json", ".jsonl", ".yaml", ".md", ".html", ".csv", ".svg"):
         return content
-    text = content.decode(errors="replace").replace(str(folder), "FOLDER")
+    text = content.decode(errors="replace")
+    for folder in folders:
+        text = text.replace(str(folder), "FOLDER")
     if path.suffix == ".json":
         with contextlib.suppress(ValueError):
             return json.dumps(_steady(json.loads(text)), sort_keys=True).encode()
@@ -290,7 +295,7 @@ class Whole:
 
     def differs(self, folder: Path) -> str:
         """What a result has otherwise, empty if nothing."""
-        found = fingerprint(folder)
+        found = fingerprint(folder, self.folder)
         lost, more = sorted(self.files.keys() - found.keys()), sorted(found.keys() - self.files.keys())
         other = [name for name in self.files if name in found and found[name] != self.files[name]]
         other = [name for name in other if name not in self.varies]
