@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ecgdan_hf.data.flag_words import by_importance
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.inference.covariates import FileCovariates
@@ -179,13 +180,13 @@ class Predictor:
             )
         except ValueError as error:
             return {**row, "error": f"{row['file']}: {error}"}
-        flags = dict.fromkeys((*record.flags, *found["flags"], *unknown))
+        flags = [*record.flags, *found["flags"], *unknown]
         if not is_finite(found):
             return {**row, "error": f"{row['file']}: {NOT_FINITE}"}
         if "positive" in found and not self.model.config.thresholds_hold(found["num_leads"]):
             found |= dict.fromkeys(("positive", "episodes", "burden_per_hour"))
-            flags[NEEDS_MORE_LEADS] = None
-        return {**row, **found, "flags": ";".join(flags)}
+            flags.append(NEEDS_MORE_LEADS)
+        return {**row, **found, "flags": ";".join(by_importance(flags))}
 
 
 def _digest_of(model: EcgDanPreTrainedModel) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgdan_hf import __version__
+from ecgdan_hf.data.flag_words import by_importance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +86,7 @@ def add_predictions(
         row.update(predicted)
         if "positive" in row and not thresholds_hold(row["num_leads"]):
             row["positive"] = None
-            row["flags"] = ";".join(filter(None, [row["flags"], NEEDS_MORE_LEADS]))
+            row["flags"] = ";".join(by_importance(filter(None, [*row["flags"].split(";"), NEEDS_MORE_LEADS])))
 
 
 def is_finite(predicted: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ecgdan_hf.data.flag_words import by_importance
 from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.prepared.shards import end_with_parent
 from ecgdan_hf.data.record import EcgRecord
@@ -38,7 +39,7 @@ def prepared_row(
     if covariates is not None:
         inputs["covariates"] = covariates[None]
     middle = longer_than_input(record, preparation)
-    flags = dict.fromkeys((*record.flags, *middle, *features["flags"][0], *unknown))
+    flags = by_importance((*record.flags, *middle, *features["flags"][0], *unknown))
     row = {"file": str(file), "flags": ";".join(flags), "error": ""}
     return {**row, "inputs": inputs, "num_leads": int(inputs["lead_mask"].sum())}
 

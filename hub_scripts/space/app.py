@@ -13,7 +13,18 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported, which would ask for its newest version
 
 import gradio as gr
-from page import INTRODUCTION, ON_LOAD, STYLE, TO_RESULT, banner_html, downloads_html, error_html, result_html
+from page import (
+    ABOUT,
+    INTRODUCTION,
+    ON_LOAD,
+    PRIVACY,
+    STYLE,
+    TO_RESULT,
+    banner_html,
+    downloads_html,
+    error_html,
+    result_html,
+)
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uploads import SYNTHETIC, can_be_mended, discard, read_upload, synthetic_ecg
@@ -105,7 +116,7 @@ def analyse_upload(
     """
     files = files or []
     try:
-        record = read_upload(files, rate, UNITS[unit], leads)
+        record = read_upload(files, rate or None, UNITS[unit], leads)
         for pieces in analyse(record, networks, maps):
             discard(files)
             yield (*pieces, None, gr.skip())
@@ -135,24 +146,32 @@ def build(networks: Networks) -> gr.Blocks:
     ) as page:
         gr.HTML(banner_html(networks.risk[0].config.simulated_outcome), elem_id="banner")
         gr.HTML(INTRODUCTION, elem_id="introduction")
-        maps = gr.Radio(list(MAPS), value=next(iter(MAPS)), label="Network whose attention is drawn", elem_id="maps")
         with gr.Row():
             with gr.Column():
                 gr.HTML("<h2>Your ECG</h2>")
                 files = gr.File(
-                    label="ECG file, or the .hea and .dat of a WFDB record", file_count="multiple", elem_id="upload"
+                    label="ECG file, or the .hea and .dat of a WFDB record",
+                    file_count="multiple",
+                    height=170,
+                    elem_id="upload",
                 )
+                upload = gr.Button("Analyse my file", variant="primary", elem_id="analyse-file")
                 with gr.Accordion("My file lacks its sampling rate, unit or lead names", open=False) as options:
-                    rate = gr.Number(None, label="Sampling rate, Hz", minimum=0, elem_id="rate")
+                    rate = gr.Number(None, label="Sampling rate, Hz (0: that of the file)", elem_id="rate")
                     unit = gr.Radio(list(UNITS), value="from the file", label="Unit", elem_id="unit")
                     leads = gr.Textbox("", label="Lead names in file order, such as I, II, V1", elem_id="leads")
-                upload = gr.Button("Analyse my file", variant="primary", elem_id="analyse-file")
+                gr.HTML(PRIVACY, elem_id="privacy")
             with gr.Column():
                 gr.HTML("<h2>Or a synthetic one</h2>")
                 choice = gr.Radio(
                     list(SYNTHETIC), value=next(iter(SYNTHETIC)), label="Synthetic ECG", elem_id="choice"
                 )
                 example = gr.Button("Analyse this synthetic ECG", variant="primary", elem_id="analyse-synthetic")
+                with gr.Accordion("What is computed", open=False):
+                    gr.HTML(ABOUT, elem_id="about")
+                    maps = gr.Radio(
+                        list(MAPS), value=next(iter(MAPS)), label="Network whose attention is drawn", elem_id="maps"
+                    )
         status = gr.HTML("", elem_id="status")
         downloads = gr.HTML("", elem_id="downloads")
         result = gr.HTML("", elem_id="result-area")

@@ -6,20 +6,28 @@ from html import escape
 from pathlib import Path
 
 import pandas as pd
+from plain_errors import in_plain_words
 
-from ecgdan_hf.explain.page.ecg_report import EcgReport, Section
+from ecgdan_hf.explain.page.ecg_report import EcgReport
 from ecgdan_hf.explain.page.report_pages import html_report, pdf_report
+from ecgdan_hf.explain.page.report_sections import Section
 
 STYLE = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 SIMULATED = " The risk is that of a <strong>simulated</strong> outcome."
 INTRODUCTION = """
 <h1>One ECG, explained</h1>
-<p>Three small networks analyse an ECG of 1 to 12 leads: one predicts five labels, one compares the ECG with statements
-of reports, and one predicts a risk over the years. The page shows the ECG on paper with the attention of the network,
-and every number of every figure as a table.</p>
-<p><strong>Your file</strong> is deleted from this server as soon as it has been analysed; a rejected file after
-ten minutes at the latest. Neither files nor results are stored or logged, and nothing is sent to anyone else. Upload
-only what your data protection rules allow.</p>
+<p>Upload an ECG of 1 to 12 leads. You get the tracing, rate, intervals and axis, and what three small research
+networks say of it.</p>
+"""
+PRIVACY = """
+<p>Your file is deleted from this server as soon as it has been analysed; a rejected file after ten minutes at the
+latest. Neither files nor results are stored or logged, and nothing is sent to anyone else. Upload only what your data
+protection rules allow.</p>
+"""
+ABOUT = """
+<p>One network predicts five labels, one compares the ECG with statements of reports, one predicts a risk over the
+years. Blue bands behind the tracing show where a network looked; that is not why it answered, and proves no cause. The
+numbers of every figure are also in a table.</p>
 """
 # Adds what Gradio leaves out: names of groups and of the file field, radio buttons that form one group for the arrow
 # keys, and a live region that exists before it changes.
@@ -52,6 +60,7 @@ TO_RESULT = """
   const result = document.getElementById('result');
   result?.focus({ preventScroll: true });
   result?.scrollIntoView({ block: 'start' });
+  if (!result) document.querySelector('#status [role=alert]')?.scrollIntoView({ block: 'center' });
 }
 """
 
@@ -80,7 +89,7 @@ def result_html(report: EcgReport) -> str:
 def _section(section: Section) -> str:
     title, text = escape(section.title), escape(section.text)
     if section.figure is None:
-        return f"<section><h3>{title}</h3><p>{text}</p>{_table(section.table, title)}</section>"
+        return f'<section class="wide"><h3>{title}</h3><p>{text}</p>{_table(section.table, title)}</section>'
     width = round(section.size_mm[0] * 6)  # pixels at which the letters of the figure are readable
     wide = section.size_mm[0] > 200
     image = (
@@ -90,8 +99,10 @@ def _section(section: Section) -> str:
     if wide:
         image = f'<div class="scroll" role="region" aria-label="{title}, scrolls sideways" tabindex="0">{image}</div>'
     table = f"<details><summary>{title}: the numbers as a table</summary>{_table(section.table, title)}</details>"
-    figure = f"<figure>{image}<figcaption>{text}</figcaption></figure>"
-    return f'<section class="{"wide" if wide else "narrow"}"><h3>{title}</h3>{figure}{table}</section>'
+    shown = f"<figure>{image}<figcaption>{text}</figcaption></figure>{table}"
+    if section.folded:
+        shown = f'<details class="folded"><summary>{escape(section.folded)}</summary>{shown}</details>'
+    return f'<section class="{"wide" if wide else "narrow"}"><h3>{title}</h3>{shown}</section>'
 
 
 def _table(table: pd.DataFrame, title: str) -> str:
@@ -122,8 +133,11 @@ def _link(name: str, kind: str, content: bytes, words: str) -> str:
 
 
 def error_html(message: str) -> str:
-    """Returns the error as one line."""
-    return f'<p class="error" role="alert"><strong>Not analysed.</strong> {escape(message)}</p>'
+    """Returns the error as one line in plain words, with the program's own words behind a click."""
+    said = in_plain_words(message)
+    details = f"<details><summary>In detail</summary>{escape(message)}</details>" if said else ""
+    shown = escape(said or message)
+    return f'<div class="error" role="alert"><strong>Not analysed.</strong> {shown}{details}</div>'
 
 
 def _base64(content: bytes) -> str:

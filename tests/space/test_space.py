@@ -174,6 +174,27 @@ def test_uploads_nobody_analysed_are_deleted_after_ten_minutes(networks: Network
     assert app.build(networks).delete_cache == (60, 600)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "a.csv: sampling_rate, unit: the file does not say them; give --sampling-rate HZ",
+            "samples it has per second",
+        ),
+        (
+            "a.jpg: not a known ECG file, got a picture of an ECG at best; digitise it",
+            "Pictures and scans cannot be read",
+        ),
+        ("a.npy: signal_mv: expected millivolt, got 266: probably ADC counts or microvolt", "choose another unit"),
+        ("a.hea: its data file is missing: a.dat", "upload the .hea file together with its .dat"),
+    ],
+)
+def test_errors_are_told_in_plain_words_with_the_programs_own_behind_a_click(error: str, said: str) -> None:
+    plain, _, detail = page.error_html(error).partition("<details>")
+    assert said in plain and "--" not in plain and error in detail
+    assert page.error_html("something new").count("something new") == 1
+
+
 def test_names_of_files_and_records_are_shown_as_text(networks: Networks) -> None:
     assert HOSTILE not in page.error_html(f"{HOSTILE}.csv: no")
     found = EcgReport.of(ecg(name=HOSTILE), networks)
@@ -189,7 +210,7 @@ def test_each_figure_of_the_page_has_a_text_and_a_table(networks: Networks) -> N
     found = EcgReport.of(ecg(), networks)
     shown = Page(page.result_html(found))
     assert [image["alt"] for image in shown.of("img")] == [part.alt for part in found.sections if part.figure]
-    assert len(shown.of("details")) == len(shown.of("img")) == 4
+    assert len(shown.of("details")) == 1 + len(shown.of("img")) == 5, "a table of each, and a simulated risk"
     assert len(shown.of("table")) == 5 and all(head.get("scope") for head in shown.of("th"))
     cells = [str(cell) for part in found.sections for cell in part.table.to_numpy().ravel()]
     assert all(cell in shown.text for cell in cells)

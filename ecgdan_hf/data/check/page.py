@@ -1,4 +1,4 @@
-"""The check of a folder as one self-contained HTML page: contents, problems, and the worst records drawn.
+"""The check of a folder as one self-contained HTML page: contents, problems, and the worst records on ECG paper.
 
 Names and details come from untrusted files: all text is escaped, and the Content-Security-Policy forbids scripts and
 external resources. The page shows names of records, never of patients.
@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from ecgdan_hf.data.flag_words import HARMLESS, MATTERS, flag_words
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+PARTS = {"p5": "5 % below", "p50": "median", "p95": "95 % below"}
 LISTED = 20  # records of each problem; the JSON has all
 
-ROWS, CELL_WIDTH, CELL_HEIGHT, LABEL_HEIGHT = 3, 150, 56, 11
+ROWS = 3
 SECONDS = 2.5
+SPEED_MM_S, GAINS_MM_MV = 25.0, (10.0, 5.0, 2.5, 1.0, 0.5, 0.1)  # the first at which every lead fits its row
+CELL_MM, ROW_MM, NAME_MM = SECONDS * SPEED_MM_S, 25.0, 5.0  # a cell is a row with the lead's name above
+MARGIN_MM = 9.0  # for the calibration pulse
 POINTS_PER_SECOND = 100
-MIN_RANGE_MV = 0.5  # so that a flat lead is drawn flat
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --page: #fff; --faint: #5c5c5c; --line: #d5d5d5; --bad: #b3261e;
@@ -39,12 +43,16 @@ details { margin: 0.4rem 0; } summary { cursor: pointer; }
 th, td { padding: 0.3rem 0.8rem 0.3rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
 .error { color: var(--bad); font-weight: 600; } .warning { color: var(--look); font-weight: 600; }
-.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
+td { min-width: 6rem; } td:nth-of-type(2) { min-width: 0; }
+.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 36rem), 1fr)); gap: 1rem; }
 figure { margin: 0; padding: 0.6rem; border: 1px solid var(--line); break-inside: avoid; }
 figcaption { font-size: 0.875rem; }
-svg { width: 100%; height: auto; } svg text { font-size: 9px; fill: var(--faint); }
-polyline { fill: none; stroke: var(--text); stroke-width: 0.8; } .named polyline { stroke: var(--bad); }
-svg .named text { fill: var(--bad); font-weight: 600; }
+.paper { overflow-x: auto; }
+svg { display: block; width: 100%; min-width: 34rem; height: auto; background: #fffafa; }
+svg text { font-size: 4px; font-weight: 600; fill: #1a1a1a; }
+svg line { stroke: #f9dede; } svg line.large { stroke: #eeb0b0; }
+polyline, .pulse { fill: none; stroke: #1a1a1a; stroke-width: 0.35; } .named polyline { stroke: #b3261e; }
+svg .named text { fill: #b3261e; }
 """
 
 
@@ -82,8 +90,10 @@ def _contents(facts: Mapping[str, Any]) -> str:
         "durations, s": _counts(facts["durations_seconds"]),
         "leads": _counts(facts["leads"]),
         "folds": _counts(facts["folds"]),
-        "QRS complex, mV": ", ".join(f"{name} {value}" for name, value in facts["qrs_mv"].items()),
-        "left out or repaired by reading": _counts(facts["flags"]),
+        "QRS complex, mV": ", ".join(f"{PARTS.get(part, part)} {value}" for part, value in facts["qrs_mv"].items()),
+        "left out or repaired by reading": _counts(
+            {flag_words(flag): count for flag, count in facts["flags"].items()}
+        ),
         "outcomes": ", ".join(f"{name.replace('_', ' ')} {value:,.4g}" for name, value in (outcomes or {}).items()),
     }
     return _table("Counts of records by what they are", ("", ""), [row for row in rows.items() if row[1]])
@@ -98,10 +108,10 @@ def _problems(problems: Mapping[str, Mapping[str, Any]]) -> str:
     if not problems:
         return "<p>Nothing.</p>\n"
     rows = [
-        (problem["severity"], name, f"{problem['count']:,}", problem["meaning"], problem["advice"])
+        (problem["severity"], problem["meaning"], f"{problem['count']:,}", problem["advice"], name)
         for name, problem in problems.items()
     ]
-    return _table("Problems, errors first", ("severity", "name", "count", "meaning", "what to do"), rows)
+    return _table("Problems, errors first", ("severity", "what", "count", "what to do", "name in the JSON"), rows)
 
 
 def _records(problems: Mapping[str, Mapping[str, Any]]) -> str:
@@ -111,8 +121,8 @@ def _records(problems: Mapping[str, Mapping[str, Any]]) -> str:
 def _listed(name: str, problem: Mapping[str, Any]) -> str:
     found = list(problem["found"].items())
     more = f"; the first {LISTED} of {len(found):,}, all are in the JSON" if len(found) > LISTED else ""
-    table = _table(f"{problem['meaning']}{more}", ("name", "detail"), found[:LISTED])
-    return f"<details><summary>{escape(name)}: {problem['count']:,}</summary>\n{table}</details>\n"
+    table = _table(f"{problem['meaning']}{more}", ("record", "detail"), found[:LISTED])
+    return f"<details><summary>{escape(problem['meaning'])}: {problem['count']:,}</summary>\n{table}</details>\n"
 
 
 def _table(caption: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -137,27 +147,61 @@ def _problems_of(record_id: str, facts: Mapping[str, Any]) -> dict[str, str]:
 def _worst(figures: str) -> str:
     if not figures:
         return "<p>None that could be drawn.</p>\n"
-    note = f"The first {SECONDS:g} s of each lead; leads that a problem names are in colour."
+    note = f"The first {SECONDS:g} s of each lead, {SPEED_MM_S:g} mm/s; leads that a problem names are in red."
     return f'<p>{note}</p>\n<div class="worst">\n{figures}</div>\n'
 
 
 def _figure(record_id: str, record: EcgRecord, problems: Mapping[str, str]) -> str:
-    said = "; ".join(f"{name} {detail}".strip() for name, detail in problems.items())
+    said = "; ".join(_said(name, detail) for name, detail in problems.items())
     named = {lead for detail in problems.values() for lead in detail.replace("-", "+").split("+")}
     present = [lead for lead in STANDARD_LEADS if lead in record.lead_names] or list(record.lead_names)
     beginning = record.signal_mv[:, : max(2, round(SECONDS * record.sampling_rate))]
     rows = [beginning[record.lead_names.index(lead)] for lead in present[: len(STANDARD_LEADS)]]
-    range_mv = max([MIN_RANGE_MV, *(_range(row) for row in rows)])
-    width, height = -(-len(rows) // ROWS) * CELL_WIDTH, min(len(rows), ROWS) * CELL_HEIGHT
+    gain = _gain(max(_range(row) for row in rows))
+    width = MARGIN_MM + -(-len(rows) // ROWS) * CELL_MM
+    height = min(len(rows), ROWS) * (NAME_MM + ROW_MM)
     cells = "".join(
-        _cell(i, lead, row, range_mv, lead in named) for i, (lead, row) in enumerate(zip(present, rows, strict=False))
+        _cell(i, lead, row, gain, lead in named) for i, (lead, row) in enumerate(zip(present, rows, strict=False))
     )
     label = escape(f"{len(rows)} leads of {record_id}: {said}")
+    drawn = f"{_grid(width, height)}{_pulses(min(len(rows), ROWS), gain)}{cells}"
     return (
-        f'<figure>\n<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{cells}</svg>\n'
-        f"<figcaption><strong>{escape(record_id)}</strong>: {escape(said)}. Height of a row: {range_mv:.2g} mV."
+        f'<figure>\n<div class="paper" role="region" aria-label="{escape(record_id)}, ECG" tabindex="0">'
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">{drawn}</svg></div>\n'
+        f"<figcaption><strong>{escape(record_id)}</strong>: {escape(said)}. {SPEED_MM_S:g} mm/s, {gain:g} mm/mV."
         "</figcaption>\n</figure>\n"
     )
+
+
+def _said(name: str, detail: str) -> str:
+    """A problem of one record in words."""
+    if name in MATTERS or name in HARMLESS:
+        return flag_words(f"{name}:{detail}" if detail else name)
+    return f"{name.replace('_', ' ')} {detail}".strip()
+
+
+def _gain(range_mv: float) -> float:
+    return next((gain for gain in GAINS_MM_MV if gain * range_mv <= ROW_MM), ROW_MM / max(range_mv, 1e-9))
+
+
+def _grid(width: float, height: float) -> str:
+    """Squares of 1 and 5 mm: lines as thick as the paper, drawn in dashes."""
+    lines = []
+    for step, kind, thick in ((1, "small", 0.1), (5, "large", 0.2)):
+        dash = f'stroke-dasharray="{thick} {step - thick:g}" class="{kind}"'
+        lines.append(
+            f'<line x1="0" y1="{height / 2:g}" x2="{width:g}" y2="{height / 2:g}" stroke-width="{height:g}" {dash}/>'
+        )
+        lines.append(
+            f'<line x1="{width / 2:g}" y1="0" x2="{width / 2:g}" y2="{height:g}" stroke-width="{width:g}" {dash}/>'
+        )
+    return "".join(lines)
+
+
+def _pulses(rows: int, gain: float) -> str:
+    """1 mV for 200 ms at the left of each row, where it fits."""
+    bottoms = [row * (NAME_MM + ROW_MM) + NAME_MM + ROW_MM / 2 + gain / 2 for row in range(rows)]
+    return "".join(f'<path class="pulse" d="M1 {y:g}h1v-{gain:g}h5v{gain:g}h1"/>' for y in bottoms)
 
 
 def _range(row_mv: np.ndarray) -> float:
@@ -165,17 +209,17 @@ def _range(row_mv: np.ndarray) -> float:
     return float(np.ptp(known)) if known.size else 0.0
 
 
-def _cell(place: int, lead: str, row_mv: np.ndarray, range_mv: float, named: bool) -> str:
+def _cell(place: int, lead: str, row_mv: np.ndarray, gain: float, named: bool) -> str:
     """One lead in a column of three, as on paper; gaps are not drawn."""
-    left, top = place // ROWS * CELL_WIDTH, place % ROWS * CELL_HEIGHT
+    left, top = MARGIN_MM + place // ROWS * CELL_MM, place % ROWS * (NAME_MM + ROW_MM)
     step = max(1, round(len(row_mv) / (SECONDS * POINTS_PER_SECOND)))
     known = row_mv[np.isfinite(row_mv)]
     middle = float(known.min() + known.max()) / 2 if known.size else 0.0
-    x = left + np.arange(len(row_mv)) / len(row_mv) * (CELL_WIDTH - 4)
-    y = top + LABEL_HEIGHT + (CELL_HEIGHT - LABEL_HEIGHT) * (0.5 - (row_mv - middle) / range_mv)
+    x = left + np.arange(len(row_mv)) / len(row_mv) * (CELL_MM - 1)
+    y = top + NAME_MM + ROW_MM / 2 - (row_mv - middle) * gain
     lines = "".join(f'<polyline points="{points}"/>' for points in _runs(x[::step], y[::step]))
     kind = ' class="named"' if named else ""
-    return f'<g{kind}><text x="{left}" y="{top + LABEL_HEIGHT - 2}">{escape(lead)}</text>{lines}</g>'
+    return f'<g{kind}><text x="{left + 0.5:g}" y="{top + NAME_MM - 1:g}">{escape(lead)}</text>{lines}</g>'
 
 
 def _runs(x: np.ndarray, y: np.ndarray) -> list[str]:
@@ -183,6 +227,6 @@ def _runs(x: np.ndarray, y: np.ndarray) -> list[str]:
     starts = np.flatnonzero(np.diff(np.isfinite(y).astype(np.int8), prepend=0) == 1)
     stops = np.flatnonzero(np.diff(np.isfinite(y).astype(np.int8), append=0) == -1) + 1
     return [
-        " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[start:stop], y[start:stop], strict=True))
+        " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(x[start:stop], y[start:stop], strict=True))
         for start, stop in zip(starts, stops, strict=True)
     ]

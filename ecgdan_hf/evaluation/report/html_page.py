@@ -7,7 +7,7 @@ page forbids itself scripts and anything from elsewhere (Content-Security-Policy
 import base64
 import mimetypes
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -20,12 +20,17 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = Path(__file__).with_name("html_page.css")
 
 
-def html_page(markdown_text: str, folder: Path | str) -> str:
+def html_page(
+    markdown_text: str, folder: Path | str, folded: Mapping[str, str] | None = None, folded_word: str = ""
+) -> str:
     """Returns one self-contained page.
 
     Args:
         markdown_text: a report; its first heading is the title of the page.
         folder: where the figures lie that it shows; their paths are relative to it.
+        folded: headings of the second level whose sections are shown only after a click -> the words to click on.
+        folded_word: in other sections, paragraphs that begin with this word in bold are folded to their words before
+            the first colon.
 
     Returns:
         A whole HTML5 document, figures as data URIs.
@@ -40,6 +45,8 @@ def html_page(markdown_text: str, folder: Path | str) -> str:
     _embed_figures(tokens, Path(folder))
     _scroll_tables(tokens)
     sections = _name_headings(tokens)
+    _fold_paragraphs(tokens, folded or {}, folded_word)
+    _fold(tokens, folded or {})
     body = parser.renderer.render(tokens, parser.options, {})
     return _page(title, sections, body)
 
@@ -105,6 +112,31 @@ def _name_headings(tokens: Sequence[Token]) -> list[tuple[str, str]]:
         if heading.tag == "h2":
             sections.append((slug, text))
     return sections
+
+
+def _fold_paragraphs(tokens: list[Token], folded: Mapping[str, str], word: str) -> None:
+    starts, section = [], ""
+    for place, (token, inside) in enumerate(pairwise(tokens)):
+        if token.type == "heading_open" and token.tag == "h2":
+            section = _plain(inside)
+        is_paragraph = token.type == "paragraph_open" and bool(word) and section not in folded
+        if is_paragraph and inside.content.startswith(f"**{word}**"):
+            starts.append(place)
+    for place in reversed(starts):
+        words = escape(_plain(tokens[place + 1]).split(":")[0])
+        tokens.insert(place + 3, Token("html_block", "", 0, content="</details>\n"))
+        tokens.insert(place, Token("html_block", "", 0, content=f"<details>\n<summary>{words}</summary>\n"))
+
+
+def _fold(tokens: list[Token], folded: Mapping[str, str]) -> None:
+    """Puts what follows these headings, up to the next of their level, behind words to click on."""
+    headings = [place for place, token in enumerate(tokens) if token.type == "heading_open" and token.tag == "h2"]
+    for start, end in reversed(list(pairwise([*headings, len(tokens)]))):
+        words = folded.get(_plain(tokens[start + 1]))
+        if words is not None:
+            opening = f"<details>\n<summary>{escape(words)}</summary>\n"
+            tokens.insert(end, Token("html_block", "", 0, content="</details>\n"))
+            tokens.insert(start + 3, Token("html_block", "", 0, content=opening))
 
 
 def _page(title: str, sections: Sequence[tuple[str, str]], body: str) -> str:

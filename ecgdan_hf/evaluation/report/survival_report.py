@@ -29,7 +29,7 @@ from ecgdan_hf.evaluation.report.performance_figures import (
     forest_figure,
 )
 from ecgdan_hf.evaluation.report.survival_figures import kaplan_meier_figure, risk_groups, risk_histogram_figure
-from ecgdan_hf.evaluation.report.tripod import tripod_report
+from ecgdan_hf.evaluation.report.tripod import FOLDED, FOLDED_WORD, tripod_report
 from ecgdan_hf.evaluation.small_cells import without_small_cells
 from ecgdan_hf.spreadsheets import plain_cells
 
@@ -87,7 +87,7 @@ class Judged:
         if not self.metrics.get("small_cells"):
             plain_cells(self.predictions.table).to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
         (folder / "report.md").write_text(text, encoding="utf-8")
-        (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
+        (folder / "report.html").write_text(html_page(text, folder, FOLDED, FOLDED_WORD), encoding="utf-8")
 
 
 def write_held_out_report(folder: Path, result: HeldOut) -> None:
@@ -133,7 +133,7 @@ def _write_held_out_page(
         page = without_small_cells(page, smallest)
     drawn = _draw(folder, Judged(judged, models, page))
     text = tripod_report(page, recipe, drawn, models[0])
-    (folder / "report.html").write_text(html_page(text, folder), encoding="utf-8")
+    (folder / "report.html").write_text(html_page(text, folder, FOLDED, FOLDED_WORD), encoding="utf-8")
 
 
 def _draw(folder: Path, judged: Judged) -> dict[str, Path]:

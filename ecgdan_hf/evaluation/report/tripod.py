@@ -1,11 +1,11 @@
-"""Report after TRIPOD+AI on one page: each item with its number, answered from the run or listed as missing.
+"""Report after TRIPOD+AI on one page: numbers first, the other items answered from the run, and last what is missing.
 
 Source: Collins et al., TRIPOD+AI statement, BMJ 2024;385:e078378, doi 10.1136/bmj-2023-078378: 27 items, 52 with their
 parts. Titles and questions are ours (`tripod_items.yaml`); the checklist's words are in the paper. What the run
 does not know is listed as **missing**, with who has to state it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,6 +21,11 @@ _CITATION = (
     "models that use regression or machine learning methods. BMJ 2024;385:e078378. "
     "[doi:10.1136/bmj-2023-078378](https://doi.org/10.1136/bmj-2023-078378)"
 )
+NUMBERS, MISSING = "Numbers", "What is missing"
+_FIRST = ("20a", "23a")  # items that stand under `NUMBERS`
+FOLDED = {MISSING: "Show the items that no run knows, and who has to state them"}
+"""Sections that a page shows after a click; for `html_page`."""
+FOLDED_WORD = "Missing"
 _PRIVATE = ("_dir", "push_to_hub", "labels")
 """Endings of recipe entries that name places on someone's disk or account."""
 
@@ -92,14 +97,26 @@ def tripod_report(
     checklist = _items()
     statements = _statements(metrics, checklist)
     answers = {item.number: _answer(item, run) for item in checklist}
-    parts = [*_opening(run), _summary(checklist, answers, statements)]
-    for part in dict.fromkeys(item.part for item in checklist):
-        parts.append(f"## {part}")
-        for item in checklist:
-            if item.part == part:
-                parts.append(_section(item, answers[item.number], statements.get(item.number, "")))
-                parts += _figures(run, figures or {}) if item.number == "23a" else []
+    still = {item.number for item in checklist if not (answers[item.number].known or statements.get(item.number))}
+    ordered, parts = _ordered(checklist, still), _opening(run)
+    for title, items in ordered.items():
+        parts.append(f"## {title}")
+        for item in items:
+            parts.append(_section(item, answers[item.number], statements.get(item.number, "")))
+            parts += _figures(run, figures or {}) if item.number == "23a" else []
+        if title == next(iter(ordered)):
+            parts += ["## Items of the checklist", _summary(checklist, answers, statements)]
     return "\n\n".join([*parts, *_closing(run)]) + "\n"
+
+
+def _ordered(checklist: Sequence[_Item], missing: Collection[str]) -> dict[str, list[_Item]]:
+    """The items by the sections of the page: numbers, the parts of a paper, what is wholly missing."""
+    found: dict[str, list[_Item]] = {NUMBERS: []}
+    for item in checklist:
+        if item.number not in missing:
+            found.setdefault(NUMBERS if item.number in _FIRST else item.part, []).append(item)
+    found[MISSING] = [item for item in checklist if item.number in missing]
+    return {title: items for title, items in found.items() if items}
 
 
 def _answer(item: _Item, run: Run) -> Answer:

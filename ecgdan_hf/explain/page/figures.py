@@ -12,11 +12,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ecgdan_hf.data.measure.measurements import measure
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.explain.maps.attention import ReceptiveField, sample_attention
 from ecgdan_hf.explain.maps.methods import Attribution
 from ecgdan_hf.explain.maps.scores import first_log_hazard, output_of
+from ecgdan_hf.explain.page.first_lines import about_recording, measured_line
 from ecgdan_hf.explain.page.panels import draw_labels, draw_lead_map, draw_risk
 from ecgdan_hf.explain.page.paper import GREY, ORANGE, SPEED_MM_S, Layout, Page, draw_ecg
 from ecgdan_hf.inference.covariates import Covariates
@@ -46,7 +46,6 @@ _RHYTHM_PLACES = {
     "notes": (190, 4, 97, 34),
     "findings": (10, 51, 277, 7),
 }
-_NO_CONCERN = ("resampled", "padded")  # flags that say how, not how well
 _AGAINST, _SHARE = "#2171b5", "#3d82c4"
 
 
@@ -200,9 +199,11 @@ def _draw_paper(
     if band is None:
         return gain
     bar = page.figure.colorbar(band, cax=page.axes(*places["bar"]), orientation="horizontal")
-    scale = "temporal attention (1 = even; one scale for all leads)"
+    scale = "temporal attention (1 = even, clear up to it; one scale)"
     if shown is not None:
-        scale = f"{shown.method}: {shown.score}" if signed else "attention rollout (1 = even; one scale for all leads)"
+        scale = (
+            f"{shown.method}: {shown.score}" if signed else "attention rollout (1 = even, clear up to it; one scale)"
+        )
     bar.set_label(scale, fontsize=7, labelpad=1)
     bar.ax.locator_params(axis="x", nbins=5)
     bar.ax.tick_params(labelsize=6.5, length=2, pad=1)
@@ -235,29 +236,14 @@ def _draw_header(
     leads = f"{int(found.lead_mask.sum())} of {len(found.lead_mask)} leads"
     page.write(10, 9.03, f"ECG {name}", 13, weight="bold")
     subject = ", ".join(word for word in (*person, leads) if word)
-    model_line = f"{subject}   |   {type(model).__name__}: {textwrap.shorten(where, 70, placeholder='…')}"
+    page.write(10, 13.6, f"{subject}   |   {measured_line(record)}")
+    page.write(10, 17.7, about_recording(record, found.flags))
+    model_line = f"{type(model).__name__}: {textwrap.shorten(where, 70, placeholder='…')}"
     if getattr(found.output, "log_hazard", None) is not None:
         model_line += f"   |   log hazard {float(first_log_hazard(found.output)[0]):+.2f}"
-    page.write(10, 13.6, model_line)
-    page.write(10, 17.7, _measured(record))
-    flags = [flag for flag in found.flags if not flag.startswith(_NO_CONCERN)]
-    said = "quality flags: " + ("; ".join(flags) if flags else "none")
-    page.write(10, 21.2, textwrap.shorten(said, 200, placeholder=" …"), 7, color=GREY)
+    page.write(10, 21.2, model_line, 7, color=GREY)
     simulated = getattr(model.config, "simulated_outcome", False)
     page.warn(287, 7.98, "Research use only" + "  ·  simulated outcomes" * bool(simulated), ha="right")
-
-
-def _measured(record: EcgRecord) -> str:
-    """Rate, intervals and axis of the recording itself; a dash for what it does not show."""
-    try:
-        found = measure(record)
-    except ValueError:
-        return "Measured: nothing; no beat that can be measured"
-    text = {name: f"{value:.0f}" if np.isfinite(value) else "–" for name, value in found.items()}
-    return (
-        f"Measured: rate {text['heart_rate_bpm']}/min   PR {text['pr_ms']} ms   QRS {text['qrs_ms']} ms   "
-        f"QT {text['qt_ms']} ms   QTc (Fridericia) {text['qtc_fridericia_ms']} ms   QRS axis {text['qrs_axis_deg']}°"
-    )
 
 
 def _notes(

@@ -42,7 +42,7 @@ LAYOUTS = ("3x4", "6x2", "12x1")
 """Of twelve leads of a rhythm: rows by columns, each column a part of the time; 3x4 has a strip of all of it below."""
 STRIP_LEAD = "II"
 _BAND = 0.47  # of a row, to each side of the zero line
-_EVEN = 0.25  # the scale always covers 1 +- this much: nearly even attention must look nearly even
+_EVEN = 0.25  # the scale always reaches 1 plus this much: nearly even attention must look nearly even
 
 
 class Page:
@@ -180,10 +180,9 @@ class Layout:
 
 
 def _attention_scale(weights: FloatArray | None) -> Normalize:
-    """One colour scale for all leads, from the smallest to the largest weight and at least 0.75 to 1.25."""
-    if weights is None or not np.isfinite(weights).any():
-        return Normalize(1 - _EVEN, 1 + _EVEN)
-    return Normalize(min(float(np.nanmin(weights)), 1 - _EVEN), max(float(np.nanmax(weights)), 1 + _EVEN))
+    """One colour scale for all leads, from even attention, which is clear, to the largest weight and at least 1.25."""
+    known = weights is not None and np.isfinite(weights).any()
+    return Normalize(1.0, max(float(np.nanmax(weights)), 1 + _EVEN) if known and weights is not None else 1 + _EVEN)
 
 
 def _signed_scale(weights: FloatArray) -> Normalize:
@@ -242,8 +241,8 @@ def draw_ecg(
 
 
 def _draw_name(axes: Axes, name: str, layout: Layout, panel: Panel) -> None:
-    style: dict[str, Any] = {"fontsize": 8, "weight": "bold", "color": INK, "zorder": 4}
-    style["bbox"] = {"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}  # a QRS may stand there
+    style: dict[str, Any] = {"fontsize": 8, "weight": "bold", "color": INK, "zorder": 2.5}  # a QRS may stand there
+    style["bbox"] = {"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
     if layout.margin_mm > PULSE_MM:
         axes.text(1.0, panel.zero, name, va="center", **style)
     else:

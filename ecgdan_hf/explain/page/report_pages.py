@@ -12,9 +12,10 @@ from matplotlib.backends.backend_pdf import PdfPages
 
 from ecgdan_hf.evaluation.report.html_page import html_page
 from ecgdan_hf.evaluation.report.tripod_run import escape
-from ecgdan_hf.explain.page.ecg_report import EcgReport, Section
+from ecgdan_hf.explain.page.ecg_report import EcgReport
 from ecgdan_hf.explain.page.figures import A4_LANDSCAPE_MM
 from ecgdan_hf.explain.page.paper import GREY, Page
+from ecgdan_hf.explain.page.report_sections import Section
 
 RESEARCH_USE = "Research use only. Not a medical device; nothing here is a diagnosis or a basis for treatment."
 EDGE_MM = 12.0
@@ -35,7 +36,8 @@ def html_report(report: EcgReport) -> str:
                 lines.append(f"![{escape(section.alt)}]({number}.png)")
             if len(section.table):
                 lines.append(_markdown(section.table))
-        return html_page("\n\n".join(lines) + "\n", folder)
+        folded = {section.title: section.folded for section in report.sections if section.folded}
+        return html_page("\n\n".join(lines) + "\n", folder, folded)
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -45,7 +47,10 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def pdf_report(report: EcgReport) -> bytes:
-    """A4 landscape: the ECG at 25 mm/s when printed in full size, then the other figures, then the tables."""
+    """A4 landscape: the ECG at 25 mm/s when printed in full size, then the other figures, then the tables.
+
+    What is folded away on a page to click on is on the last one.
+    """
     content = BytesIO()
     about = {"Title": report.title, "Subject": RESEARCH_USE, "Creator": "ecgdan_hf"}
     with PdfPages(content, metadata=about) as pages:
@@ -87,30 +92,41 @@ def _first_page(report: EcgReport) -> Page:
 
 
 def _figures_page(report: EcgReport) -> Page:
-    """Two columns: leads over labels, risk over statements."""
+    """Two columns: labels over leads, risk over statements."""
     page = _page(report)
-    for left, order in ((EDGE_MM, (1, 2)), (150.0, (4, 3))):
+    for left, order in ((EDGE_MM, (1, 2)), (150.0, (3, 4))):
         top = 27.0
         for section in (report.sections[index] for index in order):
-            words = textwrap.wrap(section.text, 92)
-            _write(page, left, top, section.title, size=10, weight="bold")
-            _draw(page, section, left, top + 4)
-            below = top + section.size_mm[1] + 5
-            _write(page, left, below, "\n".join(words), size=7.5, color=GREY, linespacing=1.35)
-            top = below + LINE_MM * len(words) + 4
-            if section.figure is None:
-                _write(page, left, top - 2, _as_text(section.table), size=7.5, family="monospace", linespacing=1.35)
+            if not section.folded:
+                top = _draw_section(page, section, left, top)
     return page
+
+
+def _draw_section(page: Page, section: Section, left: float, top: float) -> float:
+    """A section with its figure, or its table where it has none; returns where the next one begins."""
+    words = textwrap.wrap(section.text, 92)
+    _write(page, left, top, section.title, size=10, weight="bold")
+    _draw(page, section, left, top + 4)
+    below = top + section.size_mm[1] + 5
+    _write(page, left, below, "\n".join(words), size=7.5, color=GREY, linespacing=1.35)
+    top = below + LINE_MM * len(words) + 4
+    if section.figure is None:
+        _write(page, left, top - 2, _as_text(section.table), size=7.5, family="monospace", linespacing=1.35)
+        top += LINE_MM * (1 + len(section.table))
+    return top
 
 
 def _tables_page(report: EcgReport) -> Page:
     """Numbers of the figures: the ECG and the leads at the left, labels and risk at the right."""
     page = _page(report)
-    for left, order in ((EDGE_MM, (0, 1)), (175.0, (2, 4))):
+    for left, order in ((EDGE_MM, (0, 2)), (175.0, (1, 3))):
         top = 27.0
         for section in (report.sections[index] for index in order):
             text = _as_text(section.table)
-            _write(page, left, top, section.title, size=9, weight="bold")
+            if section.folded:
+                top = _draw_section(page, section, left, top)
+            else:
+                _write(page, left, top, section.title, size=9, weight="bold")
             _write(page, left, top + 5, text, size=6.5, family="monospace", linespacing=1.35)
             top += 14 + 3.2 * len(text.splitlines())
     return page

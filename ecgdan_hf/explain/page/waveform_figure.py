@@ -19,6 +19,7 @@ from ecgdan_hf.data.readers.wfdb_records import find_header
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.mitbih import BEATS
 from ecgdan_hf.explain.page.figures import Explanation
+from ecgdan_hf.explain.page.first_lines import about_recording
 from ecgdan_hf.explain.page.paper import GAINS_MM_MV, GREY, INK, MAJOR, NAME_MM, PULSE_MM, SPEED_MM_S, Layout, Page
 from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
@@ -235,10 +236,10 @@ def _draw_header(
     line = ", ".join(word for word in shown if word)
     kind = f"{type(model).__name__} ({model.config.waveform_module})"
     line += f"   |   {kind}: {textwrap.shorten(where, 60, placeholder='…')}"
-    flags = "quality flags: " + ("; ".join(strip.found.flags) if strip.found.flags else "none")
+    about = about_recording(record, strip.found.flags)
     page.write(MARGIN_MM, 8, f"ECG {name}:  {_scores(model, strip.found)}", 13, weight="bold")
     page.write(MARGIN_MM, 14, textwrap.shorten(line, round(page.width_mm / 1.6), placeholder=" …"))
-    page.write(MARGIN_MM, 19, textwrap.shorten(flags, round(page.width_mm / 1.5), placeholder=" …"), 7, color=GREY)
+    page.write(MARGIN_MM, 19, textwrap.shorten(about, round(page.width_mm / 1.5), placeholder=" …"), 7, color=GREY)
     page.warn(page.width_mm - MARGIN_MM, 8, "Research use only", ha="right")
 
 

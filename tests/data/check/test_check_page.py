@@ -81,9 +81,9 @@ def test_tables_have_captions_and_drawings_have_words(record):
     assert page.inside("h1") == ["my-ecgs: data check"]
     sections = ["What is there", "What is wrong", "The worst records", "Every problem and its records"]
     assert page.inside("h2") == sections
-    assert page.inside("summary") == ["lead_flat: 1"]
+    assert page.inside("summary") == ["flat leads: 1"]
     (drawing,) = page.all("svg")
-    assert (drawing["role"], drawing["aria-label"]) == ("img", "12 leads of a: lead_flat V3")
+    assert (drawing["role"], drawing["aria-label"]) == ("img", "12 leads of a: V3: flat line; not used")
 
 
 def test_names_of_records_are_shown_and_patients_are_not(record):
@@ -103,6 +103,20 @@ def test_each_lead_is_drawn_inside_the_picture_and_the_named_ones_are_marked(rec
     assert points[:, 1].max() <= height
     marked = [i for i, attrs in enumerate(page.all("g")) if attrs.get("class") == "named"]
     assert [STANDARD_LEADS[i] for i in marked] == ["V1", "V3"]
+
+
+def test_the_ecg_is_on_paper_at_25_mm_a_second_with_squares_and_a_pulse_of_a_millivolt(record):
+    page = Page(html(facts(lead_flat={"a": "V3"}), [("a", record)], "x"))
+    points = [float(pair.split(",")[0]) for pair in page.all("polyline")[0]["points"].split()]
+    assert np.diff(points).mean() * 100 == pytest.approx(25, rel=0.03)
+    dashes = [attrs["stroke-dasharray"].split() for attrs in page.all("line")]
+    assert [sum(map(float, dash)) for dash in dashes] == [1, 1, 5, 5]
+    gain = re.search(r"25 mm/s, (\S+) mm/mV", " ".join(page.inside("figcaption")))[1]
+    pulses = [attrs["d"] for attrs in page.all("path")]
+    assert len(pulses) == 3 and all(f"v-{gain}h5v{gain}" in pulse for pulse in pulses)
+    heights = [float(pair.split(",")[1]) for pair in page.all("polyline")[7]["points"].split()]
+    shown = record.signal_mv[7, :1250:5]
+    assert np.ptp(heights) == pytest.approx(float(gain) * np.ptp(shown), abs=0.05)
 
 
 def test_the_drawn_line_is_the_signal(ecg):

@@ -117,7 +117,8 @@ def test_the_checklist_has_its_27_items_in_52_parts_in_order():
 
 def test_every_item_is_answered_or_missing_with_who_must_state_it():
     found = sections(tripod_report(METRICS, RECIPE, {}, "ECG-DAN"))
-    assert list(found) == [item.number for item in tripod._items()]
+    assert sorted(found) == sorted(item.number for item in tripod._items())
+    assert list(found)[:2] == ["20a", "23a"], "numbers first"
     for item in tripod._items():
         if item.number not in ANSWERS:
             assert found[item.number].strip() == f"**Missing**, to be stated by the {item.who}: {item.ask}."
@@ -281,7 +282,18 @@ class Page(HTMLParser):
 def page(tmp_path: Path) -> str:
     (tmp_path / "km.png").write_bytes(PNG)
     text = tripod_report(METRICS, RECIPE, {"Kaplan-Meier <curves>": tmp_path / "km.png"}, "ECG-DAN")
-    return html_page(text, tmp_path)
+    return html_page(text, tmp_path, tripod.FOLDED, tripod.FOLDED_WORD)
+
+
+def test_numbers_are_shown_first_and_what_is_missing_is_folded(page: str):
+    shown = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    assert "Missing" in page and ">Missing<" not in shown
+    folded = re.findall(r"<details>.*?</details>", page, flags=re.DOTALL)
+    assert any("Ethic" in part for part in folded) and "Ethic" not in shown
+    assert shown.index(">Numbers</h2>") < shown.index("<table>") < shown.index("Items of the checklist</h2>")
+    assert all(
+        re.match(r"<details>\n<summary>(Missing<|Missing, to be stated by|Show the items)", part) for part in folded
+    )
 
 
 def test_the_page_is_well_formed_and_has_one_title(page: str):

@@ -104,7 +104,8 @@ def test_the_page_says_what_it_is_and_what_it_is_not():
         "runs/survival",
         "log hazard",
         "Research use only",
-        "quality flags",
+        "Measured: rate",
+        "Recording: nothing seems wrong",
     ):
         assert expected in words
     assert "simulated outcomes" in words and "381 samples = 762 ms" in words and "25 mm/s and 10 mm/mV" in words
@@ -144,6 +145,15 @@ def test_labels_are_sorted_coloured_by_threshold_and_carry_their_probability():
         assert (bar.get_facecolor() == to_rgba("#08519c")) == above
 
 
+def test_a_band_is_clear_up_to_even_attention_and_darker_above():
+    signal, weights = np.zeros((12, 1000)), np.full((12, 1000), 0.7)
+    weights[0, :100], weights[1, :100] = 1.0, 1.2
+    axes = Figure().add_subplot()
+    _, band = draw_ecg(axes, signal, list(STANDARD_LEADS), np.ones(12, bool), 100, weights)
+    alphas = band.cmap(band.norm(np.array([0.5, 1.0, 1.1, 1.2, 1.25])))[:, 3]
+    assert alphas[0] == alphas[1] == 0 and (np.diff(alphas[1:]) > 0).all() and alphas[-1] < 0.7
+
+
 def test_absent_leads_are_marked_on_the_ecg_and_in_the_map():
     model = survival_model()
     found = Explanation.of(record(("I", "II", "V2")), model, extractor(model.config))
@@ -153,7 +163,7 @@ def test_absent_leads_are_marked_on_the_ecg_and_in_the_map():
     received = found.output.time_attention[0].double().numpy().mean(axis=1)  # over queries
     np.testing.assert_allclose(found.attention, sample_attention(received, model.config))
     words = said(page(model, record(("I", "II", "V2"))))
-    assert words.count("not recorded") == 5 and "lead_absent:V1+V3+V4+V5+V6" in words
+    assert words.count("not recorded") == 5 and "V1, V3, V4, V5, V6: not in the recording" in words
 
 
 def test_a_network_without_attention_gets_black_traces_and_says_so():
