@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest soak lint space licences audit clean
+.PHONY: demo test test-lowest soak bench lint space licences audit clean
 
 # One thread: with networks this small, two threads on a busy machine wait for each other longer than they work.
 demo: $(STAMP)
@@ -33,6 +33,10 @@ soak: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_mutations.py --files 20000
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_fuzz.py --cases 80000
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_kills.py --kills 1000
+
+# Ratios of speed against named alternatives, and against this machine's own; minutes, on a machine that does nothing else.
+bench: $(STAMP)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/bench_all.py --out docs/benchmarks.md
 
 # The page for trying a checkpoint in a browser, as it runs on the Hub.
 space: $(STAMP)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from benchmarks.bench_all import _bytes_of
 from benchmarks.ptbxl_networks import NETWORKS, BenchmarkNetwork, survival_network
 from gradients import CONSTANT_IN_THE_LOG_HAZARD, untaught_parameters
 
@@ -70,3 +71,8 @@ def test_under_our_survival_head_the_loss_teaches_every_parameter(name: str):
     assert untaught_parameters(model, batch) == CONSTANT_IN_THE_LOG_HAZARD | {
         "ecgdan.projection.bias"
     }  # a norm follows
+
+
+def test_the_memory_that_a_layer_moves_is_its_weights_its_input_and_its_output():
+    network = torch.nn.Sequential(torch.nn.Conv1d(12, 4, 3, padding=1, bias=False), torch.nn.ReLU())
+    assert _bytes_of(network, torch.zeros(2, 12, 100)) == 4 * (4 * 12 * 3 + 2 * 12 * 100 + 2 * 4 * 100)
