@@ -40,6 +40,9 @@ def _predict(
     sampling_rate: SamplingRate = None,
     unit: Unit = None,
     lead_names: LeadNames = None,
+    embeddings: Annotated[
+        bool, typer.Option(help="write the encoder's embedding of each ECG instead of what the head predicts")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="ECGs per forward pass")] = 32,
     num_workers: NumWorkers = None,
     device: Annotated[str, typer.Option(help="where the network runs: auto, cpu, cuda, cuda:1, mps")] = "auto",
@@ -62,6 +65,7 @@ def _predict(
     Example:
       ecgdan predict ptb-xl/records500/00000 --checkpoint runs/survival --out predictions.csv
       ecgdan predict archive --checkpoint runs/survival --out part-3.parquet --shard 3/8 --resume
+      ecgdan predict archive --checkpoint runs/pretrained --out embeddings.parquet --embeddings
       ecgdan predict holter --checkpoint model_cards/danet-apc --out episodes.csv --window 10 --step 10
     """
     from ecgdan_hf.data.sources.ecg_folder import expand_files
@@ -74,8 +78,11 @@ def _predict(
     table = _covariate_table(covariates)
     options = read_options(sampling_rate, unit, lead_names)
     if checkpoint.endswith(SUFFIX):
-        if window is not None or step is not None or device not in ("auto", "cpu"):
-            raise ValueError("window, step, device: an ONNX file judges whole records on the CPU; give its checkpoint")
+        if window is not None or step is not None or device not in ("auto", "cpu") or embeddings:
+            raise ValueError(
+                "window, step, device, embeddings: an ONNX file predicts for whole records on the CPU; give its "
+                "checkpoint"
+            )
         files = shard_of(expand_files(paths), shard)
         workers = workers_on(engine, num_workers, len(files))
         lite = LitePredictor(Path(checkpoint), table, options, missing_covariates, batch_size, workers)
@@ -87,10 +94,11 @@ def _predict(
             "makes of it where torch is, or pip install ecgdan-hf"
         )
     from ecgdan_hf.inference.checkpoints import load_checkpoint, place
-    from ecgdan_hf.inference.predict import Predictor
+    from ecgdan_hf.inference.predict import Predictor, encoder_of
     from ecgdan_hf.inference.windows import Windows
 
     model, feature_extractor = load_checkpoint(checkpoint)
+    model = encoder_of(model) if embeddings else model
     files = shard_of(expand_files(paths), shard)
     workers = workers_on(engine, num_workers, len(files))
     windows = None if window is None else Windows(window, window if step is None else step, rule)

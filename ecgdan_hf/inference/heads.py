@@ -150,6 +150,15 @@ def _label_columns(config: Config) -> list[str]:
     return [*config.label_names, "positive"]
 
 
+def _embed(model: Any, inputs: Mapping[str, Tensor]) -> Columns:
+    pooled = model(inputs["input_values"], inputs["lead_mask"]).pooler_output.float().cpu().numpy()
+    return {name: pooled[:, number].tolist() for number, name in enumerate(_embedding_columns(model.config))}
+
+
+def _embedding_columns(config: Any) -> list[str]:
+    return [f"embedding_{number:03d}" for number in range(config.hidden_size)]
+
+
 def _classifier(model_class: type[EcgDanPreTrainedModel], expected_results: Mapping[str, str]) -> Head:
     task = ("ecg-classification", "multi-label classification")
     return Head(model_class, "classification", "logits", _predict_labels, _label_columns, task, expected_results)
@@ -165,7 +174,7 @@ _RISK |= {**_RANDOM, "calibration": "calibration of the absolute risks"}
 HEADS: dict[str, Head] = {
     head.name: head
     for head in (
-        Head(EcgDanModel, "embedding"),
+        Head(EcgDanModel, "embedding", predict=_embed, columns=_embedding_columns),
         Head(EcgDanForPreTraining, "pretraining", card_task=_PRETRAINING),
         _classifier(EcgDanForSequenceClassification, {**_AUROC, **_RANDOM}),
         Head(EcgDanForSurvival, "survival", "log_hazard", _predict_risk, _risk_columns, _SURVIVAL, _RISK),

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -52,7 +53,7 @@ def predict(
 
     Args:
         paths: files and folders; see [`expand_files`].
-        model: a survival or classification model; see [`load_checkpoint`].
+        model: a survival or classification model, or an encoder; see [`load_checkpoint`] and [`encoder_of`].
         feature_extractor: the model's own.
         batch_size: ECGs per forward pass.
         on_error: `"row"` puts the error of an unusable file into its row and continues; `"raise"` stops.
@@ -68,10 +69,10 @@ def predict(
     Returns:
         One row per file, in order: `file`; `log_hazard`, `risk_1y`, `risk_5y`, `risk_10y` (probability of the event;
         NaN beyond the follow-up of the training data, or where no baseline hazard was fitted) and `endpoint` (the
-        event in words, "simulated" where it was), or one probability column per label and `positive` (labels at or
-        above their threshold, joined by `;`; missing, and flagged, with fewer than half of the model's leads, for
-        which thresholds do not hold); `num_leads` (leads that were used, derived ones included); `flags` (quality
-        flags joined by `;`); `error` (empty without one).
+        event in words, "simulated" where it was), or `embedding_000`, ..., or one probability column per label and
+        `positive` (labels at or above their threshold, joined by `;`; missing, and flagged, with fewer than half of
+        the model's leads, for which thresholds do not hold); `num_leads` (leads that were used, derived ones
+        included); `flags` (quality flags joined by `;`); `error` (empty without one).
 
     Raises:
         ValueError: a model without a prediction head, a wrong argument, a table of covariates without a row for any
@@ -93,6 +94,18 @@ def predict(
     return pd.DataFrame(rows, columns=predictor.columns).astype({"num_leads": "Int64"})
 
 
+def encoder_of(model: EcgDanPreTrainedModel) -> EcgDanPreTrainedModel:
+    """Returns the ECG encoder of a model, which predicts embeddings.
+
+    Raises:
+        ValueError: a model without one, or a DANet, whose encoder sees what its waveform module makes of the ECG.
+    """
+    encoder: EcgDanPreTrainedModel = Head.encoder_of(model)
+    if head_of(encoder).task != "embedding" or hasattr(model.config, "waveform_module"):
+        raise ValueError(f"embeddings: expected a model with an ECG-DAN encoder, got {type(model).__name__}")
+    return encoder
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A model with all that its predictions for files depend on; arguments and errors as [`predict`]."""
@@ -108,8 +121,13 @@ class Predictor:
 
     def __post_init__(self) -> None:
         if self.head.predict is None:
-            raise ValueError(f"model: expected a survival or classification model, got {type(self.model).__name__}")
+            raise ValueError(
+                f"model: expected a survival or classification model, got {type(self.model).__name__}, which has "
+                "embeddings alone (ecgdan predict --embeddings)"
+            )
         check_sizes(self.batch_size, self.num_workers)
+        if self.windows is not None and self.head.task == "embedding":
+            raise ValueError("window: an embedding is of one recording of the model's length; leave the window out")
         if self.windows is not None and self.windows.rule == "share" and self.head.is_survival:
             raise ValueError("rule: expected mean or max for a model of risk, got 'share'")
 
@@ -141,7 +159,8 @@ class Predictor:
 
     @property
     def _known(self) -> FileCovariates:
-        return FileCovariates(self.model.config, self.covariates, self.missing_covariates)
+        config: Any = self.model.config if self.head.task != "embedding" else SimpleNamespace(covariate_names=[])
+        return FileCovariates(config, self.covariates, self.missing_covariates)
 
     def check(self, files: Sequence[Path]) -> None:
         """ValueError for covariates that are none of the model's, or of none of the files."""

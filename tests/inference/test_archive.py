@@ -7,21 +7,27 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from heads import build
 from inference.test_prediction import TINY, write_npz
+from transformers import pipeline
+from typer.testing import CliRunner
 from warm import WARM
 
+from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.files import locked_file
 from ecgdan_hf.inference import prepared_files
 from ecgdan_hf.inference.archive import rows_to_file, shard_of
 from ecgdan_hf.inference.checkpoints import place
-from ecgdan_hf.inference.predict import Predictor, predict
-from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.inference.predict import Predictor, encoder_of, predict
+from ecgdan_hf.inference.windows import Windows
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
-from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification
+from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
 
 FORKS = multiprocessing.get_start_method() == "fork"
 
@@ -74,6 +80,7 @@ def test_a_killed_run_goes_on_to_the_same_table(
 import os, signal
 from ecgdan_hf.inference import archive
 from ecgdan_hf.inference.checkpoints import load_checkpoint
+from ecgdan_hf.cli.main import app
 from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.inference.predict import Predictor
 append, rows = archive.GrowingTable.append, []
@@ -171,3 +178,29 @@ def test_a_device_that_is_not_here_is_told(predictor: Predictor) -> None:
     assert place(predictor.model, "cpu").device.type == "cpu"
     with pytest.raises(ValueError, match=r"device: expected auto, cpu.*got 'nonsense'"):
         place(predictor.model, "nonsense")
+
+
+def test_the_embeddings_of_an_archive_are_those_of_the_pipeline(checkpoint: Path, archive: Path, tmp_path: Path):
+    command = ["predict", str(archive), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "a.csv")]
+    result = CliRunner().invoke(app, [*command, "--embeddings"])
+    assert result.exit_code == 0, result.output
+    found = pd.read_csv(tmp_path / "a.csv")
+    names = [name for name in found if name.startswith("embedding_")]
+    assert len(names) == EcgDanConfig(**TINY).hidden_size and "A" not in found
+    unreadable = found["file"].str.endswith("05.npz")
+    assert found[names].isna().all(axis=1).tolist() == unreadable.tolist() == found["error"].notna().tolist()
+    embed = pipeline("ecg-feature-extraction", model=str(checkpoint))
+    expected = np.array([embed(file) for file in found["file"][~unreadable]]).reshape(10, -1)
+    np.testing.assert_allclose(found[names][~unreadable], expected, atol=1e-5)
+
+
+def test_embeddings_need_no_covariates_and_refuse_what_has_none(checkpoint: Path, archive: Path):
+    survival = EcgDanForSurvival(
+        EcgDanSurvivalConfig(**TINY, input_kind="rhythm", sampling_rate=100, covariate_names=["age"])
+    ).eval()
+    extractor = EcgDanFeatureExtractor.from_pretrained(checkpoint)
+    assert predict(archive, encoder_of(survival), extractor)["error"].ne("").sum() == 1
+    with pytest.raises(ValueError, match="window: an embedding is of one recording"):
+        Predictor(encoder_of(survival), extractor, windows=Windows(10, 10, "max"))
+    with pytest.raises(ValueError, match="embeddings: expected a model with an ECG-DAN encoder, got Danet"):
+        encoder_of(build("danet"))
