@@ -173,7 +173,7 @@ def _outcomes(
       ecgdan data outcomes follow-up.xlsx --columns record_id=EKG-Nr,event=Ereignis,time_days=Tage --out outcomes.csv
     """
     from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes, with_deaths
-    from ecgdan_hf.data.sources.hospital_tables import parse_mapping
+    from ecgdan_hf.data.sources.hospital_tables import endpoint_pairs, parse_mapping
     from ecgdan_hf.data.sources.registry import read_source
 
     check_output_file(out)
@@ -190,6 +190,10 @@ def _outcomes(
         died = read_source(data, Path(str(data_dir))) if deaths == "source" else read_outcomes(deaths)
         found = with_deaths(found, died, deaths if deaths != "source" else str(data_dir))
     write_text(out, found.to_csv(index=False))
+    if pairs := [] if "event" in found else endpoint_pairs(found):
+        each = (f"{name} {int(found[f'event_{name}'].sum())} of {found[f'event_{name}'].count()}" for name in pairs)
+        say(f"{out}: {len(found)} rows, events: {', '.join(each)}; train with --endpoints {','.join(pairs)}")
+        return
     median = f"median follow-up {found['time'].median():.3g} years"
     others = int((found["event"] > 1).sum())
     competing = f"{others} with a competing event, " if others else ""

@@ -19,6 +19,7 @@ from ecgdan_hf.data.prepared.preparation import Preparation
 from ecgdan_hf.data.prepared.record_file import READ_HINTS, RecordFile, UnreadableRecordError
 from ecgdan_hf.data.prepared.streaming import stream
 from ecgdan_hf.data.sources.csv_table import join_outcomes, read_outcomes
+from ecgdan_hf.data.sources.hospital_tables import endpoint_pairs
 from ecgdan_hf.data.sources.registry import find_source
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,9 @@ def _label_names(table: pd.DataFrame) -> list[str]:
 
 
 def _known_outcomes(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The records with event and time."""
+    """The records with event and time, or with those of some endpoint."""
+    if "event" not in table and (pairs := endpoint_pairs(table)):
+        return table[table[[f"event_{name}" for name in pairs]].notna().any(axis=1)].reset_index(drop=True)
     if "event" not in table or "time" not in table:
         raise ValueError(f"outcomes: {name} has no event and time of its own here; give a table of them (--labels)")
     known = table["event"].notna() & table["time"].notna()

@@ -124,7 +124,8 @@ class LitePredictor:
 
     @property
     def _risk_names(self) -> list[str]:
-        return list(self.settings.get("cause_names") or [self.settings["endpoint"]])
+        given = self.settings.get("cause_names") or self.settings.get("endpoint_names")
+        return list(given or [self.settings["endpoint"]])
 
     @property
     def columns(self) -> list[str]:

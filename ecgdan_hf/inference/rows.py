@@ -149,6 +149,33 @@ def columns_of(dataset: Any, names: Sequence[str]) -> pd.DataFrame:
     return table
 
 
+def endpoint_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows whose follow-up for an endpoint is known, with it as `event` and `time`.
+
+    Raises:
+        ValueError: no column `event_NAME` or `time_NAME`, or nothing known in them.
+    """
+    pair = [f"event_{name}", f"time_{name}"]
+    absent = [column for column in pair if column not in table]
+    if absent:
+        raise ValueError(f"endpoints: expected columns {' and '.join(pair)}, the data have no {absent[0]}")
+    known = table[table[pair].notna().all(axis=1)]
+    if known.empty:
+        raise ValueError(f"endpoints: expected follow-up for {name}, got none in {len(table)} records")
+    return known.assign(event=known[pair[0]].astype(float), time=known[pair[1]].astype(float))
+
+
+def endpoint_rows(dataset: Any, name: str) -> Any:
+    """As [`endpoint_table`], of a dataset."""
+    table = columns_of(dataset, [f"event_{name}", f"time_{name}"])
+    found = endpoint_table(table, name)
+    replaced = [column for column in ("event", "time", "log_hazard") if column in dataset.column_names]
+    rows = dataset.remove_columns(replaced).select(found.index.to_numpy())
+    for column in ("event", "time"):
+        rows = rows.add_column(column, found[column].to_numpy())
+    return rows
+
+
 def label_matrix(dataset: Any) -> FloatArray:
     """Returns the lists in `labels` as (n, labels) of 0 and 1."""
     names = dataset.features["labels"].feature.names

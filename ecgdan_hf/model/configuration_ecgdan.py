@@ -382,6 +382,8 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         hazard_cuts: years at which intervals of the discrete hazard begin and end, ascending from 0.
         cause_names: competing causes, in the order of their codes 1, 2, ... in `event`; the first is the endpoint.
             Each has a log hazard of its own, and its risk is a cumulative incidence. Empty: one cause.
+        endpoint_names: several endpoints, each with a follow-up, a log hazard and a baseline of its own; they do not
+            compete, and their risks do not add up. Empty: one endpoint, or competing causes.
         survival_weight: weight of the Cox loss; `reconstruction_weight` is the other part (0 builds no decoder).
         ties: `"efron"` or `"breslow"`.
         covariate_names: linear terms of the log hazard besides the ECG. A name says how it is made: `age` is a
@@ -402,6 +404,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
     hazard: str = "cox"
     hazard_cuts: list[float | int] | tuple[float | int, ...] = ()
     cause_names: list[str] | tuple[str, ...] = ()
+    endpoint_names: list[str] | tuple[str, ...] = ()
     survival_weight: float | int = 0.5
     reconstruction_weight: float | int = 0.5
     ties: str = "efron"
@@ -419,6 +422,7 @@ class EcgDanSurvivalConfig(EcgDanConfig):
         self.covariate_means = list(self.covariate_means) or [0.0] * count
         self.covariate_stds = list(self.covariate_stds) or [1.0] * count
         self.hazard_cuts, self.cause_names = list(self.hazard_cuts), list(self.cause_names)
+        self.endpoint_names = list(self.endpoint_names)
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
@@ -435,9 +439,16 @@ class EcgDanSurvivalConfig(EcgDanConfig):
             raise ValueError(f"calibration_slope: expected a positive number, got {self.calibration_slope}")
 
     def _check_hazard(self) -> None:
-        cuts, names = list(self.hazard_cuts), list(self.cause_names)
-        if len(set(names)) != len(names) or len(names) == 1:
-            raise ValueError(f"cause_names: expected two or more different names, or none, got {names}")
+        cuts = list(self.hazard_cuts)
+        for field in ("cause_names", "endpoint_names"):
+            names = list(getattr(self, field))
+            if len(set(names)) != len(names) or len(names) == 1:
+                raise ValueError(f"{field}: expected two or more different names, or none, got {names}")
+        if self.endpoint_names and (self.cause_names or self.hazard != "cox"):
+            found = "competing causes" if self.cause_names else f"hazard {self.hazard!r}"
+            raise ValueError(
+                f"endpoint_names: several endpoints need hazard 'cox' and no competing causes, got {found}"
+            )
         if self.hazard == "cox" and cuts:
             raise ValueError(f"hazard_cuts: only hazard='discrete' has intervals, got {cuts} for 'cox'")
         if self.hazard == "discrete" and (len(cuts) < 2 or cuts[0] != 0 or cuts != sorted(set(cuts))):
@@ -447,13 +458,13 @@ class EcgDanSurvivalConfig(EcgDanConfig):
 
     @property
     def risk_names(self) -> list[str]:
-        """What the model gives risks of: its causes, or its one endpoint."""
-        return list(self.cause_names) or [self.endpoint]
+        """What the model gives risks of: its causes or endpoints, or its one endpoint."""
+        return list(self.cause_names) or list(self.endpoint_names) or [self.endpoint]
 
     @property
     def num_risks(self) -> int:
         """Number of `risk_names`."""
-        return len(self.cause_names) or 1
+        return len(self.cause_names) or len(self.endpoint_names) or 1
 
     @property
     def gives_risks(self) -> bool:

@@ -203,7 +203,7 @@ class EcgDanCovariateHead(nn.Linear):
 class EcgDanBaselineHazard(nn.Module):
     """The fitted baselines, in persistent buffers that stay float32 whatever the network's precision.
 
-    Several risks share their times: the baseline of each is a step function on those of all.
+    Several risks share their times, up to the shortest of their follow-ups: the baseline of each is a step function.
     """
 
     knots: Tensor
@@ -226,6 +226,7 @@ class EcgDanBaselineHazard(nn.Module):
     def store(self, *fitted: Baseline) -> int:
         """Keeps fitted baselines, one a risk, at most `MAX_BASELINE_TIMES` knots; returns how many it kept."""
         times = torch.unique(torch.cat([baseline.times for baseline in fitted]))
+        times = times[times <= min(baseline.times[-1] for baseline in fitted)]  # endpoints may be followed differently
         values = [at_years(each.times, each.log_cumulative_hazard, times, before=_LOG_NOTHING) for each in fitted]
         errors = [at_years(each.times, each.standard_error, times, before=0.0) for each in fitted]
         if len(times) > MAX_BASELINE_TIMES:

@@ -32,7 +32,7 @@ from .light_ecgdan import LIGHT_TRUNK
 from .paper_ecgdan import PAPER_TRUNK
 from .risk_ecgdan import Risk as Risk  # not used here: `auto_map` names this file, so it imports all that it needs
 from .risk_prediction_ecgdan import RiskPredictionMixin
-from .survival_ecgdan import cause_specific_loss, cox_loss
+from .survival_ecgdan import cause_specific_loss, cox_loss, endpoint_loss
 
 TRUNKS: dict[str, Trunk] = {"paper": PAPER_TRUNK, "light": LIGHT_TRUNK}
 
@@ -457,8 +457,8 @@ class EcgDanForSequenceClassification(EcgDanPreTrainedModel):
 class EcgDanForSurvival(EcgDanPreTrainedModel, RiskPredictionMixin):
     """Encoder and a hazard for each risk; with the decoder too while `reconstruction_weight` is positive.
 
-    The paper has one Cox head and the decoder. Competing causes (`config.cause_names`) have a hazard each, and
-    `config.hazard` may be discrete.
+    The paper has one Cox head and the decoder. Competing causes (`config.cause_names`) have a hazard each, several
+    endpoints (`config.endpoint_names`) a hazard and a follow-up each, and `config.hazard` may be discrete.
     """
 
     config: EcgDanSurvivalConfig
@@ -497,8 +497,9 @@ class EcgDanForSurvival(EcgDanPreTrainedModel, RiskPredictionMixin):
         Args:
             input_values, lead_mask, output_attentions, output_hidden_states: as in [`EcgDanModel`].
             covariates: (N, len(covariate_names)), in their own units; NaN counts as the training mean.
-            event: (N,), 1 = happened, 0 = censored; with `config.cause_names` the number of the cause.
-            time: (N,), years since the ECG, positive.
+            event: (N,), 1 = happened, 0 = censored; with `config.cause_names` the number of the cause; with
+                `config.endpoint_names` (N, endpoints), NaN where the follow-up of an endpoint is not known.
+            time: as `event`, years since the ECG, positive.
             target_values, target_mask: as in [`EcgDanForPreTraining`].
             return_loss: compute the losses (that of the follow-up needs `event` and `time`).
             weights: (N,), case weights of the loss of the follow-up.
@@ -555,6 +556,8 @@ class EcgDanForSurvival(EcgDanPreTrainedModel, RiskPredictionMixin):
             cuts = output.hazard_logits.new_tensor(self.config.hazard_cuts, dtype=torch.float32)
             options.pop("strata", None)  # it compares nobody
             return discrete_time_loss(output.hazard_logits, event, time, cuts, **options)
+        if self.config.endpoint_names:
+            return endpoint_loss(log_hazard, event, time, self.config.ties, **options)
         loss = cause_specific_loss if self.config.cause_names else cox_loss
         return loss(log_hazard, event, time, self.config.ties, **options)
 

@@ -49,6 +49,7 @@ class EcgSurvivalPipeline(EcgPipeline):
             was fitted.
         follow_up_years: end of the follow-up of the training data; None without a baseline.
         endpoint: the event in words; of competing causes the first.
+        endpoints: of a model with several endpoints alone, by the name of each: `log_hazard`, and `risk` as above.
         causes: of a model with competing causes alone, by the name of each: `log_hazard`, and `risk` as above, its
             cumulative incidence. Those above are of the first.
         simulated: whether the outcomes it learned from were simulated; then these are no risks of real patients.
@@ -56,7 +57,7 @@ class EcgSurvivalPipeline(EcgPipeline):
         flags: quality flags of the recording.
         curve: `years`, `survival` (the probability of no event until then, a step function) and its limits `low` and
             `high`, lists of one length. With competing causes, `survival` is free of all, and in the place of limits
-            `incidence` has a list for each cause.
+            `incidence` has a list for each cause. Of several endpoints it is that of the first.
     """
 
     serves = SURVIVAL
@@ -137,6 +138,9 @@ class EcgSurvivalPipeline(EcgPipeline):
         if config.cause_names:
             each = zip(config.cause_names, log_hazards, risks, strict=True)
             answer["causes"] = {name: {"log_hazard": score, "risk": risk} for name, score, risk in each}
+        if config.endpoint_names:
+            each = zip(config.endpoint_names, log_hazards, risks, strict=True)
+            answer["endpoints"] = {name: {"log_hazard": score, "risk": risk} for name, score, risk in each}
         return answer | {"curve": self._curve(output, level)} if return_curve else answer
 
     def _risks(self, output: Any, horizons: Sequence[float], level: float) -> list[list[dict[str, float | None]]]:

@@ -27,8 +27,9 @@ class RiskPredictionMixin:
     def risks(self, output: Any, years: Sequence[float] | Tensor, level: float = 0.95) -> Risk:
         """Absolute risks with limits, from the output of `forward`: three of (N, risks, years).
 
-        The risk of a competing cause is its cumulative incidence. Limits are those of [`absolute_risk`] and
-        [`competing_risk`]; those of a discrete hazard are NaN, as it is not known how well it is known.
+        The risk of a competing cause is its cumulative incidence, that of an endpoint its own. Limits are those of
+        [`absolute_risk`] and [`competing_risk`]; those of a discrete hazard are NaN, as it is not known how well it is
+        known.
 
         Raises:
             ValueError: the baseline hazard has not been fitted, or negative years.
@@ -43,6 +44,11 @@ class RiskPredictionMixin:
         baselines, error = self.baseline.of_risks(), output.log_hazard_error
         if self.config.cause_names:
             return competing_risk(log_hazard, baselines, years, level, error)
+        if self.config.endpoint_names:
+            errors = [None] * len(baselines) if error is None else error.unbind(dim=1)
+            columns = zip(log_hazard.unbind(dim=1), baselines, errors, strict=True)
+            each = [absolute_risk(scores, one, years, level, own) for scores, one, own in columns]
+            return Risk(*(torch.stack(values, dim=1) for values in zip(*each, strict=True)))
         return Risk(*(values[:, None] for values in absolute_risk(log_hazard, baselines[0], years, level, error)))
 
     def _one_a_risk(self, values: Tensor) -> Tensor:
@@ -67,29 +73,41 @@ class RiskPredictionMixin:
 
         Args:
             log_hazard: (n,) or (n, risks), this model's predictions for its training subjects, in evaluation mode.
-            event, time, entry: (n,), as in `forward`.
+            event, time: as in `forward`: (n,), or (n, endpoints).
+            entry: (n,), as in `forward`.
 
         Raises:
             ValueError: no event at all, or none of a cause; a discrete hazard, which has no baseline.
         """
 
-        def baseline(scores: Tensor, happened: Tensor) -> Baseline:
+        def baseline(scores: Tensor, happened: Tensor, time: Tensor, entry: Tensor | None) -> Baseline:
             return baseline_hazard(scores, happened, time, entry=entry)
 
-        self.config.num_baseline_times = self.baseline.store(*self._each_risk(baseline, log_hazard, event))
+        fitted = self._each_risk(baseline, log_hazard, event, time, entry)
+        self.config.num_baseline_times = self.baseline.store(*fitted)
 
-    def _each_risk(self, fit: Callable[[Tensor, Tensor], Any], log_hazard: Tensor, event: Tensor) -> list[Any]:
-        """Results of a function of the log hazard (n,) and the event (n,) of each risk."""
-        names, event = self.config.risk_names, event.reshape(-1)
+    def _each_risk(
+        self, fit: Callable[..., Any], log_hazard: Tensor, event: Tensor, time: Tensor, entry: Tensor | None
+    ) -> list[Any]:
+        """Results of a function of log hazard, event, time and entry of each risk, (n,) of those who are known."""
+        names = self.config.risk_names
         if self.config.hazard == "discrete":
             raise ValueError("hazard: a discrete hazard is fitted as a whole, it has no baseline; fine-tune it again")
+        if self.config.endpoint_names:
+            known = ~(event.isnan() | time.isnan())
+            rows = [(column, mask) for column, mask in enumerate(known.unbind(dim=1))]
+            return [
+                fit(log_hazard[at, c], event[at, c], time[at, c], None if entry is None else entry[at])
+                for c, at in rows
+            ]
+        event = event.reshape(-1)
         if not self.config.cause_names:
-            return [fit(log_hazard, event)]
+            return [fit(log_hazard, event, time, entry)]
         absent = [name for code, name in enumerate(names, start=1) if not (event == code).any()]
         if absent:
             raise ValueError(f"event: expected at least one event of each of {', '.join(names)}, none of {absent[0]}")
         scores = log_hazard.reshape(len(event), len(names)).unbind(dim=1)
-        return [fit(score, (event == code).to(score.dtype)) for code, score in enumerate(scores, start=1)]
+        return [fit(score, (event == code).to(score.dtype), time, entry) for code, score in enumerate(scores, start=1)]
 
     @torch.no_grad()
     def recalibrate(
@@ -104,7 +122,7 @@ class RiskPredictionMixin:
 
         Args:
             log_hazard: (n,) or (n, risks), this model's predictions for the new population, in evaluation mode.
-            event, time, entry: (n,), as in `forward`.
+            event, time, entry: as in `fit_baseline`.
             method: "baseline" refits how often the event happens; "slope" also how far log hazards are apart, which
                 is kept in `config.calibration_slope` and multiplies every later `log_hazard`.
 
@@ -116,11 +134,11 @@ class RiskPredictionMixin:
                 risks.
         """
 
-        def refit(scores: Tensor, happened: Tensor) -> Recalibration:
+        def refit(scores: Tensor, happened: Tensor, time: Tensor, entry: Tensor | None) -> Recalibration:
             with torch.enable_grad():
                 return recalibrate(scores, happened, time, method, entry=entry)
 
-        found: list[Recalibration] = self._each_risk(refit, log_hazard, event)
+        found: list[Recalibration] = self._each_risk(refit, log_hazard, event, time, entry)
         slopes = [each.slope for each in found]
         if min(slopes) <= 0:
             raise ValueError(
@@ -145,8 +163,10 @@ class RiskPredictionMixin:
         """Probability of being free of every event at each of `years`: (N, len(years)), NaN beyond the follow-up.
 
         Raises:
-            ValueError: the baseline hazard has not been fitted, or negative years.
+            ValueError: the baseline hazard has not been fitted, negative years, or several endpoints.
         """
+        if self.config.endpoint_names:
+            raise ValueError("endpoint_names: how several endpoints come together is not known; call predict_risk")
         output = self._risk_output(input_values, lead_mask, covariates)
         if self.config.num_risks > 1 or output.hazard_logits is not None:
             return 1 - self.risks(output, years).risk.sum(dim=1)
@@ -163,7 +183,8 @@ class RiskPredictionMixin:
     ) -> Tensor:
         """Probability of the event within `horizon_years`: (N,), NaN beyond the follow-up.
 
-        Of competing causes (N, risks): the cumulative incidence of each, in the order of `config.risk_names`.
+        Of several risks (N, risks), in the order of `config.risk_names`: of competing causes the cumulative incidence
+        of each, of several endpoints the risk of each.
         """
         output = self._risk_output(input_values, lead_mask, covariates)
         return self._one_a_risk(self.risks(output, [horizon_years]).risk)[..., 0]

@@ -7,6 +7,7 @@ is a difference of two sums: large scores do not overflow, and the few who are a
 that is not finite gives a loss that is not finite. Travels with the weights: imports only torch.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -89,8 +90,50 @@ def cause_specific_loss(
     for column, log_hazard in enumerate(log_hazards.unbind(dim=1)):
         sets = _risk_sets(log_hazard, cause == column + 1, time, weights, entry, strata)
         parts.append(_partial_likelihood(sets, ties))
-    weight = torch.stack([part[1] for part in parts]).sum()
-    total = torch.stack([part[0] for part in parts]).sum()
+    return _mean_over_events(parts)
+
+
+def endpoint_loss(
+    log_hazards: Tensor,
+    event: Tensor,
+    time: Tensor,
+    ties: str = "efron",
+    *,
+    weights: Tensor | None = None,
+    entry: Tensor | None = None,
+    strata: Tensor | None = None,
+) -> Tensor:
+    r"""Negative log partial likelihood of several endpoints, each with a follow-up of its own.
+
+    The sum of `cox_loss` of every endpoint over the subjects whose follow-up for it is known, weighted by its share of
+    the events. Endpoints do not censor each other.
+
+    Args:
+        log_hazards: (n, endpoints).
+        event, time: (n, endpoints), as in [`cox_loss`], NaN where the follow-up of an endpoint is not known.
+        ties: as in [`cox_loss`], which has the result and the other errors too.
+        weights, entry, strata: (n,), of the subject, as there.
+
+    Raises:
+        ValueError: an event or time of another shape than `log_hazards`.
+    """
+    if not log_hazards.shape == event.shape == time.shape:
+        shapes = f"{tuple(event.shape)} and {tuple(time.shape)}"
+        raise ValueError(f"event and time: expected {tuple(log_hazards.shape)}, one column an endpoint, got {shapes}")
+    parts = []
+    for scores, happened, years in zip(*(values.unbind(dim=1) for values in (log_hazards, event, time)), strict=True):
+        known = ~(happened.isnan() | years.isnan())
+        of_subject = (None if values is None else values[known] for values in (weights, entry, strata))
+        if known.any():
+            parts.append(
+                _partial_likelihood(_risk_sets(scores[known], happened[known], years[known], *of_subject), ties)
+            )
+    return _mean_over_events(parts) if parts else log_hazards.sum() * 0
+
+
+def _mean_over_events(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The mean over the events of all of several partial likelihoods; 0 without any event."""
+    total, weight = (torch.stack(values).sum() for values in zip(*parts, strict=True))
     return total / torch.where(weight > 0, weight, torch.ones_like(weight))
 
 

@@ -82,12 +82,15 @@ def _risk_years(model: Any) -> list[float]:
 
 
 def _incidence_curves(model: Any, output: dict[str, Any]) -> dict[str, Tensor]:
-    """`survival` (N, times), free of every event; and `incidence` (N, causes, times) of competing causes.
+    """`survival` (N, times), free of every event; and `incidence` (N, risks, times) of competing causes or endpoints.
 
     In plain operations that ONNX has. The baseline's own times need no look-up.
     """
     if model.config.hazard == "discrete":
         hazards = nn.functional.softplus(output["hazard_logits"])
+    elif model.config.endpoint_names:  # each by itself
+        log_cumulative = output["log_hazard"][:, :, None] + model.baseline.knots[1:]
+        return {"incidence": -torch.expm1(-torch.exp(log_cumulative))}
     elif not model.config.cause_names:  # S = exp(-H0 exp(log hazard))
         log_cumulative = output["log_hazard"][:, None] + model.baseline.log_cumulative_hazard
         return {"survival": torch.exp(-torch.exp(log_cumulative))}
@@ -186,7 +189,7 @@ def _describe(model: Any, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
     """Returns the ONNX metadata for programs that read the file; lists and mappings are JSON.
 
     `labels` name the columns of `logits`, `prompt_labels` those of `prompt_logits`, `survival_years` the times of
-    `survival` and `incidence`, and `cause_names` the causes of `incidence` and `log_hazard`.
+    `survival` and `incidence`, and `cause_names` or `endpoint_names` the columns of `incidence` and `log_hazard`.
     """
     config, contract = model.config, model.config.signal_contract
     told: dict[str, Any] = {
@@ -209,7 +212,7 @@ def _describe(model: Any, extractor: EcgDanFeatureExtractor) -> dict[str, str]:
         told |= {"endpoint": config.endpoint, "simulated_outcome": config.simulated_outcome}
         told |= {"covariate_names": config.covariate_names, "survival_years": _risk_years(model)}
         told["hazard"] = config.hazard
-        told |= {"cause_names": config.cause_names} if config.cause_names else {}
+        told |= {name: getattr(config, name) for name in ("cause_names", "endpoint_names") if getattr(config, name)}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
 
 

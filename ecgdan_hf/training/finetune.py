@@ -35,7 +35,7 @@ from ecgdan_hf.evaluation.measures.classification import best_f1_thresholds
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.inference.covariates import Covariates
 from ecgdan_hf.inference.heads import head_of
-from ecgdan_hf.inference.rows import columns_of, embed, label_matrix
+from ecgdan_hf.inference.rows import columns_of, embed, endpoint_table, label_matrix
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
@@ -49,14 +49,24 @@ from ecgdan_hf.training.core.loop import LAST_EPOCH
 from ecgdan_hf.training.core.run import Split
 from ecgdan_hf.training.core.starting_weights import build_model
 from ecgdan_hf.training.core.supervised import FinetuningRun
-from ecgdan_hf.training.core.tasks import OUTCOME, ClassificationTask, SurvivalTask, collect, outcome_of
+from ecgdan_hf.training.core.tasks import (
+    OUTCOME,
+    ClassificationTask,
+    SurvivalTask,
+    by_risk,
+    collect,
+    endpoint_columns,
+    outcome_of,
+)
 
 logger = logging.getLogger(__name__)
 
 COVARIATE_PENALIZER = 1e-4  # next to none; keeps collinear covariates from diverging
 _INTERVALS, _EVENTS_AN_INTERVAL = 10, 10
 """Intervals of a discrete hazard, and events that each of them has at least."""
-_OUTCOME_COLUMNS = ("labels", "scp_codes", *OUTCOME)
+ANY_EVENT = "any_event"
+"""Column that is 1 where any of several endpoints happened."""
+_OUTCOME_COLUMNS = ("labels", "scp_codes", ANY_EVENT, *OUTCOME)
 _KEPT_BY_LORA = ("ecgdan.", "decoder.")
 """Parts that keep the checkpoint's weights."""
 
@@ -151,11 +161,11 @@ class _Finetuning(FinetuningRun):
         self.model, self.new_weights = build_model(self.network, self.config, args.checkpoint)
         self.config = self.model.config
         if head_of(self.model).is_survival and (not args.checkpoint or "covariate_head.weight" in self.new_weights):
-            _start_covariates(self.model, self.parts["train"])
+            _start_covariates(self.model, self.parts["train"], cast(Any, self).outcomes(self.parts["train"]))
         if args.lora_rank:
             _add_lora(self.model, args.lora_rank, self.new_weights)
         if getattr(self.config, "hazard", None) == "discrete" and "risk_head.output.bias" in self.new_weights:
-            self.model.start_hazard(**outcome_of(columns_of(self.parts["train"], OUTCOME)))
+            self.model.start_hazard(**outcome_of(self.parts["train"]))
         self.num_trained = self.num_learned
         collator = self.supervised_collator(self.parts["train"], args)
         self.evaluated = self.supervised_loaders(self.parts)
@@ -209,11 +219,11 @@ class SurvivalFinetuning(_Finetuning):
     def divide(self, dataset: Any) -> None:
         """Divides the records by event, and completes the configuration with outcome and covariates."""
         self.describe_outcome(dataset, self.config, self.args)
-        self.parts = self.divided(dataset, "event")
+        self.parts = self.divided(dataset, self.stratum)
         for name, part in self.parts.items():
             self.check_events(part, name)
         valid = self.parts["valid"]
-        if not FollowUp(valid["event"], _times_of(valid)).has_pair:
+        if not any(FollowUp(*each).has_pair for _, *each in self.outcomes(valid)):
             raise ValueError(
                 "event: expected a validation record still at risk at another's event, to choose the epoch by; none "
                 f"of {len(valid)} is; give a larger valid_fraction"
@@ -227,8 +237,11 @@ class SurvivalFinetuning(_Finetuning):
             raise ValueError(f"hazard_cuts: only hazard discrete has intervals, got {self.args.hazard_cuts} for cox")
 
     def check_events(self, part: Any, name: str) -> None:
-        """Raises a ValueError for a part without an event, or a training part without an event of each cause."""
-        happened, names = set(part["event"]), self.config.risk_names
+        """Raises a ValueError for a part without an event, or a training part without one of each risk."""
+        happened, names = set(part[self.stratum]), self.config.risk_names
+        if self.config.endpoint_names:
+            table = columns_of(part, endpoint_columns(names))
+            happened = {code for code, name in enumerate(names, start=1) if (table[f"event_{name}"] == 1).any()}
         wanted = range(1, 1 + (len(names) if name == "train" else 1))
         absent = next((code for code in wanted if code not in happened), None)
         if absent is not None:
@@ -236,16 +249,44 @@ class SurvivalFinetuning(_Finetuning):
             found = f"got none in {len(part)} records"
             raise ValueError(f"event: expected at least one {what} in the {name} part, {found}")
 
+    @property
+    def stratum(self) -> str:
+        """The column by which parts and batches hold equal shares of events."""
+        return ANY_EVENT if self.args.endpoints else "event"
+
+    def read_rows(self) -> Any:
+        """The rows with their outcomes; with several endpoints also whether any of them happened."""
+        dataset, names = super().read_rows(), _listed(self.args.endpoints)
+        if not names:
+            if "event" not in dataset.column_names:
+                raise ValueError("event: expected one outcome, the data have several; name them with --endpoints")
+            return dataset
+        for name in names:
+            endpoint_table(columns_of(dataset, endpoint_columns(names)), name)
+        kept = [column for column in ("event", "time") if column in dataset.column_names]
+        happened = columns_of(dataset, [f"event_{name}" for name in names]).max(axis=1).fillna(0.0)
+        return dataset.remove_columns(kept).add_column(ANY_EVENT, happened.to_numpy())
+
+    def outcomes(self, part: Any) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For each risk: the rows whose follow-up is known, (n,), and their codes of the event and follow-up."""
+        names = self.config.endpoint_names
+        found = {name: values.numpy() for name, values in outcome_of(part, names).items()}
+        known = ~np.isnan(found["event"].reshape(len(part), -1))
+        columns = known.T if names else np.repeat(known.T, self.config.num_risks, axis=0)
+        given = found | {"log_hazard": np.zeros((len(part), self.config.num_risks))}
+        return [(at, codes, times) for at, (codes, times, _) in zip(columns, by_risk(given), strict=True)]
+
     def count_events(self) -> int:
-        """Events among the records that are trained on or choose the epoch."""
+        """Events, of the first of several endpoints, among the records that are trained on or choose the epoch."""
         self.config = self.configuration()
         self.feature_extractor = EcgDanFeatureExtractor(**self.config.signal_contract)
-        parts = self.divided(self.read_rows(), "event")
-        return int(sum(np.sum(np.equal(part["event"], 1)) for name, part in parts.items() if name != "test"))
+        dataset, names = self.read_rows(), _listed(self.args.endpoints)
+        column, parts = f"event_{names[0]}" if names else "event", self.divided(dataset, self.stratum)
+        return int(sum(np.sum(np.equal(part[column], 1)) for name, part in parts.items() if name != "test"))
 
     def sampler(self) -> EpochBatchSampler | None:
         """Batches with equal shares of events, unless `stratify` is off."""
-        event, args = self.parts["train"]["event"], self.args
+        event, args = self.parts["train"][self.stratum], self.args
         return EpochBatchSampler(len(event), args.batch_size, None if args.stratify is False else event, args.seed)
 
     def outcome_summary(self) -> dict[str, Any]:
@@ -277,9 +318,14 @@ class SurvivalFinetuning(_Finetuning):
             if told is None
             else told
         )
-        config.cause_names = [name.strip() for name in (args.causes or "").split(",") if name.strip()]
+        config.cause_names, config.endpoint_names = _listed(args.causes), _listed(args.endpoints)
+        config.check()
+        if config.endpoint_names and args.hazard != "cox":
+            raise ValueError(f"endpoints: several endpoints need hazard cox, got {args.hazard}")
         _check_codes(dataset, config)
-        if config.cause_names:
+        if config.endpoint_names:
+            config.endpoint = config.endpoint_names[0]
+        elif config.cause_names:
             config.endpoint = config.cause_names[0]
         elif args.endpoint:
             config.endpoint = args.endpoint
@@ -406,7 +452,7 @@ class _FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
     def divide(self, dataset: Any) -> None:
         """Divides the records into those that are fitted to and those of the test."""
         self.describe_outcome(dataset, self.config, self.args)
-        self.parts = self.fitted_and_test(self.divided(dataset, "event"))
+        self.parts = self.fitted_and_test(self.divided(dataset, self.stratum))
         self.check_events(self.parts["train"], "train")
         self.config.survival_hidden_size, self.config.reconstruction_weight = 0, 0.0
         _add_covariates(self.parts["train"], self.config, self.args)
@@ -418,17 +464,16 @@ class _FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
         covariates = self.covariates_of(train, self.config).astype(np.float64)
         covariates = covariates if covariates.shape[1] else np.empty((len(train), 0))
         standardised = np.nan_to_num((covariates - self.config.covariate_means) / self.config.covariate_stds)
-        outcome = np.asarray(train["event"], dtype=np.float64), _times_of(train)
-        self.heads = fit_heads(embeddings, standardised, *outcome, causes=self.config.num_risks)
+        self.heads = fit_heads(embeddings, standardised, self.outcomes(train))
         store_heads(self.model, self.heads)
         log_hazards = np.stack([head.log_hazard(embeddings, standardised) for head in self.heads], axis=1)
         fitted = log_hazards if len(self.heads) > 1 else log_hazards[:, 0]
-        self.model.fit_baseline(torch.from_numpy(fitted), **outcome_of(columns_of(train, OUTCOME)))
+        self.model.fit_baseline(torch.from_numpy(fitted), **outcome_of(train, self.config.endpoint_names))
         self.predict_test()
 
     def summary(self) -> dict[str, Any]:
         """What was fitted, how far it was shrunk, and the metrics of the test part."""
-        num_events = {name: int(np.sum(np.equal(part["event"], 1))) for name, part in self.parts.items()}
+        num_events = {name: int((self.outcomes(part)[0][1] == 1).sum()) for name, part in self.parts.items()}
         start, names = self.starting_point(), self.config.risk_names
         further = {name: head.summary() for name, head in zip(names[1:], self.heads[1:], strict=True)}
         return {
@@ -442,7 +487,7 @@ class _FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
             "num_records": {name: len(part) for name, part in self.parts.items()},
             "num_events": num_events,
             **self.heads[0].summary(),
-            **({"further_causes": further} if further else {}),
+            **({f"further_{'endpoints' if self.config.endpoint_names else 'causes'}": further} if further else {}),
             "num_parameters": sum(weights.numel() for weights in self.model.parameters()),
             **self.results(),
         }
@@ -476,7 +521,7 @@ def _add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArgu
 
 
 @torch.no_grad()
-def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
+def _start_covariates(model: EcgDanForSurvival, train: Any, outcomes: Sequence[Any]) -> None:
     """Initialises the covariates' weights with those of a Cox model of the covariates alone.
 
     A few hundred small steps would not take them there.
@@ -485,19 +530,19 @@ def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
         return
     config, values = model.config, FinetuningRun.covariates_of(train, model.config)
     values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
-    for row, weights in enumerate(model.covariate_head.weight):
-        codes = FollowUp.of_cause(train["event"], row + 1)
-        fitted = RidgeCox.fit(values, codes, _times_of(train), penalizer=COVARIATE_PENALIZER)
+    for weights, (known, codes, times) in zip(model.covariate_head.weight, outcomes, strict=True):
+        fitted = RidgeCox.fit(values[known], codes, times, penalizer=COVARIATE_PENALIZER)
         weights.copy_(torch.from_numpy(fitted.weights / fitted.scale))
 
 
-def _times_of(part: Any) -> np.ndarray:
-    """Follow-up of these rows, as [`FollowUp`] takes it."""
-    return FollowUp.time_of(columns_of(part, OUTCOME))
+def _listed(names: str | None) -> list[str]:
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
 def _check_codes(dataset: Any, config: EcgDanSurvivalConfig) -> None:
     """Raises a ValueError for events of causes without a name."""
+    if config.endpoint_names:
+        return  # the table was checked: 0 and 1 alone
     known = len(config.cause_names) or 1
     highest = int(np.nanmax(np.asarray(dataset["event"], dtype=np.float64), initial=0))
     if highest > known:
@@ -540,7 +585,7 @@ def _with_shuffled_labels(part: Any, seed: int) -> Any:
     A network trained on it learns nothing about the ECG (Adebayo et al., NeurIPS 2018, section 4). The validation part
     is permuted too, because choosing an epoch by true labels would leak them.
     """
-    names = [name for name in _OUTCOME_COLUMNS if name in part.column_names]
+    names = [name for name in part.column_names if name in _OUTCOME_COLUMNS or name.startswith(("event_", "time_"))]
     order = np.random.default_rng(seed).permutation(len(part))
     return concatenate_datasets([part.remove_columns(names), part.select_columns(names).select(order)], axis=1)
 

@@ -47,6 +47,8 @@ def recalibrate_checkpoint(args: RecalibrateArguments) -> dict[str, Any]:
     if args.checkpoint and folder.resolve() == Path(args.checkpoint).resolve():
         raise ValueError(f"output_dir: expected another folder than the checkpoint's, got {folder} for both")
     model, extractor = _load_survival(args)
+    if names := model.config.endpoint_names:
+        raise ValueError(f"checkpoint: recalibrate fits one endpoint, got {', '.join(names)}; fine-tune there instead")
     fit, test = _load_parts(args, extractor)
     check_records_unseen(str(args.checkpoint), fit)
     check_records_unseen(str(args.checkpoint), test)
@@ -54,7 +56,7 @@ def recalibrate_checkpoint(args: RecalibrateArguments) -> dict[str, Any]:
     is_simulated = find_source(args.data, args.data_dir).is_simulated
     model.config.simulated_outcome |= "log_hazard" in fit.column_names or is_simulated
     before = _judge(model, test, args)
-    outcome = outcome_of(columns_of(fit, OUTCOME))
+    outcome = outcome_of(fit)
     log_hazard = torch.from_numpy(predict_rows(model, fit, [args.horizon_years], args.batch_size)[0])
     log_hazard = log_hazard if model.config.num_risks > 1 else log_hazard[:, 0]
     slope = model.recalibrate(log_hazard, **outcome, method=args.method)

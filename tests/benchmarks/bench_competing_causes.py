@@ -90,7 +90,9 @@ def network(**given: Any) -> EcgDanForSurvival:
 def few_events(train: Simulated) -> EcgDanForSurvival:
     """The few-events head."""
     model, pooled = network(), train.embedding.double().numpy()
-    heads = fit_heads(pooled, np.empty((len(pooled), 0)), train.event.astype(float), train.time, causes=2)
+    everyone = np.ones(len(pooled), dtype=bool)
+    outcomes = [(everyone, FollowUp.of_cause(train.event, cause), train.time) for cause in (1, 2)]
+    heads = fit_heads(pooled, np.empty((len(pooled), 0)), outcomes)
     store_heads(model, heads)
     with_baseline(model, train)
     return model

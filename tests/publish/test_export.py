@@ -30,7 +30,7 @@ from ecgdan_hf.model.configuration_ecgdan import EcgDanSurvivalConfig
 from ecgdan_hf.model.contract_ecgdan import STANDARD_LEADS
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSurvival
 from ecgdan_hf.publish import export as exporting
-from ecgdan_hf.publish.export import _Exported, _ExportedNetwork, _risk_years, export_onnx
+from ecgdan_hf.publish.export import _describe, _Exported, _ExportedNetwork, _risk_years, export_onnx
 
 HEADS = {
     "classification": {"logits", "pooler_output"},
@@ -152,6 +152,22 @@ def test_the_exported_incidence_of_competing_causes_is_the_networks_own_at_the_t
     assert found["log_hazard"].shape == (3, 2)
     np.testing.assert_allclose(found["incidence"].numpy(), expected.numpy(), atol=1e-5)
     np.testing.assert_allclose(found["survival"].numpy(), 1 - expected.sum(dim=1).numpy(), atol=1e-5)
+
+
+def test_the_exported_risk_of_several_endpoints_is_the_networks_own_of_each():
+    torch.manual_seed(0)
+    given = {"endpoint_names": ["hf", "af"], "endpoint": "hf", "reconstruction_weight": 0.0}
+    model = EcgDanForSurvival(EcgDanSurvivalConfig(**TINY, **given)).eval()
+    event = (torch.arange(60)[:, None] % torch.tensor([2, 3]) == 0).double()
+    model.fit_baseline(torch.randn(60, 2), event, torch.linspace(0.5, 9, 60)[:, None] * torch.tensor([1.0, 0.5]))
+    batch = {"input_values": signals(3), "lead_mask": torch.ones(3, 12, dtype=torch.bool)}
+    with torch.no_grad():
+        found = _ExportedNetwork(model).named_outputs(**batch)
+        expected = model.risks(model(**batch, return_loss=False), _risk_years(model)).risk
+    assert _risk_years(model)[-1] == 4.5  # of the endpoint that was followed for less
+    np.testing.assert_allclose(found["incidence"].numpy(), expected.numpy(), atol=1e-5)
+    assert "survival" not in found
+    assert _describe(model, EcgDanFeatureExtractor(**model.config.signal_contract))["endpoint_names"] == '["hf", "af"]'
 
 
 def test_the_file_says_what_it_needs_and_what_its_columns_are(classifier: Path, written: Callable[..., _Exported]):

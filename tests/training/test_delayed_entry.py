@@ -21,7 +21,7 @@ from ecgdan_hf.model.survival_ecgdan import cox_loss
 from ecgdan_hf.training import finetune, recalibration
 from ecgdan_hf.training.arguments.fields import FinetuneArguments, RecalibrateArguments
 from ecgdan_hf.training.core import rows
-from ecgdan_hf.training.core.few_events import fit_heads
+from ecgdan_hf.training.core.few_events import FewEventsHead
 from ecgdan_hf.training.core.tasks import OUTCOME, outcome_of
 
 Build = Callable[..., FinetuneArguments]
@@ -53,7 +53,7 @@ def test_the_baseline_is_that_of_those_at_risk(run) -> None:
     dataset = rows.load_dataset(args, extractor, outcomes=args.labels)
     fitted = [1, 2, 3, 4, 5, 6] if args.method == "few-events" else [1, 2, 3, 4]
     train = dataset.filter(lambda fold: fold in fitted, input_columns="fold")
-    outcome = outcome_of(columns_of(train, OUTCOME))
+    outcome = outcome_of(train)
     assert 0 < float(outcome["entry"].max()) < 20  # years
     log_hazard = torch.from_numpy(predict_rows(model, train, [1.0])[0][:, 0])
     expected = baseline_hazard(log_hazard, **outcome)
@@ -62,7 +62,7 @@ def test_the_baseline_is_that_of_those_at_risk(run) -> None:
     )
     if args.method == "few-events":
         none = np.empty((len(train), 0))
-        head = fit_heads(embed(model, train), none, *_truth(columns_of(train, OUTCOME)))[0]
+        head = FewEventsHead.fit(embed(model, train), none, *_truth(columns_of(train, OUTCOME)))
         centred = log_hazard - log_hazard.mean()
         again = head.log_hazard(embed(model, train), none)
         assert centred.numpy() == pytest.approx(again - again.mean(), abs=1e-4)

@@ -236,10 +236,14 @@ def _check_outcomes(
     keys = with_zeros(outcomes["record_id"].astype(str), ids)
     outcomes = outcomes.assign(record_id=keys)
     here = outcomes[keys.isin(ids).to_numpy()]
-    too_long = here[here["time"] > MAX_AGE_YEARS]
     found = {
         "outcome_without_record": dict.fromkeys(keys[~keys.isin(ids)], ""),
         "record_without_outcome": dict.fromkeys(ids[~ids.isin(keys)], ""),
+    }
+    if "event" not in here:  # several endpoints: read and checked, not described
+        return None, found
+    too_long = here[here["time"] > MAX_AGE_YEARS]
+    found |= {
         "time_impossible": {str(key): f"{time:g}" for key, time in too_long[["record_id", "time"]].to_numpy()},
     }
     if not (here["event"] == 1).any():

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf.data.simulate import synthetic
-from ecgdan_hf.data.sources.hospital_tables import read_hospital_table, with_times
+from ecgdan_hf.data.sources.hospital_tables import endpoint_pairs, read_hospital_table, with_times
 from ecgdan_hf.files import whole_file
 from ecgdan_hf.model.covariates_ecgdan import SEXES
 
@@ -58,6 +58,8 @@ def read_csv_table(data_dir: str | Path, columns: Mapping[str, str] | None = Non
         _check_outcomes(known, path)
         table = table.astype({"event": int if len(known) == len(table) else float, "time": float})
         table = table.astype({"entry": float} if "entry" in table else {})
+    elif pairs := endpoint_pairs(table):
+        _with_endpoints(table, pairs, path)
     first = ["record_id", "patient_id", "file"]
     return table[[*first, *(column for column in table.columns if column not in first)]]
 
@@ -76,6 +78,8 @@ def read_outcomes(source: str | Path | pd.DataFrame, columns: Mapping[str, str] 
     (years since the ECG), and `entry` where observation began later (in the unit of `time`, 0 or more and before it);
     others are kept. In the place of `time`: `time_days` or `time_months`; in that of both: the dates `ecg_date`,
     `event_date` and `last_contact`; in that of `entry`: `entry_date`.
+    For several endpoints, in the place of `event` and `time`: `event_NAME` and `time_NAME` (years) of each, both blank
+    where its follow-up is not known.
     Rows without event and time are left out. `columns`: name here -> name in the table. `attrs["understood"]` says
     what was understood.
 
@@ -85,10 +89,15 @@ def read_outcomes(source: str | Path | pd.DataFrame, columns: Mapping[str, str] 
             it, an event is no such code, or there is no event at all.
     """
     if isinstance(source, pd.DataFrame):
+        if (pairs := endpoint_pairs(source)) and "event" not in source:
+            return _with_endpoints(source, pairs, "outcomes")
         _check_outcomes(source, "outcomes")
         return source
     path = Path(source)
     outcomes = with_times(read_hospital_table(path, columns), path)
+    if (pairs := endpoint_pairs(outcomes)) and "record_id" in outcomes and "event" not in outcomes:
+        _check_ids(outcomes, path)
+        return _with_endpoints(outcomes, pairs, path)
     absent = [name for name in ("record_id", "event", "time") if name not in outcomes]
     if absent:
         raise ValueError(
@@ -152,6 +161,25 @@ def _check_outcomes(table: pd.DataFrame, source: str | Path) -> None:
         _check_entry(table, time, source)
 
 
+def _with_endpoints(table: pd.DataFrame, names: Sequence[str], source: str | Path) -> pd.DataFrame:
+    """The rows in which the follow-up of some endpoint is known, with checked pairs of event and time."""
+    table = table.copy()
+    for name in names:
+        event, time = f"event_{name}", f"time_{name}"
+        half = table[event].isna() != table[time].isna()
+        _refuse(table, half, event, f"a value where {time} has one, and none where it has none", source)
+        known = table[table[event].notna()]
+        renamed = known.rename(columns={"event": "_", "time": "_", event: "event", time: "time"})
+        try:
+            _check_outcomes(renamed, source)
+        except ValueError as error:
+            raise ValueError(f"{error} (endpoint {name})") from error
+        _refuse(renamed, renamed["event"].astype(float) > 1, "event", f"0 or 1 of endpoint {name}", source)
+        table = table.astype({event: float, time: float})
+    followed = table[[f"event_{name}" for name in names]].notna().any(axis=1)
+    return table[followed].reset_index(drop=True)
+
+
 def _check_entry(table: pd.DataFrame, time: "pd.Series[float]", source: str | Path) -> None:
     """Rejects an `entry` that is not before the end of follow-up."""
     entry = pd.to_numeric(table["entry"], errors="coerce")
@@ -178,6 +206,8 @@ def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "ou
             f"{source}: record_id: {len(unmatched)} of {len(keys)} ids are not in the data: {_some(unmatched)}"
         )
     replaced = {*outcomes.columns, "entry"} - {"record_id"}  # an entry belongs to its outcome
+    if "event" not in outcomes:  # endpoints in its place
+        replaced |= {"event", "time", "log_hazard"}
     kept = [column for column in table.columns if column not in replaced]
     joined = table[kept].merge(outcomes.assign(record_id=keys), on="record_id", how="inner", validate="one_to_one")
     if "sex" in outcomes.columns and not pd.api.types.is_numeric_dtype(joined["sex"]):

@@ -114,6 +114,9 @@ def with_times(table: pd.DataFrame, path: str | Path, keep_blank: bool = False) 
         table["event"] = _yes_or_no(table["event"])
         if other is None:
             _check_years(table["time"], path)
+    for name in endpoint_pairs(table):
+        table[f"event_{name}"] = _yes_or_no(table[f"event_{name}"])
+        _check_years(table[f"time_{name}"], path, f"time_{name}")
     table.attrs["understood"] = understood
     return table
 
@@ -218,7 +221,13 @@ def _from_dates(table: pd.DataFrame, path: str | Path, understood: list[str]) ->
     return found
 
 
-def _check_years(time: "pd.Series[float]", path: str | Path) -> None:
+def endpoint_pairs(table: pd.DataFrame) -> list[str]:
+    """Names of the endpoints that a table has `event_NAME` and `time_NAME` of, in its order."""
+    names = [str(column).removeprefix("event_") for column in table.columns if str(column).startswith("event_")]
+    return [name for name in names if f"time_{name}" in table.columns]
+
+
+def _check_years(time: "pd.Series[float]", path: str | Path, column: str = "time") -> None:
     """Rejects follow-up whose median is that of days or months."""
     known = pd.to_numeric(time, errors="coerce").replace(np.inf, np.nan).dropna()
     median = float(known.median()) if len(known) else 0.0
@@ -226,8 +235,8 @@ def _check_years(time: "pd.Series[float]", path: str | Path) -> None:
     if median > _MAX_MEDIAN_YEARS or (whole and median > _MAX_WHOLE_MEDIAN):
         unit = "days" if median > 240 else "months"
         raise ValueError(
-            f"{path}: time: expected years, got a median of {median:g}, which looks like {unit}; call the column "
-            f"time_{unit}, or time_years if it is right"
+            f"{path}: {column}: expected years, got a median of {median:g}, which looks like {unit}; "
+            + (f"call the column time_{unit}, or time_years if it is right" if column == "time" else "give years")
         )
 
 

@@ -6,6 +6,7 @@ source.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,13 @@ from ecgdan_hf.evaluation.folds import check_unseen, recipe_of, select_folds
 from ecgdan_hf.evaluation.measures.decisions import decision_intervals, reclassification
 from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
-from ecgdan_hf.evaluation.measures.survival import calibration
+from ecgdan_hf.evaluation.measures.survival import calibration, survival_metrics
 from ecgdan_hf.evaluation.protocols.repeated_cv import Predictions
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.evaluation.seen_records import check_records_unseen
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.inference.heads import head_of
-from ecgdan_hf.inference.rows import columns_of, embed, label_matrix, predict_rows, score_rows
+from ecgdan_hf.inference.rows import columns_of, embed, endpoint_rows, label_matrix, predict_rows, score_rows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
 
 RISK = "model"
@@ -107,11 +108,12 @@ def held_out(
     for name, path in checkpoints.items():
         check_unseen(path, test_folds, data_dir)
         model, extractor = load_checkpoint(path)
-        dataset = load_rows(extractor)
+        everyone = load_rows(extractor)
+        dataset = _first_endpoint(everyone, model)
         test = select_folds(dataset, test_folds)
         seen[name] = check_records_unseen(path, test)
         if judged is None:
-            judged = _Judged(model, dataset, test, extractor)
+            judged, all_rows = _Judged(model, dataset, test, extractor), everyone
         elif type(model) is not type(judged.model):
             raise ValueError(
                 f"{path}: expected a {type(judged.model).__name__} as the first one, got {type(model).__name__}"
@@ -121,7 +123,9 @@ def held_out(
         raise ValueError("checkpoint: expected one to evaluate, got none")
     outcome = judged.outcome()
     if train_folds or load_controls:
-        others = judged.dataset if load_controls is None else load_controls(judged.extractor)
+        others = judged.dataset
+        if load_controls is not None:
+            others = _first_endpoint(load_controls(judged.extractor), judged.model)
         fit = select_folds(others, train_folds)
         scores |= _baselines(judged, fit, with_random_encoder, batch_size, seed)
         if measurements is not None and head_of(judged.model).is_survival:
@@ -143,6 +147,9 @@ def held_out(
         metrics |= _decisions(judged, risk, scores, score_columns, thresholds, n, seed)
         if risk is not None:
             predictions[Predictions.risk_column(RISK, _CALIBRATION_YEARS)] = risk
+    if survival and judged.model.config.endpoint_names:
+        rows = select_folds(all_rows, test_folds)
+        metrics["endpoints"] = _further_endpoints(judged.model, rows, batch_size, n, seed)
     metrics["subgroups"] = _subgroups(judged, main, risk if survival else None, n, seed)
     recipe = recipe_of(next(iter(checkpoints.values())))
     return HeldOut(metrics, predictions, main if survival else None, recipe)
@@ -158,6 +165,33 @@ def _linear_scores(encoder: Any, fit: Any, test: Any, batch_size: int = 256) -> 
         fit_cox = EvidenceCox.fit(fitted, table["event"], FollowUp.time_of(table), scaling=scaling)
         return fit_cox.log_hazard(components(tested))
     return LinearClassifier.fit(features, label_matrix(fit), table["patient_id"].to_numpy()).logits(tested)
+
+
+def _first_endpoint(dataset: Any, model: Any) -> Any:
+    """The rows with the follow-up of the model's endpoint, the first of several, where the data have several."""
+    if not head_of(model).is_survival or ("event" in dataset.column_names and not model.config.endpoint_names):
+        return dataset
+    return endpoint_rows(dataset, model.config.risk_names[0])
+
+
+def _further_endpoints(model: Any, rows: Any, batch_size: int, n: int, seed: int) -> dict[str, Any]:
+    """Metrics of each endpoint but the first that the rows know, without comparators."""
+    found: dict[str, Any] = {}
+    for column, name in enumerate(model.config.endpoint_names[1:], start=1):
+        try:
+            known = endpoint_rows(rows, name)
+            scores, risks = predict_rows(model, known, [_CALIBRATION_YEARS], batch_size)
+            table, risk = columns_of(known, [*_OUTCOME, "patient_id"]), risks[:, column, 0]
+            times = FollowUp.time_of(table)
+            given = None if np.isnan(risk).any() or times.ndim > 1 else {_CALIBRATION_YEARS: risk}
+            judge = partial(survival_metrics, table["event"], times, scores[:, column], table["patient_id"], n, seed)
+            try:
+                found[name] = judge(risks=given)
+            except ValueError:  # its order may be judged where its risks cannot
+                found[name] = judge()
+        except ValueError as error:
+            found[name] = {"not_estimable": str(error)}
+    return found
 
 
 @dataclass(frozen=True)

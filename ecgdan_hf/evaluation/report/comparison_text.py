@@ -53,6 +53,7 @@ def held_out_text(metrics: Mapping[str, Any]) -> str:
             "then; decisions, reclassification and observed over expected, which do not know it, are left out.",
             "",
         ]
+    lines += _endpoint_lines(metrics)
     lines += _decision_lines(metrics)
     lines += ["## By sex and age", "", subgroup_text(metrics["subgroups"], simulated), ""]
     if smallest := metrics.get("small_cells"):
@@ -60,6 +61,24 @@ def held_out_text(metrics: Mapping[str, Any]) -> str:
         lines[-1] += " out, and with a single one of them the next smallest, so that no total gives it away."
         lines += [""]
     return "\n".join([*lines, "Research use only."]) + "\n"
+
+
+def _endpoint_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Further endpoints of the network, each on the records that know it; nothing without them."""
+    if not metrics.get("endpoints"):
+        return []
+    lines = [
+        f"All but this table are of {metrics['endpoint']}. Further endpoints, each on the records that know it:",
+        "",
+    ]
+    lines += [_row(["endpoint", "records", "events", "C-index (95 % interval)"]), _row(["---"] * 4)]
+    for name, found in metrics["endpoints"].items():
+        if "not_estimable" in found:
+            lines.append(_row([name, "", "", found["not_estimable"]]))
+            continue
+        counts = str(found["num_records"]), str(found["num_events"])
+        lines.append(_row([name, *counts, _span(found["concordance_index"])]))
+    return [*lines, ""]
 
 
 def _decision_lines(metrics: Mapping[str, Any]) -> list[str]:

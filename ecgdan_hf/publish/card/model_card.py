@@ -104,7 +104,7 @@ def build_card(
         duration=(config.num_samples - 2 * config.pad_samples) / config.sampling_rate,
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         version=ECGDAN_VERSION,
-        endpoint=getattr(config, "endpoint_text", ""),
+        endpoint=", ".join([getattr(config, "endpoint_text", ""), *list(getattr(config, "endpoint_names", []))[1:]]),
         training_data=data_text,
         required=required,
         arxiv=arxiv,

@@ -288,6 +288,11 @@ class FinetuneArguments(TrainingArguments):
         "competing causes, as heart failure,death: what event 1, 2, ... stand for, the endpoint first; each risk is a "
         "cumulative incidence",
     )
+    endpoints: str | None = _survival(
+        None,
+        "several endpoints, as hf,death,af: the data have event_hf and time_hf and so on, blank where not known; one "
+        "head each, none competes; the first is the main one",
+    )
     hazard: str = _survival(
         "cox",
         "cox (log hazards and a baseline), or discrete (a hazard in each of some intervals, whose shape is learned)",

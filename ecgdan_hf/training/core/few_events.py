@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ecgdan_hf.evaluation.comparators.evidence_cox import Components, EvidenceCox, Scaling
-from ecgdan_hf.evaluation.measures.follow_up import FollowUp
+from ecgdan_hf.evaluation.measures.follow_up import BoolArray
 from ecgdan_hf.evaluation.measures.intervals import FloatArray
 
 
@@ -92,18 +92,19 @@ class FewEventsHead:
 
 
 def fit_heads(
-    embeddings: FloatArray, covariates: FloatArray, event: FloatArray, time: FloatArray, causes: int = 1
+    embeddings: FloatArray, covariates: FloatArray, outcomes: Sequence[tuple[BoolArray, FloatArray, FloatArray]]
 ) -> list[FewEventsHead]:
-    """Fits a head for each of so many causes, in all of which the others censor, on the same components.
+    """Fits a head for each cause or endpoint, on the same components.
 
     Args:
-        embeddings, covariates, time: as in [`FewEventsHead.fit`].
-        event: (n,), 0 censored, 1, 2, ... the cause.
-        causes: how many there are.
+        embeddings, covariates: as in [`FewEventsHead.fit`], of all records.
+        outcomes: of each, the records whose follow-up is known, (n,), and their event and time as there.
     """
     components = Components.of(embeddings)
-    codes = [FollowUp.of_cause(event, cause) for cause in range(1, causes + 1)]
-    return [FewEventsHead.fit(embeddings, covariates, each, time, components) for each in codes]
+    return [
+        FewEventsHead.fit(embeddings[known], covariates[known], event, time, components)
+        for known, event, time in outcomes
+    ]
 
 
 def store_heads(model: Any, heads: Sequence[FewEventsHead]) -> None:

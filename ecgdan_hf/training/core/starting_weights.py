@@ -62,6 +62,7 @@ _MEANINGS = {
     "classifier.auxiliary_output.": "label_names",
     "measurement_head.": "measurement_names",
     "risk_head.output.": "cause_names",
+    "risk_head.": "endpoint_names",
     "covariate_head.": "covariate_names",
 }
 """Weights whose rows stand for names, and the field of the configuration with these names, in order."""

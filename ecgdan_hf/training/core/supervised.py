@@ -28,7 +28,7 @@ from ecgdan_hf.training.arguments.options import check_options
 from ecgdan_hf.training.core import rows
 from ecgdan_hf.training.core.batching import EcgCollator, multi_hot
 from ecgdan_hf.training.core.run import TrainingRun
-from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask
+from ecgdan_hf.training.core.tasks import ClassificationTask, SurvivalTask, outcome_of
 
 
 class FinetuningRun(TrainingRun[FinetuneArguments]):
@@ -143,12 +143,13 @@ class FinetuningRun(TrainingRun[FinetuneArguments]):
 def _collator(config: EcgDanConfig, args: FinetuneArguments, part: Any = None) -> EcgCollator:
     """Turns rows such as these into what the task's model takes, but for what is looked up by row."""
     survival = isinstance(config, EcgDanSurvivalConfig)
+    outcome = () if getattr(config, "endpoint_names", ()) else ("event", "time")  # of several endpoints: looked up
     entry = ("entry",) if part is not None and "entry" in part.column_names else ()
     return EcgCollator.for_training(
         config,
         args,
         with_target=survival and config.reconstruction_weight > 0,
-        columns=("event", "time", *entry) if survival else (),
+        columns=(*outcome, *entry) if survival else (),
         sample_columns=config.weight_columns,
         num_labels=0 if survival else config.num_labels,
     )
@@ -159,6 +160,9 @@ def _lookups(part: Any, config: EcgDanConfig, args: FinetuneArguments) -> dict[s
     found = {}
     if isinstance(config, EcgDanSurvivalConfig) and config.covariate_names:
         found["covariates"] = FinetuningRun.covariates_of(part, config)
+    if isinstance(config, EcgDanSurvivalConfig) and config.endpoint_names:
+        known = outcome_of(part, config.endpoint_names)
+        found |= {name: known[name].float().numpy() for name in ("event", "time")}
     if args.auxiliary_level:
         found["auxiliary_targets"] = _auxiliary_targets(part, args)
     return found

@@ -4,7 +4,7 @@ A task gives the loop a loss and a validation. After the loop it fits the baseli
 and summarises its predictions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ecgdan_hf.evaluation.measures.follow_up import FollowUp
 from ecgdan_hf.evaluation.measures.survival import concordance_index, survival_metrics
 from ecgdan_hf.evaluation.protocols.subgroups import Found, classification_subgroups, survival_subgroups
 from ecgdan_hf.inference.prediction_rows import RISK_YEARS, risk_columns, risk_suffixes
-from ecgdan_hf.inference.rows import columns_of
+from ecgdan_hf.inference.rows import columns_of, endpoint_table
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival, EcgDanSurvivalOutput
 from ecgdan_hf.training.core.batching import Batch
@@ -85,9 +85,25 @@ class _AllGather(torch.autograd.Function):
         return total[torch.distributed.get_rank()]
 
 
-def outcome_of(table: Any) -> dict[str, Tensor]:
-    """`event`, `time` and, where it is delayed, `entry` of a table or of collected arrays: (n,) each, float64."""
-    return {name: torch.from_numpy(np.array(table[name], dtype=np.float64)) for name in OUTCOME if name in table}
+def outcome_of(part: Any, endpoints: Sequence[str] = ()) -> dict[str, Tensor]:
+    """`event`, `time` and, where it is delayed, `entry` of these rows: (n,) each, float64.
+
+    With several endpoints event and time are (n, endpoints), NaN where they are not known.
+    """
+    if not endpoints:
+        return _tensors(columns_of(part, OUTCOME))
+    table = columns_of(part, [*endpoint_columns(endpoints), "entry"])
+    found = {kind: table[[f"{kind}_{name}" for name in endpoints]].to_numpy() for kind in ("event", "time")}
+    return _tensors(found | ({"entry": table["entry"].to_numpy()} if "entry" in table else {}))
+
+
+def endpoint_columns(endpoints: Sequence[str]) -> list[str]:
+    """Columns of the follow-up of these endpoints."""
+    return [f"{kind}_{name}" for name in endpoints for kind in ("event", "time")]
+
+
+def _tensors(found: Any) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(found[name], dtype=np.float64)) for name in OUTCOME if name in found}
 
 
 class SurvivalTask:
@@ -113,18 +129,15 @@ class SurvivalTask:
             output.cox_loss = everywhere
         names = ("loss", "cox_loss", "reconstruction_loss")
         found = {name: output[name] for name in names if output.get(name) is not None}
-        return {**found, "batches_without_event": (~batch["event"].bool().any()).float()}  # their Cox loss is zero
+        without = (~(batch["event"] > 0).any()).float()  # their Cox loss is zero
+        return {**found, "batches_without_event": without}
 
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         """Concordance, and the loss over all validation patients as one risk set."""
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        times = FollowUp.time_of(found)
-        values = [
-            concordance_index(codes, times, scores)
-            for codes, scores in _by_risk(found)
-            if FollowUp(codes, times).has_pair
-        ]
-        loss = _network(model).follow_up_loss(_output_of(found), **outcome_of(found))
+        judged = [each for each in by_risk(found) if FollowUp(*each[:2]).has_pair]
+        values = [concordance_index(*each) for each in judged]
+        loss = _network(model).follow_up_loss(_output_of(found), **_tensors(found))
         return {"concordance_index": float(np.mean(values)), "cox_loss": float(loss)}
 
     @staticmethod
@@ -144,18 +157,20 @@ class SurvivalTask:
         if self.config.hazard == "discrete":
             return
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        slopes = [_log_hazard_slope(codes, FollowUp.time_of(found), scores) for codes, scores in _by_risk(found)]
+        slopes = [_log_hazard_slope(*each) for each in by_risk(found)]
         self.calibration_slope = slopes if len(slopes) > 1 else slopes[0]
         _scale_log_hazard(model, slopes)
         found = collect(model, train_loader, self._forward, accelerator)
-        model.fit_baseline(torch.from_numpy(found["log_hazard"]), **outcome_of(found))
+        model.fit_baseline(torch.from_numpy(found["log_hazard"]), **_tensors(found))
 
     def predictions(
         self, model: EcgDanForSurvival, loader: DataLoader[Any], dataset: Any, accelerator: Accelerator
     ) -> pd.DataFrame:
         """Subject, outcome, log hazard and absolute risk; and `true_log_hazard` if it was simulated."""
         found = collect(model, loader, self._forward, accelerator)
-        table = columns_of(dataset, [*_SUBJECT_COLUMNS, *OUTCOME, "log_hazard"])
+        names = self.config.endpoint_names
+        outcome = [*endpoint_columns(names), "entry"] if names else [*OUTCOME, "log_hazard"]
+        table = columns_of(dataset, [*_SUBJECT_COLUMNS, *outcome])
         table = table.rename(columns={"log_hazard": "true_log_hazard"})
         risk = model.risks(_output_of(found, model.device), RISK_YEARS).risk.cpu().numpy()
         return table.assign(**risk_columns(self.config.risk_names, found["log_hazard"], risk))
@@ -163,8 +178,11 @@ class SurvivalTask:
     def summary(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
         """Concordance with its interval; that of the true hazard, the best attainable, where it is known.
 
-        Under `causes` that of each further cause, in which the others censor.
+        Under `causes` that of each further cause, in which the others censor; under `endpoints` that of each further
+        endpoint, on the records whose follow-up for it is known.
         """
+        if self.config.endpoint_names:
+            return self._summary_of_endpoints(predictions, n, seed)
         truth, patients = (predictions["event"], FollowUp.time_of(predictions)), predictions["patient_id"]
         found = survival_metrics(*truth, predictions["log_hazard"], patient_ids=patients, n=n, seed=seed)
         further = list(zip(self.config.risk_names, risk_suffixes(self.config.risk_names), strict=True))[1:]
@@ -177,8 +195,19 @@ class SurvivalTask:
             found["attainable_concordance_index"] = concordance_index(*truth, predictions["true_log_hazard"])
         return found
 
+    def _summary_of_endpoints(self, predictions: pd.DataFrame, n: int, seed: int) -> dict[str, Any]:
+        names, found = self.config.endpoint_names, {}
+        for name, suffix in zip(names, risk_suffixes(names), strict=True):
+            known = endpoint_table(predictions, name)
+            given = known["event"], FollowUp.time_of(known), known[f"log_hazard{suffix}"]
+            if not suffix or FollowUp(*given[:2]).has_pair:
+                found[name] = survival_metrics(*given, patient_ids=known["patient_id"], n=n, seed=seed)
+        return {**found.pop(names[0]), "endpoints": found}
+
     def subgroups(self, predictions: pd.DataFrame, n: int, seed: int) -> Found:
-        """Concordance by sex and age."""
+        """Concordance by sex and age; of several endpoints that of the first."""
+        if names := self.config.endpoint_names:
+            predictions = endpoint_table(predictions, names[0])
         return survival_subgroups(predictions, predictions["log_hazard"], n=n, seed=seed)
 
 
@@ -276,10 +305,22 @@ def _output_of(found: dict[str, np.ndarray], device: Any = None) -> EcgDanSurviv
     return EcgDanSurvivalOutput(log_hazard=fields["log_hazard"], hazard_logits=fields.get("hazard_logits"))
 
 
-def _by_risk(found: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Codes of the event, (n,), and log hazards, (n,), of each cause."""
-    scores = found["log_hazard"].reshape(len(found["event"]), -1)
-    return [(FollowUp.of_cause(found["event"], cause), each) for cause, each in enumerate(scores.T, start=1)]
+def by_risk(found: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Codes of the event, follow-up as [`FollowUp`] takes it, and log hazards, (n,), of each cause or endpoint."""
+    event, scores = found["event"], found["log_hazard"].reshape(len(found["event"]), -1)
+    if event.ndim == 1:
+        times = FollowUp.time_of(found)
+        return [(FollowUp.of_cause(event, cause), times, each) for cause, each in enumerate(scores.T, start=1)]
+    known = ~np.isnan(event) & ~np.isnan(found["time"])
+    entry = found.get("entry", np.zeros(len(event)))
+    return [
+        (
+            event[at, column],
+            FollowUp.time_of({"time": found["time"][at, column], "entry": entry[at]}),
+            scores[at, column],
+        )
+        for column, at in enumerate(known.T)
+    ]
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

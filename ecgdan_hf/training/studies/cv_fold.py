@@ -60,6 +60,8 @@ class _Cohort:
         extractor = EcgDanFeatureExtractor(**config.signal_contract)
         run_args = replace(run_args, ecgs_per_patient=args.ecgs_per_patient)
         dataset = rows.load_dataset(run_args, extractor, outcomes=args.labels)
+        if run_args.endpoints or "event" not in dataset.column_names:
+            raise ValueError("endpoints: cross-validation judges one endpoint, got several; give a table of each")
         finetune.SurvivalFinetuning.describe_outcome(dataset, config, run_args)
         table = columns_of(dataset, _SUBJECT_COLUMNS)
         measured = _measurements(args, table) if args.measurements else None
