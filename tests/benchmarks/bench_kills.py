@@ -350,10 +350,10 @@ def _replacing(text: str) -> str:
 
 
 def import_all(modules: list[str]) -> None:
-    """Imports what the verbs imported, so that children need not."""
+    """Imports what the verbs imported, so that children need not; not what starts threads, which a fork would lose."""
     warnings.simplefilter("ignore")
     for name in modules:
-        if name not in sys.modules and not name.startswith(("__", "pytest")):
+        if name not in sys.modules and not name.startswith(("__", "pytest", "onnxruntime")):
             with contextlib.suppress(Exception), contextlib.redirect_stderr(None):
                 importlib.import_module(name)
 
