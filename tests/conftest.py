@@ -10,6 +10,7 @@ import pytest
 from warm import WARM, clean_processes_by
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.fsync = lambda descriptor: None  # tests kill processes, but no power is lost: waiting for disks proves nothing
 

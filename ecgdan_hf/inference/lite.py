@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecgdan_hf.data.prepared.record_file import Recording
 from ecgdan_hf.inference.covariates import FileCovariates
 from ecgdan_hf.inference.prediction_rows import (
     RISK_YEARS,
@@ -33,6 +34,7 @@ from ecgdan_hf.inference.prediction_rows import (
 from ecgdan_hf.inference.prepared_files import prepared_rows, preparing
 from ecgdan_hf.model.contract_ecgdan import endpoint_text, thresholds_hold
 from ecgdan_hf.model.preparation_ecgdan import EcgPreparation
+from ecgdan_hf.telemetry import import_silently
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +82,7 @@ class LitePredictor:
         if not Path(self.file).is_file():
             raise FileNotFoundError(f"{self.file}: no such file; ecgdan export writes one")
         try:
-            import onnxruntime
+            onnxruntime = import_silently("onnxruntime")
         except ImportError as error:
             raise ValueError(
                 f"{self.file}: needs onnxruntime, which is not installed; pip install onnxruntime"
@@ -151,11 +153,11 @@ class LitePredictor:
         config = SimpleNamespace(covariate_names=self.settings.get("covariate_names", []))
         return FileCovariates(config, self.covariates, self.missing_covariates)
 
-    def check(self, files: Sequence[Path]) -> None:
+    def check(self, files: Sequence[Recording]) -> None:
         """ValueError for covariates that are none of the model's, or of none of the files."""
         self._known.check_some_match(list(files))
 
-    def batches(self, files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+    def batches(self, files: Sequence[Recording]) -> Iterator[list[dict[str, Any]]]:
         """Rows of predictions, a batch at a time, in the order of the files."""
         prepare = preparing(self.preparation, self._known, self.read_options)
         rows = prepared_rows(files, prepare, self.num_workers)

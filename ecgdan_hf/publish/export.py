@@ -27,6 +27,7 @@ from ecgdan_hf.inference.heads import head_of
 from ecgdan_hf.model.configuration_ecgdan import ECGDAN_VERSION
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+from ecgdan_hf.telemetry import import_silently
 
 _TOLERANCE = 1e-4
 _OUTPUTS = (
@@ -130,6 +131,7 @@ def export_onnx(checkpoint: str | Path, out: str | Path, int8: bool = False) -> 
     network, out = _ExportedNetwork(model).float().eval(), Path(out)
     with whole_file(out) as part, _quietly():
         if int8:
+            import_silently("onnxruntime")
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
             with TemporaryDirectory() as work:
@@ -166,8 +168,7 @@ def _prove(network: _ExportedNetwork, file: Path, tolerance: float) -> tuple[dic
     Returns the shapes of the outputs, and the largest difference, relative to an output's largest value where that is
     above 1. Raises ValueError above `tolerance` and for an answer that is not finite.
     """
-    import onnxruntime
-
+    onnxruntime = import_silently("onnxruntime")
     session, largest = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]), 0.0
     for records in _PROVED:
         inputs = _example_inputs(network.model, records)

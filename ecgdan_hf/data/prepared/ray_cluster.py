@@ -11,6 +11,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+from ecgdan_hf.telemetry import import_silently
+
 
 def check_ray() -> None:
     """Raises ValueError if Ray is not installed."""
@@ -26,8 +28,7 @@ def in_order_on_ray(function: Callable[[Any], Any], items: Sequence[Any]) -> Ite
     if not items:
         return
     check_ray()
-    import ray
-
+    ray: Any = import_silently("ray")
     ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
