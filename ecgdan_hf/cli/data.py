@@ -7,8 +7,20 @@ from typing import Annotated
 
 import typer
 
-from ecgdan_hf.cli.output import say, say_rows
-from ecgdan_hf.cli.predict import Engine, LeadNames, NumWorkers, Resume, SamplingRate, Shard, Unit, read_options
+from ecgdan_hf.cli.output import say
+from ecgdan_hf.cli.predict import (
+    Data,
+    Engine,
+    LeadNames,
+    NumWorkers,
+    Resume,
+    SamplingRate,
+    Shard,
+    Unit,
+    read_options,
+    recordings_of,
+    write_rows,
+)
 from ecgdan_hf.data.sources.registry import SOURCE_NAMES
 from ecgdan_hf.files import check_output_file, write_text
 
@@ -76,6 +88,7 @@ def _measure(
     num_workers: NumWorkers = None,
     resume: Resume = False,
     shard: Shard = None,
+    data: Data = None,
     engine: Engine = "local",
 ) -> None:
     """Measure ECGs: rate, RR variability, PR, QRS, QT, QTc, axes, voltages, ST and T of each lead, 14 flags.
@@ -86,15 +99,14 @@ def _measure(
     Example:
       ecgdan data measure archive --out measurements.csv
     """
-    from ecgdan_hf.data.sources.ecg_folder import expand_files
-    from ecgdan_hf.inference.archive import SUFFIXES, rows_to_file, shard_of
+    from ecgdan_hf.inference.archive import SUFFIXES, shard_of
     from ecgdan_hf.inference.measured_files import Measurer
-    from ecgdan_hf.inference.on_ray import on_engine, workers_on
+    from ecgdan_hf.inference.on_ray import workers_on
 
     check_output_file(out, SUFFIXES)
-    files = shard_of(expand_files(paths), shard)
+    files = shard_of(recordings_of(paths, data)[0], shard)
     measurer = Measurer(read_options(sampling_rate, unit, lead_names), workers_on(engine, num_workers, len(files)))
-    say_rows(rows_to_file(on_engine(engine, measurer), files, out, resume, progress=True))
+    write_rows(measurer, files, out, resume, data, engine)
 
 
 def _check(

@@ -1,14 +1,20 @@
 """Verbs that apply a checkpoint to ECG files: `ecgdan predict` and `ecgdan explain`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ecgdan_hf.cli.output import say, say_rows
 from ecgdan_hf.files import check_output_file, whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ecgdan_hf.data.prepared.record_file import Recording
+    from ecgdan_hf.inference.archive import RowMaker
 
 SamplingRate = Annotated[float | None, typer.Option(help="sampling rate in Hz, for files that do not state it")]
 Unit = Annotated[str | None, typer.Option(help="unit of the signal: mV, uV or V, for files that do not state it")]
@@ -21,6 +27,10 @@ MissingCovariates = Annotated[
 ]
 NumWorkers = Annotated[
     int | None, typer.Option(help="processes that read files [default: one per core for 64 files or more, else 0]")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="source of the records of a folder, such as code-15, whose files hold many; see docs/data.md"),
 ]
 Engine = Annotated[
     str, typer.Option(help="local, or ray: all machines of the Ray cluster of RAY_ADDRESS, which share the files")
@@ -40,6 +50,7 @@ def _predict(
     sampling_rate: SamplingRate = None,
     unit: Unit = None,
     lead_names: LeadNames = None,
+    data: Data = None,
     embeddings: Annotated[
         bool, typer.Option(help="write the encoder's embedding of each ECG instead of what the head predicts")
     ] = False,
@@ -66,27 +77,27 @@ def _predict(
       ecgdan predict ptb-xl/records500/00000 --checkpoint runs/survival --out predictions.csv
       ecgdan predict archive --checkpoint runs/survival --out part-3.parquet --shard 3/8 --resume
       ecgdan predict archive --checkpoint runs/pretrained --out embeddings.parquet --embeddings
+      ecgdan predict code15 --data code-15 --checkpoint runs/survival --out predictions.parquet
       ecgdan predict holter --checkpoint model_cards/danet-apc --out episodes.csv --window 10 --step 10
     """
-    from ecgdan_hf.data.sources.ecg_folder import expand_files
-    from ecgdan_hf.inference.archive import SUFFIXES, rows_to_file, shard_of
+    from ecgdan_hf.inference.archive import SUFFIXES, shard_of
     from ecgdan_hf.inference.lite import SUFFIX, LitePredictor
-    from ecgdan_hf.inference.on_ray import device_on, on_engine, workers_on
+    from ecgdan_hf.inference.on_ray import device_on, workers_on
 
     check_output_file(out, SUFFIXES)
     device = device_on(engine, device)
-    table = _covariate_table(covariates)
     options = read_options(sampling_rate, unit, lead_names)
+    recordings, known = recordings_of(paths, data)
+    files, table = shard_of(recordings, shard), known if covariates is None else _covariate_table(covariates)
+    workers = workers_on(engine, num_workers, len(files))
     if checkpoint.endswith(SUFFIX):
         if window is not None or step is not None or device not in ("auto", "cpu") or embeddings:
             raise ValueError(
                 "window, step, device, embeddings: an ONNX file predicts for whole records on the CPU; give its "
                 "checkpoint"
             )
-        files = shard_of(expand_files(paths), shard)
-        workers = workers_on(engine, num_workers, len(files))
         lite = LitePredictor(Path(checkpoint), table, options, missing_covariates, batch_size, workers)
-        return say_rows(rows_to_file(on_engine(engine, lite), files, out, resume, progress=True), strict)
+        return write_rows(lite, files, out, resume, data, engine, strict)
 
     if find_spec("torch") is None:
         raise ValueError(
@@ -99,13 +110,42 @@ def _predict(
 
     model, feature_extractor = load_checkpoint(checkpoint)
     model = encoder_of(model) if embeddings else model
-    files = shard_of(expand_files(paths), shard)
-    workers = workers_on(engine, num_workers, len(files))
     windows = None if window is None else Windows(window, window if step is None else step, rule)
     predictor = Predictor(
         place(model, device), feature_extractor, table, options, missing_covariates, batch_size, workers, windows
     )
-    say_rows(rows_to_file(on_engine(engine, predictor), files, out, resume, progress=True), strict)
+    write_rows(predictor, files, out, resume, data, engine, strict)
+
+
+def recordings_of(paths: "list[Path]", data: str | None) -> "tuple[Sequence[Recording], pd.DataFrame | None]":
+    """The files, or the records of a source and its table."""
+    if data is None:
+        from ecgdan_hf.data.sources.ecg_folder import expand_files
+
+        return expand_files(paths), None
+    from ecgdan_hf.data.prepared.record_file import RecordFile
+    from ecgdan_hf.inference.source_rows import source_table
+
+    table = source_table(data, paths)
+    return RecordFile.of_table(table), table.drop(columns="file")  # rows belong to records, not to files
+
+
+def write_rows(
+    maker: "RowMaker",
+    files: "Sequence[Recording]",
+    out: Path,
+    resume: bool,
+    data: str | None,
+    engine: str,
+    strict: bool = False,
+) -> None:
+    """Writes the table, on one machine or many, and says what became of it."""
+    from ecgdan_hf.inference.archive import rows_to_file
+    from ecgdan_hf.inference.on_ray import on_engine
+    from ecgdan_hf.inference.source_rows import WithRecordIds
+
+    maker = on_engine(engine, maker)
+    say_rows(rows_to_file(maker if data is None else WithRecordIds(maker), files, out, resume, progress=True), strict)
 
 
 def _explain(

@@ -16,12 +16,24 @@ from typing import Any, Protocol, TextIO
 
 from tqdm.auto import tqdm
 
+from ecgdan_hf.data.prepared.record_file import Recording
 from ecgdan_hf.files import locked_file, whole_file, write_text
 from ecgdan_hf.spreadsheets import original_cell, plain_cell
 
 SUFFIXES = (".csv", ".parquet")
 MANY_FILES = 64
-_TEXT = ("file", "sex", "endpoint", "positive", "windows", "episodes", "burden_per_hour", "flags", "error")
+_TEXT = (
+    "file",
+    "record_id",
+    "sex",
+    "endpoint",
+    "positive",
+    "windows",
+    "episodes",
+    "burden_per_hour",
+    "flags",
+    "error",
+)
 
 
 class RowMaker(Protocol):
@@ -39,10 +51,10 @@ class RowMaker(Protocol):
     def doing(self) -> str:
         """What is being done, for the progress bar."""
 
-    def check(self, files: Sequence[Path]) -> None:
+    def check(self, files: Sequence[Recording]) -> None:
         """ValueError for arguments that do not fit the files."""
 
-    def batches(self, files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+    def batches(self, files: Sequence[Recording]) -> Iterator[list[dict[str, Any]]]:
         """The rows, a batch at a time, in the order of the files."""
 
 
@@ -83,7 +95,7 @@ class GrowingTable:
     def _said(self) -> Path:
         return self.rows.with_name(f"{self.rows.name}.json")
 
-    def open(self, files: Sequence[Path], resume: bool) -> None:
+    def open(self, files: Sequence[Recording], resume: bool) -> None:
         """Begins the table, or takes up an interrupted run on the same files.
 
         Raises:
@@ -134,7 +146,7 @@ class GrowingTable:
                 "the file to begin again"
             )
 
-    def _keep_whole_rows(self, files: Sequence[Path]) -> None:
+    def _keep_whole_rows(self, files: Sequence[Recording]) -> None:
         """Leaves out what a crash cut off, and checks that the rows belong to these files."""
         with whole_file(self.rows) as part, part.open("w", encoding="utf-8", newline="") as kept:
             kept.write(self._header)
@@ -206,7 +218,7 @@ def _to_parquet(rows: Path, out: Path, columns: Sequence[str]) -> None:
 
 
 def rows_to_file(
-    maker: RowMaker, files: Sequence[Path], out: str | Path, resume: bool = False, progress: bool = False
+    maker: RowMaker, files: Sequence[Recording], out: str | Path, resume: bool = False, progress: bool = False
 ) -> GrowingTable:
     """Makes one row for each file of a CSV or Parquet table, of which an interrupted run loses one batch at most.
 
@@ -250,7 +262,7 @@ def default_workers(num_files: int) -> int:
     return cores if num_files >= MANY_FILES else 0
 
 
-def shard_of(files: Sequence[Path], shard: str | None) -> Sequence[Path]:
+def shard_of(files: Sequence[Recording], shard: str | None) -> Sequence[Recording]:
     """Every n-th file from the i-th, for a `shard` of "i/n", counted from 1; all files for None.
 
     Raises:

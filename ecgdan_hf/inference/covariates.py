@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from wrapt import lazy_import
 
+from ecgdan_hf.data.prepared.record_file import RecordFile, Recording
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.model.covariates_ecgdan import Covariate
 
@@ -176,7 +177,7 @@ class FileCovariates:
             raise ValueError(f"covariates: expected one row per file, found {'/'.join(twice)} more than once")
         self.values = dict(zip(keys, self.taken.matrix(table), strict=True))
 
-    def check_some_match(self, files: Iterable[Path]) -> None:
+    def check_some_match(self, files: Iterable[Recording]) -> None:
         """Raises a ValueError where the table has no row for any of the files."""
         files = list(files)
         if self.values and files and all(self._row(file) is None for file in files):
@@ -186,7 +187,7 @@ class FileCovariates:
                 f"path without its suffix, or the end of it; the first row is {row}"
             )
 
-    def of(self, file: Path, record: EcgRecord) -> tuple[npt.NDArray[np.float32] | None, list[str]]:
+    def of(self, file: Recording, record: EcgRecord) -> tuple[npt.NDArray[np.float32] | None, list[str]]:
         """Returns the covariates of a file, (names,), and a flag for each that is unknown.
 
         They are None for a model without covariates. What the table leaves empty is taken from the file.
@@ -216,9 +217,10 @@ class FileCovariates:
         """Covariates whose absence the model has learned as an indicator, (names,)."""
         return np.array([f"{column}?" in self.taken.names for column in self.taken.columns_of_names])
 
-    def _row(self, file: Path) -> npt.NDArray[np.float32] | None:
-        """The row with the longest name that the path ends with."""
-        for path in (_key(file), _key(Path(file).resolve())):
+    def _row(self, file: Recording) -> npt.NDArray[np.float32] | None:
+        """The row with the longest name that the path, or the id of a record of a source, ends with."""
+        named = file.record_id or file.file if isinstance(file, RecordFile) else file
+        for path in (_key(named), _key(Path(named).resolve())):
             for start in range(len(path)):
                 if path[start:] in self.values:
                     return self.values[path[start:]]

@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 
 from ecgdan_hf import __version__
-from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.measure.delineated_ecg import DelineatedEcg
 from ecgdan_hf.data.measure.measurements import FLAGS, MEASUREMENTS, flags, measure_delineated, st_and_t
 from ecgdan_hf.data.measure.rhythm import RHYTHM, measure_rhythm
+from ecgdan_hf.data.prepared.record_file import Recording, read_recording
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.data.sources.ecg_folder import expand_files
+from ecgdan_hf.inference.prepared_files import row_of_error
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS
 
 _BATCH = 32
@@ -89,10 +90,10 @@ class Measurer:
         """What is being done, for the progress bar."""
         return "Measuring"
 
-    def check(self, files: Sequence[Path]) -> None:
+    def check(self, files: Sequence[Recording]) -> None:
         """Nothing depends on the files."""
 
-    def batches(self, files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+    def batches(self, files: Sequence[Recording]) -> Iterator[list[dict[str, Any]]]:
         """The rows, a batch at a time, in the order of the files."""
         if not self.num_workers:
             for start in range(0, len(files), _BATCH):
@@ -109,14 +110,14 @@ class Measurer:
                     "to see by which file"
                 ) from error
 
-    def _row(self, file: Path) -> dict[str, Any]:
+    def _row(self, file: Recording) -> dict[str, Any]:
         row: dict[str, Any] = {"file": str(file), "flags": "", "error": ""}
         try:
-            record = read(file, **self.read_options)
+            record = read_recording(file, self.read_options)
             ecg = DelineatedEcg.of(record.signal_mv, record.sampling_rate, record.lead_names)
             found = _measured(ecg, record.sex)
         except Exception as error:  # of any decoder: one file must not stop the others
-            return {**row, "error": " ".join(str(error).split()) or type(error).__name__}
+            return row_of_error(file, error)
         known = {"age": record.age, "sex": record.sex, "num_leads": len(ecg.beat_mv)}
         return {**row, **found, **known, "flags": ";".join(_flags(record, ecg))}
 

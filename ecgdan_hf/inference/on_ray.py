@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ecgdan_hf.data.prepared.ray_cluster import in_order_on_ray
+from ecgdan_hf.data.prepared.record_file import Recording
 from ecgdan_hf.data.prepared.shards import is_ray
 from ecgdan_hf.inference.archive import RowMaker, default_workers
 
@@ -41,17 +41,17 @@ class OnRay:
         """What is being done, for the progress bar."""
         return self.maker.doing
 
-    def check(self, files: Sequence[Path]) -> None:
+    def check(self, files: Sequence[Recording]) -> None:
         """ValueError for arguments that do not fit the files."""
         self.maker.check(files)
 
-    def batches(self, files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+    def batches(self, files: Sequence[Recording]) -> Iterator[list[dict[str, Any]]]:
         """The rows, a batch at a time, in the order of the files."""
         parts = [files[first : first + FILES_AT_ONCE] for first in range(0, len(files), FILES_AT_ONCE)]
         yield from in_order_on_ray(partial(_rows, self.maker), parts)
 
 
-def _rows(maker: RowMaker, files: Sequence[Path]) -> list[dict[str, Any]]:
+def _rows(maker: RowMaker, files: Sequence[Recording]) -> list[dict[str, Any]]:
     return [row for batch in maker.batches(files) for row in batch]
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ecgdan_hf.data.flag_words import by_importance
-from ecgdan_hf.data.formats import read
+from ecgdan_hf.data.prepared.record_file import Recording, read_recording
 from ecgdan_hf.data.sources.ecg_folder import expand_files
 from ecgdan_hf.inference.covariates import FileCovariates
 from ecgdan_hf.inference.heads import Head, head_of
@@ -162,11 +162,11 @@ class Predictor:
         config: Any = self.model.config if self.head.task != "embedding" else SimpleNamespace(covariate_names=[])
         return FileCovariates(config, self.covariates, self.missing_covariates)
 
-    def check(self, files: Sequence[Path]) -> None:
+    def check(self, files: Sequence[Recording]) -> None:
         """ValueError for covariates that are none of the model's, or of none of the files."""
         self._known.check_some_match(list(files))
 
-    def batches(self, files: Sequence[Path], raise_errors: bool = False) -> Iterator[list[dict[str, Any]]]:
+    def batches(self, files: Sequence[Recording], raise_errors: bool = False) -> Iterator[list[dict[str, Any]]]:
         """Rows of predictions, a batch at a time, in the order of the files."""
         options = dict(self.read_options)
         prepared = _PreparedFiles(
@@ -221,7 +221,7 @@ def _digest_of(model: EcgDanPreTrainedModel) -> str:
 class _PreparedFiles(Dataset[dict[str, Any]]):
     """Rows by file, with the network's `inputs` as arrays, or with an `error`, and its `exception` where asked for."""
 
-    files: Sequence[Path]
+    files: Sequence[Recording]
     feature_extractor: EcgDanFeatureExtractor
     known: FileCovariates
     options: dict[str, Any]
@@ -237,7 +237,7 @@ class _PreparedFiles(Dataset[dict[str, Any]]):
         try:
             if not self.whole:
                 return prepared_row(file, self.feature_extractor, self.known, self.options)
-            record = read(file, **self.options)
+            record = read_recording(file, self.options)
             covariates, unknown = self.known.of(file, record)
             return {**row, "record": record, "covariates": covariates, "unknown": unknown}
         except Exception as error:  # of any decoder: one file must not stop the others

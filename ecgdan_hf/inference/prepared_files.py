@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ecgdan_hf.data.flag_words import by_importance
-from ecgdan_hf.data.formats import read
+from ecgdan_hf.data.prepared.record_file import RecordFile, Recording, read_recording
 from ecgdan_hf.data.prepared.shards import end_with_parent
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.inference.covariates import FileCovariates
@@ -21,18 +20,18 @@ KILLED = (
     "num_workers: a process that reads files was killed, by a file or for want of memory; repeat with 0 to see by "
     "which file"
 )
-Prepare = Callable[[Path], dict[str, Any]]
+Prepare = Callable[[Recording], dict[str, Any]]
 
 
 def prepared_row(
-    file: Path, preparation: EcgPreparation, known: FileCovariates, options: Mapping[str, Any]
+    file: Recording, preparation: EcgPreparation, known: FileCovariates, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A row with `file`, `flags`, `error`, `num_leads` and the network's `inputs`, arrays of one record.
 
     Raises:
         ValueError, OSError: a file that cannot be used.
     """
-    record = read(file, **options)
+    record = read_recording(file, options)
     features = preparation.prepare(**record.as_inputs())
     covariates, unknown = known.of(file, record)
     inputs = {name: features[name] for name in preparation.model_input_names}
@@ -44,12 +43,13 @@ def prepared_row(
     return {**row, "inputs": inputs, "num_leads": int(inputs["lead_mask"].sum())}
 
 
-def row_of_error(file: Path, error: Exception) -> dict[str, Any]:
+def row_of_error(file: Recording, error: Exception) -> dict[str, Any]:
     """The row of a file that cannot be used."""
-    return {"file": str(file), "flags": "", "error": " ".join(str(error).split()) or type(error).__name__}
+    said = file.line(error) if isinstance(file, RecordFile) else " ".join(str(error).split())
+    return {"file": str(file), "flags": "", "error": said or type(error).__name__}
 
 
-def prepared_rows(files: Sequence[Path], prepare: Prepare, num_workers: int) -> Iterator[dict[str, Any]]:
+def prepared_rows(files: Sequence[Recording], prepare: Prepare, num_workers: int) -> Iterator[dict[str, Any]]:
     """Rows in the order of the files; only a few of them are in memory at once.
 
     Args:
@@ -82,7 +82,7 @@ def preparing(preparation: EcgPreparation, known: FileCovariates, options: Mappi
 
 
 def _row_or_error(
-    file: Path, preparation: EcgPreparation, known: FileCovariates, options: Mapping[str, Any]
+    file: Recording, preparation: EcgPreparation, known: FileCovariates, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     try:
         return prepared_row(file, preparation, known, options)
@@ -90,7 +90,7 @@ def _row_or_error(
         return row_of_error(file, error)
 
 
-def _prepared(prepare: Prepare, files: Sequence[Path]) -> list[dict[str, Any]]:
+def _prepared(prepare: Prepare, files: Sequence[Recording]) -> list[dict[str, Any]]:
     return [prepare(file) for file in files]
 
 

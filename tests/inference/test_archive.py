@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fixtures.write_sources import write_code15
 from heads import build
 from inference.test_prediction import TINY, write_npz
 from transformers import pipeline
@@ -18,11 +19,14 @@ from typer.testing import CliRunner
 from warm import WARM
 
 from ecgdan_hf.cli.main import app
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.sources.ecg_folder import expand_files
+from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.files import locked_file
 from ecgdan_hf.inference import prepared_files
 from ecgdan_hf.inference.archive import rows_to_file, shard_of
 from ecgdan_hf.inference.checkpoints import place
+from ecgdan_hf.inference.covariates import FileCovariates
 from ecgdan_hf.inference.predict import Predictor, encoder_of, predict
 from ecgdan_hf.inference.windows import Windows
 from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig, EcgDanSurvivalConfig
@@ -81,7 +85,9 @@ import os, signal
 from ecgdan_hf.inference import archive
 from ecgdan_hf.inference.checkpoints import load_checkpoint
 from ecgdan_hf.cli.main import app
+from ecgdan_hf.data.prepared.record_file import RecordFile
 from ecgdan_hf.data.sources.ecg_folder import expand_files
+from ecgdan_hf.data.sources.registry import read_source
 from ecgdan_hf.inference.predict import Predictor
 append, rows = archive.GrowingTable.append, []
 def append_twice(table, batch):
@@ -169,7 +175,7 @@ def test_workers_give_the_rows_of_one_process(predictor: Predictor, archive: Pat
 def test_a_file_that_kills_its_reader_is_told(
     predictor: Predictor, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared_files, "read", lambda file: os._exit(1))
+    monkeypatch.setattr(prepared_files, "read_recording", lambda file, options: os._exit(1))
     with pytest.raises(ValueError, match="num_workers: a process that reads files was killed"):
         predict(archive, predictor.model, predictor.feature_extractor, num_workers=1)
 
@@ -204,3 +210,26 @@ def test_embeddings_need_no_covariates_and_refuse_what_has_none(checkpoint: Path
         Predictor(encoder_of(survival), extractor, windows=Windows(10, 10, "max"))
     with pytest.raises(ValueError, match="embeddings: expected a model with an ECG-DAN encoder, got Danet"):
         encoder_of(build("danet"))
+
+
+def test_records_of_a_source_that_share_a_file_have_a_row_and_an_id_each(checkpoint: Path, tmp_path: Path):
+    folder = write_code15(tmp_path / "code15")
+    table = read_source("code-15", folder)
+    for verb, own in ((["predict"], ["--checkpoint", checkpoint]), (["data", "measure"], [])):
+        command = [*verb, folder, "--data", "code-15", "--out", tmp_path / "a.parquet", *own]
+        result = CliRunner().invoke(app, [str(word) for word in command])
+        assert result.exit_code == 0, result.output
+        found = pd.read_parquet(tmp_path / "a.parquet")
+        assert found["record_id"].tolist() == table["record_id"].tolist()
+        assert found["file"].is_unique and found["file"].str.contains(r"hdf5\[\d+\]").all()
+        (tmp_path / "a.parquet").unlink()
+    result = CliRunner().invoke(app, [*map(str, command[:3]), str(folder), *map(str, command[3:])])
+    assert "paths: expected the one folder of the source code-15, got 2 paths" in str(result.exception)
+
+
+def test_covariates_of_a_source_are_those_of_its_table(checkpoint: Path, tmp_path: Path):
+    table = read_source("code-15", write_code15(tmp_path / "code15"))
+    config = EcgDanSurvivalConfig(**TINY, input_kind="rhythm", sampling_rate=100, covariate_names=["age", "sex"])
+    known = FileCovariates(config, table.drop(columns="file"))
+    for recording, age in zip(RecordFile.of_table(table), table["age"], strict=True):
+        assert known.of(recording, recording.read())[0][0] == age
