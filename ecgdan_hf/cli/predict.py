@@ -58,7 +58,10 @@ def _predict(
     num_workers: NumWorkers = None,
     device: Annotated[str, typer.Option(help="where the network runs: auto, cpu, cuda, cuda:1, mps")] = "auto",
     window: Annotated[
-        float | None, typer.Option(help="judge all of a long recording, in windows of so many s")
+        float | None,
+        typer.Option(
+            help="judge all of a recording, in windows of so many s; 0: its middle [default: the checkpoint's]"
+        ),
     ] = None,
     step: Annotated[float | None, typer.Option(help="seconds from one window to the next [default: --window]")] = None,
     rule: Annotated[str, typer.Option(help="one number of all windows: mean, max, or share above threshold")] = "max",
@@ -91,7 +94,7 @@ def _predict(
     files, table = shard_of(recordings, shard), known if covariates is None else _covariate_table(covariates)
     workers = workers_on(engine, num_workers, len(files))
     if checkpoint.endswith(SUFFIX):
-        if window is not None or step is not None or device not in ("auto", "cpu") or embeddings:
+        if window or step is not None or device not in ("auto", "cpu") or embeddings:
             raise ValueError(
                 "window, step, device, embeddings: an ONNX file predicts for whole records on the CPU; give its "
                 "checkpoint"
@@ -110,7 +113,9 @@ def _predict(
 
     model, feature_extractor = load_checkpoint(checkpoint)
     model = encoder_of(model) if embeddings else model
-    windows = None if window is None else Windows(window, window if step is None else step, rule)
+    windows: Any = "checkpoint" if window is None else None
+    if window:
+        windows = Windows(window, window if step is None else step, rule)
     predictor = Predictor(
         place(model, device), feature_extractor, table, options, missing_covariates, batch_size, workers, windows
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -30,10 +30,12 @@ from ecgdan_hf.inference.prediction_rows import (
     is_finite,
     made_with,
 )
-from ecgdan_hf.inference.prepared_files import KILLED, prepared_row, row_of_error
+from ecgdan_hf.inference.prepared_files import KILLED, longer_than_input, prepared_row, row_of_error, row_of_record
 from ecgdan_hf.inference.windows import WINDOW_COLUMNS, Windows
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanPreTrainedModel
+
+_Whole = Literal["none", "longer", "all"]
 
 
 def predict(
@@ -47,7 +49,7 @@ def predict(
     progress: bool = False,
     missing_covariates: str = "refuse",
     num_workers: int = 0,
-    windows: Windows | None = None,
+    windows: Windows | Literal["checkpoint"] | None = "checkpoint",
 ) -> pd.DataFrame:
     """Predicts for ECG files.
 
@@ -64,7 +66,8 @@ def predict(
         missing_covariates: what is done about a covariate that is unknown: "refuse" makes it the error of its row,
             "mean" predicts at the training mean, with a flag.
         num_workers: processes that read and prepare files; 0 does it in this one.
-        windows: judge all of a long recording, in windows; None judges its middle.
+        windows: judge all of every recording, in windows; None judges the middle of a long one; by default those of
+            the checkpoint (`config.windows`), where it has any, for recordings that are longer than its input.
 
     Returns:
         One row per file, in order: `file`; `log_hazard`, `risk_1y`, `risk_5y`, `risk_10y` (probability of the event;
@@ -117,7 +120,7 @@ class Predictor:
     missing_covariates: str = "refuse"
     batch_size: int = 32
     num_workers: int = 0
-    windows: Windows | None = None
+    windows: Windows | Literal["checkpoint"] | None = "checkpoint"
 
     def __post_init__(self) -> None:
         if self.head.predict is None:
@@ -126,9 +129,9 @@ class Predictor:
                 "embeddings alone (ecgdan predict --embeddings)"
             )
         check_sizes(self.batch_size, self.num_workers)
-        if self.windows is not None and self.head.task == "embedding":
+        if self._windows is not None and self.head.task == "embedding":
             raise ValueError("window: an embedding is of one recording of the model's length; leave the window out")
-        if self.windows is not None and self.windows.rule == "share" and self.head.is_survival:
+        if self._windows is not None and self._windows.rule == "share" and self.head.is_survival:
             raise ValueError("rule: expected mean or max for a model of risk, got 'share'")
 
     @property
@@ -137,9 +140,15 @@ class Predictor:
         return head_of(self.model)
 
     @property
+    def _windows(self) -> Windows | None:
+        if self.windows == "checkpoint":
+            return None if self.head.task == "embedding" else Windows.of_checkpoint(self.model.config)
+        return self.windows
+
+    @property
     def columns(self) -> list[str]:
         """Columns of a row, in order."""
-        windows = () if self.windows is None else WINDOW_COLUMNS
+        windows = () if self._windows is None else WINDOW_COLUMNS
         return ["file", *self.head.columns(self.model.config), *windows, "num_leads", "flags", "error"]
 
     @property
@@ -148,7 +157,7 @@ class Predictor:
         return {
             "model": _digest_of(self.model),
             "feature extractor": self.feature_extractor.to_json_string(),
-            **({} if self.windows is None else {"windows": str(self.windows)}),
+            **({} if self._windows is None else {"windows": f"{self.windows} {self._windows}"}),
             **made_with(self.read_options, self.covariates, self.missing_covariates),
         }
 
@@ -169,9 +178,8 @@ class Predictor:
     def batches(self, files: Sequence[Recording], raise_errors: bool = False) -> Iterator[list[dict[str, Any]]]:
         """Rows of predictions, a batch at a time, in the order of the files."""
         options = dict(self.read_options)
-        prepared = _PreparedFiles(
-            files, self.feature_extractor, self._known, options, raise_errors, self.windows is not None
-        )
+        whole: _Whole = "none" if self._windows is None else "longer" if self.windows == "checkpoint" else "all"
+        prepared = _PreparedFiles(files, self.feature_extractor, self._known, options, raise_errors, whole)
         loader: DataLoader[Any] = DataLoader(
             prepared, self.batch_size, num_workers=self.num_workers, collate_fn=list, shuffle=False
         )
@@ -180,7 +188,7 @@ class Predictor:
                 for row in batch:
                     if "exception" in row:
                         raise row["exception"]
-                if self.windows is not None:
+                if self._windows is not None:
                     batch = [self._in_windows(row) for row in batch]
                 yield _predict_batch(batch, self.model, self.head)
         except RuntimeError as error:
@@ -191,10 +199,10 @@ class Predictor:
     def _in_windows(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row whose record is judged in windows."""
         record, covariates, unknown = row.pop("record", None), row.pop("covariates", None), row.pop("unknown", ())
-        if record is None or self.windows is None:
+        if record is None or self._windows is None:
             return row
         try:
-            found = self.windows.row(
+            found = self._windows.row(
                 record, self.model, self.head, self.feature_extractor, covariates, self.batch_size
             )
         except ValueError as error:
@@ -226,7 +234,7 @@ class _PreparedFiles(Dataset[dict[str, Any]]):
     known: FileCovariates
     options: dict[str, Any]
     raise_errors: bool
-    whole: bool = False  # the record itself, for windows
+    whole: _Whole = "none"  # of which files the record itself is returned, for windows
 
     def __len__(self) -> int:
         return len(self.files)
@@ -235,9 +243,11 @@ class _PreparedFiles(Dataset[dict[str, Any]]):
         file = self.files[index]
         row: dict[str, Any] = {"file": str(file), "flags": "", "error": ""}
         try:
-            if not self.whole:
+            if self.whole == "none":
                 return prepared_row(file, self.feature_extractor, self.known, self.options)
             record = read_recording(file, self.options)
+            if self.whole == "longer" and not any(longer_than_input(record, self.feature_extractor)):
+                return row_of_record(file, record, self.feature_extractor, self.known)
             covariates, unknown = self.known.of(file, record)
             return {**row, "record": record, "covariates": covariates, "unknown": unknown}
         except Exception as error:  # of any decoder: one file must not stop the others

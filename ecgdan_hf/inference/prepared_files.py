@@ -31,7 +31,13 @@ def prepared_row(
     Raises:
         ValueError, OSError: a file that cannot be used.
     """
-    record = read_recording(file, options)
+    return row_of_record(file, read_recording(file, options), preparation, known)
+
+
+def row_of_record(
+    file: Recording, record: EcgRecord, preparation: EcgPreparation, known: FileCovariates
+) -> dict[str, Any]:
+    """The row of [`prepared_row`] for a record that was read already; errors are the same."""
     features = preparation.prepare(**record.as_inputs())
     covariates, unknown = known.of(file, record)
     inputs = {name: features[name] for name in preparation.model_input_names}

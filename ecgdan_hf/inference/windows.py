@@ -1,7 +1,8 @@
 """Long recordings in windows: a Holter or monitor record as one row, by a rule that the row states.
 
-A model judges the length it was trained on; without windows, the middle of a longer record. Only a batch of windows is
-prepared at a time, so memory does not grow with the number of windows.
+A model judges the length it was trained on; without windows, the middle of a longer record. A checkpoint may carry
+windows of its own (`config.windows`), which judge only records that are longer than its input. Only a batch of windows
+is prepared at a time, so memory does not grow with the number of windows.
 """
 
 import math
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from ecgdan_hf.data.record import EcgRecord
 from ecgdan_hf.inference.heads import Head
 from ecgdan_hf.inference.prediction_rows import DEFAULT_THRESHOLD
+from ecgdan_hf.model.configuration_ecgdan import EcgDanConfig
+from ecgdan_hf.model.contract_ecgdan import check_windows
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 
-RULES = ("mean", "max", "share")
 WINDOW_COLUMNS = ("windows", "episodes", "burden_per_hour")
 UNUSABLE = "windows_unusable"
 _USUAL = ("resampled", "padded", "cropped", "too_few_beats")
@@ -42,10 +44,12 @@ class Windows:
     rule: str = "max"
 
     def __post_init__(self) -> None:
-        if not (0 < self.seconds < math.inf and 0 < self.step_seconds < math.inf):
-            raise ValueError(f"window, step: expected seconds above zero, got {self.seconds} and {self.step_seconds}")
-        if self.rule not in RULES:
-            raise ValueError(f"rule: expected one of {', '.join(RULES)}, got {self.rule!r}")
+        check_windows(self.seconds, self.step_seconds, self.rule)
+
+    @classmethod
+    def of_checkpoint(cls, config: EcgDanConfig) -> "Windows | None":
+        """Returns the windows that a checkpoint asks for, None where it has none."""
+        return None if config.windows is None else cls(**config.windows)  # type: ignore[arg-type]
 
     def starts(self, num_samples: int, sampling_rate: float) -> list[int]:
         """First samples of the windows that lie wholly in a record; 0 alone for a shorter one.

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from .contract_ecgdan import CHOICES as CHOICES
 from .contract_ecgdan import DEFAULT_FILTER as DEFAULT_FILTER
 from .contract_ecgdan import STANDARD_LEADS as STANDARD_LEADS
-from .contract_ecgdan import endpoint_text, thresholds_hold
+from .contract_ecgdan import check_windows, endpoint_text, thresholds_hold
 
 logger = logging.get_logger(__name__)
 
@@ -185,6 +185,8 @@ class EcgDanConfig(VersionedConfig):
             builds no head for them.
         auxiliary_weight: weight of their loss.
         thresholds: decision threshold of each label, by label name.
+        windows: how `ecgdan predict` judges a recording longer than the input: `seconds`, `step_seconds` and `rule`
+            (see `contract_ecgdan.WINDOW_RULES`); None judges its middle.
         ecgdan_version: version of the package that wrote the configuration.
 
     Raises:
@@ -253,6 +255,7 @@ class EcgDanConfig(VersionedConfig):
     num_auxiliary_labels: int = 0
     auxiliary_weight: float | int = 1.0
     thresholds: dict[str, float | int] | None = None
+    windows: dict[str, float | int | str] | None = None
     ecgdan_version: str = ECGDAN_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -314,6 +317,10 @@ class EcgDanConfig(VersionedConfig):
                 f"{self.trunk}"
             )
         self._check_standardisation("measurement")
+        if self.windows is not None:
+            if set(self.windows) != {"seconds", "step_seconds", "rule"}:
+                raise ValueError(f"windows: expected seconds, step_seconds and rule, got {self.windows}")
+            check_windows(**self.windows)
         for name in ("mlp_dropout", "head_dropout", "drop_path_rate", "projection_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a probability below 1, got {getattr(self, name)}")

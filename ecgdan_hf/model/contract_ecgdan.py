@@ -3,10 +3,14 @@
 Travels with the weights: imports no library, so that recordings are read and prepared without transformers.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 DEFAULT_FILTER: dict[str, float | None] = {"highpass_hz": 0.5, "lowpass_hz": None, "powerline_hz": 50.0}
+WINDOW_RULES = ("mean", "max", "share")
+"""One number of all windows of a long recording: their mean, the largest, or the share at or above the threshold."""
 _MIN_LEAD_SHARE_FOR_THRESHOLDS = 0.5
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -22,6 +26,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "ties": ("efron", "breslow"),
     "hazard": ("cox", "discrete"),
 }
+
+
+def check_windows(seconds: Any, step_seconds: Any, rule: Any) -> None:
+    """Raises ValueError for windows of a long recording that are not above zero, or another rule."""
+    lengths = (seconds, step_seconds)
+    if not all(isinstance(length, int | float) and 0 < length < math.inf for length in lengths):
+        raise ValueError(f"window, step: expected seconds above zero, got {seconds} and {step_seconds}")
+    if rule not in WINDOW_RULES:
+        raise ValueError(f"rule: expected one of {', '.join(WINDOW_RULES)}, got {rule!r}")
 
 
 def thresholds_hold(num_leads: int, looked_at: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 """Long recordings in windows: every window is judged, and one rule makes one row of them."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,16 @@ import pytest
 import torch
 from tiny import TINY
 
+from ecgdan_hf.data.formats import read
 from ecgdan_hf.data.simulate.synthetic import make_signal
 from ecgdan_hf.inference.predict import predict
 from ecgdan_hf.inference.windows import Windows, _runs
 from ecgdan_hf.model.configuration_ecgdan import STANDARD_LEADS, EcgDanConfig, EcgDanSurvivalConfig
 from ecgdan_hf.model.feature_extraction_ecgdan import EcgDanFeatureExtractor
 from ecgdan_hf.model.modeling_ecgdan import EcgDanForSequenceClassification, EcgDanForSurvival
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import bench_holter
 
 
 def write(path: Path, signal: np.ndarray) -> Path:
@@ -62,6 +67,39 @@ def test_without_windows_a_long_record_says_that_its_middle_was_judged(tmp_path:
     assert f"only_middle_judged:{seen:g}s_of_36s" in flags
 
 
+def test_a_checkpoint_carries_its_windows_for_recordings_longer_than_its_input(tmp_path, parts) -> None:
+    torch.manual_seed(0)
+    config = EcgDanConfig(**TINY | {"num_samples": 304}, input_kind="rhythm", id2label={0: "NORM", 1: "MI"})
+    model, extractor = EcgDanForSequenceClassification(config).eval(), EcgDanFeatureExtractor(**config.signal_contract)
+    assert 2.4 < extractor.signal_samples / extractor.sampling_rate < 4
+    long = write(tmp_path / "long.npz", np.concatenate([*parts], axis=1))
+    short = write(tmp_path / "short.npz", parts[0][:, :1300])
+    asked = predict([long], model, extractor, windows=Windows(4, 4, "mean")).iloc[0]
+    before = predict([short], model, extractor).iloc[0]
+    model.config.windows = {"seconds": 4, "step_seconds": 4, "rule": "mean"}
+    model.config.save_pretrained(tmp_path)
+    rows = predict([long, short], model, extractor)
+    middle = predict([long], model, extractor, windows=None).iloc[0]
+    assert rows.iloc[0][["MI", "windows", "episodes"]].tolist() == asked[["MI", "windows", "episodes"]].tolist()
+    assert rows.iloc[1][["NORM", "MI", "flags"]].tolist() == before[["NORM", "MI", "flags"]].tolist()
+    assert rows["windows"].notna().tolist() == [True, False], "a short recording is judged as before"
+    assert "only_middle_judged" in middle["flags"] and "only_middle_judged" not in rows["flags"].iloc[0]
+    assert Windows.of_checkpoint(EcgDanConfig.from_pretrained(tmp_path)) == Windows(4, 4, "mean")
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        ({"seconds": 10, "rule": "max"}, "windows: expected seconds, step_seconds and rule"),
+        ({"seconds": 0, "step_seconds": 10, "rule": "max"}, "expected seconds above zero"),
+        ({"seconds": 10, "step_seconds": 10, "rule": "sum"}, "rule: expected one of mean, max, share"),
+    ],
+)
+def test_windows_of_a_configuration_are_checked(windows, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        EcgDanConfig(**TINY, input_kind="rhythm", windows=windows)
+
+
 @pytest.mark.parametrize(("used", "holds"), [(["I"], True), (None, False)])
 def test_thresholds_hold_where_the_leads_that_the_network_uses_were_recorded(tmp_path, parts, used, holds) -> None:
     config = EcgDanConfig(**TINY, input_kind="rhythm", id2label={0: "NORM"}, thresholds={"NORM": 0.0}, used_leads=used)
@@ -96,3 +134,9 @@ def test_windows_that_cannot_be_judged_are_counted_and_do_not_stop_the_others(tm
 def test_windows_without_length_or_of_an_unknown_rule_are_refused(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         Windows(*arguments)
+
+
+def test_the_benchmark_of_a_day_writes_three_leads_that_are_read_as_they_are(tmp_path: Path) -> None:
+    record = read(bench_holter.write_holter(tmp_path, hours=0.01))
+    assert (record.sampling_rate, record.lead_names) == (250, ("II", "V1", "V5"))
+    assert record.duration_seconds == pytest.approx(36, abs=5) and 0.5 < np.ptp(record.signal_mv[0]) < 5
