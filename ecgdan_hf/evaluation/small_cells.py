@@ -40,6 +40,9 @@ def _cleaned(node: Any, smallest: int, name: str) -> Any:
             "all; nothing of it can be shown"
         )
     groups = _of_groups(node, smallest)
+    late, records = node.get("num_delayed_entry", 0), node.get("num_records", 0)
+    if late and (late < smallest or 0 < records - late < smallest):
+        del groups["num_delayed_entry"]
     return {key: _cleaned(value, smallest, str(key)) for key, value in groups.items()}
 
 

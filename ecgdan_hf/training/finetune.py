@@ -53,10 +53,10 @@ from ecgdan_hf.training.core.tasks import (
     OUTCOME,
     ClassificationTask,
     SurvivalTask,
-    by_risk,
     collect,
     endpoint_columns,
     outcome_of,
+    outcomes_by_risk,
 )
 
 logger = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class _Finetuning(FinetuningRun):
         self.model, self.new_weights = build_model(self.network, self.config, args.checkpoint)
         self.config = self.model.config
         if head_of(self.model).is_survival and (not args.checkpoint or "covariate_head.weight" in self.new_weights):
-            _start_covariates(self.model, self.parts["train"], cast(Any, self).outcomes(self.parts["train"]))
+            _start_covariates(self.model, self.parts["train"])
         if args.lora_rank:
             _add_lora(self.model, args.lora_rank, self.new_weights)
         if getattr(self.config, "hazard", None) == "discrete" and "risk_head.output.bias" in self.new_weights:
@@ -223,7 +223,7 @@ class SurvivalFinetuning(_Finetuning):
         for name, part in self.parts.items():
             self.check_events(part, name)
         valid = self.parts["valid"]
-        if not any(FollowUp(*each).has_pair for _, *each in self.outcomes(valid)):
+        if not any(FollowUp(*each).has_pair for _, *each in outcomes_by_risk(valid, self.config)):
             raise ValueError(
                 "event: expected a validation record still at risk at another's event, to choose the epoch by; none "
                 f"of {len(valid)} is; give a larger valid_fraction"
@@ -266,15 +266,6 @@ class SurvivalFinetuning(_Finetuning):
         kept = [column for column in ("event", "time") if column in dataset.column_names]
         happened = columns_of(dataset, [f"event_{name}" for name in names]).max(axis=1).fillna(0.0)
         return dataset.remove_columns(kept).add_column(ANY_EVENT, happened.to_numpy())
-
-    def outcomes(self, part: Any) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For each risk: the rows whose follow-up is known, (n,), and their codes of the event and follow-up."""
-        names = self.config.endpoint_names
-        found = {name: values.numpy() for name, values in outcome_of(part, names).items()}
-        known = ~np.isnan(found["event"].reshape(len(part), -1))
-        columns = known.T if names else np.repeat(known.T, self.config.num_risks, axis=0)
-        given = found | {"log_hazard": np.zeros((len(part), self.config.num_risks))}
-        return [(at, codes, times) for at, (codes, times, _) in zip(columns, by_risk(given), strict=True)]
 
     def count_events(self) -> int:
         """Events, of the first of several endpoints, among the records that are trained on or choose the epoch."""
@@ -464,7 +455,7 @@ class _FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
         covariates = self.covariates_of(train, self.config).astype(np.float64)
         covariates = covariates if covariates.shape[1] else np.empty((len(train), 0))
         standardised = np.nan_to_num((covariates - self.config.covariate_means) / self.config.covariate_stds)
-        self.heads = fit_heads(embeddings, standardised, self.outcomes(train))
+        self.heads = fit_heads(embeddings, standardised, outcomes_by_risk(train, self.config))
         store_heads(self.model, self.heads)
         log_hazards = np.stack([head.log_hazard(embeddings, standardised) for head in self.heads], axis=1)
         fitted = log_hazards if len(self.heads) > 1 else log_hazards[:, 0]
@@ -473,7 +464,9 @@ class _FewEventsFinetuning(_FrozenFinetuning, SurvivalFinetuning):
 
     def summary(self) -> dict[str, Any]:
         """What was fitted, how far it was shrunk, and the metrics of the test part."""
-        num_events = {name: int((self.outcomes(part)[0][1] == 1).sum()) for name, part in self.parts.items()}
+        num_events = {
+            name: int((outcomes_by_risk(part, self.config)[0][1] == 1).sum()) for name, part in self.parts.items()
+        }
         start, names = self.starting_point(), self.config.risk_names
         further = {name: head.summary() for name, head in zip(names[1:], self.heads[1:], strict=True)}
         return {
@@ -521,7 +514,7 @@ def _add_covariates(train: Any, config: EcgDanSurvivalConfig, args: FinetuneArgu
 
 
 @torch.no_grad()
-def _start_covariates(model: EcgDanForSurvival, train: Any, outcomes: Sequence[Any]) -> None:
+def _start_covariates(model: EcgDanForSurvival, train: Any) -> None:
     """Initialises the covariates' weights with those of a Cox model of the covariates alone.
 
     A few hundred small steps would not take them there.
@@ -530,6 +523,7 @@ def _start_covariates(model: EcgDanForSurvival, train: Any, outcomes: Sequence[A
         return
     config, values = model.config, FinetuningRun.covariates_of(train, model.config)
     values = np.nan_to_num((values - config.covariate_means) / config.covariate_stds)
+    outcomes = outcomes_by_risk(train, config)
     for weights, (known, codes, times) in zip(model.covariate_head.weight, outcomes, strict=True):
         fitted = RidgeCox.fit(values[known], codes, times, penalizer=COVARIATE_PENALIZER)
         weights.copy_(torch.from_numpy(fitted.weights / fitted.scale))

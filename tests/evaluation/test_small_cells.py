@@ -61,6 +61,12 @@ def test_thresholds_that_few_exceed_are_left_out() -> None:
     assert [each["threshold"] for each in kept] == [0.05, 0.3]
 
 
+@pytest.mark.parametrize(("late", "is_shown"), [(3, False), (98, False), (50, True), (100, True)])
+def test_a_small_number_that_entered_late_is_left_out(late: int, is_shown: bool) -> None:
+    found = without_small_cells({"data": {"num_records": 100, "num_delayed_entry": late}}, 5)
+    assert ("num_delayed_entry" in found["data"]) == is_shown
+
+
 def test_too_few_in_all_are_refused() -> None:
     with pytest.raises(ValueError, match="small_cells: result: fewer than 5 records, patients, events"):
         without_small_cells(group(50, 4), 5)

@@ -135,7 +135,7 @@ class SurvivalTask:
     def validate(self, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         """Concordance, and the loss over all validation patients as one risk set."""
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        judged = [each for each in by_risk(found) if FollowUp(*each[:2]).has_pair]
+        judged = [each for each in _by_risk(found) if FollowUp(*each[:2]).has_pair]
         values = [concordance_index(*each) for each in judged]
         loss = _network(model).follow_up_loss(_output_of(found), **_tensors(found))
         return {"concordance_index": float(np.mean(values)), "cox_loss": float(loss)}
@@ -157,7 +157,7 @@ class SurvivalTask:
         if self.config.hazard == "discrete":
             return
         found = collect(model, self.valid_loader, self._forward, accelerator)
-        slopes = [_log_hazard_slope(*each) for each in by_risk(found)]
+        slopes = [_log_hazard_slope(*each) for each in _by_risk(found)]
         self.calibration_slope = slopes if len(slopes) > 1 else slopes[0]
         _scale_log_hazard(model, slopes)
         found = collect(model, train_loader, self._forward, accelerator)
@@ -305,7 +305,17 @@ def _output_of(found: dict[str, np.ndarray], device: Any = None) -> EcgDanSurviv
     return EcgDanSurvivalOutput(log_hazard=fields["log_hazard"], hazard_logits=fields.get("hazard_logits"))
 
 
-def by_risk(found: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def outcomes_by_risk(part: Any, config: EcgDanSurvivalConfig) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each risk: which rows know its follow-up, (n,), and their codes of the event and follow-up."""
+    names = config.endpoint_names
+    found = {name: values.numpy() for name, values in outcome_of(part, names).items()}
+    known = ~np.isnan(found["event"].reshape(len(part), -1)).T
+    columns = known if names else np.repeat(known, config.num_risks, axis=0)
+    given = found | {"log_hazard": np.zeros((len(part), config.num_risks))}
+    return [(at, codes, times) for at, (codes, times, _) in zip(columns, _by_risk(given), strict=True)]
+
+
+def _by_risk(found: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Codes of the event, follow-up as [`FollowUp`] takes it, and log hazards, (n,), of each cause or endpoint."""
     event, scores = found["event"], found["log_hazard"].reshape(len(found["event"]), -1)
     if event.ndim == 1:
