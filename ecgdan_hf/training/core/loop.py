@@ -221,7 +221,7 @@ class Trainer:
         state = self.states.newest()
         self.accelerator.wait_for_everyone()  # every process has chosen
         if self.accelerator.is_main_process:
-            self.states.go_back(state)
+            self.states.go_back(state, self.args.keep_checkpoints)
         self.accelerator.wait_for_everyone()
         if state is None:
             return

@@ -99,8 +99,7 @@ class SavedStates:
         write_digests(partial)
         shutil.rmtree(state, ignore_errors=True)
         partial.rename(state)
-        for old in self.all()[:-keep]:  # renamed first: half of a state is none
-            shutil.rmtree(old.rename(old.with_name(f".part-{old.name}")))
+        self._delete_all_but(keep)
 
     def newest(self) -> Path | None:
         """The newest state that is whole; None if there is none. Warns of newer ones that are damaged."""
@@ -125,14 +124,21 @@ class SavedStates:
         progress.earlier_seconds = progress.seconds
         return progress
 
-    def go_back(self, state: Path | None) -> None:
-        """Puts back the best weights of this state, and removes newer states and what killed processes left."""
+    def go_back(self, state: Path | None, keep: int) -> None:
+        """Puts back the best weights of this state; removes newer states, what killed processes left, and all but the
+        last `keep` states, as a process may have been killed before it did.
+        """
         newer = [path for path in self.all() if state is None or path > state]
         for path in [*newer, *self._place.glob(".part-state-*")]:
             shutil.rmtree(path)
         if state is not None and (state / _BEST).is_file():
             with whole_file(self.best) as part:
                 shutil.copyfile(state / _BEST, part)
+        self._delete_all_but(keep)
+
+    def _delete_all_but(self, keep: int) -> None:
+        for old in self.all()[:-keep]:  # renamed first: half of a state is none
+            shutil.rmtree(old.rename(old.with_name(f".part-{old.name}")))
 
     def load_best(self, progress: Progress) -> dict[str, Tensor]:
         """The best weights, by name.

@@ -65,7 +65,7 @@ def test_without_a_whole_state_a_run_resumes_from_its_beginning(states: SavedSta
         empty(state / "progress.json")
     with pytest.warns(match=r"progress.json: damaged"):
         assert states.newest() is None
-    states.go_back(None)
+    states.go_back(None, keep=2)
     assert states.all() == []
 
 
@@ -77,9 +77,15 @@ def test_going_back_restores_the_best_weights_of_the_state_and_removes_what_is_n
         states.load_best(progress)
     with states.writing(Progress(epoch=3)) as unfinished:
         unfinished.mkdir()  # and a kill
-    states.go_back(first)
+    states.go_back(first, keep=2)
     assert states.load_best(progress)["weight"].tolist() == [1, 1, 1]
     assert states.all() == [first] and not unfinished.exists()
+
+
+def test_going_back_removes_the_old_states_that_a_kill_left(states: SavedStates):
+    _, second = states.all()  # the last state was complete, and the first not yet removed
+    states.go_back(second, keep=1)
+    assert states.all() == [second]
 
 
 def test_a_state_that_cannot_be_written_is_removed(states: SavedStates):
