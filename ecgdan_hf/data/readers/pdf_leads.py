@@ -306,8 +306,11 @@ class _Columns:
         self.traces, self.values, self.points_per_sample = traces, values, points_per_sample
         lefts = [trace.left for trace in traces]
         apart = max(0.1 * min(trace.width for trace in traces), points_per_sample)
-        self.starts = _clusters(lefts, apart)
-        self.of = [int(np.argmin(np.abs(np.array(self.starts) - left))) for left in lefts]
+        middles = np.array(_clusters(lefts, apart))
+        self.of = [int(np.argmin(np.abs(middles - left))) for left in lefts]
+        # the earliest of a column: a trace that lost its first samples must not move the others
+        columns = range(len(middles))
+        self.starts = [min(left for left, of in zip(lefts, self.of, strict=True) if of == each) for each in columns]
         middle = float(np.median([len(each) for each in values]))
         self.is_strip = [len(self.starts) > 1 and len(each) > 1.5 * middle for each in values]
         self.spans = [max(self._lengths(column), default=0) for column in range(len(self.starts))]

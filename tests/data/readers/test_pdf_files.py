@@ -12,7 +12,7 @@ from pypdf.generic import NameObject, StreamObject
 from reportlab.pdfgen.canvas import Canvas
 
 from ecgdan_hf.data import formats
-from ecgdan_hf.data.readers.pdf_leads import _has_spike
+from ecgdan_hf.data.readers.pdf_leads import Name, Trace, _Columns, _has_spike
 from ecgdan_hf.data.readers.pdf_scale import Pulse, Words, find_pulse, find_scale, grid_spacing
 from ecgdan_hf.data.sources.ecg_folder import ecg_files, left_out_files
 
@@ -203,6 +203,16 @@ def test_a_pulse_is_flat_then_up_then_flat_then_down():
     assert find_pulse(pulse) == Pulse(4, pytest.approx(28.3), pytest.approx(14.0))
     assert find_pulse(pulse * [1, -1]) is None
     assert find_pulse(pulse * [10, 1]) is None
+
+
+def test_a_trace_that_lost_its_first_samples_moves_no_other():
+    lefts = {"I": (0, 100), "II": (8, 92), "V1": (100, 100), "V2": (100, 100)}
+    traces = [
+        Trace(np.array([[left, 0.0], [left + length, 0.0]]), Name(lead, left, 0.0, 1))
+        for lead, (left, length) in lefts.items()
+    ]
+    columns = _Columns(traces, [np.zeros(length) for _, length in lefts.values()], points_per_sample=1.0)
+    assert {piece.lead: piece.start for piece in columns.pieces()} == {"I": 0, "II": 8, "V1": 100, "V2": 100}
 
 
 def test_printouts_among_other_recordings_do_not_count(tmp_path, slow_ecg, write_record):
