@@ -64,7 +64,7 @@ def loaded(args: FinetuneArguments) -> tuple[Any, Any, Any]:
 def test_each_endpoint_is_judged_on_the_records_that_know_it(run) -> None:
     args, metrics = run
     model, _, dataset = loaded(args)
-    assert model.config.risk_names == NAMES and model.config.endpoint == "hf"
+    assert model.config.risk_names == NAMES and model.config.endpoint_text == "simulated hf"
     found = pd.read_csv(Path(str(args.output_dir)) / "predictions.csv", dtype={"record_id": str})
     found = found[found["part"] == "test"]
     position = {record: row for row, record in enumerate(dataset["record_id"])}

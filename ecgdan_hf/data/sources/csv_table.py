@@ -207,7 +207,7 @@ def join_outcomes(table: pd.DataFrame, outcomes: pd.DataFrame, source: str = "ou
         )
     replaced = {*outcomes.columns, "entry"} - {"record_id"}  # an entry belongs to its outcome
     if "event" not in outcomes:  # endpoints in its place
-        replaced |= {"event", "time", "log_hazard"}
+        replaced |= {"event", "time"}
     kept = [column for column in table.columns if column not in replaced]
     joined = table[kept].merge(outcomes.assign(record_id=keys), on="record_id", how="inner", validate="one_to_one")
     if "sex" in outcomes.columns and not pd.api.types.is_numeric_dtype(joined["sex"]):
