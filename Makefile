@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest soak bench lint space licences audit clean
+.PHONY: demo test test-cluster test-lowest soak bench lint space licences audit clean
 
 # One thread: with networks this small, two threads on a busy machine wait for each other longer than they work.
 demo: $(STAMP)
@@ -16,6 +16,10 @@ demo: $(STAMP)
 # Two workers of one thread each: the tests are many small networks.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Two machines of a Ray cluster, of which one is lost. A cluster on a busy machine takes a minute to start.
+test-cluster: $(STAMP)
+	ECGDAN_CLUSTER=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/inference/test_on_ray.py
 
 # The same with the lowest versions that pyproject.toml allows, on Python 3.11, in an environment of its own.
 test-lowest: $(LOWEST)/.installed

@@ -1,6 +1,7 @@
 """Two machines of a cluster make the table that one makes, also when one of them is lost on the way."""
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -34,6 +35,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head and a second machine, with one processor each."""
+    if os.environ.get("ECGDAN_CLUSTER") != "1":
+        pytest.skip("starts a Ray cluster, which takes a minute: make test-cluster")
     if sys.platform == "win32":
         pytest.skip("Ray does not support clusters on Windows")
     if find_spec("ray") is None:
@@ -42,8 +45,9 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    ray.init(address=found.address, log_to_driver=False)  # before there is a machine that will be lost
     second = found.add_node(num_cpus=1)
-    ray.init(address=found.address, log_to_driver=False)
+    found.wait_for_nodes()
     yield found, second
     ray.shutdown()
     found.shutdown()
