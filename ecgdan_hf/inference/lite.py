@@ -25,7 +25,7 @@ from ecgdan_hf.inference.prediction_rows import (
     RISK_YEARS,
     Columns,
     add_predictions,
-    check_sizes,
+    check_batching,
     label_columns,
     made_with,
     risk_column_names,
@@ -68,7 +68,7 @@ class LitePredictor:
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        check_sizes(self.batch_size, self.num_workers)
+        check_batching(self.batch_size, self.num_workers)
         if not self.labels and not self.is_survival:
             raise ValueError(f"{self.file}: expected a survival or classification model, got {self.settings['model']}")
         if self.is_survival and "incidence" not in self._outputs and "survival" not in self._outputs:

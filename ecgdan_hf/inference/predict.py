@@ -26,7 +26,7 @@ from ecgdan_hf.inference.prediction_rows import (
     NOT_FINITE,
     Columns,
     add_predictions,
-    check_sizes,
+    check_batching,
     is_finite,
     made_with,
 )
@@ -128,7 +128,7 @@ class Predictor:
                 f"model: expected a survival or classification model, got {type(self.model).__name__}, which has "
                 "embeddings alone (ecgdan predict --embeddings)"
             )
-        check_sizes(self.batch_size, self.num_workers)
+        check_batching(self.batch_size, self.num_workers)
         if self._windows is not None and self.head.task == "embedding":
             raise ValueError("window: an embedding is of one recording of the model's length; leave the window out")
         if self._windows is not None and self._windows.rule == "share" and self.head.is_survival:

@@ -95,7 +95,7 @@ def is_finite(predicted: Mapping[str, Any]) -> bool:
     return all(math.isfinite(value) for name, value in numbers.items() if not name.startswith(RISK_COLUMNS))
 
 
-def check_sizes(batch_size: int, num_workers: int) -> None:
+def check_batching(batch_size: int, num_workers: int) -> None:
     """Raises ValueError for a batch without records, or a negative number of processes."""
     for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
         if value < least:
