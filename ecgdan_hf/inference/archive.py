@@ -58,6 +58,36 @@ class RowMaker(Protocol):
         """The rows, a batch at a time, in the order of the files."""
 
 
+@dataclass(frozen=True)
+class RowMakerAround:
+    """A maker of rows that leaves all to another but `batches`, or what it adds to a row."""
+
+    maker: RowMaker
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of a row, in order."""
+        return self.maker.columns
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the rows depend on, by name; JSON values."""
+        return self.maker.made_with
+
+    @property
+    def doing(self) -> str:
+        """What is being done, for the progress bar."""
+        return self.maker.doing
+
+    def check(self, files: Sequence[Recording]) -> None:
+        """ValueError for arguments that do not fit the files."""
+        self.maker.check(files)
+
+    def batches(self, files: Sequence[Recording]) -> Iterator[list[dict[str, Any]]]:
+        """The rows, a batch at a time, in the order of the files."""
+        return self.maker.batches(files)
+
+
 @dataclass
 class GrowingTable:
     """A table that is written batch by batch.

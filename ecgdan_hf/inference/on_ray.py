@@ -1,21 +1,19 @@
 """Rows for the files of an archive, made on all machines of a Ray cluster."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ecgdan_hf.data.prepared.ray_cluster import in_order_on_ray
 from ecgdan_hf.data.prepared.record_file import Recording
 from ecgdan_hf.data.prepared.shards import is_ray
-from ecgdan_hf.inference.archive import RowMaker, default_workers
+from ecgdan_hf.inference.archive import RowMaker, RowMakerAround, default_workers
 
 FILES_AT_ONCE = 32
 """A machine is handed so many files at a time; a lost machine loses what it has of them."""
 
 
-@dataclass(frozen=True)
-class OnRay:
+class OnRay(RowMakerAround):
     """A maker of rows whose files are shared by the machines of a cluster; for [`rows_to_file`].
 
     The rows come back in the order of the files, so that they are written and resumed as those of one machine.
@@ -23,27 +21,6 @@ class OnRay:
     Args:
         maker: a [`Predictor`], `LitePredictor` or `Measurer`, on the CPU and without processes of its own.
     """
-
-    maker: RowMaker
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of a row, in order."""
-        return self.maker.columns
-
-    @property
-    def made_with(self) -> dict[str, Any]:
-        """What the rows depend on, by name; the machines are none of it."""
-        return self.maker.made_with
-
-    @property
-    def doing(self) -> str:
-        """What is being done, for the progress bar."""
-        return self.maker.doing
-
-    def check(self, files: Sequence[Recording]) -> None:
-        """ValueError for arguments that do not fit the files."""
-        self.maker.check(files)
 
     def batches(self, files: Sequence[Recording]) -> Iterator[list[dict[str, Any]]]:
         """The rows, a batch at a time, in the order of the files."""

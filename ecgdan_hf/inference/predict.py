@@ -125,8 +125,8 @@ class Predictor:
     def __post_init__(self) -> None:
         if self.head.predict is None:
             raise ValueError(
-                f"model: expected a survival or classification model, got {type(self.model).__name__}, which has "
-                "embeddings alone (ecgdan predict --embeddings)"
+                f"model: expected a survival or classification model, got {type(self.model).__name__}; of an ECG-DAN "
+                "encoder, ecgdan predict --embeddings writes the embeddings"
             )
         check_batching(self.batch_size, self.num_workers)
         if self._windows is not None and self.head.task == "embedding":

@@ -1,43 +1,25 @@
 """Rows for the records of a source, of which one file may hold many, as those of CODE-15 and Parquet do."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgdan_hf.data.prepared.record_file import Recording
 from ecgdan_hf.data.sources.registry import read_source
-from ecgdan_hf.inference.archive import RowMaker
+from ecgdan_hf.inference.archive import RowMakerAround
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class WithRecordIds:
+class WithRecordIds(RowMakerAround):
     """A maker of rows that also says the id of each record, to join rows with what is known of it."""
-
-    maker: RowMaker
 
     @property
     def columns(self) -> list[str]:
         """Columns of a row, in order."""
         first, *others = self.maker.columns
         return [first, "record_id", *others]
-
-    @property
-    def made_with(self) -> dict[str, Any]:
-        """What the rows depend on, by name; JSON values."""
-        return self.maker.made_with
-
-    @property
-    def doing(self) -> str:
-        """What is being done, for the progress bar."""
-        return self.maker.doing
-
-    def check(self, files: Sequence[Recording]) -> None:
-        """ValueError for arguments that do not fit the records."""
-        self.maker.check(files)
 
     def batches(self, files: Sequence[Recording]) -> Iterator[list[dict[str, Any]]]:
         """The rows, a batch at a time, in the order of the records."""
